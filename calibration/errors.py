@@ -1,14 +1,15 @@
 """Everything that can go wrong and that a person can mend.
 
-    ShiftwatchError               the command stops with exit code 2 and prints the message
-    ├── DatasetError              give other images
-    ├── BackboneError             give another backbone, stage or weight file
-    ├── DegenerateFeaturesError   give images that differ, or more of them
-    ├── ModelTooLargeError        choose a smaller model, or location=shared
-    ├── BundleError               build the bundle again, or fetch a good copy
-    │   └── ScoreMismatchError    this device does not reproduce the calibrated scores
-    ├── EngineError               mend the runtime on this device
-    └── StorageError              free disk space or fix permissions
+ShiftwatchError               the command stops with exit code 2 and prints the message
+├── SettingError              give another value
+├── DatasetError              give other images
+├── BackboneError             give another backbone, stage or weight file
+├── DegenerateFeaturesError   give images that differ, or more of them
+├── ModelTooLargeError        choose a smaller model, or location=shared
+├── BundleError               build the bundle again, or fetch a good copy
+│   └── ScoreMismatchError    this device does not reproduce the calibrated scores
+├── EngineError               mend the runtime on this device
+└── StorageError              free disk space or fix permissions
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class ShiftwatchError(Exception):
         super().__init__(f"{what}\n  {remedy}")
         self.what = what
         self.remedy = remedy
+
+
+class SettingError(ShiftwatchError):
+    """An option has a value that makes no sense: give another."""
 
 
 class DatasetError(ShiftwatchError):

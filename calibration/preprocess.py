@@ -6,7 +6,7 @@ Everything after this step (colour order, normalisation, backbone, head) is insi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from calibration.errors import DatasetError
 
 Image: TypeAlias = NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,14 @@ class Preprocess:
         return cv2.resize(cropped, (self.width, self.height), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
-def crop(frame: Image, region: Region) -> Image:
+def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
     """The part of the frame inside the region, without a copy.
 
     Raises:
         DatasetError: The region reaches outside the frame.
     """
     rows, columns = frame.shape[:2]
-    inside = 0 <= region.x and 0 <= region.y and region.width > 0 and region.height > 0
+    inside = region.x >= 0 and region.y >= 0 and region.width > 0 and region.height > 0
     if not inside or region.x + region.width > columns or region.y + region.height > rows:
         raise DatasetError(
             what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",

@@ -1,0 +1,155 @@
+"""Backbones that need no torch: the filterbank, and any ONNX file. One from timm is in ``timm_backbone``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnx import helper, version_converter
+
+from calibration.engine.onnxruntime import REFUSALS
+from calibration.errors import BackboneError, SettingError
+from calibration.filterbank import STRIDE, filterbank
+from calibration.graph import FLOAT, OPSET, FeatureGraph
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RANK = 4
+_RGB = 3
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature graph and where it came from.
+
+    Attributes:
+        graph: What the fusion uses.
+        name: ``filterbank``, a timm name, or the name of an ONNX file.
+        stages: Module paths whose outputs are the features; empty where the graph itself says.
+        weights_sha256: Of the weight or ONNX file; None without one.
+    """
+
+    graph: FeatureGraph
+    name: str
+    stages: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+
+
+def filterbank_backbone(height: int, width: int) -> Backbone:
+    """The weight-free default.
+
+    Raises:
+        SettingError: A side is not a multiple of 16, or is under 64.
+    """
+    if height % STRIDE or width % STRIDE or min(height, width) < 4 * STRIDE:
+        raise SettingError(
+            what=f"filterbank cannot take a network input of {height}x{width}",
+            remedy=f"give sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
+        )
+    return Backbone(FeatureGraph(filterbank(height, width)), "filterbank")
+
+
+def onnx_backbone(
+    path: Path,
+    height: int,
+    width: int,
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Backbone:
+    """An ONNX file with one image input and one feature map as output.
+
+    Args:
+        path: The file; input (n, 3, height, width), float RGB, output (n, channels, h, w).
+        height: Rows, where the file leaves them open.
+        width: Columns, where the file leaves them open.
+        mean: Subtracted from RGB in 0..1.
+        std: Divided by after that.
+
+    Raises:
+        BackboneError: Not readable, or of another form.
+    """
+    content = _read(path)
+    try:
+        model = onnx.load_from_string(content)
+    except (DecodeError, ValueError) as error:
+        raise BackboneError(what=f"{path} is not an ONNX file", remedy="export the backbone again") from error
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        names = ", ".join(value.name for value in (*inputs, *model.graph.output))
+        raise BackboneError(
+            what=f"{path} has {len(inputs)} inputs and {len(model.graph.output)} outputs ({names})",
+            remedy="export a backbone with one image input and one feature map as output",
+        )
+    model = _at_fixed_size(path, model, height, width)
+    return Backbone(FeatureGraph(model, mean, std), path.name, (), hashlib.sha256(content).hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BackboneError(
+            what=f"cannot read the backbone {path}: {error.strerror}", remedy="check the path and its permissions"
+        ) from error
+
+
+def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto:
+    """The model in our opset, with all shapes fixed for one image."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    wanted = (1, _RGB, height, width)
+    given = tuple(dimension.dim_value for dimension in dimensions)
+    if len(given) != _RANK or any(have not in {0, want} for have, want in zip(given[1:], wanted[1:], strict=True)):
+        raise BackboneError(
+            what=f"{path} takes {given}, not (n, 3, {height}, {width})",
+            remedy="give the size it was exported with: --size HEIGHTxWIDTH",
+        )
+    for dimension, value in zip(dimensions, wanted, strict=True):
+        dimension.dim_value = value
+    try:
+        model = _with_our_opset(model)
+    except (RuntimeError, version_converter.ConvertError) as error:
+        raise BackboneError(
+            what=f"{path} cannot be brought to opset {OPSET}: {str(error).strip().splitlines()[0]}",
+            remedy=f"export it again with opset {OPSET} and for one image of {height}x{width}",
+        ) from error
+    return with_known_output(model, str(path))
+
+
+def with_known_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model with the shape of its output written down, found by running it once.
+
+    Exporters and shape inference often leave it open; the fused network needs it.
+
+    Raises:
+        BackboneError: ONNX Runtime refuses the model, or its output is not a feature map.
+    """
+    shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        features = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})[0]
+    except REFUSALS as error:
+        raise BackboneError(
+            what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}",
+            remedy="export the backbone again for one float image, with standard operators",
+        ) from error
+    if features.ndim != _RANK or len(features) != 1:
+        raise BackboneError(
+            what=f"the output of {name} has shape {features.shape}, which is not a feature map (1, channels, h, w)",
+            remedy="cut the network at a convolutional stage before exporting it",
+        )
+    del model.graph.value_info[:]
+    output = helper.make_tensor_value_info(model.graph.output[0].name, FLOAT, features.shape)
+    model.graph.output[0].CopyFrom(output)
+    return model
+
+
+def _with_our_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    version = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), OPSET)
+    return model if version == OPSET else version_converter.convert_version(model, OPSET)

@@ -1,0 +1,325 @@
+"""The bundle: a folder with everything calibration learnt, which proves itself when opened.
+
+``manifest.json``    what it is, and the SHA-256 of every other file
+``network.onnx``     the fused network
+``moments.npz``      the statistics, so that a device can add its own
+``reference.npz``    how good frames looked, golden frames with their scores, scores of good images
+
+Written beside its place, flushed to disk, then renamed: it is there whole or not at all. It never changes; its identity
+is the hash of its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from calibration.errors import BundleError, ScoreMismatchError, StorageError
+from calibration.preprocess import Preprocess, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from calibration.engine import Engine
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+NETWORK = "network.onnx"
+MOMENTS = "moments.npz"
+REFERENCE = "reference.npz"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegionRecord(_Record):
+    """Region of interest, in frame pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class PreprocessRecord(_Record):
+    """How a frame becomes network input; the division by brightness is inside the network."""
+
+    height: int
+    width: int
+    region: RegionRecord | None
+    divide_brightness: bool
+
+
+class BackboneRecord(_Record):
+    """Where the features come from."""
+
+    name: str
+    stages: tuple[str, ...]
+    weights_sha256: str | None
+    channels: int
+    grid: tuple[int, int]
+
+
+class DetectorRecord(_Record):
+    """Method and parameters."""
+
+    name: Literal["mean_shift"]
+    alpha: float | None
+    averaging: int
+    location: Literal["local", "shared"]
+    ridge: float
+
+
+class WorkingPointRecord(_Record):
+    """Threshold and promise; ``interval`` is the 95 % interval of the false-reject rate."""
+
+    threshold: float
+    false_reject_rate: float
+    interval: tuple[float, float]
+    method: str
+    folds: int
+
+
+class ImagesRecord(_Record):
+    """What was learnt from."""
+
+    source: str
+    count: int
+    skipped: tuple[str, ...]
+
+
+class Manifest(_Record):
+    """What a bundle is."""
+
+    schema_version: Literal[1] = 1
+    created_at: str
+    software: dict[str, str]
+    images: ImagesRecord
+    preprocess: PreprocessRecord
+    backbone: BackboneRecord
+    detector: DetectorRecord
+    working_point: WorkingPointRecord
+    golden_tolerance: float
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class GoldenFrames:
+    """Frames whose scores are known: an engine that gives others must not run.
+
+    Attributes:
+        frames: (n, height, width, 3), uint8, preprocessed.
+        scores: (n,), computed in NumPy from the backbone's features.
+    """
+
+    frames: NDArray[np.uint8]
+    scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files match their hashes.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it is.
+        identity: SHA-256 of the manifest, and so of everything.
+    """
+
+    path: Path
+    manifest: Manifest
+    identity: str
+
+    @property
+    def network(self) -> Path:
+        """The fused network."""
+        return self.path / NETWORK
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Frame to network input."""
+        record = self.manifest.preprocess
+        region = Region(**record.region.model_dump()) if record.region else None
+        return Preprocess(record.height, record.width, region)
+
+    def golden(self) -> GoldenFrames:
+        """Frames and the scores they must get."""
+        arrays = self.reference()
+        return GoldenFrames(arrays["golden_frames"], arrays["golden_scores"])
+
+    def reference(self) -> dict[str, NDArray[Any]]:
+        """All arrays of ``reference.npz``."""
+        return _arrays(self.path / REFERENCE)
+
+    def moments(self) -> dict[str, NDArray[Any]]:
+        """The arrays that ``Moments.unpacked`` takes."""
+        return _arrays(self.path / MOMENTS)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle and check every file against its hash.
+
+    Raises:
+        BundleError: Missing, incomplete, changed, or made by newer software.
+    """
+    content = _read(path / MANIFEST)
+    try:
+        raw = json.loads(content)
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BundleError(
+                what=f"{path} is a bundle of schema {version}; this software reads up to {SCHEMA_VERSION}",
+                remedy="update shiftwatch on this machine: pip install --upgrade shiftwatch",
+            )
+        manifest = Manifest.model_validate(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(
+            what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
+        ) from error
+    for name, digest in manifest.files.items():
+        if hashlib.sha256(_read(path / name)).hexdigest() != digest:
+            raise BundleError(
+                what=f"{path / name} is not what calibration wrote (its SHA-256 differs)",
+                remedy="copy the bundle again from where it was made, or calibrate again",
+            )
+    missing = {NETWORK, MOMENTS, REFERENCE} - set(manifest.files)
+    if missing:
+        raise BundleError(
+            what=f"{path / MANIFEST} does not list {', '.join(sorted(missing))}", remedy="calibrate again"
+        )
+    return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            what=f"cannot read {path.absolute()}: {error.strerror}",
+            remedy="give the folder that `shiftwatch-calibrate fit` wrote",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCheck:
+    """One golden frame: the score it must get and the one it got."""
+
+    expected: float
+    actual: float
+
+    @property
+    def deviation(self) -> float:
+        """Relative difference."""
+        return abs(self.actual - self.expected) / max(abs(self.expected), 1e-12)
+
+
+def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
+    """Score the golden frames with the engine that will serve.
+
+    Raises:
+        ScoreMismatchError: One differs by more than the tolerance in the manifest.
+    """
+    golden = bundle.golden()
+    checks = [
+        GoldenCheck(float(expected), engine(frame).score)
+        for frame, expected in zip(golden.frames, golden.scores, strict=True)
+    ]
+    refuse_mismatch(checks, bundle.manifest.golden_tolerance, f"{engine.backend} on this device")
+    return checks
+
+
+def refuse_mismatch(checks: list[GoldenCheck], tolerance: float, runner: str) -> None:
+    """Raise ScoreMismatchError if any check is off by more than the tolerance, or is not a number."""
+    for number, check in enumerate(checks):
+        if not check.deviation <= tolerance:
+            raise ScoreMismatchError(
+                what=f"{runner} scores golden frame {number} {check.actual:.6g}, calibration scored it "
+                f"{check.expected:.6g}; the difference is over the tolerance of {tolerance:g}",
+                remedy="do not inspect with it: update the runtime, or calibrate again on this device",
+            )
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle, whole or not at all.
+
+    Args:
+        path: Its folder, which must not exist.
+        manifest: Without ``files``, which is filled in here.
+        files: Name -> content of the other files.
+
+    Raises:
+        StorageError: No room or no permission; nothing is left behind.
+        BundleError: The folder exists.
+    """
+    refuse_existing(path)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = manifest.model_copy(update={"files": digests}).model_dump_json(indent=2).encode()
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        for name, content in {**files, MANIFEST: text}.items():
+            _write_flushed(temporary / name, content)
+        temporary.chmod(0o755)
+        _flush_folder(temporary)
+        temporary.rename(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(
+            what=f"cannot write the bundle {path.absolute()}: {error.strerror}",
+            remedy="make room on that disk or choose another; nothing half-written was left behind",
+        ) from error
+    return open_bundle(path)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise BundleError if there is something at the path already: a bundle is never changed."""
+    if path.exists():
+        raise BundleError(
+            what=f"{path.absolute()} exists already, and a bundle is never changed",
+            remedy="give another name, or remove it first",
+        )
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays as the content of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

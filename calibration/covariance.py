@@ -1,0 +1,107 @@
+"""Covariances that can be inverted: shrinkage toward the pooled one, and whitening."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.errors import DegenerateFeaturesError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float64 = NDArray[np.float64]
+
+# A channel that never varies among good images (colour, under a monochrome camera) gets this share of the mean
+# variance, so that a defect which does move it counts, but rounding noise does not.
+_VARIANCE_FLOOR = 1e-3
+_BLOCK = 48
+
+
+def pooled_target(covariances: Float64, ridge: float) -> Float64:
+    """The covariance that local ones shrink toward: their mean, made positive definite.
+
+    The ridge grows each channel's own variance, because channels of different units share no common scale.
+
+    Args:
+        covariances: C_l, (locations, d, d).
+        ridge: Share of its own variance added to each channel, > 0.
+
+    Returns:
+        S, (d, d), positive definite.
+
+    Raises:
+        DegenerateFeaturesError: No channel varies: all images are alike.
+    """
+    pooled = np.asarray(covariances.mean(axis=0))
+    variances = np.diag(pooled)
+    if not variances.max() > 0.0:
+        raise DegenerateFeaturesError(
+            what="the features of all images are the same: nothing can be learnt about how good parts vary",
+            remedy="give pictures of different good parts, not copies of one",
+        )
+    pooled[np.diag_indices_from(pooled)] += ridge * np.maximum(variances, _VARIANCE_FLOOR * variances.mean())
+    return pooled
+
+
+def analytic_shrinkage(covariances: Float64, target: Float64, count: int) -> float:
+    """The alpha that minimises the expected Frobenius error, all locations taken together.
+
+    Ledoit and Wolf (2004) with the pooled covariance in place of the scaled identity, measured in the target's own
+    metric, and with the variance of C_l that Gaussian vectors have (Chen et al. 2010, eq. 5), so that the moments
+    are enough and no second look at the images is needed.
+
+    Args:
+        covariances: C_l, (locations, d, d).
+        target: S, (d, d), positive definite.
+        count: Vectors behind each C_l.
+
+    Returns:
+        alpha in (0, 1]; 1 where the local covariances differ by no more than chance.
+    """
+    whiten = np.linalg.inv(np.linalg.cholesky(target))
+    error = distance = 0.0
+    for covariance in covariances:
+        local = whiten @ covariance @ whiten.T
+        error += (np.square(local).sum() + np.trace(local) ** 2) / (count - 1)
+        distance += np.square(local - np.eye(len(local))).sum()
+    return float(min(1.0, error / distance)) if distance else 1.0
+
+
+def shrunk_whitening(covariances: Float64, target: Float64, alpha: float) -> NDArray[np.float32]:
+    """Inverse Cholesky factors of the shrunk covariances.
+
+    W_l with W_l Sigma_l W_l^T = I, Sigma_l = (1 - alpha) C_l + alpha S.
+
+    Args:
+        covariances: C_l, (locations, d, d).
+        target: S, (d, d), positive definite.
+        alpha: In (0, 1]. At 1 all locations share one factor and the result has one location.
+
+    Returns:
+        W, (locations or 1, d, d), float32, lower triangular.
+    """
+    if alpha == 1.0:
+        return inverse_cholesky(target[None]).astype(np.float32)
+    return np.concatenate(
+        [
+            inverse_cholesky((1 - alpha) * covariances[start : start + _BLOCK] + alpha * target).astype(np.float32)
+            for start in range(0, len(covariances), _BLOCK)
+        ]
+    )
+
+
+def inverse_cholesky(covariances: Float64) -> Float64:
+    """Inverse Cholesky factors, (n, d, d), lower triangular.
+
+    Raises:
+        DegenerateFeaturesError: One is not positive definite.
+    """
+    try:
+        return np.asarray(np.tril(np.linalg.inv(np.linalg.cholesky(covariances))))
+    except np.linalg.LinAlgError as error:
+        raise DegenerateFeaturesError(
+            what="a covariance is not positive definite",
+            remedy="give more, and more varied, good images, or a larger alpha",
+        ) from error

@@ -1,0 +1,233 @@
+"""Where images come from: folders, the MVTec layout, videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import cv2
+
+from calibration.errors import DatasetError, SettingError
+from calibration.pictures import PICTURE_SUFFIXES, pictures_in, read_picture
+from calibration.preprocess import as_bgr8
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.preprocess import Image
+
+    NamedImage: TypeAlias = tuple[str, Image]
+
+GOOD = "good"
+_MASK_SUFFIX = ".png"
+
+
+class Images(Protocol):
+    """Images to learn from, read one at a time.
+
+    Attributes:
+        source: Where they come from, for the manifest.
+        sequential: Neighbours resemble each other (a video): held-out folds must be blocks, not samples.
+        skipped: What could not be read, with the reason; complete once iterated.
+    """
+
+    source: str
+    sequential: bool
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        """Number of images, as far as known beforehand; what is skipped counts."""
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        """(name, image) of each readable image, (rows, columns, 3), uint8 BGR."""
+
+
+@dataclass
+class PictureFiles:
+    """Pictures in files."""
+
+    source: str
+    paths: list[Path]
+    sequential: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        """Read each file; one that is damaged is skipped and named."""
+        self.skipped.clear()
+        for path in self.paths:
+            try:
+                image = read_picture(path)
+            except DatasetError as error:
+                self.skipped.append(error.what)
+                continue
+            yield str(path), image
+
+
+@dataclass
+class VideoFrames:
+    """Frames of a video file, or every ``step``-th of a stretch of it."""
+
+    source: str
+    path: Path
+    frames: range
+    sequential: bool = True
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        """Read from the start: seeking is not exact in most codecs."""
+        self.skipped.clear()
+        video = cv2.VideoCapture(str(self.path))
+        try:
+            for index in range(self.frames.stop):
+                if not video.grab():
+                    self.skipped.append(f"{self.path} ends before frame {index}, as if cut short")
+                    return
+                if index in self.frames:
+                    decoded, image = video.retrieve()
+                    if decoded:
+                        yield f"{self.path}#{index}", as_bgr8(image)
+                    else:
+                        self.skipped.append(f"frame {index} of {self.path} cannot be decoded")
+        finally:
+            video.release()
+
+
+def good_images(source: Path, frames: slice = slice(None)) -> Images:
+    """Images of good parts.
+
+    Args:
+        source: A folder of pictures, a folder in MVTec layout (``train/good`` is taken), or a video file.
+        frames: Stretch of a video, or of the sorted pictures, to take.
+
+    Raises:
+        DatasetError: Nothing there, or nothing readable.
+    """
+    if not source.exists():
+        raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of pictures or a video")
+    if source.is_file():
+        return _video(source, frames)
+    folder = next((each for each in (source / "train" / GOOD, source / GOOD) if each.is_dir()), source)
+    found = pictures_in(folder)
+    if not found:
+        inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        raise DatasetError(
+            what=f"no pictures in {folder.absolute()} (looked for {', '.join(sorted(PICTURE_SUFFIXES))})"
+            + (f"; it has the folders {', '.join(inside[:8])}" if inside else ""),
+            remedy="give the folder that holds the pictures of good parts, or an MVTec layout with train/good",
+        )
+    return PictureFiles(str(folder), found[frames])
+
+
+def _video(path: Path, frames: slice) -> VideoFrames:
+    video = cv2.VideoCapture(str(path))
+    opened, length = video.isOpened(), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    if not opened:
+        raise DatasetError(
+            what=f"{path.absolute()} is neither a folder nor a video this OpenCV can open",
+            remedy="give a folder of pictures, or a video as .mp4, .avi or .mkv",
+        )
+    chosen = range(*frames.indices(max(length, 0)))
+    if not chosen or chosen.step < 0:
+        raise DatasetError(
+            what=f"no frames chosen from the {length} of {path.absolute()}",
+            remedy="give --frames START:STOP or START:STOP:STEP within the video",
+        )
+    return VideoFrames(str(path), path, chosen)
+
+
+def frame_range(text: str) -> slice:
+    """``START:STOP`` or ``START:STOP:STEP`` with any part left out, as in Python.
+
+    Raises:
+        SettingError: Another form.
+    """
+    try:
+        parts = [int(part) if part else None for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if len(parts) not in {2, 3} or (len(parts) == 3 and (parts[2] or 1) < 1):  # noqa: PLR2004
+        raise SettingError(what=f"--frames {text!r} is not a range", remedy="write START:STOP or START:STOP:STEP")
+    return slice(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One image whose truth is known.
+
+    Attributes:
+        path: The picture.
+        label: ``good``, or the kind of defect.
+        mask: Picture of the defect's area (non-zero inside); None without one.
+    """
+
+    path: Path
+    label: str
+    mask: Path | None = None
+
+    @property
+    def defective(self) -> bool:
+        """Whether it shows a defect."""
+        return self.label != GOOD
+
+
+def labelled_images(source: Path) -> list[Labelled]:
+    """Images of known truth, for evaluation.
+
+    Understood: the MVTec layout (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder a
+    kind, of which one is ``good`` (masks beside the pictures as ``<stem>.png`` where those are JPEG); and the
+    Magnetic Tile Defects layout (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
+
+    Raises:
+        DatasetError: None of these, or no good or no defective images.
+    """
+    root = source / "test" if (source / "test").is_dir() else source
+    if not root.is_dir():
+        raise DatasetError(what=f"{source.absolute()} is not a folder", remedy="give a folder of labelled images")
+    images = [
+        image
+        for folder in sorted(entry for entry in root.iterdir() if entry.is_dir())
+        for image in _labelled_folder(folder, source / "ground_truth")
+    ]
+    kinds = {image.label for image in images}
+    if GOOD not in kinds or len(kinds) == 1:
+        raise DatasetError(
+            what=f"{source.absolute()} has images of {', '.join(sorted(kinds)) or 'nothing'}; "
+            "good and defective ones are needed",
+            remedy="lay them out as good/ and one folder a kind of defect, or as test/good, test/<kind> (MVTec)",
+        )
+    return images
+
+
+def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
+    label, pictures = folder.name, folder
+    if label.startswith("MT_") and (folder / "Imgs").is_dir():
+        label, pictures = folder.name.removeprefix("MT_"), folder / "Imgs"
+        label = GOOD if label == "Free" else label
+    files = pictures_in(pictures)
+    beside = {path.stem: path for path in files if path.suffix == _MASK_SUFFIX}
+    photos = {path.stem for path in files if path.suffix != _MASK_SUFFIX}
+    for path in files:
+        if path.suffix == _MASK_SUFFIX and path.stem in photos:
+            continue
+        named = (ground_truth / folder.name / f"{path.stem}{end}{_MASK_SUFFIX}" for end in ("_mask", ""))
+        mask = next((each for each in named if each.is_file()), beside.get(path.stem))
+        yield Labelled(path, label, None if label == GOOD or mask == path else mask)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Area of the defect, (rows, columns)."""
+    mask: NDArray[np.bool_] = read_picture(path).max(axis=2) > 0
+    return mask

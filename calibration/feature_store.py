@@ -1,0 +1,89 @@
+"""Features on disk while calibration runs, so that memory does not grow with the number of images."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+_BATCH = 32
+
+
+class FeatureStore:
+    """A temporary file of one float32 array an image, gone when closed.
+
+    Read and written, not mapped: mapped pages would count as memory of the process.
+
+    Args:
+        folder: Where the file lies; on a disk with room for 4 bytes * images * d * h * w.
+        shape: Of one array, (d, h, w).
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._bytes = 4 * int(np.prod(shape))
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        """Make the file."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".shiftwatch-features-")
+        except OSError as error:
+            raise _storage_error(self._folder, error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the file."""
+        self._file.close()
+
+    def append(self, features: NDArray[np.float32]) -> None:
+        """Add the features of the next image.
+
+        Raises:
+            StorageError: The disk is full.
+        """
+        try:
+            self._file.write(np.ascontiguousarray(features, np.float32).tobytes())
+        except OSError as error:
+            raise _storage_error(self._folder, error) from error
+        self.count += 1
+
+    def batches(self, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Features of some images, in their order, a few at a time: (up to 32, d, h, w).
+
+        Raises:
+            StorageError: What was written cannot be flushed to disk.
+        """
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _storage_error(self._folder, error) from error
+        for start in range(0, len(indices), _BATCH):
+            chosen = indices[start : start + _BATCH]
+            batch = np.empty((len(chosen), *self._shape), np.float32)
+            for row, index in enumerate(chosen):
+                self._file.seek(index * self._bytes)
+                batch[row] = np.frombuffer(self._file.read(self._bytes), np.float32).reshape(self._shape)
+            yield batch
+
+
+def _storage_error(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        what=f"cannot keep features in {folder.absolute()}: {error.strerror}",
+        remedy="free disk space there, or write the bundle to another disk",
+    )

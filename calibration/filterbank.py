@@ -1,0 +1,118 @@
+"""The weight-free backbone: oriented texture, contrast and colour at four scales, built from formulas.
+
+No weights, no download, no torch: the first run works anywhere, and a device can be taught without a workstation.
+Gabor energy after Daugman (1985); division by the local mean energy after Heeger (1992), so that lighting cancels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.graph import FLOAT, GraphBuilder
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+LEVELS = 4
+ORIENTATIONS = 8
+STRIDE = 16
+CHANNELS = LEVELS * (2 * ORIENTATIONS + 3) + 3
+
+_KERNEL = 9
+_SIGMA = 2.0
+_WAVELENGTH = 4.5
+_ASPECT = 0.7
+_SURROUND_FLOOR = 0.01
+# Below these a pattern or a contrast is no more than sensor noise.
+_ENERGY_FLOOR = 0.05
+_CONTRAST_FLOOR = 0.01
+_SURROUND = 5
+# Luminance (BT.601), red against green, yellow against blue.
+_OPPONENT = np.array([[0.299, 0.587, 0.114], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+
+
+def gabor_bank() -> NDArray[np.float32]:
+    """Even then odd Gabor filters, (2 * ORIENTATIONS, 1, 9, 9): each with zero mean and unit L1 norm."""
+    radius = _KERNEL // 2
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
+    kernels = []
+    for phase in (0.0, np.pi / 2):
+        for angle in np.arange(ORIENTATIONS) * np.pi / ORIENTATIONS:
+            along = x * np.cos(angle) + y * np.sin(angle)
+            across = -x * np.sin(angle) + y * np.cos(angle)
+            envelope = np.exp(-(along**2 + (_ASPECT * across) ** 2) / (2 * _SIGMA**2))
+            kernel = envelope * np.cos(2 * np.pi * along / _WAVELENGTH + phase)
+            kernel -= kernel.mean()
+            kernels.append(kernel / np.abs(kernel).sum())
+    return np.stack(kernels)[:, None].astype(np.float32)
+
+
+def filterbank(height: int, width: int) -> onnx.ModelProto:
+    """The backbone as an ONNX graph.
+
+    Args:
+        height: Rows of the input, a multiple of 16.
+        width: Columns of the input, a multiple of 16.
+
+    Returns:
+        Model with input ``image`` (1, 3, height, width), float RGB in 0..1, and output ``features``
+        (1, 79, height / 16, width / 16).
+    """
+    graph = GraphBuilder("filterbank")
+    opponent = graph.constant("filterbank.opponent", _OPPONENT[:, :, None, None].astype(np.float32))
+    gabor = graph.constant("filterbank.gabor", gabor_bank())
+    colour = graph.add("Conv", "image", opponent)
+    brightness = _grid_mean(graph, colour, STRIDE)
+    energies, contrasts = [], []
+    for level in range(LEVELS):
+        if level:
+            colour = graph.add("AveragePool", colour, kernel_shape=[2, 2], strides=[2, 2])
+        cell = STRIDE >> level
+        energy = _oriented_energy(graph, colour, gabor)
+        energies += [_grid_mean(graph, energy, cell), _grid_max(graph, energy, cell)]
+        contrasts.append(_grid_mean(graph, _contrast(graph, colour), cell))
+    # Both vary by factors, so that their logarithms are close to the Gaussian that the statistics assume.
+    logarithms = [_logarithm(graph, energies, _ENERGY_FLOOR), _logarithm(graph, contrasts, _CONTRAST_FLOOR)]
+    graph.add("Concat", brightness, *logarithms, axis=1, output="features")
+    return graph.model(
+        {"image": (FLOAT, (1, 3, height, width))},
+        {"features": (FLOAT, (1, CHANNELS, height // STRIDE, width // STRIDE))},
+    )
+
+
+def _oriented_energy(graph: GraphBuilder, colour: str, gabor: str) -> str:
+    luminance = graph.add("Slice", colour, graph.ints(0), graph.ints(1), graph.ints(1))
+    radius = _KERNEL // 2
+    # Reflection, because a zero border would be the strongest edge of the picture.
+    padded = graph.add("Pad", luminance, graph.ints(0, 0, radius, radius, 0, 0, radius, radius), mode="reflect")
+    response = graph.add("Conv", padded, gabor)
+    even, odd = graph.split(graph.add("Mul", response, response), 2, axis=1)
+    energy = graph.add("Sqrt", graph.add("Add", even, odd))
+    surround = _local_mean(graph, graph.add("ReduceMean", energy, axes=[1], keepdims=1), _KERNEL)
+    return graph.add("Div", energy, graph.add("Add", surround, graph.floats(_SURROUND_FLOOR)))
+
+
+def _contrast(graph: GraphBuilder, colour: str) -> str:
+    return graph.add("Abs", graph.add("Sub", colour, _local_mean(graph, colour, _SURROUND)))
+
+
+def _logarithm(graph: GraphBuilder, sources: list[str], floor: float) -> str:
+    return graph.add("Log", graph.add("Add", graph.add("Concat", *sources, axis=1), graph.floats(floor)))
+
+
+def _local_mean(graph: GraphBuilder, source: str, window: int) -> str:
+    border = window // 2
+    return graph.add(
+        "AveragePool", source, kernel_shape=[window, window], pads=[border] * 4, strides=[1, 1], count_include_pad=0
+    )
+
+
+def _grid_mean(graph: GraphBuilder, source: str, cell: int) -> str:
+    return graph.add("AveragePool", source, kernel_shape=[cell, cell], strides=[cell, cell])
+
+
+def _grid_max(graph: GraphBuilder, source: str, cell: int) -> str:
+    return graph.add("MaxPool", source, kernel_shape=[cell, cell], strides=[cell, cell])

@@ -1,0 +1,53 @@
+"""Pictures from files, whole or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from calibration.errors import DatasetError
+from calibration.preprocess import Image, as_bgr8
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_JPEG_START = b"\xff\xd8"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_END = b"\xff\xd9"
+
+
+def read_picture(path: Path) -> Image:
+    """One picture, upright (EXIF orientation applied).
+
+    Returns:
+        (rows, columns, 3), uint8, BGR.
+
+    Raises:
+        DatasetError: Not readable, not a picture, or cut short.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(what=f"cannot read {path}: {error.strerror}", remedy="check the file") from error
+    if _is_cut_short(content):
+        raise DatasetError(what=f"{path} is cut short", remedy="copy the file again")
+    try:
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise DatasetError(what=f"{path} is not a picture: {error.err}", remedy="remove or replace it") from error
+    if decoded is None:
+        raise DatasetError(what=f"{path} is damaged or not a picture", remedy="remove or replace it")
+    return as_bgr8(decoded)
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Whether a JPEG ends inside its picture data: OpenCV would fill the rest with grey and say nothing."""
+    return not content or (content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures directly in a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())

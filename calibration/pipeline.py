@@ -1,0 +1,272 @@
+"""The whole method on one page: good images in, one bundle out."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from calibration.bundle import (
+    MOMENTS,
+    NETWORK,
+    REFERENCE,
+    BackboneRecord,
+    Bundle,
+    DetectorRecord,
+    GoldenCheck,
+    ImagesRecord,
+    Manifest,
+    PreprocessRecord,
+    RegionRecord,
+    WorkingPointRecord,
+    npz,
+    refuse_existing,
+    refuse_mismatch,
+    write_bundle,
+)
+from calibration.detectors.mean_shift import MeanShift
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DatasetError, ModelTooLargeError
+from calibration.feature_store import FeatureStore
+from calibration.golden import GoldenSample
+from calibration.graph import feature_network, fused_network
+from calibration.moments import Moments, merged
+from calibration.reference import ReferenceStatistics
+from calibration.working_point import WorkingPoint, working_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from calibration.backbone import Backbone
+    from calibration.dataset import Images
+    from calibration.head import WhiteningHead
+    from calibration.preprocess import Preprocess
+
+    Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
+
+FOLDS = 5
+MINIMUM_IMAGES = 2 * FOLDS
+GOLDEN_TOLERANCE = 1e-3
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to calibrate.
+
+    Attributes:
+        preprocess: Frame to network input.
+        detector: Method and parameters.
+        divide_brightness: Divide each frame by its own mean brightness first.
+        false_reject_rate: Share of good parts that may be called defective.
+        memory_limit_mib: What the statistics may take; beyond it calibration refuses.
+        threads: Of the network; 0 takes one for each core.
+    """
+
+    preprocess: Preprocess
+    detector: MeanShift = field(default_factory=MeanShift)
+    divide_brightness: bool = False
+    false_reject_rate: float = 0.01
+    memory_limit_mib: int = 4096
+    threads: int = 0
+
+
+def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path, progress: Progress) -> Bundle:
+    """Learn what good looks like and write the bundle.
+
+    Args:
+        images: Of good parts.
+        backbone: Where features come from.
+        settings: How.
+        path: Folder of the bundle; must not exist.
+        progress: Told about every image.
+
+    Raises:
+        DatasetError: Too few readable images.
+        DegenerateFeaturesError: All images alike.
+        ModelTooLargeError: The statistics would not fit.
+        BundleError: The folder exists.
+        StorageError: No room; nothing half-written is left.
+    """
+    refuse_existing(path)
+    detector = settings.detector
+    shape = _pooled_shape(backbone, detector)
+    _refuse_too_large(shape, settings)
+    extractor = feature_network(
+        backbone.graph, averaging=detector.averaging, divide_brightness=settings.divide_brightness
+    )
+    with FeatureStore(path.parent, shape) as store:
+        gathered = _Gathered(store)
+        _gather(images, extractor.SerializeToString(), settings, gathered, progress)
+        _refuse_too_few(store.count, images)
+        folds = _folds(store.count, sequential=images.sequential)
+        parts = [_moments(store, fold, detector) for fold in folds]
+        scores = _out_of_fold_scores(store, folds, parts, detector, progress)
+    moments = merged(parts)
+    head = detector.fit(moments)
+    point = working_point(scores, settings.false_reject_rate)
+    golden = gathered.golden
+    golden_scores = [float(detector.score_maps(head, pooled[None]).max()) for pooled in golden.pooled]
+    network = fused_network(
+        backbone.graph, head, averaging=detector.averaging, divide_brightness=settings.divide_brightness
+    ).SerializeToString()
+    _prove(network, golden, golden_scores, settings.threads)
+    reference: dict[str, NDArray[Any]] = {
+        **gathered.reference.arrays(),
+        "golden_frames": np.stack(golden.frames),
+        "golden_scores": np.array(golden_scores),
+        "good_scores": scores,
+    }
+    files = {NETWORK: network, MOMENTS: npz(moments.packed()), REFERENCE: npz(reference)}
+    return write_bundle(path, _manifest(images, backbone, settings, store.count, point), files)
+
+
+def _pooled_shape(backbone: Backbone, detector: MeanShift) -> tuple[int, int, int]:
+    channels, height, width = backbone.graph.feature_shape
+    shrink = detector.averaging - 1
+    if min(height, width) <= shrink:
+        raise ModelTooLargeError(
+            what=f"an averaging region of {detector.averaging} cells is larger than the {height}x{width} grid",
+            remedy=f"give --averaging {min(height, width)} or less, or a larger --size",
+        )
+    return channels, height - shrink, width - shrink
+
+
+def _refuse_too_large(shape: tuple[int, int, int], settings: Settings) -> None:
+    channels, height, width = shape
+    locations = height * width if settings.detector.location == "local" else 1
+    needed = (FOLDS + 3) * locations * channels**2 * 8 / _MIB
+    if needed > settings.memory_limit_mib:
+        raise ModelTooLargeError(
+            what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their covariances; "
+            f"the limit is {settings.memory_limit_mib} MiB",
+            remedy="choose fewer stages, a smaller --size, --location shared, or raise --memory-limit-mib",
+        )
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What one pass over the images leaves."""
+
+    features: FeatureStore
+    reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
+    golden: GoldenSample = field(default_factory=GoldenSample)
+
+
+def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathered, progress: Progress) -> None:
+    """One pass over the images: features to disk, pictures into running statistics."""
+    with OnnxRuntimeEngine(network, settings.threads) as engine:
+        for name, image in images:
+            frame = _preprocessed(settings.preprocess, name, image)
+            pooled = engine.pooled(frame)
+            gathered.features.append(pooled)
+            gathered.reference.update(frame)
+            gathered.golden.offer(frame, pooled)
+            progress("learning", gathered.features.count, len(images))
+        gathered.golden.add_damaged(engine.pooled)
+
+
+def _preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    try:
+        return preprocess(image)
+    except DatasetError as error:
+        raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
+
+
+def _refuse_too_few(count: int, images: Images) -> None:
+    if count < MINIMUM_IMAGES:
+        skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
+        raise DatasetError(
+            what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}",
+            remedy=f"give at least {MINIMUM_IMAGES}; a hundred or more make a threshold that keeps its promise",
+        )
+
+
+def _folds(count: int, *, sequential: bool) -> list[list[int]]:
+    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle."""
+    order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
+    return [sorted(part.tolist()) for part in np.array_split(order, FOLDS)]
+
+
+def _moments(store: FeatureStore, indices: Sequence[int], detector: MeanShift) -> Moments:
+    batches = (detector.vectors(batch) for batch in store.batches(indices))
+    moments = Moments.of(next(batches))
+    for batch in batches:
+        moments.update(batch)
+    return moments
+
+
+def _out_of_fold_scores(
+    store: FeatureStore, folds: list[list[int]], parts: list[Moments], detector: MeanShift, progress: Progress
+) -> NDArray[np.float64]:
+    """Score of every image under statistics that have not seen it, (n,)."""
+    scores = np.empty(store.count)
+    for number, fold in enumerate(folds):
+        others = merged([part for other, part in enumerate(parts) if other != number])
+        head = detector.fit(others)
+        scores[fold] = np.concatenate([_scores(detector, head, batch) for batch in store.batches(fold)])
+        progress("validating", number + 1, len(folds))
+    return scores
+
+
+def _scores(detector: MeanShift, head: WhiteningHead, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+    largest: NDArray[np.float32] = detector.score_maps(head, pooled).max(axis=(1, 2))
+    return largest
+
+
+def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads: int) -> None:
+    """The exported network gives the scores that calibration computed, or calibration fails."""
+    with OnnxRuntimeEngine(network, threads) as engine:
+        checks = [GoldenCheck(score, engine(frame).score) for frame, score in zip(golden.frames, expected, strict=True)]
+    refuse_mismatch(checks, GOLDEN_TOLERANCE, "the exported network")
+
+
+def _manifest(images: Images, backbone: Backbone, settings: Settings, count: int, point: WorkingPoint) -> Manifest:
+    preprocess, detector = settings.preprocess, settings.detector
+    region = preprocess.region
+    channels, *grid = backbone.graph.feature_shape
+    return Manifest(
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        software={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("shiftwatch", "numpy", "onnx", "onnxruntime")},
+        },
+        images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped)),
+        preprocess=PreprocessRecord(
+            height=preprocess.height,
+            width=preprocess.width,
+            region=None
+            if region is None
+            else RegionRecord(x=region.x, y=region.y, width=region.width, height=region.height),
+            divide_brightness=settings.divide_brightness,
+        ),
+        backbone=BackboneRecord(
+            name=backbone.name,
+            stages=backbone.stages,
+            weights_sha256=backbone.weights_sha256,
+            channels=channels,
+            grid=(grid[0], grid[1]),
+        ),
+        detector=DetectorRecord(
+            name="mean_shift",
+            alpha=detector.alpha,
+            averaging=detector.averaging,
+            location=detector.location,
+            ridge=detector.ridge,
+        ),
+        working_point=WorkingPointRecord(
+            threshold=point.threshold,
+            false_reject_rate=point.false_reject_rate,
+            interval=point.interval,
+            method=point.method,
+            folds=FOLDS,
+        ),
+        golden_tolerance=GOLDEN_TOLERANCE,
+    )

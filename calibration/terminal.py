@@ -1,0 +1,78 @@
+"""How both commands speak to a person: errors on one place, exit codes, progress bars."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from calibration.errors import ShiftwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import typer
+    from rich.progress import Task
+
+EXIT_MENDABLE = 2
+EXIT_INTERRUPTED = 130
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command; an error that a person can mend is printed without a traceback, with exit code 2."""
+    try:
+        app()
+    except ShiftwatchError as error:
+        error_console.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True)
+        error_console.print(f"  {escape(error.remedy)}", soft_wrap=True)
+        sys.exit(EXIT_MENDABLE)
+    except KeyboardInterrupt:
+        error_console.print("interrupted; nothing half-written was left behind")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def escape(text: str) -> str:
+    """Text that rich prints as it stands."""
+    return text.replace("[", "\\[")
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:6.1f}/s" if speed else "      /s")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step, with speed and time left; gives the function that moves it: (step, done, total)."""
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=error_console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def move(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield move

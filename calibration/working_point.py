@@ -1,0 +1,110 @@
+"""The threshold: from scores of good images that the statistics have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, lgamma, log
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.errors import SettingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float64 = NDArray[np.float64]
+
+_TAIL_SHARE = 0.2
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingPoint:
+    """A threshold and what it promises.
+
+    Attributes:
+        threshold: A score above it is a defect.
+        false_reject_rate: Share of good parts that will score above it, as asked for.
+        interval: 95 % confidence interval of that share, given how many images it was measured on.
+        method: ``quantile`` (of the scores themselves) or ``tail`` (fitted beyond the highest score).
+        images: Good images it was measured on.
+    """
+
+    threshold: float
+    false_reject_rate: float
+    interval: tuple[float, float]
+    method: str
+    images: int
+
+
+def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
+    """Threshold that a stated share of good parts exceeds.
+
+    The empirical quantile where the images reach that far; beyond, where the rate is under 1 / (n + 1), a
+    generalised Pareto tail (Pickands 1975) fitted to the logarithms of the highest fifth by probability-weighted
+    moments (Hosking and Wallis 1987, eq. 10). Logarithms, because a sum of squares has a long tail that they tame.
+
+    Args:
+        scores: Out-of-fold scores of good images, (n,), positive and finite.
+        false_reject_rate: In (0, 0.5].
+
+    Raises:
+        SettingError: The rate is outside (0, 0.5].
+    """
+    if not 0.0 < false_reject_rate <= 0.5:  # noqa: PLR2004
+        raise SettingError(
+            what=f"a false-reject rate of {false_reject_rate} makes no sense",
+            remedy="give a share in (0, 0.5], e.g. 0.01 for one good part in a hundred",
+        )
+    ordered = np.sort(scores)
+    count = len(ordered)
+    above = int(false_reject_rate * (count + 1))  # expected share above the k-th highest of n is k / (n + 1)
+    if above >= 1:
+        interval = _rate_interval(count, above)
+        return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
+    threshold = float(np.exp(_pareto_quantile(np.log(ordered), false_reject_rate)))
+    # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
+    interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
+    return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
+
+
+def _pareto_quantile(ordered: Float64, rate: float) -> float:
+    """Value that a share ``rate`` exceeds, by a generalised Pareto tail over the highest fifth."""
+    count = len(ordered)
+    tail = max(2, round(_TAIL_SHARE * count))
+    start = ordered[-tail - 1] if tail < count else ordered[0]
+    excess = ordered[-tail:] - start
+    mean = float(excess.mean())
+    if mean <= 0.0:
+        return float(ordered[-1])
+    position = (np.arange(1, tail + 1) - 0.35) / tail
+    weighted = float(((1 - position) * excess).mean())
+    spread = max(mean - 2 * weighted, 1e-12 * mean)
+    shape = float(np.clip(mean / spread - 2, -0.5, 0.5))  # Hosking's k; few images do not support anything wilder
+    scale = mean * (1 + shape)
+    share = rate * count / tail
+    if abs(shape) < 1e-6:  # noqa: PLR2004
+        return float(start - scale * np.log(share))
+    return float(start + scale / shape * (1 - share**shape))
+
+
+def _rate_interval(count: int, above: int) -> tuple[float, float]:
+    """95 % interval of the true share above the k-th highest of n scores, which is Beta(k, n + 1 - k)."""
+    tail = (1.0 - _CONFIDENCE) / 2
+    return _beta_quantile(above, count, tail), _beta_quantile(above, count, 1.0 - tail)
+
+
+def _beta_quantile(above: int, count: int, probability: float) -> float:
+    """Quantile of Beta(k, n + 1 - k): P(share <= p) = P(Binomial(n, p) >= k), solved for p by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = sum(exp(_log_binomial(k, count, middle)) for k in range(above))
+        low, high = (middle, high) if 1.0 - below < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _log_binomial(hits: int, count: int, share: float) -> float:
+    choices = lgamma(count + 1) - lgamma(hits + 1) - lgamma(count - hits + 1)
+    return choices + hits * log(share) + (count - hits) * log(1 - share)
