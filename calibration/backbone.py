@@ -139,10 +139,11 @@ def with_known_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
             what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}",
             remedy="export the backbone again for one float image, with standard operators",
         ) from error
-    if features.ndim != _RANK or len(features) != 1:
+    if features.ndim != _RANK or len(features) != 1 or features.dtype != np.float32:
         raise BackboneError(
-            what=f"the output of {name} has shape {features.shape}, which is not a feature map (1, channels, h, w)",
-            remedy="cut the network at a convolutional stage before exporting it",
+            what=f"the output of {name} is {features.dtype} of shape {features.shape}, "
+            "which is not a float32 feature map (1, channels, h, w)",
+            remedy="cut the network at a convolutional stage and export it in float32",
         )
     del model.graph.value_info[:]
     output = helper.make_tensor_value_info(model.graph.output[0].name, FLOAT, features.shape)

@@ -285,12 +285,13 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         temporary.rename(path)
         _flush_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
         raise StorageError(
             what=f"cannot write the bundle {path.absolute()}: {error.strerror}",
             remedy="make room on that disk or choose another; nothing half-written was left behind",
         ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # gone already where the renaming succeeded
     return open_bundle(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -130,9 +131,10 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         threads=threads,
     )
     images = good_images(source, frame_range(frames))
-    if weights is not None and not stages:
+    if (weights is not None or stages) and (backbone == "filterbank" or backbone.endswith(".onnx")):
         raise SettingError(
-            what="--weights belongs to a timm model", remedy="name it: --backbone NAME --stages PATH,..."
+            what=f"--weights and --stages belong to a timm model, not to {backbone}",
+            remedy="name one: --backbone NAME --stages PATH,...",
         )
     network = _backbone(backbone, stages, weights, (height, width), (_colours("--mean", mean), _colours("--std", std)))
     with progress_bar() as progress:
@@ -169,13 +171,10 @@ def evaluate(
     """
     bundle = open_bundle(path)
     images = labelled_images(dataset)
-    threshold = bundle.manifest.working_point.threshold
     with OnnxRuntimeEngine(bundle.network, threads) as engine, progress_bar() as progress:
         check_golden(bundle, engine)
-        result = evaluate_images(
-            images, bundle.preprocess, engine, threshold, lambda done, total: progress("scoring", done, total)
-        )
-    write_scores(scores, result, threshold)
+        result = evaluate_images(images, bundle, engine, lambda done, total: progress("scoring", done, total))
+    write_scores(scores, result, bundle.manifest.working_point.threshold)
     _print_evaluation(result, bundle)
     console.print(f"scores of all images: {escape(str(scores))}")
 
@@ -234,6 +233,10 @@ def _backbone(
     if name == "filterbank":
         return filterbank_backbone(*size)
     if name.endswith(".onnx"):
+        if 0.0 in normalisation[1]:
+            raise SettingError(
+                what="--std has a zero, which nothing can be divided by", remedy="give 1 for no division"
+            )
         return onnx_backbone(Path(name), *size, *normalisation)
     try:
         from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
@@ -271,14 +274,20 @@ def _colours(option: str, text: str) -> tuple[float, float, float]:
 
 
 def _number(option: str, text: str) -> float:
-    return _numbers(option, text, "a number")[0]
+    numbers = _numbers(option, text, "a number")
+    if len(numbers) != 1:
+        raise SettingError(what=f"{option} {text} is {len(numbers)} numbers", remedy="give one, with a decimal point")
+    return numbers[0]
 
 
 def _numbers(option: str, text: str, wanted: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise SettingError(what=f"{option} {text!r} is not understood", remedy=f"give {wanted}") from error
+    if not all(map(isfinite, numbers)):
+        raise SettingError(what=f"{option} {text} is not finite", remedy=f"give {wanted}")
+    return numbers
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def good_images(source: Path, frames: slice = slice(None)) -> Images:
     """
     if not source.exists():
         raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of pictures or a video")
-    if source.is_file():
+    if not source.is_dir():
         return _video(source, frames)
     folder = next((each for each in (source / "train" / GOOD, source / GOOD) if each.is_dir()), source)
     found = pictures_in(folder)
@@ -127,19 +127,27 @@ def good_images(source: Path, frames: slice = slice(None)) -> Images:
             + (f"; it has the folders {', '.join(inside[:8])}" if inside else ""),
             remedy="give the folder that holds the pictures of good parts, or an MVTec layout with train/good",
         )
-    return PictureFiles(str(folder), found[frames])
+    chosen = found[frames]
+    if not chosen:
+        raise DatasetError(
+            what=f"no pictures chosen from the {len(found)} in {folder.absolute()}",
+            remedy="give --frames START:STOP or START:STOP:STEP within their number",
+        )
+    return PictureFiles(str(folder), chosen)
 
 
 def _video(path: Path, frames: slice) -> VideoFrames:
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        raise DatasetError(what=f"{path.absolute()} is a single picture", remedy="give the folder that it is in")
     video = cv2.VideoCapture(str(path))
-    opened, length = video.isOpened(), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    opened, length = video.isOpened(), max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     video.release()
     if not opened:
         raise DatasetError(
             what=f"{path.absolute()} is neither a folder nor a video this OpenCV can open",
             remedy="give a folder of pictures, or a video as .mp4, .avi or .mkv",
         )
-    chosen = range(*frames.indices(max(length, 0)))
+    chosen = range(*frames.indices(length))
     if not chosen or chosen.step < 0:
         raise DatasetError(
             what=f"no frames chosen from the {length} of {path.absolute()}",
@@ -158,7 +166,7 @@ def frame_range(text: str) -> slice:
         parts = [int(part) if part else None for part in text.split(":")]
     except ValueError:
         parts = []
-    if len(parts) not in {2, 3} or (len(parts) == 3 and (parts[2] or 1) < 1):  # noqa: PLR2004
+    if len(parts) not in {2, 3} or (len(parts) == 3 and parts[2] is not None and parts[2] < 1):  # noqa: PLR2004
         raise SettingError(what=f"--frames {text!r} is not a range", remedy="write START:STOP or START:STOP:STEP")
     return slice(*parts)
 

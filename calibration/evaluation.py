@@ -13,6 +13,7 @@ from calibration.dataset import read_mask
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.pictures import read_picture
 from calibration.preprocess import crop
+from calibration.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.bundle import Bundle
     from calibration.dataset import Labelled
     from calibration.engine import Engine
-    from calibration.preprocess import Preprocess
+    from calibration.preprocess import Image, Preprocess
 
 # Pixel AUROC over histograms of this many bins: exact ranks of every pixel of every image would not fit into memory.
 _BINS = 2000
@@ -62,18 +64,21 @@ class Evaluation:
 
 
 def evaluate(
-    images: Sequence[Labelled],
-    preprocess: Preprocess,
-    engine: Engine,
-    threshold: float,
-    progress: Callable[[int, int], None],
+    images: Sequence[Labelled], bundle: Bundle, engine: Engine, progress: Callable[[int, int], None]
 ) -> Evaluation:
     """Score labelled images.
 
+    Args:
+        images: With their truth.
+        bundle: Says how to prepare them, and the threshold.
+        engine: Runs the bundle's network; entered already.
+        progress: Told (done, total).
+
     Raises:
         SettingError: scikit-learn is not installed.
-        DatasetError: No good or no defective image was readable.
+        DatasetError: No good or no defective image was readable, or one is too small for the region of interest.
     """
+    preprocess, averaging = bundle.preprocess, bundle.manifest.detector.averaging
     scored: list[Scored] = []
     brightness: list[float] = []
     skipped: list[str] = []
@@ -85,13 +90,21 @@ def evaluate(
         except DatasetError as error:
             skipped.append(error.what)
             continue
-        inference = engine(preprocess(picture))
+        inference = engine(_prepared(preprocess, image, picture))
         scored.append(Scored(image, inference.score))
         brightness.append(float(picture.mean()))
         if image.mask or not image.defective:
-            pixels.add(inference.map, mask if preprocess.region is None else crop(mask, preprocess.region))
+            score_map = covering(inference.map, averaging)
+            pixels.add(score_map, mask if preprocess.region is None else crop(mask, preprocess.region))
         progress(number, len(images))
-    return _summarise(scored, brightness, pixels, threshold, skipped)
+    return _summarise(scored, brightness, pixels, bundle.manifest.working_point.threshold, skipped)
+
+
+def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:
+    try:
+        return preprocess(picture)
+    except DatasetError as error:
+        raise DatasetError(what=f"{image.path}: {error.what}", remedy=error.remedy) from error
 
 
 def _summarise(

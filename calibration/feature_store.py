@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-_BATCH = 32
+_BATCH = 64
 
 
 class FeatureStore:
@@ -49,7 +50,9 @@ class FeatureStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the file."""
-        self._file.close()
+        # Closing flushes, and on a full disk that fails once more; the error that matters is already on its way.
+        with suppress(OSError):
+            self._file.close()
 
     def append(self, features: NDArray[np.float32]) -> None:
         """Add the features of the next image.
@@ -64,7 +67,7 @@ class FeatureStore:
         self.count += 1
 
     def batches(self, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """Features of some images, in their order, a few at a time: (up to 32, d, h, w).
+        """Features of some images, in their order, a few at a time: (up to 64, d, h, w).
 
         Raises:
             StorageError: What was written cannot be flushed to disk.

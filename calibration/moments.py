@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,28 +66,34 @@ class Moments:
         added = vectors.shape[1]
         if not added:
             return
-        shift = vectors.mean(axis=1, dtype=np.float64) - self.mean
-        centred = vectors.astype(np.float64) - (self.mean + shift)[:, None]
-        for location, block in enumerate(centred):
-            self.scatter[location] += block.T @ block
-        self._shift(shift, added)
+        mean = vectors.mean(axis=1, dtype=np.float64)
+        step = mean - self.mean
+        # The step to the new mean counts as one more centred vector, so that each scatter is touched once.
+        rows = np.empty((added + 1, vectors.shape[2]))
+        weighted = self._weighted(step, added)
+        for location, block in enumerate(vectors):
+            rows[:-1] = block - mean[location]
+            rows[-1] = weighted[location]
+            self.scatter[location] += rows.T @ rows
+        self._move(step, added)
 
     def add(self, other: Moments) -> None:
         """Add the moments of other vectors at the same locations; the result is that of seeing all at once."""
         if not other.count:
             return
-        self.scatter += other.scatter
-        self._shift(other.mean - self.mean, other.count)
+        step = other.mean - self.mean
+        for location, row in enumerate(self._weighted(step, other.count)):
+            self.scatter[location] += other.scatter[location] + np.outer(row, row)
+        self._move(step, other.count)
 
-    def _shift(self, shift: Float64, added: int) -> None:
-        """Move mean and scatter to the joint mean of ``count`` old and ``added`` new vectors."""
-        total = self.count + added
-        weight = self.count * added / total
-        if weight:
-            for location, step in enumerate(shift):
-                self.scatter[location] += np.outer(step, step * weight)
-        self.mean += shift * (added / total)
-        self.count = total
+    def _weighted(self, step: Float64, added: int) -> Float64:
+        """The vectors whose outer products are the scatter between the means of old and new, (locations, d)."""
+        return step * sqrt(self.count * added / (self.count + added))
+
+    def _move(self, step: Float64, added: int) -> None:
+        """Move the mean to that of ``count`` old and ``added`` new vectors."""
+        self.count += added
+        self.mean += step * (added / self.count)
 
     def covariance(self) -> Float64:
         """Unbiased covariance per location, (locations, d, d).
@@ -124,7 +131,8 @@ def merged(parts: list[Moments]) -> Moments:
     Args:
         parts: At least one, all of the same locations and channels.
     """
-    total = Moments.empty(*parts[0].mean.shape)
-    for part in parts:
+    first, *others = parts
+    total = Moments(first.count, first.mean.copy(), first.scatter.copy())
+    for part in others:
         total.add(part)
     return total

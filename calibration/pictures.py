@@ -26,7 +26,7 @@ def read_picture(path: Path) -> Image:
         (rows, columns, 3), uint8, BGR.
 
     Raises:
-        DatasetError: Not readable, not a picture, or cut short.
+        DatasetError: Not readable, not a picture, cut short, or of another type than 8 or 16 bits.
     """
     try:
         content = path.read_bytes()
@@ -40,7 +40,10 @@ def read_picture(path: Path) -> Image:
         raise DatasetError(what=f"{path} is not a picture: {error.err}", remedy="remove or replace it") from error
     if decoded is None:
         raise DatasetError(what=f"{path} is damaged or not a picture", remedy="remove or replace it")
-    return as_bgr8(decoded)
+    try:
+        return as_bgr8(decoded)
+    except DatasetError as error:
+        raise DatasetError(what=f"{path}: {error.what}", remedy=error.remedy) from error
 
 
 def _is_cut_short(content: bytes) -> bool:

@@ -36,7 +36,7 @@ from calibration.golden import GoldenSample
 from calibration.graph import feature_network, fused_network
 from calibration.moments import Moments, merged
 from calibration.reference import ReferenceStatistics
-from calibration.working_point import WorkingPoint, working_point
+from calibration.working_point import WorkingPoint, refuse_senseless_rate, working_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         progress: Told about every image.
 
     Raises:
+        SettingError: The false-reject rate makes no sense.
         DatasetError: Too few readable images.
         DegenerateFeaturesError: All images alike.
         ModelTooLargeError: The statistics would not fit.
@@ -96,6 +97,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         StorageError: No room; nothing half-written is left.
     """
     refuse_existing(path)
+    refuse_senseless_rate(settings.false_reject_rate)
     detector = settings.detector
     shape = _pooled_shape(backbone, detector)
     _refuse_too_large(shape, settings)

@@ -104,7 +104,7 @@ def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise BackboneError(
             what=f"timm {timm.__version__} has no model {name!r}",
-            remedy=f"nearest names: {', '.join(close)}; or give filterbank or an ONNX file",
+            remedy=(f"nearest names: {', '.join(close)}; " if close else "") + "or give filterbank or an ONNX file",
         )
     return timm.create_model(name, pretrained=False)
 

@@ -52,11 +52,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     Raises:
         SettingError: The rate is outside (0, 0.5].
     """
-    if not 0.0 < false_reject_rate <= 0.5:  # noqa: PLR2004
-        raise SettingError(
-            what=f"a false-reject rate of {false_reject_rate} makes no sense",
-            remedy="give a share in (0, 0.5], e.g. 0.01 for one good part in a hundred",
-        )
+    refuse_senseless_rate(false_reject_rate)
     ordered = np.sort(scores)
     count = len(ordered)
     above = int(false_reject_rate * (count + 1))  # expected share above the k-th highest of n is k / (n + 1)
@@ -67,6 +63,15 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
     interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
+
+
+def refuse_senseless_rate(false_reject_rate: float) -> None:
+    """Raise SettingError unless the rate is in (0, 0.5]."""
+    if not 0.0 < false_reject_rate <= 0.5:  # noqa: PLR2004
+        raise SettingError(
+            what=f"a false-reject rate of {false_reject_rate} makes no sense",
+            remedy="give a share in (0, 0.5], e.g. 0.01 for one good part in a hundred",
+        )
 
 
 def _pareto_quantile(ordered: Float64, rate: float) -> float:

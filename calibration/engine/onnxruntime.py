@@ -88,5 +88,11 @@ class OnnxRuntimeEngine:
         return pooled
 
     def _run(self, outputs: list[str], frame: Image) -> list[NDArray[np.float32]]:
-        results: list[NDArray[np.float32]] = self._session.run(outputs, {"frame": frame[None]})
+        try:
+            results: list[NDArray[np.float32]] = self._session.run(outputs, {"frame": frame[None]})
+        except REFUSALS as error:
+            raise EngineError(
+                what=f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
+                remedy="check free memory, and the bundle: shiftwatch-calibrate verify BUNDLE",
+            ) from error
         return results

@@ -1,0 +1,70 @@
+"""The alert that is active, also after the process has died: one small file beside the outbox.
+
+An agent that is killed while an alert is active must end it when it comes back, or the line waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from agent.records import Alert
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class ActiveAlert:
+    """Remembers the last message of the active alert.
+
+    Args:
+        path: The file; absent while no alert is active.
+
+    Attributes:
+        alert: The active alert; None without one.
+        left_over: The one that an earlier process left active; None without one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.alert: Alert | None = None
+        self.left_over = self._read()
+
+    def note(self, alert: Alert) -> None:
+        """An alert began, changed or ended."""
+        self.alert = None if alert.type == "end" else alert
+        if alert.type == "update":
+            return  # who it is and since when was written at the beginning
+        try:
+            self._write(alert)
+        except OSError as error:
+            log.warning("cannot remember the active alert in %s: %s", self._path, error)
+
+    def _write(self, alert: Alert) -> None:
+        if alert.type == "end":
+            self._path.unlink(missing_ok=True)
+            return
+        part = self._path.with_suffix(".part")
+        with part.open("w") as file:
+            json.dump(alert.payload(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+
+    def _read(self) -> Alert | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(self._path.read_text())
+            return Alert(
+                alert_id=str(known["alertId"]),
+                type="new",
+                severity=int(known["severity"]),
+                cause=str(known["cause"]),
+                started_at_ms=int(known["startTime"]),
+                result_id=known["resultId"],
+            )
+        return None

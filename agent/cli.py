@@ -1,0 +1,91 @@
+"""``shiftwatch-agent``: watch a camera, tell the line."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent import config as configuration
+from agent.service import Stop, run_station
+from calibration.terminal import console, run
+
+app = typer.Typer(
+    help="Watch a camera with a calibrated network and tell the line over MQTT.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of one station.")],
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Watch one camera until it ends, or until SIGTERM or Ctrl-C.
+
+    Example: `shiftwatch-agent run --config station.yaml`
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        stream=sys.stderr,
+    )
+    settings = configuration.load(config)
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.request())
+    summary = run_station(settings, stop)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
+    logging.getLogger(__name__).info(
+        "stopped: %d frames captured, %d results, dropped: %s; %d records published, %d wait in the outbox",
+        summary.captured,
+        summary.results,
+        dropped,
+        summary.published,
+        summary.waiting,
+    )
+
+
+@app.command("config")
+def config_command(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="Check this file.")] = None,
+    *,
+    reference: Annotated[bool, typer.Option("--reference", help="Print every key, as Markdown.")] = False,
+) -> None:
+    """Print an example configuration, or check a file.
+
+    Examples: `shiftwatch-agent config > station.yaml`; `shiftwatch-agent config station.yaml`
+    """
+    if reference:
+        sys.stdout.write(configuration.reference())
+    elif file is None:
+        sys.stdout.write(configuration.example())
+    else:
+        configuration.load(file)
+        console.print(f"{file}: good")
+
+
+@app.command("demo")
+def demo_command(
+    folder: Annotated[Path, typer.Option(help="Where everything it makes goes.")] = Path("shiftwatch-demo"),
+) -> None:
+    """See the whole system work in a minute and a half: no camera, no broker, no weights, no network.
+
+    Exit code 1 if it found less than 90 % of the defects, or raised more than two false alarms.
+    """
+    from agent.demo.show import show  # noqa: PLC0415 - calibration and the broker are no part of a running agent
+
+    if not show(folder).convincing:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The command ``shiftwatch-agent``."""
+    run(app)

@@ -1,0 +1,269 @@
+"""The configuration file: what may stand in it, and every mistake in it told at once.
+
+The models stop at the command line; other modules receive values.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from agent import config_text
+from agent.sources import kind_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PORT, _TLS_PORT = 1883, 8883
+
+
+def _from_folder(path: object, info: ValidationInfo) -> object:
+    """Relative paths start at the folder of the file, so that they mean the same whoever starts the agent."""
+    if not isinstance(path, (str, Path)) or path == "":
+        return path
+    folder = Path((info.context or {}).get("folder", ""))
+    return Path(os.path.normpath(folder.absolute() / Path(path).expanduser()))
+
+
+def _camera_source(source: object, info: ValidationInfo) -> object:
+    if isinstance(source, bool) or not isinstance(source, (int, str)) or source == "" or str(source).startswith("-"):
+        raise ValueError  # The key's own text tells what is allowed.
+    is_path = isinstance(source, str) and kind_of(source) == "path"
+    return str(_from_folder(source, info)) if is_path else source
+
+
+def _topic_level(level: str) -> str:
+    if not level.strip() or set(level) & set("/+#\0"):
+        raise ValueError  # As above.
+    return level
+
+
+def _protocol(protocol: object) -> object:
+    return "5" if type(protocol) is int and str(protocol) == "5" else protocol
+
+
+FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
+Level: TypeAlias = Annotated[
+    str,
+    AfterValidator(_topic_level),
+    Field(json_schema_extra={"allowed": "text without / + #, in quotes if it is a number"}),
+]
+CameraSource: TypeAlias = Annotated[
+    int | str,
+    BeforeValidator(_camera_source),
+    Field(
+        json_schema_extra={
+            "allowed": "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
+        }
+    ),
+]
+
+
+class Section(BaseModel):
+    """Keys that belong together. Numbers are not taken from text, nor truth values from numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, keys: object) -> object:
+        """A section whose lines are all commented out is null in YAML."""
+        return {} if keys is None else keys
+
+
+class StationConfig(Section):
+    """Where the station stands: the levels of the topic root."""
+
+    enterprise: Level = Field(default="enterprise", description="Topic level 1.")
+    site: Level = Field(default="site", description="Topic level 2.")
+    area: Level = Field(default="area", description="Topic level 3.")
+    line: Level = Field(default="line", description="Topic level 4.")
+    cell: Level = Field(default="cell", description="Topic level 5; `vision` follows it.")
+    name: Level = Field(default="station", description="Name of this station, the last topic level.")
+
+
+class CameraConfig(Section):
+    """Where frames come from."""
+
+    source: CameraSource = Field(description="Camera, stream or files.")
+    playback: Literal["realtime", "fast"] = Field(
+        default="realtime",
+        description="Of files: at their own rate, dropping what is late, as a camera does; or each frame, unhurried.",
+    )
+    frames_per_s: float | None = Field(
+        default=None, gt=0, le=1000, description="Rate of files instead of their own; rate asked of a numbered device."
+    )
+    loop: bool = Field(default=False, description="Start files again at their end.")
+
+
+class DecisionConfig(Section):
+    """When a score is a defect, and when defects are an alert."""
+
+    threshold: float | None = Field(
+        default=None, gt=0, description="Score above which a part is NotOK; else the bundle's."
+    )
+    raise_after: int = Field(default=1, ge=1, description="NotOK results in a row that begin an alert.")
+    clear_after: int = Field(default=3, ge=1, description="Clear results in a row that end it.")
+    clear_ratio: float = Field(
+        default=0.9, gt=0, le=1, description="A result is clear at or below this share of the threshold."
+    )
+    update_every_s: float = Field(
+        default=10.0, ge=0.1, description="How often an alert is repeated while NotOK results come."
+    )
+
+
+class TlsConfig(Section):
+    """Encryption of the connection to the broker; its certificate is always verified."""
+
+    enabled: bool = Field(default=False, description="Use TLS.")
+    ca_file: FilePath | None = Field(default=None, description="Certificates to trust; else the system's.")
+    cert_file: FilePath | None = Field(default=None, description="Certificate of this client, with `key_file`.")
+    key_file: FilePath | None = Field(default=None, description="Private key of this client, with `cert_file`.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        problem = None
+        if (self.cert_file is None) != (self.key_file is None):
+            problem = "cert_file and key_file belong together; give both or neither"
+        elif not self.enabled and (self.ca_file or self.cert_file):
+            problem = "certificates are given, but enabled is false; set it to true or remove them"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+
+class MqttConfig(Section):
+    """The broker."""
+
+    host: str = Field(default="localhost", min_length=1, description="Name or address of the broker.")
+    port: int = Field(
+        default=_PORT, ge=1, le=65535, description=f"TCP port; if none is given and TLS is on, {_TLS_PORT}."
+    )
+    protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(_protocol)] = Field(
+        default="5", description="MQTT version."
+    )
+    client_id: str | None = Field(
+        default=None, min_length=1, description="Unique at the broker; else made from the station."
+    )
+    username: str | None = Field(default=None, min_length=1, description="User at the broker.")
+    password_file: FilePath | None = Field(
+        default=None, description="File with the password, for this user's eyes only."
+    )
+    tls: TlsConfig = TlsConfig()
+    keepalive_s: int = Field(
+        default=30, ge=5, le=65535, description="Silence after which the broker publishes the will."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_of_tls(cls, keys: object) -> object:
+        if not isinstance(keys, dict):
+            return keys
+        tls = keys.get("tls")
+        return {"port": _TLS_PORT, **keys} if isinstance(tls, dict) and tls.get("enabled") is True else keys
+
+    @model_validator(mode="after")
+    def _password_has_user(self) -> Self:
+        if self.password_file is not None and self.username is None:
+            problem = "password_file is given without username; give both"
+            raise ValueError(problem)
+        return self
+
+
+class EngineConfig(Section):
+    """How the network runs."""
+
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of the network. 0 takes all cores but one: capture, archive and MQTT need it, and "
+        "a network that takes every core makes frames late.",
+    )
+
+    def thread_count(self) -> int:
+        """Threads to use, counting the cores that this process may use."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class ArchiveConfig(Section):
+    """Pictures kept on this device."""
+
+    enabled: bool = Field(default=True, description="Keep pictures of what was found.")
+    max_mib: int = Field(default=2048, ge=1, description="Size of all pictures, MiB; the oldest go first.")
+
+
+class OutboxConfig(Section):
+    """Records that wait for the broker."""
+
+    max_records: int = Field(
+        default=100_000,
+        ge=100,
+        description="Records kept while the broker is away; beyond it results go before alerts.",
+    )
+
+
+class AgentConfig(Section):
+    """The whole file; one for each camera."""
+
+    bundle: FilePath = Field(description="Folder of the calibrated bundle.")
+    state_dir: FilePath = Field(
+        default=Path("state"), validate_default=True, description="Folder for `outbox.sqlite` and `archive/`."
+    )
+    station: StationConfig = StationConfig()
+    camera: CameraConfig
+    decision: DecisionConfig = DecisionConfig()
+    mqtt: MqttConfig = MqttConfig()
+    engine: EngineConfig = EngineConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+    outbox: OutboxConfig = OutboxConfig()
+
+
+def load(path: Path) -> AgentConfig:
+    """The configuration in a YAML file; relative paths in it start at the file's folder.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or says something that is not allowed; lists all of it.
+    """
+    return config_text.load_model(AgentConfig, path)
+
+
+def reference() -> str:
+    """Every key as a Markdown table, for the README."""
+    return config_text.markdown_table(AgentConfig)
+
+
+def example() -> str:
+    """A file to begin with; it loads as it is."""
+    return _EXAMPLE
+
+
+_EXAMPLE = """\
+# Shiftwatch: one station. Relative paths start at the folder of this file. Every key: see the README.
+
+bundle: ./bundle                 # made by shiftwatch-calibrate
+
+camera:
+  source: 0                      # or rtsp://..., a GStreamer pipeline, a video, an image folder
+
+station:                         # topic root: enterprise/site/area/line/cell/vision/name
+  line: "1"                      # numbers in quotes
+  name: station
+
+mqtt:
+  host: localhost
+  # username: station
+  # password_file: ./password    # the password itself never stands here
+  # tls:
+  #   enabled: true
+
+decision:
+  raise_after: 1                 # NotOK results in a row that begin an alert
+  clear_after: 3                 # clear results in a row that end it
+
+archive:
+  max_mib: 2048                  # pictures of what was found; the oldest go first
+"""

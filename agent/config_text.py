@@ -1,0 +1,198 @@
+"""Between the text of a configuration and its models: YAML in, problems and the reference table out."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+Model: TypeAlias = type[BaseModel]
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_model(model: type[M], path: Path) -> M:
+    """The model with the values of a YAML file; the validation context has the file's folder as ``folder``.
+
+    Raises:
+        ConfigError: Lists everything that is wrong: file, YAML (line and column), keys given twice, keys, values.
+    """
+    what = f"the configuration {path} is not usable"
+    document = _document(_text(path, what), what)
+    values, problems = _plain_values(document, what)
+    try:
+        loaded = model.model_validate({} if values is None else values, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        problems += [_problem(model, detail) for detail in error.errors(include_url=False)]
+        raise ConfigError(what=what, problems=problems) from error
+    if problems:
+        raise ConfigError(what=what, problems=problems)
+    return loaded
+
+
+def markdown_table(model: Model) -> str:
+    """Every key of the model, with default, what is allowed and what it means."""
+    rows = ["| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for key, parent, name in _leaves(model):
+        field = parent.model_fields[name]
+        default = "required" if field.is_required() else _default_text(field.default)
+        rows.append(f"| `{key}` | {default} | {_allowed(parent, name)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but ``1e3`` is a number, as everyone expects."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        problem = f"{path.absolute()}: {error.strerror}"
+        remedy = "give the path of a readable YAML file"
+        raise ConfigError(what=what, problems=[problem], remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(what=what, problems=[f"byte {error.start} is not UTF-8 text"]) from error
+
+
+def _document(text: str, what: str) -> tuple[_Loader, yaml.Node | None]:
+    try:
+        loader = _Loader(text)
+        return loader, loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise ConfigError(what=what, problems=[_yaml_problem(error)]) from error
+
+
+def _plain_values(document: tuple[_Loader, yaml.Node | None], what: str) -> tuple[object, list[str]]:
+    loader, root = document
+    if root is None:
+        return None, []
+    repeated = list(_repeated_keys(root, ""))
+    try:
+        return loader.construct_document(root), repeated
+    except yaml.YAMLError as error:
+        raise ConfigError(what=what, problems=[*repeated, _yaml_problem(error)]) from error
+    except ValueError as error:  # A date that does not exist.
+        raise ConfigError(what=what, problems=[*repeated, f"not a YAML value: {error}"]) from error
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{_place(error.problem_mark)}: not YAML: {error.problem}"
+    return f"not YAML: {error}"
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _repeated_keys(node: yaml.Node, prefix: str) -> Iterator[str]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, yaml.Mark] = {}
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        if key in first:
+            yield f"{key}: given twice, in {_place(first[key])} and {_place(key_node.start_mark)}"
+        first.setdefault(key, key_node.start_mark)
+        yield from _repeated_keys(value_node, f"{key}.")
+
+
+def _problem(model: Model, detail: ErrorDetails) -> str:
+    """One line: the dotted key, what is wrong with it, what is allowed."""
+    key = ".".join(str(part) for part in detail["loc"])
+    parents = [str(part) for part in detail["loc"]]
+    section = _section(model, parents)
+    if detail["type"] == "value_error" and section is not None:
+        return f"{key}: {detail['ctx']['error']}"
+    if section is not None:
+        return _section_problem(section, key, detail)
+    parent = _section(model, parents[:-1])
+    if parent is None or parents[-1] not in parent.model_fields:
+        return f"{key}: unknown key; {_suggestion(parents[-1], parent or model)}"
+    allowed = _allowed(parent, parents[-1])
+    if detail["type"] == "missing":
+        return f"{key}: missing; use {allowed}"
+    return f"{key}: {_shown(detail['input'])} is not allowed; use {allowed}"
+
+
+def _section_problem(section: Model, key: str, detail: ErrorDetails) -> str:
+    if detail["type"] == "missing":
+        needed = [f"{key}.{name}" for name, field in section.model_fields.items() if field.is_required()]
+        return f"{', '.join(needed)}: missing; use {_allowed(section, needed[0].rpartition('.')[2])}"
+    keys = ", ".join(section.model_fields)
+    return f"{key or 'the file'}: {_shown(detail['input'])} is not allowed; use the keys {keys}"
+
+
+def _suggestion(key: str, section: Model) -> str:
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(section.model_fields)}"
+
+
+def _section(model: Model, parents: list[str]) -> Model | None:
+    """The section at the end of a dotted key; None if it is a value, or unknown."""
+    for name in parents:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model
+
+
+def _leaves(model: Model, prefix: str = "") -> Iterator[tuple[str, Model, str]]:
+    for name in model.model_fields:
+        section = _section(model, [name])
+        if section is None:
+            yield f"{prefix}{name}", model, name
+        else:
+            yield from _leaves(section, f"{prefix}{name}.")
+
+
+def _allowed(model: Model, name: str) -> str:
+    """What a value may be, in words, from the field's JSON schema."""
+    schema = model.model_json_schema()["properties"][name]
+    if "anyOf" in schema and "allowed" not in schema:
+        schema = next(option for option in schema["anyOf"] if option.get("type") != "null")
+    if "allowed" in schema:
+        return str(schema["allowed"])
+    if "enum" in schema:
+        return f"one of: {', '.join(schema['enum'])}"
+    if schema["type"] in {"integer", "number"}:
+        return _allowed_number(schema)
+    return {"boolean": "true or false", "string": "a path" if schema.get("format") == "path" else "text"}[
+        schema["type"]
+    ]
+
+
+def _allowed_number(schema: dict[str, Any]) -> str:
+    kind = "a whole number" if schema["type"] == "integer" else "a number"
+    low, high, above = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMinimum")
+    if above is not None:
+        return f"{kind} above {above:g}" + (f", at most {high:g}" if high is not None else "")
+    return f"{kind}, {low:g} to {high:g}" if high is not None else f"{kind}, {low:g} or more"
+
+
+def _default_text(default: object) -> str:
+    return "none" if default is None else f"`{_shown(default).strip(chr(39))}`"
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return reprlib.repr(value) if isinstance(value, (str, int, float, list, dict)) else str(value)

@@ -1,0 +1,1 @@
+"""A rendered production line: shows the whole system without a camera."""

@@ -1,0 +1,70 @@
+"""An MQTT broker inside this process, for the demo: on loopback, on a free port, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from calibration.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_START_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def embedded_broker() -> Iterator[int]:
+    """A running broker; gives its port on 127.0.0.1. It speaks MQTT 3.1.1.
+
+    Raises:
+        SettingError: amqtt is not installed, or the broker does not start.
+    """
+    try:
+        from amqtt.broker import Broker  # noqa: PLC0415 - an extra; only the demo needs it
+    except ImportError as error:
+        raise SettingError(
+            what="the demo needs amqtt, a broker in Python", remedy="install it: pip install 'shiftwatch[demo]'"
+        ) from error
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+    logging.getLogger("transitions").setLevel(logging.CRITICAL)
+    port = _free_port()
+    loop = asyncio.new_event_loop()
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        },
+        loop=loop,
+    )
+    thread = threading.Thread(target=loop.run_forever, name="broker", daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_START_TIMEOUT_S)
+        yield port
+        asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(_START_TIMEOUT_S)
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(_START_TIMEOUT_S)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_START_TIMEOUT_S)
+        if not thread.is_alive():
+            loop.close()
+
+
+async def _cancel_others() -> None:
+    """End the tasks that the broker leaves behind, so that none is destroyed while it waits."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,64 @@
+"""Everything that can go wrong on the station and that a person can mend.
+
+ShiftwatchError
+├── ConfigError               mend the configuration file; every problem is listed at once
+├── CameraError               mend the camera, its cable or its settings
+├── BrokerUnreachableError    nothing to do at once: records wait, the agent tries again
+├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
+└── OutboxError               mend the disk, or install the version that wrote the file
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibration.errors import ShiftwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ConfigError(ShiftwatchError):
+    """The configuration is not usable: mend every listed problem.
+
+    Args:
+        problems: One sentence each, beginning with the dotted key.
+        what: Which configuration.
+        remedy: What to do about it.
+    """
+
+    def __init__(
+        self,
+        *,
+        problems: Sequence[str],
+        what: str = "the configuration is not usable",
+        remedy: str = "mend each line above and start again",
+    ) -> None:
+        super().__init__(what="\n".join([f"{what}:", *(f"  - {problem}" for problem in problems)]), remedy=remedy)
+        self.problems = tuple(problems)
+
+
+class CameraError(ShiftwatchError):
+    """The camera gives no frames: mend it, its cable or its settings."""
+
+
+class BrokerUnreachableError(ShiftwatchError):
+    """No broker answers: records wait in the outbox until one does."""
+
+
+class BrokerRefusedError(ShiftwatchError):
+    """The broker answers and says no: mend user, password, certificate or access rights.
+
+    Args:
+        what: Which broker, and its reason.
+        remedy: What to do about it.
+        reason: The broker's own words.
+    """
+
+    def __init__(self, *, what: str, remedy: str, reason: str) -> None:
+        super().__init__(what=what, remedy=remedy)
+        self.reason = reason
+
+
+class OutboxError(ShiftwatchError):
+    """The outbox cannot be opened: mend the disk, or install the version that wrote the file."""

@@ -1,0 +1,72 @@
+"""How the loop is doing: frame rate, latencies by stage, time since the last frame."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_REMEMBERED = 512
+_RATE_WINDOW_S = 5.0
+
+
+class Latencies:
+    """The last durations of one stage, in milliseconds; one thread writes, others may read."""
+
+    def __init__(self) -> None:
+        self._ring = np.zeros(_REMEMBERED)
+        self._count = 0
+
+    def add(self, duration_ms: float) -> None:
+        """Remember one."""
+        self._ring[self._count % _REMEMBERED] = duration_ms
+        self._count += 1
+
+    def percentile(self, share: float) -> float:
+        """Duration that a share (0 to 100) of the last ones did not exceed; 0 before the first."""
+        known = self._ring[: min(self._count, _REMEMBERED)]
+        return round(float(np.percentile(known, share)), 3) if known.size else 0.0
+
+
+class LoopMetrics:
+    """Written by the inspection loop, read by the publisher.
+
+    Args:
+        clock_s: Monotonic clock.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.results = 0
+        self._clock_s = clock_s
+        self._stages: dict[str, Latencies] = {}
+        self._finished_s = np.full(_REMEMBERED, -np.inf)
+
+    def note(self, durations_ms: Mapping[str, float]) -> None:
+        """A frame is done; ``durations_ms`` by stage."""
+        for stage, duration_ms in durations_ms.items():
+            if stage not in self._stages:
+                # A new dictionary instead of a new key: a reader may be iterating over the old one.
+                self._stages = {**self._stages, stage: Latencies()}
+            self._stages[stage].add(duration_ms)
+        self._finished_s[self.results % _REMEMBERED] = self._clock_s()
+        self.results += 1
+
+    def percentiles(self, share: float) -> dict[str, float]:
+        """Milliseconds by stage that a share (0 to 100) of the last frames did not exceed."""
+        return {stage: latencies.percentile(share) for stage, latencies in self._stages.items()}
+
+    def frames_per_s(self) -> float:
+        """Over the last five seconds."""
+        now_s = self._clock_s()
+        recent = self._finished_s[self._finished_s > now_s - _RATE_WINDOW_S]
+        return round(len(recent) / max(now_s - float(recent.min()), 1e-3), 2) if len(recent) else 0.0
+
+    def last_result_age_ms(self) -> int | None:
+        """Since the last frame was done; None before the first."""
+        if not self.results:
+            return None
+        return round((self._clock_s() - float(self._finished_s.max())) * 1000)

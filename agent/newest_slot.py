@@ -1,0 +1,43 @@
+"""Between a thread that cannot wait and one that must not fall behind."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class NewestSlot(Generic[T]):
+    """Room for one item between two threads; a newer item takes the place of one that still waits."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._item: T | None = None
+        self._closed = False
+
+    def put(self, item: T) -> T | None:
+        """Offer an item; never waits.
+
+        Returns:
+            The item that is lost by this: the one that waited, ``item`` itself after ``close``, or None.
+        """
+        with self._changed:
+            if self._closed:
+                return item
+            superseded, self._item = self._item, item
+            self._changed.notify()
+            return superseded
+
+    def take(self) -> T | None:
+        """The waiting item; waits for one. None once the slot is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is not None or self._closed)
+            item, self._item = self._item, None
+            return item
+
+    def close(self) -> None:
+        """No more items will come. One that waits can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

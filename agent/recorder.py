@@ -1,0 +1,126 @@
+"""What was seen, on disk: results and alerts into the outbox, pictures of defects into the archive."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from agent.archive import Snapshot
+from agent.records import Evaluation, Result, to_json
+from agent.regions import defect_regions
+from calibration.preprocess import Region
+from calibration.score_map import covering
+
+if TYPE_CHECKING:
+    from agent.active_alert import ActiveAlert
+    from agent.archive import Archive
+    from agent.look import Seen
+    from agent.outbox import Outbox
+    from agent.publisher import Announcement
+    from agent.records import Alert, DefectRegion
+    from agent.topics import Topics
+
+
+class Line(Protocol):
+    """What the recorder tells the publisher; both calls cost microseconds."""
+
+    def wake(self) -> None:
+        """A record waits."""
+
+    def announce(self, announcement: Announcement) -> None:
+        """What a retained message says has changed."""
+
+
+class Recorder:
+    """Turns each verdict into records.
+
+    Args:
+        outbox: Committed before the network sees anything.
+        archive: Where pictures of defects go; None keeps none.
+        region: Part of the frame that is inspected; None is the whole.
+        averaging: Of the detector: says where the map lies in the region.
+        threshold: Of the score.
+        is_simulated: Frames come from a file.
+    """
+
+    def __init__(  # noqa: PLR0913 - the places that one verdict reaches
+        self,
+        outbox: Outbox,
+        archive: Archive | None,
+        line: Line,
+        topics: Topics,
+        active_alert: ActiveAlert,
+        *,
+        region: Region | None,
+        averaging: int,
+        threshold: float,
+        is_simulated: bool,
+    ) -> None:
+        self._outbox = outbox
+        self._archive = archive
+        self._line = line
+        self._topics = topics
+        self._active_alert = active_alert
+        self._region = region
+        self._averaging = averaging
+        self._threshold = threshold
+        self._is_simulated = is_simulated
+
+    def __call__(self, seen: Seen) -> None:
+        """Record one verdict; adds the stage ``record`` to its times."""
+        started_ns = time.monotonic_ns()
+        result = self._result(seen)
+        self._outbox.put(
+            "result", result.result_id, self._topics.result, to_json(result.payload()), result.created_at_ms
+        )
+        if seen.decision.event is not None:
+            self.record_alert(seen.decision.event, seen.frame.captured_at_ms)
+        self._line.wake()
+        finished_ns = time.monotonic_ns()
+        seen.times_ms["record"] = (finished_ns - started_ns) / 1e6
+        seen.times_ms["total"] = (finished_ns - seen.frame.captured_ns) / 1e6
+
+    def record_alert(self, alert: Alert, now_ms: int) -> None:
+        """Record that an alert began, changed or ended."""
+        self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
+        self._active_alert.note(alert)
+        self._line.announce("alert_state")
+
+    def _result(self, seen: Seen) -> Result:
+        regions, image_ref = self._defects(seen)
+        return Result(
+            result_id=seen.result_id,
+            seq=seen.frame.seq,
+            part_id=None,
+            created_at_ms=seen.frame.captured_at_ms,
+            evaluation=seen.decision.verdict.evaluation,
+            code=seen.code,
+            score=float("nan") if seen.inference is None else seen.inference.score,
+            threshold=self._threshold,
+            regions=regions,
+            image_ref=image_ref,
+            processing_times_ms={stage: round(ms, 3) for stage, ms in seen.times_ms.items()},
+            is_simulated=self._is_simulated,
+        )
+
+    def _defects(self, seen: Seen) -> tuple[tuple[DefectRegion, ...], str | None]:
+        """Where the defects are, and the reference of the picture kept of them."""
+        if seen.inference is None or seen.decision.verdict.evaluation is not Evaluation.NOT_OK:
+            return (), None
+        rows, columns = seen.frame.image.shape[:2]
+        area = self._region or Region(0, 0, columns, rows)
+        score_map = covering(seen.inference.map, self._averaging)
+        regions = defect_regions(score_map, self._threshold, area)
+        if self._archive is None:
+            return regions, None
+        snapshot = Snapshot(
+            image=seen.frame.image,
+            score_map=score_map,
+            region=self._region,
+            threshold=self._threshold,
+            score=seen.inference.score,
+            result_id=seen.result_id,
+            seq=seen.frame.seq,
+            created_at_ms=seen.frame.captured_at_ms,
+        )
+        return regions, self._archive.submit(snapshot)

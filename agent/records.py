@@ -1,0 +1,296 @@
+"""What the station says: results, alerts, status, information and health, as the JSON that goes out.
+
+Pure data, no input or output. Times are milliseconds since 1970 in UTC, durations milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Payload: TypeAlias = dict[str, Any]
+AlertType: TypeAlias = Literal["new", "update", "end"]
+
+
+class Evaluation(IntEnum):
+    """Verdict on a part, numbered as in OPC 40001-101."""
+
+    UNDEFINED = 0
+    OK = 1
+    NOT_OK = 2
+    NOT_DECIDABLE = 3
+
+
+class ResultCode(IntEnum):
+    """Why a frame has the verdict it has, where the score does not say it."""
+
+    NONE = 0
+    FRAME_UNUSABLE = 1
+    ENGINE_FAULT = 2
+
+
+def new_id() -> str:
+    """A fresh identity for a result, an alert or a session: 32 hexadecimal digits."""
+    return uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class DefectRegion:
+    """Rectangle where the score map is above the threshold, in frame pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+
+    def payload(self) -> Payload:
+        """As it stands in ``regions`` of a result."""
+        return {
+            "x": self.x,
+            "y": self.y,
+            "width": self.width,
+            "height": self.height,
+            "score": _finite_or_none(self.score),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The verdict on one part.
+
+    Attributes:
+        seq: Number of the frame in this session; a gap is a frame that was dropped.
+        part_id: As the trigger named the part; None when it did not.
+        code: Why, where the score does not say it.
+        score: Squared distance; NaN or infinite when the network gave none, null in the payload.
+        image_ref: Where the archive keeps the image; None when it does not.
+        processing_times_ms: Duration of each stage.
+    """
+
+    seq: int
+    part_id: str | None
+    created_at_ms: int
+    evaluation: Evaluation
+    score: float
+    threshold: float
+    code: ResultCode = ResultCode.NONE
+    regions: tuple[DefectRegion, ...] = ()
+    image_ref: str | None = None
+    processing_times_ms: Mapping[str, float] = field(default_factory=dict)
+    is_simulated: bool = False
+    result_id: str = field(default_factory=new_id)
+
+    @property
+    def record_id(self) -> str:
+        """Identity in the outbox."""
+        return self.result_id
+
+    @property
+    def margin(self) -> float | None:
+        """(score - threshold) / threshold: negative is good, 1 is twice the threshold; None without a score."""
+        if not self.threshold:
+            return None
+        return _finite_or_none((self.score - self.threshold) / self.threshold)
+
+    def payload(self) -> Payload:
+        """Content of the topic ``result``."""
+        return {
+            "resultId": self.result_id,
+            "seq": self.seq,
+            "partId": self.part_id,
+            "creationTime": self.created_at_ms,
+            "resultEvaluation": int(self.evaluation),
+            "resultCode": int(self.code),
+            "score": _finite_or_none(self.score),
+            "threshold": _finite_or_none(self.threshold),
+            "margin": self.margin,
+            "regions": [region.payload() for region in self.regions],
+            "imageRef": self.image_ref,
+            "processingTimes": {stage: _finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},
+            "historical": False,
+            "isSimulated": self.is_simulated,
+        }
+
+    def plc_payload(self, *, valid: bool, age_ms: int) -> Payload:
+        """Content of the topic ``plc``: small, and the same keys always."""
+        return {
+            "seq": self.seq,
+            "partId": self.part_id,
+            "resultEvaluation": int(self.evaluation),
+            "resultCode": int(self.code),
+            "score": _finite_or_none(self.score),
+            "valid": valid,
+            "ageMs": age_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alert begins, changes or ends.
+
+    Attributes:
+        alert_id: The same from ``new`` to ``end``.
+        severity: 1 to 1000 as OPC UA (Part 9) numbers it: higher is more urgent.
+        ended_at_ms: None while the alert is active.
+        result_id: The result that caused this message; None when none did.
+    """
+
+    type: AlertType
+    severity: int
+    cause: str
+    started_at_ms: int
+    ended_at_ms: int | None = None
+    result_id: str | None = None
+    alert_id: str = field(default_factory=new_id)
+
+    @property
+    def record_id(self) -> str:
+        """Identity in the outbox: one alert gives several records, at most one of a type for each result."""
+        return f"{self.alert_id}:{self.type}:{self.result_id or ''}"
+
+    def ended(self, now_ms: int, result_id: str | None = None) -> Alert:
+        """The same alert, over; a clock that was set back does not end it before it began."""
+        return replace(self, type="end", ended_at_ms=max(now_ms, self.started_at_ms), result_id=result_id)
+
+    def payload(self) -> Payload:
+        """Content of the topic ``alert``, and of each entry of ``alert/state``."""
+        return {
+            "alertId": self.alert_id,
+            "type": self.type,
+            "severity": self.severity,
+            "cause": self.cause,
+            "startTime": self.started_at_ms,
+            "endTime": self.ended_at_ms,
+            "resultId": self.result_id,
+            "historical": False,
+        }
+
+
+def status_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+    *, online: bool, timestamp_ms: int, state: str, reason: str, session_id: str, version: str
+) -> Payload:
+    """Content of the topic ``status``."""
+    return {
+        "online": online,
+        "timestamp": timestamp_ms,
+        "state": state,
+        "reason": reason,
+        "sessionId": session_id,
+        "version": version,
+    }
+
+
+def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+    *,
+    bundle_hash: str,
+    threshold: float,
+    false_reject_rate: float,
+    backend: str,
+    calibrated_at_ms: int,
+    camera: str,
+) -> Payload:
+    """Content of the topic ``info``."""
+    return {
+        "bundleHash": bundle_hash,
+        "threshold": _finite_or_none(threshold),
+        "falseRejectRate": _finite_or_none(false_reject_rate),
+        "backend": backend,
+        "calibratedAt": calibrated_at_ms,
+        "camera": camera,
+    }
+
+
+def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+    *,
+    timestamp_ms: int,
+    fps: float,
+    p50_ms: Mapping[str, float],
+    p99_ms: Mapping[str, float],
+    captured: int,
+    results: int,
+    last_result_age_ms: int | None,
+    camera: str,
+    dropped: Mapping[str, int],
+    outbox_depth: int,
+    disk_free_bytes: int,
+    temperature_c: float | None,
+    drift: float | None,
+) -> Payload:
+    """Content of the topic ``health``.
+
+    Args:
+        timestamp_ms: Now.
+        fps: Results a second.
+        p50_ms: Median duration by stage.
+        p99_ms: The same that 99 % of the frames did not exceed.
+        captured: Frames since the start.
+        results: Of these, frames with a verdict.
+        last_result_age_ms: Since the last verdict; None before the first.
+        camera: Its state.
+        dropped: Frames, records and pictures by the reason they were dropped for.
+        outbox_depth: Records that wait.
+        disk_free_bytes: Where records and pictures lie.
+        temperature_c: Of the processor; None where it does not say.
+        drift: Of the scores against calibration; None where it is not watched.
+    """
+    return {
+        "timestamp": timestamp_ms,
+        "fps": fps,
+        "p50": dict(p50_ms),
+        "p99": dict(p99_ms),
+        "captured": captured,
+        "results": results,
+        "lastResultAge": last_result_age_ms,
+        "camera": camera,
+        "dropped": dict(dropped),
+        "outboxDepth": outbox_depth,
+        "diskFree": disk_free_bytes,
+        "temperature": temperature_c,
+        "drift": drift,
+    }
+
+
+def alert_state_payload(*, timestamp_ms: int, active: Iterable[Alert]) -> Payload:
+    """Content of the topic ``alert/state``."""
+    return {"timestamp": timestamp_ms, "active": [alert.payload() for alert in active]}
+
+
+def to_json(payload: Payload) -> str:
+    """Strict JSON; a number that JSON does not know (NaN, infinite) becomes null."""
+    try:
+        return _dumps(payload)
+    except ValueError:
+        return _dumps(_without_non_finite(payload))
+
+
+def as_historical(payload: str) -> str:
+    """The same record, marked as one that was made before the line was up."""
+    return _dumps({**json.loads(payload), "historical": True})
+
+
+def _dumps(payload: Payload) -> str:
+    # ASCII: a lone surrogate, say from a file name, has no UTF-8 and would stop the loop at the socket or the disk.
+    return json.dumps(payload, allow_nan=False, separators=(",", ":"))
+
+
+def _finite_or_none(value: float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _without_non_finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return _finite_or_none(value)
+    if isinstance(value, dict):
+        return {key: _without_non_finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_non_finite(item) for item in value]
+    return value

@@ -1,0 +1,37 @@
+"""Where in the frame the defect is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from agent.records import DefectRegion
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from calibration.preprocess import Region
+
+_MOST = 8
+
+
+def defect_regions(score_map: NDArray[np.float32], threshold: float, area: Region) -> tuple[DefectRegion, ...]:
+    """Connected parts of the map above the threshold, the worst first, at most eight.
+
+    Args:
+        score_map: (h, w).
+        threshold: Of the score.
+        area: Part of the frame that the map covers, in frame pixels.
+    """
+    above = (score_map > threshold).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    rows, columns = score_map.shape
+    found = []
+    for label in range(1, count):
+        left, top, width, height = (int(value) for value in boxes[label][:4])
+        x, right = (area.x + round(edge * area.width / columns) for edge in (left, left + width))
+        y, bottom = (area.y + round(edge * area.height / rows) for edge in (top, top + height))
+        found.append(DefectRegion(x, y, right - x, bottom - y, float(score_map[labels == label].max())))
+    return tuple(sorted(found, key=lambda region: -region.score)[:_MOST])

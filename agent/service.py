@@ -1,0 +1,276 @@
+"""One station, put together from its configuration and run until its camera ends or it is told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.active_alert import ActiveAlert
+from agent.archive import Archive
+from agent.broker import BrokerSettings
+from agent.camera import open_camera
+from agent.decision import Rules, end
+from agent.errors import ConfigError, OutboxError
+from agent.loop import inspect
+from agent.metrics import LoopMetrics
+from agent.outbox import Outbox
+from agent.publisher import Publisher, Station
+from agent.recorder import Recorder
+from agent.records import alert_state_payload, health_payload, info_payload, new_id
+from agent.sources import kind_of, without_password
+from agent.topics import Topics
+from calibration.bundle import Bundle, check_golden, open_bundle
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.camera import Camera
+    from agent.config import AgentConfig, StationConfig
+    from agent.look import Seen
+    from agent.records import Payload
+    from calibration.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
+
+
+class Stop:
+    """Ends the station from a signal handler or another thread, whatever it is doing."""
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self._camera: Camera | None = None
+
+    def request(self) -> None:
+        """End after the frame in hand."""
+        self.requested.set()
+        if self._camera is not None:
+            self._camera.stop()
+
+    def reaches(self, camera: Camera) -> None:
+        """From now on a request stops this camera; one made earlier does so at once."""
+        self._camera = camera
+        if self.requested.is_set():
+            camera.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a station did: captured = results + dropped, and every result is published or waits.
+
+    Attributes:
+        captured: Frames the camera gave.
+        results: Frames with a verdict.
+        dropped: Frames without one, by reason.
+        published: Records (results and alerts) that the broker has.
+        waiting: Records still in the outbox.
+    """
+
+    captured: int
+    results: int
+    dropped: dict[str, int]
+    published: int
+    waiting: int
+
+
+def run_station(config: AgentConfig, stop: Stop) -> Summary:
+    """Watch one camera until it ends or ``stop`` is requested; then send what can be sent and say goodbye.
+
+    Raises:
+        ShiftwatchError: It cannot start: bundle, configuration, camera or outbox; nothing has been changed.
+    """
+    bundle = open_bundle(config.bundle)
+    topics = station_topics(config.station)
+    settings = broker_settings(config)
+    rules = _rules(config, bundle)
+    metrics = LoopMetrics()
+    camera = open_camera(
+        config.camera.source, config.camera.playback, config.camera.frames_per_s, loop=config.camera.loop
+    )
+    with ExitStack() as stack:
+        stack.enter_context(_sole_user(config.state_dir))
+        engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, config.engine.thread_count()))
+        check_golden(bundle, engine)
+        outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
+        active_alert = ActiveAlert(config.state_dir / "active_alert.json")
+        archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
+        station = Station(
+            session_id=new_id(),
+            version=version("shiftwatch"),
+            state=lambda: (camera.state, "" if camera.state == "running" else "the camera gives no frames"),
+            info=lambda: _info(config, bundle, rules, engine),
+            alert_state=lambda: _alert_state(active_alert),
+            health=lambda: _health(config, metrics, camera, outbox, archive),
+        )
+        publisher = Publisher(settings, topics, outbox, station)
+        recorder = Recorder(
+            outbox,
+            archive,
+            publisher,
+            topics,
+            active_alert,
+            region=bundle.preprocess.region,
+            averaging=bundle.manifest.detector.averaging,
+            threshold=rules.threshold,
+            is_simulated=kind_of(config.camera.source) == "path",
+        )
+        stack.enter_context(camera)
+        stop.reaches(camera)
+        # Left in the opposite order: the last pictures, then the last records, then the camera.
+        stack.enter_context(publisher)
+        if archive is not None:
+            stack.enter_context(archive)
+        _end_left_over_alert(active_alert, recorder)
+        log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
+        _inspect(camera, bundle, engine, rules, recorder, metrics)
+    return Summary(camera.captured, metrics.results, camera.dropped, publisher.published, outbox.depth())
+
+
+def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
+    camera: Camera, bundle: Bundle, engine: Engine, rules: Rules, recorder: Recorder, metrics: LoopMetrics
+) -> None:
+    def heartbeat(seen: Seen) -> None:
+        metrics.note(seen.times_ms)
+
+    state = inspect(camera, bundle.preprocess, engine, rules, recorder, heartbeat)
+    event, _ = end(state, _now_ms())
+    if event is not None:
+        # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
+        recorder.record_alert(event, _now_ms())
+
+
+def _end_left_over_alert(active_alert: ActiveAlert, recorder: Recorder) -> None:
+    left_over = active_alert.left_over
+    if left_over is not None:
+        log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
+        recorder.record_alert(left_over.ended(_now_ms()), _now_ms())
+
+
+def station_topics(station: StationConfig) -> Topics:
+    """The topics of a station."""
+    levels = (station.enterprise, station.site, station.area, station.line, station.cell, "vision", station.name)
+    return Topics("/".join(levels))
+
+
+def broker_settings(config: AgentConfig) -> BrokerSettings:
+    """Where the broker is and who we are.
+
+    Raises:
+        ConfigError: The password file cannot be read.
+    """
+    mqtt = config.mqtt
+    return BrokerSettings(
+        host=mqtt.host,
+        port=mqtt.port,
+        client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
+        username=mqtt.username,
+        password=_password(mqtt.password_file),
+        protocol=mqtt.protocol,
+        keepalive_s=mqtt.keepalive_s,
+        tls=mqtt.tls.enabled,
+        ca_file=mqtt.tls.ca_file,
+        certificate_file=mqtt.tls.cert_file,
+        key_file=mqtt.tls.key_file,
+    )
+
+
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
+
+
+def _rules(config: AgentConfig, bundle: Bundle) -> Rules:
+    decision = config.decision
+    return Rules(
+        threshold=decision.threshold or bundle.manifest.working_point.threshold,
+        raise_after=decision.raise_after,
+        clear_after=decision.clear_after,
+        clear_ratio=decision.clear_ratio,
+        update_every_ms=round(decision.update_every_s * 1000),
+    )
+
+
+@contextmanager
+def _sole_user(state_dir: Path) -> Iterator[None]:
+    """Refuse a second agent on the same records."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("w")
+    except OSError as error:
+        raise OutboxError(
+            what=f"cannot write to the state folder {state_dir}: {error.strerror}",
+            remedy="mend its permissions, or name another as state_dir",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutboxError(
+                what=f"another agent is running on {state_dir}",
+                remedy="stop it, or give this one its own state_dir",
+            ) from error
+        yield
+
+
+def _info(config: AgentConfig, bundle: Bundle, rules: Rules, engine: Engine) -> Payload:
+    calibrated_at = datetime.fromisoformat(bundle.manifest.created_at)
+    return info_payload(
+        bundle_hash=bundle.identity,
+        threshold=rules.threshold,
+        false_reject_rate=bundle.manifest.working_point.false_reject_rate,
+        backend=engine.backend,
+        calibrated_at_ms=round(calibrated_at.timestamp() * 1000),
+        camera=without_password(str(config.camera.source)),
+    )
+
+
+def _alert_state(active_alert: ActiveAlert) -> Payload:
+    alert = active_alert.alert
+    return alert_state_payload(timestamp_ms=_now_ms(), active=[] if alert is None else [alert])
+
+
+def _health(
+    config: AgentConfig, metrics: LoopMetrics, camera: Camera, outbox: Outbox, archive: Archive | None
+) -> Payload:
+    kept_out = {} if archive is None else {f"archive: {reason}": n for reason, n in archive.dropped.items()}
+    return health_payload(
+        timestamp_ms=_now_ms(),
+        fps=metrics.frames_per_s(),
+        p50_ms=metrics.percentiles(50),
+        p99_ms=metrics.percentiles(99),
+        captured=camera.captured,
+        results=metrics.results,
+        last_result_age_ms=metrics.last_result_age_ms(),
+        camera=camera.state,
+        dropped={**camera.dropped, **outbox.dropped, **kept_out},
+        outbox_depth=outbox.depth(),
+        disk_free_bytes=shutil.disk_usage(config.state_dir).free,
+        temperature_c=_temperature_c(),
+        drift=None,
+    )
+
+
+def _temperature_c() -> float | None:
+    try:
+        return int(_TEMPERATURE.read_text()) / 1000
+    except (OSError, ValueError):
+        return None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

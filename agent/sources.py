@@ -1,0 +1,217 @@
+"""Where frames come from, as OpenCV sees it: devices, streams, pipelines, videos and image folders.
+
+A source only opens, grabs, decodes and closes. Retrying, pacing and counting are the camera's work (``agent.camera``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+import cv2
+
+from agent.errors import CameraError
+from calibration.errors import DatasetError
+from calibration.pictures import pictures_in, read_picture
+from calibration.preprocess import Image, as_bgr8
+
+SourceKind: TypeAlias = Literal["device", "stream", "pipeline", "path"]
+
+_FOLDER_FRAMES_PER_S = 10.0
+_VIDEO_FRAMES_PER_S = 25.0
+_FASTEST_VIDEO_FRAMES_PER_S = 1000.0
+_STREAM_TIMEOUT_MS = 5000
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """A place that gives pictures, one after the other.
+
+    Order of calls: ``open``, then ``grab`` and (if it was true) ``retrieve`` in turn, then ``close``. After ``close``
+    it may be opened again, and begins anew. All calls come from one thread at a time.
+    """
+
+    name: str
+    live: bool
+    frames_per_s: float
+
+    def open(self) -> None:
+        """Make ready. Raises CameraError with what to check. ``frames_per_s`` is known from here on."""
+
+    def grab(self) -> bool:
+        """Take the next picture, undecoded; false at the end of a file and when a live source was lost."""
+
+    def retrieve(self) -> Image | None:
+        """The picture just grabbed, (rows, columns, 3), uint8, BGR, not shared; None if it cannot be decoded."""
+
+    def close(self) -> None:
+        """Let go of the device; a closed source may be closed again."""
+
+
+def kind_of(source: int | str) -> SourceKind:
+    """What a source is, from how it is written; nothing is opened."""
+    if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/video"):
+        return "device"
+    if " ! " in source:
+        return "pipeline"
+    return "stream" if "://" in source else "path"
+
+
+def source_from(source: int | str, frames_per_s: float | None = None) -> Source:
+    """The source of that name, not yet opened.
+
+    Args:
+        source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
+        frames_per_s: Rate of a file; asked of a device, which may give another.
+    """
+    kind = kind_of(source)
+    if kind == "path" and Path(str(source)).is_dir():
+        return FolderSource(Path(str(source)), frames_per_s or _FOLDER_FRAMES_PER_S)
+    return VideoSource(source, kind, frames_per_s)
+
+
+class VideoSource:
+    """Everything that ``cv2.VideoCapture`` reads."""
+
+    def __init__(self, source: int | str, kind: SourceKind, frames_per_s: float | None = None) -> None:
+        self.name = without_password(str(source))
+        self.live = kind != "path"
+        self.frames_per_s = frames_per_s or _VIDEO_FRAMES_PER_S
+        self._source = source
+        self._kind = kind
+        self._wanted_frames_per_s = frames_per_s
+        self._capture: cv2.VideoCapture | None = None
+
+    def open(self) -> None:
+        """See Source."""
+        capture = self._opened()
+        if not capture.isOpened():
+            capture.release()
+            raise self._refusal()
+        self._capture = capture
+        if self._kind == "path" and self._wanted_frames_per_s is None:
+            written = capture.get(cv2.CAP_PROP_FPS)
+            self.frames_per_s = written if 0 < written <= _FASTEST_VIDEO_FRAMES_PER_S else _VIDEO_FRAMES_PER_S
+
+    def grab(self) -> bool:
+        """See Source."""
+        return self._capture is not None and self._capture.grab()
+
+    def retrieve(self) -> Image | None:
+        """See Source."""
+        if self._capture is None:
+            return None
+        try:
+            decoded, image = self._capture.retrieve()
+            return as_bgr8(image) if decoded else None
+        except (cv2.error, DatasetError):
+            return None
+
+    def close(self) -> None:
+        """See Source."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _opened(self) -> cv2.VideoCapture:
+        text = str(self._source)
+        if self._kind == "pipeline":
+            return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+        if self._kind == "stream":
+            # UDP, FFmpeg's own choice, tears frames apart on a busy network. A person's setting stands.
+            os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+            timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+            return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for key in timeouts for n in (key, _STREAM_TIMEOUT_MS)])
+        if self._kind == "path":
+            return cv2.VideoCapture(text)
+        capture = cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2)
+        if self._wanted_frames_per_s is not None:
+            capture.set(cv2.CAP_PROP_FPS, self._wanted_frames_per_s)
+        return capture
+
+    def _refusal(self) -> CameraError:
+        if self._kind == "path":
+            return _file_refusal(Path(str(self._source)).absolute())
+        if self._kind == "device":
+            present = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+            remedy = f"check the cable, the number and that this user may read it (group video); /dev/video*: {present}"
+            return CameraError(what=f"camera {self.name} does not open", remedy=remedy)
+        if self._kind == "stream":
+            remedy = "check address, port, path, user and password, and that no other viewer holds the stream"
+            return CameraError(what=f"stream {self.name} does not open", remedy=remedy)
+        if not has_gstreamer():
+            remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
+            return CameraError(what=f"pipeline {self.name!r}: this OpenCV has no GStreamer", remedy=remedy)
+        remedy = "try it with gst-launch-1.0; it must end in: ! videoconvert ! video/x-raw,format=BGR ! appsink"
+        return CameraError(what=f"pipeline {self.name!r} does not open", remedy=remedy)
+
+
+class FolderSource:
+    """The pictures of a folder, not of its subfolders, by name."""
+
+    live = False
+
+    def __init__(self, folder: Path, frames_per_s: float = _FOLDER_FRAMES_PER_S) -> None:
+        self.name = str(folder)
+        self.frames_per_s = frames_per_s
+        self._folder = folder
+        self._waiting: list[Path] = []
+        self._current: Path | None = None
+        self._reported: set[Path] = set()
+
+    def open(self) -> None:
+        """See Source."""
+        try:
+            found = pictures_in(self._folder)
+        except OSError as error:
+            what = f"image folder {self._folder.absolute()} cannot be read: {error.strerror}"
+            raise CameraError(what=what, remedy="check that it exists and that this user may read it") from error
+        if not found:
+            remedy = "give the folder that holds the pictures itself: subfolders are not searched"
+            raise CameraError(what=f"no pictures in image folder {self._folder.absolute()}", remedy=remedy)
+        self._waiting = found[::-1]
+
+    def grab(self) -> bool:
+        """See Source."""
+        self._current = self._waiting.pop() if self._waiting else None
+        return self._current is not None
+
+    def retrieve(self) -> Image | None:
+        """See Source."""
+        if self._current is None:
+            return None
+        try:
+            return read_picture(self._current)
+        except DatasetError as error:
+            if self._current not in self._reported:
+                self._reported.add(self._current)
+                _log.warning("skipped: %s", error.what)
+            return None
+
+    def close(self) -> None:
+        """See Source."""
+        self._waiting = []
+
+
+def has_gstreamer() -> bool:
+    """Whether this OpenCV was built with GStreamer."""
+    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def without_password(source: str) -> str:
+    """The source as it may stand in a log: user names and passwords of URLs and pipelines are blotted out."""
+    return re.sub(r"(user-pw=|password=)\S+", r"\1***", re.sub(r"://[^/\s]+@", "://***@", source))
+
+
+def _file_refusal(path: Path) -> CameraError:
+    if not path.exists():
+        remedy = "check the path; relative paths in the configuration start at the configuration file's folder"
+        return CameraError(what=f"no video or image folder at {path}", remedy=remedy)
+    return CameraError(
+        what=f"{path} does not open as a video",
+        remedy="check that this user may read it and that it is a video; pictures are given by their folder",
+    )

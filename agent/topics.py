@@ -1,0 +1,75 @@
+"""The topics of one station. Nothing else in the agent spells a topic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.errors import ConfigError
+
+COMMANDS = ("trigger", "pause", "resume", "recalibrate", "threshold", "rollback")
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Full topic strings below one root.
+
+    Attributes:
+        root: ``{enterprise}/{site}/{area}/{line}/{cell}/vision/{station}``.
+
+    Raises:
+        ConfigError: The root has an empty level, or a character that MQTT reserves.
+    """
+
+    root: str
+
+    def __post_init__(self) -> None:
+        """Refuse a root that no broker would take."""
+        problems = [f"topic root {self.root!r} holds {mark!r}" for mark in ("+", "#", "\0") if mark in self.root]
+        if "" in self.root.split("/"):
+            problems.append(f"topic root {self.root!r} has an empty level")
+        if problems:
+            raise ConfigError(problems=problems)
+
+    @property
+    def status(self) -> str:
+        """Retained: online or not; also the will."""
+        return f"{self.root}/status"
+
+    @property
+    def info(self) -> str:
+        """Retained: which bundle, threshold and camera."""
+        return f"{self.root}/info"
+
+    @property
+    def result(self) -> str:
+        """One message a part."""
+        return f"{self.root}/result"
+
+    @property
+    def plc(self) -> str:
+        """One small message a part, for controllers."""
+        return f"{self.root}/plc"
+
+    @property
+    def alert(self) -> str:
+        """One message whenever an alert begins, changes or ends."""
+        return f"{self.root}/alert"
+
+    @property
+    def alert_state(self) -> str:
+        """Retained: all alerts that are active now."""
+        return f"{self.root}/alert/state"
+
+    @property
+    def health(self) -> str:
+        """Every few seconds: is the station well."""
+        return f"{self.root}/health"
+
+    @property
+    def command_ack(self) -> str:
+        """What became of a command."""
+        return f"{self.root}/cmd/ack"
+
+    def command(self, name: str) -> str:
+        """Topic of one of ``COMMANDS``."""
+        return f"{self.root}/cmd/{name}"
