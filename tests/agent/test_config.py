@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from agent import config
+from agent.config import AgentConfig, EngineConfig, load
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINIMAL = "bundle: bundle\ncamera:\n  source: 0\n"
+SOURCES = "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
+LEVEL = "text without / + #, in quotes if it is a number"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "agent.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems_of(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as refusal:
+        load(written(folder, text))
+    return refusal.value.problems
+
+
+def test_a_minimal_file_loads_with_defaults(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, MINIMAL))
+    assert loaded.camera.source == 0
+    assert loaded.camera.playback == "realtime"
+    assert loaded.decision.threshold is None
+    assert (loaded.mqtt.host, loaded.mqtt.port, loaded.mqtt.protocol) == ("localhost", 1883, "5")
+    assert loaded.station.name == "station"
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    text = (
+        "bundle: ../bundles/nut\ncamera: {source: ./clips/line.mp4}\n"
+        "mqtt: {username: u, password_file: secret, tls: {enabled: true, ca_file: /etc/ca.pem}}"
+    )
+    written(folder, text)
+    monkeypatch.chdir(tmp_path)
+    loaded = load((folder / "agent.yaml").relative_to(tmp_path))
+    assert loaded.bundle == tmp_path / "bundles" / "nut"
+    assert loaded.state_dir == folder / "state"
+    assert loaded.camera.source == str(folder / "clips" / "line.mp4")
+    assert loaded.mqtt.password_file == folder / "secret"
+    assert str(loaded.mqtt.tls.ca_file) == "/etc/ca.pem"
+
+
+@pytest.mark.parametrize("source", ["rtsp://camera/line", "videotestsrc ! appsink", "/dev/video2", "/data/clip.mp4"])
+def test_sources_that_are_no_relative_path_stay_as_written(tmp_path: Path, source: str) -> None:
+    assert load(written(tmp_path, f"bundle: b\ncamera: {{source: '{source}'}}")).camera.source == source
+
+
+def test_the_example_loads(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, config.example()))
+    assert loaded.bundle == tmp_path / "bundle"
+
+
+def test_the_example_also_loads_with_every_suggestion_taken(tmp_path: Path) -> None:
+    text = re.sub(
+        r"^( +)# (?=\S+:)|^( +)#   (?=\S+:)",
+        lambda found: found[1] or f"{found[2]}  ",
+        config.example(),
+        flags=re.MULTILINE,
+    )
+    loaded = load(written(tmp_path, text))
+    assert loaded.mqtt.tls.enabled
+    assert loaded.mqtt.username == "station"
+
+
+@pytest.mark.parametrize(
+    ("tls", "port"),
+    [("{enabled: true}", 8883), ("{enabled: true}, port: 1234", 1234), ("{enabled: false}", 1883), ("null", 1883)],
+)
+def test_the_port_follows_tls_unless_it_is_given(tmp_path: Path, tls: str, port: int) -> None:
+    assert load(written(tmp_path, f"{MINIMAL}mqtt: {{tls: {tls}}}")).mqtt.port == port
+
+
+def test_a_section_whose_lines_are_all_commented_out_has_its_defaults(tmp_path: Path) -> None:
+    assert load(written(tmp_path, f"{MINIMAL}mqtt:\n  # host: broker\n")).mqtt.host == "localhost"
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
+    assert load(written(tmp_path, f"{MINIMAL}decision: {{threshold: 2e3}}")).decision.threshold == 2000.0
+
+
+def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
+    assert load(written(tmp_path, f"{MINIMAL}mqtt: {{protocol: 5}}")).mqtt.protocol == "5"
+    assert load(written(tmp_path, f"{MINIMAL}mqtt: {{protocol: 3.1.1}}")).mqtt.protocol == "3.1.1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("camera: {source: 0, playback: fastt}", "camera.playback: 'fastt' is not allowed; use one of: realtime, fast"),
+        ("camera: {source: 0, loop: 1}", "camera.loop: 1 is not allowed; use true or false"),
+        ("camera: {source: -1}", f"camera.source: -1 is not allowed; use {SOURCES}"),
+        ("camera: {source: true}", f"camera.source: true is not allowed; use {SOURCES}"),
+        ("camera: {source: ''}", f"camera.source: '' is not allowed; use {SOURCES}"),
+        ("camera: {playback: fast}", f"camera.source: missing; use {SOURCES}"),
+        ("camera: null", f"camera.source: missing; use {SOURCES}"),
+        (
+            "camera: {source: 0, frames_per_s: .inf}",
+            "camera.frames_per_s: inf is not allowed; use a number above 0, at most 1000",
+        ),
+        (
+            "decision: {clear_ratio: 1.5}",
+            "decision.clear_ratio: 1.5 is not allowed; use a number above 0, at most 1",
+        ),
+        ("decision: {threshold: .nan}", "decision.threshold: nan is not allowed; use a number above 0"),
+        ("decision: {raise_after: 1.5}", "decision.raise_after: 1.5 is not allowed; use a whole number, 1 or more"),
+        ("mqtt: {port: '1883'}", "mqtt.port: '1883' is not allowed; use a whole number, 1 to 65535"),
+        ("mqtt: {protocol: 4}", "mqtt.protocol: 4 is not allowed; use one of: 5, 3.1.1"),
+        ("mqtt: {password: secret}", "mqtt.password: unknown key; did you mean 'password_file'?"),
+        ("mqtt: {password_file: f}", "mqtt: password_file is given without username; give both"),
+        (
+            "mqtt: {tls: {enabled: true, key_file: f}}",
+            "mqtt.tls: cert_file and key_file belong together; give both or neither",
+        ),
+        (
+            "mqtt: {tls: {ca_file: f}}",
+            "mqtt.tls: certificates are given, but enabled is false; set it to true or remove them",
+        ),
+        ("archive: 5", "archive: 5 is not allowed; use the keys enabled, max_mib"),
+        ("station: {line: 1}", f"station.line: 1 is not allowed; use {LEVEL}"),
+        ("station: {line: a/b}", f"station.line: 'a/b' is not allowed; use {LEVEL}"),
+        ("station: {line: ' '}", f"station.line: ' ' is not allowed; use {LEVEL}"),
+        ("state_dir: ''", "state_dir: '' is not allowed; use a path"),
+        ("camra: {}", "camra: unknown key; did you mean 'camera'?"),
+        ("outbox: {zzz: 1}", "outbox.zzz: unknown key; use one of: max_records"),
+        ("outbox: {1: 1}", "outbox.1: unknown key; use one of: max_records"),
+    ],
+)
+def test_a_mistake_is_told_with_key_value_and_what_is_allowed(tmp_path: Path, lines: str, problem: str) -> None:
+    camera = "" if lines.startswith("camera:") else "camera: {source: 0}\n"
+    assert problems_of(tmp_path, f"bundle: b\n{camera}{lines}\n") == (problem,)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = "camera: {source: 0, loop: maybe}\nmqtt: {port: 0}\nmqtt: {prot: 1, port: 0}\nengine: {threads: -1}"
+    assert problems_of(tmp_path, text) == (
+        "mqtt: given twice, in line 2, column 1 and line 3, column 1",
+        "bundle: missing; use a path",
+        "camera.loop: 'maybe' is not allowed; use true or false",
+        "mqtt.port: 0 is not allowed; use a whole number, 1 to 65535",
+        "mqtt.prot: unknown key; did you mean 'port'?",
+        "engine.threads: -1 is not allowed; use a whole number, 0 to 1024",
+    )
+
+
+def test_a_key_given_twice_is_refused_though_all_else_is_right(tmp_path: Path) -> None:
+    text = "bundle: b\ncamera:\n  source: 0\n  source: 1\n"
+    assert problems_of(tmp_path, text) == ("camera.source: given twice, in line 3, column 3 and line 4, column 3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("bundle: [a\ncamera: 1", "line 2, column 7: not YAML: "),
+        ("bundle: !python/name:os.system x", "line 1, column 9: not YAML: could not determine a constructor"),
+        ("bundle: 2024-13-45", "not a YAML value: month must be in 1..12"),
+        ("bundle: \x07", "not YAML: unacceptable character #x0007"),
+        ("- bundle", "the file: ['bundle'] is not allowed; use the keys bundle, state_dir, station, camera, "),
+        ("", "bundle: missing; use a path"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
+    assert problems_of(tmp_path, text)[0].startswith(problem)
+
+
+def test_a_missing_file_is_told_with_its_absolute_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path / 'none.yaml'}: No such file or directory")):
+        load(tmp_path / "none.yaml")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"bundle: \xff")
+    with pytest.raises(ConfigError, match="byte 8 is not UTF-8 text"):
+        load(tmp_path / "binary.yaml")
+
+
+def test_a_loaded_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, MINIMAL))
+    with pytest.raises(ValidationError):
+        loaded.camera.source = 1
+
+
+def test_the_network_leaves_a_core_to_the_rest_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in [({0}, 1), ({0, 1}, 1), ({0, 1, 2, 5}, 3)]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        assert EngineConfig().thread_count() == threads
+    assert EngineConfig(threads=7).thread_count() == 7
+
+
+def test_the_reference_has_a_row_for_every_key_and_says_what_it_means() -> None:
+    rows = [row.strip("| ").split(" | ") for row in config.reference().splitlines()[2:]]
+    assert all(len(row) == 4 and all(row) for row in rows)
+    keys = {row[0].strip("`") for row in rows}
+    assert len(keys) == len(rows)
+    assert {"bundle", "camera.source", "mqtt.tls.key_file", "outbox.max_records"} <= keys
+    assert {key.split(".")[0] for key in keys} == set(AgentConfig.model_fields)
+    assert "None" not in config.reference()
+
+
+def test_the_reference_shows_default_and_limits() -> None:
+    lines = config.reference().splitlines()
+    assert "| key | default | allowed | meaning |" in lines
+    (port,) = (line for line in lines if line.startswith("| `mqtt.port`"))
+    assert port.startswith("| `mqtt.port` | `1883` | a whole number, 1 to 65535 | ")
+    (bundle,) = (line for line in lines if line.startswith("| `bundle`"))
+    assert bundle.startswith("| `bundle` | required | a path | ")

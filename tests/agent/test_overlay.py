@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.overlay import Array, Caption, captioned, overlay
+from calibration.errors import DatasetError
+from calibration.preprocess import Image, Region
+
+REGION = Region(x=40, y=20, width=112, height=112)
+
+
+def grey_frame(rows: int = 160, columns: int = 200) -> Image:
+    return np.full((rows, columns, 3), 128, np.uint8)
+
+
+def flat_map(value: float = 10.0, size: int = 14) -> Array:
+    return np.full((size, size), value, np.float32)
+
+
+def is_red(picture: Image) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Where the contour's red is: the heat map has no such blue-green balance with so much red."""
+    blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
+    return np.asarray((red > 200) & (green < 70) & (blue > 30) & (blue < 90))
+
+
+def test_a_good_frame_stays_as_it_is() -> None:
+    frame = grey_frame()
+    assert np.array_equal(overlay(frame, None, flat_map(), 100.0), frame)
+
+
+def test_the_frame_itself_is_not_drawn_on() -> None:
+    frame = grey_frame()
+    overlay(frame, REGION, flat_map(500.0), 100.0)
+    assert np.array_equal(frame, grey_frame())
+
+
+def test_heat_lies_where_the_score_is_and_not_elsewhere() -> None:
+    score_map = flat_map()
+    score_map[2:4, 9:11] = 400.0
+    changed = (overlay(grey_frame(), REGION, score_map, 100.0) != 128).any(axis=2)
+    changed[REGION.y, :] = changed[REGION.y + 111, :] = False  # The frame of the region.
+    changed[:, REGION.x] = changed[:, REGION.x + 111] = False
+    rows, columns = np.nonzero(changed)
+    # Cells of 8 pixels: the middle of the four is at row 3, column 10 of the map.
+    assert rows.mean() == pytest.approx(REGION.y + 3 * 8, abs=2)
+    assert columns.mean() == pytest.approx(REGION.x + 10 * 8, abs=2)
+    assert np.ptp(rows) < 40
+    assert np.ptp(columns) < 40
+
+
+def test_nothing_but_the_region_is_coloured() -> None:
+    picture = overlay(grey_frame(), REGION, flat_map(500.0), 100.0)
+    picture[REGION.y : REGION.y + REGION.height, REGION.x : REGION.x + REGION.width] = 128
+    assert np.array_equal(picture, grey_frame())
+
+
+@given(
+    st.integers(1, 28),
+    st.floats(1.001, 50.0),
+    st.integers(0, 27),
+    st.integers(0, 27),
+    st.sampled_from([0.0, 0.5, 0.99]),
+)
+def test_every_place_above_the_threshold_brings_a_contour(
+    size: int, ratio: float, row: int, column: int, background: float
+) -> None:
+    score_map = flat_map(100.0 * background, size)
+    score_map[row % size, column % size] = 100.0 * ratio
+    picture = overlay(grey_frame(), REGION, score_map, 100.0)
+    assert is_red(picture).any()
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 28))
+def test_no_contour_is_drawn_when_no_place_is_above_the_threshold(ratio: float, size: int) -> None:
+    score_map = flat_map(0.0, size)
+    score_map[size // 2, size // 2] = 100.0 * ratio
+    assert not is_red(overlay(grey_frame(), None, score_map, 100.0)).any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -5.0])
+def test_places_without_a_usable_score_stay_bare(value: float) -> None:
+    assert np.array_equal(overlay(grey_frame(), None, flat_map(value), 100.0), grey_frame())
+
+
+def test_a_region_outside_the_frame_is_refused() -> None:
+    with pytest.raises(DatasetError):
+        overlay(grey_frame(100, 100), REGION, flat_map(), 100.0)
+
+
+@pytest.mark.parametrize(
+    ("score", "colour"), [(50.0, (80, 160, 40)), (150.0, (48, 32, 224)), (math.nan, (120, 120, 120))]
+)
+def test_the_bar_shows_the_verdict_by_its_colour(score: float, colour: tuple[int, int, int]) -> None:
+    bar = captioned(grey_frame(480, 640), Caption(score, 100.0, 1_790_000_000_123))[480:]
+    assert tuple(bar[1, 1]) == colour
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (1080, 1920), (64, 64), (1, 1)])
+def test_the_bar_is_added_below_and_covers_nothing(shape: tuple[int, int]) -> None:
+    picture = captioned(grey_frame(*shape), Caption(150.0, 100.0, 0))
+    assert picture.shape[1:] == (shape[1], 3)
+    assert picture.shape[0] >= shape[0] + 20
+    assert (picture[: shape[0]] == 128).all()
+
+
+def test_at_640_by_480_score_threshold_and_time_all_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    monkeypatch.setattr(cv2, "putText", lambda _, text, *__: written.append(text))
+    captioned(grey_frame(480, 640), Caption(231.54321, 100.0, 1_790_000_000_123))
+    assert written == ["NOT OK", "score 231.5", "threshold 100", "2026-09-21 14:13:20Z"]

@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import Listener, Mosquitto, free_port, listens, wait_for
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.broker import BrokerSettings, Protocol
+from agent.outbox import Outbox
+from agent.pace import Backoff, Pace
+from agent.publisher import Publisher, Station
+from agent.records import Alert, Evaluation, Payload, Result, to_json
+from agent.topics import Topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
+QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
+
+
+class Gate:
+    """Jitter that keeps the publisher from its next attempt until the test opens it."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> float:
+        self.reached.set()
+        assert self.open.wait(10)
+        return 0.0
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        yield outbox
+
+
+@pytest.fixture
+def publish(mosquitto: Mosquitto, outbox: Outbox) -> Iterator[Callable[..., Publisher]]:
+    """Starts publishers, and stops them at the end."""
+    publishers: list[Publisher] = []
+
+    def start(pace: Pace = QUICK, station: Station | None = None, **more: object) -> Publisher:
+        address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="station1")
+        publisher = Publisher(replace(address, **more), TOPICS, outbox, station or a_station(), pace)  # type: ignore[arg-type]
+        publisher.start()
+        publishers.append(publisher)
+        return publisher
+
+    yield start
+    for publisher in publishers:
+        publisher.stop()
+        assert not publisher.alive
+
+
+def a_station(alerts: Callable[[], Payload] = lambda: {"active": []}) -> Station:
+    return Station(
+        session_id="session",
+        version="1.2.3",
+        state=lambda: ("running", "started"),
+        info=lambda: {"bundleHash": "b"},
+        alert_state=alerts,
+        health=lambda: {"fps": float("nan")},
+    )
+
+
+def put(outbox: Outbox, numbers: range) -> list[str]:
+    results = [
+        Result(seq=number, part_id=None, created_at_ms=number, evaluation=Evaluation.OK, score=1.0, threshold=2.0)
+        for number in numbers
+    ]
+    for result in results:
+        outbox.put("result", result.record_id, TOPICS.result, to_json(result.payload()), result.created_at_ms)
+    return [result.record_id for result in results]
+
+
+def result_ids(listener: Listener) -> list[str]:
+    return [content["resultId"] for content in listener.on("/result")]
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_every_record_arrives_in_order(
+    mosquitto: Mosquitto,
+    listen: Callable[[int], Listener],
+    outbox: Outbox,
+    publish: Callable[..., Publisher],
+    protocol: Protocol,
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    before = put(outbox, range(1000))
+    publisher = publish(protocol=protocol)
+    wait_for(lambda: publisher.connected)
+    live = put(outbox, range(1000, 1500))
+    publisher.wake()
+    listener.wait_for(lambda heard: len(heard.on("/result")) == 1500)
+    assert result_ids(listener) == before + live
+    wait_for(lambda: publisher.published == 1500)
+    assert publisher.waiting == 0
+
+
+def test_only_records_from_before_the_line_was_up_are_historical(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    put(outbox, range(3))
+    alert = Alert(type="new", severity=500, cause="dark", started_at_ms=1)
+    outbox.put("alert", alert.record_id, TOPICS.alert, to_json(alert.payload()), 1)
+    publisher = publish()
+    listener.wait_for(lambda heard: heard.on("/alert"))
+    put(outbox, range(3, 6))
+    publisher.wake()
+    listener.wait_for(lambda heard: len(heard.on("/result")) == 6)
+    assert [content["historical"] for content in listener.on("/result")] == [True] * 3 + [False] * 3
+    assert listener.on("/alert") == [{**alert.payload(), "historical": True}]
+
+
+def test_nothing_is_lost_when_the_broker_dies_and_comes_back(
+    mosquitto: Mosquitto,
+    listen: Callable[[int], Listener],
+    outbox: Outbox,
+    publish: Callable[..., Publisher],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "agent")
+    mosquitto.start()
+    first = listen(mosquitto.port)
+    gate = Gate()
+    publisher = publish(pace=replace(QUICK, jitter=gate))
+    ids = put(outbox, range(50))
+    publisher.wake()
+    wait_for(lambda: publisher.published == 50)
+    first.wait_for(lambda heard: len(heard.on("/result")) == 50)
+    mosquitto.kill()
+    assert gate.reached.wait(10)
+    assert not publisher.connected
+    ids += put(outbox, range(50, 400))
+    mosquitto.start()
+    second = listen(mosquitto.port)
+    gate.open.set()
+    second.wait_for(lambda heard: len(heard.on("/result")) == 350)
+    assert result_ids(first) + result_ids(second) == ids
+    assert all(content["historical"] for content in second.on("/result"))
+    assert second.on("/status")[0]["online"] is True
+    lines = [(record.levelname, record.getMessage().split()[0]) for record in caplog.records]
+    assert lines == [("INFO", "connected"), ("WARNING", "connection"), ("INFO", "connected")]
+
+
+def test_unacknowledged_records_stay_when_the_broker_dies(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    gate = Gate()
+    publisher = publish(pace=replace(QUICK, jitter=gate))
+    wait_for(lambda: publisher.connected)
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    ids = put(outbox, range(30))
+    publisher.wake()
+    mosquitto.kill()
+    assert gate.reached.wait(10)
+    assert publisher.waiting == 30
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    gate.open.set()
+    listener.wait_for(lambda heard: len(heard.on("/result")) == 30)
+    assert result_ids(listener) == ids
+    wait_for(lambda: publisher.published == 30)
+    assert publisher.waiting == 0
+
+
+def test_broker_that_falls_silent_is_given_up(
+    mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    publisher = publish(keepalive_s=1, connect_timeout_s=0.2)
+    wait_for(lambda: publisher.connected)
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    put(outbox, range(5))
+    publisher.wake()
+    wait_for(lambda: not publisher.connected)
+    assert publisher.waiting == 5
+    mosquitto.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: publisher.published == 5)
+
+
+def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    mosquitto.start()
+    with Outbox(tmp_path / "small.db", max_records=20) as small:
+        address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="other")
+        with Publisher(address, TOPICS, small, a_station(), QUICK) as publisher:
+            for _ in range(3):
+                put(small, range(300))
+                publisher.wake()
+                wait_for(lambda: small.depth() <= 10)
+        assert publisher.published + small.depth() + small.dropped.total() == 900
+
+
+def test_station_says_who_it_is_at_every_connection(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    publisher = publish()
+    wait_for(lambda: publisher.connected)
+    mosquitto.kill()
+    wait_for(lambda: not publisher.connected)
+    mosquitto.start()
+    listen(mosquitto.port).wait_for(lambda heard: heard.on("/alert/state"))
+    late = listen(mosquitto.port)
+    late.wait_for(lambda heard: heard.on("/alert/state"))
+    (status,) = late.on("/status")
+    assert {**status, "timestamp": 0} == {
+        "online": True,
+        "timestamp": 0,
+        "state": "running",
+        "reason": "started",
+        "sessionId": "session",
+        "version": "1.2.3",
+    }
+    assert abs(status["timestamp"] / 1000 - time.time()) < 60
+    assert all(message.retained for message in late.heard if not message.topic.endswith("/health"))
+    assert late.on("/info") == [{"bundleHash": "b"}]
+
+
+def test_alert_state_is_published_again_when_it_changes(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    active: list[str] = []
+    publisher = publish(station=a_station(lambda: {"active": list(active)}))
+    listener.wait_for(lambda heard: heard.on("/alert/state"))
+    active.append("dark")
+    publisher.announce("alert_state")
+    listener.wait_for(lambda heard: len(heard.on("/alert/state")) == 2)
+    assert listener.on("/alert/state") == [{"active": []}, {"active": ["dark"]}]
+    assert len(listener.on("/status")) == 1
+
+
+def test_health_is_published_though_the_loop_says_nothing(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    publish()
+    listener.wait_for(lambda heard: len(heard.on("/health")) >= 3)
+    assert listener.on("/health")[0] == {"fps": None}
+
+
+def test_clean_stop_drains_and_leaves_an_offline_status(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    publisher = publish(pace=replace(QUICK, health_every_s=60))
+    wait_for(lambda: publisher.connected)
+    ids = put(outbox, range(300))
+    publisher.stop(deadline_s=10)
+    assert not publisher.alive
+    assert not publisher.connected
+    assert publisher.published == 300
+    assert outbox.depth() == 0
+    listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
+    assert result_ids(listener) == ids
+    offline = listener.on("/status")[-1]
+    assert (offline["online"], offline["state"], offline["reason"]) == (False, "offline", "stopped")
+    late = listen(mosquitto.port)
+    late.wait_for(lambda heard: heard.on("/status"))
+    assert late.on("/status") == [offline]
+
+
+def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"  # noqa: PTH120 - text for the other process
+        "from test_publisher import TOPICS, a_station, BrokerSettings, Outbox, Publisher\n"
+        "outbox = Outbox(Path(sys.argv[1]))\n"
+        "address = BrokerSettings(host='127.0.0.1', port=int(sys.argv[2]), client_id='doomed')\n"
+        "with Publisher(address, TOPICS, outbox, a_station()):\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(mosquitto.folder / "doomed.db"), str(mosquitto.port)]
+    with subprocess.Popen(command) as process:  # noqa: S603 - our own script
+        listener.wait_for(lambda heard: heard.on("/status"))
+        process.kill()
+    listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
+    online, offline = listener.on("/status")
+    assert online["online"] is True
+    assert (offline["online"], offline["reason"], offline["sessionId"]) == (False, "connection lost", "session")
+
+
+def test_status_is_online_again_after_the_socket_was_cut(
+    mosquitto: Mosquitto,
+    listen: Callable[[int], Listener],
+    publish: Callable[..., Publisher],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connections: list[Any] = []
+    real_connect = sys.modules["agent.publisher"].connect
+
+    def connect_and_remember(*args: object) -> object:
+        connections.append(real_connect(*args))
+        return connections[-1]
+
+    monkeypatch.setattr("agent.publisher.connect", connect_and_remember)
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    publish()
+    listener.wait_for(lambda heard: heard.on("/status"))
+    connections[0]._client.socket().shutdown(socket.SHUT_RDWR)
+    listener.wait_for(lambda heard: len(heard.on("/status")) == 3)
+    assert [(status["online"], status["reason"]) for status in listener.on("/status")] == [
+        (True, "started"),
+        (False, "connection lost"),
+        (True, "started"),
+    ]
+
+
+def test_refusal_is_reported_once_with_its_reason(
+    mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
+) -> None:
+    mosquitto.start(allow_anonymous=False)
+    put(outbox, range(3))
+    publisher = publish(pace=replace(QUICK, refused_retry_s=0.01))
+    log = mosquitto.folder / "mosquitto.log"
+    wait_for(lambda: log.read_text().count("not authorised") >= 3)
+    assert publisher.last_error is not None
+    assert "Not authorized" in publisher.last_error
+    assert not publisher.connected
+    assert publisher.waiting == 3
+    (record,) = caplog.records
+    assert "refuses us as 'station1': Not authorized" in record.getMessage()
+    mosquitto.stop()
+    mosquitto.start()
+    wait_for(lambda: publisher.published == 3)
+    assert publisher.last_error is None
+
+
+def test_refusal_is_followed_by_a_long_wait(mosquitto: Mosquitto, publish: Callable[..., Publisher]) -> None:
+    mosquitto.start(allow_anonymous=False)
+    publisher = publish(pace=replace(QUICK, refused_retry_s=60))
+    wait_for(lambda: publisher.last_error)
+    publisher.wake()
+    publisher.stop()  # and the wait does not hold up the stop
+    assert (mosquitto.folder / "mosquitto.log").read_text().count("not authorised") == 1
+
+
+def test_records_stay_when_there_is_no_broker_at_start(
+    mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = itertools.count()
+    fifth = threading.Event()
+
+    def jitter() -> float:
+        if next(attempts) == 4:
+            fifth.set()
+        return 0.0
+
+    put(outbox, range(10))
+    publisher = publish(pace=replace(QUICK, jitter=jitter))
+    assert fifth.wait(10)
+    assert publisher.waiting == 10
+    assert not publisher.connected
+    (record,) = caplog.records
+    assert "no MQTT broker at" in record.getMessage()
+    mosquitto.start()
+    wait_for(lambda: publisher.published == 10)
+
+
+def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
+    away = BrokerSettings(host="127.0.0.1", port=free_port(), client_id="station1")
+    put(outbox, range(3))
+    publisher = Publisher(away, TOPICS, outbox, a_station(), replace(QUICK, first_retry_s=60, longest_retry_s=60))
+    publisher.start()
+    wait_for(lambda: publisher.last_error)
+    publisher.stop(deadline_s=5)
+    assert not publisher.alive
+    assert publisher.waiting == 3
+
+
+def test_records_that_the_broker_refuses_wait_and_let_others_pass(
+    mosquitto: Mosquitto,
+    listen: Callable[[int], Listener],
+    outbox: Outbox,
+    publish: Callable[..., Publisher],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rights = mosquitto.folder / "rights"
+    rights.write_text(f"topic read #\ntopic write {TOPICS.result}\n")
+    rights.chmod(0o600)
+    mosquitto.start(f"acl_file {rights}")
+    for number in range(3):
+        outbox.put("alert", f"alert{number}", TOPICS.alert, f'{{"alertId":{number}}}', 1)
+    ids = put(outbox, range(500))
+    listener = listen(mosquitto.port)
+    publisher = publish()
+    wait_for(lambda: publisher.published == 500)
+    assert publisher.waiting == 3
+    assert publisher.last_error == "Not authorized"
+    listener.wait_for(lambda heard: len(heard.on("/result")) == 500)
+    assert result_ids(listener) == ids
+    rights.write_text("topic readwrite #\n")
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGHUP)
+    listener.wait_for(lambda heard: len(heard.on("/alert")) == 3)
+    assert [content["alertId"] for content in listener.on("/alert")] == [0, 1, 2]
+    wait_for(lambda: publisher.published == 503)
+    assert len([record for record in caplog.records if "refuses messages" in record.getMessage()]) == 1
+
+
+def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "amqtt.yaml"
+    config.write_text(
+        f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{port}\n"
+        "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n"
+    )
+    command = [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(config)]
+    address = BrokerSettings(host="127.0.0.1", port=port, client_id="station1", protocol="3.1.1")
+    ids = put(outbox, range(200))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as broker:  # noqa: S603 - installed beside us
+        try:
+            wait_for(lambda: listens(port), 20)
+            listener = Listener(port)
+            with Publisher(address, TOPICS, outbox, a_station(), QUICK) as publisher:
+                wait_for(lambda: publisher.published == 200)
+            listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
+            assert result_ids(listener) == ids
+            assert [status["online"] for status in listener.on("/status")] == [True, False]
+            listener.close()
+        finally:
+            broker.terminate()
+
+
+@given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))
+@settings(deadline=None, max_examples=30)
+def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: list[float]) -> None:
+    values = iter(jitters)
+    backoff = Backoff(Pace(first_retry_s=1.0, longest_retry_s=30.0, jitter=lambda: next(values)))
+    for attempt in range(len(jitters)):
+        ceiling_s = min(30.0, 2.0 ** min(attempt, 10))
+        assert ceiling_s / 2 <= backoff.next_s() <= ceiling_s
+
+
+@pytest.mark.parametrize(("lasted_s", "next_s"), [(29.0, 4.0), (30.0, 1.0)])
+def test_wait_begins_anew_only_after_a_connection_that_lasted(lasted_s: float, next_s: float) -> None:
+    backoff = Backoff(Pace(jitter=lambda: 1.0))
+    backoff.next_s()
+    backoff.next_s()
+    backoff.note_connection(lasted_s)
+    assert backoff.next_s() == next_s

@@ -1,0 +1,196 @@
+"""Speed as ratios, which hold on any machine: what is compared runs by turns, and the least disturbed turn counts."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from mtd import SIDE, THREADS, backbone_of, console, fit, settings_of, split
+from rich import box
+from rich.table import Table
+
+from calibration.backbone import Backbone, onnx_backbone
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.pictures import read_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+FIT_IMAGES = 700
+FEW_IMAGES = 100
+_CALLS = 10
+_KIB = 1024
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Seconds of one thing, a figure for each turn it had."""
+
+    seconds: list[float]
+
+    @property
+    def best(self) -> float:
+        """Others on the machine only ever add time."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """What it takes on this machine as it is now."""
+        return statistics.median(self.seconds)
+
+
+def by_turns(tasks: dict[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, Turns]:
+    """Run each task in each round, so that a slow spell of the machine hits all of them.
+
+    Args:
+        tasks: Name -> what to run.
+        rounds: Turns of each.
+        calls: Timed calls in a turn, of which the median counts; one more, untimed, fills the caches first.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            if calls > 1:
+                task()
+            seconds[name].append(statistics.median(_seconds(task) for _ in range(calls)))
+    return {name: Turns(figures) for name, figures in seconds.items()}
+
+
+def _seconds(task: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    task()
+    return time.perf_counter() - start_s
+
+
+def ratio(turns: dict[str, Turns], of: str, to: str) -> float:
+    """Best turn of one by the best turn of the other."""
+    return turns[of].best / turns[to].best
+
+
+class BareBackbone:
+    """The backbone's own ONNX graph in ONNX Runtime, nothing around it."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        options.log_severity_level = 3
+        content = backbone.graph.model.SerializeToString()
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        mean, std = np.asarray(backbone.graph.mean), np.asarray(backbone.graph.std)
+        self._scale = (1 / (255 * std)).astype(np.float32)
+        self._offset = (-mean / std).astype(np.float32)
+
+    def prepared(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(height, width, 3), BGR, to (1, 3, height, width), normalised RGB."""
+        rgb = frame[..., ::-1] * self._scale + self._offset
+        return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features of one image."""
+        features: NDArray[np.float32] = self._session.run(None, {self._input: image})[0]
+        return features
+
+
+def network_turns(folder: Path, lite0: Backbone, rounds: int = 12) -> dict[str, Turns]:
+    """One frame through the bare Lite0, the fused Lite0 and the fused filterbank, all on two threads."""
+    paths, settings = split().calibrating, settings_of()
+    bare = BareBackbone(lite0)
+    frame = settings.preprocess(read_picture(paths[0]))
+    image = bare.prepared(frame)
+    few = paths[:FEW_IMAGES]
+    bundles = {
+        name: fit(backbone, few, settings, folder / f"{name}-speed")
+        for name, backbone in (("lite0", lite0), ("filterbank", backbone_of("filterbank")))
+    }
+    with (
+        OnnxRuntimeEngine(bundles["lite0"].network, THREADS) as fused,
+        OnnxRuntimeEngine(bundles["filterbank"].network, THREADS) as filterbank,
+    ):
+        tasks: dict[str, Callable[[], object]] = {
+            "bare Lite0": lambda: bare(image),
+            "fused Lite0": lambda: fused(frame),
+            "fused filterbank": lambda: filterbank(frame),
+        }
+        return by_turns(tasks, rounds, _CALLS)
+
+
+def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Turns]:
+    """The whole fit, and the least that anyone could do: read each picture and run the bare backbone on it."""
+    paths, settings = split().calibrating[:FIT_IMAGES], settings_of()
+    bare = BareBackbone(backbone)
+    image = bare.prepared(settings.preprocess(read_picture(paths[0])))
+    bundles = (folder / f"fit-{number}" for number in range(rounds))
+    tasks: dict[str, Callable[[], object]] = {
+        "fit": lambda: fit(backbone, paths, settings, next(bundles)),
+        "feature pass": lambda: [bare(bare.prepared(settings.preprocess(read_picture(path)))) for path in paths],
+        "feature pass, no decoding": lambda: [bare(image) for _ in paths],
+    }
+    return by_turns(tasks, rounds)
+
+
+def peak_mib(folder: Path, backbone: Backbone, counts: Sequence[int]) -> list[float]:
+    """Peak memory of a fit over so many images, each in a fresh process without torch."""
+    model = folder / "backbone.onnx"
+    onnx.save(backbone.graph.model, model)
+    return [_in_fresh_process(model, backbone, count) for count in counts]
+
+
+def _in_fresh_process(model: Path, backbone: Backbone, count: int) -> float:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_fit_and_peak, model, backbone.graph.mean, backbone.graph.std, count).result()
+
+
+def _fit_and_peak(model: Path, mean: tuple[float, float, float], std: tuple[float, float, float], count: int) -> float:
+    backbone = onnx_backbone(model, SIDE, SIDE, mean, std)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(backbone, split().calibrating[:count], settings_of(), Path(folder) / "bundle")
+    # Not getrusage: its ru_maxrss is inherited over exec, so that a large parent would hide what its child takes.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if peak is None:
+        message = "this kernel does not tell the peak memory of a process"
+        raise RuntimeError(message)
+    return int(peak[1]) / _KIB
+
+
+def main() -> None:
+    """Measure and print all ratios."""
+    lite0 = backbone_of("lite0")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = network_turns(folder, lite0)
+        fitting = fit_turns(folder, lite0)
+        few, many = peak_mib(folder, lite0, (FEW_IMAGES, FIT_IMAGES))
+    decoded = ratio(fitting, "fit", "feature pass")
+    bare = ratio(fitting, "fit", "feature pass, no decoding")
+    ratios = Table("ratio", "measured", "limit", box=box.MARKDOWN)
+    ratios.add_row("fused Lite0 / bare Lite0", f"{ratio(network, 'fused Lite0', 'bare Lite0'):.2f}", "1.6")
+    ratios.add_row("fused filterbank / fused Lite0", f"{ratio(network, 'fused filterbank', 'fused Lite0'):.2f}", "1.0")
+    ratios.add_row(f"fit of {FIT_IMAGES} / feature pass", f"{decoded:.2f}", "3")
+    ratios.add_row(f"fit of {FIT_IMAGES} / feature pass without decoding", f"{bare:.2f}", "")
+    ratios.add_row(f"peak memory, {FIT_IMAGES} / {FEW_IMAGES} images", f"{many / few:.3f}", "1.1")
+    times = Table("for information", "best", "median", box=box.MARKDOWN)
+    for what, turns in network.items():
+        times.add_row(what, f"{1e3 * turns.best:.2f} ms", f"{1e3 * turns.median:.2f} ms")
+    for what, turns in fitting.items():
+        times.add_row(f"{what}, {FIT_IMAGES} images", f"{turns.best:.1f} s", f"{turns.median:.1f} s")
+    times.add_row(f"peak memory, {FEW_IMAGES} images", f"{few:.0f} MiB", "")
+    times.add_row(f"peak memory, {FIT_IMAGES} images", f"{many:.0f} MiB", "")
+    console.print(ratios)
+    console.print(times)
+
+
+if __name__ == "__main__":
+    main()

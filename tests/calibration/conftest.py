@@ -1,0 +1,87 @@
+"""Washers, good and scratched, and what was learnt from them once for all tests."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from washers import SIDE, Drawn, save, washer
+
+from calibration.backbone import filterbank_backbone
+from calibration.bundle import Bundle, open_bundle
+from calibration.cli import main
+from calibration.pipeline import Settings, calibrate
+from calibration.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from calibration.backbone import Backbone
+    from calibration.preprocess import Image
+
+
+@pytest.fixture(scope="session")
+def good_washers() -> list[Image]:
+    """Pictures of 24 good washers."""
+    return [washer(number) for number in range(24)]
+
+
+@pytest.fixture(scope="session")
+def small_filterbank() -> Backbone:
+    return filterbank_backbone(SIDE, SIDE)
+
+
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory: pytest.TempPathFactory, good_washers: list[Image], small_filterbank: Backbone) -> Bundle:
+    """A bundle that no test may change."""
+    path = tmp_path_factory.mktemp("learnt") / "washers"
+    settings = Settings(Preprocess(SIDE, SIDE), threads=1)
+    return calibrate(Drawn(good_washers), small_filterbank, settings, path, lambda *_: None)
+
+
+@pytest.fixture
+def bundle(learnt: Bundle, tmp_path: Path) -> Bundle:
+    """A copy that a test may damage."""
+    return open_bundle(shutil.copytree(learnt.path, tmp_path / "washers"))
+
+
+@pytest.fixture(scope="session")
+def good_folder(tmp_path_factory: pytest.TempPathFactory, good_washers: list[Image]) -> Path:
+    """Good washers as files."""
+    return save(tmp_path_factory.mktemp("pictures") / "good", good_washers)
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight good and eight scratched washers that calibration has not seen."""
+    folder = tmp_path_factory.mktemp("labelled")
+    save(folder / "good", [washer(number) for number in range(100, 108)])
+    save(folder / "scratch", [washer(number, scratched=True) for number in range(200, 208)])
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs ``shiftwatch-calibrate`` as its console script does."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["shiftwatch-calibrate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Outcome(int(ended.value.code or 0), out, err)
+
+    return run

@@ -1,0 +1,125 @@
+"""Thresholds, and whether they keep their promise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, chi2, expon
+
+from calibration.errors import SettingError
+from calibration.working_point import working_point
+
+if TYPE_CHECKING:
+    from scipy.stats import rv_continuous
+
+DRAWS = 300
+DISTRIBUTIONS = pytest.mark.parametrize("distribution", [expon(scale=40.0), chi2(79)], ids=["exponential", "chi2"])
+
+
+@DISTRIBUTIONS
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_the_true_rate_is_inside_the_interval_nine_times_in_ten(distribution: rv_continuous, rate: float) -> None:
+    random = np.random.default_rng(0)
+    kept = 0
+    for _ in range(DRAWS):
+        point = working_point(distribution.rvs(120, random_state=random), rate)
+        low, high = point.interval
+        kept += low <= distribution.sf(point.threshold) <= high
+    assert kept >= 0.9 * DRAWS
+
+
+@DISTRIBUTIONS
+def test_the_promised_rate_is_the_mean_of_the_true_ones(distribution: rv_continuous) -> None:
+    random = np.random.default_rng(0)
+    rates = [
+        distribution.sf(working_point(distribution.rvs(99, random_state=random), 0.05).threshold) for _ in range(DRAWS)
+    ]
+    assert np.mean(rates) == pytest.approx(0.05, rel=0.1)
+
+
+@DISTRIBUTIONS
+def test_the_true_rate_beyond_the_highest_score_is_inside_the_interval_too(distribution: rv_continuous) -> None:
+    random = np.random.default_rng(0)
+    kept = 0
+    for _ in range(DRAWS):
+        point = working_point(distribution.rvs(100, random_state=random), 0.001)
+        assert point.method == "tail"
+        kept += distribution.sf(point.threshold) <= point.interval[1]
+    assert kept >= 0.9 * DRAWS
+
+
+@DISTRIBUTIONS
+def test_the_tail_is_of_the_right_order_where_no_score_has_been(distribution: rv_continuous) -> None:
+    random = np.random.default_rng(0)
+    rates = [
+        distribution.sf(working_point(distribution.rvs(200, random_state=random), 0.001).threshold)
+        for _ in range(DRAWS)
+    ]
+    assert 0.001 / 4 < np.median(rates) < 0.001 * 4
+
+
+@given(st.integers(0, 2**32), st.integers(10, 400), st.lists(st.floats(1e-9, 0.5), min_size=2, max_size=8))
+def test_a_lower_rate_never_gives_a_lower_threshold(seed: int, count: int, rates: list[float]) -> None:
+    scores = np.random.default_rng(seed).exponential(50.0, count)
+    thresholds = [working_point(scores, rate).threshold for rate in sorted(rates)]
+    assert thresholds == sorted(thresholds, reverse=True)
+
+
+@given(st.integers(0, 2**32), st.integers(10, 400), st.floats(0.001, 0.99))
+def test_a_rate_that_no_image_can_show_is_extrapolated_beyond_the_highest_score(
+    seed: int, count: int, share: float
+) -> None:
+    scores = np.random.default_rng(seed).exponential(50.0, count)
+    point = working_point(scores, share / (count + 1))
+    assert point.method == "tail"
+    assert point.threshold >= scores.max()
+    assert np.isfinite(point.threshold)
+    assert point.interval == (0.0, pytest.approx(1 - 0.05 ** (1 / count)))
+
+
+def test_the_tail_reaches_well_beyond_the_highest_score_of_most_draws() -> None:
+    random = np.random.default_rng(0)
+    draws = [random.exponential(50.0, 100) for _ in range(100)]
+    assert np.median([working_point(scores, 1e-5).threshold / scores.max() for scores in draws]) > 1.3
+
+
+@given(st.integers(10, 600), st.floats(0.0001, 0.5))
+def test_the_interval_is_that_of_the_beta_distribution(count: int, rate: float) -> None:
+    above = int(rate * (count + 1))
+    point = working_point(np.random.default_rng(0).exponential(1.0, count), rate)
+    if above == 0:
+        assert point.method == "tail"
+        return
+    assert point.method == "quantile"
+    expected = beta.ppf([0.025, 0.975], above, count + 1 - above)
+    np.testing.assert_allclose(point.interval, expected, rtol=1e-6)
+
+
+@given(st.integers(10, 300), st.floats(0.005, 0.5))
+def test_as_many_scores_lie_above_the_threshold_as_the_rate_allows(count: int, rate: float) -> None:
+    scores = np.random.default_rng(count).exponential(1.0, count)
+    point = working_point(scores, rate)
+    assert (scores > point.threshold).sum() <= rate * (count + 1)
+    assert point.false_reject_rate == rate
+    assert point.images == count
+
+
+def test_the_order_of_scores_does_not_matter() -> None:
+    scores = np.random.default_rng(0).exponential(1.0, 50)
+    for rate in (0.001, 0.1):
+        assert working_point(scores, rate) == working_point(scores[::-1], rate)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1])
+def test_scores_that_are_all_the_same_give_that_score(rate: float) -> None:
+    assert working_point(np.full(20, 3.5), rate).threshold == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 0.51, 1.0, float("nan"), float("inf")])
+def test_rates_that_make_no_sense_are_refused(rate: float) -> None:
+    with pytest.raises(SettingError, match="false-reject rate"):
+        working_point(np.ones(20), rate)

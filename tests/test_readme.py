@@ -1,0 +1,73 @@
+"""The README says what is true: its commands run, its links lead somewhere, its reference is that of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.config import reference
+from agent.demo.conveyor import parts, write_video
+from agent.records import ResultCode
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text()
+COMMANDS = [block.strip().splitlines() for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
+TAUGHT_PARTS = 30
+
+
+def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment() -> None:
+    demo, tests = COMMANDS[:2]
+    assert [len(demo), len(tests)] == [1, 1]
+    assert all(line.startswith("python3 -m venv .venv && ") for line in (*demo, *tests))
+    assert demo[0].endswith("shiftwatch-agent demo")
+    assert tests[0].endswith("pytest")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user has it after the first command."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / "shiftwatch-demo").mkdir()
+    write_video(folder / "shiftwatch-demo" / "taught.avi", parts(TAUGHT_PARTS, seed=1), 8.0)
+    return folder
+
+
+def test_every_later_command_runs(clone: Path) -> None:
+    for line in (line for block in COMMANDS[2:] for line in block):
+        environment = {**os.environ, "COLUMNS": "100"}
+        result = subprocess.run(  # noqa: S603 - the README's own commands
+            [shutil.which("bash") or "bash", "-c", line],
+            cwd=clone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
+    assert (clone / "flanges" / "network.onnx").is_file()
+    assert (clone / "station.yaml").is_file()
+
+
+def test_the_configuration_reference_is_that_of_the_code() -> None:
+    section = re.search(r"<!-- configuration reference.*?-->\n(.*?)<!-- end", README, re.DOTALL)
+    assert section is not None
+    assert section[1] == reference()
+
+
+def test_every_result_code_is_explained() -> None:
+    line = next(line for line in README.splitlines() if line.startswith("- `resultCode`"))
+    assert all(f" {code.value} " in line for code in ResultCode)
+
+
+def test_every_link_inside_the_project_leads_to_a_file() -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
+    assert len(links) > 3
+    assert [link for link in links if not (PROJECT / link).exists()] == []
