@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,7 +29,7 @@ from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from numpy.typing import NDArray
@@ -40,6 +41,7 @@ MANIFEST = "manifest.json"
 NETWORK = "network.onnx"
 MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
+_PIECE_BYTES = 2**20
 
 
 class _Record(BaseModel):
@@ -181,7 +183,8 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: Missing, incomplete, changed, or made by newer software.
     """
-    content = _read(path / MANIFEST)
+    with _readable(path / MANIFEST):
+        content = (path / MANIFEST).read_bytes()
     try:
         raw = json.loads(content)
         version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -197,7 +200,7 @@ def open_bundle(path: Path) -> Bundle:
             what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
         ) from error
     for name, digest in manifest.files.items():
-        if hashlib.sha256(_read(path / name)).hexdigest() != digest:
+        if _sha256(path / name) != digest:
             raise BundleError(
                 what=f"{path / name} is not what calibration wrote (its SHA-256 differs)",
                 remedy="copy the bundle again from where it was made, or calibrate again",
@@ -210,9 +213,19 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
 
 
-def _read(path: Path) -> bytes:
+def _sha256(path: Path) -> str:
+    """Read in pieces: a device has little memory to spare."""
+    digest = hashlib.sha256()
+    with _readable(path), path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
         raise BundleError(
             what=f"cannot read {path.absolute()}: {error.strerror}",

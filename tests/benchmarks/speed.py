@@ -86,6 +86,8 @@ class BareBackbone:
         options = ort.SessionOptions()
         options.intra_op_num_threads = THREADS
         options.log_severity_level = 3
+        # As in the engine; else these threads would still be spinning while the next task has its turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         content = backbone.graph.model.SerializeToString()
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
