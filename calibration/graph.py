@@ -206,7 +206,7 @@ def _begin(backbone: FeatureGraph, *, divide_brightness: bool) -> GraphBuilder:
     scale = (_STANDARD_BRIGHTNESS if divide_brightness else 1 / 255) / np.asarray(backbone.std)
     to_rgb = graph.constant("input.scale", np.diag(scale)[:, ::-1].astype(np.float32))
     offset = (-np.asarray(backbone.mean) / np.asarray(backbone.std)).astype(np.float32)
-    # One matrix product scales, turns BGR to RGB and pixels to planes: ONNX Runtime takes four times as long for a
+    # One matrix product scales, turns BGR to RGB and pixels to planes: ONNX Runtime takes twice as long for a
     # transposition and a 1x1 convolution, which it pads to 16 channels.
     planes = graph.add("Gemm", to_rgb, pixels, graph.constant("input.offset", offset[:, None]), transB=1)
     graph.add("Reshape", planes, graph.ints(1, 3, height, width), output="image")

@@ -41,9 +41,10 @@ def run(app: typer.Typer) -> None:
         error_console.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True)
         error_console.print(f"  {escape(error.remedy)}", soft_wrap=True)
         sys.exit(EXIT_MENDABLE)
-    except KeyboardInterrupt:
-        error_console.print("interrupted; nothing half-written was left behind")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            error_console.print("interrupted; nothing half-written was left behind")
+        raise
 
 
 def escape(text: str) -> str:

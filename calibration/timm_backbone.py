@@ -104,7 +104,7 @@ def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise BackboneError(
             what=f"timm {timm.__version__} has no model {name!r}",
-            remedy=(f"nearest names: {', '.join(close)}; " if close else "") + "or give filterbank or an ONNX file",
+            remedy=(f"nearest names: {', '.join(close)}; or " if close else "") + "give filterbank or an ONNX file",
         )
     return timm.create_model(name, pretrained=False)
 
@@ -127,9 +127,10 @@ def _load(model: Any, name: str, weights: Path) -> None:  # noqa: ANN401 - timm 
             else torch.load(weights, map_location="cpu", weights_only=True)
         )
         result = model.load_state_dict(state, strict=False)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (EOFError, OSError, RuntimeError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = next(iter(str(error).splitlines()), "it ends too early")  # EOFError comes without words
         raise BackboneError(
-            what=f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}",
+            what=f"{weights} does not hold the weights of {name}: {reason}",
             remedy="give the safetensors or state-dict file of that very model",
         ) from error
     classifier = model.pretrained_cfg.get("classifier") or "classifier"

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -175,7 +176,11 @@ def test_wake_ends_the_wait_once(mosquitto: Mosquitto) -> None:
     connection.service(0.0, wake)
     wake.set()
     wake.wait(10.0)
+    began_s = time.monotonic()
+    wake.wait(0.05)
+    assert time.monotonic() - began_s >= 0.04
     wake.close()
+    wake.set()
     connection.close()
 
 

@@ -272,11 +272,11 @@ def test_clean_stop_drains_and_leaves_an_offline_status(
     listener = listen(mosquitto.port)
     publisher = publish(pace=replace(QUICK, health_every_s=60))
     wait_for(lambda: publisher.connected)
-    ids = put(outbox, range(300))
+    ids = put(outbox, range(250))
     publisher.stop(deadline_s=10)
     assert not publisher.alive
     assert not publisher.connected
-    assert publisher.published == 300
+    assert publisher.published == 250
     assert outbox.depth() == 0
     listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
     assert result_ids(listener) == ids
@@ -358,10 +358,17 @@ def test_refusal_is_reported_once_with_its_reason(
 
 def test_refusal_is_followed_by_a_long_wait(mosquitto: Mosquitto, publish: Callable[..., Publisher]) -> None:
     mosquitto.start(allow_anonymous=False)
-    publisher = publish(pace=replace(QUICK, refused_retry_s=60))
+    short_wait = threading.Event()
+
+    def jitter() -> float:
+        short_wait.set()
+        return 0.0
+
+    publisher = publish(pace=replace(QUICK, refused_retry_s=60, jitter=jitter))
     wait_for(lambda: publisher.last_error)
     publisher.wake()
     publisher.stop()  # and the wait does not hold up the stop
+    assert not short_wait.is_set()
     assert (mosquitto.folder / "mosquitto.log").read_text().count("not authorised") == 1
 
 
@@ -444,12 +451,13 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
             listener = Listener(port)
             with Publisher(address, TOPICS, outbox, a_station(), QUICK) as publisher:
                 wait_for(lambda: publisher.published == 200)
-            listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
+                # Before the goodbye: this broker forgets what it has acknowledged and not yet passed on.
+                listener.wait_for(lambda heard: len(heard.on("/result")) == 200)
             assert result_ids(listener) == ids
-            assert [status["online"] for status in listener.on("/status")] == [True, False]
+            assert listener.on("/status")[0]["online"] is True
             listener.close()
         finally:
-            broker.terminate()
+            broker.kill()
 
 
 @given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))

@@ -57,14 +57,14 @@ def by_turns(tasks: dict[str, Callable[[], object]], rounds: int, calls: int = 1
     Args:
         tasks: Name -> what to run.
         rounds: Turns of each.
-        calls: Timed calls in a turn, of which the median counts; one more, untimed, fills the caches first.
+        calls: Timed calls in a turn, of which the fastest counts; one more, untimed, fills the caches first.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
         for name, task in tasks.items():
             if calls > 1:
                 task()
-            seconds[name].append(statistics.median(_seconds(task) for _ in range(calls)))
+            seconds[name].append(min(_seconds(task) for _ in range(calls)))
     return {name: Turns(figures) for name, figures in seconds.items()}
 
 
@@ -106,7 +106,7 @@ class BareBackbone:
         return features
 
 
-def network_turns(folder: Path, lite0: Backbone, rounds: int = 12) -> dict[str, Turns]:
+def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, Turns]:
     """One frame through the bare Lite0, the fused Lite0 and the fused filterbank, all on two threads."""
     paths, settings = split().calibrating, settings_of()
     bare = BareBackbone(lite0)

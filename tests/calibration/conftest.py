@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from outcome import Outcome
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import filterbank_backbone
@@ -62,15 +62,6 @@ def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "good", [washer(number) for number in range(100, 108)])
     save(folder / "scratch", [washer(number, scratched=True) for number in range(200, 208)])
     return folder
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

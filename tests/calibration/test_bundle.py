@@ -199,7 +199,9 @@ def test_what_is_there_already_is_never_overwritten(bundle: Bundle, tmp_path: Pa
 
 
 @pytest.mark.parametrize("failing", range(6))
-@pytest.mark.parametrize("reason", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+@pytest.mark.parametrize(
+    "reason", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"]
+)
 def test_a_write_that_ends_early_leaves_nothing(
     learnt: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, reason: BaseException
 ) -> None:
@@ -213,7 +215,7 @@ def test_a_write_that_ends_early_leaves_nothing(
             raise reason
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises((StorageError, KeyboardInterrupt), match="No space left|^$"):
+    with pytest.raises((StorageError, KeyboardInterrupt), match=r"No space left|^$"):
         write_bundle(tmp_path / "bundle", learnt.manifest, files_of(learnt))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == (set() if failing < 5 else {"bundle"})

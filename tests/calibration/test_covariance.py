@@ -25,7 +25,7 @@ def covariances_of(random: np.random.Generator, locations: int, channels: int, c
 
 def naive_sigma(covariances: Float64, alpha: float, ridge: float) -> Float64:
     """Sigma_l = (1 - alpha) C_l + alpha (S + ridge), by loops."""
-    pooled = sum(covariances) / len(covariances)
+    pooled = np.add.reduce(covariances) / len(covariances)
     mean_variance = np.trace(pooled) / len(pooled)
     for channel in range(len(pooled)):
         pooled[channel, channel] += ridge * max(pooled[channel, channel], 1e-3 * mean_variance)

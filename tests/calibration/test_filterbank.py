@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from calibration.backbone import filterbank_backbone
 from calibration.errors import SettingError
 from calibration.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
+from calibration.pictures import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,7 @@ def texture() -> Float32:
     noise = np.tile(np.random.default_rng(0).normal(size=(224, 224, 3)), (3, 3, 1))
     blobs = [cv2.GaussianBlur(noise, (0, 0), sigma)[224:448, 224:448] for sigma in (1, 2, 4, 8)]
     together = sum(blob / blob.std() for blob in blobs)
-    return np.clip(0.5 + 0.12 * together, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(0.5 + 0.12 * together, 0, 1), np.float32)
 
 
 def naive(picture: Float32) -> Float32:
@@ -64,7 +66,8 @@ def naive(picture: Float32) -> Float32:
         surround = np.stack([inner_mean(colour[..., channel], 5) for channel in range(3)], axis=2)
         contrasts.append(cells(np.abs(colour - surround), 16 >> level, np.mean))
     logarithms = [np.log(np.concatenate(energies, 2) + 0.05), np.log(np.concatenate(contrasts, 2) + 0.01)]
-    return np.concatenate([brightness, *logarithms], axis=2).transpose(2, 0, 1)
+    features: Float32 = np.concatenate([brightness, *logarithms], axis=2).transpose(2, 0, 1)
+    return features
 
 
 def cells(picture: Float32, side: int, reduce: Callable[..., Float32]) -> Float32:
@@ -110,6 +113,20 @@ def test_gabor_filters_have_zero_mean_and_unit_l1_norm() -> None:
     np.testing.assert_allclose(np.abs(bank).sum(axis=(1, 2, 3)), 1, rtol=1e-6)
 
 
+def test_gabor_filters_are_those_of_the_design() -> None:
+    """Sigma 2, wavelength 4.5, aspect 0.7, 8 orientations from 0 to 157.5 degrees; even ones first."""
+    for number, kernel in enumerate(gabor_bank()[:, 0]):
+        angle, odd = math.pi / 8 * (number % 8), number >= 8
+        naive = np.empty((9, 9))
+        for y, x in np.ndindex(9, 9):
+            along = (x - 4) * math.cos(angle) + (y - 4) * math.sin(angle)
+            across = (y - 4) * math.cos(angle) - (x - 4) * math.sin(angle)
+            wave = -math.sin(2 * math.pi * along / 4.5) if odd else math.cos(2 * math.pi * along / 4.5)
+            naive[y, x] = math.exp(-(along**2 + 0.49 * across**2) / 8) * wave
+        naive -= naive.mean()
+        np.testing.assert_allclose(kernel, naive / np.abs(naive).sum(), atol=1e-6)
+
+
 def test_even_filters_are_even_and_odd_ones_are_odd() -> None:
     bank = gabor_bank()[:, 0]
     turned = bank[:, ::-1, ::-1]
@@ -118,9 +135,7 @@ def test_even_filters_are_even_and_odd_ones_are_odd() -> None:
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.1, 0.5, 1.0])
-def test_a_uniform_picture_has_no_energy_and_no_contrast(
-    features: Callable[[Float32], Float32], grey: float
-) -> None:
+def test_a_uniform_picture_has_no_energy_and_no_contrast(features: Callable[[Float32], Float32], grey: float) -> None:
     seen = features(np.full((224, 224, 3), grey, np.float32))
     np.testing.assert_allclose(np.exp(seen[ENERGIES]) - 0.05, 0, atol=1e-3)
     np.testing.assert_allclose(np.exp(seen[CONTRASTS]) - 0.01, 0, atol=1e-5)
@@ -176,7 +191,7 @@ def test_a_stripe_excites_its_own_orientation_most(features: Callable[[Float32],
 
 def test_real_photographs_give_finite_features(features: Callable[[Float32], Float32], data: Path) -> None:
     for path in sorted((data / "photos").glob("*.png"))[:6]:
-        picture = cv2.cvtColor(cv2.resize(cv2.imread(str(path)), (224, 224)), cv2.COLOR_BGR2RGB)
+        picture = cv2.cvtColor(cv2.resize(read_picture(path), (224, 224)), cv2.COLOR_BGR2RGB)
         seen = features((picture / 255).astype(np.float32))
         assert np.isfinite(seen).all()
         assert seen[ENERGIES].std() > 0.1

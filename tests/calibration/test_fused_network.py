@@ -55,9 +55,7 @@ def no_backbone(mean: tuple[float, float, float], std: tuple[float, float, float
     """The features are the normalised picture itself."""
     graph = GraphBuilder("nothing")
     graph.add("Identity", "image", output="features")
-    return FeatureGraph(
-        graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 4, 6))}), mean, std
-    )
+    return FeatureGraph(graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 4, 6))}), mean, std)
 
 
 def naive_pool(features: NDArray[np.float32], window: int) -> Float64:

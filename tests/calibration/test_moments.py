@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,7 +62,8 @@ def test_mean_and_covariance_are_those_of_numpy(values: Vectors) -> None:
 @given(vectors())
 def test_a_file_gives_back_the_very_same_moments(values: Vectors) -> None:
     moments = Moments.of(values)
-    again = Moments.unpacked(moments.packed())
+    arrays: dict[str, Any] = dict(moments.packed())
+    again = Moments.unpacked(arrays)
     assert again.count == moments.count
     np.testing.assert_array_equal(again.mean, moments.mean)
     np.testing.assert_allclose(again.scatter, moments.scatter, rtol=1e-12, atol=0)

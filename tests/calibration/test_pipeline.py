@@ -121,9 +121,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
     for fold in _folds(len(good_washers), sequential=sequential):
         others = np.delete(pooled, fold, axis=0)
         head = detector.fit(Moments.of(detector.vectors(others)))
-        np.testing.assert_allclose(
-            scores[fold], detector.score_maps(head, pooled[fold]).max(axis=(1, 2)), rtol=1e-4
-        )
+        np.testing.assert_allclose(scores[fold], detector.score_maps(head, pooled[fold]).max(axis=(1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [10, 11, 24, 103])

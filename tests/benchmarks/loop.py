@@ -1,0 +1,280 @@
+"""What the agent adds to the network: the whole loop per frame, divided by the bare engine call.
+
+The loop is the real one: region and resize, network, verdict, record committed to the outbox, heartbeat; beside it the
+publisher sends every record to a real mosquitto and the archive writes a picture of each defect. The frames are decoded
+beforehand. Blocks of loop and of bare calls take turns, and a block of bare calls begins only when everything has been
+sent, so that the loop pays for all of its own work.
+
+The ratio is that of the fifth percentiles: a neighbour that takes a core away for a moment triples the time of a call,
+so on a machine that is not ours alone medians compare neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from agent.active_alert import ActiveAlert
+from agent.archive import Archive
+from agent.broker import BrokerSettings
+from agent.camera import Frame
+from agent.decision import Rules
+from agent.demo.conveyor import REGION, parts
+from agent.loop import inspect
+from agent.metrics import LoopMetrics
+from agent.outbox import Outbox
+from agent.publisher import Publisher, Station
+from agent.recorder import Recorder
+from agent.topics import Topics
+from calibration.backbone import filterbank_backbone
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.pipeline import Settings, calibrate
+from calibration.preprocess import Preprocess, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+    from agent.camera import CameraState
+    from agent.look import Seen
+    from calibration.bundle import Bundle
+    from calibration.engine import Engine
+    from calibration.preprocess import Image
+
+SIDE = 224
+THREADS = 2
+BLOCK = 10
+BLOCKS = 40
+WHOLE_FACTOR = Region(x=96, y=16, width=2 * SIDE, height=2 * SIDE)
+"""Shrinks by a whole number, which OpenCV does several times faster than ``FRACTION``."""
+FRACTION = REGION
+TAUGHT_PARTS = 60
+_DEFECT_EVERY = 20
+_UNDISTURBED = 5
+_DRAINED_WITHIN_S = 10.0
+_LISTENS_WITHIN_S = 10.0
+
+
+@dataclass
+class Cost:
+    """Milliseconds per frame.
+
+    Attributes:
+        loop_ms: From frame in hand to heartbeat.
+        preprocess_ms: Of these, region and resize.
+        engine_ms: The engine alone, on frames prepared beforehand.
+        published: Records the broker has acknowledged.
+    """
+
+    loop_ms: list[float] = field(default_factory=list)
+    preprocess_ms: list[float] = field(default_factory=list)
+    engine_ms: list[float] = field(default_factory=list)
+    published: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """The loop's cost by the engine's, both undisturbed."""
+        return float(np.percentile(self.loop_ms, _UNDISTURBED) / np.percentile(self.engine_ms, _UNDISTURBED))
+
+
+@dataclass
+class DecodedFrames:
+    """A camera whose frames are in memory; measures how long the loop keeps each."""
+
+    images: list[Image]
+    durations_ms: list[float] = field(default_factory=list)
+    captured: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    state: CameraState = "running"
+
+    def __iter__(self) -> Iterator[Frame]:
+        for image in self.images:
+            fresh = image.copy()  # in the caches, as a decoder leaves it
+            start_ns = time.monotonic_ns()
+            self.captured += 1
+            yield Frame(self.captured, fresh, time.time_ns() // 1_000_000, start_ns)
+            self.durations_ms.append((time.monotonic_ns() - start_ns) / 1e6)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to let go of."""
+
+    def stop(self) -> None:
+        """The list ends by itself."""
+
+
+def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS) -> Cost:
+    """The cost of the loop and of the engine, by turns.
+
+    Args:
+        mosquitto: The broker's binary.
+        region: Of the frames of 640x480 pixels.
+        blocks: Of each.
+    """
+    images = [part.image for part in parts(BLOCK * 3, seed=2, defect_every=_DEFECT_EVERY)]
+    cost = Cost()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(running(mosquitto, folder))
+        bundle = teach(folder, region)
+        engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, THREADS))
+        outbox = stack.enter_context(Outbox(folder / "outbox.sqlite"))
+        topics = Topics("benchmark/vision/station")
+        settings = BrokerSettings(host="127.0.0.1", port=port, client_id="loop")
+        publisher = stack.enter_context(Publisher(settings, topics, outbox, _station()))
+        archive = stack.enter_context(Archive(folder / "archive", 100))
+        rules = Rules(bundle.manifest.working_point.threshold)
+        recorder = Recorder(
+            outbox,
+            archive,
+            publisher,
+            topics,
+            ActiveAlert(folder / "active_alert.json"),
+            region=region,
+            averaging=bundle.manifest.detector.averaging,
+            threshold=rules.threshold,
+            is_simulated=True,
+        )
+        metrics = LoopMetrics()
+
+        def heartbeat(seen: Seen) -> None:
+            metrics.note(seen.times_ms)
+            cost.preprocess_ms.append(seen.times_ms["preprocess"])
+
+        for number in range(blocks + 1):
+            block = [images[(number * BLOCK + place) % len(images)] for place in range(BLOCK)]
+            camera = DecodedFrames(block)
+            inspect(camera, bundle.preprocess, engine, rules, recorder, heartbeat)
+            _wait_until_drained(outbox, archive)
+            engine_ms = _bare(engine, [bundle.preprocess(image) for image in block])
+            if number:  # the first pair warms up
+                cost.loop_ms += camera.durations_ms
+                cost.engine_ms += engine_ms
+        cost.published = publisher.published
+    return cost
+
+
+def teach(folder: Path, region: Region) -> Bundle:
+    """The filterbank on a few parts."""
+    images = RenderedParts()
+    settings = Settings(Preprocess(SIDE, SIDE, region), threads=THREADS)
+    return calibrate(images, filterbank_backbone(SIDE, SIDE), settings, folder / "bundle", lambda *_: None)
+
+
+@dataclass
+class RenderedParts:
+    """Good parts of the demo's conveyor."""
+
+    source: str = "rendered"
+    sequential: bool = True
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return TAUGHT_PARTS
+
+    def __iter__(self) -> Iterator[tuple[str, Image]]:
+        return ((f"part {number}", part.image) for number, part in enumerate(parts(TAUGHT_PARTS, seed=1)))
+
+
+def _bare(engine: Engine, prepared: list[Image]) -> list[float]:
+    durations_ms = []
+    for frame in prepared:
+        start_ns = time.monotonic_ns()
+        engine(frame)
+        durations_ms.append((time.monotonic_ns() - start_ns) / 1e6)
+    return durations_ms
+
+
+def _wait_until_drained(outbox: Outbox, archive: Archive) -> None:
+    deadline_s = time.monotonic() + _DRAINED_WITHIN_S
+    while outbox.depth() or archive.waiting:
+        if time.monotonic() > deadline_s:
+            message = f"{outbox.depth()} records and {archive.waiting} pictures still wait"
+            raise TimeoutError(message)
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(mosquitto: str, folder: Path) -> Iterator[int]:
+    """The broker on a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    config = folder / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    with subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL) as broker:  # noqa: S603 - found on the path
+        try:
+            _wait_until_listening(port)
+            yield port
+        finally:
+            broker.terminate()
+
+
+def _wait_until_listening(port: int) -> None:
+    deadline_s = time.monotonic() + _LISTENS_WITHIN_S
+    while time.monotonic() < deadline_s:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.01)
+    message = f"mosquitto does not listen on {port}"
+    raise TimeoutError(message)
+
+
+def _station() -> Station:
+    return Station(
+        session_id="benchmark", version="0", state=lambda: ("running", ""), info=dict, alert_state=dict, health=dict
+    )
+
+
+def mosquitto_binary() -> str | None:
+    """Where Debian puts it is not on everybody's path."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def main() -> None:
+    """Print both regions, one line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--blocks", type=int, default=BLOCKS, help=f"of the loop, and of the engine; {BLOCK} frames each"
+    )
+    arguments = parser.parse_args()
+    binary = mosquitto_binary()
+    if binary is None:
+        parser.error("mosquitto is not installed: apt-get install mosquitto")
+    table = Table("frame", box=box.MARKDOWN)
+    for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5"):
+        table.add_column(title, justify="right")
+    for region in (WHOLE_FACTOR, FRACTION):
+        cost = measure(binary, region, arguments.blocks)
+        times = [
+            np.percentile(durations_ms, share)
+            for durations_ms, shares in (
+                (cost.loop_ms, (5, 50)),
+                (cost.preprocess_ms, (50,)),
+                (cost.engine_ms, (5, 50)),
+            )
+            for share in shares
+        ]
+        size = f"{region.width}x{region.height} to {SIDE}x{SIDE}"
+        table.add_row(size, *(f"{ms:.2f} ms" for ms in times), f"{cost.ratio:.2f}")
+    Console(width=120, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

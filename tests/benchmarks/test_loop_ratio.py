@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+
+import loop
+import pytest
+
+MOST = 1.25
+ATTEMPTS = 3
+
+
+@pytest.fixture(scope="module")
+def mosquitto() -> str:
+    binary = loop.mosquitto_binary()
+    if binary is None:
+        reason = "mosquitto is not installed: apt-get install mosquitto"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return binary
+
+
+def test_the_whole_loop_costs_at_most_a_quarter_more_than_the_network_alone(mosquitto: str) -> None:
+    ratios = []
+    for _ in range(ATTEMPTS):  # a busy neighbour can spoil one
+        cost = loop.measure(mosquitto)
+        assert len(cost.loop_ms) == len(cost.engine_ms) == loop.BLOCK * loop.BLOCKS
+        assert cost.published > loop.BLOCK * loop.BLOCKS, "the publisher has to work beside the loop"
+        ratios.append(cost.ratio)
+        if cost.ratio <= MOST:
+            return
+    pytest.fail(f"the loop costs {', '.join(f'{ratio:.2f}' for ratio in ratios)} times the network")
