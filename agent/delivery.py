@@ -73,10 +73,7 @@ class Delivery:
         room = min(self._window - len(self._under_way) - len(self._refused), self._connection.room)
         if room <= 0:
             return
-        records = self._outbox.waiting(self._sent_up_to, room)
-        if not self._under_way:
-            self._progress_at_s = time.monotonic()
-        for record in records:
+        for record in self._outbox.waiting(self._sent_up_to, room):
             self._publish(record)
             self._sent_up_to = record.id
 
@@ -101,6 +98,8 @@ class Delivery:
         return self._outbox.forget(acknowledged) if acknowledged else 0
 
     def _publish(self, record: Waiting) -> None:
+        if not self._under_way:
+            self._progress_at_s = time.monotonic()
         payload = as_historical(record.payload) if record.id <= self._historical_up_to else record.payload
         self._under_way[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ def look(frame: Frame, preprocess: Preprocess, engine: Engine, rules: Rules, sta
         prepared = preprocess(frame.image)
         prepared_ns = time.monotonic_ns()
         inference = engine(prepared)
+        if not math.isfinite(inference.score):
+            code, fault = ResultCode.ENGINE_FAULT, f"{engine.backend} gave the score {inference.score}"
     except DatasetError as error:
         code, fault = ResultCode.FRAME_UNUSABLE, str(error)
     except EngineError as error:

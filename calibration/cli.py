@@ -206,6 +206,9 @@ def _describe(bundle: Bundle) -> None:
     table.add_row("good images", str(manifest.images.count))
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
     table.add_row("features", f"{manifest.backbone.channels} channels on a {_by(*manifest.backbone.grid)} grid")
+    detector = manifest.detector
+    chosen = " (from the moments)" if detector.alpha_from_moments else ""
+    table.add_row("detector", f"{detector.name}, {detector.location}, alpha {detector.alpha:.3g}{chosen}")
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
     table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     table.add_row("identity", bundle.identity[:16])

@@ -46,7 +46,7 @@ def pooled_target(covariances: Float64, ridge: float) -> Float64:
     return pooled
 
 
-def analytic_shrinkage(covariances: Float64, target: Float64, count: int) -> float:
+def analytic_shrinkage(covariances: Float64, count: int, ridge: float) -> float:
     """The alpha that minimises the expected Frobenius error, all locations taken together.
 
     Ledoit and Wolf (2004) with the pooled covariance in place of the scaled identity, measured in the target's own
@@ -55,18 +55,19 @@ def analytic_shrinkage(covariances: Float64, target: Float64, count: int) -> flo
 
     Args:
         covariances: C_l, (locations, d, d).
-        target: S, (d, d), positive definite.
         count: Vectors behind each C_l.
+        ridge: As in ``pooled_target``; makes the metric, but is no part of what C_l is compared with.
 
     Returns:
         alpha in (0, 1]; 1 where the local covariances differ by no more than chance.
     """
-    whiten = np.linalg.inv(np.linalg.cholesky(target))
+    whiten = inverse_cholesky(pooled_target(covariances, ridge)[None])[0]
+    pooled = whiten @ covariances.mean(axis=0) @ whiten.T
     error = distance = 0.0
     for covariance in covariances:
         local = whiten @ covariance @ whiten.T
         error += (np.square(local).sum() + np.trace(local) ** 2) / (count - 1)
-        distance += np.square(local - np.eye(len(local))).sum()
+        distance += np.square(local - pooled).sum()
     return float(min(1.0, error / distance)) if distance else 1.0
 
 

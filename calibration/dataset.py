@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import cv2
 
 from calibration.errors import DatasetError, SettingError
-from calibration.pictures import PICTURE_SUFFIXES, pictures_in, read_picture
+from calibration.pictures import MASK_SUFFIX, PICTURE_SUFFIXES, pictures_in, read_picture
 from calibration.preprocess import as_bgr8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from calibration.preprocess import Image
 
     NamedImage: TypeAlias = tuple[str, Image]
 
 GOOD = "good"
-_MASK_SUFFIX = ".png"
 
 
 class Images(Protocol):
@@ -108,7 +104,8 @@ def good_images(source: Path, frames: slice = slice(None)) -> Images:
     """Images of good parts.
 
     Args:
-        source: A folder of pictures, a folder in MVTec layout (``train/good`` is taken), or a video file.
+        source: A folder of pictures, a video file, or a folder in one of the layouts that ``labelled_images`` knows,
+            of which ``train/good``, ``good`` or ``MT_Free/Imgs`` is taken.
         frames: Stretch of a video, or of the sorted pictures, to take.
 
     Raises:
@@ -118,7 +115,8 @@ def good_images(source: Path, frames: slice = slice(None)) -> Images:
         raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of pictures or a video")
     if not source.is_dir():
         return _video(source, frames)
-    folder = next((each for each in (source / "train" / GOOD, source / GOOD) if each.is_dir()), source)
+    usual = (source / "train" / GOOD, source / GOOD, source / "MT_Free" / "Imgs")
+    folder = next((each for each in usual if each.is_dir()), source)
     found = pictures_in(folder)
     if not found:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
@@ -224,18 +222,8 @@ def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
     if label.startswith("MT_") and (folder / "Imgs").is_dir():
         label, pictures = folder.name.removeprefix("MT_"), folder / "Imgs"
         label = GOOD if label == "Free" else label
-    files = pictures_in(pictures)
-    beside = {path.stem: path for path in files if path.suffix == _MASK_SUFFIX}
-    photos = {path.stem for path in files if path.suffix != _MASK_SUFFIX}
-    for path in files:
-        if path.suffix == _MASK_SUFFIX and path.stem in photos:
-            continue
-        named = (ground_truth / folder.name / f"{path.stem}{end}{_MASK_SUFFIX}" for end in ("_mask", ""))
-        mask = next((each for each in named if each.is_file()), beside.get(path.stem))
-        yield Labelled(path, label, None if label == GOOD or mask == path else mask)
-
-
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Area of the defect, (rows, columns)."""
-    mask: NDArray[np.bool_] = read_picture(path).max(axis=2) > 0
-    return mask
+    for path in pictures_in(pictures):
+        named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
+        beside = path.with_suffix(MASK_SUFFIX)
+        mask = next((each for each in (*named, beside) if each.is_file() and each != path), None)
+        yield Labelled(path, label, None if label == GOOD else mask)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from calibration.dataset import read_mask
 from calibration.errors import DatasetError, SettingError, StorageError
-from calibration.pictures import read_picture
+from calibration.pictures import read_mask, read_picture
 from calibration.preprocess import crop
 from calibration.score_map import covering
 

@@ -1,7 +1,8 @@
 """The weight-free backbone: oriented texture, contrast and colour at four scales, built from formulas.
 
 No weights, no download, no torch: the first run works anywhere, and a device can be taught without a workstation.
-Gabor energy after Daugman (1985); division by the local mean energy after Heeger (1992), so that lighting cancels.
+Gabor energy after Daugman (1985); division by the local mean energy after Heeger (1992), so that most of the
+lighting cancels.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from calibration.preprocess import Image, as_bgr8
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+MASK_SUFFIX = ".png"
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _JPEG_START = b"\xff\xd8"
 _JPEG_SCAN = b"\xff\xda"
@@ -52,5 +55,21 @@ def _is_cut_short(content: bytes) -> bool:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """All pictures directly in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    """All pictures directly in a folder, by name; a PNG beside a photo of the same name is its mask, and left out."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}
+    return sorted(path for path in found if path.suffix.lower() != MASK_SUFFIX or path.stem not in photos)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Area of a defect, (rows, columns): where any colour of the picture is not zero.
+
+    Raises:
+        DatasetError: Not readable.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise DatasetError(what=f"cannot read the mask {path}", remedy="remove or replace it")
+    colours = mask.reshape(*mask.shape[:2], -1)[..., :3]
+    area: NDArray[np.bool_] = (colours != 0).any(axis=2)
+    return area

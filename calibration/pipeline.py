@@ -14,15 +14,8 @@ from calibration.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
-    BackboneRecord,
     Bundle,
-    DetectorRecord,
     GoldenCheck,
-    ImagesRecord,
-    Manifest,
-    PreprocessRecord,
-    RegionRecord,
-    WorkingPointRecord,
     npz,
     refuse_existing,
     refuse_mismatch,
@@ -34,6 +27,15 @@ from calibration.errors import DatasetError, ModelTooLargeError
 from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
 from calibration.graph import feature_network, fused_network
+from calibration.manifest import (
+    BackboneRecord,
+    DetectorRecord,
+    ImagesRecord,
+    Manifest,
+    PreprocessRecord,
+    RegionRecord,
+    WorkingPointRecord,
+)
 from calibration.moments import Moments, merged
 from calibration.reference import ReferenceStatistics
 from calibration.working_point import WorkingPoint, refuse_senseless_rate, working_point
@@ -127,7 +129,8 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         "good_scores": scores,
     }
     files = {NETWORK: network, MOMENTS: npz(moments.packed()), REFERENCE: npz(reference)}
-    return write_bundle(path, _manifest(images, backbone, settings, store.count, point), files)
+    manifest = _manifest(images, backbone, settings, store.count, detector.resolved(moments), point)
+    return write_bundle(path, manifest, files)
 
 
 def _pooled_shape(backbone: Backbone, detector: MeanShift) -> tuple[int, int, int]:
@@ -230,8 +233,10 @@ def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads:
     refuse_mismatch(checks, GOLDEN_TOLERANCE, "the exported network")
 
 
-def _manifest(images: Images, backbone: Backbone, settings: Settings, count: int, point: WorkingPoint) -> Manifest:
-    preprocess, detector = settings.preprocess, settings.detector
+def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
+    images: Images, backbone: Backbone, settings: Settings, count: int, detector: MeanShift, point: WorkingPoint
+) -> Manifest:
+    preprocess = settings.preprocess
     region = preprocess.region
     channels, *grid = backbone.graph.feature_shape
     return Manifest(
@@ -258,7 +263,8 @@ def _manifest(images: Images, backbone: Backbone, settings: Settings, count: int
         ),
         detector=DetectorRecord(
             name="mean_shift",
-            alpha=detector.alpha,
+            alpha=detector.alpha or 1.0,
+            alpha_from_moments=settings.detector.alpha is None,
             averaging=detector.averaging,
             location=detector.location,
             ridge=detector.ridge,

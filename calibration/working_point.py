@@ -86,7 +86,9 @@ def _pareto_quantile(ordered: Float64, rate: float) -> float:
     position = (np.arange(1, tail + 1) - 0.35) / tail
     weighted = float(((1 - position) * excess).mean())
     spread = max(mean - 2 * weighted, 1e-12 * mean)
-    shape = float(np.clip(mean / spread - 2, -0.5, 0.5))  # Hosking's k; few images do not support anything wilder
+    shape = float(
+        np.clip(mean / spread - 2, 0.0, 0.5)
+    )  # Hosking's k; below 0 even the logarithms would have a long tail
     scale = mean * (1 + shape)
     share = rate * count / tail
     if abs(shape) < 1e-6:  # noqa: PLR2004

@@ -7,7 +7,7 @@ covariance is shrunk toward the pooled one, which measured better than either (s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -79,10 +79,16 @@ class MeanShift:
         """
         covariances = moments.covariance()
         target = pooled_target(covariances, self.ridge)
-        alpha = self.alpha or analytic_shrinkage(covariances, target, moments.count)
-        if self.location == "shared":
-            alpha = 1.0  # one location: its covariance is the pooled one
+        alpha = self.resolved(moments).alpha or 1.0
         return WhiteningHead(moments.mean.astype(np.float32), shrunk_whitening(covariances, target, alpha))
+
+    def resolved(self, moments: Moments) -> MeanShift:
+        """The same with its alpha as a number."""
+        if self.location == "shared":
+            return replace(self, alpha=1.0)  # one location: its covariance is the pooled one
+        if self.alpha is not None:
+            return self
+        return replace(self, alpha=analytic_shrinkage(moments.covariance(), moments.count, self.ridge))
 
     def score_maps(self, head: WhiteningHead, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
         """T2 of every location of every image, (n, h, w), in NumPy.

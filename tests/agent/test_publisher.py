@@ -17,7 +17,8 @@ from conftest import Listener, Mosquitto, free_port, listens, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.broker import BrokerSettings, Protocol
+from agent.broker import Acknowledgement, BrokerSettings, Protocol
+from agent.delivery import Delivery
 from agent.outbox import Outbox
 from agent.pace import Backoff, Pace
 from agent.publisher import Publisher, Station
@@ -200,6 +201,58 @@ def test_broker_that_falls_silent_is_given_up(
     assert publisher.waiting == 5
     mosquitto.process.send_signal(signal.SIGCONT)
     wait_for(lambda: publisher.published == 5)
+
+
+def test_broker_that_acknowledges_nothing_is_given_up(
+    mosquitto: Mosquitto,
+    outbox: Outbox,
+    publish: Callable[..., Publisher],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("agent.delivery._STALLED_AFTER_S", 0.2)
+    mosquitto.start()
+    publisher = publish(connect_timeout_s=0.2)
+    wait_for(lambda: publisher.connected)
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    put(outbox, range(5))
+    publisher.wake()
+    wait_for(lambda: "it acknowledges nothing" in caplog.text)
+    mosquitto.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: publisher.published == 5)
+
+
+class LineOfPaper:
+    """A connection that only counts."""
+
+    receive_maximum = room = 10
+
+    def __init__(self) -> None:
+        self.mids = itertools.count(1)
+
+    def publish(self, *_: object, **__: object) -> int:
+        return next(self.mids)
+
+
+def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_line_up(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("agent.delivery.time.monotonic", lambda: now_s)
+    put(outbox, range(1))
+    delivery = Delivery(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
+    delivery.send()
+    delivery.settle([Acknowledgement(1, "Not authorized")])
+    assert delivery.idle
+    now_s += 60.0
+    delivery.send()
+    assert not delivery.idle
+    assert not delivery.stalled
+    assert delivery.settle([Acknowledgement(2, None)]) == 0
+    now_s += 1.0
+    assert delivery.settle([]) == 1
+    assert outbox.depth() == 0
 
 
 def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 SIDE = 224
 THREADS = 2
 BLOCK = 10
-BLOCKS = 40
+BLOCKS = 30
 WHOLE_FACTOR = Region(x=96, y=16, width=2 * SIDE, height=2 * SIDE)
 """Shrinks by a whole number, which OpenCV does several times faster than ``FRACTION``."""
 FRACTION = REGION

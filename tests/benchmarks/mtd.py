@@ -32,7 +32,7 @@ from calibration.preprocess import Preprocess
 if TYPE_CHECKING:
     from calibration.bundle import Bundle
 
-DATA = Path(os.environ.get("SHIFTWATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(__file__).resolve().parents[2] / os.environ.get("SHIFTWATCH_DATA", "../shared/data")
 MTD = DATA / "mtd"
 WEIGHTS = DATA.parent / "weights"
 LITE0 = WEIGHTS / "tf_efficientnet_lite0.safetensors"

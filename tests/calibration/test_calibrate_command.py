@@ -53,7 +53,7 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert (region.x, region.y, region.width, region.height) == (4, 2, 56, 60)
     assert (manifest.preprocess.height, manifest.preprocess.width) == (80, 64)
     assert manifest.preprocess.divide_brightness
-    assert (manifest.detector.alpha, manifest.detector.averaging, manifest.detector.location) == (None, 3, "shared")
+    assert (manifest.detector.alpha, manifest.detector.averaging, manifest.detector.location) == (1.0, 3, "shared")
     assert manifest.backbone.grid == (5, 4)
     assert manifest.working_point.method == "quantile"
 

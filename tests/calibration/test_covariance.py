@@ -92,7 +92,7 @@ def test_distance_is_unchanged_when_channels_change_their_units(seed: int, alpha
 @given(seeds, st.integers(2, 20), st.integers(2, 50))
 def test_analytic_shrinkage_is_in_its_range(seed: int, locations: int, count: int) -> None:
     covariances = covariances_of(np.random.default_rng(seed), locations, 4, count)
-    alpha = analytic_shrinkage(covariances, pooled_target(covariances, RIDGE), count)
+    alpha = analytic_shrinkage(covariances, count, RIDGE)
     assert 0.0 < alpha <= 1.0
 
 
@@ -101,13 +101,13 @@ def test_analytic_shrinkage_is_near_one_where_all_locations_share_a_covariance(s
     random = np.random.default_rng(seed)
     mixing = random.uniform(0.3, 3.0, 6) * np.linalg.qr(random.normal(size=(6, 6)))[0]
     covariances = Moments.of(random.normal(size=(40, count, 6)) @ mixing).covariance()
-    assert analytic_shrinkage(covariances, pooled_target(covariances, RIDGE), count) > 0.8
+    assert analytic_shrinkage(covariances, count, RIDGE) > 0.8
 
 
 @given(seeds)
 def test_analytic_shrinkage_is_small_where_locations_differ_and_images_are_many(seed: int) -> None:
     covariances = covariances_of(np.random.default_rng(seed), 20, 6, count=2000)
-    assert analytic_shrinkage(covariances, pooled_target(covariances, RIDGE), 2000) < 0.02
+    assert analytic_shrinkage(covariances, 2000, RIDGE) < 0.02
 
 
 def test_analytic_shrinkage_falls_as_images_come_in() -> None:
@@ -116,7 +116,7 @@ def test_analytic_shrinkage_falls_as_images_come_in() -> None:
     alphas = []
     for count in (10, 40, 160, 640):
         covariances = Moments.of(random.normal(size=(20, count, 5)) @ mixing).covariance()
-        alphas.append(analytic_shrinkage(covariances, pooled_target(covariances, RIDGE), count))
+        alphas.append(analytic_shrinkage(covariances, count, RIDGE))
     assert alphas == sorted(alphas, reverse=True)
 
 
@@ -124,7 +124,7 @@ def test_alpha_auto_is_the_analytic_one() -> None:
     vectors = features(np.random.default_rng(0))
     moments = Moments.of(vectors)
     covariances = moments.covariance()
-    alpha = analytic_shrinkage(covariances, pooled_target(covariances, RIDGE), moments.count)
+    alpha = analytic_shrinkage(covariances, moments.count, RIDGE)
     np.testing.assert_array_equal(
         MeanShift(alpha=None).fit(moments).whitening, MeanShift(alpha=alpha).fit(moments).whitening
     )

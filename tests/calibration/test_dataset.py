@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from washers import save, washer
 
-from calibration.dataset import frame_range, good_images, labelled_images, read_mask
+from calibration.dataset import frame_range, good_images, labelled_images
 from calibration.errors import DatasetError, SettingError
-from calibration.pictures import read_picture
+from calibration.pictures import read_mask, read_picture
 
 if TYPE_CHECKING:
     from pathlib import Path

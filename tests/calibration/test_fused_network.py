@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from washers import SIDE, washer
 
 from calibration.backbone import filterbank_backbone
-from calibration.covariance import analytic_shrinkage, pooled_target
+from calibration.covariance import analytic_shrinkage
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
@@ -136,7 +136,7 @@ def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, 
 
 def analytic_alpha(moments: Moments, detector: MeanShift) -> float:
     covariances = moments.covariance()
-    return analytic_shrinkage(covariances, pooled_target(covariances, detector.ridge), moments.count)
+    return analytic_shrinkage(covariances, moments.count, detector.ridge)
 
 
 @BRIGHTNESS

@@ -62,7 +62,7 @@ def test_the_tail_is_of_the_right_order_where_no_score_has_been(distribution: rv
     assert 0.001 / 4 < np.median(rates) < 0.001 * 4
 
 
-@given(st.integers(0, 2**32), st.integers(10, 400), st.lists(st.floats(1e-4, 0.5), min_size=2, max_size=8))
+@given(st.integers(0, 2**32), st.integers(10, 400), st.lists(st.floats(1e-9, 0.5), min_size=2, max_size=8))
 def test_a_lower_rate_never_gives_a_lower_threshold(seed: int, count: int, rates: list[float]) -> None:
     scores = np.random.default_rng(seed).exponential(50.0, count)
     thresholds = [working_point(scores, rate).threshold for rate in sorted(rates)]

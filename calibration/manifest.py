@@ -1,0 +1,85 @@
+"""The manifest of a bundle: what it is, how it was made, and the hash of each of its files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegionRecord(_Record):
+    """Region of interest, in frame pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class PreprocessRecord(_Record):
+    """How a frame becomes network input; the division by brightness is inside the network."""
+
+    height: int
+    width: int
+    region: RegionRecord | None
+    divide_brightness: bool
+
+
+class BackboneRecord(_Record):
+    """Where the features come from."""
+
+    name: str
+    stages: tuple[str, ...]
+    weights_sha256: str | None
+    channels: int
+    grid: tuple[int, int]
+
+
+class DetectorRecord(_Record):
+    """Method and parameters."""
+
+    name: Literal["mean_shift"]
+    alpha: float
+    alpha_from_moments: bool
+    averaging: int
+    location: Literal["local", "shared"]
+    ridge: float
+
+
+class WorkingPointRecord(_Record):
+    """Threshold and promise; ``interval`` is the 95 % interval of the false-reject rate."""
+
+    threshold: float
+    false_reject_rate: float
+    interval: tuple[float, float]
+    method: str
+    folds: int
+
+
+class ImagesRecord(_Record):
+    """What was learnt from."""
+
+    source: str
+    count: int
+    skipped: tuple[str, ...]
+
+
+class Manifest(_Record):
+    """What a bundle is."""
+
+    schema_version: Literal[1] = 1
+    created_at: str
+    software: dict[str, str]
+    images: ImagesRecord
+    preprocess: PreprocessRecord
+    backbone: BackboneRecord
+    detector: DetectorRecord
+    working_point: WorkingPointRecord
+    golden_tolerance: float
+    files: dict[str, str] = {}

@@ -1,0 +1,154 @@
+"""A whole station for tests: pictures of parts, a bundle that knows them, a configuration, and the agent's process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import yaml
+
+from agent.outbox import Outbox
+from calibration.backbone import filterbank_backbone
+from calibration.pipeline import Settings, calibrate
+from calibration.preprocess import Preprocess, Region
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator, Sequence
+
+    from typing_extensions import Self
+
+    from agent.outbox import Waiting
+    from calibration.preprocess import Image
+
+ROWS, COLUMNS = 72, 96
+REGION = Region(x=16, y=4, width=64, height=64)
+THRESHOLD = 1e6
+"""A broken part scores twenty times as much, a good one some thousands."""
+ROOT = "acme/north/press/line2/cell4/vision/station1"
+PATIENCE_S = 10.0
+
+
+def part(number: int, *, broken: bool = False) -> Image:
+    """A disc before a plain background, (72, 96, 3); each number has its own noise."""
+    random = np.random.default_rng(number)
+    picture = np.full((ROWS, COLUMNS, 3), (60, 70, 65), np.uint8)
+    cv2.circle(picture, (COLUMNS // 2, ROWS // 2), 22, (170, 175, 180), -1, cv2.LINE_AA)
+    if broken:
+        cv2.line(picture, (34, 22), (60, 48), (10, 10, 10), 4)
+    noise = random.normal(0, 3, picture.shape) + random.normal(0, 2)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def good_parts(count: int, first: int = 1000) -> list[Image]:
+    return [part(first + number) for number in range(count)]
+
+
+def broken_parts(count: int, first: int = 2000) -> list[Image]:
+    return [part(first + number, broken=True) for number in range(count)]
+
+
+@dataclass
+class Taught:
+    """Good parts to learn from."""
+
+    source: str = "drawn"
+    sequential: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return 30
+
+    def __iter__(self) -> Iterator[tuple[str, Image]]:
+        return ((str(number), part(number)) for number in range(len(self)))
+
+
+def teach(path: Path) -> Path:
+    """A bundle of the good parts, in a second."""
+    settings = Settings(Preprocess(64, 64, REGION), false_reject_rate=0.001, threads=1)
+    return calibrate(Taught(), filterbank_backbone(64, 64), settings, path, lambda *_: None).path
+
+
+def write_pictures(folder: Path, images: Sequence[Image]) -> Path:
+    """A folder that the camera plays, without loss."""
+    folder.mkdir()
+    for number, image in enumerate(images):
+        assert cv2.imwrite(str(folder / f"{number:04}.png"), image)
+    return folder
+
+
+def write_config(
+    folder: Path,
+    bundle: Path,
+    source: Path | str | int,
+    port: int,
+    *,
+    camera: dict[str, Any] | None = None,
+    **more: dict[str, Any],
+) -> Path:
+    """The configuration of a station in ``folder``; ``more`` are further sections."""
+    path = folder / "station.yaml"
+    levels = dict(zip(("enterprise", "site", "area", "line", "cell"), ROOT.split("/"), strict=False))
+    content = {
+        "bundle": str(bundle),
+        "camera": {"source": str(source) if isinstance(source, Path) else source, "playback": "fast", **(camera or {})},
+        "station": {**levels, "name": "station1"},
+        "mqtt": {"host": "127.0.0.1", "port": port},
+        "engine": {"threads": 1},
+        "decision": {"threshold": THRESHOLD},
+        **more,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def kept_records(folder: Path) -> list[Waiting]:
+    """What waits in the outbox of a station that has ended."""
+    with Outbox(folder / "state" / "outbox.sqlite") as outbox:
+        return outbox.waiting(0, 1_000_000)
+
+
+class Agent:
+    """``shiftwatch-agent run`` as a process of its own; ended, at the latest, with the ``with`` block."""
+
+    def __init__(self, config: Path, *, wrapper: str | None = None) -> None:
+        module = ["-m", "agent"] if wrapper is None else ["-c", wrapper]
+        self._log = config.with_suffix(".log")
+        with self._log.open("a") as log:
+            command = [sys.executable, *module, "run", "--config", str(config)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own program
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self, number: signal.Signals) -> float:
+        """Send a signal and wait; returns the seconds it took."""
+        began_s = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE_S)
+        return time.monotonic() - began_s
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        return self.process.wait(timeout_s)
+
+
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Return when the condition holds; fail after the time-out."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.005)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.camera import Frame
+from agent.decision import Rules, State
+from agent.look import Seen, look
+from agent.loop import inspect
+from agent.records import Evaluation, ResultCode
+from calibration.engine import Inference
+from calibration.errors import EngineError
+from calibration.preprocess import Preprocess, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from agent.camera import CameraState
+    from calibration.preprocess import Image
+
+RULES = Rules(threshold=100.0)
+PREPROCESS = Preprocess(4, 4, Region(2, 2, 4, 4))
+FITTING, TOO_SMALL = (8, 8), (3, 3)
+
+
+def frame(seq: int, size: tuple[int, int] = FITTING) -> Frame:
+    return Frame(seq, np.zeros((*size, 3), np.uint8), captured_at_ms=1000 + seq, captured_ns=seq)
+
+
+@dataclass
+class ListedCamera:
+    """Gives the listed frames, and notes when it is asked for the next."""
+
+    frames: Sequence[Frame]
+    events: list[str] = field(default_factory=list)
+    captured: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    state: CameraState = "running"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for one in self.frames:
+            self.captured += 1
+            self.events.append(f"frame {one.seq}")
+            yield one
+
+    def stop(self) -> None:
+        pass
+
+
+class ScriptedEngine:
+    """Scores what the script says; a text is why it fails."""
+
+    backend = "scripted"
+
+    def __init__(self, *script: float | str) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self._script = list(script)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, frame: Image) -> Inference:
+        self.shapes.append(frame.shape)
+        score = self._script.pop(0)
+        if isinstance(score, str):
+            raise EngineError(what=score, remedy="mend it")
+        return Inference(score, np.full((2, 2), score, np.float32))
+
+    def features(self, frame: Image) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[Seen], State]:
+    """What the loop records of these frames, and its last state."""
+    recorded: list[Seen] = []
+    state = inspect(ListedCamera(frames), PREPROCESS, ScriptedEngine(*script), RULES, recorded.append, lambda _: None)
+    return recorded, state
+
+
+def evaluations(seen: Sequence[Seen]) -> list[Evaluation]:
+    return [one.decision.verdict.evaluation for one in seen]
+
+
+def test_the_engine_gets_the_region_at_the_size_of_the_network() -> None:
+    engine = ScriptedEngine(1.0)
+    seen = look(frame(0, (50, 60)), Preprocess(6, 5, Region(1, 2, 30, 20)), engine, RULES, State())
+    assert engine.shapes == [(6, 5, 3)]
+    assert seen.inference is not None
+    assert (seen.inference.score, seen.code, seen.fault) == (1.0, ResultCode.NONE, None)
+
+
+def test_a_frame_that_the_region_does_not_fit_is_not_decidable_and_never_reaches_the_engine() -> None:
+    engine = ScriptedEngine()
+    seen = look(frame(0, TOO_SMALL), PREPROCESS, engine, RULES, State())
+    assert engine.shapes == []
+    assert seen.inference is None
+    assert seen.code is ResultCode.FRAME_UNUSABLE
+    assert seen.fault is not None
+    assert "3x3 pixels" in seen.fault
+    assert seen.decision.verdict.evaluation is Evaluation.NOT_DECIDABLE
+    assert set(seen.times_ms) == {"waiting", "preprocess", "inference", "total"}
+    assert all(ms >= 0 for ms in seen.times_ms.values())
+
+
+def test_a_frame_that_the_engine_cannot_score_is_not_decidable() -> None:
+    seen = look(frame(0), PREPROCESS, ScriptedEngine("out of memory"), RULES, State())
+    assert seen.inference is None
+    assert seen.code is ResultCode.ENGINE_FAULT
+    assert seen.fault is not None
+    assert "out of memory" in seen.fault
+    assert seen.decision.verdict.evaluation is Evaluation.NOT_DECIDABLE
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_an_engine_fault_and_not_decidable(score: float) -> None:
+    seen = look(frame(0), PREPROCESS, ScriptedEngine(score), RULES, State())
+    assert seen.decision.verdict.evaluation is Evaluation.NOT_DECIDABLE
+    assert seen.code is ResultCode.ENGINE_FAULT
+    assert seen.fault is not None
+    assert str(score) in seen.fault
+
+
+@given(
+    st.lists(
+        st.one_of(st.floats(width=32), st.just("fault"), st.just(TOO_SMALL)),
+        max_size=30,
+    )
+)
+def test_every_frame_gets_one_verdict_and_ok_needs_a_score_within_the_threshold(
+    script: list[float | str | tuple[int, int]],
+) -> None:
+    frames = [frame(seq, step if isinstance(step, tuple) else FITTING) for seq, step in enumerate(script)]
+    seen, _ = run(frames, *(step for step in script if not isinstance(step, tuple)))
+    assert [one.frame.seq for one in seen] == list(range(len(script)))
+    assert len({one.result_id for one in seen}) == len(script)
+    for one, step in zip(seen, script, strict=True):
+        scored = isinstance(step, float) and math.isfinite(step)
+        expected = Evaluation.NOT_DECIDABLE
+        if isinstance(step, float) and scored:
+            expected = Evaluation.NOT_OK if step > RULES.threshold else Evaluation.OK
+        assert one.decision.verdict.evaluation is expected
+        assert (one.code is ResultCode.NONE) == scored == (one.fault is None)
+
+
+def test_an_alert_is_remembered_from_one_frame_to_the_next() -> None:
+    seen, state = run([frame(seq) for seq in range(6)], 1.0, 500.0, 400.0, 1.0, 1.0, 500.0)
+    events = [one.decision.event and one.decision.event.type for one in seen]
+    assert events == [None, "new", None, None, None, None]
+    assert state.alert is not None
+    assert state.alert.alert_id == f"defect-{seen[1].result_id}"
+
+
+def test_frames_that_cannot_be_judged_are_told_once_and_once_when_they_can_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "agent.loop")
+    frames = [frame(0), frame(1, TOO_SMALL), frame(2, TOO_SMALL), frame(3), frame(4), frame(5), frame(6)]
+    seen, _ = run(frames, 1.0, "broken", 1.0, 1.0, math.nan)
+    decidable = [evaluation is not Evaluation.NOT_DECIDABLE for evaluation in evaluations(seen)]
+    assert decidable == [True, False, False, False, True, True, False]
+    messages = [(record.levelname, record.message.splitlines()[0]) for record in caplog.records]
+    assert [level for level, _ in messages] == ["ERROR", "INFO", "ERROR"]
+    assert "3x3 pixels" in messages[0][1]
+    assert messages[1][1] == "frames can be judged again"
+    assert "nan" in messages[2][1]
+
+
+def test_a_frame_is_recorded_before_the_heartbeat_and_the_next_frame_comes_after_it() -> None:
+    camera = ListedCamera([frame(0), frame(1)])
+    inspect(
+        camera,
+        PREPROCESS,
+        ScriptedEngine(1.0, 1.0),
+        RULES,
+        lambda seen: camera.events.append(f"record {seen.frame.seq}"),
+        lambda seen: camera.events.append(f"heartbeat {seen.frame.seq}"),
+    )
+    assert camera.events == ["frame 0", "record 0", "heartbeat 0", "frame 1", "record 1", "heartbeat 1"]
+
+
+def test_a_record_that_fails_starves_the_watchdog() -> None:
+    class DiskError(Exception):
+        pass
+
+    def record(_: Seen) -> None:
+        raise DiskError
+
+    beats: list[Seen] = []
+    with pytest.raises(DiskError):
+        inspect(ListedCamera([frame(0)]), PREPROCESS, ScriptedEngine(1.0), RULES, record, beats.append)
+    assert not beats
+
+
+def test_the_codes_are_those_of_the_contract() -> None:
+    assert [int(code) for code in (ResultCode.NONE, ResultCode.FRAME_UNUSABLE, ResultCode.ENGINE_FAULT)] == [0, 1, 2]
+
+
+def test_without_frames_nothing_is_recorded_and_no_alert_is_active() -> None:
+    assert run([]) == ([], State())
