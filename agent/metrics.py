@@ -42,6 +42,7 @@ class LoopMetrics:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.results = 0
         self._clock_s = clock_s
+        self._began_s = clock_s()
         self._stages: dict[str, Latencies] = {}
         self._finished_s = np.full(_REMEMBERED, -np.inf)
 
@@ -60,10 +61,13 @@ class LoopMetrics:
         return {stage: latencies.percentile(share) for stage, latencies in self._stages.items()}
 
     def frames_per_s(self) -> float:
-        """Over the last five seconds."""
+        """Over the last five seconds, or since the start."""
         now_s = self._clock_s()
-        recent = self._finished_s[self._finished_s > now_s - _RATE_WINDOW_S]
-        return round(len(recent) / max(now_s - float(recent.min()), 1e-3), 2) if len(recent) else 0.0
+        since_s = max(now_s - _RATE_WINDOW_S, self._began_s)
+        recent = self._finished_s[self._finished_s > since_s]
+        if len(recent) == _REMEMBERED:  # what else was in the window is forgotten
+            since_s = float(recent.min())
+        return round(len(recent) / (now_s - since_s), 2) if len(recent) else 0.0
 
     def last_result_age_ms(self) -> int | None:
         """Since the last frame was done; None before the first."""

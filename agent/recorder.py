@@ -82,8 +82,12 @@ class Recorder:
 
     def record_alert(self, alert: Alert, now_ms: int) -> None:
         """Record that an alert began, changed or ended."""
+        # An agent killed between the two may end an alert of which nobody heard, but leaves none without an end.
+        if alert.type == "new":
+            self._active_alert.note(alert)
         self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
-        self._active_alert.note(alert)
+        if alert.type != "new":
+            self._active_alert.note(alert)
         self._line.announce("alert_state")
 
     def _result(self, seen: Seen) -> Result:

@@ -25,7 +25,8 @@ def defect_regions(score_map: NDArray[np.float32], threshold: float, area: Regio
         threshold: Of the score.
         area: Part of the frame that the map covers, in frame pixels.
     """
-    above = (score_map > threshold).astype(np.uint8)
+    # In double precision, as the score was judged: a score just above the threshold must have a place.
+    above = (score_map.astype(np.float64) > threshold).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     rows, columns = score_map.shape
     found = []

@@ -259,10 +259,17 @@ def _health(
         camera=camera.state,
         dropped={**camera.dropped, **outbox.dropped, **kept_out},
         outbox_depth=outbox.depth(),
-        disk_free_bytes=shutil.disk_usage(config.state_dir).free,
+        disk_free_bytes=_disk_free_bytes(config.state_dir),
         temperature_c=_temperature_c(),
         drift=None,
     )
+
+
+def _disk_free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0  # a card that was pulled, say, has room for nothing
 
 
 def _temperature_c() -> float | None:

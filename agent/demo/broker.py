@@ -45,9 +45,11 @@ def embedded_broker() -> Iterator[int]:
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_START_TIMEOUT_S)
-        yield port
-        asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(_START_TIMEOUT_S)
-        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(_START_TIMEOUT_S)
+        try:
+            yield port
+        finally:
+            asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(_START_TIMEOUT_S)
+            asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(_START_TIMEOUT_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_START_TIMEOUT_S)
