@@ -1,1 +1,68 @@
-"""Detectors: one file a method. Each turns moments of good features into the head of the fused network."""
+"""Detectors: one file a method. Each reduces features and learns the head of the fused network from good images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from calibration.feature_store import FeatureStore
+    from calibration.graph import FeatureMap, GraphBuilder
+    from calibration.head import Head
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a detector learnt.
+
+    Attributes:
+        head: From all images.
+        held_out: For each fold, the head learnt from all others; made one at a time, while the store is open.
+        parameters: Those in force, for the manifest: what was derived from the data stands here as a number.
+        statistics: Arrays with which a device can learn on; empty where the method has none that can be added to.
+    """
+
+    head: Head
+    held_out: Iterator[Head]
+    parameters: Mapping[str, float | str | bool]
+    statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Detector(Protocol):
+    """A method.
+
+    Order of calls: ``reduce`` while the network for calibration is built, ``fit`` once the features of all images are
+    stored, ``reduce`` again while the fused network is built.
+    """
+
+    name: ClassVar[str]
+
+    def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
+        """Add the nodes from features to what the statistics are made of.
+
+        Args:
+            graph: Where to.
+            levels: Outputs of the backbones, each on its own grid.
+            features: All of them on the grid of the first.
+
+        Raises:
+            SettingError: The features are too small for it.
+        """
+
+    def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
+        """What ``fit`` will take, for features reduced to (d, h, w)."""
+
+    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]]) -> Fit:
+        """Learn from the reduced features of good images.
+
+        Args:
+            store: Their features.
+            folds: A partition of the images; each is held out once.
+
+        Raises:
+            DegenerateFeaturesError: The images are too few or all alike.
+        """

@@ -1,0 +1,134 @@
+"""The fusion: frame, backbone, reduction and head as one ONNX network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx.compose
+from onnx import helper
+
+from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from calibration.backbone import Backbone
+    from calibration.detectors import Detector
+    from calibration.graph import FeatureGraph
+    from calibration.head import Head
+
+# Where each picture is divided by its own brightness, this is the brightness it ends up with: that of ImageNet.
+_STANDARD_BRIGHTNESS = 0.45
+
+
+def feature_network(backbone: Backbone, detector: Detector, *, divide_brightness: bool) -> onnx.ModelProto:
+    """Frame to what the detector learns from, for calibration: outputs ``features`` and ``reduced``."""
+    graph = GraphBuilder("shiftwatch")
+    levels = _levels(graph, backbone, divide_brightness=divide_brightness)
+    features = _features(graph, levels)
+    reduced = detector.reduce(graph, levels, features)
+    graph.add("Identity", reduced.name, output="reduced")
+    return graph.model(
+        {"frame": (UINT8, (1, *backbone.input_size, 3))},
+        {"reduced": (FLOAT, (1, *reduced.shape)), "features": (FLOAT, (1, *features.shape))},
+    )
+
+
+def fused_network(
+    backbone: Backbone, detector: Detector, head: Head, *, divide_brightness: bool
+) -> onnx.ModelProto:
+    """Frame to score: the one network that runs on the line.
+
+    Args:
+        backbone: Where features come from.
+        detector: Reduces them.
+        head: Scores them.
+        divide_brightness: Divide each frame by its own mean brightness first.
+
+    Returns:
+        Model with input ``frame`` (1, height, width, 3), uint8 BGR, and outputs ``score`` (1,), ``map`` (1, h, w)
+        and ``features`` (1, d, h', w'), all levels at the resolution of the first, before reduction. The head's
+        initialisers are named ``head.*`` and are float32; means are subtracted before anything is multiplied.
+    """
+    graph = GraphBuilder("shiftwatch")
+    levels = _levels(graph, backbone, divide_brightness=divide_brightness)
+    features = _features(graph, levels)
+    grid = head.attach(graph, detector.reduce(graph, levels, features))
+    return graph.model(
+        {"frame": (UINT8, (1, *backbone.input_size, 3))},
+        {
+            "score": (FLOAT, (1,)),
+            "map": (FLOAT, (1, *grid)),
+            "features": (FLOAT, (1, *features.shape)),
+        },
+    )
+
+
+def feature_shape(backbone: Backbone) -> tuple[int, int, int]:
+    """(channels, h, w) of the output ``features``."""
+    levels = [level for graph in backbone.graphs for level in graph.levels]
+    return sum(level.shape[0] for level in levels), *levels[0].shape[1:]
+
+
+def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool) -> tuple[FeatureMap, ...]:
+    """Nodes from ``frame`` to the outputs of every backbone."""
+    height, width = backbone.input_size
+    pixels = graph.add("Reshape", graph.add("Cast", "frame", to=FLOAT), graph.ints(height * width, 3))
+    if divide_brightness:
+        brightness = graph.add("ReduceMean", pixels, axes=[0, 1], keepdims=1)
+        # A black frame stays black instead of becoming infinite.
+        pixels = graph.add("Div", pixels, graph.add("Max", brightness, graph.floats(1.0)))
+    unit = _STANDARD_BRIGHTNESS if divide_brightness else 1 / 255
+    return tuple(
+        level for number, part in enumerate(backbone.graphs) for level in _part(graph, part, number, pixels, unit)
+    )
+
+
+def _part(
+    graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, unit: float
+) -> tuple[FeatureMap, ...]:
+    """One backbone on (height * width, 3) BGR pixels; ``unit`` turns them into what it was trained on."""
+    height, width = part.input_size
+    name = f"backbone{number or ''}"
+    to_rgb = graph.constant(f"{name}.scale", np.diag(unit / np.asarray(part.std))[:, ::-1].astype(np.float32))
+    offset = (-np.asarray(part.mean) / np.asarray(part.std)).astype(np.float32)
+    # One matrix product scales, turns BGR to RGB and pixels to planes: ONNX Runtime takes twice as long for a
+    # transposition and a 1x1 convolution, which it pads to 16 channels.
+    planes = graph.add("Gemm", to_rgb, pixels, graph.constant(f"{name}.offset", offset[:, None]), transB=1)
+    image = graph.add("Reshape", planes, graph.ints(1, 3, height, width))
+    inner = onnx.compose.add_prefix(part.model, f"{name}/").graph
+    graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=f"shiftwatch/to_{name}"))
+    graph.nodes.extend(inner.node)
+    graph.initializers.extend(inner.initializer)
+    return tuple(
+        FeatureMap(output.name, level.shape) for output, level in zip(inner.output, part.levels, strict=True)
+    )
+
+
+def _features(graph: GraphBuilder, levels: Sequence[FeatureMap]) -> FeatureMap:
+    """All levels on the grid of the first, as ``features``."""
+    channels = sum(level.shape[0] for level in levels)
+    grid = levels[0].shape[1:]
+    parts = [_on_grid(graph, level, grid) for level in levels]
+    if len(parts) == 1:
+        graph.add("Identity", parts[0], output="features")
+    else:
+        graph.add("Concat", *parts, axis=1, output="features")
+    return FeatureMap("features", (channels, *grid))
+
+
+def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> str:
+    """A level on another grid: averaged where it is a multiple finer, else interpolated (bilinear)."""
+    _, height, width = level.shape
+    if (height, width) == grid:
+        return level.name
+    if height % grid[0] == 0 and width % grid[1] == 0:
+        cell = [height // grid[0], width // grid[1]]
+        return graph.add("AveragePool", level.name, kernel_shape=cell, strides=cell)
+    sizes = graph.ints(1, level.shape[0], *grid)
+    return graph.add(
+        "Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
+    )
