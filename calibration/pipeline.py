@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from calibration.bundle import (
     MOMENTS,
@@ -106,7 +107,8 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     extractor = feature_network(
         backbone.graph, averaging=detector.averaging, divide_brightness=settings.divide_brightness
     )
-    with FeatureStore(path.parent, shape) as store:
+    # BLAS threads cost these small matrices more than they give, and much more beside a running agent.
+    with threadpool_limits(1, "blas"), FeatureStore(path.parent, shape) as store:
         gathered = _Gathered(store)
         _gather(images, extractor.SerializeToString(), settings, gathered, progress)
         _refuse_too_few(store.count, images)

@@ -39,7 +39,7 @@ class ReferenceStatistics:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         thumbnail = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
         self.count += 1
-        self._brightness.append(frame.mean(axis=(0, 1)))
+        self._brightness.append(np.array(cv2.mean(frame)[:3]))
         self._sharpness.append(sharpness(frame))
         self._sum += thumbnail
         self._squares += thumbnail**2

@@ -82,17 +82,14 @@ def show(folder: Path) -> Outcome:
         SettingError: amqtt is not installed.
         EngineError: The agent did not run to its end.
     """
-    _make_way(folder)
-    console.print(f"[bold]1. A camera over a belt[/]: {TAUGHT_PARTS} good parts, then {WATCHED_PARTS} unknown ones")
-    with progress_bar() as progress:
-        taught = _film(folder / "taught.avi", TAUGHT_PARTS, seed=1, defect_every=None, progress=progress)
-        watched = _film(folder / "watched.avi", WATCHED_PARTS, seed=2, defect_every=_DEFECT_EVERY, progress=progress)
-    del taught
-    console.print("[bold]2. Learn from the good parts[/], without weights, without a GPU")
-    bundle = _teach(folder)
-    console.print(f"   threshold {bundle.manifest.working_point.threshold:.4g}, bundle {bundle.identity[:12]}")
-    console.print("[bold]3. Watch[/]: the agent publishes over MQTT; below is what the line hears")
-    outcome = _watch(folder, watched)
+    with embedded_broker() as port:  # before all else: where it is not installed, nothing is made in vain
+        _make_way(folder)
+        watched = _film_both(folder)
+        console.print("[bold]2. Learn from the good parts[/], without weights, without a GPU")
+        bundle = _teach(folder)
+        console.print(f"   threshold {bundle.manifest.working_point.threshold:.4g}, bundle {bundle.identity[:12]}")
+        console.print("[bold]3. Watch[/]: the agent publishes over MQTT; below is what the line hears")
+        outcome = _watch(folder, watched, port)
     _print(outcome)
     return outcome
 
@@ -112,6 +109,14 @@ def _make_way(folder: Path) -> None:
         raise StorageError(
             what=f"cannot write to {folder.absolute()}: {error.strerror}", remedy="name another with --folder FOLDER"
         ) from error
+
+
+def _film_both(folder: Path) -> list[str | None]:
+    """The good parts and the unknown ones; returns the truth about the unknown."""
+    console.print(f"[bold]1. A camera over a belt[/]: {TAUGHT_PARTS} good parts, then {WATCHED_PARTS} unknown ones")
+    with progress_bar() as progress:
+        _film(folder / "taught.avi", TAUGHT_PARTS, seed=1, defect_every=None, progress=progress)
+        return _film(folder / "watched.avi", WATCHED_PARTS, seed=2, defect_every=_DEFECT_EVERY, progress=progress)
 
 
 def _film(
@@ -137,14 +142,13 @@ def _teach(folder: Path) -> Bundle:
         )
 
 
-def _watch(folder: Path, truth: list[str | None]) -> Outcome:
-    with embedded_broker() as port:
-        config = _write_config(folder, port)
-        topics = station_topics(load(config).station)
-        with Line(port, topics, lambda heard: _tell(heard, truth)) as line:
-            peak_memory_mib = _run_agent(config, folder / "agent.log")
-            line.offline.wait(_LAST_WORDS_S)
-            return _outcome(line, truth, peak_memory_mib, folder / "state" / "archive")
+def _watch(folder: Path, truth: list[str | None], port: int) -> Outcome:
+    config = _write_config(folder, port)
+    topics = station_topics(load(config).station)
+    with Line(port, topics, lambda heard: _tell(heard, truth)) as line:
+        peak_memory_mib = _run_agent(config, folder / "agent.log")
+        line.offline.wait(_LAST_WORDS_S)
+        return _outcome(line, truth, peak_memory_mib, folder / "state" / "archive")
 
 
 def _write_config(folder: Path, port: int) -> Path:
@@ -233,7 +237,7 @@ def _print(outcome: Outcome) -> None:
         table.add_row(f"  {kind}", f"{outcome.found[kind]} of {count}")
     table.add_row("false alarms", str(outcome.false_alarms))
     table.add_row("frames per second", f"{outcome.frames_per_s:.1f} (the belt's own pace)")
-    table.add_row("latency p50 / p99", f"{outcome.p50_ms:.1f} / {outcome.p99_ms:.1f} ms, capture to record on disk")
+    table.add_row("latency p50 / p99", f"{outcome.p50_ms:.1f} / {outcome.p99_ms:.1f} ms, from capture to verdict")
     if outcome.peak_memory_mib is not None:
         table.add_row("agent's peak memory", f"{outcome.peak_memory_mib:.0f} MiB")
     table.add_row("pictures of defects", escape(str(outcome.pictures)))
