@@ -38,7 +38,7 @@ class Recorder:
         outbox: Committed before the network sees anything.
         archive: Where pictures of defects go; None keeps none.
         region: Part of the frame that is inspected; None is the whole.
-        averaging: Of the detector: says where the map lies in the region.
+        grid: Of the features, (h, w): says where the map lies in the region.
         threshold: Of the score.
         is_simulated: Frames come from a file.
     """
@@ -52,7 +52,7 @@ class Recorder:
         active_alert: ActiveAlert,
         *,
         region: Region | None,
-        averaging: int,
+        grid: tuple[int, int],
         threshold: float,
         is_simulated: bool,
     ) -> None:
@@ -62,7 +62,7 @@ class Recorder:
         self._topics = topics
         self._active_alert = active_alert
         self._region = region
-        self._averaging = averaging
+        self._grid = grid
         self._threshold = threshold
         self._is_simulated = is_simulated
 
@@ -113,7 +113,7 @@ class Recorder:
             return (), None
         rows, columns = seen.frame.image.shape[:2]
         area = self._region or Region(0, 0, columns, rows)
-        score_map = covering(seen.inference.map, self._averaging)
+        score_map = covering(seen.inference.map, self._grid)
         regions = defect_regions(score_map, self._threshold, area)
         if self._archive is None:
             return regions, None

@@ -121,7 +121,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             topics,
             active_alert,
             region=bundle.preprocess.region,
-            averaging=bundle.manifest.detector.averaging,
+            grid=bundle.manifest.backbone.grid,
             threshold=rules.threshold,
             is_simulated=kind_of(config.camera.source) == "path",
         )

@@ -26,19 +26,38 @@ _RGB = 3
 
 @dataclass(frozen=True)
 class Backbone:
-    """A feature graph and where it came from.
+    """One or more feature graphs on the same frame, and where they came from.
 
     Attributes:
-        graph: What the fusion uses.
-        name: ``filterbank``, a timm name, or the name of an ONNX file.
-        stages: Module paths whose outputs are the features; empty where the graph itself says.
-        weights_sha256: Of the weight or ONNX file; None without one.
+        graphs: What the fusion uses.
+        name: ``filterbank``, a timm name, or the name of an ONNX file; joined by ``+``.
+        stages: Module paths whose outputs are the levels; empty where the graph itself says.
+        weights_sha256: Of the weight or ONNX files.
     """
 
-    graph: FeatureGraph
+    graphs: tuple[FeatureGraph, ...]
     name: str
     stages: tuple[str, ...] = ()
-    weights_sha256: str | None = None
+    weights_sha256: tuple[str, ...] = ()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the input."""
+        return self.graphs[0].input_size
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(level.shape[0] for graph in self.graphs for level in graph.levels)
+
+    def __add__(self, other: Backbone) -> Backbone:
+        """Both; the grid is that of the first."""
+        return Backbone(
+            (*self.graphs, *other.graphs),
+            f"{self.name}+{other.name}",
+            (*self.stages, *other.stages),
+            (*self.weights_sha256, *other.weights_sha256),
+        )
 
 
 def filterbank_backbone(height: int, width: int) -> Backbone:
@@ -52,7 +71,7 @@ def filterbank_backbone(height: int, width: int) -> Backbone:
             what=f"filterbank cannot take a network input of {height}x{width}",
             remedy=f"give sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
         )
-    return Backbone(FeatureGraph(filterbank(height, width)), "filterbank")
+    return Backbone((FeatureGraph(filterbank(height, width)),), "filterbank")
 
 
 def onnx_backbone(
@@ -88,7 +107,7 @@ def onnx_backbone(
             remedy="export a backbone with one image input and one feature map as output",
         )
     model = _at_fixed_size(path, model, height, width)
-    return Backbone(FeatureGraph(model, mean, std), path.name, (), hashlib.sha256(content).hexdigest())
+    return Backbone((FeatureGraph(model, mean, std),), path.name, (), (hashlib.sha256(content).hexdigest(),))
 
 
 def _read(path: Path) -> bytes:
@@ -119,35 +138,35 @@ def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) 
             what=f"{path} cannot be brought to opset {OPSET}: {str(error).strip().splitlines()[0]}",
             remedy=f"export it again with opset {OPSET} and for one image of {height}x{width}",
         ) from error
-    return with_known_output(model, str(path))
+    return with_known_outputs(model, str(path))
 
 
-def with_known_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model with the shape of its output written down, found by running it once.
+def with_known_outputs(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model with the shapes of its outputs written down, found by running it once.
 
     Exporters and shape inference often leave it open; the fused network needs it.
 
     Raises:
-        BackboneError: ONNX Runtime refuses the model, or its output is not a feature map.
+        BackboneError: ONNX Runtime refuses the model, or an output is not a feature map.
     """
     shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
     try:
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        features = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})[0]
+        levels = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})
     except REFUSALS as error:
         raise BackboneError(
             what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}",
             remedy="export the backbone again for one float image, with standard operators",
         ) from error
-    if features.ndim != _RANK or len(features) != 1 or features.dtype != np.float32:
-        raise BackboneError(
-            what=f"the output of {name} is {features.dtype} of shape {features.shape}, "
-            "which is not a float32 feature map (1, channels, h, w)",
-            remedy="cut the network at a convolutional stage and export it in float32",
-        )
     del model.graph.value_info[:]
-    output = helper.make_tensor_value_info(model.graph.output[0].name, FLOAT, features.shape)
-    model.graph.output[0].CopyFrom(output)
+    for output, level in zip(model.graph.output, levels, strict=True):
+        if level.ndim != _RANK or len(level) != 1 or level.dtype != np.float32:
+            raise BackboneError(
+                what=f"the output of {name} is {level.dtype} of shape {level.shape}, "
+                "which is not a float32 feature map (1, channels, h, w)",
+                remedy="cut the network at a convolutional stage and export it in float32",
+            )
+        output.CopyFrom(helper.make_tensor_value_info(output.name, FLOAT, level.shape))
     return model
 
 

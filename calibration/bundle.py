@@ -92,7 +92,7 @@ class Bundle:
         return _arrays(self.path / REFERENCE)
 
     def moments(self) -> dict[str, NDArray[Any]]:
-        """The arrays that ``Moments.unpacked`` takes."""
+        """What the detector can learn on from; for ``mean_shift`` the arrays that ``Moments.unpacked`` takes."""
         return _arrays(self.path / MOMENTS)
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration import choices
 from calibration.bundle import Bundle, check_golden, open_bundle, refuse_existing
 from calibration.dataset import frame_range, good_images, labelled_images
-from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import SettingError
 from calibration.evaluation import evaluate as evaluate_images
 from calibration.evaluation import write_scores
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
+from calibration.preprocess import Preprocess
 from calibration.terminal import console, escape, progress_bar, run
 
 if TYPE_CHECKING:
@@ -32,7 +29,8 @@ app = typer.Typer(
 )
 _SHOWN = 5
 _LEARNING = "What to learn from"
-_NETWORK = "Backbone and detector"
+_NETWORK = "Backbone"
+_METHOD = "Detector"
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `fit` wrote.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the network; 0: one for each core.")]
@@ -67,8 +65,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     backbone: Annotated[
         str,
         typer.Option(
-            metavar="NAME|FILE.onnx",
-            help="`filterbank` (no weights), any timm name, or an ONNX file.",
+            metavar="NAME|FILE.onnx|A+B",
+            help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.",
             rich_help_panel=_NETWORK,
         ),
     ] = "filterbank",
@@ -88,25 +86,48 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     std: Annotated[
         str, typer.Option(metavar="R,G,B", help="Of an ONNX backbone: divided by.", rich_help_panel=_NETWORK)
     ] = "1,1,1",
-    detector: Annotated[Literal["mean_shift"], typer.Option(help="Method.", rich_help_panel=_NETWORK)] = "mean_shift",
+    detector: Annotated[
+        Literal["mean_shift", "padim", "gaussian", "patchcore"], typer.Option(help="Method.", rich_help_panel=_METHOD)
+    ] = "mean_shift",
     alpha: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="0..1|auto",
-            help="Weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.",
-            rich_help_panel=_NETWORK,
+            help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.1]",
+            rich_help_panel=_METHOD,
         ),
-    ] = "0.1",
+    ] = None,
     averaging: Annotated[
-        int, typer.Option(help="Side of the averaging region, in grid cells.", rich_help_panel=_NETWORK)
-    ] = 2,
+        int | None,
+        typer.Option(help="mean_shift: averaged region, in grid cells.  [default: 2]", rich_help_panel=_METHOD),
+    ] = None,
     location: Annotated[
-        Literal["local", "shared"],
-        typer.Option(help="`shared` where parts do not sit still.", rich_help_panel=_NETWORK),
-    ] = "local",
-    memory_limit_mib: Annotated[int, typer.Option(help="What the statistics may take.", rich_help_panel=_NETWORK)] = (
-        4096
-    ),
+        Literal["local", "shared"] | None,
+        typer.Option(
+            help="mean_shift: `shared` where parts do not sit still.  [default: local]", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="padim: channels kept, at random.  [default: 100]", rich_help_panel=_METHOD)
+    ] = None,
+    components: Annotated[
+        Literal["all", "pca", "npca"] | None,
+        typer.Option(help="gaussian: components kept.  [default: all]", rich_help_panel=_METHOD),
+    ] = None,
+    retained_variance: Annotated[
+        float | None,
+        typer.Option(help="gaussian: variance that pca or npca keeps.  [default: 0.99]", rich_help_panel=_METHOD),
+    ] = None,
+    coreset: Annotated[
+        float | None,
+        typer.Option(help="patchcore: share of patches remembered.  [default: 0.01]", rich_help_panel=_METHOD),
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="patchcore: b of eq. 7.  [default: 9]", rich_help_panel=_METHOD)
+    ] = None,
+    memory_limit_mib: Annotated[
+        int, typer.Option(help="What the statistics may take.", rich_help_panel=_METHOD)
+    ] = 4096,
     threads: Threads = 0,
 ) -> None:
     """Learn from good images and write a bundle.
@@ -119,24 +140,29 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
     """
-    del detector  # one method so far; the option names it so that scripts stay valid
     refuse_existing(out)
-    height, width = _size(size)
+    given = {
+        "alpha": alpha,
+        "averaging": averaging,
+        "location": location,
+        "dimensions": dimensions,
+        "components": components,
+        "retained_variance": retained_variance,
+        "coreset": coreset,
+        "neighbours": neighbours,
+    }
+    height, width = choices.size(size)
     settings = Settings(
-        preprocess=Preprocess(height, width, None if roi is None else _region(roi)),
-        detector=MeanShift(None if alpha == "auto" else _number("--alpha", alpha), averaging, location),
+        preprocess=Preprocess(height, width, None if roi is None else choices.region(roi)),
+        detector=choices.detector(detector, given),
         divide_brightness=divide_brightness,
         false_reject_rate=false_reject_rate,
         memory_limit_mib=memory_limit_mib,
         threads=threads,
     )
     images = good_images(source, frame_range(frames))
-    if (weights is not None or stages) and (backbone == "filterbank" or backbone.endswith(".onnx")):
-        raise SettingError(
-            what=f"--weights and --stages belong to a timm model, not to {backbone}",
-            remedy="name one: --backbone NAME --stages PATH,...",
-        )
-    network = _backbone(backbone, stages, weights, (height, width), (_colours("--mean", mean), _colours("--std", std)))
+    colours = choices.colours("--mean", mean), choices.colours("--std", std)
+    network = choices.backbone(choices.BackboneChoice(backbone, stages, weights, *colours), (height, width))
     with progress_bar() as progress:
         bundle = calibrate(images, network, settings, out, progress)
     _describe(bundle)
@@ -205,10 +231,12 @@ def _describe(bundle: Bundle) -> None:
     table = Table("learnt", "", title=escape(str(bundle.path)))
     table.add_row("good images", str(manifest.images.count))
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
-    table.add_row("features", f"{manifest.backbone.channels} channels on a {_by(*manifest.backbone.grid)} grid")
-    detector = manifest.detector
-    chosen = " (from the moments)" if detector.alpha_from_moments else ""
-    table.add_row("detector", f"{detector.name}, {detector.location}, alpha {detector.alpha:.3g}{chosen}")
+    table.add_row(
+        "features",
+        f"{manifest.backbone.channels} channels on a {manifest.backbone.grid[0]}x{manifest.backbone.grid[1]} grid",
+    )
+    parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
+    table.add_row("detector", f"{manifest.detector.name}: {parameters}")
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
     table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     table.add_row("identity", bundle.identity[:16])
@@ -224,73 +252,6 @@ def _print_skipped(skipped: tuple[str, ...] | list[str]) -> None:
             console.print(f"  {escape(reason)}", soft_wrap=True)
         if len(skipped) > _SHOWN:
             console.print(f"  and {len(skipped) - _SHOWN} more")
-
-
-def _backbone(
-    name: str,
-    stages: str,
-    weights: Path | None,
-    size: tuple[int, int],
-    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]],
-) -> Backbone:
-    if name == "filterbank":
-        return filterbank_backbone(*size)
-    if name.endswith(".onnx"):
-        if 0.0 in normalisation[1]:
-            raise SettingError(
-                what="--std has a zero, which nothing can be divided by", remedy="give 1 for no division"
-            )
-        return onnx_backbone(Path(name), *size, *normalisation)
-    try:
-        from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
-    except ImportError as error:
-        raise SettingError(
-            what=f"the backbone {name} needs torch and timm ({error})",
-            remedy="install them: pip install 'shiftwatch[fit]'; or use --backbone filterbank",
-        ) from error
-    return timm_backbone(name, tuple(filter(None, stages.split(","))), weights, *size)
-
-
-def _by(height: int, width: int) -> str:
-    return f"{height}x{width}"
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = _numbers("--size", text.lower().replace("x", ","), "HEIGHTxWIDTH or one number, e.g. 224x224")
-    if len(sides) not in {1, 2} or any(side < 1 or side % 1 for side in sides):
-        raise SettingError(what=f"--size {text} is not a size", remedy="give HEIGHTxWIDTH in pixels, e.g. 224x224")
-    return int(sides[0]), int(sides[-1])
-
-
-def _region(text: str) -> Region:
-    numbers = _numbers("--roi", text, "X,Y,WIDTH,HEIGHT in frame pixels")
-    if len(numbers) != 4 or any(number % 1 for number in numbers):  # noqa: PLR2004
-        raise SettingError(what=f"--roi {text} is not a region", remedy="give X,Y,WIDTH,HEIGHT in frame pixels")
-    return Region(*map(int, numbers))
-
-
-def _colours(option: str, text: str) -> tuple[float, float, float]:
-    numbers = _numbers(option, text, "three numbers: R,G,B")
-    if len(numbers) != 3:  # noqa: PLR2004
-        raise SettingError(what=f"{option} {text} has {len(numbers)} numbers", remedy="give three: R,G,B")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _number(option: str, text: str) -> float:
-    numbers = _numbers(option, text, "a number")
-    if len(numbers) != 1:
-        raise SettingError(what=f"{option} {text} is {len(numbers)} numbers", remedy="give one, with a decimal point")
-    return numbers[0]
-
-
-def _numbers(option: str, text: str, wanted: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise SettingError(what=f"{option} {text!r} is not understood", remedy=f"give {wanted}") from error
-    if not all(map(isfinite, numbers)):
-        raise SettingError(what=f"{option} {text} is not finite", remedy=f"give {wanted}")
-    return numbers
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def evaluate(
         SettingError: scikit-learn is not installed.
         DatasetError: No good or no defective image was readable, or one is too small for the region of interest.
     """
-    preprocess, averaging = bundle.preprocess, bundle.manifest.detector.averaging
+    preprocess, grid = bundle.preprocess, bundle.manifest.backbone.grid
     scored: list[Scored] = []
     brightness: list[float] = []
     skipped: list[str] = []
@@ -93,7 +93,7 @@ def evaluate(
         scored.append(Scored(image, inference.score))
         brightness.append(float(picture.mean()))
         if image.mask or not image.defective:
-            score_map = covering(inference.map, averaging)
+            score_map = covering(inference.map, grid)
             pixels.add(score_map, mask if preprocess.region is None else crop(mask, preprocess.region))
         progress(number, len(images))
     return _summarise(scored, brightness, pixels, bundle.manifest.working_point.threshold, skipped)

@@ -33,7 +33,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
         self._folder = folder
-        self._shape = shape
+        self.shape = shape
         self._bytes = 4 * int(np.prod(shape))
         self.count = 0
 
@@ -78,10 +78,10 @@ class FeatureStore:
             raise _storage_error(self._folder, error) from error
         for start in range(0, len(indices), _BATCH):
             chosen = indices[start : start + _BATCH]
-            batch = np.empty((len(chosen), *self._shape), np.float32)
+            batch = np.empty((len(chosen), *self.shape), np.float32)
             for row, index in enumerate(chosen):
                 self._file.seek(index * self._bytes)
-                batch[row] = np.frombuffer(self._file.read(self._bytes), np.float32).reshape(self._shape)
+                batch[row] = np.frombuffer(self._file.read(self._bytes), np.float32).reshape(self.shape)
             yield batch
 
 

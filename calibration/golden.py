@@ -23,25 +23,25 @@ class GoldenSample:
 
     Attributes:
         frames: Preprocessed frames.
-        pooled: Their averaged features, (d, h, w) each.
+        reduced: Their reduced features, (d, h, w) each.
     """
 
     def __init__(self) -> None:
         self.frames: list[Image] = []
-        self.pooled: list[NDArray[np.float32]] = []
+        self.reduced: list[NDArray[np.float32]] = []
         self._seen = 0
         self._random = np.random.default_rng(0)
 
-    def offer(self, frame: Image, pooled: NDArray[np.float32]) -> None:
+    def offer(self, frame: Image, reduced: NDArray[np.float32]) -> None:
         """Maybe keep this frame."""
         self._seen += 1
         if len(self.frames) < GOOD_FRAMES:
             self.frames.append(frame)
-            self.pooled.append(pooled)
+            self.reduced.append(reduced)
             return
         place = int(self._random.integers(self._seen))
         if place < GOOD_FRAMES:
-            self.frames[place], self.pooled[place] = frame, pooled
+            self.frames[place], self.reduced[place] = frame, reduced
 
     def add_damaged(self, features_of: Callable[[Image], NDArray[np.float32]]) -> None:
         """Add a copy of the first frame with a chequered patch, as the last golden frame."""
@@ -52,4 +52,4 @@ class GoldenSample:
         patch = damaged[rows : 2 * rows, columns : 2 * columns]
         patch[(np.indices(patch.shape[:2]).sum(axis=0) // 4) % 2 == 0] ^= 0xFF
         self.frames.append(damaged)
-        self.pooled.append(features_of(damaged))
+        self.reduced.append(features_of(damaged))

@@ -36,7 +36,7 @@ class BackboneRecord(_Record):
 
     name: str
     stages: tuple[str, ...]
-    weights_sha256: str | None
+    weights_sha256: tuple[str, ...]
     channels: int
     grid: tuple[int, int]
 
@@ -44,12 +44,8 @@ class BackboneRecord(_Record):
 class DetectorRecord(_Record):
     """Method and parameters."""
 
-    name: Literal["mean_shift"]
-    alpha: float
-    alpha_from_moments: bool
-    averaging: int
-    location: Literal["local", "shared"]
-    ridge: float
+    name: str
+    parameters: dict[str, float | str | bool]
 
 
 class WorkingPointRecord(_Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx.compose
 from onnx import helper
 
@@ -12,8 +13,6 @@ from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import onnx
 
     from calibration.backbone import Backbone
     from calibration.detectors import Detector
@@ -37,9 +36,7 @@ def feature_network(backbone: Backbone, detector: Detector, *, divide_brightness
     )
 
 
-def fused_network(
-    backbone: Backbone, detector: Detector, head: Head, *, divide_brightness: bool
-) -> onnx.ModelProto:
+def fused_network(backbone: Backbone, detector: Detector, head: Head, *, divide_brightness: bool) -> onnx.ModelProto:
     """Frame to score: the one network that runs on the line.
 
     Args:
@@ -73,6 +70,13 @@ def feature_shape(backbone: Backbone) -> tuple[int, int, int]:
     return sum(level.shape[0] for level in levels), *levels[0].shape[1:]
 
 
+def reduced_shape(extractor: onnx.ModelProto) -> tuple[int, int, int]:
+    """(d, h, w) of the output ``reduced`` of a network made by ``feature_network``."""
+    output = next(output for output in extractor.graph.output if output.name == "reduced")
+    _, channels, height, width = (dimension.dim_value for dimension in output.type.tensor_type.shape.dim)
+    return channels, height, width
+
+
 def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool) -> tuple[FeatureMap, ...]:
     """Nodes from ``frame`` to the outputs of every backbone."""
     height, width = backbone.input_size
@@ -87,9 +91,7 @@ def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool)
     )
 
 
-def _part(
-    graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, unit: float
-) -> tuple[FeatureMap, ...]:
+def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, unit: float) -> tuple[FeatureMap, ...]:
     """One backbone on (height * width, 3) BGR pixels; ``unit`` turns them into what it was trained on."""
     height, width = part.input_size
     name = f"backbone{number or ''}"
@@ -103,9 +105,7 @@ def _part(
     graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=f"shiftwatch/to_{name}"))
     graph.nodes.extend(inner.node)
     graph.initializers.extend(inner.initializer)
-    return tuple(
-        FeatureMap(output.name, level.shape) for output, level in zip(inner.output, part.levels, strict=True)
-    )
+    return tuple(FeatureMap(output.name, level.shape) for output, level in zip(inner.output, part.levels, strict=True))
 
 
 def _features(graph: GraphBuilder, levels: Sequence[FeatureMap]) -> FeatureMap:
@@ -129,6 +129,4 @@ def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> s
         cell = [height // grid[0], width // grid[1]]
         return graph.add("AveragePool", level.name, kernel_shape=cell, strides=cell)
     sizes = graph.ints(1, level.shape[0], *grid)
-    return graph.add(
-        "Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
-    )
+    return graph.add("Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")

@@ -27,7 +27,6 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError
 from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
-from calibration.graph import feature_network, fused_network
 from calibration.manifest import (
     BackboneRecord,
     DetectorRecord,
@@ -37,19 +36,19 @@ from calibration.manifest import (
     RegionRecord,
     WorkingPointRecord,
 )
-from calibration.moments import Moments, merged
+from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
 from calibration.reference import ReferenceStatistics
 from calibration.working_point import WorkingPoint, refuse_senseless_rate, working_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
-    from calibration.head import WhiteningHead
+    from calibration.detectors import Detector, Fit
     from calibration.preprocess import Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
@@ -74,7 +73,7 @@ class Settings:
     """
 
     preprocess: Preprocess
-    detector: MeanShift = field(default_factory=MeanShift)
+    detector: Detector = field(default_factory=MeanShift)
     divide_brightness: bool = False
     false_reject_rate: float = 0.01
     memory_limit_mib: int = 4096
@@ -101,28 +100,22 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     """
     refuse_existing(path)
     refuse_senseless_rate(settings.false_reject_rate)
-    detector = settings.detector
-    shape = _pooled_shape(backbone, detector)
-    _refuse_too_large(shape, settings)
-    extractor = feature_network(
-        backbone.graph, averaging=detector.averaging, divide_brightness=settings.divide_brightness
-    )
+    detector, divide = settings.detector, settings.divide_brightness
+    extractor = feature_network(backbone, detector, divide_brightness=divide)
+    shape = reduced_shape(extractor)
+    _refuse_too_large(shape, len(images), settings)
     # BLAS threads cost these small matrices more than they give, and much more beside a running agent.
     with threadpool_limits(1, "blas"), FeatureStore(path.parent, shape) as store:
         gathered = _Gathered(store)
         _gather(images, extractor.SerializeToString(), settings, gathered, progress)
         _refuse_too_few(store.count, images)
         folds = _folds(store.count, sequential=images.sequential)
-        parts = [_moments(store, fold, detector) for fold in folds]
-        scores = _out_of_fold_scores(store, folds, parts, detector, progress)
-    moments = merged(parts)
-    head = detector.fit(moments)
+        fit = detector.fit(store, folds, backbone.level_channels)
+        scores = _out_of_fold_scores(store, folds, fit, progress)
     point = working_point(scores, settings.false_reject_rate)
     golden = gathered.golden
-    golden_scores = [float(detector.score_maps(head, pooled[None]).max()) for pooled in golden.pooled]
-    network = fused_network(
-        backbone.graph, head, averaging=detector.averaging, divide_brightness=settings.divide_brightness
-    ).SerializeToString()
+    golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in golden.reduced]
+    network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
     _prove(network, golden, golden_scores, settings.threads)
     reference: dict[str, NDArray[Any]] = {
         **gathered.reference.arrays(),
@@ -130,29 +123,17 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         "golden_scores": np.array(golden_scores),
         "good_scores": scores,
     }
-    files = {NETWORK: network, MOMENTS: npz(moments.packed()), REFERENCE: npz(reference)}
-    manifest = _manifest(images, backbone, settings, store.count, detector.resolved(moments), point)
+    files = {NETWORK: network, MOMENTS: npz(fit.statistics), REFERENCE: npz(reference)}
+    manifest = _manifest(images, backbone, settings, store.count, fit, point)
     return write_bundle(path, manifest, files)
 
 
-def _pooled_shape(backbone: Backbone, detector: MeanShift) -> tuple[int, int, int]:
-    channels, height, width = backbone.graph.feature_shape
-    shrink = detector.averaging - 1
-    if min(height, width) <= shrink:
-        raise ModelTooLargeError(
-            what=f"an averaging region of {detector.averaging} cells is larger than the {height}x{width} grid",
-            remedy=f"give --averaging {min(height, width)} or less, or a larger --size",
-        )
-    return channels, height - shrink, width - shrink
-
-
-def _refuse_too_large(shape: tuple[int, int, int], settings: Settings) -> None:
+def _refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
     channels, height, width = shape
-    locations = height * width if settings.detector.location == "local" else 1
-    needed = (FOLDS + 3) * locations * channels**2 * 8 / _MIB
+    needed = settings.detector.memory_mib(shape, images)
     if needed > settings.memory_limit_mib:
         raise ModelTooLargeError(
-            what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their covariances; "
+            what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their statistics; "
             f"the limit is {settings.memory_limit_mib} MiB",
             remedy="choose fewer stages, a smaller --size, --location shared, or raise --memory-limit-mib",
         )
@@ -172,12 +153,12 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
     with OnnxRuntimeEngine(network, settings.threads) as engine:
         for name, image in images:
             frame = _preprocessed(settings.preprocess, name, image)
-            pooled = engine.pooled(frame)
-            gathered.features.append(pooled)
+            reduced = engine.reduced(frame)
+            gathered.features.append(reduced)
             gathered.reference.update(frame)
-            gathered.golden.offer(frame, pooled)
+            gathered.golden.offer(frame, reduced)
             progress("learning", gathered.features.count, len(images))
-        gathered.golden.add_damaged(engine.pooled)
+        gathered.golden.add_damaged(engine.reduced)
 
 
 def _preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,30 +183,15 @@ def _folds(count: int, *, sequential: bool) -> list[list[int]]:
     return [sorted(part.tolist()) for part in np.array_split(order, FOLDS)]
 
 
-def _moments(store: FeatureStore, indices: Sequence[int], detector: MeanShift) -> Moments:
-    batches = (detector.vectors(batch) for batch in store.batches(indices))
-    moments = Moments.of(next(batches))
-    for batch in batches:
-        moments.update(batch)
-    return moments
-
-
 def _out_of_fold_scores(
-    store: FeatureStore, folds: list[list[int]], parts: list[Moments], detector: MeanShift, progress: Progress
+    store: FeatureStore, folds: list[list[int]], fit: Fit, progress: Progress
 ) -> NDArray[np.float64]:
     """Score of every image under statistics that have not seen it, (n,)."""
     scores = np.empty(store.count)
-    for number, fold in enumerate(folds):
-        others = merged([part for other, part in enumerate(parts) if other != number])
-        head = detector.fit(others)
-        scores[fold] = np.concatenate([_scores(detector, head, batch) for batch in store.batches(fold)])
-        progress("validating", number + 1, len(folds))
+    for number, (fold, head) in enumerate(zip(folds, fit.held_out, strict=True), start=1):
+        scores[fold] = np.concatenate([head.scores(batch).score for batch in store.batches(fold)])
+        progress("validating", number, len(folds))
     return scores
-
-
-def _scores(detector: MeanShift, head: WhiteningHead, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-    largest: NDArray[np.float32] = detector.score_maps(head, pooled).max(axis=(1, 2))
-    return largest
 
 
 def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads: int) -> None:
@@ -236,11 +202,11 @@ def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads:
 
 
 def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
-    images: Images, backbone: Backbone, settings: Settings, count: int, detector: MeanShift, point: WorkingPoint
+    images: Images, backbone: Backbone, settings: Settings, count: int, fit: Fit, point: WorkingPoint
 ) -> Manifest:
     preprocess = settings.preprocess
     region = preprocess.region
-    channels, *grid = backbone.graph.feature_shape
+    channels, *grid = feature_shape(backbone)
     return Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         software={
@@ -263,14 +229,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             channels=channels,
             grid=(grid[0], grid[1]),
         ),
-        detector=DetectorRecord(
-            name="mean_shift",
-            alpha=detector.alpha or 1.0,
-            alpha_from_moments=settings.detector.alpha is None,
-            averaging=detector.averaging,
-            location=detector.location,
-            ridge=detector.ridge,
-        ),
+        detector=DetectorRecord(name=settings.detector.name, parameters=dict(fit.parameters)),
         working_point=WorkingPointRecord(
             threshold=point.threshold,
             false_reject_rate=point.false_reject_rate,

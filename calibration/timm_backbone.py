@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from calibration.backbone import Backbone, with_known_output
+from calibration.backbone import Backbone, with_known_outputs
 from calibration.errors import BackboneError
 from calibration.graph import OPSET, FeatureGraph
 
@@ -28,7 +28,7 @@ _FEATURE_RANK = 4
 
 
 class _Stages(nn.Module):
-    """The outputs of some stages, concatenated at the resolution of the first (bilinear)."""
+    """The outputs of some stages."""
 
     def __init__(self, model: nn.Module, stages: Sequence[str]) -> None:
         super().__init__()
@@ -45,18 +45,10 @@ class _Stages(nn.Module):
 
         return hook
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(n, 3, height, width) to (n, channels, h, w)."""
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(n, 3, height, width) to (n, channels, h, w) of each stage."""
         self.model(image)
-        maps = [self._seen[stage] for stage in self.stages]
-        size = maps[0].shape[-2:]
-        same = [
-            each
-            if each.shape[-2:] == size
-            else nn.functional.interpolate(each, size=size, mode="bilinear", align_corners=False)
-            for each in maps
-        ]
-        return torch.cat(same, dim=1)
+        return tuple(self._seen[stage] for stage in self.stages)
 
 
 def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height: int, width: int) -> Backbone:
@@ -90,13 +82,13 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
             buffer,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["features"],
+            output_names=[f"level{number}" for number in range(len(stages))],
             dynamo=False,
         )
-    exported = with_known_output(onnx.load_from_string(buffer.getvalue()), name)
+    exported = with_known_outputs(onnx.load_from_string(buffer.getvalue()), name)
     graph = FeatureGraph(exported, tuple(config["mean"]), tuple(config["std"]))
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
-    return Backbone(graph, name, tuple(stages), digest)
+    digest = (hashlib.sha256(weights.read_bytes()).hexdigest(),) if weights else ()
+    return Backbone((graph,), name, tuple(stages), digest)
 
 
 def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped

@@ -56,12 +56,13 @@ class Detector(Protocol):
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """What ``fit`` will take, for features reduced to (d, h, w)."""
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """Learn from the reduced features of good images.
 
         Args:
             store: Their features.
             folds: A partition of the images; each is held out once.
+            levels: Channels of each level of the backbones.
 
         Raises:
             DegenerateFeaturesError: The images are too few or all alike.

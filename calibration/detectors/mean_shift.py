@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from calibration.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
-from calibration.detectors import Fit
+from calibration.detectors import Fit, partial
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead
-from calibration.moments import Moments, merged
+from calibration.moments import merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
+    from calibration.moments import Moments
 
 Location: TypeAlias = Literal["local", "shared"]
-_HELD_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,50 +70,25 @@ class MeanShift:
                 what=f"an averaging region of {self.averaging} cells is larger than the {height}x{width} grid",
                 remedy=f"give --averaging {min(height, width)} or less, or a larger --size",
             )
-        kernel = {"kernel_shape": [self.averaging] * 2, "strides": [1, 1]}
-        return FeatureMap(
-            graph.add("AveragePool", features.name, **kernel), (channels, height - shrink, width - shrink)
-        )
+        window = [self.averaging] * 2
+        averaged = graph.add("AveragePool", features.name, kernel_shape=window, strides=[1, 1])
+        return FeatureMap(averaged, (channels, height - shrink, width - shrink))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """Covariances of each fold, of all, and while they are inverted."""
+        """Covariances, mostly."""
         del images
         channels, height, width = reduced
-        locations = height * width if self.location == "local" else 1
-        return (_HELD_FOLDS + 3) * locations * channels**2 * 8 / 2**20
+        return partial.memory_mib(height * width if self.location == "local" else 1, channels)
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """One look at the features: the moments of each fold, and sums of them."""
-        parts = [self.moments(store, fold) for fold in folds]
-        others = (merged([*parts[:held], *parts[held + 1 :]]) for held in range(len(parts)))
+        del levels
+        vectors = partial.by_location if self.location == "local" else partial.all_together
+        parts = partial.fold_moments(store, folds, vectors)
         moments = merged(parts)
-        resolved = self.resolved(moments)
-        parameters = {**asdict(resolved), "alpha_from_moments": self.alpha is None}
-        return Fit(self.head(moments), (self.head(each) for each in others), parameters, moments.packed())
-
-    def moments(self, store: FeatureStore, images: Sequence[int]) -> Moments:
-        """Moments of the features of some images."""
-        batches = (self.vectors(batch) for batch in store.batches(images))
-        moments = Moments.of(next(batches))
-        for batch in batches:
-            moments.update(batch)
-        return moments
-
-    def vectors(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pooled features in the order the statistics want them.
-
-        Args:
-            pooled: (n, d, h, w).
-
-        Returns:
-            (h * w, n, d) for ``local``; (1, n * h * w, d) for ``shared``.
-        """
-        count, channels, height, width = pooled.shape
-        flat = pooled.reshape(count, channels, height * width)
-        if self.location == "local":
-            return np.ascontiguousarray(flat.transpose(2, 0, 1))
-        together: NDArray[np.float32] = flat.transpose(0, 2, 1).reshape(1, -1, channels)
-        return together
+        held_out = (self.head(others) for others in partial.without_each(parts))
+        parameters = {**asdict(self.resolved(moments)), "alpha_from_moments": self.alpha is None}
+        return Fit(self.head(moments), held_out, parameters, moments.packed())
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.

@@ -82,10 +82,10 @@ class OnnxRuntimeEngine:
         features: NDArray[np.float32] = self._run(["features"], frame)[0][0]
         return features
 
-    def pooled(self, frame: Image) -> NDArray[np.float32]:
-        """Averaged features, (d, h, w); only of a network made by ``graph.feature_network``."""
-        pooled: NDArray[np.float32] = self._run(["pooled"], frame)[0][0]
-        return pooled
+    def reduced(self, frame: Image) -> NDArray[np.float32]:
+        """What the detector learns from, (d, h, w); only of a network made by ``network.feature_network``."""
+        reduced: NDArray[np.float32] = self._run(["reduced"], frame)[0][0]
+        return reduced
 
     def _run(self, outputs: list[str], frame: Image) -> list[NDArray[np.float32]]:
         try:

@@ -1,0 +1,164 @@
+"""Gaussian modelling of deep features (Rippler et al. 2021): one Gaussian a level, over globally averaged features.
+
+It says whether, not where: its map is a single place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from calibration.detectors import Fit
+from calibration.errors import DegenerateFeaturesError, SettingError
+from calibration.graph import FeatureMap
+from calibration.head import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from calibration.feature_store import FeatureStore
+    from calibration.graph import GraphBuilder
+
+    Float32 = NDArray[np.float32]
+    Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GaussianHead:
+    """Sum over levels of the Mahalanobis distance, with its root (eqs. 3 and 4).
+
+    Attributes:
+        means: Of each level, (d,), float32.
+        whitenings: Of each level, (r, d), float32; fewer rows than columns where components were left out.
+    """
+
+    means: tuple[Float32, ...]
+    whitenings: tuple[Float32, ...]
+
+    def scores(self, reduced: Float32) -> Scores:
+        """In NumPy."""
+        vectors = reduced.reshape(len(reduced), -1)
+        total = np.zeros(len(reduced), np.float32)
+        for start, mean, whitening in zip(self._starts(), self.means, self.whitenings, strict=True):
+            centred = vectors[:, start : start + len(mean)] - mean
+            total += np.sqrt(np.square(centred @ whitening.T).sum(axis=1))
+        return Scores(total, total[:, None, None])
+
+    def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
+        """A product for each level; the map is the score itself."""
+        flat = graph.add("Reshape", reduced.name, graph.ints(1, reduced.shape[0]))
+        distances = []
+        for number, (start, mean, whitening) in enumerate(
+            zip(self._starts(), self.means, self.whitenings, strict=True)
+        ):
+            stop = start + len(mean)
+            level = graph.add("Slice", flat, graph.ints(start), graph.ints(stop), graph.ints(1))
+            centred = graph.add("Sub", level, graph.constant(f"head.mean.{number}", mean[None]))
+            matrix = graph.constant(f"head.whitening.{number}", np.ascontiguousarray(whitening.T))
+            whitened = graph.add("MatMul", centred, matrix)
+            square = graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(1), keepdims=0)
+            distances.append(graph.add("Sqrt", square))
+        graph.add("Sum", *distances, output="score")
+        graph.add("Reshape", "score", graph.ints(1, 1, 1), output="map")
+        return 1, 1
+
+    def _starts(self) -> list[int]:
+        lengths = [len(mean) for mean in self.means]
+        return [sum(lengths[:number]) for number in range(len(lengths))]
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """Parameters of the detector.
+
+    Attributes:
+        components: ``all``; ``pca`` keeps the components of largest variance; ``npca`` (negated) those of smallest,
+            which the paper found to tell defects best.
+        retained_variance: Share of the variance that ``pca`` keeps, or that ``npca`` keeps, in (0, 1].
+    """
+
+    name: ClassVar[str] = "gaussian"
+
+    components: Literal["all", "pca", "npca"] = "all"
+    retained_variance: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.components not in {"all", "pca", "npca"}:
+            raise SettingError(what=f"components = {self.components!r} is not known", remedy="give all, pca or npca")
+        if not 0.0 < self.retained_variance <= 1.0:
+            raise SettingError(
+                what=f"retained_variance = {self.retained_variance} is outside (0, 1]", remedy="give a share, e.g. 0.99"
+            )
+
+    def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
+        """The mean over the picture of each level, on its own grid."""
+        del features
+        means = [graph.add("GlobalAveragePool", level.name) for level in levels]
+        return FeatureMap(graph.add("Concat", *means, axis=1), (sum(level.shape[0] for level in levels), 1, 1))
+
+    def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
+        """All averaged features, and a covariance."""
+        channels = reduced[0]
+        return (4 * images * channels + 3 * 8 * channels**2) / 2**20
+
+    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
+        """Means and whitenings of the levels."""
+        held_out = (self._head(store, sorted(set(range(store.count)) - set(fold)), levels) for fold in folds)
+        return Fit(self._head(store, range(store.count), levels), held_out, asdict(self))
+
+    def _head(self, store: FeatureStore, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
+        vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
+        means, whitenings = [], []
+        for level in _levels(vectors, lengths):
+            means.append(level.mean(axis=0).astype(np.float32))
+            whitenings.append(self._whitening(ledoit_wolf(level)).astype(np.float32))
+        return GaussianHead(tuple(means), tuple(whitenings))
+
+    def _whitening(self, covariance: Float64) -> Float64:
+        """W with W W^T = the inverse covariance on the kept components."""
+        variances, components = np.linalg.eigh(covariance)
+        if variances[0] <= 0.0:
+            raise DegenerateFeaturesError(
+                what="the features of all images are the same: nothing can be learnt about how good parts vary",
+                remedy="give pictures of different good parts, not copies of one",
+            )
+        share = np.cumsum(variances) / variances.sum()
+        first, last = 0, len(variances)
+        if self.components == "npca":
+            last = max(1, int(np.searchsorted(share, self.retained_variance, side="right")))
+        elif self.components == "pca":
+            first = int(np.searchsorted(share, 1.0 - self.retained_variance, side="right"))
+        whitening: Float64 = components[:, first:last].T / np.sqrt(variances[first:last])[:, None]
+        return whitening
+
+
+def _levels(vectors: Float64, lengths: Sequence[int]) -> Iterator[Float64]:
+    start = 0
+    for length in lengths:
+        yield vectors[:, start : start + length]
+        start += length
+
+
+def ledoit_wolf(vectors: Float64) -> Float64:
+    """Covariance shrunk toward a multiple of the identity, by the share of least expected error.
+
+    Args:
+        vectors: (n, d).
+
+    References:
+        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, lemma 3.2.
+    """
+    count, channels = vectors.shape
+    centred = vectors - vectors.mean(axis=0)
+    covariance = centred.T @ centred / count
+    scale = np.trace(covariance) / channels
+    distance = np.square(covariance - scale * np.eye(channels)).sum()
+    spread = (np.square(np.square(centred).sum(axis=1)).sum() / count - np.square(covariance).sum()) / count
+    share = min(1.0, spread / distance) if distance else 1.0
+    shrunk: Float64 = (1 - share) * covariance + share * scale * np.eye(channels)
+    return shrunk
