@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from agent.overlay import Caption, captioned, overlay
+from agent.caption import Caption, captioned
 from calibration.errors import ShiftwatchError
+from calibration.overlay import overlay
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from agent.overlay import Array
+    from calibration.overlay import Array
     from calibration.preprocess import Image, Region
 
 _MIB = 1024 * 1024

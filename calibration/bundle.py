@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.manifest import SCHEMA_VERSION, Manifest
 from calibration.preprocess import Preprocess, Region
+from calibration.working_point import WorkingPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,6 +82,12 @@ class Bundle:
         record = self.manifest.preprocess
         region = Region(**record.region.model_dump()) if record.region else None
         return Preprocess(record.height, record.width, region)
+
+    @property
+    def working_point(self) -> WorkingPoint:
+        """Threshold and promise."""
+        record = self.manifest.working_point
+        return WorkingPoint(**record.model_dump(exclude={"folds"}), images=self.manifest.images.count)
 
     def golden(self) -> GoldenFrames:
         """Frames and the scores they must get."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -108,6 +109,10 @@ def _one(name: str, choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     if name == "filterbank":
         return filterbank_backbone(*size)
     if name.endswith(".onnx"):
+        if 0.0 in choice.std:
+            raise SettingError(
+                what="--std has a zero, which nothing can be divided by", remedy="give 1 for no division"
+            )
         return onnx_backbone(Path(name), *size, choice.mean, choice.std)
     try:
         from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import

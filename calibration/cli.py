@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from calibration import choices
-from calibration.bundle import Bundle, check_golden, open_bundle, refuse_existing
-from calibration.dataset import frame_range, good_images, labelled_images
+from calibration.bundle import check_golden, open_bundle, refuse_existing
+from calibration.dataset import frame_range, good_images, labelled_images, names_in
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate as evaluate_images
-from calibration.evaluation import write_scores
+from calibration.evaluation import write_figures, write_scores
 from calibration.pipeline import Settings, calibrate
+from calibration.plots import write_plots
 from calibration.preprocess import Preprocess
+from calibration.report import write_report
+from calibration.speed import measured_speed
+from calibration.summary import describe, print_evaluation, print_written
 from calibration.terminal import console, escape, progress_bar, run
-
-if TYPE_CHECKING:
-    from calibration.evaluation import Evaluation
 
 app = typer.Typer(
     help="Learn what good parts look like from good images, and build the network that inspects.",
@@ -27,7 +28,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_SHOWN = 5
 _LEARNING = "What to learn from"
 _NETWORK = "Backbone"
 _METHOD = "Detector"
@@ -49,6 +49,10 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     roi: Annotated[
         str | None,
         typer.Option(metavar="X,Y,W,H", help="Region of interest, in frame pixels.", rich_help_panel=_LEARNING),
+    ] = None,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of images not to learn from, one a line.", rich_help_panel=_LEARNING),
     ] = None,
     size: Annotated[
         str, typer.Option(metavar="HxW", help="Network input, in pixels.", rich_help_panel=_LEARNING)
@@ -160,12 +164,13 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         memory_limit_mib=memory_limit_mib,
         threads=threads,
     )
-    images = good_images(source, frame_range(frames))
+    unwanted = names_in(leave_out) if leave_out else frozenset[str]()
+    images = good_images(source, frame_range(frames), unwanted)
     colours = choices.colours("--mean", mean), choices.colours("--std", std)
     network = choices.backbone(choices.BackboneChoice(backbone, stages, weights, *colours), (height, width))
     with progress_bar() as progress:
         bundle = calibrate(images, network, settings, out, progress)
-    _describe(bundle)
+    describe(bundle)
 
 
 @app.command()
@@ -185,73 +190,55 @@ def verify(path: BundlePath, threads: Threads = 0) -> None:
 
 
 @app.command()
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     path: BundlePath,
     dataset: Annotated[Path, typer.Argument(help="MVTec layout, or one folder a kind of which one is `good`.")],
-    scores: Annotated[Path, typer.Option(help="Where to write the score of every image.")] = Path("scores.csv"),
+    *,
+    scores: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write the score of every image, as CSV.")
+    ] = Path("scores.csv"),
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write all figures, as JSON.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to draw curves, histograms and the worst mistakes.")
+    ] = None,
     threads: Threads = 0,
 ) -> None:
     """Score images whose truth is known.
 
-    Example: `shiftwatch-calibrate evaluate washers photos/labelled --scores washers.csv`
+    Example: `shiftwatch-calibrate evaluate washers photos/labelled --scores washers.csv --plots washers-plots`
     """
     bundle = open_bundle(path)
     images = labelled_images(dataset)
-    with OnnxRuntimeEngine(bundle.network, threads) as engine, progress_bar() as progress:
+    with OnnxRuntimeEngine(bundle.network, threads) as engine:
         check_golden(bundle, engine)
-        result = evaluate_images(images, bundle, engine, lambda done, total: progress("scoring", done, total))
-    write_scores(scores, result, bundle.manifest.working_point.threshold)
-    _print_evaluation(result, bundle)
-    console.print(f"scores of all images: {escape(str(scores))}")
+        with progress_bar() as progress:
+            result = evaluate_images(images, bundle, engine, lambda done, total: progress("scoring", done, total))
+        print_evaluation(result)
+        write_scores(scores, result)
+        print_written("scores of all images", [scores])
+        if json:
+            write_figures(json, result, bundle)
+            print_written("all figures", [json])
+        if plots:
+            print_written("plots", write_plots(plots, result, bundle, engine))
 
 
-def _print_evaluation(result: Evaluation, bundle: Bundle) -> None:
-    point = bundle.manifest.working_point
-    good = sum(not each.image.defective for each in result.scored)
-    table = Table("figure", "value", title=f"{good} good, {len(result.scored) - good} defective images")
-    table.add_row("image AUROC", f"{result.image_auroc:.4f}")
-    table.add_row("image AUROC of mean brightness alone", f"{result.brightness_auroc:.4f}")
-    pixel = "no masks" if result.pixel_auroc is None else f"{result.pixel_auroc:.4f}"
-    table.add_row("pixel AUROC", pixel)
-    table.add_row("threshold", f"{point.threshold:.6g}")
-    low, high = point.interval
-    promised = f"promised {point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}"
-    table.add_row("false-reject rate", f"{result.false_reject_rate:.2%} ({promised})")
-    table.add_row("detection rate", f"{result.detection_rate:.2%}")
-    for kind, rate in result.detection_by_kind.items():
-        table.add_row(f"  {escape(kind)}", f"{rate:.2%}")
-    console.print(table)
-    _print_skipped(result.skipped)
+@app.command()
+def report(
+    path: BundlePath,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
+    threads: Threads = 0,
+) -> None:
+    """Write one page, for a browser or a printer, that says what a bundle has learnt and what it promises.
 
-
-def _describe(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    point = manifest.working_point
-    low, high = point.interval
-    table = Table("learnt", "", title=escape(str(bundle.path)))
-    table.add_row("good images", str(manifest.images.count))
-    table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
-    table.add_row(
-        "features",
-        f"{manifest.backbone.channels} channels on a {manifest.backbone.grid[0]}x{manifest.backbone.grid[1]} grid",
-    )
-    parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
-    table.add_row("detector", f"{manifest.detector.name}: {parameters}")
-    table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
-    table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
-    table.add_row("identity", bundle.identity[:16])
-    console.print(table)
-    _print_skipped(manifest.images.skipped)
-    console.print(f"next: shiftwatch-agent run --config FILE.yaml with [bold]bundle: {escape(str(bundle.path))}[/]")
-
-
-def _print_skipped(skipped: tuple[str, ...] | list[str]) -> None:
-    if skipped:
-        console.print(f"[yellow]{len(skipped)} images skipped:[/]")
-        for reason in skipped[:_SHOWN]:
-            console.print(f"  {escape(reason)}", soft_wrap=True)
-        if len(skipped) > _SHOWN:
-            console.print(f"  and {len(skipped) - _SHOWN} more")
+    Example: `shiftwatch-calibrate report washers --out washers.html`
+    """
+    bundle = open_bundle(path)
+    with OnnxRuntimeEngine(bundle.network, threads) as engine:
+        checks = check_golden(bundle, engine)
+        speed = measured_speed(bundle, engine)
+    write_report(out, bundle, checks, speed)
+    print_written("report", [out])
 
 
 def main() -> None:

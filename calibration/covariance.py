@@ -9,6 +9,8 @@ import numpy as np
 from calibration.errors import DegenerateFeaturesError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
@@ -86,12 +88,21 @@ def shrunk_whitening(covariances: Float64, target: Float64, alpha: float) -> NDA
     """
     if alpha == 1.0:
         return inverse_cholesky(target[None]).astype(np.float32)
-    return np.concatenate(
-        [
-            inverse_cholesky((1 - alpha) * covariances[start : start + _BLOCK] + alpha * target).astype(np.float32)
-            for start in range(0, len(covariances), _BLOCK)
-        ]
-    )
+    return whitening(covariances, lambda local: (1 - alpha) * local + alpha * target)
+
+
+def whitening(covariances: Float64, regularised: Callable[[Float64], Float64]) -> NDArray[np.float32]:
+    """Inverse Cholesky factors of covariances that are regularised first, a few at a time.
+
+    Args:
+        covariances: C_l, (locations, d, d).
+        regularised: Makes (n, d, d) of them positive definite.
+
+    Returns:
+        W, (locations, d, d), float32, lower triangular.
+    """
+    blocks = (covariances[start : start + _BLOCK] for start in range(0, len(covariances), _BLOCK))
+    return np.concatenate([inverse_cholesky(regularised(block)).astype(np.float32) for block in blocks])
 
 
 def inverse_cholesky(covariances: Float64) -> Float64:

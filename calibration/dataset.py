@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import cv2
@@ -12,14 +14,14 @@ from calibration.pictures import MASK_SUFFIX, PICTURE_SUFFIXES, pictures_in, rea
 from calibration.preprocess import as_bgr8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
     from calibration.preprocess import Image
 
     NamedImage: TypeAlias = tuple[str, Image]
 
 GOOD = "good"
+_COMMENT = re.compile(r"(?:^|\s)#")  # not inside a word: frames of a video are named line3.mp4#12
 
 
 class Images(Protocol):
@@ -29,17 +31,26 @@ class Images(Protocol):
         source: Where they come from, for the manifest.
         sequential: Neighbours resemble each other (a video): held-out folds must be blocks, not samples.
         skipped: What could not be read, with the reason; complete once iterated.
+        left_out: Names of the images that a person does not want.
     """
 
     source: str
     sequential: bool
     skipped: list[str]
+    left_out: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Number of images, as far as known beforehand; what is skipped counts."""
+        """Number of images, as far as known beforehand; what is skipped counts, what is left out does not."""
 
     def __iter__(self) -> Iterator[NamedImage]:
-        """(name, image) of each readable image, (rows, columns, 3), uint8 BGR."""
+        """(name, image) of each readable image, (rows, columns, 3), uint8 BGR; no two have the same name."""
+
+    def again(self, names: Collection[str]) -> Iterator[NamedImage]:
+        """Some of the images a second time, in their order; ``skipped`` stays as it is.
+
+        Raises:
+            DatasetError: One is not readable any more.
+        """
 
 
 @dataclass
@@ -50,6 +61,7 @@ class PictureFiles:
     paths: list[Path]
     sequential: bool = False
     skipped: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of files."""
@@ -66,6 +78,10 @@ class PictureFiles:
                 continue
             yield str(path), image
 
+    def again(self, names: Collection[str]) -> Iterator[NamedImage]:
+        """Read those files only."""
+        return ((str(path), read_picture(path)) for path in self.paths if str(path) in names)
+
 
 @dataclass
 class VideoFrames:
@@ -76,45 +92,62 @@ class VideoFrames:
     frames: range
     sequential: bool = True
     skipped: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of frames."""
-        return len(self.frames)
+        return len(self.frames) - len(self.left_out)
 
     def __iter__(self) -> Iterator[NamedImage]:
         """Read from the start: seeking is not exact in most codecs."""
         self.skipped.clear()
+        unwanted = set(self.left_out)
+        wanted = [index for index in self.frames if self.name(index) not in unwanted]
+        return self._read(wanted, self.skipped)
+
+    def again(self, names: Collection[str]) -> Iterator[NamedImage]:
+        """Read from the start once more, up to the last of them."""
+        return self._read([index for index in self.frames if self.name(index) in names], [])
+
+    def name(self, index: int) -> str:
+        """Of a frame."""
+        return f"{self.path}#{index}"
+
+    def _read(self, ascending: list[int], skipped: list[str]) -> Iterator[NamedImage]:
+        wanted = frozenset(ascending)
         video = cv2.VideoCapture(str(self.path))
         try:
-            for index in range(self.frames.stop):
+            for index in range(ascending[-1] + 1 if ascending else 0):
                 if not video.grab():
-                    self.skipped.append(f"{self.path} ends before frame {index}, as if cut short")
+                    skipped.append(f"{self.path} ends before frame {index}, as if cut short")
                     return
-                if index in self.frames:
+                if index in wanted:
                     decoded, image = video.retrieve()
                     if decoded:
-                        yield f"{self.path}#{index}", as_bgr8(image)
+                        yield self.name(index), as_bgr8(image)
                     else:
-                        self.skipped.append(f"frame {index} of {self.path} cannot be decoded")
+                        skipped.append(f"frame {index} of {self.path} cannot be decoded")
         finally:
             video.release()
 
 
-def good_images(source: Path, frames: slice = slice(None)) -> Images:
+def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[str] = ()) -> Images:
     """Images of good parts.
 
     Args:
         source: A folder of pictures, a video file, or a folder in one of the layouts that ``labelled_images`` knows,
             of which ``train/good``, ``good`` or ``MT_Free/Imgs`` is taken.
         frames: Stretch of a video, or of the sorted pictures, to take.
+        unwanted: Images of these to leave out, named as ``Images`` names them, with or without their folder.
 
     Raises:
         DatasetError: Nothing there, or nothing readable.
+        SettingError: Something unwanted is not there.
     """
     if not source.exists():
         raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of pictures or a video")
     if not source.is_dir():
-        return _video(source, frames)
+        return _video(source, frames, unwanted)
     usual = (source / "train" / GOOD, source / GOOD, source / "MT_Free" / "Imgs")
     folder = next((each for each in usual if each.is_dir()), source)
     found = pictures_in(folder)
@@ -131,10 +164,11 @@ def good_images(source: Path, frames: slice = slice(None)) -> Images:
             what=f"no pictures chosen from the {len(found)} in {folder.absolute()}",
             remedy="give --frames START:STOP or START:STOP:STEP within their number",
         )
-    return PictureFiles(str(folder), chosen)
+    left_out = _found([str(path) for path in chosen], unwanted)
+    return PictureFiles(str(folder), [path for path in chosen if str(path) not in left_out], left_out=left_out)
 
 
-def _video(path: Path, frames: slice) -> VideoFrames:
+def _video(path: Path, frames: slice, unwanted: Collection[str]) -> VideoFrames:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         raise DatasetError(what=f"{path.absolute()} is a single picture", remedy="give the folder that it is in")
     video = cv2.VideoCapture(str(path))
@@ -151,7 +185,39 @@ def _video(path: Path, frames: slice) -> VideoFrames:
             what=f"no frames chosen from the {length} of {path.absolute()}",
             remedy="give --frames START:STOP or START:STOP:STEP within the video",
         )
-    return VideoFrames(str(path), path, chosen)
+    video_frames = VideoFrames(str(path), path, chosen)
+    return replace(video_frames, left_out=_found([video_frames.name(index) for index in chosen], unwanted))
+
+
+def _found(names: Sequence[str], unwanted: Collection[str]) -> tuple[str, ...]:
+    """The names that are unwanted, or SettingError where something unwanted has none."""
+    found = tuple(name for name in names if name in unwanted or Path(name).name in unwanted)
+    unknown = set(unwanted) - set(found) - {Path(name).name for name in found}
+    if unknown:
+        raise SettingError(
+            what=f"to be left out, but not among the {len(names)} images: {', '.join(sorted(unknown))}",
+            remedy="write each name as `fit` and the report print it, with or without its folder, one a line",
+        )
+    return found
+
+
+def names_in(file: Path) -> frozenset[str]:
+    """Names of images, one a line; a ``#`` at the start of a line or after a blank begins a comment.
+
+    Raises:
+        SettingError: Not a readable text file.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SettingError(
+            what=f"cannot read {file.absolute()}: {error.strerror}", remedy="give a file with one image name a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingError(
+            what=f"{file.absolute()} is not text in UTF-8", remedy="give a file with one image name a line"
+        ) from error
+    return frozenset(name for line in lines if (name := _COMMENT.split(line, maxsplit=1)[0].strip()))
 
 
 def frame_range(text: str) -> slice:

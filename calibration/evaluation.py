@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.pictures import read_mask, read_picture
+from calibration.pixels import PixelHistogram
 from calibration.preprocess import crop
 from calibration.score_map import covering
+from calibration.working_point import expected_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
     from calibration.dataset import Labelled
     from calibration.engine import Engine
     from calibration.preprocess import Image, Preprocess
-
-# Pixel AUROC over histograms of this many bins: exact ranks of every pixel of every image would not fit into memory.
-_BINS = 2000
+    from calibration.working_point import WorkingPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,54 @@ class Evaluation:
 
     Attributes:
         scored: Every readable image with its score.
+        threshold: Of the score: that of the bundle.
         image_auroc: Chance that a defective image scores above a good one.
-        brightness_auroc: The same for mean brightness alone; where it is far from 0.5, light may pass for skill.
+        average_precision: Area under precision over recall, defective images being the ones to find.
+        brightness_auroc: Image AUROC of mean brightness alone; where it is far from 0.5, light may pass for skill.
         pixel_auroc: Over the pixels of images with masks and of good images; None without masks.
+        region_overlap: PRO up to 30 % false positives, over the same pixels; None without masks.
+        promised_false_reject_rate: By the bundle.
+        expected_false_reject_rate: Where the observed one lies in 95 of 100 cases if the promise holds.
         false_reject_rate: Share of good images above the threshold.
         detection_rate: Share of defective images above the threshold.
         detection_by_kind: The same for each kind of defect.
+        false_reject_rate_at_full_detection: Share of good images not below the lowest defective one.
+        best_f1: Highest F1 that any threshold gives on these images.
+        best_f1_threshold: Images with this score or more are defective, then.
         skipped: Images that could not be read.
     """
 
     scored: list[Scored]
+    threshold: float
     image_auroc: float
+    average_precision: float
     brightness_auroc: float
     pixel_auroc: float | None
+    region_overlap: float | None
+    promised_false_reject_rate: float
+    expected_false_reject_rate: tuple[float, float]
     false_reject_rate: float
     detection_rate: float
     detection_by_kind: dict[str, float]
+    false_reject_rate_at_full_detection: float
+    best_f1: float
+    best_f1_threshold: float
     skipped: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> list[Scored]:
+        """The good images."""
+        return [each for each in self.scored if not each.image.defective]
+
+    @property
+    def defective(self) -> list[Scored]:
+        """The defective images."""
+        return [each for each in self.scored if each.image.defective]
+
+    @property
+    def promise_kept(self) -> bool:
+        """Whether no more good images lie above the threshold than chance explains."""
+        return self.false_reject_rate <= self.expected_false_reject_rate[1]
 
 
 def evaluate(
@@ -77,12 +108,14 @@ def evaluate(
         SettingError: scikit-learn is not installed.
         DatasetError: No good or no defective image was readable, or one is too small for the region of interest.
     """
+    metrics = _metrics()
     preprocess, grid = bundle.preprocess, bundle.manifest.backbone.grid
     scored: list[Scored] = []
     brightness: list[float] = []
     skipped: list[str] = []
-    pixels = _PixelHistogram()
+    pixels = PixelHistogram()
     for number, image in enumerate(images, start=1):
+        progress(number, len(images))
         try:
             picture = read_picture(image.path)
             mask = read_mask(image.mask) if image.mask else np.zeros(picture.shape[:2], np.bool_)
@@ -95,8 +128,16 @@ def evaluate(
         if image.mask or not image.defective:
             score_map = covering(inference.map, grid)
             pixels.add(score_map, mask if preprocess.region is None else crop(mask, preprocess.region))
-        progress(number, len(images))
-    return _summarise(scored, brightness, pixels, bundle.manifest.working_point.threshold, skipped)
+    truth = _truth(scored)
+    return Evaluation(
+        scored=scored,
+        brightness_auroc=float(metrics.roc_auc_score(truth, brightness)),
+        pixel_auroc=_pixel_auroc(metrics, pixels),
+        region_overlap=pixels.region_overlap(),
+        skipped=skipped,
+        **_ranking(metrics, truth, scored),
+        **_at_threshold(truth, scored, bundle.working_point),
+    )
 
 
 def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:
@@ -106,70 +147,65 @@ def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:
         raise DatasetError(what=f"{image.path}: {error.what}", remedy=error.remedy) from error
 
 
-def _summarise(
-    scored: list[Scored], brightness: list[float], pixels: _PixelHistogram, threshold: float, skipped: list[str]
-) -> Evaluation:
+def _metrics() -> Any:  # noqa: ANN401 - a module without types
+    try:
+        from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
+    except ImportError as error:
+        raise SettingError(
+            what="evaluation needs scikit-learn", remedy="install it: pip install 'shiftwatch[evaluate]'"
+        ) from error
+    return metrics
+
+
+def _truth(scored: list[Scored]) -> NDArray[np.bool_]:
     truth = np.array([each.image.defective for each in scored], bool)
     if truth.all() or not truth.any():
         raise DatasetError(
             what=f"of {len(scored)} readable images {int(truth.sum())} are defective; both kinds are needed",
             remedy="give a data set with good and defective images",
         )
+    return truth
+
+
+def _ranking(metrics: Any, truth: NDArray[np.bool_], scored: list[Scored]) -> dict[str, Any]:  # noqa: ANN401
+    """Figures that need no threshold, or choose their own."""
     scores = np.array([each.score for each in scored])
-    rejected = scores > threshold
+    precision, recall, thresholds = metrics.precision_recall_curve(truth, scores)
+    # F1 = 2 P R / (P + R); the last point of the curve has no threshold.
+    f1 = 2 * precision[:-1] * recall[:-1] / np.maximum(precision[:-1] + recall[:-1], 1e-12)
+    best = int(f1.argmax())
+    return {
+        "image_auroc": float(metrics.roc_auc_score(truth, scores)),
+        "average_precision": float(metrics.average_precision_score(truth, scores)),
+        "false_reject_rate_at_full_detection": float((scores[~truth] >= scores[truth].min()).mean()),
+        "best_f1": float(f1[best]),
+        "best_f1_threshold": float(thresholds[best]),
+    }
+
+
+def _at_threshold(truth: NDArray[np.bool_], scored: list[Scored], point: WorkingPoint) -> dict[str, Any]:
+    """Figures at the bundle's threshold."""
+    rejected = np.array([each.score for each in scored]) > point.threshold
     labels = np.array([each.image.label for each in scored])
-    return Evaluation(
-        scored=scored,
-        image_auroc=auroc(truth, scores),
-        brightness_auroc=auroc(truth, np.array(brightness)),
-        pixel_auroc=pixels.auroc(),
-        false_reject_rate=float(rejected[~truth].mean()),
-        detection_rate=float(rejected[truth].mean()),
-        detection_by_kind={str(kind): float(rejected[labels == kind].mean()) for kind in np.unique(labels[truth])},
-        skipped=skipped,
-    )
+    return {
+        "threshold": point.threshold,
+        "promised_false_reject_rate": point.false_reject_rate,
+        "expected_false_reject_rate": expected_share(point, int((~truth).sum())),
+        "false_reject_rate": float(rejected[~truth].mean()),
+        "detection_rate": float(rejected[truth].mean()),
+        "detection_by_kind": {str(kind): float(rejected[labels == kind].mean()) for kind in np.unique(labels[truth])},
+    }
 
 
-def auroc(truth: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.floating] | None = None) -> float:
-    """Area under the ROC curve, by scikit-learn.
-
-    Raises:
-        SettingError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - an extra; the device runs without it
-    except ImportError as error:
-        raise SettingError(
-            what="evaluation needs scikit-learn", remedy="install it: pip install 'shiftwatch[evaluate]'"
-        ) from error
-    return float(roc_auc_score(truth, scores, sample_weight=weights))
+def _pixel_auroc(metrics: Any, pixels: PixelHistogram) -> float | None:  # noqa: ANN401
+    if not pixels.defective.any() or not pixels.good.any():
+        return None
+    truth = np.repeat([False, True], len(pixels.scores))
+    weights = np.concatenate([pixels.good, pixels.defective])
+    return float(metrics.roc_auc_score(truth, np.tile(pixels.scores, 2), sample_weight=weights))
 
 
-class _PixelHistogram:
-    """Counts of good and defective pixels by score, on a logarithmic scale."""
-
-    def __init__(self) -> None:
-        self._edges = np.linspace(-5.0, 25.0, _BINS + 1)
-        self._good = np.zeros(_BINS)
-        self._defective = np.zeros(_BINS)
-
-    def add(self, score_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        rows, columns = mask.shape
-        grown = cv2.resize(score_map, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        values = np.clip(np.log(np.maximum(grown, 1e-30)), self._edges[0], self._edges[-1])
-        self._good += np.histogram(values[~mask], self._edges)[0]
-        self._defective += np.histogram(values[mask], self._edges)[0]
-
-    def auroc(self) -> float | None:
-        if not self._defective.any() or not self._good.any():
-            return None
-        middle = (self._edges[1:] + self._edges[:-1]) / 2
-        truth = np.repeat([False, True], _BINS)
-        weights = np.concatenate([self._good, self._defective])
-        return auroc(truth, np.tile(middle, 2), weights)
-
-
-def write_scores(path: Path, evaluation: Evaluation, threshold: float) -> None:
+def write_scores(path: Path, evaluation: Evaluation) -> None:
     """``path, label, defective, score, rejected`` of every image, as CSV.
 
     Raises:
@@ -180,9 +216,27 @@ def write_scores(path: Path, evaluation: Evaluation, threshold: float) -> None:
             writer = csv.writer(file)
             writer.writerow(["path", "label", "defective", "score", "rejected"])
             for each in evaluation.scored:
-                rejected = int(each.score > threshold)
+                rejected = int(each.score > evaluation.threshold)
                 writer.writerow([each.image.path, each.image.label, int(each.image.defective), each.score, rejected])
     except OSError as error:
         raise StorageError(
             what=f"cannot write {path.absolute()}: {error.strerror}", remedy="give another place with --scores FILE"
+        ) from error
+
+
+def write_figures(path: Path, evaluation: Evaluation, bundle: Bundle) -> None:
+    """All figures as one JSON object; keys are the attributes of ``Evaluation``, figures without a value are null.
+
+    Raises:
+        StorageError: Not writable.
+    """
+    figures = asdict(evaluation)
+    del figures["scored"]
+    counts = {"good": len(evaluation.good), "defective": len(evaluation.defective)}
+    content = {"bundle": bundle.identity, **counts, **figures, "promise_kept": evaluation.promise_kept}
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(
+            what=f"cannot write {path.absolute()}: {error.strerror}", remedy="give another place with --json FILE"
         ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.errors import StorageError
+from calibration.errors import DegenerateFeaturesError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _BATCH = 64
+_BATCH_BYTES = 2**24
+
+
+def batch_images(shape: tuple[int, ...], images: int) -> int:
+    """Images that ``batches`` reads at a time: no more than memory likes, where one is large.
+
+    Args:
+        shape: Of one array, (d, h, w).
+        images: How many there are.
+    """
+    return max(1, min(_BATCH, images, _BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
 class FeatureStore:
@@ -36,6 +47,8 @@ class FeatureStore:
         self.shape = shape
         self._bytes = 4 * int(np.prod(shape))
         self.count = 0
+        self._first: NDArray[np.float32] | None = None
+        self._varies = False
 
     def __enter__(self) -> Self:
         """Make the file."""
@@ -58,16 +71,33 @@ class FeatureStore:
         """Add the features of the next image.
 
         Raises:
+            DegenerateFeaturesError: A value is not finite.
             StorageError: The disk is full.
         """
+        if not np.isfinite(features).all():
+            raise DegenerateFeaturesError(
+                what="the backbone gave features that are not finite numbers",
+                remedy="check the weights; an FP16 network may have overflowed",
+            )
+        if self._first is None:
+            self._first = features
+        self._varies = self._varies or not np.array_equal(features, self._first)
         try:
             self._file.write(np.ascontiguousarray(features, np.float32).tobytes())
         except OSError as error:
             raise _storage_error(self._folder, error) from error
         self.count += 1
 
+    def refuse_copies(self) -> None:
+        """Raise DegenerateFeaturesError unless two images differ."""
+        if not self._varies:
+            raise DegenerateFeaturesError(
+                what="the features of all images are the same: nothing can be learnt about how good parts vary",
+                remedy="give pictures of different good parts, not copies of one",
+            )
+
     def batches(self, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """Features of some images, in their order, a few at a time: (up to 64, d, h, w).
+        """Features of some images, in their order, a few at a time: (n, d, h, w).
 
         Raises:
             StorageError: What was written cannot be flushed to disk.
@@ -76,8 +106,9 @@ class FeatureStore:
             self._file.flush()
         except OSError as error:
             raise _storage_error(self._folder, error) from error
-        for start in range(0, len(indices), _BATCH):
-            chosen = indices[start : start + _BATCH]
+        size = batch_images(self.shape, len(indices))
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
             batch = np.empty((len(chosen), *self.shape), np.float32)
             for row, index in enumerate(chosen):
                 self._file.seek(index * self._bytes)

@@ -45,7 +45,7 @@ class DetectorRecord(_Record):
     """Method and parameters."""
 
     name: str
-    parameters: dict[str, float | str | bool]
+    parameters: dict[str, bool | int | float | str]
 
 
 class WorkingPointRecord(_Record):
@@ -64,6 +64,7 @@ class ImagesRecord(_Record):
     source: str
     count: int
     skipped: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class Manifest(_Record):

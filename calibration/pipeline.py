@@ -37,6 +37,7 @@ from calibration.manifest import (
     WorkingPointRecord,
 )
 from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
+from calibration.outliers import HighestScores, suspicious
 from calibration.reference import ReferenceStatistics
 from calibration.working_point import WorkingPoint, refuse_senseless_rate, working_point
 
@@ -109,9 +110,10 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         gathered = _Gathered(store)
         _gather(images, extractor.SerializeToString(), settings, gathered, progress)
         _refuse_too_few(store.count, images)
+        store.refuse_copies()
         folds = _folds(store.count, sequential=images.sequential)
         fit = detector.fit(store, folds, backbone.level_channels)
-        scores = _out_of_fold_scores(store, folds, fit, progress)
+        scores, highest = _out_of_fold_scores(store, folds, fit, progress)
     point = working_point(scores, settings.false_reject_rate)
     golden = gathered.golden
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in golden.reduced]
@@ -122,6 +124,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         "golden_frames": np.stack(golden.frames),
         "golden_scores": np.array(golden_scores),
         "good_scores": scores,
+        **_doubtful(images, gathered.names, scores, highest, settings.preprocess),
     }
     files = {NETWORK: network, MOMENTS: npz(fit.statistics), REFERENCE: npz(reference)}
     manifest = _manifest(images, backbone, settings, store.count, fit, point)
@@ -135,7 +138,7 @@ def _refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settin
         raise ModelTooLargeError(
             what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their statistics; "
             f"the limit is {settings.memory_limit_mib} MiB",
-            remedy="choose fewer stages, a smaller --size, --location shared, or raise --memory-limit-mib",
+            remedy=f"choose fewer stages, a smaller --size, {settings.detector.smaller}, or raise --memory-limit-mib",
         )
 
 
@@ -144,6 +147,7 @@ class _Gathered:
     """What one pass over the images leaves."""
 
     features: FeatureStore
+    names: list[str] = field(default_factory=list)
     reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
     golden: GoldenSample = field(default_factory=GoldenSample)
 
@@ -155,6 +159,7 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
             frame = _preprocessed(settings.preprocess, name, image)
             reduced = engine.reduced(frame)
             gathered.features.append(reduced)
+            gathered.names.append(name)
             gathered.reference.update(frame)
             gathered.golden.offer(frame, reduced)
             progress("learning", gathered.features.count, len(images))
@@ -185,13 +190,41 @@ def _folds(count: int, *, sequential: bool) -> list[list[int]]:
 
 def _out_of_fold_scores(
     store: FeatureStore, folds: list[list[int]], fit: Fit, progress: Progress
-) -> NDArray[np.float64]:
-    """Score of every image under statistics that have not seen it, (n,)."""
-    scores = np.empty(store.count)
+) -> tuple[NDArray[np.float64], HighestScores]:
+    """Score of every image under statistics that have not seen it, (n,), and the highest with their maps."""
+    scores, highest = np.empty(store.count), HighestScores()
     for number, (fold, head) in enumerate(zip(folds, fit.held_out, strict=True), start=1):
-        scores[fold] = np.concatenate([head.scores(batch).score for batch in store.batches(fold)])
+        place = 0
+        for batch in store.batches(fold):
+            indices = fold[place : place + len(batch)]
+            scored = head.scores(batch)
+            scores[indices] = scored.score
+            highest.offer(indices, scored)
+            place += len(batch)
         progress("validating", number, len(folds))
-    return scores
+    return scores, highest
+
+
+def _doubtful(
+    images: Images, names: list[str], scores: NDArray[np.float64], highest: HighestScores, preprocess: Preprocess
+) -> dict[str, NDArray[Any]]:
+    """Arrays for the bundle: the good images a person should look at, read a second time."""
+    chosen = [names[index] for index in highest.indices]
+    frames = {name: _preprocessed(preprocess, name, image) for name, image in images.again(chosen)}
+    if len(frames) < len(chosen):
+        raise DatasetError(
+            what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
+            remedy="calibrate again, on images that nobody writes to",
+        )
+    suspects = suspicious(scores)
+    return {
+        "highest_frames": np.stack([frames[name] for name in chosen]),
+        "highest_names": np.array(chosen),
+        "highest_scores": scores[highest.indices],
+        "highest_maps": highest.maps,
+        "suspicious_names": np.array([names[index] for index in suspects], np.str_),
+        "suspicious_scores": scores[suspects],
+    }
 
 
 def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads: int) -> None:
@@ -213,7 +246,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             "python": platform.python_version(),
             **{name: version(name) for name in ("shiftwatch", "numpy", "onnx", "onnxruntime")},
         },
-        images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped)),
+        images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
         preprocess=PreprocessRecord(
             height=preprocess.height,
             width=preprocess.width,

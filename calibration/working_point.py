@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
+_SMALLEST = 1e-30  # a copy of an image that was learnt may score 0, which has no logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     moments (Hosking and Wallis 1987, eq. 10). Logarithms, because a sum of squares has a long tail that they tame.
 
     Args:
-        scores: Out-of-fold scores of good images, (n,), positive and finite.
+        scores: Out-of-fold scores of good images, (n,), finite, none below 0.
         false_reject_rate: In (0, 0.5].
 
     Raises:
@@ -55,11 +56,11 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     refuse_senseless_rate(false_reject_rate)
     ordered = np.sort(scores)
     count = len(ordered)
-    above = int(false_reject_rate * (count + 1))  # expected share above the k-th highest of n is k / (n + 1)
+    above = _images_above(false_reject_rate, count)
     if above >= 1:
         interval = _rate_interval(count, above)
         return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
-    threshold = float(np.exp(_pareto_quantile(np.log(ordered), false_reject_rate)))
+    threshold = float(np.exp(_pareto_quantile(np.log(np.maximum(ordered, _SMALLEST)), false_reject_rate)))
     # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
     interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
@@ -72,6 +73,50 @@ def refuse_senseless_rate(false_reject_rate: float) -> None:
             what=f"a false-reject rate of {false_reject_rate} makes no sense",
             remedy="give a share in (0, 0.5], e.g. 0.01 for one good part in a hundred",
         )
+
+
+def expected_share(point: WorkingPoint, images: int) -> tuple[float, float]:
+    """What share of new good images lies above the threshold, if the promise holds: 95 % prediction interval.
+
+    Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), and so the number among m new images is
+    beta-binomial. A fitted tail begins at the highest score: k = 1 bounds the number from above, nothing from below.
+
+    Args:
+        point: Threshold and promise.
+        images: m, 1 or more.
+    """
+    above = _images_above(point.false_reject_rate, point.images)
+    if above == 0:
+        return 0.0, _beta_binomial_quantile(1, point.images, images, _CONFIDENCE) / images
+    tail = (1.0 - _CONFIDENCE) / 2
+    low, high = (_beta_binomial_quantile(above, point.images, images, each) for each in (tail, 1.0 - tail))
+    return low / images, high / images
+
+
+def _images_above(false_reject_rate: float, count: int) -> int:
+    """K: the expected share above the k-th highest of n scores is k / (n + 1)."""
+    return int(false_reject_rate * (count + 1))
+
+
+def _beta_binomial_quantile(above: int, count: int, new: int, probability: float) -> int:
+    """Smallest number that the images above the threshold, of ``new`` ones, do not exceed with this probability."""
+    total = 0.0
+    for hits in range(new):
+        choices = _log_choices(new, hits)
+        total += exp(
+            choices + _log_beta(hits + above, new - hits + count + 1 - above) - _log_beta(above, count + 1 - above)
+        )
+        if total >= probability:
+            return hits
+    return new
+
+
+def _log_beta(one: float, other: float) -> float:
+    return lgamma(one) + lgamma(other) - lgamma(one + other)
+
+
+def _log_choices(count: int, hits: int) -> float:
+    return lgamma(count + 1) - lgamma(hits + 1) - lgamma(count - hits + 1)
 
 
 def _pareto_quantile(ordered: Float64, rate: float) -> float:
@@ -113,5 +158,4 @@ def _beta_quantile(above: int, count: int, probability: float) -> float:
 
 
 def _log_binomial(hits: int, count: int, share: float) -> float:
-    choices = lgamma(count + 1) - lgamma(hits + 1) - lgamma(count - hits + 1)
-    return choices + hits * log(share) + (count - hits) * log(1 - share)
+    return _log_choices(count, hits) + hits * log(share) + (count - hits) * log(1 - share)

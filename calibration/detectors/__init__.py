@@ -37,9 +37,13 @@ class Detector(Protocol):
 
     Order of calls: ``reduce`` while the network for calibration is built, ``fit`` once the features of all images are
     stored, ``reduce`` again while the fused network is built.
+
+    Attributes:
+        smaller: What would make ``memory_mib`` less.
     """
 
     name: ClassVar[str]
+    smaller: ClassVar[str]
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Add the nodes from features to what the statistics are made of.

@@ -82,6 +82,7 @@ class Gaussian:
     """
 
     name: ClassVar[str] = "gaussian"
+    smaller: ClassVar[str] = "fewer --frames"
 
     components: Literal["all", "pca", "npca"] = "all"
     retained_variance: float = 0.99
@@ -102,9 +103,9 @@ class Gaussian:
         return FeatureMap(graph.add("Concat", *means, axis=1), (sum(level.shape[0] for level in levels), 1, 1))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """All averaged features, and a covariance."""
+        """All averaged features in both precisions and centred, and a covariance being taken apart."""
         channels = reduced[0]
-        return (4 * images * channels + 3 * 8 * channels**2) / 2**20
+        return (7 * 4 * images * channels + 8 * 8 * channels**2) / 2**20
 
     def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """Means and whitenings of the levels."""
@@ -127,7 +128,8 @@ class Gaussian:
                 what="the features of all images are the same: nothing can be learnt about how good parts vary",
                 remedy="give pictures of different good parts, not copies of one",
             )
-        share = np.cumsum(variances) / variances.sum()
+        total = np.cumsum(variances)
+        share = total / total[-1]  # the last one is 1, whatever the rounding
         first, last = 0, len(variances)
         if self.components == "npca":
             last = max(1, int(np.searchsorted(share, self.retained_variance, side="right")))

@@ -42,6 +42,7 @@ class MeanShift:
     """
 
     name: ClassVar[str] = "mean_shift"
+    smaller: ClassVar[str] = "--location shared"
 
     alpha: float | None = 0.1
     averaging: int = 2
@@ -76,9 +77,7 @@ class MeanShift:
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """Covariances, mostly."""
-        del images
-        channels, height, width = reduced
-        return partial.memory_mib(height * width if self.location == "local" else 1, channels)
+        return partial.memory_mib(reduced, images, reduced[1] * reduced[2] if self.location == "local" else 1)
 
     def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """One look at the features: the moments of each fold, and sums of them."""

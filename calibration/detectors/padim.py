@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from calibration.covariance import inverse_cholesky
+from calibration.covariance import whitening
 from calibration.detectors import Fit, partial
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
@@ -35,6 +35,7 @@ class Padim:
     """
 
     name: ClassVar[str] = "padim"
+    smaller: ClassVar[str] = "fewer --dimensions"
 
     dimensions: int | None = 100
 
@@ -55,9 +56,7 @@ class Padim:
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """Covariances, mostly."""
-        del images
-        channels, height, width = reduced
-        return partial.memory_mib(height * width, channels)
+        return partial.memory_mib(reduced, images, reduced[1] * reduced[2])
 
     def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """Sigma_l = C_l + 0.01 I."""
@@ -70,5 +69,5 @@ class Padim:
 
 def _head(moments: Moments) -> WhiteningHead:
     covariances = moments.covariance()
-    covariances += _REGULARISER * np.eye(covariances.shape[1])
-    return WhiteningHead(moments.mean.astype(np.float32), inverse_cholesky(covariances).astype(np.float32))
+    ridge = _REGULARISER * np.eye(covariances.shape[1])
+    return WhiteningHead(moments.mean.astype(np.float32), whitening(covariances, lambda local: local + ridge))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.feature_store import batch_images
 from calibration.moments import Moments, merged
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def without_each(parts: list[Moments]) -> Iterator[Moments]:
         yield merged([*parts[:held], *parts[held + 1 :]])
 
 
-def memory_mib(locations: int, channels: int) -> float:
-    """What five folds, their sum, the sum of the others and a covariance being inverted take."""
-    return 8 * locations * channels**2 * 8 / 2**20
+def memory_mib(reduced: tuple[int, int, int], images: int, locations: int) -> float:
+    """Five folds, their sum, the sum of the others, a covariance and four whitenings; and a batch being added."""
+    batch = batch_images(reduced, images) * int(np.prod(reduced))
+    return (10 * locations * reduced[0] ** 2 * 8 + 6 * batch * 4) / 2**20
 
 
 def _moments(store: FeatureStore, images: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:

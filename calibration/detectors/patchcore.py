@@ -9,6 +9,7 @@ import numpy as np
 
 from calibration.detectors import Fit
 from calibration.errors import SettingError
+from calibration.feature_store import batch_images
 from calibration.graph import FeatureMap
 from calibration.head import Scores
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _PROJECTED = 128
+_BLOCK = 64  # entries of the bank whose distances to all others are held at a time
 
 
 @dataclass(frozen=True)
@@ -50,52 +52,52 @@ class MemoryHead:
         for number, features in enumerate(reduced):
             patches = features.reshape(channels, -1).T - self.mean
             squares = _squared_distances(patches, self.bank)
-            nearest = np.sqrt(squares.min(axis=1))
-            worst = int(nearest.argmax())
+            smallest = squares.min(axis=1)
+            worst = int(smallest.argmax())
             around = self.bank[self.neighbours[squares[worst].argmin()]]
             to_neighbours = np.sqrt(np.square(patches[worst] - around).sum(axis=1))
+            # The nearest is among its own neighbours, and a difference has more digits than that of two squares.
+            nearest = to_neighbours.min()
             # exp(s*) / sum of exp, with the largest exponent taken out of both.
-            weight = 1 - 1 / np.exp(to_neighbours - nearest[worst]).sum()
-            score[number], maps[number] = weight * nearest[worst], nearest.reshape(height, width)
+            relative = np.exp(to_neighbours - to_neighbours.max())
+            weight = 1 - relative.min() / relative.sum()
+            score[number], maps[number] = weight * nearest, np.sqrt(smallest).reshape(height, width)
         return Scores(score, maps)
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """The search is a 1x1 convolution with the bank and a minimum over its outputs."""
+        """The search is one matrix product, |m|^2 - 2 x.m, and a minimum over its rows.
+
+        The squared lengths ride along as one more channel: added afterwards, they would cost another look at all of
+        the product. Its factor that never changes is the right one, which runtimes lay out beforehand.
+        """
         channels, height, width = reduced.shape
-        mean = graph.constant("head.mean", self.mean[None, :, None, None])
+        places = height * width
+        planes = graph.add("Sub", reduced.name, graph.constant("head.mean", self.mean[None, :, None, None]))
+        patches = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(channels, places)), perm=[1, 0])
         bank = graph.constant("head.bank", self.bank)
-        patches = graph.add("Sub", reduced.name, mean)
-        kernel = graph.add("Mul", bank, graph.floats(-2.0))
-        kernel = graph.add("Reshape", kernel, graph.ints(len(self.bank), channels, 1, 1))
-        lengths = graph.constant("head.lengths", np.square(self.bank).sum(axis=1))
-        to_bank = graph.add("Conv", patches, kernel, lengths)
-        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=1)
-        own = graph.add("ReduceSum", graph.add("Mul", patches, patches), graph.ints(1), keepdims=1)
-        square = graph.add("Max", graph.add("Add", smallest, own), graph.floats(0.0))
-        flat = graph.add("Reshape", graph.add("Sqrt", square), graph.ints(1, height * width))
-        graph.add("Reshape", flat, graph.ints(1, height, width), output="map")
-        self._attach_weight(graph, flat, patches, to_bank, (channels, height * width))
+        lengths = graph.constant("head.lengths", np.square(self.bank).sum(axis=1, keepdims=True))
+        columns = graph.add("Concat", graph.add("Mul", bank, graph.floats(-2.0)), lengths, axis=1)
+        rows = graph.add("Concat", patches, graph.constant("head.ones", np.ones((places, 1), np.float32)), axis=1)
+        to_bank = graph.add("MatMul", rows, graph.add("Transpose", columns, perm=[1, 0]))
+        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
+        own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
+        squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
+        graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width), output="map")
+        self._attach_score(graph, squares, patches, to_bank)
         return height, width
 
-    def _attach_weight(
-        self, graph: GraphBuilder, distances: str, patches: str, to_bank: str, shape: tuple[int, int]
-    ) -> None:
-        """Eq. 7: a distance counts less where the bank itself is sparse."""
-        channels, places = shape
-        worst = graph.add("ArgMax", distances, axis=1, keepdims=0)
-        largest = graph.add("ReduceMax", distances, axes=[1], keepdims=0)
-        patch = graph.add("Gather", graph.add("Reshape", patches, graph.ints(channels, places)), worst, axis=1)
-        column = graph.add("Gather", graph.add("Reshape", to_bank, graph.ints(len(self.bank), places)), worst, axis=1)
-        nearest = graph.add("ArgMin", column, axis=0, keepdims=0)
+    def _attach_score(self, graph: GraphBuilder, squares: str, patches: str, to_bank: str) -> None:
+        """Eq. 7: the largest distance counts less where the bank itself is sparse."""
+        worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
+        nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
         table = graph.constant("head.neighbours", self.neighbours)
-        indices = graph.add("Reshape", graph.add("Gather", table, nearest, axis=0), graph.ints(-1))
-        around = graph.add("Gather", "head.bank", indices, axis=0)
-        row = graph.add("Reshape", patch, graph.ints(1, channels))
-        difference = graph.add("Sub", around, row)
-        square = graph.add("ReduceSum", graph.add("Mul", difference, difference), graph.ints(1), keepdims=0)
-        relative = graph.add("Exp", graph.add("Sub", graph.add("Sqrt", square), largest))
-        total = graph.add("ReduceSum", relative, graph.ints(0), keepdims=1)
-        weight = graph.add("Sub", graph.floats(1.0), graph.add("Reciprocal", total))
+        around = graph.add("Gather", "head.bank", graph.add("Gather", table, nearest, axis=0), axis=0)
+        difference = graph.add("Sub", around, graph.add("Gather", patches, worst, axis=0))
+        to_neighbours = graph.add("ReduceL2", difference, axes=[1], keepdims=0)
+        largest = graph.add("ReduceMin", to_neighbours, axes=[0], keepdims=1)
+        # The nearest has the least share of the sum.
+        share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=0), axes=[0], keepdims=1)
+        weight = graph.add("Sub", graph.floats(1.0), share)
         graph.add("Mul", largest, weight, output="score")
 
 
@@ -111,6 +113,7 @@ class PatchCore:
     """
 
     name: ClassVar[str] = "patchcore"
+    smaller: ClassVar[str] = "a smaller --coreset"
 
     coreset: float = 0.01
     neighbours: int = 9
@@ -121,11 +124,10 @@ class PatchCore:
         """Refuse values outside their range."""
         if not 0.0 < self.coreset <= 1.0:
             raise SettingError(what=f"coreset = {self.coreset} is outside (0, 1]", remedy="give a share, e.g. 0.01")
-        if self.neighbours < 1 or self.aggregation < 1 or self.aggregation % 2 == 0:
-            raise SettingError(
-                what=f"neighbours = {self.neighbours}, aggregation = {self.aggregation} make no sense",
-                remedy="give at least one neighbour, and an odd aggregation, e.g. 3",
-            )
+        if self.neighbours < 2:  # noqa: PLR2004 - with itself as the only neighbour, eq. 7 is zero for every picture
+            raise SettingError(what=f"neighbours = {self.neighbours} is too few", remedy="give 2 or more, e.g. 9")
+        if self.aggregation < 1 or self.aggregation % 2 == 0:
+            raise SettingError(what=f"aggregation = {self.aggregation} is not odd", remedy="give 1, 3, 5, ...")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """The average over each place's neighbourhood; the grid stays."""
@@ -142,9 +144,15 @@ class PatchCore:
         return FeatureMap(averaged, features.shape)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The candidates, and what is compared with them."""
+        """The candidates and what they are compared by, four banks, the distances to one, and a batch being read."""
         channels, height, width = reduced
-        return min(self.candidates, images * height * width) * (channels + 2 * _PROJECTED) * 4 / 2**20
+        total = images * height * width
+        candidates = min(self.candidates, total)
+        bank = self._bank(candidates, total)
+        compared = max(3 * _BLOCK, 2 * height * width)
+        batch = 3 * batch_images(reduced, images) * channels * height * width
+        numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
+        return 4 * (numbers + batch) / 2**20
 
     def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
         """A coreset of all patches, and for each fold one of the others."""
@@ -158,11 +166,12 @@ class PatchCore:
         patches, total = _sample(store, images, self.candidates, random)
         mean = patches.mean(axis=0)
         patches -= mean
-        wanted = max(self.neighbours, round(self.coreset * total))
-        bank = patches[greedy_coreset(_project(patches, random), min(wanted, len(patches)))]
-        count = min(self.neighbours, len(bank))
-        neighbours = np.argpartition(_squared_distances(bank, bank), count - 1, axis=1)[:, :count]
-        return MemoryHead(mean, bank, neighbours.astype(np.int64))
+        bank = patches[greedy_coreset(_project(patches, random), self._bank(len(patches), total))]
+        return MemoryHead(mean, bank, _nearest(bank, self.neighbours))
+
+    def _bank(self, candidates: int, total: int) -> int:
+        """How many of the candidates are remembered."""
+        return min(candidates, max(self.neighbours, round(self.coreset * total)))
 
 
 def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
@@ -175,7 +184,7 @@ def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
         points: (n, d).
         count: How many, at most n.
     """
-    lengths = np.square(points).sum(axis=1)
+    lengths = _squared_lengths(points)
     chosen = np.empty(count, np.int64)
     chosen[0] = lengths.argmin()
     nearest = np.full(len(points), np.inf, np.float32)
@@ -213,7 +222,27 @@ def _project(points: Float32, random: np.random.Generator) -> Float32:
     return projected
 
 
+def _nearest(bank: Float32, count: int) -> NDArray[np.int64]:
+    """For each entry its nearest ones, itself included, (m, count) or (m, m) of a small bank."""
+    count = min(count, len(bank))
+    nearest = np.empty((len(bank), count), np.int64)
+    for start in range(0, len(bank), _BLOCK):
+        block = bank[start : start + _BLOCK]
+        squares = _squared_distances(block, bank)
+        rows = np.arange(len(block))
+        squares[rows, start + rows] = -1.0  # among many copies, too
+        nearest[start : start + _BLOCK] = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    return nearest
+
+
 def _squared_distances(points: Float32, others: Float32) -> Float32:
-    lengths = np.square(points).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
-    squares: Float32 = np.maximum(lengths - 2 * (points @ others.T), 0.0)
-    return squares
+    squares: Float32 = points @ others.T
+    squares *= -2
+    squares += _squared_lengths(points)[:, None]
+    squares += _squared_lengths(others)
+    return np.maximum(squares, 0.0, out=squares)
+
+
+def _squared_lengths(points: Float32) -> Float32:
+    lengths: Float32 = np.einsum("ij,ij->i", points, points)
+    return lengths

@@ -20,7 +20,7 @@ from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -61,12 +61,16 @@ class Taught:
     source: str = "drawn"
     sequential: bool = False
     skipped: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 30
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
         return ((str(number), part(number)) for number in range(len(self)))
+
+    def again(self, names: Collection[str]) -> Iterator[tuple[str, Image]]:
+        return ((name, image) for name, image in self if name in names)
 
 
 def teach(path: Path) -> Path:

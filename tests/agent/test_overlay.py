@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.overlay import Array, Caption, captioned, overlay
+from agent.caption import Caption, captioned
 from calibration.errors import DatasetError
+from calibration.overlay import Array, overlay
 from calibration.preprocess import Image, Region
 
 REGION = Region(x=40, y=20, width=112, height=112)

@@ -45,7 +45,7 @@ from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from typing_extensions import Self
 
@@ -147,7 +147,7 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
             topics,
             ActiveAlert(folder / "active_alert.json"),
             region=region,
-            averaging=bundle.manifest.detector.averaging,
+            grid=bundle.manifest.backbone.grid,
             threshold=rules.threshold,
             is_simulated=True,
         )
@@ -184,12 +184,16 @@ class RenderedParts:
     source: str = "rendered"
     sequential: bool = True
     skipped: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return TAUGHT_PARTS
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
         return ((f"part {number}", part.image) for number, part in enumerate(parts(TAUGHT_PARTS, seed=1)))
+
+    def again(self, names: Collection[str]) -> Iterator[tuple[str, Image]]:
+        return ((name, image) for name, image in self if name in names)
 
 
 def _bare(engine: Engine, prepared: list[Image]) -> list[float]:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnxruntime as ort
-from mtd import SIDE, THREADS, backbone_of, console, fit, settings_of, split
+from mtd import THREADS, backbone_of, console, fit, settings_of, split
 from rich import box
 from rich.table import Table
 
-from calibration.backbone import Backbone, onnx_backbone
+from calibration.backbone import Backbone
+from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.feature_store import FeatureStore
+from calibration.graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder
+from calibration.network import feature_network, reduced_shape
 from calibration.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -80,18 +85,14 @@ def ratio(turns: dict[str, Turns], of: str, to: str) -> float:
 
 
 class BareBackbone:
-    """The backbone's own ONNX graph in ONNX Runtime, nothing around it."""
+    """The one graph of a backbone in ONNX Runtime, nothing around it."""
 
     def __init__(self, backbone: Backbone) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = THREADS
-        options.log_severity_level = 3
-        # As in the engine; else these threads would still be spinning while the next task has its turn.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        content = backbone.graph.model.SerializeToString()
-        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (graph,) = backbone.graphs
+        content = graph.model.SerializeToString()
+        self._session = ort.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-        mean, std = np.asarray(backbone.graph.mean), np.asarray(backbone.graph.std)
+        mean, std = np.asarray(graph.mean), np.asarray(graph.std)
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._offset = (-mean / std).astype(np.float32)
 
@@ -100,10 +101,10 @@ class BareBackbone:
         rgb = frame[..., ::-1] * self._scale + self._offset
         return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)
 
-    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features of one image."""
-        features: NDArray[np.float32] = self._session.run(None, {self._input: image})[0]
-        return features
+    def __call__(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """All levels of one image."""
+        levels: list[NDArray[np.float32]] = self._session.run(None, {self._input: image})
+        return levels
 
 
 def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, Turns]:
@@ -143,20 +144,85 @@ def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Tu
     return by_turns(tasks, rounds)
 
 
+def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.float32]]:
+    """What PatchCore remembers of all calibrating tiles, 1 % of their patches, and the patches of a test tile."""
+    tiles, settings, detector = split(), settings_of(), PatchCore(coreset=0.01)
+    network = feature_network(lite0, detector, divide_brightness=False)
+    with (
+        OnnxRuntimeEngine(network.SerializeToString(), THREADS) as engine,
+        FeatureStore(folder, reduced_shape(network)) as store,
+    ):
+        for path in tiles.calibrating:
+            store.append(engine.reduced(settings.preprocess(read_picture(path))))
+        head = detector.fit(store, [range(store.count)], lite0.level_channels).head
+        reduced = engine.reduced(settings.preprocess(read_picture(tiles.test[0].path)))
+    if not isinstance(head, MemoryHead):
+        raise TypeError
+    return head, reduced
+
+
+def search_turns(head: MemoryHead, reduced: NDArray[np.float32], rounds: int = 40) -> dict[str, Turns]:
+    """The head alone, with score and map, and scikit-learn's search for as many neighbours in the same bank.
+
+    Of scikit-learn's algorithms the fastest on this machine count; trees are far behind in so many dimensions.
+    """
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - slow to import, and most of this file needs none
+
+    session = _head_session(head, reduced.shape)
+    feed = {"reduced": reduced[None]}
+    patches = np.ascontiguousarray(reduced.reshape(len(reduced), -1).T) - head.mean
+    neighbours = head.neighbours.shape[1]
+    searches: dict[str, Callable[[], object]] = {}
+    for algorithm in ("auto", "brute", "kd_tree"):
+        for jobs in (1, THREADS):
+            search = NearestNeighbors(n_neighbors=neighbours, algorithm=algorithm, n_jobs=jobs).fit(head.bank)
+            searches[f"scikit-learn, {algorithm}, {jobs} jobs"] = partial(search.kneighbors, patches)
+    first = by_turns(searches, rounds=1, calls=2)
+    fastest = min(turns.best for turns in first.values())
+    fast = {name: search for name, search in searches.items() if first[name].best < 3 * fastest}
+    return by_turns({"PatchCore's head": lambda: session.run(["score", "map"], feed), **fast}, rounds, _CALLS)
+
+
+def search_ratio(turns: dict[str, Turns]) -> float:
+    """The fastest search by the head."""
+    return min(ratio(turns, name, "PatchCore's head") for name in turns if name != "PatchCore's head")
+
+
+def _head_session(head: MemoryHead, shape: tuple[int, ...]) -> ort.InferenceSession:
+    channels, height, width = shape
+    graph = GraphBuilder("head")
+    grid = head.attach(graph, FeatureMap("reduced", (channels, height, width)))
+    model = graph.model({"reduced": (FLOAT, (1, *shape))}, {"score": (FLOAT, (1,)), "map": (FLOAT, (1, *grid))})
+    # Behind a backbone the threads are awake when the head's turn comes; alone, they have to be kept so.
+    options = _options(spinning=True)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _options(*, spinning: bool = False) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3
+    if not spinning:
+        # As in the engine; else these threads would still be spinning while the next task has its turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
 def peak_mib(folder: Path, backbone: Backbone, counts: Sequence[int]) -> list[float]:
     """Peak memory of a fit over so many images, each in a fresh process without torch."""
     model = folder / "backbone.onnx"
-    onnx.save(backbone.graph.model, model)
-    return [_in_fresh_process(model, backbone, count) for count in counts]
+    (graph,) = backbone.graphs
+    onnx.save(graph.model, model)
+    return [_in_fresh_process(model, graph, count) for count in counts]
 
 
-def _in_fresh_process(model: Path, backbone: Backbone, count: int) -> float:
+def _in_fresh_process(model: Path, graph: FeatureGraph, count: int) -> float:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_fit_and_peak, model, backbone.graph.mean, backbone.graph.std, count).result()
+        return process.submit(_fit_and_peak, model, graph.mean, graph.std, count).result()
 
 
 def _fit_and_peak(model: Path, mean: tuple[float, float, float], std: tuple[float, float, float], count: int) -> float:
-    backbone = onnx_backbone(model, SIDE, SIDE, mean, std)
+    backbone = Backbone((FeatureGraph(onnx.load(model), mean, std),), model.name)
     with tempfile.TemporaryDirectory() as folder:
         fit(backbone, split().calibrating[:count], settings_of(), Path(folder) / "bundle")
     # Not getrusage: its ru_maxrss is inherited over exec, so that a large parent would hide what its child takes.
@@ -174,6 +240,7 @@ def main() -> None:
         folder = Path(name)
         network = network_turns(folder, lite0)
         fitting = fit_turns(folder, lite0)
+        searching = search_turns(*remembered(folder, lite0))
         few, many = peak_mib(folder, lite0, (FEW_IMAGES, FIT_IMAGES))
     decoded = ratio(fitting, "fit", "feature pass")
     bare = ratio(fitting, "fit", "feature pass, no decoding")
@@ -182,9 +249,10 @@ def main() -> None:
     ratios.add_row("fused filterbank / fused Lite0", f"{ratio(network, 'fused filterbank', 'fused Lite0'):.2f}", "1.0")
     ratios.add_row(f"fit of {FIT_IMAGES} / feature pass", f"{decoded:.2f}", "3")
     ratios.add_row(f"fit of {FIT_IMAGES} / feature pass without decoding", f"{bare:.2f}", "")
+    ratios.add_row("scikit-learn's search / PatchCore's head", f"{search_ratio(searching):.1f}", "at least 5")
     ratios.add_row(f"peak memory, {FIT_IMAGES} / {FEW_IMAGES} images", f"{many / few:.3f}", "1.1")
     times = Table("for information", "best", "median", box=box.MARKDOWN)
-    for what, turns in network.items():
+    for what, turns in {**network, **searching}.items():
         times.add_row(what, f"{1e3 * turns.best:.2f} ms", f"{1e3 * turns.median:.2f} ms")
     for what, turns in fitting.items():
         times.add_row(f"{what}, {FIT_IMAGES} images", f"{turns.best:.1f} s", f"{turns.median:.1f} s")

@@ -53,7 +53,14 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert (region.x, region.y, region.width, region.height) == (4, 2, 56, 60)
     assert (manifest.preprocess.height, manifest.preprocess.width) == (80, 64)
     assert manifest.preprocess.divide_brightness
-    assert (manifest.detector.alpha, manifest.detector.averaging, manifest.detector.location) == (1.0, 3, "shared")
+    assert manifest.detector.name == "mean_shift"
+    assert manifest.detector.parameters == {
+        "alpha": 1.0,
+        "averaging": 3,
+        "location": "shared",
+        "ridge": 1e-3,
+        "alpha_from_moments": True,
+    }
     assert manifest.backbone.grid == (5, 4)
     assert manifest.working_point.method == "quantile"
 
@@ -147,7 +154,7 @@ def test_a_timm_model_with_real_weights_sees_the_scratch(
     assert command("fit", good_folder, "--out", tmp_path / "out", *timm_model).code == 0
     backbone = open_bundle(tmp_path / "out").manifest.backbone
     assert (backbone.name, backbone.stages, backbone.channels) == ("tf_efficientnet_lite0", ("blocks.2",), 40)
-    assert backbone.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert backbone.weights_sha256 == (hashlib.sha256(file.read_bytes()).hexdigest(),)
     outcome = command("evaluate", tmp_path / "out", labelled_folder, "--scores", tmp_path / "scores.csv")
     assert float(re.findall(r"image AUROC (\d\.\d+)", outcome.words)[0]) > 0.9
 

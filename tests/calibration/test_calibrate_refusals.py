@@ -83,7 +83,7 @@ BAD_OPTIONS = {
     "--frames 0:1": ("only 1 usable images", "at least 10"),
     "--false-reject-rate 0": (r"false-reject rate of 0\.0 makes no sense", r"0\.01"),
     "--false-reject-rate 2": (r"false-reject rate of 2\.0 makes no sense", r"0\.01"),
-    "--memory-limit-mib 1": ("need 3 MiB .* limit is 1 MiB", "--location shared"),
+    "--memory-limit-mib 1": ("need 5 MiB .* limit is 1 MiB", "--location shared"),
     "--weights w.pth": ("--weights and --stages belong to a timm model, not to filterbank", "--backbone NAME"),
     "--stages a": ("--weights and --stages belong to a timm model, not to filterbank", "--backbone NAME"),
     "--backbone nowhere.onnx": (r"cannot read the backbone nowhere\.onnx", "check the path"),

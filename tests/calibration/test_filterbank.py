@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from calibration.backbone import filterbank_backbone
 from calibration.errors import SettingError
 from calibration.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
+from calibration.network import feature_shape
 from calibration.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def test_features_are_those_of_the_formulas(features: Callable[[Float32], Float3
 
 @given(st.integers(4, 10), st.integers(4, 10))
 def test_79_channels_on_a_grid_of_a_sixteenth(rows: int, columns: int) -> None:
-    shape = filterbank_backbone(16 * rows, 16 * columns).graph.feature_shape
+    shape = feature_shape(filterbank_backbone(16 * rows, 16 * columns))
     assert shape == (CHANNELS, rows, columns)
     assert CHANNELS == 79
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from onnx import numpy_helper
+from oracles import NaiveDistance, naive_pool
 from washers import SIDE, washer
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbone import Backbone, filterbank_backbone
 from calibration.covariance import analytic_shrinkage
+from calibration.detectors import partial
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.filterbank import filterbank
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder, feature_network, fused_network
+from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.moments import Moments
+from calibration.network import feature_network, fused_network
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from calibration.preprocess import Image
 
-Float64 = NDArray[np.float64]
 DETECTORS = {
     "local": MeanShift(alpha=0.1, averaging=2),
     "local, nearly PaDiM": MeanShift(alpha=0.02, averaging=1),
@@ -37,7 +39,7 @@ DETECTORS = {
 BRIGHTNESS = pytest.mark.parametrize("divide_brightness", [False, True], ids=["as it is", "brightness divided"])
 
 
-def random_backbone() -> FeatureGraph:
+def random_backbone() -> Backbone:
     """Two layers of random weights: 12 channels at a stride of 8."""
     random = np.random.default_rng(0)
     graph = GraphBuilder("random")
@@ -48,62 +50,19 @@ def random_backbone() -> FeatureGraph:
     first = graph.add("Relu", graph.add("Conv", "image", weights[0], strides=[4, 4], pads=[2, 2, 2, 2]))
     graph.add("Conv", first, weights[1], strides=[2, 2], pads=[1, 1, 1, 1], output="features")
     model = graph.model({"image": (FLOAT, (1, 3, SIDE, SIDE))}, {"features": (FLOAT, (1, 12, 8, 8))})
-    return FeatureGraph(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Backbone((FeatureGraph(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),), "random")
 
 
-def no_backbone(mean: tuple[float, float, float], std: tuple[float, float, float]) -> FeatureGraph:
+def no_backbone(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Backbone:
     """The features are the normalised picture itself."""
     graph = GraphBuilder("nothing")
     graph.add("Identity", "image", output="features")
-    return FeatureGraph(graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 4, 6))}), mean, std)
+    model = graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 4, 6))})
+    return Backbone((FeatureGraph(model, mean, std),), "nothing")
 
 
-def naive_pool(features: NDArray[np.float32], window: int) -> Float64:
-    """Mean of each window, one step apart: (d, h, w) to (d, h - window + 1, w - window + 1)."""
-    channels, height, width = features.shape
-    pooled = np.empty((channels, height - window + 1, width - window + 1))
-    for row in range(pooled.shape[1]):
-        for column in range(pooled.shape[2]):
-            patch = features[:, row : row + window, column : column + window].astype(np.float64)
-            pooled[:, row, column] = patch.reshape(channels, -1).mean(axis=1)
-    return pooled
-
-
-@dataclass
-class Naive:
-    """Hotelling's T2 from the definitions, all in float64."""
-
-    mean: Float64
-    sigma: Float64
-
-    @classmethod
-    def learn(cls, pooled: Float64, detector: MeanShift, alpha: float) -> Naive:
-        """From (n, d, h, w)."""
-        channels, height, width = pooled.shape[1:]
-        flat = pooled.reshape(len(pooled), channels, -1)
-        if detector.location == "shared":
-            together = flat.transpose(0, 2, 1).reshape(-1, channels)
-            means, covariances, alpha = [together.mean(axis=0)], [np.cov(together, rowvar=False)], 1.0
-        else:
-            means = [flat[:, :, place].mean(axis=0) for place in range(height * width)]
-            covariances = [np.cov(flat[:, :, place], rowvar=False) for place in range(height * width)]
-        target = np.mean(covariances, axis=0)
-        variances = np.diag(target).copy()
-        target += np.diag(detector.ridge * np.maximum(variances, 1e-3 * variances.mean()))
-        return cls(np.array(means), np.array([(1 - alpha) * each + alpha * target for each in covariances]))
-
-    def score_map(self, pooled: Float64) -> Float64:
-        """T2 at each place of (d, h, w)."""
-        distances = np.empty(pooled.shape[1:])
-        for place, (row, column) in enumerate(np.ndindex(*distances.shape)):
-            own = place if len(self.mean) > 1 else 0
-            shift = pooled[:, row, column] - self.mean[own]
-            distances[row, column] = shift @ np.linalg.solve(self.sigma[own], shift)
-        return distances
-
-
-def features_of(backbone: FeatureGraph, pictures: list[Image], *, divide_brightness: bool) -> list[NDArray[np.float32]]:
-    network = feature_network(backbone, averaging=1, divide_brightness=divide_brightness)
+def features_of(backbone: Backbone, pictures: list[Image], *, divide_brightness: bool) -> list[NDArray[np.float32]]:
+    network = feature_network(backbone, MeanShift(averaging=1), divide_brightness=divide_brightness)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         return [engine.features(picture) for picture in pictures]
 
@@ -113,19 +72,20 @@ def features_of(backbone: FeatureGraph, pictures: list[Image], *, divide_brightn
 @BRIGHTNESS
 def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, *, divide_brightness: bool) -> None:
     detector = DETECTORS[kind]
-    graph = random_backbone() if backbone == "random" else filterbank_backbone(SIDE, SIDE).graph
+    source = random_backbone() if backbone == "random" else filterbank_backbone(SIDE, SIDE)
     pictures = [washer(number) for number in range(30)]
     pooled = np.stack(
         [
             naive_pool(features, detector.averaging)
-            for features in features_of(graph, pictures, divide_brightness=divide_brightness)
+            for features in features_of(source, pictures, divide_brightness=divide_brightness)
         ]
     )
-    moments = Moments.of(detector.vectors(pooled.astype(np.float32)))
-    head = detector.fit(moments)
-    network = fused_network(graph, head, averaging=detector.averaging, divide_brightness=divide_brightness)
+    vectors = partial.all_together if detector.location == "shared" else partial.by_location
+    moments = Moments.of(vectors(pooled.astype(np.float32)))
+    head = detector.head(moments)
+    network = fused_network(source, detector, head, divide_brightness=divide_brightness)
     alpha = detector.alpha or analytic_alpha(moments, detector)
-    naive = Naive.learn(pooled, detector, alpha)
+    naive = NaiveDistance.of_mean_shift(pooled, detector, alpha)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         for picture in (washer(50), washer(51, scratched=True), np.zeros_like(washer(0))):
             seen = engine(picture)
@@ -142,14 +102,15 @@ def analytic_alpha(moments: Moments, detector: MeanShift) -> float:
 @BRIGHTNESS
 def test_features_and_their_averages_for_calibration_are_those_of_the_fused_network(*, divide_brightness: bool) -> None:
     backbone, picture = random_backbone(), washer(3)
-    head = MeanShift(averaging=3).fit(Moments.of(np.random.default_rng(0).normal(size=(36, 40, 12))))
-    fused = fused_network(backbone, head, averaging=3, divide_brightness=divide_brightness)
-    learning = feature_network(backbone, averaging=3, divide_brightness=divide_brightness)
+    detector = MeanShift(averaging=3)
+    head = detector.head(Moments.of(np.random.default_rng(0).normal(size=(36, 40, 12))))
+    fused = fused_network(backbone, detector, head, divide_brightness=divide_brightness)
+    learning = feature_network(backbone, detector, divide_brightness=divide_brightness)
     with OnnxRuntimeEngine(fused.SerializeToString(), 1) as serving:
         features = serving.features(picture)
     with OnnxRuntimeEngine(learning.SerializeToString(), 1) as engine:
         np.testing.assert_allclose(engine.features(picture), features, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(engine.pooled(picture), naive_pool(features, 3), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(engine.reduced(picture), naive_pool(features, 3), rtol=1e-4, atol=1e-5)
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -194,8 +155,8 @@ def test_the_network_keeps_its_contract(kind: str) -> None:
     detector = DETECTORS[kind]
     side = 8 - detector.averaging + 1
     locations = side**2 if detector.location == "local" else 1
-    head = detector.fit(Moments.of(np.random.default_rng(0).normal(size=(locations, 40, 12))))
-    network = fused_network(random_backbone(), head, averaging=detector.averaging, divide_brightness=False)
+    head = detector.head(Moments.of(np.random.default_rng(0).normal(size=(locations, 40, 12))))
+    network = fused_network(random_backbone(), detector, head, divide_brightness=False)
     onnx.checker.check_model(network, full_check=True)
     assert [entry.version for entry in network.opset_import if not entry.domain] == [17]
     shapes = {
@@ -213,8 +174,8 @@ def test_the_network_keeps_its_contract(kind: str) -> None:
 
 
 def test_the_largest_of_the_map_is_the_score() -> None:
-    head = MeanShift().fit(Moments.of(np.random.default_rng(0).normal(size=(49, 40, 12))))
-    network = fused_network(random_backbone(), head, averaging=2, divide_brightness=False)
+    head = MeanShift().head(Moments.of(np.random.default_rng(0).normal(size=(49, 40, 12))))
+    network = fused_network(random_backbone(), MeanShift(), head, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         seen = engine(washer(0))
     assert seen.score == seen.map.max()
@@ -222,8 +183,8 @@ def test_the_largest_of_the_map_is_the_score() -> None:
 
 def test_a_distance_far_above_what_half_precision_holds_is_kept() -> None:
     random = np.random.default_rng(0)
-    head = MeanShift().fit(Moments.of(1e-4 * random.normal(size=(49, 40, 12))))
-    network = fused_network(random_backbone(), head, averaging=2, divide_brightness=False)
+    head = MeanShift().head(Moments.of(1e-4 * random.normal(size=(49, 40, 12))))
+    network = fused_network(random_backbone(), MeanShift(), head, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         score = engine(washer(0)).score
     assert np.isfinite(score)
@@ -238,7 +199,7 @@ def test_a_file_that_is_no_network_is_refused_by_the_engine() -> None:
 def test_filterbank_in_the_fused_network_is_the_filterbank() -> None:
     picture = washer(0)
     inner = onnx.load_from_string(filterbank(SIDE, SIDE).SerializeToString())
-    seen = features_of(FeatureGraph(inner), [picture], divide_brightness=False)[0]
+    seen = features_of(Backbone((FeatureGraph(inner),), "filterbank"), [picture], divide_brightness=False)[0]
     session = ort.InferenceSession(inner.SerializeToString(), providers=["CPUExecutionProvider"])
     image = (picture[..., ::-1].transpose(2, 0, 1)[None] / 255).astype(np.float32)
     np.testing.assert_allclose(seen, session.run(None, {"image": image})[0][0], atol=2e-4)

@@ -13,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from washers import washer
 
 from calibration.backbone import onnx_backbone
+from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
-from calibration.graph import feature_network
+from calibration.network import feature_network, feature_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,24 +57,25 @@ def backbone_file(  # noqa: PLR0913 - one parameter for each thing that can be u
 def test_sizes_that_were_left_open_are_fixed(tmp_path: Path, shape: Shape) -> None:
     path = backbone_file(tmp_path, shape=shape)
     backbone = onnx_backbone(path, 64, 96, MEAN, STD)
-    assert backbone.graph.input_size == (64, 96)
-    assert backbone.graph.feature_shape == (3, 8, 12)
-    assert (backbone.graph.mean, backbone.graph.std) == (MEAN, STD)
+    assert backbone.input_size == (64, 96)
+    assert feature_shape(backbone) == (3, 8, 12)
+    (graph,) = backbone.graphs
+    assert (graph.mean, graph.std) == (MEAN, STD)
     assert (backbone.name, backbone.stages) == ("backbone.onnx", ())
-    assert backbone.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.weights_sha256 == (hashlib.sha256(path.read_bytes()).hexdigest(),)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 21])
 def test_older_and_newer_opsets_are_brought_to_ours(tmp_path: Path, opset: int) -> None:
-    model = onnx_backbone(backbone_file(tmp_path, opset=opset), 64, 64).graph.model
+    model = onnx_backbone(backbone_file(tmp_path, opset=opset), 64, 64).graphs[0].model
     assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
     onnx.checker.check_model(model, full_check=True)
 
 
 def test_mobilenet_with_a_symbolic_batch_becomes_a_feature_graph(weights: Path) -> None:
     backbone = onnx_backbone(weights / "mobilenet_v2_stride16.onnx", 224, 224)
-    assert backbone.graph.feature_shape == (160, 14, 14)
-    assert backbone.graph.input_size == (224, 224)
+    assert feature_shape(backbone) == (160, 14, 14)
+    assert backbone.input_size == (224, 224)
 
 
 def test_mobilenet_gives_in_our_network_what_it_gives_alone(weights: Path) -> None:
@@ -81,7 +83,7 @@ def test_mobilenet_gives_in_our_network_what_it_gives_alone(weights: Path) -> No
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     image = (picture[..., ::-1].transpose(2, 0, 1)[None] / 255).astype(np.float32)
     expected = session.run(None, {"image": image})[0][0]
-    network = feature_network(onnx_backbone(path, 224, 224).graph, averaging=1, divide_brightness=False)
+    network = feature_network(onnx_backbone(path, 224, 224), MeanShift(averaging=1), divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         np.testing.assert_allclose(engine.features(picture), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 

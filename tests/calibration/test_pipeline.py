@@ -14,6 +14,7 @@ from washers import SIDE, Drawn, save, washer
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import good_images
+from calibration.detectors import partial
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import (
@@ -23,8 +24,8 @@ from calibration.errors import (
     ModelTooLargeError,
     SettingError,
 )
-from calibration.graph import feature_network
 from calibration.moments import Moments
+from calibration.network import feature_network
 from calibration.pipeline import FOLDS, Settings, _folds, calibrate
 from calibration.preprocess import Preprocess, Region
 
@@ -80,7 +81,10 @@ def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:
     assert manifest.images.count == 24
     assert manifest.images.source == "drawn"
     assert (manifest.backbone.name, manifest.backbone.channels, manifest.backbone.grid) == ("filterbank", 79, (4, 4))
-    assert (manifest.detector.alpha, manifest.detector.averaging, manifest.detector.location) == (0.1, 2, "local")
+    assert manifest.detector.name == "mean_shift"
+    parameters = manifest.detector.parameters
+    assert (parameters["alpha"], parameters["averaging"], parameters["location"]) == (0.1, 2, "local")
+    assert parameters["alpha_from_moments"] is False
     assert manifest.working_point.method == "tail"
     assert manifest.working_point.false_reject_rate == 0.01
     assert {"python", "shiftwatch", "numpy", "onnx", "onnxruntime"} == set(manifest.software)
@@ -101,7 +105,7 @@ def test_two_runs_give_the_same_files_to_the_byte(fit: Fit, good_washers: list[I
 
 
 def test_the_head_follows_from_the_moments_in_the_bundle(learnt: Bundle) -> None:
-    head = MeanShift().fit(Moments.unpacked(learnt.moments()))
+    head = MeanShift().head(Moments.unpacked(learnt.moments()))
     network = onnx.load(learnt.network)
     arrays = {each.name: numpy_helper.to_array(each) for each in network.graph.initializer}
     np.testing.assert_array_equal(arrays["head.mean"][:, 0], head.mean)
@@ -113,15 +117,16 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
     fit: Fit, small_filterbank: Backbone, good_washers: list[Image], *, sequential: bool
 ) -> None:
     bundle = fit(Drawn(good_washers, sequential=sequential))
-    detector = SETTINGS.detector
-    network = feature_network(small_filterbank.graph, averaging=detector.averaging, divide_brightness=False)
+    detector = MeanShift()
+    assert SETTINGS.detector == detector
+    network = feature_network(small_filterbank, detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        pooled = np.stack([engine.pooled(picture) for picture in good_washers])
+        reduced = np.stack([engine.reduced(picture) for picture in good_washers])
     scores = bundle.reference()["good_scores"]
     for fold in _folds(len(good_washers), sequential=sequential):
-        others = np.delete(pooled, fold, axis=0)
-        head = detector.fit(Moments.of(detector.vectors(others)))
-        np.testing.assert_allclose(scores[fold], detector.score_maps(head, pooled[fold]).max(axis=(1, 2)), rtol=1e-4)
+        others = np.delete(reduced, fold, axis=0)
+        head = detector.head(Moments.of(partial.by_location(others)))
+        np.testing.assert_allclose(scores[fold], head.scores(reduced[fold]).map.max(axis=(1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [10, 11, 24, 103])
@@ -210,18 +215,19 @@ def test_too_few_readable_images_are_refused_with_the_reasons(fit: Fit, tmp_path
 
 def test_what_does_not_fit_into_memory_is_refused_with_both_figures_before_any_work(fit: Fit) -> None:
     images = Untouchable([washer(0)])
-    with pytest.raises(ModelTooLargeError, match=r"3x3 locations of 79 channels need 3 MiB.*\n?.*limit is 2 MiB"):
+    with pytest.raises(ModelTooLargeError, match=r"3x3 locations of 79 channels need 4 MiB.*\n?.*limit is 2 MiB"):
         fit(images, replace(SETTINGS, memory_limit_mib=2))
     assert fit.left() == []
 
 
 def test_shared_statistics_need_less_memory(fit: Fit) -> None:
     settings = replace(SETTINGS, memory_limit_mib=2, detector=MeanShift(location="shared"))
-    assert fit(Drawn([washer(number) for number in range(10)]), settings).manifest.detector.location == "shared"
+    manifest = fit(Drawn([washer(number) for number in range(10)]), settings).manifest
+    assert manifest.detector.parameters["location"] == "shared"
 
 
 def test_an_averaging_region_larger_than_the_grid_is_refused_before_any_work(fit: Fit) -> None:
-    with pytest.raises(ModelTooLargeError, match=r"(?s)5 cells is larger than the 4x4 grid.*--averaging 4"):
+    with pytest.raises(SettingError, match=r"(?s)5 cells is larger than the 4x4 grid.*--averaging 4"):
         fit(Untouchable([washer(0)]), replace(SETTINGS, detector=MeanShift(averaging=5)))
 
 

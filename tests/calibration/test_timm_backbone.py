@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
+from calibration.detectors.mean_shift import MeanShift
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
+from calibration.graph import FeatureGraph
+from calibration.network import feature_network, feature_shape
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbone import Backbone
+    from calibration.preprocess import Image
 
 LITE0 = "tf_efficientnet_lite0"
 SIZE = (96, 128)
@@ -41,13 +46,22 @@ def random_weights(lite0: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+def frame() -> Image:
+    return np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+
+
 def image() -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(1, 3, *SIZE)).astype(np.float32)
+    """The frame as the backbone's graph gets it."""
+    return np.ascontiguousarray(frame()[..., ::-1].transpose(2, 0, 1)[None] / 255, np.float32)
 
 
 def exported(backbone: Backbone) -> NDArray[np.float32]:
-    session = ort.InferenceSession(backbone.graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"image": image()})[0])
+    """Its features in a network of our own, which brings all stages to the resolution of the first."""
+    (part,) = backbone.graphs
+    plain = replace(backbone, graphs=(FeatureGraph(part.model),))
+    network = feature_network(plain, MeanShift(averaging=1), divide_brightness=False)
+    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
+        return engine.features(frame())[None]
 
 
 def by_hand(model: Any, stages: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ANN401
@@ -74,8 +88,8 @@ def assert_close(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 def test_the_exported_stages_are_those_of_torch(lite0: Any, random_weights: Path, stages: tuple[int, ...]) -> None:  # noqa: ANN401
     backbone = timm_backbone(LITE0, [f"blocks.{stage}" for stage in stages], random_weights, *SIZE)
     expected = by_hand(lite0, stages)
-    assert backbone.graph.feature_shape == expected.shape[1:]
-    assert backbone.graph.input_size == SIZE
+    assert feature_shape(backbone) == expected.shape[1:]
+    assert backbone.input_size == SIZE
     assert_close(exported(backbone), expected)
 
 
@@ -87,10 +101,12 @@ def test_real_weights_without_a_classifier_are_taken(weights: Path) -> None:
 
     model.load_state_dict(load_file(path), strict=False)
     assert_close(exported(backbone), by_hand(model, (2, 4)))
-    assert backbone.graph.feature_shape == (40 + 112, 12, 16)
-    assert backbone.graph.mean == backbone.graph.std == (0.5, 0.5, 0.5)
+    assert feature_shape(backbone) == (40 + 112, 12, 16)
+    assert backbone.level_channels == (40, 112)
+    (graph,) = backbone.graphs
+    assert graph.mean == graph.std == (0.5, 0.5, 0.5)
     assert (backbone.name, backbone.stages) == (LITE0, ("blocks.2", "blocks.4"))
-    assert backbone.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.weights_sha256 == (hashlib.sha256(path.read_bytes()).hexdigest(),)
 
 
 def test_a_stage_that_is_not_there_lists_those_that_are(random_weights: Path) -> None:

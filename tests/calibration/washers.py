@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from calibration.dataset import NamedImage
@@ -42,6 +42,7 @@ class Drawn:
     """Pictures in memory, as ``calibrate`` takes them."""
 
     source = "drawn"
+    left_out = ()
 
     def __init__(self, pictures: Sequence[Image], *, sequential: bool = False) -> None:
         self.sequential = sequential
@@ -53,3 +54,6 @@ class Drawn:
 
     def __iter__(self) -> Iterator[NamedImage]:
         return ((f"washer {number}", picture) for number, picture in enumerate(self._pictures))
+
+    def again(self, names: Collection[str]) -> Iterator[NamedImage]:
+        return ((name, picture) for name, picture in self if name in names)

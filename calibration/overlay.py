@@ -1,10 +1,7 @@
-"""What an operator looks at: the frame, the heat of its defects, and the verdict in words."""
+"""The frame with the heat of its defects: what a person looks at."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TypeAlias
 
 import cv2
@@ -25,27 +22,7 @@ _HIGHEST_RATIO = 4.0
 
 _WHITE: Colour = (255, 255, 255)
 _RED: Colour = (48, 32, 224)
-_GREEN: Colour = (80, 160, 40)
-_GREY: Colour = (120, 120, 120)
-_BAR: Colour = (28, 26, 24)
-_TEXT: Colour = (232, 232, 232)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_LOWEST_BAR_PX = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """What the bar below the picture says.
-
-    Attributes:
-        score: Score of the frame; above the threshold reads NOT OK, not finite reads NOT DECIDABLE.
-        threshold: Of the score.
-        created_at_ms: ms since 1970, shown in UTC (Z).
-    """
-
-    score: float
-    threshold: float
-    created_at_ms: int
+_LIGHT: Colour = (232, 232, 232)
 
 
 def overlay(frame: Image, region: Region | None, score_map: Array, threshold: float) -> Image:
@@ -70,38 +47,21 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
     line_px = max(1, round(min(picture.shape[:2]) / 400))
     if region is not None:
         corner = (region.x + region.width - 1, region.y + region.height - 1)
-        cv2.rectangle(picture, (region.x, region.y), corner, _TEXT, line_px)
+        cv2.rectangle(picture, (region.x, region.y), corner, _LIGHT, line_px)
     distance = _relative_distance(score_map, threshold)
     enlarged = _enlarged(distance, inspected.shape[0], inspected.shape[1])
     _blend(inspected, enlarged)
     if distance.max() > 1:
-        # A lone place just above the threshold is smoothed below it; the operator must see it nevertheless.
-        _outline(inspected, enlarged > min(1.0, 0.95 * float(enlarged.max())), line_px)
+        _outline(inspected, _above(distance, enlarged), line_px)
     return picture
 
 
-def captioned(picture: Image, caption: Caption) -> Image:
-    """The picture with a bar below it: verdict, score, threshold, time (as far as they fit). Nothing is covered.
+def visible_threshold(score_map: Array, threshold: float) -> float:
+    """What to give ``overlay`` for a picture that may be below the threshold.
 
-    Returns:
-        (rows + bar, columns, 3), uint8, BGR.
+    Its own highest place then, so that the heat shows where that is; nothing is outlined.
     """
-    rows, columns = picture.shape[:2]
-    bar = np.full((max(_LOWEST_BAR_PX, round(0.06 * min(rows, columns))), columns, 3), _BAR, np.uint8)
-    verdict, colour = _verdict(caption)
-    score = f"score {caption.score:.4g}" if math.isfinite(caption.score) else "no score"
-    when = datetime.fromtimestamp(caption.created_at_ms / 1000, tz=timezone.utc)
-    padding = bar.shape[0] // 2
-    left = 2 * padding + _text_width(bar, verdict)
-    bar[:, :left] = colour
-    _write(bar, verdict, padding, _WHITE)
-    for text in (score, f"threshold {caption.threshold:.4g}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
-        left += padding
-        if left + _text_width(bar, text) > columns:
-            break
-        _write(bar, text, left, _TEXT)
-        left += padding + _text_width(bar, text)
-    return np.concatenate([picture, bar])
+    return max(min(threshold, float(score_map.max())), float(np.finfo(np.float32).tiny))
 
 
 def _relative_distance(score_map: Array, threshold: float) -> Array:
@@ -121,6 +81,19 @@ def _enlarged(distance: Array, rows: int, columns: int) -> Array:
     return enlarged.astype(np.float32, copy=False)
 
 
+def _above(distance: Array, enlarged: Array) -> NDArray[np.bool_]:
+    """Pixels above the threshold, and the whole of each place whose peak the smoothing took below it."""
+    rows, columns = enlarged.shape
+    area: NDArray[np.bool_] = enlarged > 1
+    places = cv2.resize((distance > 1).astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    count, labels = cv2.connectedComponents(places)
+    for label in range(1, count):
+        place = labels == label
+        if not area[place].any():
+            area |= place
+    return area
+
+
 def _blend(picture: Image, distance: Array) -> None:
     strength = np.clip((distance - _FAINTEST) / (_STRONGEST - _FAINTEST), 0.0, 1.0)
     shade = 255 * (_COLOUR_FROM + (_COLOUR_TO - _COLOUR_FROM) * strength)
@@ -137,27 +110,3 @@ def _outline(picture: Image, area: NDArray[np.bool_], line_px: int) -> None:
     cv2.drawContours(drawn, contours, -1, _WHITE, 3 * line_px, cv2.LINE_AA)
     cv2.drawContours(drawn, contours, -1, _RED, line_px, cv2.LINE_AA)
     picture[:] = drawn
-
-
-def _verdict(caption: Caption) -> tuple[str, Colour]:
-    if not math.isfinite(caption.score):
-        return "NOT DECIDABLE", _GREY
-    return ("NOT OK", _RED) if caption.score > caption.threshold else ("OK", _GREEN)
-
-
-def _text_scale(bar: Image) -> float:
-    return int(bar.shape[0]) / 50
-
-
-def _stroke_px(bar: Image) -> int:
-    return max(1, round(_text_scale(bar)))
-
-
-def _text_width(bar: Image, text: str) -> int:
-    (width, _), _ = cv2.getTextSize(text, _FONT, _text_scale(bar), _stroke_px(bar))
-    return int(width)
-
-
-def _write(bar: Image, text: str, left: int, colour: Colour) -> None:
-    baseline = round(0.68 * bar.shape[0])
-    cv2.putText(bar, text, (left, baseline), _FONT, _text_scale(bar), colour, _stroke_px(bar), cv2.LINE_AA)

@@ -1,0 +1,87 @@
+"""The bar below a picture: what the agent decided, in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from calibration.overlay import Colour
+    from calibration.preprocess import Image
+
+_WHITE: Colour = (255, 255, 255)
+_RED: Colour = (48, 32, 224)
+_GREEN: Colour = (80, 160, 40)
+_GREY: Colour = (120, 120, 120)
+_BAR: Colour = (28, 26, 24)
+_TEXT: Colour = (232, 232, 232)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LOWEST_BAR_PX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What the bar below the picture says.
+
+    Attributes:
+        score: Score of the frame; above the threshold reads NOT OK, not finite reads NOT DECIDABLE.
+        threshold: Of the score.
+        created_at_ms: ms since 1970, shown in UTC (Z).
+    """
+
+    score: float
+    threshold: float
+    created_at_ms: int
+
+
+def captioned(picture: Image, caption: Caption) -> Image:
+    """The picture with a bar below it: verdict, score, threshold, time (as far as they fit). Nothing is covered.
+
+    Returns:
+        (rows + bar, columns, 3), uint8, BGR.
+    """
+    rows, columns = picture.shape[:2]
+    bar = np.full((max(_LOWEST_BAR_PX, round(0.06 * min(rows, columns))), columns, 3), _BAR, np.uint8)
+    verdict, colour = _verdict(caption)
+    score = f"score {caption.score:.4g}" if math.isfinite(caption.score) else "no score"
+    when = datetime.fromtimestamp(caption.created_at_ms / 1000, tz=timezone.utc)
+    padding = bar.shape[0] // 2
+    left = 2 * padding + _text_width(bar, verdict)
+    bar[:, :left] = colour
+    _write(bar, verdict, padding, _WHITE)
+    for text in (score, f"threshold {caption.threshold:.4g}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
+        left += padding
+        if left + _text_width(bar, text) > columns:
+            break
+        _write(bar, text, left, _TEXT)
+        left += padding + _text_width(bar, text)
+    return np.concatenate([picture, bar])
+
+
+def _verdict(caption: Caption) -> tuple[str, Colour]:
+    if not math.isfinite(caption.score):
+        return "NOT DECIDABLE", _GREY
+    return ("NOT OK", _RED) if caption.score > caption.threshold else ("OK", _GREEN)
+
+
+def _text_scale(bar: Image) -> float:
+    return int(bar.shape[0]) / 50
+
+
+def _stroke_px(bar: Image) -> int:
+    return max(1, round(_text_scale(bar)))
+
+
+def _text_width(bar: Image, text: str) -> int:
+    (width, _), _ = cv2.getTextSize(text, _FONT, _text_scale(bar), _stroke_px(bar))
+    return int(width)
+
+
+def _write(bar: Image, text: str, left: int, colour: Colour) -> None:
+    baseline = round(0.68 * bar.shape[0])
+    cv2.putText(bar, text, (left, baseline), _FONT, _text_scale(bar), colour, _stroke_px(bar), cv2.LINE_AA)

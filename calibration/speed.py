@@ -1,0 +1,54 @@
+"""How fast the network is on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from calibration.bundle import Bundle
+    from calibration.engine import Engine
+
+_RUNS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Time of the network alone, and the machine that it was taken on."""
+
+    median_ms: float
+    runs: int
+    backend: str
+    processor: str
+
+
+def measured_speed(bundle: Bundle, engine: Engine) -> Speed:
+    """Time the network, alone, on the golden frames.
+
+    Args:
+        bundle: Has the frames.
+        engine: Runs its network; entered already.
+    """
+    frames = bundle.golden().frames
+    times_ms = []
+    for frame in [frame for _ in range(_RUNS) for frame in frames]:
+        start_ns = time.perf_counter_ns()
+        engine(frame)
+        times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return Speed(float(np.median(times_ms)), len(times_ms), engine.backend, _processor())
+
+
+def _processor() -> str:
+    """Its name where Linux tells it, else its kind; and how many cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return f"{next(names, '') or platform.machine()}, {os.cpu_count()} cores"

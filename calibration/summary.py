@@ -1,0 +1,93 @@
+"""What the commands print when they are done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from calibration.terminal import console, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from calibration.bundle import Bundle
+    from calibration.evaluation import Evaluation
+
+_SHOWN = 5
+_SUSPICIOUS_SHOWN = 20
+
+
+def describe(bundle: Bundle) -> None:
+    """What was learnt."""
+    manifest = bundle.manifest
+    point = manifest.working_point
+    low, high = point.interval
+    table = Table("learnt", "", title=escape(str(bundle.path)))
+    table.add_row("good images", str(manifest.images.count))
+    if manifest.images.left_out:
+        table.add_row("left out", str(len(manifest.images.left_out)))
+    table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
+    table.add_row(
+        "features",
+        f"{manifest.backbone.channels} channels on a {manifest.backbone.grid[0]}x{manifest.backbone.grid[1]} grid",
+    )
+    parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
+    table.add_row("detector", f"{manifest.detector.name}: {parameters}")
+    table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
+    table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
+    table.add_row("identity", bundle.identity[:16])
+    console.print(table)
+    _print_some("images skipped", manifest.images.skipped)
+    _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
+    console.print(f"next: shiftwatch-agent run --config FILE.yaml with [bold]bundle: {escape(str(bundle.path))}[/]")
+
+
+def print_evaluation(result: Evaluation) -> None:
+    """How well a bundle does."""
+    good, defective = len(result.good), len(result.defective)
+    table = Table("figure", "value", title=f"{good} good, {defective} defective images")
+    table.add_row("image AUROC", f"{result.image_auroc:.4f}")
+    table.add_row("average precision", f"{result.average_precision:.4f}")
+    table.add_row("image AUROC of mean brightness alone", f"{result.brightness_auroc:.4f}")
+    table.add_row("pixel AUROC", _figure_of_masks(result.pixel_auroc))
+    table.add_row("region overlap (PRO, to 30 %)", _figure_of_masks(result.region_overlap))
+    table.add_row("best F1", f"{result.best_f1:.4f} at {result.best_f1_threshold:.6g}")
+    table.add_row("false rejects when all are detected", f"{result.false_reject_rate_at_full_detection:.2%}")
+    table.add_row("threshold", f"{result.threshold:.6g}", style="bold")
+    low, high = result.expected_false_reject_rate
+    table.add_row(
+        "false-reject rate",
+        f"observed {result.false_reject_rate:.2%} of {good}; promised {result.promised_false_reject_rate:.2%}, "
+        f"expected {low:.2%} to {high:.2%}: {'kept' if result.promise_kept else '[bold red]NOT kept[/]'}",
+    )
+    table.add_row("detection rate", f"{result.detection_rate:.2%}")
+    for kind, rate in result.detection_by_kind.items():
+        table.add_row(f"  {escape(kind)}", f"{rate:.2%}")
+    console.print(table)
+    _print_some("images skipped", result.skipped)
+
+
+def print_written(what: str, paths: Sequence[Path]) -> None:
+    """Where the results are."""
+    console.print(f"{what}: {', '.join(escape(str(path)) for path in paths)}", soft_wrap=True)
+
+
+def _print_suspicious(names: list[str]) -> None:
+    _print_some("suspicious, with scores far above the other good images", names, _SUSPICIOUS_SHOWN)
+    if names:
+        console.print("  look at them: if one is a defective part, calibrate again with --leave-out FILE")
+
+
+def _figure_of_masks(value: float | None) -> str:
+    return "no masks" if value is None else f"{value:.4f}"
+
+
+def _print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
+    if lines:
+        console.print(f"[yellow]{len(lines)} {title}:[/]", soft_wrap=True)
+        for line in lines[:shown]:
+            console.print(f"  {escape(line)}", soft_wrap=True)
+        if len(lines) > shown:
+            console.print(f"  and {len(lines) - shown} more")

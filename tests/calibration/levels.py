@@ -1,0 +1,31 @@
+"""A backbone of two levels with random weights: small, quick, and on two grids."""
+
+from __future__ import annotations
+
+import numpy as np
+from washers import SIDE
+
+from calibration.backbone import Backbone
+from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+
+CHANNELS = (10, 6)
+GRIDS = ((8, 8), (4, 4))
+
+
+def two_levels() -> Backbone:
+    """10 channels on 8x8 and 6 channels on 4x4."""
+    random = np.random.default_rng(0)
+    graph = GraphBuilder("random")
+    weights = [
+        graph.constant(name, random.normal(size=shape).astype(np.float32) / 4)
+        for name, shape in (("first", (8, 3, 5, 5)), ("second", (10, 8, 3, 3)), ("third", (6, 10, 3, 3)))
+    ]
+    first = graph.add("Relu", graph.add("Conv", "image", weights[0], strides=[4, 4], pads=[2, 2, 2, 2]))
+    fine = graph.add("Conv", first, weights[1], strides=[2, 2], pads=[1, 1, 1, 1], output="fine")
+    graph.add("Conv", graph.add("Relu", fine), weights[2], strides=[2, 2], pads=[1, 1, 1, 1], output="coarse")
+    outputs = zip(("fine", "coarse"), CHANNELS, GRIDS, strict=True)
+    model = graph.model(
+        {"image": (FLOAT, (1, 3, SIDE, SIDE))},
+        {name: (FLOAT, (1, channels, *grid)) for name, channels, grid in outputs},
+    )
+    return Backbone((FeatureGraph(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),), "two levels")

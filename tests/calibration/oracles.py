@@ -1,0 +1,127 @@
+"""What the detectors should say, from the definitions in the papers: loops, float64, nothing shared with the code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calibration.detectors.mean_shift import MeanShift
+
+Float64 = NDArray[np.float64]
+
+
+def naive_pool(features: NDArray[np.float32], window: int) -> Float64:
+    """Mean of each window, one step apart: (d, h, w) to (d, h - window + 1, w - window + 1)."""
+    channels, height, width = features.shape
+    pooled = np.empty((channels, height - window + 1, width - window + 1))
+    for row in range(pooled.shape[1]):
+        for column in range(pooled.shape[2]):
+            patch = features[:, row : row + window, column : column + window].astype(np.float64)
+            pooled[:, row, column] = patch.reshape(channels, -1).mean(axis=1)
+    return pooled
+
+
+@dataclass
+class NaiveDistance:
+    """Squared Mahalanobis distance to the good parts, at each place its own or one for all.
+
+    Attributes:
+        mean: (locations or 1, d).
+        sigma: (locations or 1, d, d).
+    """
+
+    mean: Float64
+    sigma: Float64
+
+    @classmethod
+    def of_mean_shift(cls, pooled: Float64, detector: MeanShift, alpha: float) -> NaiveDistance:
+        """Hermann et al. 2022 with the shrinkage of ours, from good (n, d, h, w)."""
+        channels = pooled.shape[1]
+        flat = pooled.reshape(len(pooled), channels, -1)
+        if detector.location == "shared":
+            flat, alpha = flat.transpose(0, 2, 1).reshape(-1, channels, 1), 1.0
+        means = [flat[:, :, place].mean(axis=0) for place in range(flat.shape[2])]
+        covariances = [np.cov(flat[:, :, place], rowvar=False) for place in range(flat.shape[2])]
+        target = np.mean(covariances, axis=0)
+        variances = np.diag(target).copy()
+        target += np.diag(detector.ridge * np.maximum(variances, 1e-3 * variances.mean()))
+        return cls(np.array(means), np.array([(1 - alpha) * each + alpha * target for each in covariances]))
+
+    @classmethod
+    def of_padim(cls, chosen: Float64) -> NaiveDistance:
+        """Defard et al. 2021, eq. 1, from the chosen channels of good images, (n, d, h, w)."""
+        flat = chosen.reshape(len(chosen), chosen.shape[1], -1)
+        places = range(flat.shape[2])
+        means = [flat[:, :, place].mean(axis=0) for place in places]
+        sigma = [np.cov(flat[:, :, place], rowvar=False) + 0.01 * np.eye(flat.shape[1]) for place in places]
+        return cls(np.array(means), np.array(sigma))
+
+    def score_map(self, reduced: Float64) -> Float64:
+        """At each place of (d, h, w)."""
+        distances = np.empty(reduced.shape[1:])
+        for place, (row, column) in enumerate(np.ndindex(*distances.shape)):
+            own = place if len(self.mean) > 1 else 0
+            shift = reduced[:, row, column] - self.mean[own]
+            distances[row, column] = shift @ np.linalg.solve(self.sigma[own], shift)
+        return distances
+
+
+def gaussian_score(
+    good: Sequence[Float64], tested: Sequence[Float64], components: str = "all", retained: float = 1.0
+) -> float:
+    """Rippler et al. 2021, eqs. 3 and 4: the sum over levels of the distance, with its root.
+
+    Args:
+        good: Averaged features of each level, (n, d).
+        tested: Of the picture, (d,) each.
+        components: ``all``, ``pca`` or ``npca``.
+        retained: Share of the variance that these two keep.
+    """
+    from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - an extra
+
+    total = 0.0
+    for level, vector in zip(good, tested, strict=True):
+        covariance, shift = ledoit_wolf(level)[0], vector - level.mean(axis=0)
+        if components == "all":
+            total += np.sqrt(shift @ np.linalg.solve(covariance, shift))
+            continue
+        variances, directions = np.linalg.eigh(covariance)
+        kept = kept_components(variances, components, retained)
+        total += np.sqrt(sum((directions[:, each] @ shift) ** 2 / variances[each] for each in kept))
+    return float(total)
+
+
+def kept_components(variances: Float64, components: str, retained: float) -> list[int]:
+    """Of ascending variances: without the smallest (``pca``) or the largest (``npca``) ones, one after another."""
+    kept = list(range(len(variances)))
+    wanted = retained * variances.sum()
+    if components == "pca":
+        while variances[kept[1:]].sum() >= wanted:
+            kept = kept[1:]
+    else:
+        while len(kept) > 1 and variances[kept].sum() > wanted * (1 + 1e-12):
+            kept = kept[:-1]
+    return kept
+
+
+def memory_score(bank: Float64, reduced: Float64, neighbours: int) -> tuple[float, Float64]:
+    """Roth et al. 2022, eqs. 6 and 7, with every distance written out.
+
+    Args:
+        bank: M, (m, d).
+        reduced: Patches of the picture, (d, h, w).
+        neighbours: b.
+    """
+    distances = np.array([np.linalg.norm(bank - patch, axis=1) for patch in reduced.reshape(len(reduced), -1).T])
+    nearest = distances.min(axis=1)
+    worst = int(nearest.argmax())
+    closest = bank[distances[worst].argmin()]
+    around = np.linalg.norm(bank - closest, axis=1).argsort()[:neighbours]
+    weight = 1 - np.exp(nearest[worst]) / np.exp(distances[worst, around]).sum()
+    return float(weight * nearest[worst]), nearest.reshape(reduced.shape[1:])

@@ -1,0 +1,388 @@
+"""What every detector promises: one suite over all of them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from levels import CHANNELS, two_levels
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from oracles import NaiveDistance, gaussian_score, memory_score
+from washers import SIDE, Drawn, save, washer
+
+from calibration.backbone import Backbone
+from calibration.bundle import check_golden, open_bundle
+from calibration.detectors.gaussian import Gaussian
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.detectors.patchcore import PatchCore
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
+from calibration.feature_store import FeatureStore
+from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.moments import Moments
+from calibration.network import feature_network, feature_shape, reduced_shape
+from calibration.pipeline import Settings, _folds, calibrate
+from calibration.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from outcome import Outcome
+
+    from calibration.bundle import Bundle
+    from calibration.dataset import NamedImage
+    from calibration.detectors import Detector
+    from calibration.preprocess import Image
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+DETECTORS: dict[str, Detector] = {
+    "mean_shift": MeanShift(),
+    "mean_shift, alpha from moments": MeanShift(alpha=None, averaging=1),
+    "mean_shift, shared": MeanShift(location="shared"),
+    "padim": Padim(dimensions=7),
+    "padim, all channels": Padim(dimensions=None),
+    "gaussian": Gaussian(),
+    "gaussian, pca": Gaussian("pca"),
+    "gaussian, npca": Gaussian("npca"),
+    "patchcore": PatchCore(coreset=0.05),
+    "patchcore, all remembered": PatchCore(coreset=1.0, neighbours=3, aggregation=1),
+}
+EACH = pytest.mark.parametrize("kind", DETECTORS)
+COUNT = 24
+
+
+def fit(detector: Detector, pictures: Sequence[Image], path: Path, backbone: Backbone | None = None) -> Bundle:
+    settings = Settings(Preprocess(SIDE, SIDE), detector, threads=1)
+    return calibrate(Drawn(pictures), backbone or two_levels(), settings, path, lambda *_: None)
+
+
+def reduced_of(detector: Detector, pictures: Sequence[Image]) -> Float32:
+    """What the detector learns from, (n, d, h, w)."""
+    network = feature_network(two_levels(), detector, divide_brightness=False)
+    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
+        return np.stack([engine.reduced(picture) for picture in pictures])
+
+
+@contextmanager
+def stored(reduced: Float32, folder: Path) -> Iterator[FeatureStore]:
+    with FeatureStore(folder, reduced.shape[1:]) as store:
+        for each in reduced:
+            store.append(each)
+        yield store
+
+
+@dataclass
+class Learnt:
+    """A detector and what it learnt from good washers through the pipeline."""
+
+    detector: Detector
+    bundle: Bundle
+    good: list[Image]
+
+
+@pytest.fixture(scope="module")
+def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Learnt]:
+    """One bundle for each detector, made when first asked for."""
+    folder = tmp_path_factory.mktemp("detectors")
+    good = [washer(number) for number in range(COUNT)]
+    made: dict[str, Learnt] = {}
+
+    def learnt(kind: str) -> Learnt:
+        if kind not in made:
+            made[kind] = Learnt(DETECTORS[kind], fit(DETECTORS[kind], good, folder / str(len(made))), good)
+        return made[kind]
+
+    return learnt
+
+
+@EACH
+def test_the_bundle_opens_and_proves_itself_as_on_the_line(learnt_by: Callable[[str], Learnt], kind: str) -> None:
+    bundle = open_bundle(learnt_by(kind).bundle.path)
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        checks = check_golden(bundle, engine)
+        assert engine.features(washer(0)).shape == feature_shape(two_levels())
+        for picture in (np.zeros_like(washer(0)), np.full_like(washer(0), 255)):
+            seen = engine(picture)
+            assert np.isfinite(seen.score)
+            assert np.isfinite(seen.map).all()
+    assert len(checks) == 4
+    assert max(check.deviation for check in checks) < 1e-4
+    assert bundle.manifest.detector.name == DETECTORS[kind].name
+
+
+@EACH
+def test_the_network_gives_the_scores_of_the_formulas(learnt_by: Callable[[str], Learnt], kind: str) -> None:
+    learnt = learnt_by(kind)
+    expected = oracle(learnt)
+    tested = [*(washer(number) for number in (50, 51)), washer(52, scratched=True), np.zeros_like(washer(0))]
+    with OnnxRuntimeEngine(learnt.bundle.network, 1) as engine:
+        for picture, reduced in zip(tested, reduced_of(learnt.detector, tested), strict=True):
+            seen = engine(picture)
+            score, score_map = expected(reduced.astype(np.float64))
+            assert seen.score == pytest.approx(score, rel=1e-4)
+            assert seen.map.shape == score_map.shape
+            np.testing.assert_allclose(seen.map, score_map, rtol=1e-4, atol=1e-4 * score_map.max())
+
+
+def oracle(learnt: Learnt) -> Callable[[Float64], tuple[float, Float64]]:
+    """Score and map of reduced features, (d, h, w)."""
+    good = reduced_of(learnt.detector, learnt.good).astype(np.float64)
+    if isinstance(learnt.detector, PatchCore):
+        bank, neighbours = remembered(learnt, learnt.detector.coreset, good), learnt.detector.neighbours
+        return lambda reduced: memory_score(bank, reduced, neighbours)
+    if isinstance(learnt.detector, Gaussian):
+        chosen = learnt.detector.components, learnt.detector.retained_variance
+        levels = split(good[:, :, 0, 0])
+        return lambda reduced: one_place(
+            gaussian_score(levels, [each[0] for each in split(reduced[None, :, 0, 0])], *chosen)
+        )
+    if isinstance(learnt.detector, MeanShift):
+        alpha = learnt.bundle.manifest.detector.parameters["alpha"]
+        naive = NaiveDistance.of_mean_shift(good, learnt.detector, float(alpha))
+    else:
+        naive = NaiveDistance.of_padim(good)
+    return lambda reduced: largest(naive.score_map(reduced))
+
+
+def largest(score_map: Float64) -> tuple[float, Float64]:
+    return float(score_map.max()), score_map
+
+
+def one_place(score: float) -> tuple[float, Float64]:
+    return score, np.array([[score]])
+
+
+def remembered(learnt: Learnt, coreset: float, good: Float64) -> Float64:
+    """The bank: all patches, or those that the network holds, each of which must be another one of them."""
+    patches = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
+    if coreset == 1.0:
+        return patches
+    arrays = initializers(learnt.bundle)
+    bank: Float64 = arrays["head.bank"].astype(np.float64) + arrays["head.mean"].reshape(1, -1)
+    assert len(bank) == round(coreset * len(patches))
+    distances = np.linalg.norm(bank[:, None] - patches[None], axis=2)
+    assert distances.min(axis=1).max() < 1e-5
+    assert len(set(distances.argmin(axis=1).tolist())) == len(bank)
+    return bank
+
+
+def split(vectors: Float64) -> list[Float64]:
+    return np.split(vectors, np.cumsum(CHANNELS)[:-1], axis=1)
+
+
+def initializers(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    return {each.name: numpy_helper.to_array(each) for each in onnx.load(bundle.network).graph.initializer}
+
+
+@EACH
+def test_what_the_head_learnt_stands_in_the_network_by_name_and_in_single_precision(
+    learnt_by: Callable[[str], Learnt], kind: str
+) -> None:
+    head = {name: each.dtype for name, each in initializers(learnt_by(kind).bundle).items() if name.startswith("head.")}
+    assert any(name.startswith("head.mean") for name in head)
+    assert set(head.values()) <= ({np.dtype(np.float32)} | ({np.dtype(np.int64)} if "patchcore" in kind else set()))
+
+
+@EACH
+def test_two_runs_give_the_same_files_to_the_byte(
+    learnt_by: Callable[[str], Learnt], kind: str, tmp_path: Path
+) -> None:
+    learnt = learnt_by(kind)
+    assert fit(learnt.detector, learnt.good, tmp_path / "again").manifest.files == learnt.bundle.manifest.files
+
+
+@EACH
+@pytest.mark.parametrize("sequential", [False, True])
+def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
+    kind: str, tmp_path: Path, *, sequential: bool
+) -> None:
+    """The images of each fold are thrown away before a detector of the same kind learns from the others."""
+    detector, good = DETECTORS[kind], [washer(number) for number in range(15)]
+    settings = Settings(Preprocess(SIDE, SIDE), detector, threads=1)
+    images = Drawn(good, sequential=sequential)
+    scores = calibrate(images, two_levels(), settings, tmp_path / "bundle", lambda *_: None).reference()["good_scores"]
+    reduced = reduced_of(detector, good)
+    folds = _folds(len(good), sequential=sequential)
+    for fold in folds:
+        others = np.delete(reduced, fold, axis=0)
+        with stored(others, tmp_path) as store:
+            head = detector.fit(store, [range(6), range(6, len(others))], CHANNELS).head
+        np.testing.assert_allclose(scores[fold], head.scores(reduced[fold]).score, rtol=1e-4)
+
+
+@EACH
+def test_what_a_held_out_head_says_does_not_depend_on_its_fold(kind: str, tmp_path: Path) -> None:
+    """A spoilt image changes the heads that have seen it, and not the one that has not."""
+    reduced = reduced_of(DETECTORS[kind], [washer(number) for number in range(15)])
+    folds = [range(5), range(5, 10), range(10, 15)]
+    spoilt = reduced.copy()
+    spoilt[7] += np.random.default_rng(0).normal(size=spoilt.shape[1:])
+    scores = []
+    for features in (reduced, spoilt):
+        with stored(features, tmp_path) as store:
+            scores.append([head.scores(reduced).score for head in DETECTORS[kind].fit(store, folds, CHANNELS).held_out])
+    same = [np.array_equal(one, other) for one, other in zip(*scores, strict=True)]
+    assert same == [False, True, False]
+
+
+@EACH
+def test_a_scratch_scores_above_good_washers(
+    kind: str, good_washers: list[Image], small_filterbank: Backbone, tmp_path: Path
+) -> None:
+    bundle = fit(DETECTORS[kind], good_washers, tmp_path / "bundle", small_filterbank)
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        good = [engine(washer(number)).score for number in range(300, 310)]
+        scratched = [engine(washer(number, scratched=True)).score for number in range(400, 410)]
+    assert min(scratched) > max(good)
+    assert min(scratched) > bundle.manifest.working_point.threshold
+
+
+@EACH
+def test_copies_of_one_image_are_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(DegenerateFeaturesError, match=r"(?s)features of all images are the same.*different good parts"):
+        fit(DETECTORS[kind], [washer(0)] * 12, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@EACH
+def test_a_camera_that_stood_still_half_of_the_time_can_be_learnt(kind: str, tmp_path: Path) -> None:
+    """A copy of an image that was learnt may have a distance of zero, which has no logarithm."""
+    point = fit(DETECTORS[kind], [washer(number // 2) for number in range(24)], tmp_path / "b").manifest.working_point
+    assert np.isfinite(point.threshold)
+    assert point.threshold > 0
+
+
+@EACH
+def test_features_that_are_no_numbers_are_refused(kind: str, tmp_path: Path) -> None:
+    graph = GraphBuilder("overflowing")
+    infinite = graph.add(
+        "Div", graph.add("AveragePool", "image", kernel_shape=[8, 8], strides=[8, 8]), graph.floats(0.0)
+    )
+    graph.add("Concat", infinite, infinite, infinite, axis=1, output="features")
+    model = graph.model({"image": (FLOAT, (1, 3, SIDE, SIDE))}, {"features": (FLOAT, (1, 9, 8, 8))})
+    backbone = Backbone((FeatureGraph(model),), "overflowing")
+    with pytest.raises(DegenerateFeaturesError, match="not finite"):
+        fit(DETECTORS[kind], [washer(number) for number in range(12)], tmp_path / "bundle", backbone)
+    assert list(tmp_path.iterdir()) == []
+
+
+@EACH
+def test_a_black_and_white_camera_can_be_learnt(kind: str, tmp_path: Path) -> None:
+    grey = [np.repeat(washer(number)[..., :1], 3, axis=2) for number in range(12)]
+    assert np.isfinite(fit(DETECTORS[kind], grey, tmp_path / "bundle").manifest.working_point.threshold)
+
+
+@EACH
+def test_the_manifest_says_with_what_parameters(learnt_by: Callable[[str], Learnt], kind: str) -> None:
+    learnt = learnt_by(kind)
+    parameters = open_bundle(learnt.bundle.path).manifest.detector.parameters
+    for parameter in fields(type(learnt.detector)):
+        wanted = getattr(learnt.detector, parameter.name)
+        if wanted is not None and (parameter.name, parameters.get("location")) != ("alpha", "shared"):
+            assert parameters[parameter.name] == wanted
+            assert type(parameters[parameter.name]) is type(wanted)
+    assert None not in parameters.values()
+
+
+@EACH
+def test_a_device_can_learn_on_where_there_are_moments(learnt_by: Callable[[str], Learnt], kind: str) -> None:
+    learnt = learnt_by(kind)
+    arrays = learnt.bundle.moments()
+    if isinstance(learnt.detector, (Gaussian, PatchCore)):
+        assert arrays == {}
+        return
+    moments = Moments.unpacked(arrays)
+    channels, height, width = reduced_of(learnt.detector, learnt.good[:1]).shape[1:]
+    shared = "shared" in kind
+    assert moments.count == COUNT * (height * width if shared else 1)
+    assert moments.mean.shape == (1 if shared else height * width, channels)
+
+
+@EACH
+def test_what_was_learnt_can_be_evaluated_with_and_without_masks(
+    learnt_by: Callable[[str], Learnt], command: Callable[..., Outcome], kind: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "set/test/good", [washer(number) for number in range(100, 104)])
+    save(tmp_path / "set/test/scratch", [washer(number, scratched=True) for number in range(200, 204)])
+    bundle = learnt_by(kind).bundle.path
+    without = command("evaluate", bundle, tmp_path / "set", "--scores", tmp_path / "scores.csv")
+    assert without.code == 0
+    assert "no masks" in without.words
+    (tmp_path / "set/ground_truth/scratch").mkdir(parents=True)
+    for number in range(4):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        cv2.line(mask, (SIDE // 4, SIDE // 5), (SIDE * 3 // 5, SIDE // 3), 255, 2)
+        cv2.imwrite(str(tmp_path / f"set/ground_truth/scratch/{number:03}_mask.png"), mask)
+    outcome = command("evaluate", bundle, tmp_path / "set", "--scores", tmp_path / "scores2.csv")
+    assert outcome.code == 0
+    assert "image AUROC" in outcome.words
+    assert "no masks" not in outcome.words
+
+
+SHAPES = {"local": (60, 7, 7), "shared": (160, 14, 14), "gaussian": (500, 1, 1), "patchcore": (80, 20, 20)}
+
+
+@EACH
+def test_a_fit_takes_no_more_memory_than_it_says(kind: str, tmp_path: Path) -> None:
+    shape = next((each for name, each in SHAPES.items() if name in kind), SHAPES["local"])
+    detector, count = DETECTORS[kind], 3 * COUNT if "patchcore" not in kind else COUNT
+    if detector == DETECTORS["patchcore, all remembered"]:
+        shape = (8, 10, 10)
+    random = np.random.default_rng(0)
+    with stored(random.normal(size=(count, *shape)).astype(np.float32), tmp_path) as store:
+        folds = _folds(count, sequential=False)
+        tracemalloc.start()
+        fitted = detector.fit(store, folds, [shape[0]])
+        for fold, head in zip(folds, fitted.held_out, strict=True):
+            for batch in store.batches(fold):
+                head.scores(batch)
+        taken = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+    assert taken <= detector.memory_mib(shape, count)
+
+
+class Untouchable(Drawn):
+    def __iter__(self) -> Iterator[NamedImage]:
+        pytest.fail("an image was read")
+
+
+def wide_resnet() -> Backbone:
+    """The sizes of WideResNet-50's second and third stage, (1536, 28, 28), from next to no weights."""
+    graph = GraphBuilder("wide")
+    small = graph.add("AveragePool", "image", kernel_shape=[8, 8], strides=[8, 8])
+    graph.add("Conv", small, graph.constant("weights", np.ones((1536, 3, 1, 1), np.float32)), output="features")
+    model = graph.model({"image": (FLOAT, (1, 3, 224, 224))}, {"features": (FLOAT, (1, 1536, 28, 28))})
+    return Backbone((FeatureGraph(model),), "wide")
+
+
+@pytest.mark.parametrize(
+    ("detector", "remedy"),
+    [(MeanShift(averaging=1), "--location shared"), (Padim(dimensions=None), "fewer --dimensions")],
+    ids=["mean_shift", "padim"],
+)
+def test_what_does_not_fit_into_memory_is_refused_with_the_remedy_before_an_image_is_read(
+    detector: Detector, remedy: str, tmp_path: Path
+) -> None:
+    settings = Settings(Preprocess(224, 224), detector, threads=1)
+    sizes = r"28x28 locations of 1536 channels need 14\d,\d\d\d MiB for their statistics; the limit is 4096 MiB"
+    with pytest.raises(ModelTooLargeError, match=rf"(?s){sizes}.*{remedy}"):
+        calibrate(Untouchable([washer(0)] * 700), wide_resnet(), settings, tmp_path / "bundle", lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "detector", [MeanShift(location="shared"), Padim(), Gaussian(), PatchCore()], ids=lambda each: each.name
+)
+def test_features_of_a_wide_resnet_fit_into_memory_by_other_means(detector: Detector) -> None:
+    network = feature_network(wide_resnet(), detector, divide_brightness=False)
+    assert detector.memory_mib(reduced_shape(network), 700) < Settings(Preprocess(224, 224)).memory_limit_mib
