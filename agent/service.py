@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LAST_RECORDS_S = 0.5  # with a broker that hangs it takes a second more: the whole must end within two
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
@@ -103,6 +104,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, config.engine.thread_count()))
         check_golden(bundle, engine)
         outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
+        stack.enter_context(camera)
+        stop.reaches(camera)
         active_alert = ActiveAlert(config.state_dir / "active_alert.json")
         archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
         station = Station(
@@ -125,10 +128,9 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             threshold=rules.threshold,
             is_simulated=kind_of(config.camera.source) == "path",
         )
-        stack.enter_context(camera)
-        stop.reaches(camera)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
-        stack.enter_context(publisher)
+        publisher.start()
+        stack.callback(publisher.stop, _LAST_RECORDS_S)
         if archive is not None:
             stack.enter_context(archive)
         _end_left_over_alert(active_alert, recorder)
