@@ -75,8 +75,7 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
     enlarged = _enlarged(distance, inspected.shape[0], inspected.shape[1])
     _blend(inspected, enlarged)
     if distance.max() > 1:
-        # A lone place just above the threshold is smoothed below it; the operator must see it nevertheless.
-        _outline(inspected, enlarged > min(1.0, 0.95 * float(enlarged.max())), line_px)
+        _outline(inspected, _above(distance, enlarged), line_px)
     return picture
 
 
@@ -119,6 +118,19 @@ def _enlarged(distance: Array, rows: int, columns: int) -> Array:
     if cell_px > 1:
         enlarged = cv2.GaussianBlur(enlarged, (0, 0), cell_px / 4)
     return enlarged.astype(np.float32, copy=False)
+
+
+def _above(distance: Array, enlarged: Array) -> NDArray[np.bool_]:
+    """Pixels above the threshold, and the whole of each place whose peak the smoothing took below it."""
+    rows, columns = enlarged.shape
+    area: NDArray[np.bool_] = enlarged > 1
+    places = cv2.resize((distance > 1).astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    count, labels = cv2.connectedComponents(places)
+    for label in range(1, count):
+        place = labels == label
+        if not area[place].any():
+            area |= place
+    return area
 
 
 def _blend(picture: Image, distance: Array) -> None:

@@ -85,6 +85,7 @@ class Publisher:
         self._wake = Wake()
         self._to_announce: set[Announcement] = set()
         self._stop_at_s: float | None = None
+        self._announced_state: tuple[str, str] | None = None
         self._health_at_s = 0.0
         self._checkpoint_at_s = 0.0
         self._last_logged = ""
@@ -190,12 +191,14 @@ class Publisher:
                 self._to_announce.discard(announcement)
                 self._publish_announcement(connection, announcement)
         if time.monotonic() >= self._health_at_s:
+            if self._station.state() != self._announced_state:
+                self.announce("status")
             self._health_at_s = time.monotonic() + self._pace.health_every_s
             connection.publish(self._topics.health, to_json(self._station.health()), qos=0, retain=False)
 
     def _publish_announcement(self, connection: Connection, announcement: Announcement) -> None:
         if announcement == "status":
-            state, reason = self._station.state()
+            self._announced_state = state, reason = self._station.state()
             connection.publish(self._topics.status, self._status(state, reason, online=True), qos=1, retain=True)
         elif announcement == "info":
             connection.publish(self._topics.info, to_json(self._station.info()), qos=1, retain=True)

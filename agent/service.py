@@ -19,7 +19,7 @@ from agent.archive import Archive
 from agent.broker import BrokerSettings
 from agent.camera import open_camera
 from agent.decision import Rules, end
-from agent.errors import ConfigError, OutboxError
+from agent.errors import ConfigError, OutboxError, PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
@@ -108,11 +108,12 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stop.reaches(camera)
         active_alert = ActiveAlert(config.state_dir / "active_alert.json")
         archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
+        info = _info(config, bundle, rules, engine)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
             state=lambda: (camera.state, "" if camera.state == "running" else "the camera gives no frames"),
-            info=lambda: _info(config, bundle, rules, engine),
+            info=lambda: info,
             alert_state=lambda: _alert_state(active_alert),
             health=lambda: _health(config, metrics, camera, outbox, archive),
         )
@@ -135,15 +136,26 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.enter_context(archive)
         _end_left_over_alert(active_alert, recorder)
         log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
-        _inspect(camera, bundle, engine, rules, recorder, metrics)
+        _inspect(camera, bundle, engine, rules, recorder, metrics, publisher)
     return Summary(camera.captured, metrics.results, camera.dropped, publisher.published, outbox.depth())
 
 
 def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
-    camera: Camera, bundle: Bundle, engine: Engine, rules: Rules, recorder: Recorder, metrics: LoopMetrics
+    camera: Camera,
+    bundle: Bundle,
+    engine: Engine,
+    rules: Rules,
+    recorder: Recorder,
+    metrics: LoopMetrics,
+    publisher: Publisher,
 ) -> None:
     def heartbeat(seen: Seen) -> None:
         metrics.note(seen.times_ms)
+        if not publisher.alive:
+            raise PublisherDiedError(
+                what="the thread that talks to the broker has died; the line hears nothing",
+                remedy="the log above tells why; start again, records wait in the outbox",
+            )
 
     state = inspect(camera, bundle.preprocess, engine, rules, recorder, heartbeat)
     event, _ = end(state, _now_ms())
