@@ -25,7 +25,7 @@ from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
 from agent.recorder import Recorder
-from agent.records import alert_state_payload, health_payload, info_payload, new_id
+from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
 from agent.sources import kind_of, without_password
 from agent.topics import Topics
 from calibration.bundle import Bundle, check_golden, open_bundle
@@ -73,6 +73,7 @@ class Summary:
     Attributes:
         captured: Frames the camera gave.
         results: Frames with a verdict.
+        verdicts: How many of each verdict.
         dropped: Frames without one, by reason.
         published: Records (results and alerts) that the broker has.
         waiting: Records still in the outbox.
@@ -80,6 +81,7 @@ class Summary:
 
     captured: int
     results: int
+    verdicts: dict[Evaluation, int]
     dropped: dict[str, int]
     published: int
     waiting: int
@@ -112,7 +114,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
-            state=lambda: (camera.state, "" if camera.state == "running" else "the camera gives no frames"),
+            state=lambda: _state(camera, metrics),
             info=lambda: info,
             alert_state=lambda: _alert_state(active_alert),
             health=lambda: _health(config, metrics, camera, outbox, archive),
@@ -137,7 +139,9 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         _end_left_over_alert(active_alert, recorder)
         log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
         _inspect(camera, bundle, engine, rules, recorder, metrics, publisher)
-    return Summary(camera.captured, metrics.results, camera.dropped, publisher.published, outbox.depth())
+    return Summary(
+        camera.captured, metrics.results, dict(metrics.verdicts), camera.dropped, publisher.published, outbox.depth()
+    )
 
 
 def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
@@ -150,7 +154,7 @@ def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
     publisher: Publisher,
 ) -> None:
     def heartbeat(seen: Seen) -> None:
-        metrics.note(seen.times_ms)
+        metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
         if not publisher.alive:
             raise PublisherDiedError(
                 what="the thread that talks to the broker has died; the line hears nothing",
@@ -251,6 +255,12 @@ def _info(config: AgentConfig, bundle: Bundle, rules: Rules, engine: Engine) -> 
         calibrated_at_ms=round(calibrated_at.timestamp() * 1000),
         camera=without_password(str(config.camera.source)),
     )
+
+
+def _state(camera: Camera, metrics: LoopMetrics) -> tuple[str, str]:
+    if camera.state != "running":
+        return camera.state, "the camera gives no frames"
+    return ("running", "") if metrics.fault is None else ("fault", metrics.fault)
 
 
 def _alert_state(active_alert: ActiveAlert) -> Payload:

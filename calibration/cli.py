@@ -246,7 +246,7 @@ def _backbone(
     except ImportError as error:
         raise SettingError(
             what=f"the backbone {name} needs torch and timm ({error})",
-            remedy="install them: pip install 'shiftwatch[fit]'; or use --backbone filterbank",
+            remedy="install them: pip install '.[fit]' in the project's folder; or use --backbone filterbank",
         ) from error
     return timm_backbone(name, tuple(filter(None, stages.split(","))), weights, *size)
 

@@ -140,7 +140,7 @@ def auroc(truth: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArr
         from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - an extra; the device runs without it
     except ImportError as error:
         raise SettingError(
-            what="evaluation needs scikit-learn", remedy="install it: pip install 'shiftwatch[evaluate]'"
+            what="evaluation needs scikit-learn", remedy="install it: pip install '.[evaluate]' in the project's folder"
         ) from error
     return float(roc_auc_score(truth, scores, sample_weight=weights))
 

@@ -89,7 +89,7 @@ def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
     if not inside or region.x + region.width > columns or region.y + region.height > rows:
         raise DatasetError(
             what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
-            remedy="give a region inside the frame, or check the camera's resolution",
+            remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
         )
     return frame[region.y : region.y + region.height, region.x : region.x + region.width]
 

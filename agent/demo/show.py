@@ -242,3 +242,4 @@ def _print(outcome: Outcome) -> None:
         table.add_row("agent's peak memory", f"{outcome.peak_memory_mib:.0f} MiB")
     table.add_row("pictures of defects", escape(str(outcome.pictures)))
     console.print(table)
+    console.print("next: the README's section Calibrate goes on with what the demo has made")

@@ -33,7 +33,7 @@ from agent.cli import main
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Listener, Mosquitto
+    from real_broker import Listener, Mosquitto
 
 COMMAND = Path(sys.executable).with_name("shiftwatch-agent")
 LOOPING = {"playback": "realtime", "frames_per_s": 100, "loop": True}
@@ -101,7 +101,7 @@ class Sum:
 def summed_up(log: str) -> Sum:
     line = log.strip().splitlines()[-1]
     found = re.search(
-        r"stopped: (\d+) frames captured, (\d+) results, dropped: .+; (\d+) records published, (\d+) wait",
+        r"stopped: (\d+) frames captured, (\d+) results \(.+\), dropped: .+; (\d+) records published, (\d+) wait",
         line,
     )
     assert found, log
@@ -189,7 +189,7 @@ def test_an_agent_without_a_broker_ends_as_fast_and_keeps_its_records(bundle: Pa
     alerts = [json.loads(record.payload)["type"] for record in kept if record.kind == "alert"]
     assert (alerts[0], alerts[-1]) == ("new", "end")
     assert not alert.exists()
-    assert agent.log.count("records wait in the outbox") == 1, "told once, however many attempts end in it"
+    assert agent.log.count("records wait meanwhile") == 1, "told once, however many attempts end in it"
 
 
 def test_an_agent_whose_broker_hangs_ends_within_two_seconds_too(bundle: Path, tmp_path: Path) -> None:
@@ -394,7 +394,8 @@ def test_the_last_line_tells_what_became_of_every_frame(
     assert command("run", "--config", write_config(tmp_path, bundle, source, closed_port())).code == 0
     said = caplog.records[-1].getMessage()
     assert said == (
-        "stopped: 7 frames captured, 6 results, dropped: 1 unreadable; 0 records published, 6 wait in the outbox"
+        "stopped: 7 frames captured, 6 results (6 OK, 0 NotOK, 0 not decidable), dropped: 1 unreadable; "
+        "0 records published, 6 wait in the outbox"
     )
 
 
@@ -405,7 +406,7 @@ def test_the_example_configuration_is_printed_and_good(command: Callable[..., Ou
     file.write_text(printed.out)
     checked = command("config", file)
     assert checked.code == 0
-    assert "good" in checked.out
+    assert "well-formed" in checked.out
 
 
 def test_the_reference_names_every_key(command: Callable[..., Outcome]) -> None:
@@ -420,3 +421,18 @@ def test_the_command_and_the_module_are_the_same() -> None:
         ended = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - our own command
         for name in ("run", "config", "demo"):
             assert name in ended.stdout
+
+
+def test_what_the_configuration_names_and_the_disk_lacks_is_told(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    file = tmp_path / "station.yaml"
+    file.write_text("bundle: nowhere\ncamera: {source: gone.mp4}\nmqtt: {username: u, password_file: secret}\n")
+    said = command("config", file)
+    assert said.code == 0
+    missing = [line for line in said.out.replace("\n/", "/").splitlines() if line.startswith("not there yet")]
+    assert [line.split(":")[1].strip() for line in missing] == ["bundle", "mqtt.password_file", "camera.source"]
+
+
+def test_the_version_is_told(command: Callable[..., Outcome]) -> None:
+    assert command("--version").out.startswith("shiftwatch ")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.metrics import Latencies, LoopMetrics
+from agent.records import Evaluation
 
 
 class Clock:
@@ -108,3 +109,13 @@ def test_the_publisher_may_read_while_the_loop_writes_new_stages() -> None:
     reader.join(10)
     assert not failures
     assert metrics.results == 300
+
+
+def test_verdicts_are_counted_and_the_fault_is_that_of_the_last_frame() -> None:
+    metrics = LoopMetrics()
+    metrics.note({}, Evaluation.OK)
+    metrics.note({}, Evaluation.NOT_DECIDABLE, "too small")
+    assert metrics.fault == "too small"
+    metrics.note({}, Evaluation.OK)
+    assert metrics.fault is None
+    assert metrics.verdicts == {Evaluation.OK: 2, Evaluation.NOT_DECIDABLE: 1}

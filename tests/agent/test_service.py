@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Listener, Mosquitto
+    from real_broker import Listener, Mosquitto
 
 LEARNT_FRAMES, ALL_FRAMES = 396, 1189
 LOOPING = {"playback": "realtime", "frames_per_s": 200, "loop": True}
