@@ -55,6 +55,11 @@ class ActiveAlert:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._path)
+        descriptor = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _read(self) -> Alert | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agent import config as configuration
-from agent.service import Stop, run_station
-from calibration.terminal import console, run
+from agent.records import Evaluation
+from agent.service import Stop, Summary, run_station
+from calibration.terminal import console, escape, run
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        console.print(f"shiftwatch {version('shiftwatch')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     help="Watch a camera with a calibrated network and tell the line over MQTT.",
@@ -20,6 +29,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+_VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command("run")
@@ -42,14 +62,15 @@ def run_command(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
     summary = run_station(settings, stop)
+    logging.getLogger(__name__).info("stopped: %s", _in_words(summary))
+
+
+def _in_words(summary: Summary) -> str:
+    verdicts = ", ".join(f"{summary.verdicts.get(each, 0)} {name}" for each, name in _VERDICTS.items())
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
-    logging.getLogger(__name__).info(
-        "stopped: %d frames captured, %d results, dropped: %s; %d records published, %d wait in the outbox",
-        summary.captured,
-        summary.results,
-        dropped,
-        summary.published,
-        summary.waiting,
+    return (
+        f"{summary.captured} frames captured, {summary.results} results ({verdicts}), dropped: {dropped}; "
+        f"{summary.published} records published, {summary.waiting} wait in the outbox"
     )
 
 
@@ -68,8 +89,10 @@ def config_command(
     elif file is None:
         sys.stdout.write(configuration.example())
     else:
-        configuration.load(file)
-        console.print(f"{file}: good")
+        loaded = configuration.load(file)
+        console.print(f"{file}: well-formed")
+        for missing in configuration.missing_files(loaded):
+            console.print(f"[yellow]not there yet:[/] {escape(missing)}", soft_wrap=True)
 
 
 @app.command("demo")

@@ -111,7 +111,9 @@ class DecisionConfig(Section):
         default=0.9, gt=0, le=1, description="A result is clear at or below this share of the threshold."
     )
     update_every_s: float = Field(
-        default=10.0, ge=0.1, description="How often an alert is repeated while NotOK results come."
+        default=10.0,
+        ge=0.1,
+        description="How often an alert is repeated while NotOK results come; at once when its severity rises.",
     )
 
 
@@ -229,6 +231,21 @@ def load(path: Path) -> AgentConfig:
         ConfigError: The file cannot be read, is not YAML, or says something that is not allowed; lists all of it.
     """
     return config_text.load_model(AgentConfig, path)
+
+
+def missing_files(config: AgentConfig) -> list[str]:
+    """What the configuration names and the disk does not have, each as ``key: path``."""
+    named: dict[str, Path | None] = {
+        "bundle": config.bundle,
+        "mqtt.password_file": config.mqtt.password_file,
+        "mqtt.tls.ca_file": config.mqtt.tls.ca_file,
+        "mqtt.tls.cert_file": config.mqtt.tls.cert_file,
+        "mqtt.tls.key_file": config.mqtt.tls.key_file,
+    }
+    source = config.camera.source
+    if isinstance(source, str) and kind_of(source) == "path":
+        named["camera.source"] = Path(source)
+    return [f"{key}: {path}" for key, path in named.items() if path is not None and not path.exists()]
 
 
 def reference() -> str:

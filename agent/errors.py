@@ -5,7 +5,8 @@ ShiftwatchError
 ├── CameraError               mend the camera, its cable or its settings
 ├── BrokerUnreachableError    nothing to do at once: records wait, the agent tries again
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
-└── OutboxError               mend the disk, or install the version that wrote the file
+├── OutboxError               mend the disk, or install the version that wrote the file
+└── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
 
 from __future__ import annotations
@@ -62,3 +63,7 @@ class BrokerRefusedError(ShiftwatchError):
 
 class OutboxError(ShiftwatchError):
     """The outbox cannot be opened: mend the disk, or install the version that wrote the file."""
+
+
+class PublisherDiedError(ShiftwatchError):
+    """Nothing reaches the broker any more, and never will: start again."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from agent.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,17 +40,28 @@ class LoopMetrics:
 
     Args:
         clock_s: Monotonic clock.
+
+    Attributes:
+        results: Frames with a verdict.
+        verdicts: How many of each.
+        fault: Why the last frame could not be judged; None if it could.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.results = 0
+        self.verdicts: Counter[Evaluation] = Counter()
+        self.fault: str | None = None
         self._clock_s = clock_s
         self._began_s = clock_s()
         self._stages: dict[str, Latencies] = {}
         self._finished_s = np.full(_REMEMBERED, -np.inf)
 
-    def note(self, durations_ms: Mapping[str, float]) -> None:
-        """A frame is done; ``durations_ms`` by stage."""
+    def note(
+        self, durations_ms: Mapping[str, float], verdict: Evaluation = Evaluation.UNDEFINED, fault: str | None = None
+    ) -> None:
+        """A frame is done; ``durations_ms`` by stage, ``fault`` where it could not be judged."""
+        self.verdicts[verdict] += 1
+        self.fault = fault
         for stage, duration_ms in durations_ms.items():
             if stage not in self._stages:
                 # A new dictionary instead of a new key: a reader may be iterating over the old one.

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _ANNOUNCEMENTS: tuple[Announcement, ...] = ("status", "info", "alert_state")
 _CHECKPOINT_EVERY_S = 5.0
 _GOODBYE_S = 0.5
+_SUSPICIOUSLY_SHORT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ class Publisher:
         self._wake = Wake()
         self._to_announce: set[Announcement] = set()
         self._stop_at_s: float | None = None
+        self._announced_state: tuple[str, str] | None = None
         self._health_at_s = 0.0
         self._checkpoint_at_s = 0.0
         self._last_logged = ""
@@ -149,7 +151,7 @@ class Publisher:
             self._note_down(f"refused: {error.reason}", f"{error.what}; {error.remedy}")
             return self._pace.refused_retry_s
         except BrokerUnreachableError as error:
-            self._note_down("down", error.what)
+            self._note_down("down", f"{error.what}; {error.remedy}")
             return self._backoff.next_s()
         if self._stop_at_s is None:
             self._use(connection)
@@ -174,9 +176,17 @@ class Publisher:
         if connection.lost is None:
             self._say_goodbye(connection, delivery)
         else:
-            self._note_down("down", f"connection to {self._settings.address} lost: {connection.lost}")
+            self._note_down("down", self._why_lost(connection, time.monotonic() - began_s))
         self.published += delivery.forget()
         self._backoff.note_connection(time.monotonic() - began_s)
+
+    def _why_lost(self, connection: Connection, lasted_s: float) -> str:
+        why = f"connection to {self._settings.address} lost: {connection.lost}; records wait meanwhile"
+        if lasted_s < _SUSPICIOUSLY_SHORT_S:
+            # A broker ends the older of two connections with one client id, and most do so without a word.
+            why += f"; if it happens again and again, another agent has the client id {self._settings.client_id!r}: "
+            why += "give each its own station.name or mqtt.client_id"
+        return why
 
     def _is_done(self, delivery: Delivery) -> bool:
         if self._stop_at_s is None:
@@ -190,12 +200,17 @@ class Publisher:
                 self._to_announce.discard(announcement)
                 self._publish_announcement(connection, announcement)
         if time.monotonic() >= self._health_at_s:
+            if self._station.state() != self._announced_state:
+                self.announce("status")
             self._health_at_s = time.monotonic() + self._pace.health_every_s
-            connection.publish(self._topics.health, to_json(self._station.health()), qos=0, retain=False)
+            self._publish_health(connection)
+
+    def _publish_health(self, connection: Connection) -> None:
+        connection.publish(self._topics.health, to_json(self._station.health()), qos=0, retain=False)
 
     def _publish_announcement(self, connection: Connection, announcement: Announcement) -> None:
         if announcement == "status":
-            state, reason = self._station.state()
+            self._announced_state = state, reason = self._station.state()
             connection.publish(self._topics.status, self._status(state, reason, online=True), qos=1, retain=True)
         elif announcement == "info":
             connection.publish(self._topics.info, to_json(self._station.info()), qos=1, retain=True)
@@ -205,6 +220,7 @@ class Publisher:
     def _say_goodbye(self, connection: Connection, delivery: Delivery) -> None:
         until_s = time.monotonic() + _GOODBYE_S
         mid: int | None = None
+        self._publish_health(connection)  # closes the books: captured = results + dropped
         while connection.lost is None and time.monotonic() < until_s:
             if mid is None and connection.room > 0:
                 status = self._status("offline", "stopped", online=False)
@@ -257,4 +273,4 @@ class Publisher:
         self.last_error = message
         if situation != self._last_logged:
             self._last_logged = situation
-            log.warning("%s; records wait in the outbox", message)
+            log.warning("%s", message)

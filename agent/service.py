@@ -19,13 +19,13 @@ from agent.archive import Archive
 from agent.broker import BrokerSettings
 from agent.camera import open_camera
 from agent.decision import Rules, end
-from agent.errors import ConfigError, OutboxError
+from agent.errors import ConfigError, OutboxError, PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
 from agent.recorder import Recorder
-from agent.records import alert_state_payload, health_payload, info_payload, new_id
+from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
 from agent.sources import kind_of, without_password
 from agent.topics import Topics
 from calibration.bundle import Bundle, check_golden, open_bundle
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LAST_RECORDS_S = 0.5  # with a broker that hangs it takes a second more: the whole must end within two
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
@@ -72,6 +73,7 @@ class Summary:
     Attributes:
         captured: Frames the camera gave.
         results: Frames with a verdict.
+        verdicts: How many of each verdict.
         dropped: Frames without one, by reason.
         published: Records (results and alerts) that the broker has.
         waiting: Records still in the outbox.
@@ -79,6 +81,7 @@ class Summary:
 
     captured: int
     results: int
+    verdicts: dict[Evaluation, int]
     dropped: dict[str, int]
     published: int
     waiting: int
@@ -103,13 +106,16 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, config.engine.thread_count()))
         check_golden(bundle, engine)
         outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
+        stack.enter_context(camera)
+        stop.reaches(camera)
         active_alert = ActiveAlert(config.state_dir / "active_alert.json")
         archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
+        info = _info(config, bundle, rules, engine)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
-            state=lambda: (camera.state, "" if camera.state == "running" else "the camera gives no frames"),
-            info=lambda: _info(config, bundle, rules, engine),
+            state=lambda: _state(camera, metrics),
+            info=lambda: info,
             alert_state=lambda: _alert_state(active_alert),
             health=lambda: _health(config, metrics, camera, outbox, archive),
         )
@@ -125,23 +131,35 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             threshold=rules.threshold,
             is_simulated=kind_of(config.camera.source) == "path",
         )
-        stack.enter_context(camera)
-        stop.reaches(camera)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
-        stack.enter_context(publisher)
+        publisher.start()
+        stack.callback(publisher.stop, _LAST_RECORDS_S)
         if archive is not None:
             stack.enter_context(archive)
         _end_left_over_alert(active_alert, recorder)
         log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
-        _inspect(camera, bundle, engine, rules, recorder, metrics)
-    return Summary(camera.captured, metrics.results, camera.dropped, publisher.published, outbox.depth())
+        _inspect(camera, bundle, engine, rules, recorder, metrics, publisher)
+    return Summary(
+        camera.captured, metrics.results, dict(metrics.verdicts), camera.dropped, publisher.published, outbox.depth()
+    )
 
 
 def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
-    camera: Camera, bundle: Bundle, engine: Engine, rules: Rules, recorder: Recorder, metrics: LoopMetrics
+    camera: Camera,
+    bundle: Bundle,
+    engine: Engine,
+    rules: Rules,
+    recorder: Recorder,
+    metrics: LoopMetrics,
+    publisher: Publisher,
 ) -> None:
     def heartbeat(seen: Seen) -> None:
-        metrics.note(seen.times_ms)
+        metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
+        if not publisher.alive:
+            raise PublisherDiedError(
+                what="the thread that talks to the broker has died; the line hears nothing",
+                remedy="the log above tells why; start again, records wait in the outbox",
+            )
 
     state = inspect(camera, bundle.preprocess, engine, rules, recorder, heartbeat)
     event, _ = end(state, _now_ms())
@@ -237,6 +255,12 @@ def _info(config: AgentConfig, bundle: Bundle, rules: Rules, engine: Engine) -> 
         calibrated_at_ms=round(calibrated_at.timestamp() * 1000),
         camera=without_password(str(config.camera.source)),
     )
+
+
+def _state(camera: Camera, metrics: LoopMetrics) -> tuple[str, str]:
+    if camera.state != "running":
+        return camera.state, "the camera gives no frames"
+    return ("running", "") if metrics.fault is None else ("fault", metrics.fault)
 
 
 def _alert_state(active_alert: ActiveAlert) -> Payload:

@@ -26,6 +26,7 @@ _FASTEST_VIDEO_FRAMES_PER_S = 1000.0
 _STREAM_TIMEOUT_MS = 5000
 
 _log = logging.getLogger(__name__)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says it better
 
 
 class Source(Protocol):

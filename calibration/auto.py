@@ -16,6 +16,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.partial import all_together, by_location
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
+from calibration.manifest import ChoiceRecord, TrialRecord
 from calibration.moments import Moments
 from calibration.network import feature_network
 from calibration.synthetic import with_defect
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbone import Backbone
-    from calibration.preprocess import Image
+    from calibration.dataset import Images
+    from calibration.preprocess import Image, Preprocess
 
     Float32 = NDArray[np.float32]
 
@@ -67,14 +69,37 @@ class Choice:
     trials: tuple[Trial, ...]
     complete: bool
 
-    @property
-    def reason(self) -> str:
-        """Why, in a sentence."""
+    def record(self) -> ChoiceRecord:
+        """For the manifest."""
         highest = max(trial.auroc for trial in self.trials)
-        return (
-            f"AUROC {self.best.auroc:.4f} against synthetic defects; {len(self.trials)} settings were tried, "
-            f"the highest reached {highest:.4f}"
+        reason = (
+            f"AUROC {self.best.auroc:.4f} on held-out good images against the same with synthetic defects; "
+            f"{len(self.trials)} settings were tried, the highest reached {highest:.4f}"
         )
+        trials = tuple(
+            TrialRecord(
+                backbone=trial.backbone,
+                divide_brightness=trial.divide_brightness,
+                alpha=trial.detector.alpha or 1.0,
+                averaging=trial.detector.averaging,
+                location=trial.detector.location,
+                auroc=trial.auroc,
+            )
+            for trial in self.trials
+        )
+        return ChoiceRecord(reason=reason, complete=self.complete, trials=trials)
+
+
+def sample(images: Images, preprocess: Preprocess) -> list[Image]:
+    """Up to ``SAMPLE`` frames, preprocessed, each as likely as any other (reservoir sampling, Vitter 1985)."""
+    random = np.random.default_rng(0)
+    frames: list[Image] = []
+    for seen, (_, image) in enumerate(images):
+        if seen < SAMPLE:
+            frames.append(preprocess(image))
+        elif (place := int(random.integers(seen + 1))) < SAMPLE:
+            frames[place] = preprocess(image)
+    return frames
 
 
 def choose(  # noqa: PLR0913 - what to choose from, and how long

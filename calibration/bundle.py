@@ -1,6 +1,7 @@
 """The bundle: a folder with everything calibration learnt, which proves itself when opened.
 
 ``manifest.json``    what it is, and the SHA-256 of every other file
+``manifest.sha256``  the SHA-256 of the manifest, as ``sha256sum`` writes it
 ``network.onnx``     the fused network
 ``moments.npz``      the statistics, so that a device can add its own
 ``reference.npz``    how good frames looked, golden frames with their scores, scores of good images
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from calibration.engine import Engine
 
 MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
 NETWORK = "network.onnx"
 MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
@@ -130,6 +132,7 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError(
             what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
         ) from error
+    _check_seal(path, content)
     for name, digest in manifest.files.items():
         if _sha256(path / name) != digest:
             raise BundleError(
@@ -142,6 +145,22 @@ def open_bundle(path: Path) -> Bundle:
             what=f"{path / MANIFEST} does not list {', '.join(sorted(missing))}", remedy="calibrate again"
         )
     return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _check_seal(path: Path, manifest: bytes) -> None:
+    """A threshold with a digit changed would be as valid as the true one: the manifest has its hash, too."""
+    with _readable(path / SEAL):
+        written = (path / SEAL).read_bytes()
+    if written != seal(manifest):
+        raise BundleError(
+            what=f"{path / MANIFEST} is not what calibration wrote (its SHA-256 is not that in {SEAL})",
+            remedy="copy the bundle again from where it was made, or calibrate again",
+        )
+
+
+def seal(manifest: bytes) -> bytes:
+    """Content of ``manifest.sha256``."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def _sha256(path: Path) -> str:
@@ -222,7 +241,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        for name, content in {**files, MANIFEST: text}.items():
+        for name, content in {**files, MANIFEST: text, SEAL: seal(text)}.items():
             _write_flushed(temporary / name, content)
         temporary.chmod(0o755)
         _flush_folder(temporary)

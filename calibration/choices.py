@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -105,6 +105,34 @@ def backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     return first
 
 
+def candidates(choice: BackboneChoice, size: tuple[int, int]) -> tuple[Backbone, ...]:
+    """What ``--auto`` may choose from: each backbone named, and all of them together."""
+    apart = tuple(
+        backbone(replace(choice, names=name, **_of_timm(choice, name)), size) for name in choice.names.split("+")
+    )
+    if len(apart) == 1:
+        return apart
+    together = apart[0]
+    for other in apart[1:]:
+        together += other
+    return (*apart, together)
+
+
+def _of_timm(choice: BackboneChoice, name: str) -> dict[str, Any]:
+    if name == "filterbank" or name.endswith(".onnx"):
+        return {"stages": "", "weights": None}
+    return {"stages": choice.stages, "weights": choice.weights}
+
+
+def refuse_with_auto(given: Mapping[str, object]) -> None:
+    """Raise SettingError if an option was given that ``--auto`` chooses."""
+    named = [f"--{option.replace('_', '-')}" for option, value in given.items() if value]
+    if named:
+        raise SettingError(
+            what=f"--auto chooses what {', '.join(named)} would say", remedy="leave out the one or the other"
+        )
+
+
 def _one(name: str, choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     if name == "filterbank":
         return filterbank_backbone(*size)
@@ -119,7 +147,7 @@ def _one(name: str, choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     except ImportError as error:
         raise SettingError(
             what=f"the backbone {name} needs torch and timm ({error})",
-            remedy="install them: pip install 'shiftwatch[fit]'; or use --backbone filterbank",
+            remedy="install them: pip install '.[fit]' in the project's folder; or use --backbone filterbank",
         ) from error
     return timm_backbone(name, tuple(filter(None, choice.stages.split(","))), choice.weights, *size)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from calibration import choices
+from calibration.auto import choose, sample
 from calibration.bundle import check_golden, open_bundle, refuse_existing
 from calibration.dataset import frame_range, good_images, labelled_images, names_in
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -21,6 +23,10 @@ from calibration.report import write_report
 from calibration.speed import measured_speed
 from calibration.summary import describe, print_evaluation, print_written
 from calibration.terminal import console, escape, progress_bar, run
+
+if TYPE_CHECKING:
+    from calibration.backbone import Backbone
+    from calibration.dataset import Images
 
 app = typer.Typer(
     help="Learn what good parts look like from good images, and build the network that inspects.",
@@ -129,6 +135,17 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     neighbours: Annotated[
         int | None, typer.Option(help="patchcore: b of eq. 7.  [default: 9]", rich_help_panel=_METHOD)
     ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto",
+            help="Choose alpha, averaging, location, brightness and the best of the backbones by synthetic defects.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = False,
+    time_budget_s: Annotated[
+        float, typer.Option(min=1.0, help="--auto: time for choosing.", rich_help_panel=_METHOD)
+    ] = 300.0,
     memory_limit_mib: Annotated[
         int, typer.Option(help="What the statistics may take.", rich_help_panel=_METHOD)
     ] = 4096,
@@ -143,6 +160,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     `shiftwatch-calibrate fit line3.mp4 --frames 0:400 --roi 320,80,512,512 --out washers`
 
     `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
+
+    `shiftwatch-calibrate fit photos/good --auto --out washers`
     """
     refuse_existing(out)
     given = {
@@ -167,10 +186,34 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     unwanted = names_in(leave_out) if leave_out else frozenset[str]()
     images = good_images(source, frame_range(frames), unwanted)
     colours = choices.colours("--mean", mean), choices.colours("--std", std)
-    network = choices.backbone(choices.BackboneChoice(backbone, stages, weights, *colours), (height, width))
+    named = choices.BackboneChoice(backbone, stages, weights, *colours)
+    if auto:
+        choices.refuse_with_auto({**given, "divide_brightness": divide_brightness})
+        network, settings = _chosen(images, choices.candidates(named, (height, width)), settings, time_budget_s)
+    else:
+        network = choices.backbone(named, (height, width))
     with progress_bar() as progress:
         bundle = calibrate(images, network, settings, out, progress)
     describe(bundle)
+
+
+def _chosen(
+    images: Images, candidates: tuple[Backbone, ...], settings: Settings, time_budget_s: float
+) -> tuple[Backbone, Settings]:
+    """The best backbone and settings for these images."""
+    with progress_bar() as progress:
+        choice = choose(
+            sample(images, settings.preprocess),
+            candidates,
+            time_budget_s=time_budget_s,
+            threads=settings.threads,
+            progress=progress,
+        )
+    best = choice.best
+    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
+    return network, replace(
+        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
+    )
 
 
 @app.command()

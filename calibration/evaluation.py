@@ -152,7 +152,7 @@ def _metrics() -> Any:  # noqa: ANN401 - a module without types
         from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
     except ImportError as error:
         raise SettingError(
-            what="evaluation needs scikit-learn", remedy="install it: pip install 'shiftwatch[evaluate]'"
+            what="evaluation needs scikit-learn", remedy="install it: pip install '.[evaluate]' in the project's folder"
         ) from error
     return metrics
 

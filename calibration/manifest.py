@@ -58,6 +58,25 @@ class WorkingPointRecord(_Record):
     folds: int
 
 
+class TrialRecord(_Record):
+    """One setting that was tried, and its AUROC against synthetic defects."""
+
+    backbone: str
+    divide_brightness: bool
+    alpha: float
+    averaging: int
+    location: str
+    auroc: float
+
+
+class ChoiceRecord(_Record):
+    """How settings were chosen from the data; ``complete`` if the time was enough for all."""
+
+    reason: str
+    complete: bool
+    trials: tuple[TrialRecord, ...]
+
+
 class ImagesRecord(_Record):
     """What was learnt from."""
 
@@ -78,5 +97,6 @@ class Manifest(_Record):
     backbone: BackboneRecord
     detector: DetectorRecord
     working_point: WorkingPointRecord
+    choice: ChoiceRecord | None = None
     golden_tolerance: float
     files: dict[str, str] = {}

@@ -29,6 +29,7 @@ from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
 from calibration.manifest import (
     BackboneRecord,
+    ChoiceRecord,
     DetectorRecord,
     ImagesRecord,
     Manifest,
@@ -68,6 +69,7 @@ class Settings:
         preprocess: Frame to network input.
         detector: Method and parameters.
         divide_brightness: Divide each frame by its own mean brightness first.
+        choice: How these settings were chosen from the data; None where a person chose them.
         false_reject_rate: Share of good parts that may be called defective.
         memory_limit_mib: What the statistics may take; beyond it calibration refuses.
         threads: Of the network; 0 takes one for each core.
@@ -76,6 +78,7 @@ class Settings:
     preprocess: Preprocess
     detector: Detector = field(default_factory=MeanShift)
     divide_brightness: bool = False
+    choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
     memory_limit_mib: int = 4096
     threads: int = 0
@@ -270,5 +273,6 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             method=point.method,
             folds=FOLDS,
         ),
+        choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,
     )

@@ -72,7 +72,7 @@ def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - matplotlib ma
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise SettingError(
-            what="plots need matplotlib", remedy="install it: pip install 'shiftwatch[evaluate]'"
+            what="plots need matplotlib", remedy="install it: pip install '.[evaluate]' in the project's folder"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
 

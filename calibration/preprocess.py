@@ -62,10 +62,20 @@ class Preprocess:
         rows, columns = cropped.shape[:2]
         if (rows, columns) == (self.height, self.width):
             return np.ascontiguousarray(cropped)
-        # Area averaging keeps fine defects from aliasing away when shrinking; it is nearest-neighbour when growing.
-        shrinks = rows >= self.height and columns >= self.width
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(cropped, (self.width, self.height), interpolation=interpolation).astype(np.uint8, copy=False)
+        if rows < self.height or columns < self.width:
+            return _resized(cropped, self.height, self.width, cv2.INTER_LINEAR)
+        # Averaging keeps fine defects from aliasing away. OpenCV does it several times as fast over whole pixels, so
+        # the frame first grows to the next whole multiple.
+        multiple = _resized(
+            cropped, -(-rows // self.height) * self.height, -(-columns // self.width) * self.width, cv2.INTER_LINEAR
+        )
+        return _resized(multiple, self.height, self.width, cv2.INTER_AREA)
+
+
+def _resized(picture: Image, rows: int, columns: int, interpolation: int) -> Image:
+    if picture.shape[:2] == (rows, columns):
+        return picture
+    return cv2.resize(picture, (columns, rows), interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
@@ -79,7 +89,7 @@ def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
     if not inside or region.x + region.width > columns or region.y + region.height > rows:
         raise DatasetError(
             what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
-            remedy="give a region inside the frame, or check the camera's resolution",
+            remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
         )
     return frame[region.y : region.y + region.height, region.x : region.x + region.width]
 

@@ -43,7 +43,7 @@ def run(app: typer.Typer) -> None:
         sys.exit(EXIT_MENDABLE)
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C, without a word
-            error_console.print("interrupted; nothing half-written was left behind")
+            error_console.print("interrupted")
         raise
 
 

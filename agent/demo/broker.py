@@ -28,7 +28,8 @@ def embedded_broker() -> Iterator[int]:
         from amqtt.broker import Broker  # noqa: PLC0415 - an extra; only the demo needs it
     except ImportError as error:
         raise SettingError(
-            what="the demo needs amqtt, a broker in Python", remedy="install it: pip install 'shiftwatch[demo]'"
+            what="the demo needs amqtt, a broker in Python",
+            remedy="install it: pip install '.[demo]' in the project's folder",
         ) from error
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)

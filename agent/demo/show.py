@@ -37,7 +37,7 @@ TAUGHT_PARTS = 200
 WATCHED_PARTS = 320
 PARTS_PER_S = 8.0
 _DEFECT_EVERY = 10
-_FALSE_REJECT_RATE = 0.001
+_FALSE_REJECT_RATE = 0.0005
 _SIDE = REGION.width  # at the camera's own resolution: a scratch is two pixels wide
 _MARK = "made-by-shiftwatch-demo"
 _LAST_WORDS_S = 5.0
@@ -242,3 +242,4 @@ def _print(outcome: Outcome) -> None:
         table.add_row("agent's peak memory", f"{outcome.peak_memory_mib:.0f} MiB")
     table.add_row("pictures of defects", escape(str(outcome.pictures)))
     console.print(table)
+    console.print("next: the README's section Calibrate goes on with what the demo has made")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -94,9 +95,9 @@ def write_config(
     port: int,
     *,
     camera: dict[str, Any] | None = None,
-    **more: dict[str, Any],
+    **more: dict[str, Any] | str,
 ) -> Path:
-    """The configuration of a station in ``folder``; ``more`` are further sections."""
+    """The configuration of a station in ``folder``; ``more`` are further keys."""
     path = folder / "station.yaml"
     levels = dict(zip(("enterprise", "site", "area", "line", "cell"), ROOT.split("/"), strict=False))
     content = {
@@ -110,6 +111,14 @@ def write_config(
     }
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def closed_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def kept_records(folder: Path) -> list[Waiting]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Listener, Mosquitto
+    from real_broker import Listener, Mosquitto
 
 WILL = Will("plant/status", '{"online":false,"reason":"connection lost"}')
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Listener, Mosquitto, free_port, listens, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_broker import Listener, Mosquitto, free_port, listens, wait_for
 
 from agent.broker import Acknowledgement, BrokerSettings, Protocol
 from agent.delivery import Delivery
@@ -316,6 +316,44 @@ def test_health_is_published_though_the_loop_says_nothing(
     publish()
     listener.wait_for(lambda heard: len(heard.on("/health")) >= 3)
     assert listener.on("/health")[0] == {"fps": None}
+
+
+def test_status_is_published_again_when_the_state_changes(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    states = [("running", "")]
+    station = replace(a_station(), state=lambda: states[-1])
+    publish(pace=replace(QUICK, health_every_s=0.05), station=station)
+    listener.wait_for(lambda heard: heard.on("/status"))
+    states.append(("fault", "the frame is too small"))
+    listener.wait_for(lambda heard: len(heard.on("/status")) == 2)
+    assert [(said["state"], said["reason"]) for said in listener.on("/status")] == states
+
+
+def test_the_last_words_close_the_books(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    captured = [1]
+    publisher = publish(station=replace(a_station(), health=lambda: {"captured": captured[-1]}))
+    listener.wait_for(lambda heard: heard.on("/health"))
+    captured.append(17)
+    publisher.stop()
+    listener.wait_for(lambda heard: heard.on("/status")[-1:] and not heard.on("/status")[-1]["online"])
+    assert listener.on("/health")[-1] == {"captured": 17}
+
+
+def test_two_agents_with_one_client_id_are_told_why_they_lose_the_line(
+    mosquitto: Mosquitto, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
+) -> None:
+    mosquitto.start()
+    first = publish()
+    wait_for(lambda: first.connected)
+    publish()
+    wait_for(lambda: "another agent has the client id 'station1'" in caplog.text)
 
 
 def test_clean_stop_drains_and_leaves_an_offline_status(
