@@ -147,6 +147,11 @@ def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:
         raise DatasetError(what=f"{image.path}: {error.what}", remedy=error.remedy) from error
 
 
+def refuse_without_metrics() -> None:
+    """Raise SettingError if scikit-learn is not installed: before any image is scored."""
+    _metrics()
+
+
 def _metrics() -> Any:  # noqa: ANN401 - a module without types
     try:
         from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it

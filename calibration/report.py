@@ -255,6 +255,7 @@ def _method(bundle: Bundle) -> str:
                 ("Grid", f"{backbone.channels} channels on a grid of {backbone.grid[1]} x {backbone.grid[0]} places"),
                 ("Detector", f"{escape(manifest.detector.name)}: {parameters}"),
                 ("Threshold", tail),
+                *([("Why these settings", escape(manifest.choice.reason))] if manifest.choice else []),
             ]
         ),
     )

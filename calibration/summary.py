@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -10,13 +11,14 @@ from calibration.terminal import console, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from calibration.bundle import Bundle
     from calibration.evaluation import Evaluation
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
+# The upper end of the interval is within this factor of the rate where about five images lie above the threshold.
+_TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
 
 def describe(bundle: Bundle) -> None:
@@ -25,7 +27,7 @@ def describe(bundle: Bundle) -> None:
     point = manifest.working_point
     low, high = point.interval
     table = Table("learnt", "", title=escape(str(bundle.path)))
-    table.add_row("good images", str(manifest.images.count))
+    table.add_row("good images", f"{manifest.images.count} from {escape(manifest.images.source)}")
     if manifest.images.left_out:
         table.add_row("left out", str(len(manifest.images.left_out)))
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
@@ -38,14 +40,28 @@ def describe(bundle: Bundle) -> None:
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
     table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     table.add_row("identity", bundle.identity[:16])
+    if manifest.choice:
+        table.add_row("chosen", manifest.choice.reason)
     console.print(table)
+    if high > _TOO_UNCERTAIN * point.false_reject_rate:
+        needed = round(_ENOUGH / point.false_reject_rate)
+        console.print(
+            f"[yellow]few images for this rate:[/] up to {high:.1%} of good parts may be rejected; "
+            f"{needed:,} images would make sure of {point.false_reject_rate:.2%}",
+            soft_wrap=True,
+        )
     _print_some("images skipped", manifest.images.skipped)
     _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
-    console.print(f"next: shiftwatch-agent run --config FILE.yaml with [bold]bundle: {escape(str(bundle.path))}[/]")
+    console.print(
+        f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]",
+        soft_wrap=True,
+    )
 
 
-def print_evaluation(result: Evaluation) -> None:
+def print_evaluation(result: Evaluation, bundle: Bundle) -> None:
     """How well a bundle does."""
+    folder = Path(bundle.manifest.images.source).resolve()
+    taught = sum(each.image.path.resolve().parent == folder for each in result.good)
     good, defective = len(result.good), len(result.defective)
     table = Table("figure", "value", title=f"{good} good, {defective} defective images")
     table.add_row("image AUROC", f"{result.image_auroc:.4f}")
@@ -62,11 +78,18 @@ def print_evaluation(result: Evaluation) -> None:
         f"observed {result.false_reject_rate:.2%} of {good}; promised {result.promised_false_reject_rate:.2%}, "
         f"expected {low:.2%} to {high:.2%}: {'kept' if result.promise_kept else '[bold red]NOT kept[/]'}",
     )
-    table.add_row("detection rate", f"{result.detection_rate:.2%}")
+    detected = sum(each.score > result.threshold for each in result.defective)
+    table.add_row("detection rate", f"{result.detection_rate:.2%} ({detected} of {defective})")
     for kind, rate in result.detection_by_kind.items():
         table.add_row(f"  {escape(kind)}", f"{rate:.2%}")
     console.print(table)
     _print_some("images skipped", result.skipped)
+    if taught:
+        console.print(
+            f"[bold red]no fair test:[/] {taught} of the {good} good images lie in the folder that was taught; "
+            "set some aside and give those",
+            soft_wrap=True,
+        )
 
 
 def print_written(what: str, paths: Sequence[Path]) -> None:

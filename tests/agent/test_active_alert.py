@@ -150,7 +150,7 @@ def test_an_agent_killed_beside_an_alert_record_never_leaves_an_alert_without_an
             Topics("a/b"),
             active,
             region=None,
-            averaging=1,
+            grid=(1, 1),
             threshold=1.0,
             is_simulated=False,
         )

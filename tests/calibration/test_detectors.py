@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from levels import CHANNELS, two_levels
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from oracles import NaiveDistance, gaussian_score, memory_score
+from oracles import NaiveDistance, gaussian_score, memory_score, naive_pool
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import Backbone
@@ -132,6 +133,44 @@ def test_the_network_gives_the_scores_of_the_formulas(learnt_by: Callable[[str],
             assert seen.score == pytest.approx(score, rel=1e-4)
             assert seen.map.shape == score_map.shape
             np.testing.assert_allclose(seen.map, score_map, rtol=1e-4, atol=1e-4 * score_map.max())
+
+
+@EACH
+def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
+    """From the features of the same network and, for the levels on their own grids, from the backbone alone."""
+    detector, backbone, picture = DETECTORS[kind], two_levels(), washer(3)
+    network = feature_network(backbone, detector, divide_brightness=False)
+    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
+        features, reduced = engine.features(picture).astype(np.float64), engine.reduced(picture)
+    if isinstance(detector, MeanShift):
+        expected = naive_pool(features, detector.averaging)
+    elif isinstance(detector, PatchCore):
+        expected = naive_neighbourhoods(features, detector.aggregation)
+    elif isinstance(detector, Gaussian):
+        levels = levels_of(backbone, picture)
+        expected = np.concatenate([level.mean(axis=(1, 2)) for level in levels])[:, None, None]
+    else:
+        chosen = np.abs(reduced[:, None] - features[None]).max(axis=(2, 3)).argmin(axis=1)
+        assert (np.diff(chosen) > 0).all()
+        expected = features[chosen]
+    np.testing.assert_allclose(reduced, expected, rtol=1e-4, atol=1e-5)
+
+
+def naive_neighbourhoods(features: Float64, side: int) -> Float64:
+    """Each place's mean over the part of its neighbourhood that there is."""
+    reach = side // 2
+    pooled = np.empty_like(features)
+    for row, column in np.ndindex(*features.shape[1:]):
+        rows, columns = slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1)
+        pooled[:, row, column] = features[:, rows, columns].mean(axis=(1, 2))
+    return pooled
+
+
+def levels_of(backbone: Backbone, picture: Image) -> list[Float64]:
+    (graph,) = backbone.graphs
+    image = ((picture[..., ::-1] / 255 - graph.mean) / graph.std).transpose(2, 0, 1)[None].astype(np.float32)
+    session = ort.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [np.asarray(level[0], np.float64) for level in session.run(None, {"image": image})]
 
 
 def oracle(learnt: Learnt) -> Callable[[Float64], tuple[float, Float64]]:

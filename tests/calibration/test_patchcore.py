@@ -72,6 +72,24 @@ def test_the_head_is_an_exhaustive_search_with_the_weight_of_the_paper(
             np.testing.assert_allclose(seen_map, score_map, rtol=1e-4)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e4])
+def test_what_is_learnt_far_from_the_origin_keeps_its_digits(tmp_path: Path, offset: float) -> None:
+    good, tested = pictures(4, 12, offset), pictures(5, 1, offset)[0]
+    with FeatureStore(tmp_path, good.shape[1:]) as store:
+        for each in good:
+            store.append(each)
+        head = PatchCore(coreset=1.0).fit(store, [range(12)], [CHANNELS]).head
+    assert isinstance(head, MemoryHead)
+    patches = good.transpose(0, 2, 3, 1).reshape(-1, CHANNELS).astype(np.float64)
+    score, score_map = memory_score(patches, tested.astype(np.float64), 9)
+    for seen_score, seen_map in (
+        through_onnx_runtime(head, tested),
+        (float(head.scores(tested[None]).score[0]), head.scores(tested[None]).map[0]),
+    ):
+        assert seen_score == pytest.approx(score, rel=1e-4)
+        np.testing.assert_allclose(seen_map, score_map, rtol=1e-4)
+
+
 def test_a_picture_that_is_remembered_scores_nothing() -> None:
     reduced = pictures(3, 1)[0]
     head = head_of(reduced.reshape(CHANNELS, -1).T, 5)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
-from calibration.bundle import GoldenCheck, open_bundle
+from calibration.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
 from calibration.charts import Mark, histogram
 from calibration.detectors.gaussian import Gaussian
 from calibration.page import one_in
@@ -170,7 +170,8 @@ def test_a_bundle_without_pictures_is_refused(command: Command, bundle: Bundle) 
     np.savez(bundle.path / "reference.npz", **arrays)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     manifest["files"]["reference.npz"] = hashlib.sha256((bundle.path / "reference.npz").read_bytes()).hexdigest()
-    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    (bundle.path / MANIFEST).write_text(json.dumps(manifest))
+    (bundle.path / SEAL).write_bytes(seal((bundle.path / MANIFEST).read_bytes()))
     outcome = command("report", open_bundle(bundle.path).path, "--out", bundle.path / "page.html")
     assert_refused(outcome, "made by older software", "calibrate again")
 
