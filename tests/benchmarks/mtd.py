@@ -100,9 +100,11 @@ class Row:
 
 def measure(name: str, seed: int, images: int | None, detector: MeanShift) -> Row:
     """Calibrate and evaluate one backbone on one split."""
-    tiles = split(seed, images)
-    backbone = backbone_of(name)
-    settings = settings_of(detector)
+    return measured(split(seed, images), backbone_of(name), settings_of(detector), seed)
+
+
+def measured(tiles: Split, backbone: Backbone, settings: Settings, seed: int = 0) -> Row:
+    """Calibrate and evaluate."""
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.perf_counter()
         bundle = fit(backbone, tiles.calibrating, settings, Path(folder) / "bundle")
@@ -111,7 +113,7 @@ def measure(name: str, seed: int, images: int | None, detector: MeanShift) -> Ro
             evaluation = evaluate(tiles.test, bundle, engine, lambda _done, _total: None)
             network_ms = _network_ms(engine, tiles.test[0].path)
         size = sum(file.stat().st_size for file in bundle.path.iterdir())
-    return Row(name, seed, len(tiles.calibrating), evaluation, fit_s, network_ms, size / 1e6)
+    return Row(backbone.name, seed, len(tiles.calibrating), evaluation, fit_s, network_ms, size / 1e6)
 
 
 def _network_ms(engine: OnnxRuntimeEngine, picture: Path) -> float:
