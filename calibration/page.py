@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -22,7 +22,7 @@ SPACE = "\u00a0"
 
 def page(title: str, body: str) -> str:
     """The whole document. Its own policy forbids scripts, and whatever is not inside it."""
-    style = (files("calibration") / "templates" / "report.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
