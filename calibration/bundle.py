@@ -44,6 +44,7 @@ NETWORK = "network.onnx"
 MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
 _PIECE_BYTES = 2**20
+_NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -185,15 +186,21 @@ def _readable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """One golden frame: the score it must get and the one it got."""
+    """One golden frame: the score it must get and the one it got.
+
+    Attributes:
+        threshold: Of the bundle: a score far below it holds rounding only, and is compared with a hundredth of it.
+    """
 
     expected: float
     actual: float
+    threshold: float = 0.0
 
     @property
     def deviation(self) -> float:
         """Relative difference."""
-        return abs(self.actual - self.expected) / max(abs(self.expected), 1e-12)
+        scale = max(abs(self.expected), _NEGLIGIBLE * self.threshold, 1e-12)
+        return abs(self.actual - self.expected) / scale
 
 
 def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
@@ -204,7 +211,7 @@ def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
     """
     golden = bundle.golden()
     checks = [
-        GoldenCheck(float(expected), engine(frame).score)
+        GoldenCheck(float(expected), engine(frame).score, bundle.manifest.working_point.threshold)
         for frame, expected in zip(golden.frames, golden.scores, strict=True)
     ]
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, f"{engine.backend} on this device")

@@ -121,7 +121,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     golden = gathered.golden
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in golden.reduced]
     network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
-    _prove(network, golden, golden_scores, settings.threads)
+    _prove(network, golden, golden_scores, point.threshold, settings.threads)
     reference: dict[str, NDArray[Any]] = {
         **gathered.reference.arrays(),
         "golden_frames": np.stack(golden.frames),
@@ -230,10 +230,13 @@ def _doubtful(
     }
 
 
-def _prove(network: bytes, golden: GoldenSample, expected: list[float], threads: int) -> None:
+def _prove(network: bytes, golden: GoldenSample, expected: list[float], threshold: float, threads: int) -> None:
     """The exported network gives the scores that calibration computed, or calibration fails."""
     with OnnxRuntimeEngine(network, threads) as engine:
-        checks = [GoldenCheck(score, engine(frame).score) for frame, score in zip(golden.frames, expected, strict=True)]
+        checks = [
+            GoldenCheck(score, engine(frame).score, threshold)
+            for frame, score in zip(golden.frames, expected, strict=True)
+        ]
     refuse_mismatch(checks, GOLDEN_TOLERANCE, "the exported network")
 
 

@@ -17,6 +17,7 @@ from calibration.bundle import (
     REFERENCE,
     SEAL,
     Bundle,
+    GoldenCheck,
     check_golden,
     npz,
     open_bundle,
@@ -220,3 +221,9 @@ def test_a_place_where_nothing_can_be_written_is_a_storage_error(learnt: Bundle,
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write the bundle"):
         write_bundle(tmp_path / "file" / "bundle", learnt.manifest, files_of(learnt))
+
+
+def test_a_score_that_is_only_rounding_is_compared_on_the_scale_of_the_threshold() -> None:
+    assert GoldenCheck(4.52e-06, 4.47e-06, threshold=1.0).deviation < 1e-5
+    assert GoldenCheck(4.52e-06, 4.47e-06).deviation > 1e-2
+    assert GoldenCheck(1.0, 1.002, threshold=1.0).deviation == pytest.approx(2e-3)
