@@ -119,18 +119,6 @@ class Result:
             "isSimulated": self.is_simulated,
         }
 
-    def plc_payload(self, *, valid: bool, age_ms: int) -> Payload:
-        """Content of the topic ``plc``: small, and the same keys always."""
-        return {
-            "seq": self.seq,
-            "partId": self.part_id,
-            "resultEvaluation": int(self.evaluation),
-            "resultCode": int(self.code),
-            "score": _finite_or_none(self.score),
-            "valid": valid,
-            "ageMs": age_ms,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from agent.errors import ConfigError
 
-COMMANDS = ("trigger", "pause", "resume", "recalibrate", "threshold", "rollback")
-
 
 @dataclass(frozen=True, slots=True)
 class Topics:
@@ -46,11 +44,6 @@ class Topics:
         return f"{self.root}/result"
 
     @property
-    def plc(self) -> str:
-        """One small message a part, for controllers."""
-        return f"{self.root}/plc"
-
-    @property
     def alert(self) -> str:
         """One message whenever an alert begins, changes or ends."""
         return f"{self.root}/alert"
@@ -64,12 +57,3 @@ class Topics:
     def health(self) -> str:
         """Every few seconds: is the station well."""
         return f"{self.root}/health"
-
-    @property
-    def command_ack(self) -> str:
-        """What became of a command."""
-        return f"{self.root}/cmd/ack"
-
-    def command(self, name: str) -> str:
-        """Topic of one of ``COMMANDS``."""
-        return f"{self.root}/cmd/{name}"

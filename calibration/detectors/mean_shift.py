@@ -86,8 +86,9 @@ class MeanShift:
         parts = partial.fold_moments(store, folds, vectors)
         moments = merged(parts)
         held_out = (self.head(others) for others in partial.without_each(parts))
-        parameters = {**asdict(self.resolved(moments)), "alpha_from_moments": self.alpha is None}
-        return Fit(self.head(moments), held_out, parameters, moments.packed())
+        resolved = self.resolved(moments)
+        parameters = {**asdict(resolved), "alpha_from_moments": self.alpha is None}
+        return Fit(resolved.head(moments), held_out, parameters, moments.packed())
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.

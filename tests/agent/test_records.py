@@ -22,7 +22,7 @@ from agent.records import (
     status_payload,
     to_json,
 )
-from agent.topics import COMMANDS, Topics
+from agent.topics import Topics
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 
@@ -59,18 +59,6 @@ def test_result_carries_the_keys_of_the_contract() -> None:
         "processingTimes": {"network": 12.5},
         "historical": False,
         "isSimulated": False,
-    }
-
-
-def test_plc_message_always_has_the_same_few_keys() -> None:
-    assert a_result().plc_payload(valid=True, age_ms=31) == {
-        "seq": 7,
-        "partId": "A-7",
-        "resultEvaluation": 2,
-        "resultCode": 1,
-        "score": 150.0,
-        "valid": True,
-        "ageMs": 31,
     }
 
 
@@ -196,12 +184,9 @@ def test_topics_are_those_of_the_contract() -> None:
     assert topics.status == f"{ROOT}/status"
     assert topics.info == f"{ROOT}/info"
     assert topics.result == f"{ROOT}/result"
-    assert topics.plc == f"{ROOT}/plc"
     assert topics.alert == f"{ROOT}/alert"
     assert topics.alert_state == f"{ROOT}/alert/state"
     assert topics.health == f"{ROOT}/health"
-    assert topics.command_ack == f"{ROOT}/cmd/ack"
-    assert [topics.command(name) for name in COMMANDS] == [f"{ROOT}/cmd/{name}" for name in COMMANDS]
 
 
 @pytest.mark.parametrize(
