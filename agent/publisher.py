@@ -138,6 +138,7 @@ class Publisher:
 
     def _run(self) -> None:
         try:
+            self._pause(self._attempt())  # even when already told to stop: a short run has something to say, too
             while self._stop_at_s is None:
                 self._pause(self._attempt())
         finally:
@@ -153,7 +154,7 @@ class Publisher:
         except BrokerUnreachableError as error:
             self._note_down("down", f"{error.what}; {error.remedy}")
             return self._backoff.next_s()
-        if self._stop_at_s is None:
+        if self._stop_at_s is None or time.monotonic() < self._stop_at_s:
             self._use(connection)
         connection.close()
         return self._backoff.next_s()

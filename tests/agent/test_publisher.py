@@ -378,6 +378,18 @@ def test_clean_stop_drains_and_leaves_an_offline_status(
     assert late.on("/status") == [offline]
 
 
+def test_stop_right_after_the_start_delivers_all_the_same(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    ids = put(outbox, range(3))
+    publish().stop(5.0)
+    listener.wait_for(lambda heard: heard.on("/status") and not heard.on("/status")[-1]["online"])
+    assert result_ids(listener) == ids
+    assert outbox.depth() == 0
+
+
 def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
