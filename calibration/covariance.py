@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 # A channel that never varies among good images (colour, under a monochrome camera) gets this share of the mean
 # variance, so that a defect which does move it counts, but rounding noise does not.
@@ -88,21 +90,24 @@ def shrunk_whitening(covariances: Float64, target: Float64, alpha: float) -> NDA
     """
     if alpha == 1.0:
         return inverse_cholesky(target[None]).astype(np.float32)
-    return whitening(covariances, lambda local: (1 - alpha) * local + alpha * target)
+    return whitening(covariances, lambda local: (1 - alpha) * local + alpha * target, np.float32)
 
 
-def whitening(covariances: Float64, regularised: Callable[[Float64], Float64]) -> NDArray[np.float32]:
+def whitening(
+    covariances: Float64, regularised: Callable[[Float64], Float64], precision: type[Float]
+) -> NDArray[Float]:
     """Inverse Cholesky factors of covariances that are regularised first, a few at a time.
 
     Args:
         covariances: C_l, (locations, d, d).
         regularised: Makes (n, d, d) of them positive definite.
+        precision: Of the result.
 
     Returns:
-        W, (locations, d, d), float32, lower triangular.
+        W, (locations, d, d), lower triangular.
     """
     blocks = (covariances[start : start + _BLOCK] for start in range(0, len(covariances), _BLOCK))
-    return np.concatenate([inverse_cholesky(regularised(block)).astype(np.float32) for block in blocks])
+    return np.concatenate([inverse_cholesky(regularised(block)).astype(precision) for block in blocks])
 
 
 def inverse_cholesky(covariances: Float64) -> Float64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     Float32 = NDArray[np.float32]
 
+_SMALLEST = 1e-30
+
 
 class Scores(NamedTuple):
     """What a head says of some images: ``score`` (n,) and ``map`` (n, h, w), float32."""
@@ -22,8 +25,15 @@ class Scores(NamedTuple):
     map: Float32
 
 
-class Head(Protocol):
-    """Scores reduced features, in the graph and, for calibration and as the graph's reference, in NumPy."""
+class Scorer(Protocol):
+    """Scores reduced features in NumPy."""
+
+    def scores(self, reduced: Float32) -> Scores:
+        """For any number of images, (n, d, h, w)."""
+
+
+class Head(Scorer, Protocol):
+    """Scores reduced features in the graph, too; NumPy is its reference."""
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """Add the nodes whose outputs are ``map`` (1, h, w) and ``score`` (1,); returns (h, w).
@@ -31,29 +41,35 @@ class Head(Protocol):
         Its initialisers are named ``head.*``.
         """
 
-    def scores(self, reduced: Float32) -> Scores:
-        """The same in NumPy, for any number of images, (n, d, h, w)."""
-
 
 @dataclass(frozen=True)
 class WhiteningHead:
-    """Mahalanobis distance to the good parts, squared, at every location; the score is the largest.
+    """Mahalanobis distance to the good parts, squared, at every location; the score is their generalised mean.
 
     Attributes:
         mean: mu, (locations or 1, d), float32.
         whitening: W, (locations or 1, d, d), float32; one location means all share it.
+        order: Of the generalised mean; infinity takes the largest distance.
+        modes: Where good parts come in kinds: the means of K kinds, after whitening, (locations or 1, K, d), float32;
+            the nearest counts. None where mu is the only one.
     """
 
     mean: Float32
     whitening: Float32
+    order: float = inf
+    modes: Float32 | None = None
 
     def scores(self, reduced: Float32) -> Scores:
         """T2_l = || W_l (P_l - mu_l) ||^2."""
         count, channels, height, width = reduced.shape
         vectors = reduced.reshape(count, channels, height * width).transpose(2, 0, 1)
         whitened = np.matmul(vectors - self.mean[:, None], self.whitening.transpose(0, 2, 1))
-        distances: Float32 = np.square(whitened, out=whitened).sum(axis=2).T
-        return Scores(distances.max(axis=1), distances.reshape(count, height, width))
+        if self.modes is None:
+            distances = np.square(whitened, out=whitened).sum(axis=2)
+        else:
+            kinds = self.modes.transpose(1, 0, 2)[:, :, None]
+            distances = np.min([np.square(whitened - kind).sum(axis=2) for kind in kinds], axis=0)
+        return Scores(generalised_mean(distances.T, self.order), distances.T.reshape(count, height, width))
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """A batched product where each location has its own matrix, a 1x1 convolution where all share one."""
@@ -61,7 +77,7 @@ class WhiteningHead:
             self._attach_shared(graph, reduced)
         else:
             self._attach_local(graph, reduced)
-        graph.add("ReduceMax", "map", axes=[1, 2], keepdims=0, output="score")
+        _attach_generalised_mean(graph, self.order)
         return reduced.shape[1:]
 
     def _attach_local(self, graph: GraphBuilder, reduced: FeatureMap) -> None:
@@ -72,7 +88,11 @@ class WhiteningHead:
         mean = graph.constant("head.mean", np.broadcast_to(self.mean, (locations, channels))[:, None])
         whitening = graph.constant("head.whitening", self.whitening.transpose(0, 2, 1))
         whitened = graph.add("MatMul", graph.add("Sub", rows, mean), whitening)
+        if self.modes is not None:
+            whitened = graph.add("Sub", whitened, graph.constant("head.modes", self.modes))
         distances = graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(2), keepdims=0)
+        if self.modes is not None:
+            distances = graph.add("ReduceMin", distances, axes=[1], keepdims=0)
         graph.add("Reshape", distances, graph.ints(1, height, width), output="map")
 
     def _attach_shared(self, graph: GraphBuilder, reduced: FeatureMap) -> None:
@@ -81,4 +101,40 @@ class WhiteningHead:
         mean = graph.constant("head.mean", self.mean.T.reshape(1, channels, *grid))
         whitening = graph.constant("head.whitening", self.whitening[0][:, :, None, None])
         whitened = graph.add("Conv", graph.add("Sub", reduced.name, mean), whitening)
-        graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(1), keepdims=0, output="map")
+        if self.modes is None:
+            graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(1), keepdims=0, output="map")
+            return
+        modes = graph.constant("head.modes", self.modes.transpose(1, 2, 0).reshape(-1, channels, *grid))
+        shift = graph.add("Sub", whitened, modes)
+        distances = graph.add("ReduceSum", graph.add("Mul", shift, shift), graph.ints(1), keepdims=0)
+        graph.add("ReduceMin", distances, axes=[0], keepdims=1, output="map")
+
+
+def generalised_mean(distances: Float32, order: float) -> Float32:
+    """(mean over locations of T2^order)^(1 / order): the mean at 1, the largest at infinity (Radenovic et al. 2018).
+
+    Args:
+        distances: (n, locations), not below zero.
+        order: 1 or more.
+
+    Returns:
+        (n,); between the largest and locations^(-1 / order) of it.
+    """
+    largest: Float32 = distances.max(axis=1)
+    if order == inf:
+        return largest
+    # Relative to the largest: powers of great distances would leave the range of float32.
+    relative = distances / np.maximum(largest, _SMALLEST)[:, None]
+    mean: Float32 = largest * np.power(np.power(relative, order).mean(axis=1), 1.0 / order)
+    return mean
+
+
+def _attach_generalised_mean(graph: GraphBuilder, order: float) -> None:
+    if order == inf:
+        graph.add("ReduceMax", "map", axes=[1, 2], keepdims=0, output="score")
+        return
+    largest = graph.add("ReduceMax", "map", axes=[1, 2], keepdims=1)
+    relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(_SMALLEST)))
+    powers = graph.add("ReduceMean", graph.add("Pow", relative, graph.floats(order)), axes=[1, 2], keepdims=1)
+    mean = graph.add("Mul", largest, graph.add("Pow", powers, graph.floats(1.0 / order)))
+    graph.add("Reshape", mean, graph.ints(1), output="score")

@@ -22,6 +22,7 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.detectors import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError
@@ -185,18 +186,18 @@ def _refuse_too_few(count: int, images: Images) -> None:
         )
 
 
-def _folds(count: int, *, sequential: bool) -> list[list[int]]:
+def _folds(count: int, *, sequential: bool) -> Folds:
     """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle."""
     order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
-    return [sorted(part.tolist()) for part in np.array_split(order, FOLDS)]
+    return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
 
 
 def _out_of_fold_scores(
-    store: FeatureStore, folds: list[list[int]], fit: Fit, progress: Progress
+    store: FeatureStore, folds: Folds, fit: Fit, progress: Progress
 ) -> tuple[NDArray[np.float64], HighestScores]:
     """Score of every image under statistics that have not seen it, (n,), and the highest with their maps."""
     scores, highest = np.empty(store.count), HighestScores()
-    for number, (fold, head) in enumerate(zip(folds, fit.held_out, strict=True), start=1):
+    for number, (fold, head) in enumerate(zip(folds.parts, fit.held_out, strict=True), start=1):
         place = 0
         for batch in store.batches(fold):
             indices = fold[place : place + len(batch)]
@@ -204,7 +205,7 @@ def _out_of_fold_scores(
             scores[indices] = scored.score
             highest.offer(indices, scored)
             place += len(batch)
-        progress("validating", number, len(folds))
+        progress("validating", number, len(folds.parts))
     return scores, highest
 
 
@@ -274,7 +275,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             false_reject_rate=point.false_reject_rate,
             interval=point.interval,
             method=point.method,
-            folds=FOLDS,
+            folds=count if fit.one_by_one else FOLDS,
         ),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

@@ -123,6 +123,11 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], folds: int) -> st
             f"({one_in(high)}). To measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} "
             "images or more."
         )
+    turns = (
+        "each image was left out of them in turn"
+        if folds == point.images
+        else f"in {folds} turns, each time holding back a part of the images"
+    )
     above = int((scores > point.threshold).sum())
     positive = np.maximum(scores, np.finfo(np.float64).tiny)
     chart = histogram(
@@ -139,7 +144,7 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], folds: int) -> st
         '<p class="axis-title">score (logarithmic), number of images</p>',
         f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; of the "
         f"{len(scores):,} good images that is so for {above:,}. Each was scored as a new part will be, by statistics "
-        f"that had not seen it (in {folds} turns, each time holding back a part of the images).</p>",
+        f"that had not seen it ({turns}).</p>",
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
         "It says nothing about how many defects are found: for that, run <code>shiftwatch-calibrate evaluate</code> "
         "with labelled images.</p>",

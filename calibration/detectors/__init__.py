@@ -12,7 +12,31 @@ if TYPE_CHECKING:
 
     from calibration.feature_store import FeatureStore
     from calibration.graph import FeatureMap, GraphBuilder
-    from calibration.head import Head
+    from calibration.head import Head, Scorer
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A partition of the images to learn from, each part held out once.
+
+    Attributes:
+        parts: Indices of the images.
+        independent: Images resemble each other no more than good parts do, as neighbours in a video would: a detector
+            that can leave out one image at a time may do so instead.
+    """
+
+    parts: Sequence[Sequence[int]]
+    independent: bool = False
+
+    @property
+    def images(self) -> list[int]:
+        """All of them."""
+        return sorted(index for part in self.parts for index in part)
+
+    def without_each(self) -> Iterator[list[int]]:
+        """For each part, the images of all others."""
+        for held in range(len(self.parts)):
+            yield sorted(index for part, others in enumerate(self.parts) if part != held for index in others)
 
 
 @dataclass(frozen=True)
@@ -21,15 +45,18 @@ class Fit:
 
     Attributes:
         head: From all images.
-        held_out: For each fold, the head learnt from all others; made one at a time, while the store is open.
+        held_out: For each fold, what scores its images as if it had not seen them; made one at a time, while the
+            store is open.
         parameters: Those in force, for the manifest: what was derived from the data stands here as a number.
         statistics: Arrays with which a device can learn on; empty where the method has none that can be added to.
+        one_by_one: Each image was left out alone, not with its fold.
     """
 
     head: Head
-    held_out: Iterator[Head]
+    held_out: Iterator[Scorer]
     parameters: Mapping[str, float | str | bool]
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    one_by_one: bool = False
 
 
 class Detector(Protocol):
@@ -60,12 +87,12 @@ class Detector(Protocol):
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """What ``fit`` will take, for features reduced to (d, h, w)."""
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """Learn from the reduced features of good images.
 
         Args:
             store: Their features.
-            folds: A partition of the images; each is held out once.
+            folds: Which images are held out together.
             levels: Channels of each level of the backbones.
 
         Raises:

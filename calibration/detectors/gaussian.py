@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.detectors import Folds
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
 
@@ -107,10 +108,10 @@ class Gaussian:
         channels = reduced[0]
         return (7 * 4 * images * channels + 8 * 8 * channels**2) / 2**20
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """Means and whitenings of the levels."""
-        held_out = (self._head(store, sorted(set(range(store.count)) - set(fold)), levels) for fold in folds)
-        return Fit(self._head(store, range(store.count), levels), held_out, asdict(self))
+        held_out = (self._head(store, others, levels) for others in folds.without_each())
+        return Fit(self._head(store, folds.images, levels), held_out, asdict(self))
 
     def _head(self, store: FeatureStore, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)

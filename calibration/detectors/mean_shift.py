@@ -8,25 +8,33 @@ covariance is shrunk toward the pooled one, which measured better than either (s
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from calibration.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
 from calibration.detectors import Fit, partial
+from calibration.detectors.modes import learn_modes
+from calibration.detectors.patches import joined, projected
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead
-from calibration.moments import merged
+from calibration.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from calibration.detectors import Folds
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
     from calibration.moments import Moments
 
-Location: TypeAlias = Literal["local", "shared"]
+Location: TypeAlias = Literal["local", "shared", "global"]
+
+_MOSTLY_LOCAL = 0.5  # alpha up to which one image hardly changes the covariance it is shrunk toward
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +45,26 @@ class MeanShift:
         alpha: Weight of the pooled covariance against the local one, in (0, 1]; None derives it from the moments.
         averaging: rho, side of the averaging region in grid cells: 1 + (A - R) / tau in Hermann et al. 2022, eq. 8.
         location: ``local`` learns each place of the picture for itself; ``shared`` learns one mean and covariance
-            for all of them, for parts that do not sit still.
+            for all of them, for parts that do not sit still; ``global`` averages over the whole picture.
+        pooling_order: Of the generalised mean over places that makes the score: infinity takes the largest, which
+            sees the smallest defects; less counts defects that spread over several places for more.
+        patch: Side of the patches whose cells are joined into one vector: 1 + (R - R0) / tau, R0 being the patch
+            size of one cell.
+        dimensions: Random orthonormal directions that the vectors are projected onto first; None keeps all.
+        modes: Means per location, for several kinds of good parts on one line.
         ridge: Share of its own variance added to each channel of the pooled covariance.
     """
 
     name: ClassVar[str] = "mean_shift"
-    smaller: ClassVar[str] = "--location shared"
+    smaller: ClassVar[str] = "--location shared, fewer --dimensions"
 
-    alpha: float | None = 0.1
+    alpha: float | None = 0.03
     averaging: int = 2
     location: Location = "local"
+    pooling_order: float = 8.0
+    patch: int = 1
+    dimensions: int | None = None
+    modes: int = 1
     ridge: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -56,15 +74,26 @@ class MeanShift:
                 what=f"alpha = {self.alpha} is outside (0, 1]",
                 remedy="give a share such as 0.1, or auto; zero would need more images than features",
             )
-        if self.averaging < 1:
-            raise SettingError(what=f"averaging = {self.averaging} cells is too small", remedy="give 1 or more")
-        if self.location not in {"local", "shared"}:
-            raise SettingError(what=f"location = {self.location!r} is not known", remedy="give local or shared")
+        if self.location not in {"local", "shared", "global"}:
+            raise SettingError(what=f"location = {self.location!r} is not known", remedy="give local, shared or global")
+        if not self.pooling_order >= 1.0:
+            raise SettingError(
+                what=f"pooling order = {self.pooling_order} is below 1", remedy="give 1 or more, e.g. 8, or inf"
+            )
+        for name, cells in (("averaging", self.averaging), ("patch", self.patch)):
+            if cells < 1:
+                raise SettingError(what=f"{name} = {cells} cells is too small", remedy="give 1 or more")
+        for name, number in (("dimensions", self.dimensions), ("modes", self.modes)):
+            if number is not None and number < 1:
+                raise SettingError(what=f"{name} = {number} is too small", remedy="give 1 or more")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """The average over the averaging region, stride 1, no padding."""
+        """Patches, fewer dimensions, and the average over the averaging region, stride 1, no padding."""
         del levels
-        channels, height, width = features.shape
+        patches = projected(graph, joined(graph, features, self.patch), self.dimensions)
+        channels, height, width = patches.shape
+        if self.location == "global":
+            return FeatureMap(graph.add("GlobalAveragePool", patches.name), (channels, 1, 1))
         shrink = self.averaging - 1
         if min(height, width) <= shrink:
             raise SettingError(
@@ -72,23 +101,21 @@ class MeanShift:
                 remedy=f"give --averaging {min(height, width)} or less, or a larger --size",
             )
         window = [self.averaging] * 2
-        averaged = graph.add("AveragePool", features.name, kernel_shape=window, strides=[1, 1])
+        averaged = graph.add("AveragePool", patches.name, kernel_shape=window, strides=[1, 1])
         return FeatureMap(averaged, (channels, height - shrink, width - shrink))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """Covariances, mostly."""
-        return partial.memory_mib(reduced, images, reduced[1] * reduced[2] if self.location == "local" else 1)
+        locations = 1 if self.location == "shared" else reduced[1] * reduced[2]
+        return partial.memory_mib(reduced, images, locations, self.modes)
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
-        """One look at the features: the moments of each fold, and sums of them."""
+    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+        """One look at the features: the moments of all, or of each fold and sums of them."""
         del levels
-        vectors = partial.by_location if self.location == "local" else partial.all_together
-        parts = partial.fold_moments(store, folds, vectors)
-        moments = merged(parts)
-        held_out = (self.head(others) for others in partial.without_each(parts))
-        resolved = self.resolved(moments)
-        parameters = {**asdict(resolved), "alpha_from_moments": self.alpha is None}
-        return Fit(resolved.head(moments), held_out, parameters, moments.packed())
+        if self.modes > 1:
+            return self._fit_modes(store, folds)
+        left_out = self._leave_one_out if self._can_leave_one_out else None
+        return partial.fit(store, folds, self._vectors, self.head, self._parameters, left_out)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
@@ -101,12 +128,54 @@ class MeanShift:
         covariances = moments.covariance()
         target = pooled_target(covariances, self.ridge)
         alpha = self.resolved(moments).alpha or 1.0
-        return WhiteningHead(moments.mean.astype(np.float32), shrunk_whitening(covariances, target, alpha))
+        whitening = shrunk_whitening(covariances, target, alpha)
+        return WhiteningHead(moments.mean.astype(np.float32), whitening, self.pooling_order)
 
     def resolved(self, moments: Moments) -> MeanShift:
         """The same with its alpha as a number."""
-        if self.location == "shared":
+        if self.location != "local":
             return replace(self, alpha=1.0)  # one location: its covariance is the pooled one
         if self.alpha is not None:
             return self
         return replace(self, alpha=analytic_shrinkage(moments.covariance(), moments.count, self.ridge))
+
+    @property
+    def _can_leave_one_out(self) -> bool:
+        """Whether an image's own weight in the statistics is known: it must not be spread over other locations."""
+        if self.location == "local":
+            return self.alpha is not None and self.alpha <= _MOSTLY_LOCAL
+        return self.location == "global"
+
+    def _leave_one_out(self, moments: Moments) -> LeaveOneOut:
+        alpha = 0.0 if self.location == "global" else self.alpha or 0.0
+        covariances = moments.covariance()
+        target = pooled_target(covariances, self.ridge)
+        fixed = target - covariances[0] if self.location == "global" else alpha * target
+        return LeaveOneOut.of(
+            moments, lambda local: (1 - alpha) * local + fixed, own_weight=1 - alpha, order=self.pooling_order
+        )
+
+    def _vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
+
+    def _fit_modes(self, store: FeatureStore, folds: Folds) -> Fit:
+        held_out = (self._modes_head(store, others) for others in folds.without_each())
+        return Fit(self._modes_head(store, folds.images), held_out, self._parameters(None))
+
+    def _modes_head(self, store: FeatureStore, images: Sequence[int]) -> WhiteningHead:
+        modes = learn_modes(store, images, self._vectors, self.modes)
+        covariances = modes.covariance()
+        target = pooled_target(covariances, self.ridge)
+        alpha = self.alpha if self.location == "local" and self.alpha is not None else 1.0
+        whitening = shrunk_whitening(covariances, target, alpha)
+        mean = modes.means.mean(axis=1)
+        whitened = np.matmul(modes.means - mean[:, None], whitening.transpose(0, 2, 1))
+        return WhiteningHead(mean.astype(np.float32), whitening, self.pooling_order, whitened.astype(np.float32))
+
+    def _parameters(self, moments: Moments | None) -> dict[str, float | str | bool]:
+        """For the manifest; JSON has no infinity."""
+        resolved = self if moments is None else self.resolved(moments)
+        given = {name: value for name, value in asdict(resolved).items() if value is not None}
+        if self.pooling_order == inf:
+            given["pooling_order"] = "inf"
+        return {**given, "alpha_from_moments": self.alpha is None}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from calibration.covariance import whitening
-from calibration.detectors import Fit, partial
+from calibration.detectors import partial
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead
-from calibration.moments import merged
+from calibration.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from calibration.detectors import Fit, Folds
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
     from calibration.moments import Moments
@@ -58,16 +62,24 @@ class Padim:
         """Covariances, mostly."""
         return partial.memory_mib(reduced, images, reduced[1] * reduced[2])
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """Sigma_l = C_l + 0.01 I."""
         del levels
-        parts = partial.fold_moments(store, folds)
-        moments = merged(parts)
-        held_out = (_head(others) for others in partial.without_each(parts))
-        return Fit(_head(moments), held_out, {"dimensions": moments.mean.shape[1]}, moments.packed())
+        return partial.fit(store, folds, partial.by_location, _head, _parameters, _leave_one_out)
 
 
 def _head(moments: Moments) -> WhiteningHead:
-    covariances = moments.covariance()
-    ridge = _REGULARISER * np.eye(covariances.shape[1])
-    return WhiteningHead(moments.mean.astype(np.float32), whitening(covariances, lambda local: local + ridge))
+    return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
+
+
+def _leave_one_out(moments: Moments) -> LeaveOneOut:
+    return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf)
+
+
+def _parameters(moments: Moments) -> dict[str, float | str | bool]:
+    return {"dimensions": moments.mean.shape[1]}
+
+
+def _regularised(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+    regularised: NDArray[np.float64] = covariances + _REGULARISER * np.eye(covariances.shape[-1])
+    return regularised

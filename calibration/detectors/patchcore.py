@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.detectors import Folds
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
 
@@ -154,11 +155,11 @@ class PatchCore:
         numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
 
-    def fit(self, store: FeatureStore, folds: Sequence[Sequence[int]], levels: Sequence[int]) -> Fit:
+    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """A coreset of all patches, and for each fold one of the others."""
         del levels
-        held_out = (self._head(store, sorted(set(range(store.count)) - set(fold))) for fold in folds)
-        head = self._head(store, range(store.count))
+        held_out = (self._head(store, others) for others in folds.without_each())
+        head = self._head(store, folds.images)
         return Fit(head, held_out, {**asdict(self), "bank": len(head.bank)})
 
     def _head(self, store: FeatureStore, images: Sequence[int]) -> MemoryHead:

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from calibration.detectors import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
@@ -47,11 +48,11 @@ def main() -> None:
         for seed in range(arguments.splits):
             order = np.random.default_rng(seed).permutation(len(paths))
             learnt, test = order[: int(0.8 * len(paths))], order[int(0.8 * len(paths)) :].tolist()
-            folds = [sorted(part.tolist()) for part in np.array_split(learnt, FOLDS)]
+            folds = Folds([sorted(part.tolist()) for part in np.array_split(learnt, FOLDS)], independent=True)
             fit = detector.fit(store, folds, backbone.level_channels)
             held_out = [
                 np.concatenate([head.scores(batch).score for batch in store.batches(fold)])
-                for fold, head in zip(folds, fit.held_out, strict=True)
+                for fold, head in zip(folds.parts, fit.held_out, strict=True)
             ]
             scores = np.concatenate([fit.head.scores(batch).score for batch in store.batches(test)])
             for rate in RATES:

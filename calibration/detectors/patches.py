@@ -1,0 +1,57 @@
+"""What becomes one vector: neighbouring cells joined, and fewer dimensions where they would be too many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.errors import SettingError
+from calibration.graph import FeatureMap
+
+if TYPE_CHECKING:
+    from calibration.graph import GraphBuilder
+
+_SEED = 0
+
+
+def joined(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:
+    """The vectors of each ``side`` x ``side`` cells, one after another (Hermann et al. 2022: patches of R pixels).
+
+    Raises:
+        SettingError: The grid is smaller than that.
+    """
+    if side == 1:
+        return features
+    channels, height, width = features.shape
+    if min(height, width) < side:
+        raise SettingError(
+            what=f"a patch of {side} cells is larger than the {height}x{width} grid",
+            remedy=f"give --patch {min(height, width)} or less, or a larger --size",
+        )
+    rows, columns = height - side + 1, width - side + 1
+    shifted = [
+        graph.add(
+            "Slice",
+            features.name,
+            graph.ints(row, column),
+            graph.ints(row + rows, column + columns),
+            graph.ints(2, 3),
+        )
+        for row in range(side)
+        for column in range(side)
+    ]
+    return FeatureMap(graph.add("Concat", *shifted, axis=1), (channels * side**2, rows, columns))
+
+
+def projected(graph: GraphBuilder, features: FeatureMap, dimensions: int | None) -> FeatureMap:
+    """Onto that many orthonormal directions, drawn at random, as a 1x1 convolution; None keeps all.
+
+    A random subspace keeps the distances between vectors nearly (Johnson and Lindenstrauss 1984).
+    """
+    channels, height, width = features.shape
+    if dimensions is None or dimensions >= channels:
+        return features
+    directions = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((channels, dimensions)))[0].T
+    weights = graph.constant("reduce.projection", directions.astype(np.float32)[:, :, None, None])
+    return FeatureMap(graph.add("Conv", features.name, weights), (dimensions, height, width))
