@@ -29,7 +29,7 @@ _DETECTORS: dict[str, type[Any]] = {
     "patchcore": PatchCore,
 }
 _OPTIONS = {
-    "mean_shift": {"alpha", "averaging", "location"},
+    "mean_shift": {"alpha", "averaging", "location", "pooling_order", "patch", "dimensions", "modes"},
     "padim": {"dimensions"},
     "gaussian": {"components", "retained_variance"},
     "patchcore": {"coreset", "neighbours"},
@@ -49,7 +49,7 @@ def detector(name: str, options: Mapping[str, object]) -> Detector:
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in _OPTIONS[name]:
-            owner = next(each for each, owned in _OPTIONS.items() if option in owned)
+            owner = " or ".join(each for each, owned in _OPTIONS.items() if option in owned)
             raise SettingError(
                 what=f"--{option.replace('_', '-')} belongs to --detector {owner}, not to {name}",
                 remedy=f"leave it out, or give --detector {owner}",
@@ -57,6 +57,8 @@ def detector(name: str, options: Mapping[str, object]) -> Detector:
     if "alpha" in given:
         text = str(given["alpha"])
         given["alpha"] = None if text == "auto" else number("--alpha", text)
+    if name == "mean_shift" and given.get("location") == "global" and "averaging" in given:
+        raise SettingError(what="--location global averages over the whole picture", remedy="leave out --averaging")
     chosen: Detector = _DETECTORS[name](**given)
     return chosen
 

@@ -103,7 +103,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         str | None,
         typer.Option(
             metavar="0..1|auto",
-            help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.1]",
+            help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.03]",
             rich_help_panel=_METHOD,
         ),
     ] = None,
@@ -112,13 +112,42 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         typer.Option(help="mean_shift: averaged region, in grid cells.  [default: 2]", rich_help_panel=_METHOD),
     ] = None,
     location: Annotated[
-        Literal["local", "shared"] | None,
+        Literal["local", "shared", "global"] | None,
         typer.Option(
-            help="mean_shift: `shared` where parts do not sit still.  [default: local]", rich_help_panel=_METHOD
+            help="mean_shift: `shared` where parts do not sit still; `global`: one statistic of the whole picture.  "
+            "[default: local]",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    pooling_order: Annotated[
+        float | None,
+        typer.Option(
+            metavar="1..inf",
+            help="mean_shift: of the generalised mean over places that makes the score; inf: the largest.  "
+            "[default: 8]",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(
+            help="mean_shift: side of the patch of grid cells joined into one vector.  [default: 1]",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    modes: Annotated[
+        int | None,
+        typer.Option(
+            help="mean_shift: means per place, for several kinds of good parts.  [default: 1]",
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     dimensions: Annotated[
-        int | None, typer.Option(help="padim: channels kept, at random.  [default: 100]", rich_help_panel=_METHOD)
+        int | None,
+        typer.Option(
+            help="mean_shift: random directions kept.  [default: all]  padim: random channels kept.  [default: 100]",
+            rich_help_panel=_METHOD,
+        ),
     ] = None,
     components: Annotated[
         Literal["all", "pca", "npca"] | None,
@@ -168,6 +197,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "alpha": alpha,
         "averaging": averaging,
         "location": location,
+        "pooling_order": pooling_order,
+        "patch": patch,
+        "modes": modes,
         "dimensions": dimensions,
         "components": components,
         "retained_variance": retained_variance,

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 Location: TypeAlias = Literal["local", "shared", "global"]
 
-_MOSTLY_LOCAL = 0.5  # alpha up to which one image hardly changes the covariance it is shrunk toward
-
 
 @dataclass(frozen=True, slots=True)
 class MeanShift:
@@ -114,8 +112,9 @@ class MeanShift:
         del levels
         if self.modes > 1:
             return self._fit_modes(store, folds)
-        left_out = self._leave_one_out if self._can_leave_one_out else None
-        return partial.fit(store, folds, self._vectors, self.head, self._parameters, left_out)
+        if folds.independent and self.location != "shared":
+            return partial.fit_one_by_one(store, folds, self.head, self._parameters, self._leave_one_out)
+        return partial.fit(store, folds, self._vectors, self.head, self._parameters)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
@@ -139,21 +138,13 @@ class MeanShift:
             return self
         return replace(self, alpha=analytic_shrinkage(moments.covariance(), moments.count, self.ridge))
 
-    @property
-    def _can_leave_one_out(self) -> bool:
-        """Whether an image's own weight in the statistics is known: it must not be spread over other locations."""
-        if self.location == "local":
-            return self.alpha is not None and self.alpha <= _MOSTLY_LOCAL
-        return self.location == "global"
-
-    def _leave_one_out(self, moments: Moments) -> LeaveOneOut:
-        alpha = 0.0 if self.location == "global" else self.alpha or 0.0
-        covariances = moments.covariance()
-        target = pooled_target(covariances, self.ridge)
-        fixed = target - covariances[0] if self.location == "global" else alpha * target
-        return LeaveOneOut.of(
-            moments, lambda local: (1 - alpha) * local + fixed, own_weight=1 - alpha, order=self.pooling_order
-        )
+    def _leave_one_out(self, moments: Moments, pooled: NDArray[np.float64]) -> LeaveOneOut:
+        target = pooled_target(pooled[None], self.ridge)
+        alpha = self.resolved(moments).alpha or 1.0
+        own, fixed = 1 - alpha, alpha * target
+        if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
+            own, fixed = 1.0, target - pooled
+        return LeaveOneOut.of(moments, lambda local: own * local + fixed, own_weight=own, order=self.pooling_order)
 
     def _vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)

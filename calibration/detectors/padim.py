@@ -65,14 +65,16 @@ class Padim:
     def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """Sigma_l = C_l + 0.01 I."""
         del levels
-        return partial.fit(store, folds, partial.by_location, _head, _parameters, _leave_one_out)
+        if folds.independent:
+            return partial.fit_one_by_one(store, folds, _head, _parameters, _leave_one_out)
+        return partial.fit(store, folds, partial.by_location, _head, _parameters)
 
 
 def _head(moments: Moments) -> WhiteningHead:
     return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
 
 
-def _leave_one_out(moments: Moments) -> LeaveOneOut:
+def _leave_one_out(moments: Moments, _pooled: NDArray[np.float64]) -> LeaveOneOut:
     return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.head import Head, Scorer
 
     Float32 = NDArray[np.float32]
+    Float64 = NDArray[np.float64]
 
 
 def by_location(reduced: Float32) -> Float32:
@@ -35,40 +37,75 @@ def all_together(reduced: Float32) -> Float32:
     return together
 
 
-def fold_moments(
-    store: FeatureStore, folds: Folds, vectors: Callable[[Float32], Float32] = by_location
-) -> list[Moments]:
-    """Moments of each fold, in one look at the features."""
-    return [moments(store, fold, vectors) for fold in folds.parts]
-
-
-def fit(  # noqa: PLR0913, PLR0917 - what makes a detector of moments
+def fit(
     store: FeatureStore,
     folds: Folds,
     vectors: Callable[[Float32], Float32],
     head: Callable[[Moments], Head],
     parameters: Callable[[Moments], Mapping[str, float | str | bool]],
-    left_out: Callable[[Moments], Scorer] | None,
 ) -> Fit:
     """A fit in one look at the features.
 
     Args:
         store: Reduced features.
-        folds: Which images are held out together, unless each can be left out alone.
+        folds: Which images are held out together.
         vectors: (n, d, h, w) to (locations, vectors, d).
         head: From moments.
         parameters: In force, from the moments of all images.
-        left_out: From the moments of all images, what scores each as if it were not among them; None if that is
-            not known.
     """
-    if left_out and folds.independent:
-        total = moments(store, folds.images, vectors)
-        unseen = left_out(total)
-        held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
-        return Fit(head(total), held_out, parameters(total), total.packed(), one_by_one=True)
-    parts = fold_moments(store, folds, vectors)
+    parts = [moments(store, fold, vectors) for fold in folds.parts]
     total = merged(parts)
     return Fit(head(total), (head(others) for others in without_each(parts)), parameters(total), total.packed())
+
+
+def fit_one_by_one(
+    store: FeatureStore,
+    folds: Folds,
+    head: Callable[[Moments], Head],
+    parameters: Callable[[Moments], Mapping[str, float | str | bool]],
+    left_out: Callable[[Moments, Float64], Scorer],
+) -> Fit:
+    """The same, each image left out alone.
+
+    Args:
+        store: Reduced features.
+        folds: Which images do not count in the pooled covariance that each other is compared by.
+        head: From moments.
+        parameters: In force, from the moments of all images.
+        left_out: What scores each image of a fold as if it were not among all, from the moments of all images and the
+            pooled covariance without the fold, (d, d).
+    """
+    parts = [_Pooled.of(moments(store, fold)) for fold in folds.parts]
+    total = moments(store, folds.images)
+    covariances = [_Pooled.of(total).without(part).covariance() for part in parts]
+    held_out = (left_out(total, covariance) for covariance in covariances)
+    return Fit(head(total), held_out, parameters(total), total.packed(), one_by_one=True)
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Moments with their scatter summed over locations: (locations, d) and (d, d)."""
+
+    count: int
+    mean: Float64
+    scatter: Float64
+
+    @classmethod
+    def of(cls, given: Moments) -> _Pooled:
+        return cls(given.count, given.mean, given.scatter.sum(axis=0))
+
+    def without(self, part: _Pooled) -> _Pooled:
+        """The inverse of a merge."""
+        count = self.count - part.count
+        mean = (self.count * self.mean - part.count * part.mean) / count
+        step = part.mean - mean
+        between = (part.count * count / self.count) * (step.T @ step)
+        return _Pooled(count, mean, self.scatter - part.scatter - between)
+
+    def covariance(self) -> Float64:
+        """Mean over locations, (d, d)."""
+        covariance: Float64 = self.scatter / (len(self.mean) * (self.count - 1))
+        return covariance
 
 
 def without_each(parts: list[Moments]) -> Iterator[Moments]:
@@ -89,9 +126,10 @@ def moments(store: FeatureStore, images: Sequence[int], vectors: Callable[[Float
 def memory_mib(reduced: tuple[int, int, int], images: int, locations: int, modes: int = 1) -> float:
     """Five folds, their sum, the sum of the others, a covariance and four whitenings; and a batch being added.
 
-    Where there are several means, the sample that they are looked for in, three times.
+    Pooled covariances of folds, too, and where there are several means, the sample that they are looked for in, three
+    times.
     """
     picture = int(np.prod(reduced))
     batch = batch_images(reduced, images) * picture
     sample = 0 if modes == 1 else 3 * min(SAMPLE, images) * picture
-    return (10 * locations * reduced[0] ** 2 * 8 + (6 * batch + sample) * 4) / 2**20
+    return ((10 * locations + 16) * reduced[0] ** 2 * 8 + (6 * batch + sample) * 4) / 2**20

@@ -21,6 +21,7 @@ from rich import box
 from rich.table import Table
 
 from calibration.backbone import Backbone
+from calibration.detectors import Folds
 from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
@@ -154,7 +155,7 @@ def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.fl
     ):
         for path in tiles.calibrating:
             store.append(engine.reduced(settings.preprocess(read_picture(path))))
-        head = detector.fit(store, [range(store.count)], lite0.level_channels).head
+        head = detector.fit(store, Folds([range(store.count)]), lite0.level_channels).head
         reduced = engine.reduced(settings.preprocess(read_picture(tiles.test[0].path)))
     if not isinstance(head, MemoryHead):
         raise TypeError

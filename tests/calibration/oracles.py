@@ -40,15 +40,29 @@ class NaiveDistance:
     sigma: Float64
 
     @classmethod
-    def of_mean_shift(cls, pooled: Float64, detector: MeanShift, alpha: float) -> NaiveDistance:
-        """Hermann et al. 2022 with the shrinkage of ours, from good (n, d, h, w)."""
+    def of_mean_shift(
+        cls, pooled: Float64, detector: MeanShift, alpha: float, shrunk_toward: Float64 | None = None
+    ) -> NaiveDistance:
+        """Hermann et al. 2022 with the shrinkage of ours, from good (n, d, h, w).
+
+        Args:
+            pooled: What is learnt.
+            detector: Says how.
+            alpha: Weight of the pooled covariance.
+            shrunk_toward: Images that the pooled covariance is made of, if not those that are learnt.
+        """
         channels = pooled.shape[1]
         flat = pooled.reshape(len(pooled), channels, -1)
+        if detector.location == "global":
+            alpha = 1.0
         if detector.location == "shared":
             flat, alpha = flat.transpose(0, 2, 1).reshape(-1, channels, 1), 1.0
         means = [flat[:, :, place].mean(axis=0) for place in range(flat.shape[2])]
         covariances = [np.cov(flat[:, :, place], rowvar=False) for place in range(flat.shape[2])]
         target = np.mean(covariances, axis=0)
+        if shrunk_toward is not None:
+            others = shrunk_toward.reshape(len(shrunk_toward), channels, -1)
+            target = np.mean([np.cov(others[:, :, place], rowvar=False) for place in range(others.shape[2])], axis=0)
         variances = np.diag(target).copy()
         target += np.diag(detector.ridge * np.maximum(variances, 1e-3 * variances.mean()))
         return cls(np.array(means), np.array([(1 - alpha) * each + alpha * target for each in covariances]))
@@ -70,6 +84,14 @@ class NaiveDistance:
             shift = reduced[:, row, column] - self.mean[own]
             distances[row, column] = shift @ np.linalg.solve(self.sigma[own], shift)
         return distances
+
+
+def generalised_mean(score_map: Float64, order: float) -> float:
+    """The order-th root of the mean of the order-th powers; the largest as the order goes to infinity."""
+    values = [float(value) for value in score_map.ravel()]
+    if order == float("inf"):
+        return max(values)
+    return float((sum(value**order for value in values) / len(values)) ** (1 / order))
 
 
 def gaussian_score(

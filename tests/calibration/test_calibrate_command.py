@@ -59,6 +59,9 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
         "averaging": 3,
         "location": "shared",
         "ridge": 1e-3,
+        "pooling_order": 8.0,
+        "patch": 1,
+        "modes": 1,
         "alpha_from_moments": True,
     }
     assert manifest.backbone.grid == (5, 4)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
-from oracles import NaiveDistance, naive_pool
+from oracles import NaiveDistance, generalised_mean, naive_pool
 from washers import SIDE, washer
 
 from calibration.backbone import Backbone, filterbank_backbone
@@ -20,6 +20,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.filterbank import filterbank
 from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.head import generalised_mean as generalised_mean_in_numpy
 from calibration.moments import Moments
 from calibration.network import feature_network, fused_network
 
@@ -33,6 +34,8 @@ DETECTORS = {
     "local, nearly PaDiM": MeanShift(alpha=0.02, averaging=1),
     "local, analytic": MeanShift(alpha=None, averaging=2),
     "local mean, shared covariance": MeanShift(alpha=1.0, averaging=3),
+    "the largest alone": MeanShift(pooling_order=np.inf),
+    "the mean alone": MeanShift(pooling_order=1.0),
     "shared": MeanShift(averaging=2, location="shared"),
     "shared, no averaging": MeanShift(averaging=1, location="shared"),
 }
@@ -90,7 +93,7 @@ def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, 
         for picture in (washer(50), washer(51, scratched=True), np.zeros_like(washer(0))):
             seen = engine(picture)
             expected = naive.score_map(naive_pool(engine.features(picture), detector.averaging))
-            assert seen.score == pytest.approx(expected.max(), rel=1e-4)
+            assert seen.score == pytest.approx(generalised_mean(expected, detector.pooling_order), rel=1e-4)
             np.testing.assert_allclose(seen.map, expected, rtol=1e-4, atol=1e-4 * expected.max())
 
 
@@ -173,12 +176,26 @@ def test_the_network_keeps_its_contract(kind: str) -> None:
     assert initializers["head.mean"].dtype == initializers["head.whitening"].dtype == np.float32
 
 
-def test_the_largest_of_the_map_is_the_score() -> None:
-    head = MeanShift().head(Moments.of(np.random.default_rng(0).normal(size=(49, 40, 12))))
-    network = fused_network(random_backbone(), MeanShift(), head, divide_brightness=False)
+def test_the_largest_of_the_map_is_the_score_at_infinite_order() -> None:
+    detector = MeanShift(pooling_order=np.inf)
+    head = detector.head(Moments.of(np.random.default_rng(0).normal(size=(49, 40, 12))))
+    network = fused_network(random_backbone(), detector, head, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         seen = engine(washer(0))
     assert seen.score == seen.map.max()
+
+
+def test_the_score_of_no_distance_at_all_is_zero() -> None:
+    zeros = np.zeros((2, 49), np.float32)
+    assert generalised_mean_in_numpy(zeros, 8.0).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, 8.0, 64.0])
+def test_the_score_is_below_the_largest_and_above_what_one_place_alone_would_give(order: float) -> None:
+    distances = np.random.default_rng(0).gamma(2.0, 1e12, (20, 49)).astype(np.float32)
+    scores, largest = generalised_mean_in_numpy(distances, order), distances.max(axis=1)
+    assert (scores <= largest).all()
+    assert (scores >= largest * 49 ** (-1 / order)).all()
 
 
 def test_a_distance_far_above_what_half_precision_holds_is_kept() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import gaussian_score, kept_components
 
+from calibration.detectors import Folds
 from calibration.detectors.gaussian import Gaussian, GaussianHead, ledoit_wolf
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.feature_store import FeatureStore
@@ -37,7 +38,7 @@ def head_of(good: Float64, detector: Gaussian, levels: Sequence[int], folder: Pa
     with FeatureStore(folder, (good.shape[1], 1, 1)) as store:
         for each in good:
             store.append(each[:, None, None].astype(np.float32))
-        head = detector.fit(store, [range(len(good))], levels).head
+        head = detector.fit(store, Folds([range(len(good))]), levels).head
     assert isinstance(head, GaussianHead)
     return head
 

@@ -12,6 +12,7 @@ from oracles import NaiveDistance
 from washers import SIDE, Drawn, washer
 
 from calibration.covariance import shrunk_whitening
+from calibration.detectors import Folds
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
@@ -39,7 +40,7 @@ def fitted(reduced: Float32, folder: Path) -> tuple[WhiteningHead, Moments]:
     with FeatureStore(folder, reduced.shape[1:]) as store:
         for each in reduced:
             store.append(each)
-        fit = Padim(dimensions=None).fit(store, [range(10), range(10, len(reduced))], [reduced.shape[1]])
+        fit = Padim(dimensions=None).fit(store, Folds([range(10), range(10, len(reduced))]), [reduced.shape[1]])
         moments = Moments.unpacked({name: np.asarray(array) for name, array in fit.statistics.items()})
     assert isinstance(fit.head, WhiteningHead)
     return fit.head, moments

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import memory_score
 
+from calibration.detectors import Folds
 from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest, _sample, greedy_coreset
 from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
@@ -78,7 +79,7 @@ def test_what_is_learnt_far_from_the_origin_keeps_its_digits(tmp_path: Path, off
     with FeatureStore(tmp_path, good.shape[1:]) as store:
         for each in good:
             store.append(each)
-        head = PatchCore(coreset=1.0).fit(store, [range(12)], [CHANNELS]).head
+        head = PatchCore(coreset=1.0).fit(store, Folds([range(12)]), [CHANNELS]).head
     assert isinstance(head, MemoryHead)
     patches = good.transpose(0, 2, 3, 1).reshape(-1, CHANNELS).astype(np.float64)
     score, score_map = memory_score(patches, tested.astype(np.float64), 9)
@@ -192,7 +193,7 @@ def test_a_random_projection_still_covers(tmp_path: Path) -> None:
     with FeatureStore(tmp_path, (300, 6, 10)) as store:
         for picture in patches.reshape(20, 6, 10, 300).transpose(0, 3, 1, 2):
             store.append(np.ascontiguousarray(picture))
-        head = PatchCore(coreset=0.05).fit(store, [range(20)], [300]).head
+        head = PatchCore(coreset=0.05).fit(store, Folds([range(20)]), [300]).head
     assert isinstance(head, MemoryHead)
     bank = head.bank + head.mean
     assert bank.shape == (60, 300)
@@ -228,7 +229,7 @@ def test_the_bank_is_a_share_of_all_patches_within_the_limits(
     with FeatureStore(tmp_path, reduced.shape[1:]) as store:
         for each in reduced:
             store.append(each)
-        fit = PatchCore(coreset=coreset, candidates=candidates).fit(store, [range(20)], [CHANNELS])
+        fit = PatchCore(coreset=coreset, candidates=candidates).fit(store, Folds([range(20)]), [CHANNELS])
     assert fit.parameters["bank"] == entries
 
 
