@@ -1,4 +1,9 @@
-"""A backbone from timm, exported to an ONNX feature graph. The only module that imports torch."""
+"""A backbone from timm, exported to an ONNX feature graph. The only module that imports torch.
+
+Feature maps are found by their layout: (1, channels, h, w) in convolutional networks; (1, h, w, channels) where timm
+says so, as it does of Swin; (1, tokens, channels) in vision transformers, whose tokens are laid out on the grid of
+their patches.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import hashlib
 import io
 import pickle
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -14,6 +20,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers.helpers import to_2tuple
 from torch import nn
 
 from calibration.backbone import Backbone, with_known_outputs
@@ -21,27 +28,38 @@ from calibration.errors import BackboneError
 from calibration.graph import OPSET, FeatureGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_FEATURE_RANK = 4
+    Arrange = Callable[[torch.Tensor], torch.Tensor]
+
+_TOKENS_RANK = 3
+_MAP_RANK = 4
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a module gives: the shape (channels, h, w) of its feature map, and how its output becomes one."""
+
+    shape: tuple[int, int, int]
+    arrange: Arrange
 
 
 class _Stages(nn.Module):
-    """The outputs of some stages."""
+    """The feature maps of some stages."""
 
-    def __init__(self, model: nn.Module, stages: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, stages: Mapping[str, _Stage]) -> None:
         super().__init__()
         self.model = model
         self.stages = tuple(stages)
         self._seen: dict[str, torch.Tensor] = {}
         modules = dict(model.named_modules())
-        for stage in stages:
-            modules[stage].register_forward_hook(self._keep(stage))
+        for path, stage in stages.items():
+            modules[path].register_forward_hook(self._keep(path, stage.arrange))
 
-    def _keep(self, stage: str) -> Any:  # noqa: ANN401 - torch's hook type is private
+    def _keep(self, path: str, arrange: Arrange) -> Any:  # noqa: ANN401 - torch's hook type is private
         def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            self._seen[stage] = output
+            self._seen[path] = arrange(output)
 
         return hook
 
@@ -56,20 +74,23 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
 
     Args:
         name: As timm knows it, e.g. ``tf_efficientnet_lite0``.
-        stages: Module paths, e.g. ``("blocks.3", "blocks.4")``; the first sets the grid.
+        stages: Module paths, e.g. ``("blocks.3", "blocks.4")``; the first sets the grid. Class and register tokens are
+            left out of what transformers give.
         weights: A safetensors or PyTorch file; None lets timm download its own.
         height: Rows of the input.
         width: Columns of the input.
 
     Raises:
-        BackboneError: Unknown name or stage, weights that do not fit, no network for the download.
+        BackboneError: Unknown name or stage, a size the model does not take, weights that do not fit, no network for
+            the download.
     """
     model = _create(name).eval()
-    _check_stages(model, name, stages, height, width)  # before a download
+    if weights is not None:
+        _load(model, name, weights)
+    chosen = _chosen(model, name, stages, (height, width))  # before a download
     if weights is None:
         model = _download(name).eval()
-    else:
-        _load(model, name, weights)
+        chosen = _chosen(model, name, stages, (height, width))
     config = model.pretrained_cfg
     image = torch.zeros(1, 3, height, width)
     buffer: Any = io.BytesIO()  # torch takes it, though its signature does not say so
@@ -77,18 +98,18 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
         # The tracing exporter is the one whose graphs TensorRT 10.3 reads; torch announces its retirement each time.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Stages(model, stages),
+            _Stages(model, chosen),
             (image,),
             buffer,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=[f"level{number}" for number in range(len(stages))],
+            output_names=[f"level{number}" for number in range(len(chosen))],
             dynamo=False,
         )
     exported = with_known_outputs(onnx.load_from_string(buffer.getvalue()), name)
     graph = FeatureGraph(exported, tuple(config["mean"]), tuple(config["std"]))
     digest = (hashlib.sha256(weights.read_bytes()).hexdigest(),) if weights else ()
-    return Backbone((graph,), name, tuple(stages), digest)
+    return Backbone((graph,), name, tuple(chosen), digest)
 
 
 def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped
@@ -136,36 +157,123 @@ def _load(model: Any, name: str, weights: Path) -> None:  # noqa: ANN401 - timm 
         )
 
 
-def _check_stages(model: nn.Module, name: str, stages: Sequence[str], height: int, width: int) -> None:
-    maps = _feature_maps(model, height, width)
-    unknown = [stage for stage in stages if stage not in maps]
+def _chosen(model: Any, name: str, stages: Sequence[str], size: tuple[int, int]) -> dict[str, _Stage]:  # noqa: ANN401
+    """The stages named, of the model brought to this (height, width)."""
+    _resize(model, name, size)
+    known = _feature_maps(model, name, size)
+    unknown = [path for path in stages if path not in known]
     if unknown or not stages:
-        shown = [
-            f"{stage} ({shape[0]} channels, {shape[1]}x{shape[2]})"
-            for stage, shape in maps.items()
-            if stage.count(".") <= 1
-        ]
+        shown = _worth_listing(model, known)
         wrong = f"no stage {', '.join(map(repr, unknown))}" if unknown else "no --stages given"
         raise BackboneError(
-            what=f"{wrong} in {name} at {height}x{width}",
-            remedy=f"give one or more of these, separated by commas: {'; '.join(shown)}",
+            what=f"{wrong} in {name} at {size[0]}x{size[1]}",
+            remedy=f"give one or more of these, separated by commas: {'; '.join(shown)}"
+            if shown
+            else "choose another backbone: none of its layers gives a feature map whose layout is known",
         )
+    return {path: known[path] for path in stages}
 
 
-def _feature_maps(model: nn.Module, height: int, width: int) -> dict[str, tuple[int, int, int]]:
-    """(channels, h, w) of every module that gives a feature map."""
-    maps: dict[str, tuple[int, int, int]] = {}
+def _resize(model: Any, name: str, size: tuple[int, int]) -> None:  # noqa: ANN401 - timm is untyped
+    """Resample what depends on the size: position embeddings of transformers, windows of Swin."""
+    if not hasattr(model, "set_input_size"):
+        return
+    patch = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
+    whole = [max(1, round(side / step)) * step for side, step in zip(size, patch, strict=True)]
+    if tuple(whole) != size:  # the rest would be cut off, and the score map would lie in the wrong place
+        raise BackboneError(
+            what=f"{name} takes patches of {patch[0]}x{patch[1]} pixels, which do not fill {size[0]}x{size[1]}",
+            remedy=f"give whole patches, e.g. --size {whole[0]}x{whole[1]}",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on how timm resamples
+            model.set_input_size(img_size=size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _size_error(model, name, size, error) from error
 
-    def note(stage: str) -> Any:  # noqa: ANN401 - torch's hook type is private
+
+def _size_error(model: Any, name: str, size: tuple[int, int], error: Exception) -> BackboneError:  # noqa: ANN401
+    _, height, width = model.pretrained_cfg["input_size"]
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return BackboneError(
+        what=f"{name} does not take a network input of {size[0]}x{size[1]}: {reason}",
+        remedy=f"give another, e.g. the one it was trained with: --size {height}x{width}",
+    )
+
+
+def _feature_maps(model: Any, name: str, size: tuple[int, int]) -> dict[str, _Stage]:  # noqa: ANN401
+    """Every module that gives a feature map, by its path."""
+    stages: dict[str, _Stage] = {}
+
+    def note(path: str) -> Any:  # noqa: ANN401 - torch's hook type is private
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == _FEATURE_RANK and min(output.shape[-2:]) > 1:
-                maps[stage] = (output.shape[1], output.shape[2], output.shape[3])
+            arrange = _arrangement(model, path, output, size)
+            if arrange is not None and isinstance(output, torch.Tensor):
+                _, channels, height, width = arrange(output).shape
+                if min(height, width) > 1:
+                    stages[path] = _Stage((channels, height, width), arrange)
 
         return hook
 
     handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
-    with torch.no_grad():
-        model(torch.zeros(1, 3, height, width))
-    for handle in handles:
-        handle.remove()
-    return maps
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, *size))
+    except (AssertionError, RuntimeError, ValueError) as error:  # timm's own checks, and shapes that do not match
+        raise _size_error(model, name, size, error) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return stages
+
+
+def _arrangement(model: Any, path: str, output: object, size: tuple[int, int]) -> Arrange | None:  # noqa: ANN401
+    """How the output of a module becomes a feature map; None where it is none, or its layout is not known."""
+    if not isinstance(output, torch.Tensor) or output.ndim not in {_TOKENS_RANK, _MAP_RANK} or len(output) != 1:
+        return None
+    grid = _token_grid(model)
+    if grid is not None:
+        return _tokens(output, grid, model.num_prefix_tokens) if output.ndim == _TOKENS_RANK else None
+    if output.ndim != _MAP_RANK:
+        return None
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        return _channels_first if path in _named_by_timm(model) else None
+    # A map is as wide and high as the picture is, to within a cell: channels that come last, and attention, are not.
+    height, width = output.shape[2:]
+    # It is copied, because a layer after it may work in place, as the activations of VGG do.
+    return torch.clone if abs(height - width * size[0] / size[1]) <= 1 else None
+
+
+def _token_grid(model: Any) -> tuple[int, int] | None:  # noqa: ANN401 - timm is untyped
+    """(h, w) of the patches of a vision transformer; None of other models."""
+    if not hasattr(model, "num_prefix_tokens"):
+        return None
+    grid: tuple[int, int] | None = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return grid
+
+
+def _tokens(output: torch.Tensor, grid: tuple[int, int], prefix: int) -> Arrange | None:
+    """Tokens on their grid, without those before them: class, distillation and register tokens."""
+    before = output.shape[1] - grid[0] * grid[1]
+    if before not in {0, prefix}:
+        return None
+    return lambda tokens: tokens[:, before:].transpose(1, 2).reshape(1, -1, *grid)
+
+
+def _channels_first(output: torch.Tensor) -> torch.Tensor:
+    return output.permute(0, 3, 1, 2).contiguous()
+
+
+def _named_by_timm(model: Any) -> set[str]:  # noqa: ANN401 - timm is untyped
+    return {stage["module"] for stage in model.feature_info}
+
+
+def _worth_listing(model: Any, known: Mapping[str, _Stage]) -> list[str]:  # noqa: ANN401 - timm is untyped
+    """The stages a user would choose from: in a transformer, whose every layer gives tokens, its blocks."""
+    named = _named_by_timm(model) if _token_grid(model) else {path for path in known if path.count(".") <= 1}
+    return [
+        f"{path} ({stage.shape[0]} channels, {stage.shape[1]}x{stage.shape[2]})"
+        for path, stage in known.items()
+        if path in named
+    ]

@@ -145,13 +145,16 @@ class PatchCore:
         return FeatureMap(averaged, features.shape)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The candidates and what they are compared by, four banks, the distances to one, and a batch being read."""
+        """The candidates and what they are compared by, four banks, the distances to one, and a batch being read.
+
+        The batch counts four times: as read, as patches, as those chosen of them, and the one scored last.
+        """
         channels, height, width = reduced
         total = images * height * width
         candidates = min(self.candidates, total)
         bank = self._bank(candidates, total)
         compared = max(3 * _BLOCK, 2 * height * width)
-        batch = 3 * batch_images(reduced, images) * channels * height * width
+        batch = 4 * batch_images(reduced, images) * channels * height * width
         numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
 

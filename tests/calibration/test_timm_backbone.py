@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
+from seen_by_torch import assert_close, exported, image, on_first_grid
 
-from calibration.detectors.mean_shift import MeanShift
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
-from calibration.graph import FeatureGraph
-from calibration.network import feature_network, feature_shape
+from calibration.network import feature_shape
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
@@ -23,10 +19,8 @@ from calibration.timm_backbone import timm_backbone  # noqa: E402 - it imports t
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
-
-    from calibration.backbone import Backbone
-    from calibration.preprocess import Image
 
 LITE0 = "tf_efficientnet_lite0"
 SIZE = (96, 128)
@@ -46,42 +40,16 @@ def random_weights(lite0: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def frame() -> Image:
-    return np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
-
-
-def image() -> NDArray[np.float32]:
-    """The frame as the backbone's graph gets it."""
-    return np.ascontiguousarray(frame()[..., ::-1].transpose(2, 0, 1)[None] / 255, np.float32)
-
-
-def exported(backbone: Backbone) -> NDArray[np.float32]:
-    """Its features in a network of our own, which brings all stages to the resolution of the first."""
-    (part,) = backbone.graphs
-    plain = replace(backbone, graphs=(FeatureGraph(part.model),))
-    network = feature_network(plain, MeanShift(averaging=1), divide_brightness=False)
-    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        return engine.features(frame())[None]
-
-
 def by_hand(model: Any, stages: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ANN401
     """The outputs of some blocks at the resolution of the first, one block after another."""
     with torch.no_grad():
-        flow = model.bn1(model.conv_stem(torch.from_numpy(image())))
+        flow = model.bn1(model.conv_stem(torch.from_numpy(image(SIZE))))
         seen = []
         for number, block in enumerate(model.blocks):
             flow = block(flow)
             if number in stages:
                 seen.append(flow)
-        size = seen[0].shape[2:]
-        return np.asarray(
-            torch.cat([torch.nn.functional.interpolate(each, size, mode="bilinear") for each in seen], dim=1)
-        )
-
-
-def assert_close(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
-    assert one.shape == other.shape
-    assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
+        return on_first_grid(seen)
 
 
 @pytest.mark.parametrize("stages", [(2, 4), (3, 4), (1,)])
@@ -107,6 +75,12 @@ def test_real_weights_without_a_classifier_are_taken(weights: Path) -> None:
     assert graph.mean == graph.std == (0.5, 0.5, 0.5)
     assert (backbone.name, backbone.stages) == (LITE0, ("blocks.2", "blocks.4"))
     assert backbone.weights_sha256 == (hashlib.sha256(path.read_bytes()).hexdigest(),)
+
+
+def test_a_stage_named_twice_counts_once(random_weights: Path) -> None:
+    backbone = timm_backbone(LITE0, ["blocks.2", "blocks.2"], random_weights, *SIZE)
+    assert backbone.stages == ("blocks.2",)
+    assert backbone.level_channels == (40,)
 
 
 def test_a_stage_that_is_not_there_lists_those_that_are(random_weights: Path) -> None:
