@@ -90,7 +90,7 @@ class Bundle:
     def working_point(self) -> WorkingPoint:
         """Threshold and promise."""
         record = self.manifest.working_point
-        return WorkingPoint(**record.model_dump(exclude={"folds"}), images=self.manifest.images.count)
+        return WorkingPoint(**record.model_dump(exclude={"folds", "chi_square"}), images=self.manifest.images.count)
 
     def golden(self) -> GoldenFrames:
         """Frames and the scores they must get."""

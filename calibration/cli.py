@@ -69,6 +69,15 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             "--divide-brightness", help="Divide each frame by its own mean brightness.", rich_help_panel=_LEARNING
         ),
     ] = False,
+    augment: Annotated[
+        int, typer.Option(help="Varied copies of each image to learn, too.", rich_help_panel=_LEARNING)
+    ] = 0,
+    contamination: Annotated[
+        float,
+        typer.Option(
+            help="Share of the images that may be defective: lists the suspicious ones.", rich_help_panel=_LEARNING
+        ),
+    ] = 0.0,
     false_reject_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
     ] = 0.01,
@@ -211,6 +220,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         preprocess=Preprocess(height, width, None if roi is None else choices.region(roi)),
         detector=choices.detector(detector, given),
         divide_brightness=divide_brightness,
+        augment=augment,
+        contamination=contamination,
         false_reject_rate=false_reject_rate,
         memory_limit_mib=memory_limit_mib,
         threads=threads,

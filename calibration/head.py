@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from calibration.graph import FeatureMap, GraphBuilder
@@ -127,6 +129,22 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
     relative = distances / np.maximum(largest, _SMALLEST)[:, None]
     mean: Float32 = largest * np.power(np.power(relative, order).mean(axis=1), 1.0 / order)
     return mean
+
+
+def whitened_law(shape: tuple[int, ...], order: float) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
+    """Draws scores of a `WhiteningHead` if T2 were chi-square with d degrees, independent at every location.
+
+    Args:
+        shape: Of the reduced features, (d, h, w).
+        order: Of the generalised mean.
+    """
+    channels, height, width = shape
+
+    def draw(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+        distances = random.chisquare(channels, (count, height * width)).astype(np.float32)
+        return generalised_mean(distances, order).astype(np.float64)
+
+    return draw
 
 
 def _attach_generalised_mean(graph: GraphBuilder, order: float) -> None:

@@ -49,13 +49,18 @@ class DetectorRecord(_Record):
 
 
 class WorkingPointRecord(_Record):
-    """Threshold and promise; ``interval`` is the 95 % interval of the false-reject rate."""
+    """Threshold and promise.
+
+    ``interval`` is the 95 % interval of the false-reject rate; ``folds`` how often a part of the images was held out;
+    ``chi_square`` the threshold if features were Gaussian, for comparison, null where the detector has no such law.
+    """
 
     threshold: float
     false_reject_rate: float
     interval: tuple[float, float]
     method: str
     folds: int
+    chi_square: float | None = None
 
 
 class TrialRecord(_Record):
@@ -94,6 +99,7 @@ class Manifest(_Record):
     software: dict[str, str]
     images: ImagesRecord
     preprocess: PreprocessRecord
+    augment: int = 0
     backbone: BackboneRecord
     detector: DetectorRecord
     working_point: WorkingPointRecord

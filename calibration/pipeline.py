@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from calibration.augmentation import varied
 from calibration.bundle import (
     MOMENTS,
     NETWORK,
@@ -22,12 +23,12 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
-from calibration.detectors import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import DatasetError, ModelTooLargeError
+from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
+from calibration.held_out import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.manifest import (
     BackboneRecord,
     ChoiceRecord,
@@ -41,7 +42,13 @@ from calibration.manifest import (
 from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
 from calibration.reference import ReferenceStatistics
-from calibration.working_point import WorkingPoint, refuse_senseless_rate, working_point
+from calibration.working_point import (
+    WorkingPoint,
+    chi_square_threshold,
+    refuse_senseless_rate,
+    refuse_unsupported_rate,
+    working_point,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +63,6 @@ if TYPE_CHECKING:
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 
-FOLDS = 5
 MINIMUM_IMAGES = 2 * FOLDS
 GOLDEN_TOLERANCE = 1e-3
 _MIB = 2**20
@@ -70,6 +76,8 @@ class Settings:
         preprocess: Frame to network input.
         detector: Method and parameters.
         divide_brightness: Divide each frame by its own mean brightness first.
+        augment: Varied copies of each image that are learnt, too.
+        contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
         choice: How these settings were chosen from the data; None where a person chose them.
         false_reject_rate: Share of good parts that may be called defective.
         memory_limit_mib: What the statistics may take; beyond it calibration refuses.
@@ -79,10 +87,22 @@ class Settings:
     preprocess: Preprocess
     detector: Detector = field(default_factory=MeanShift)
     divide_brightness: bool = False
+    augment: int = 0
+    contamination: float = 0.0
     choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
     memory_limit_mib: int = 4096
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.augment < 0:
+            raise SettingError(what=f"augment = {self.augment} copies makes no sense", remedy="give 0 or more, e.g. 4")
+        if not 0.0 <= self.contamination <= 0.5:  # noqa: PLR2004
+            raise SettingError(
+                what=f"contamination = {self.contamination} is outside 0 to 0.5",
+                remedy="give the share of images that may be defective, e.g. 0.05",
+            )
 
 
 def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path, progress: Progress) -> Bundle:
@@ -96,7 +116,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         progress: Told about every image.
 
     Raises:
-        SettingError: The false-reject rate makes no sense.
+        SettingError: The false-reject rate makes no sense, or is too low for so few images.
         DatasetError: Too few readable images.
         DegenerateFeaturesError: All images alike.
         ModelTooLargeError: The statistics would not fit.
@@ -105,19 +125,22 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     """
     refuse_existing(path)
     refuse_senseless_rate(settings.false_reject_rate)
+    refuse_unsupported_rate(settings.false_reject_rate, max(len(images), MINIMUM_IMAGES))
     detector, divide = settings.detector, settings.divide_brightness
     extractor = feature_network(backbone, detector, divide_brightness=divide)
     shape = reduced_shape(extractor)
-    _refuse_too_large(shape, len(images), settings)
+    _refuse_too_large(shape, len(images) * (1 + settings.augment), settings)
     # BLAS threads cost these small matrices more than they give, and much more beside a running agent.
     with threadpool_limits(1, "blas"), FeatureStore(path.parent, shape) as store:
         gathered = _Gathered(store)
         _gather(images, extractor.SerializeToString(), settings, gathered, progress)
-        _refuse_too_few(store.count, images)
+        count = len(gathered.names)
+        _refuse_too_few(count, images)
+        refuse_unsupported_rate(settings.false_reject_rate, count)
         store.refuse_copies()
-        folds = _folds(store.count, sequential=images.sequential)
-        fit = detector.fit(store, folds, backbone.level_channels)
-        scores, highest = _out_of_fold_scores(store, folds, fit, progress)
+        folds = folds_of(count, sequential=images.sequential)
+        fit = detector.fit(store, with_copies(folds, settings.augment), backbone.level_channels)
+        scores, highest = out_of_fold_scores(store, folds, 1 + settings.augment, fit, progress)
     point = working_point(scores, settings.false_reject_rate)
     golden = gathered.golden
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in golden.reduced]
@@ -128,10 +151,10 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         "golden_frames": np.stack(golden.frames),
         "golden_scores": np.array(golden_scores),
         "good_scores": scores,
-        **_doubtful(images, gathered.names, scores, highest, settings.preprocess),
+        **_doubtful(images, gathered.names, scores, highest, settings),
     }
     files = {NETWORK: network, MOMENTS: npz(fit.statistics), REFERENCE: npz(reference)}
-    manifest = _manifest(images, backbone, settings, store.count, fit, point)
+    manifest = _manifest(images, backbone, settings, count, fit, point)
     return write_bundle(path, manifest, files)
 
 
@@ -157,16 +180,19 @@ class _Gathered:
 
 
 def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathered, progress: Progress) -> None:
-    """One pass over the images: features to disk, pictures into running statistics."""
+    """One pass over the images: features to disk, each image's before those of its copies; pictures into statistics."""
+    random = np.random.default_rng(0)
     with OnnxRuntimeEngine(network, settings.threads) as engine:
         for name, image in images:
             frame = _preprocessed(settings.preprocess, name, image)
             reduced = engine.reduced(frame)
             gathered.features.append(reduced)
+            for _ in range(settings.augment):
+                gathered.features.append(engine.reduced(varied(frame, random)))
             gathered.names.append(name)
             gathered.reference.update(frame)
             gathered.golden.offer(frame, reduced)
-            progress("learning", gathered.features.count, len(images))
+            progress("learning", len(gathered.names), len(images))
         gathered.golden.add_damaged(engine.reduced)
 
 
@@ -186,41 +212,18 @@ def _refuse_too_few(count: int, images: Images) -> None:
         )
 
 
-def _folds(count: int, *, sequential: bool) -> Folds:
-    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle."""
-    order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
-    return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
-
-
-def _out_of_fold_scores(
-    store: FeatureStore, folds: Folds, fit: Fit, progress: Progress
-) -> tuple[NDArray[np.float64], HighestScores]:
-    """Score of every image under statistics that have not seen it, (n,), and the highest with their maps."""
-    scores, highest = np.empty(store.count), HighestScores()
-    for number, (fold, head) in enumerate(zip(folds.parts, fit.held_out, strict=True), start=1):
-        place = 0
-        for batch in store.batches(fold):
-            indices = fold[place : place + len(batch)]
-            scored = head.scores(batch)
-            scores[indices] = scored.score
-            highest.offer(indices, scored)
-            place += len(batch)
-        progress("validating", number, len(folds.parts))
-    return scores, highest
-
-
 def _doubtful(
-    images: Images, names: list[str], scores: NDArray[np.float64], highest: HighestScores, preprocess: Preprocess
+    images: Images, names: list[str], scores: NDArray[np.float64], highest: HighestScores, settings: Settings
 ) -> dict[str, NDArray[Any]]:
     """Arrays for the bundle: the good images a person should look at, read a second time."""
     chosen = [names[index] for index in highest.indices]
-    frames = {name: _preprocessed(preprocess, name, image) for name, image in images.again(chosen)}
+    frames = {name: _preprocessed(settings.preprocess, name, image) for name, image in images.again(chosen)}
     if len(frames) < len(chosen):
         raise DatasetError(
             what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
             remedy="calibrate again, on images that nobody writes to",
         )
-    suspects = suspicious(scores)
+    suspects = suspicious(scores, settings.contamination)
     return {
         "highest_frames": np.stack([frames[name] for name in chosen]),
         "highest_names": np.array(chosen),
@@ -262,6 +265,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             else RegionRecord(x=region.x, y=region.y, width=region.width, height=region.height),
             divide_brightness=settings.divide_brightness,
         ),
+        augment=settings.augment,
         backbone=BackboneRecord(
             name=backbone.name,
             stages=backbone.stages,
@@ -276,6 +280,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             interval=point.interval,
             method=point.method,
             folds=count if fit.one_by_one else FOLDS,
+            chi_square=chi_square_threshold(fit.law, point.false_reject_rate),
         ),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

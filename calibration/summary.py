@@ -38,6 +38,11 @@ def describe(bundle: Bundle) -> None:
     parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
     table.add_row("detector", f"{manifest.detector.name}: {parameters}")
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
+    if point.chi_square is not None:
+        above = float((bundle.reference()["good_scores"] > point.chi_square).mean())
+        table.add_row(
+            "chi-square threshold", f"{point.chi_square:.6g}, for comparison: {above:.2%} of good images are above it"
+        )
     table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     table.add_row("identity", bundle.identity[:16])
     if manifest.choice:

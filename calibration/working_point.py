@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, lgamma, log
-from typing import TYPE_CHECKING
+from math import ceil, exp, lgamma, log
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from calibration.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
+    Law: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws so many scores
 
 _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
+_FARTHEST = 0.1
+_DRAWS, _ENOUGH_DRAWS = 10_000, 10
 _SMALLEST = 1e-30  # a copy of an image that was learnt may score 0, which has no logarithm
 
 
@@ -73,6 +78,37 @@ def refuse_senseless_rate(false_reject_rate: float) -> None:
             what=f"a false-reject rate of {false_reject_rate} makes no sense",
             remedy="give a share in (0, 0.5], e.g. 0.01 for one good part in a hundred",
         )
+
+
+def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
+    """Raise SettingError if so few images say nothing about so low a rate.
+
+    A tail fitted to n scores is followed down to a tenth of 1 / n, not further.
+    """
+    needed = ceil(_FARTHEST / false_reject_rate - 1e-9)
+    if images < needed:
+        raise SettingError(
+            what=f"{images} good images cannot support a false-reject rate of {false_reject_rate:.3%}",
+            remedy=f"give {needed:,} or more, better {round(1 / false_reject_rate):,}; "
+            f"or --false-reject-rate {_FARTHEST / images:.2g} or more",
+        )
+
+
+def chi_square_threshold(law: Law | None, false_reject_rate: float) -> float | None:
+    """The threshold if features were Gaussian, for comparison (Rippler et al. 2021, eq. 6), by simulation.
+
+    Args:
+        law: Draws scores; None where there is none.
+        false_reject_rate: Share that exceeds the threshold.
+
+    Returns:
+        None without a law, or where the rate is too low to simulate.
+    """
+    if law is None or false_reject_rate * _DRAWS < _ENOUGH_DRAWS:
+        return None
+    random = np.random.default_rng(0)
+    drawn = np.concatenate([law(random, _DRAWS // 20) for _ in range(20)])
+    return float(np.quantile(drawn, 1.0 - false_reject_rate))
 
 
 def expected_share(point: WorkingPoint, images: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calibration.feature_store import FeatureStore
     from calibration.graph import FeatureMap, GraphBuilder
     from calibration.head import Head, Scorer
+    from calibration.working_point import Law
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Fit:
         parameters: Those in force, for the manifest: what was derived from the data stands here as a number.
         statistics: Arrays with which a device can learn on; empty where the method has none that can be added to.
         one_by_one: Each image was left out alone, not with its fold.
+        law: Draws scores that good images would have if features were Gaussian and their moments known; None where
+            the method has no such law.
     """
 
     head: Head
@@ -57,6 +60,7 @@ class Fit:
     parameters: Mapping[str, float | str | bool]
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     one_by_one: bool = False
+    law: Law | None = None
 
 
 class Detector(Protocol):

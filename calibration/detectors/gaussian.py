@@ -67,6 +67,11 @@ class GaussianHead:
         graph.add("Reshape", "score", graph.ints(1, 1, 1), output="map")
         return 1, 1
 
+    def law(self, random: np.random.Generator, count: int) -> Float64:
+        """Scores if every level were Gaussian and independent of the others: sums of roots of chi-square (eq. 6)."""
+        roots = [np.sqrt(random.chisquare(len(whitening), count)) for whitening in self.whitenings]
+        return np.asarray(np.sum(roots, axis=0))
+
     def _starts(self) -> list[int]:
         lengths = [len(mean) for mean in self.means]
         return [sum(lengths[:number]) for number in range(len(lengths))]
@@ -111,7 +116,8 @@ class Gaussian:
     def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
         """Means and whitenings of the levels."""
         held_out = (self._head(store, others, levels) for others in folds.without_each())
-        return Fit(self._head(store, folds.images, levels), held_out, asdict(self))
+        head = self._head(store, folds.images, levels)
+        return Fit(head, held_out, asdict(self), law=head.law)
 
     def _head(self, store: FeatureStore, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)

@@ -19,7 +19,7 @@ from calibration.detectors.modes import learn_modes
 from calibration.detectors.patches import joined, projected
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
-from calibration.head import WhiteningHead
+from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
@@ -113,8 +113,10 @@ class MeanShift:
         if self.modes > 1:
             return self._fit_modes(store, folds)
         if folds.independent and self.location != "shared":
-            return partial.fit_one_by_one(store, folds, self.head, self._parameters, self._leave_one_out)
-        return partial.fit(store, folds, self._vectors, self.head, self._parameters)
+            fit = partial.fit_one_by_one(store, folds, self.head, self._parameters, self._leave_one_out)
+        else:
+            fit = partial.fit(store, folds, self._vectors, self.head, self._parameters)
+        return replace(fit, law=whitened_law(store.shape, self.pooling_order))
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.

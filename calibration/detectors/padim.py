@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +12,7 @@ from calibration.covariance import whitening
 from calibration.detectors import partial
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
-from calibration.head import WhiteningHead
+from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
@@ -66,8 +66,10 @@ class Padim:
         """Sigma_l = C_l + 0.01 I."""
         del levels
         if folds.independent:
-            return partial.fit_one_by_one(store, folds, _head, _parameters, _leave_one_out)
-        return partial.fit(store, folds, partial.by_location, _head, _parameters)
+            fit = partial.fit_one_by_one(store, folds, _head, _parameters, _leave_one_out)
+        else:
+            fit = partial.fit(store, folds, partial.by_location, _head, _parameters)
+        return replace(fit, law=whitened_law(store.shape, inf))
 
 
 def _head(moments: Moments) -> WhiteningHead:

@@ -16,9 +16,9 @@ from calibration.detectors import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
+from calibration.held_out import FOLDS
 from calibration.network import feature_network, reduced_shape
 from calibration.pictures import read_picture
-from calibration.pipeline import FOLDS
 from calibration.preprocess import Preprocess
 from calibration.working_point import expected_share, working_point
 

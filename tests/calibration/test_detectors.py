@@ -29,9 +29,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
 from calibration.feature_store import FeatureStore
 from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.held_out import folds_of
 from calibration.moments import Moments
 from calibration.network import feature_network, feature_shape, reduced_shape
-from calibration.pipeline import Settings, _folds, calibrate
+from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
     images = Drawn(good, sequential=sequential)
     scores = calibrate(images, two_levels(), settings, tmp_path / "bundle", lambda *_: None).reference()["good_scores"]
     reduced = reduced_of(detector, good)
-    folds = _folds(len(good), sequential=sequential)
+    folds = folds_of(len(good), sequential=sequential)
     with stored(reduced, tmp_path) as store:
         one_by_one = detector.fit(store, folds, CHANNELS).one_by_one
     assert one_by_one == (not sequential and kind in ONE_BY_ONE)
@@ -479,7 +480,7 @@ def taken_mib(detector: Detector, count: int, shape: tuple[int, int, int], folde
     """What fitting and scoring each fold takes at most."""
     random = np.random.default_rng(0)
     with stored(random.normal(size=(count, *shape)).astype(np.float32), folder) as store:
-        folds = _folds(count, sequential=False)
+        folds = folds_of(count, sequential=False)
         tracemalloc.start()
         fitted = detector.fit(store, folds, [shape[0]])
         for fold, head in zip(folds.parts, fitted.held_out, strict=True):

@@ -178,3 +178,16 @@ def test_among_scores_that_are_all_alike_only_a_true_outlier_is_suspicious() -> 
     assert suspicious(np.array([5.0] * 20 + [5.01])) == []
     assert suspicious(np.array([5.0] * 20 + [6.0])) == [20]
     assert suspicious(np.zeros(20)) == []
+
+
+def test_where_defective_images_are_expected_twice_as_many_are_named() -> None:
+    scores = np.random.default_rng(0).gamma(50.0, 1.0, 200)
+    scores[:5] = 500.0 + np.arange(5)
+    assert suspicious(scores, 0.1) == np.argsort(-scores, kind="stable")[:40].tolist()
+    assert suspicious(scores, 0.001) == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.51])
+def test_a_contamination_that_makes_no_sense_is_refused(share: float) -> None:
+    with pytest.raises(SettingError, match=r"outside 0 to 0\.5"):
+        Settings(Preprocess(64, 64), contamination=share)

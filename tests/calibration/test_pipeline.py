@@ -24,9 +24,10 @@ from calibration.errors import (
     ModelTooLargeError,
     SettingError,
 )
+from calibration.held_out import FOLDS, folds_of
 from calibration.moments import Moments
 from calibration.network import feature_network
-from calibration.pipeline import FOLDS, Settings, _folds, calibrate
+from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
         reduced = np.stack([engine.reduced(picture) for picture in good_washers])
     scores = bundle.reference()["good_scores"]
     count = len(good_washers)
-    parts = _folds(count, sequential=True).parts if sequential else [[number] for number in range(count)]
+    parts = folds_of(count, sequential=True).parts if sequential else [[number] for number in range(count)]
     for part in parts:
         head = detector.head(Moments.of(partial.by_location(np.delete(reduced, part, axis=0))))
         # Left out alone, an image is compared by a pooled covariance without its whole fold.
@@ -135,7 +136,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
 @pytest.mark.parametrize("count", [10, 11, 24, 103])
 def test_folds_hold_out_each_image_once(count: int) -> None:
     for sequential in (False, True):
-        folds = _folds(count, sequential=sequential)
+        folds = folds_of(count, sequential=sequential)
         assert folds.images == list(range(count))
         assert {len(part) for part in folds.parts} <= {count // FOLDS, count // FOLDS + 1}
         for part, others in zip(folds.parts, folds.without_each(), strict=True):
@@ -143,9 +144,9 @@ def test_folds_hold_out_each_image_once(count: int) -> None:
 
 
 def test_folds_of_a_video_are_stretches_of_it() -> None:
-    for fold in _folds(103, sequential=True).parts:
+    for fold in folds_of(103, sequential=True).parts:
         assert fold == list(range(fold[0], fold[-1] + 1))
-    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in _folds(103, sequential=False).parts)
+    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in folds_of(103, sequential=False).parts)
 
 
 def test_frames_of_a_video_are_not_judged_by_their_neighbours(fit: Fit) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
 
 from calibration.errors import SettingError
-from calibration.working_point import working_point
+from calibration.head import whitened_law
+from calibration.working_point import chi_square_threshold, refuse_unsupported_rate, working_point
 
 if TYPE_CHECKING:
     from scipy.stats import rv_continuous
@@ -123,3 +124,34 @@ def test_scores_that_are_all_the_same_give_that_score(rate: float) -> None:
 def test_rates_that_make_no_sense_are_refused(rate: float) -> None:
     with pytest.raises(SettingError, match="false-reject rate"):
         working_point(np.ones(20), rate)
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.01, 10), (0.001, 100), (0.0005, 200), (0.3, 1)])
+def test_a_rate_that_so_few_images_cannot_support_is_refused_with_the_number_needed(rate: float, needed: int) -> None:
+    if needed > 1:
+        with pytest.raises(SettingError, match=rf"(?s){needed - 1} good images cannot support.*give {needed} or more"):
+            refuse_unsupported_rate(rate, needed - 1)
+        with pytest.raises(SettingError, match=f"--false-reject-rate {0.1 / (needed - 1):.2g} or more"):
+            refuse_unsupported_rate(rate, needed - 1)
+    refuse_unsupported_rate(rate, needed)
+
+
+def test_the_rate_that_the_refusal_names_is_accepted() -> None:
+    for images in range(10, 300):
+        refuse_unsupported_rate(float(f"{0.1 / images * 1.05:.2g}"), images)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.05, 0.01])
+def test_the_chi_square_threshold_is_the_quantile_of_the_law(rate: float) -> None:
+    threshold = chi_square_threshold(lambda random, count: random.chisquare(50, count), rate)
+    assert threshold == pytest.approx(chi2(50).isf(rate), rel=0.02)
+
+
+def test_the_largest_of_many_places_has_the_law_of_the_largest_of_independent_ones() -> None:
+    threshold = chi_square_threshold(whitened_law((30, 5, 5), np.inf), 0.05)
+    assert threshold == pytest.approx(chi2(30).ppf(0.95 ** (1 / 25)), rel=0.02)
+
+
+def test_there_is_no_chi_square_threshold_without_a_law_or_for_a_rate_too_low_to_simulate() -> None:
+    assert chi_square_threshold(None, 0.01) is None
+    assert chi_square_threshold(whitened_law((30, 5, 5), np.inf), 1e-5) is None

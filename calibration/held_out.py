@@ -1,0 +1,51 @@
+"""Scores of good images under statistics that have not seen them: what the threshold is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.detectors import Folds
+from calibration.outliers import HighestScores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from calibration.detectors import Fit
+    from calibration.feature_store import FeatureStore
+
+FOLDS = 5
+
+
+def folds_of(count: int, *, sequential: bool) -> Folds:
+    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle."""
+    order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
+    return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
+
+
+def with_copies(folds: Folds, copies: int) -> Folds:
+    """The rows of the store: an image is held out together with its varied copies."""
+    if not copies:
+        return folds
+    rows = 1 + copies
+    return Folds([[index * rows + row for index in part for row in range(rows)] for part in folds.parts])
+
+
+def out_of_fold_scores(
+    store: FeatureStore, folds: Folds, rows: int, fit: Fit, progress: Callable[[str, int, int], None]
+) -> tuple[NDArray[np.float64], HighestScores]:
+    """Score of every image, the first of its rows, under statistics that have not seen it, (n,), and the highest."""
+    scores, highest = np.empty(store.count // rows), HighestScores()
+    for number, (fold, head) in enumerate(zip(folds.parts, fit.held_out, strict=True), start=1):
+        place = 0
+        for batch in store.batches([index * rows for index in fold]):
+            indices = fold[place : place + len(batch)]
+            scored = head.scores(batch)
+            scores[indices] = scored.score
+            highest.offer(indices, scored)
+            place += len(batch)
+        progress("validating", number, len(folds.parts))
+    return scores, highest
