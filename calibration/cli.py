@@ -11,11 +11,16 @@ from rich.table import Table
 
 from calibration import choices
 from calibration.auto import choose, sample
+from calibration.benchmark_command import benchmark
 from calibration.bundle import check_golden, open_bundle, refuse_existing
 from calibration.dataset import frame_range, good_images, labelled_images, names_in
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate as evaluate_images
 from calibration.evaluation import refuse_without_metrics, write_figures, write_scores
+from calibration.options import LEARNING as _LEARNING
+from calibration.options import METHOD as _METHOD
+from calibration.options import NETWORK as _NETWORK
+from calibration.options import BundlePath, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings, calibrate
 from calibration.plots import write_plots
 from calibration.preprocess import Preprocess
@@ -34,12 +39,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_LEARNING = "What to learn from"
-_NETWORK = "Backbone"
-_METHOD = "Detector"
-
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `fit` wrote.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of the network; 0: one for each core.")]
 
 
 @app.command()
@@ -60,15 +59,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         Path | None,
         typer.Option(metavar="FILE", help="Names of images not to learn from, one a line.", rich_help_panel=_LEARNING),
     ] = None,
-    size: Annotated[
-        str, typer.Option(metavar="HxW", help="Network input, in pixels.", rich_help_panel=_LEARNING)
-    ] = "224x224",
-    divide_brightness: Annotated[
-        bool,
-        typer.Option(
-            "--divide-brightness", help="Divide each frame by its own mean brightness.", rich_help_panel=_LEARNING
-        ),
-    ] = False,
+    size: Size = "224x224",
+    divide_brightness: DivideBrightness = False,
     false_reject_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
     ] = 0.01,
@@ -90,12 +82,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         Path | None,
         typer.Option(metavar="FILE", help="Weights of the timm model; else timm downloads.", rich_help_panel=_NETWORK),
     ] = None,
-    mean: Annotated[
-        str, typer.Option(metavar="R,G,B", help="Of an ONNX backbone: subtracted from 0..1.", rich_help_panel=_NETWORK)
-    ] = "0,0,0",
-    std: Annotated[
-        str, typer.Option(metavar="R,G,B", help="Of an ONNX backbone: divided by.", rich_help_panel=_NETWORK)
-    ] = "1,1,1",
+    mean: Mean = "0,0,0",
+    std: Std = "1,1,1",
     detector: Annotated[
         Literal["mean_shift", "padim", "gaussian", "patchcore"], typer.Option(help="Method.", rich_help_panel=_METHOD)
     ] = "mean_shift",
@@ -146,9 +134,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     time_budget_s: Annotated[
         float, typer.Option(min=1.0, help="--auto: time for choosing.", rich_help_panel=_METHOD)
     ] = 300.0,
-    memory_limit_mib: Annotated[
-        int, typer.Option(help="What the statistics may take.", rich_help_panel=_METHOD)
-    ] = 4096,
+    memory_limit_mib: MemoryLimit = 4096,
     threads: Threads = 0,
 ) -> None:
     """Learn from good images and write a bundle.
@@ -266,6 +252,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
             print_written("all figures", [json])
         if plots:
             print_written("plots", write_plots(plots, result, bundle, engine))
+
+
+app.command()(benchmark)
 
 
 @app.command()
