@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.detectors.gaussian import Gaussian
@@ -16,11 +16,12 @@ from calibration.errors import SettingError
 from calibration.preprocess import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from calibration.detectors import Detector
 
 Colours: TypeAlias = tuple[float, float, float]
+Value = TypeVar("Value")
 
 _DETECTORS: dict[str, type[Any]] = {
     "mean_shift": MeanShift,
@@ -63,6 +64,37 @@ def detector(name: str, options: Mapping[str, object]) -> Detector:
     return chosen
 
 
+def described_detector(text: str) -> Detector:
+    """``NAME`` or ``NAME:OPTION=VALUE,...``, with the names and options of ``detector``.
+
+    Raises:
+        SettingError: Neither, or a value that makes no sense.
+    """
+    name, _, options = text.partition(":")
+    if name not in _DETECTORS:
+        raise SettingError(what=f"--detector {name!r} is not known", remedy=f"give one of {', '.join(_DETECTORS)}")
+    given = [part.partition("=") for part in options.split(",")] if options else []
+    return detector(name, {option: _typed(name, option, value) for option, _, value in given})
+
+
+def _typed(name: str, option: str, value: str) -> str | float:
+    """A value of the type that the detector's default has."""
+    if option not in _OPTIONS[name]:
+        raise SettingError(
+            what=f"--detector {name}: {option!r} is no option of it",
+            remedy=f"write {name}:OPTION=VALUE,... with {', '.join(sorted(_OPTIONS[name]))}",
+        )
+    default = next(field.default for field in fields(_DETECTORS[name]) if field.name == option)
+    if isinstance(default, str) or option == "alpha":  # which may be auto
+        return value
+    given = number(f"--detector {name}:{option}", value)
+    if isinstance(default, float):
+        return given
+    if given % 1:
+        raise SettingError(what=f"--detector {name}:{option} {value} is not whole", remedy="give a whole number")
+    return int(given)
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneChoice:
     """What the options say of the backbone.
@@ -90,7 +122,7 @@ def backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
         BackboneError: One of them cannot be loaded.
     """
     names = choice.names.split("+")
-    timm_models = [name for name in names if name != "filterbank" and not name.endswith(".onnx")]
+    timm_models = _timm_models(choice.names)
     if (choice.weights is not None or choice.stages) and not timm_models:
         raise SettingError(
             what=f"--weights and --stages belong to a timm model, not to {choice.names}",
@@ -105,6 +137,44 @@ def backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     for other in others:
         first += other
     return first
+
+
+def _timm_models(names: str) -> list[str]:
+    return [name for name in names.split("+") if name != "filterbank" and not name.endswith(".onnx")]
+
+
+def backbones(
+    names: Sequence[str], stages: Sequence[str], weights: Sequence[Path], normalisation: tuple[Colours, Colours]
+) -> list[BackboneChoice]:
+    """What the options say of several backbones.
+
+    Args:
+        names: Of each.
+        stages: Of all timm models alike, or of each in its turn.
+        weights: The same.
+        normalisation: Mean and standard deviation, of all ONNX files.
+
+    Raises:
+        SettingError: Neither one nor as many stages or weights as there are timm models.
+    """
+    timm_models = [name for name in names if _timm_models(name)]
+    stages_in_turn = _in_turn("--stages", stages, "", len(timm_models))
+    weights_in_turn = _in_turn("--weights", weights, None, len(timm_models))
+    return [
+        BackboneChoice(name, next(stages_in_turn), next(weights_in_turn), *normalisation)
+        if _timm_models(name)
+        else BackboneChoice(name, "", None, *normalisation)
+        for name in names
+    ]
+
+
+def _in_turn(option: str, given: Sequence[Value], default: Value, models: int) -> Iterator[Value]:
+    if len(given) not in {0, 1, models} or (given and not models):
+        raise SettingError(
+            what=f"{len(given)} {option} for {models} backbones from timm",
+            remedy="give one for all of them, or one for each, in the order of --backbone",
+        )
+    return iter(given if len(given) > 1 else [*given, default][:1] * models)
 
 
 def candidates(choice: BackboneChoice, size: tuple[int, int]) -> tuple[Backbone, ...]:

@@ -57,7 +57,7 @@ class Evaluation:
         false_reject_rate_at_full_detection: Share of good images not below the lowest defective one.
         best_f1: Highest F1 that any threshold gives on these images.
         best_f1_threshold: Images with this score or more are defective, then.
-        skipped: Images that could not be read.
+        skipped: Images that could not be read, or whose mask does not fit.
     """
 
     scored: list[Scored]
@@ -118,7 +118,7 @@ def evaluate(
         progress(number, len(images))
         try:
             picture = read_picture(image.path)
-            mask = read_mask(image.mask) if image.mask else np.zeros(picture.shape[:2], np.bool_)
+            mask = _mask(image, picture)
         except DatasetError as error:
             skipped.append(error.what)
             continue
@@ -138,6 +138,19 @@ def evaluate(
         **_ranking(metrics, truth, scored),
         **_at_threshold(truth, scored, bundle.working_point),
     )
+
+
+def _mask(image: Labelled, picture: Image) -> NDArray[np.bool_]:
+    if image.mask is None:
+        return np.zeros(picture.shape[:2], np.bool_)
+    mask = read_mask(image.mask)
+    if mask.shape != picture.shape[:2]:
+        sizes = [f"{columns}x{rows}" for rows, columns in (mask.shape, picture.shape[:2])]
+        raise DatasetError(
+            what=f"the mask {image.mask} is of {sizes[0]} pixels, its picture of {sizes[1]}",
+            remedy="draw it on the picture as it is shown, upright",
+        )
+    return mask
 
 
 def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:

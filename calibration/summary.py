@@ -55,7 +55,7 @@ def describe(bundle: Bundle) -> None:
             f"{needed:,} images would make sure of {point.false_reject_rate:.2%}",
             soft_wrap=True,
         )
-    _print_some("images skipped", manifest.images.skipped)
+    print_some("images skipped", manifest.images.skipped)
     _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
     console.print(
         f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]",
@@ -88,7 +88,7 @@ def print_evaluation(result: Evaluation, bundle: Bundle) -> None:
     for kind, rate in result.detection_by_kind.items():
         table.add_row(f"  {escape(kind)}", f"{rate:.2%}")
     console.print(table)
-    _print_some("images skipped", result.skipped)
+    print_some("images skipped", result.skipped)
     if taught:
         console.print(
             f"[bold red]no fair test:[/] {taught} of the {good} good images lie in the folder that was taught; "
@@ -102,20 +102,21 @@ def print_written(what: str, paths: Sequence[Path]) -> None:
     console.print(f"{what}: {', '.join(escape(str(path)) for path in paths)}", soft_wrap=True)
 
 
-def _print_suspicious(names: list[str]) -> None:
-    _print_some("suspicious, with scores far above the other good images", names, _SUSPICIOUS_SHOWN)
-    if names:
-        console.print("  look at them: if one is a defective part, calibrate again with --leave-out FILE")
-
-
-def _figure_of_masks(value: float | None) -> str:
-    return "no masks" if value is None else f"{value:.4f}"
-
-
-def _print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
+def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
+    """A title with the number of lines, and the first of them."""
     if lines:
         console.print(f"[yellow]{len(lines)} {title}:[/]", soft_wrap=True)
         for line in lines[:shown]:
             console.print(f"  {escape(line)}", soft_wrap=True)
         if len(lines) > shown:
             console.print(f"  and {len(lines) - shown} more")
+
+
+def _print_suspicious(names: list[str]) -> None:
+    print_some("suspicious, with scores far above the other good images", names, _SUSPICIOUS_SHOWN)
+    if names:
+        console.print("  look at them: if one is a defective part, calibrate again with --leave-out FILE")
+
+
+def _figure_of_masks(value: float | None) -> str:
+    return "no masks" if value is None else f"{value:.4f}"

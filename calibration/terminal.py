@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -52,6 +53,17 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+class TimeLeft(ProgressColumn):
+    """By the mean speed since the start: rich's own column forgets what is older than half a minute."""
+
+    def render(self, task: Task) -> Text:
+        """Hours, minutes and seconds."""
+        if not task.completed or task.elapsed is None or task.total is None:
+            return Text("-:--:-- left")
+        left_s = task.elapsed * (task.total - task.completed) / task.completed
+        return Text(f"{timedelta(seconds=round(left_s))} left")
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -75,5 +87,18 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total)
             bars.update(tasks[step], completed=done, total=total)
+
+        yield move
+
+
+@contextmanager
+def runs_bar(runs: int) -> Iterator[Callable[[str, float], None]]:
+    """One bar over runs of minutes each, with time left; gives the function that moves it: (which run, runs done)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    with Progress(*columns, console=error_console) as bars:
+        bar = bars.add_task("", total=runs)
+
+        def move(run: str, done: float) -> None:
+            bars.update(bar, description=escape(run), completed=done)
 
         yield move

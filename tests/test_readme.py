@@ -10,15 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from agent.cli import app as agent_app
 from agent.config import reference
 from agent.demo.conveyor import parts, write_video
 from agent.records import ResultCode
+from calibration.cli import app as calibrate_app
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [block.strip().splitlines() for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
 TAUGHT_PARTS = 200  # as many as the rate in the README needs
+OPTIONS_OF_OTHERS = {"--quiet", "--editable", "--system", "--now"}
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment() -> None:
@@ -65,6 +69,14 @@ def test_the_configuration_reference_is_that_of_the_code() -> None:
 def test_every_result_code_is_explained() -> None:
     line = next(line for line in README.splitlines() if line.startswith("- `resultCode`"))
     assert all(f" {code.value} " in line for code in ResultCode)
+
+
+def test_every_option_named_is_that_of_a_command() -> None:
+    commands = [command for app in (agent_app, calibrate_app) for command in get_command(app).commands.values()]
+    known = {option for command in commands for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - OPTIONS_OF_OTHERS
+    assert len(named) > 10
+    assert named - known == set()
 
 
 def test_every_link_inside_the_project_leads_to_a_file() -> None:

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
-from calibration.dataset import Labelled, PictureFiles, labelled_images
+from calibration.benchmark import Candidate, Run, measured, tasks
+from calibration.dataset import PictureFiles
 from calibration.detectors.mean_shift import MeanShift
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.evaluation import Evaluation, evaluate
-from calibration.pictures import read_picture
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
+from calibration.splits import USUAL_FOLDS, Split, labelled_sets, splits
 
 if TYPE_CHECKING:
     from calibration.bundle import Bundle
@@ -39,29 +34,14 @@ MOBILENET = WEIGHTS / "mobilenet_v2_stride16.onnx"
 SIDE = 224
 THREADS = 2
 BACKBONES = ("filterbank", "lite0", "mobilenet_v2")
-_CALIBRATING_SHARE = 0.8
-_TIMED_CALLS = 200
 
 # As wide as the tables, which go into README.md.
 console = Console(width=150, highlight=False)
 
 
-@dataclass(frozen=True)
-class Split:
-    """One division of the tiles."""
-
-    calibrating: list[Path]
-    test: list[Labelled]
-
-
 def split(seed: int = 0, images: int | None = None) -> Split:
     """The protocol's split; ``images`` calibrates with the first so many only, against the same test."""
-    good = sorted((MTD / "MT_Free" / "Imgs").glob("*.jpg"))
-    order = np.random.default_rng(seed).permutation(len(good))
-    count = int(_CALIBRATING_SHARE * len(good))
-    calibrating = [good[index] for index in order[:count]]
-    held = set(calibrating)
-    return Split(calibrating[:images], [image for image in labelled_images(MTD) if image.path not in held])
+    return splits(labelled_sets(MTD)[0], seeds=seed + 1, folds=USUAL_FOLDS, images=images)[USUAL_FOLDS * seed]
 
 
 def backbone_of(name: str) -> Backbone:
@@ -85,61 +65,33 @@ def fit(backbone: Backbone, paths: list[Path], settings: Settings, path: Path) -
     return calibrate(PictureFiles(str(MTD), paths), backbone, settings, path, lambda _step, _done, _total: None)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    backbone: str
-    seed: int
-    images: int
-    evaluation: Evaluation
-    fit_s: float
-    network_ms: float
-    bundle_mb: float
-
-
-def measure(name: str, seed: int, images: int | None, detector: MeanShift) -> Row:
+def measure(name: str, seed: int, images: int | None, detector: MeanShift) -> Run:
     """Calibrate and evaluate one backbone on one split."""
-    return measured(split(seed, images), backbone_of(name), settings_of(detector), seed)
+    candidate = Candidate(backbone_of(name), repr(detector), settings_of(detector))
+    (task,) = tasks([split(seed, images)], [candidate])
+    return measured(task, None, lambda _share: None)
 
 
-def measured(tiles: Split, backbone: Backbone, settings: Settings, seed: int = 0) -> Row:
-    """Calibrate and evaluate."""
-    with tempfile.TemporaryDirectory() as folder:
-        start_s = time.perf_counter()
-        bundle = fit(backbone, tiles.calibrating, settings, Path(folder) / "bundle")
-        fit_s = time.perf_counter() - start_s
-        with OnnxRuntimeEngine(bundle.network, THREADS) as engine:
-            evaluation = evaluate(tiles.test, bundle, engine, lambda _done, _total: None)
-            network_ms = _network_ms(engine, tiles.test[0].path)
-        size = sum(file.stat().st_size for file in bundle.path.iterdir())
-    return Row(backbone.name, seed, len(tiles.calibrating), evaluation, fit_s, network_ms, size / 1e6)
-
-
-def _network_ms(engine: OnnxRuntimeEngine, picture: Path) -> float:
-    frame = Preprocess(SIDE, SIDE)(read_picture(picture))
-    times = []
-    for _ in range(_TIMED_CALLS):
-        start_s = time.perf_counter()
-        engine(frame)
-        times.append(time.perf_counter() - start_s)
-    return 1e3 * min(times)  # others on the machine only ever add time
-
-
-def table_of(rows: list[Row]) -> Table:
+def table_of(runs: list[Run]) -> Table:
     """The table that README.md shows."""
     table = Table("backbone", "seed", "good", box=box.MARKDOWN)
     for title in ("image AUROC", "pixel AUROC", "detected", "false rejects", "fit s", "network ms", "bundle MB"):
         table.add_column(title, justify="right")
     table.add_column("brightness alone", justify="right")
-    for row in rows:
-        result = row.evaluation
-        pixel = "" if result.pixel_auroc is None else f"{result.pixel_auroc:.3f}"
-        figures = (f"{result.image_auroc:.3f}", pixel, f"{result.detection_rate:.1%}")
-        costs = (f"{row.fit_s:.1f}", f"{row.network_ms:.1f}", f"{row.bundle_mb:.0f}")
-        rejects = f"{result.false_reject_rate:.1%}"
-        head = (row.backbone, str(row.seed), str(row.images))
-        table.add_row(*head, *figures, rejects, *costs, f"{result.brightness_auroc:.3f}")
+    for run in runs:
+        table.add_row(
+            run.backbone.partition(" ")[0],
+            str(run.seed),
+            str(run.learnt),
+            f"{run.image_auroc:.3f}",
+            f"{run.pixel_auroc:.3f}",
+            f"{run.detection_rate:.1%}",
+            f"{run.false_reject_rate:.1%}",
+            f"{run.fit_s:.1f}",
+            f"{run.network_ms:.1f}",
+            f"{run.bundle_mb:.0f}",
+            f"{run.brightness_auroc:.3f}",
+        )
     return table
 
 
@@ -160,9 +112,9 @@ def main() -> None:
     arguments = _arguments()
     alpha = None if arguments.alpha == "auto" else float(arguments.alpha)
     detector = MeanShift(alpha, arguments.averaging, arguments.location)
-    rows = [measure(name, seed, arguments.images, detector) for name in arguments.backbones for seed in arguments.seeds]
+    runs = [measure(name, seed, arguments.images, detector) for name in arguments.backbones for seed in arguments.seeds]
     promised = Settings(Preprocess(SIDE, SIDE)).false_reject_rate
-    console.print(table_of(rows))
+    console.print(table_of(runs))
     console.print(f"alpha {arguments.alpha}, averaging {arguments.averaging}, {arguments.location}; {THREADS} threads;")
     console.print(f"false rejects at the calibrated threshold, which promises {promised:.0%}")
 

@@ -110,7 +110,7 @@ class BareBackbone:
 
 def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, Turns]:
     """One frame through the bare Lite0, the fused Lite0 and the fused filterbank, all on two threads."""
-    paths, settings = split().calibrating, settings_of()
+    paths, settings = split().learnt, settings_of()
     bare = BareBackbone(lite0)
     frame = settings.preprocess(read_picture(paths[0]))
     image = bare.prepared(frame)
@@ -133,7 +133,7 @@ def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, 
 
 def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Turns]:
     """The whole fit, and the least that anyone could do: read each picture and run the bare backbone on it."""
-    paths, settings = split().calibrating[:FIT_IMAGES], settings_of()
+    paths, settings = split().learnt[:FIT_IMAGES], settings_of()
     bare = BareBackbone(backbone)
     image = bare.prepared(settings.preprocess(read_picture(paths[0])))
     bundles = (folder / f"fit-{number}" for number in range(rounds))
@@ -153,7 +153,7 @@ def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.fl
         OnnxRuntimeEngine(network.SerializeToString(), THREADS) as engine,
         FeatureStore(folder, reduced_shape(network)) as store,
     ):
-        for path in tiles.calibrating:
+        for path in tiles.learnt:
             store.append(engine.reduced(settings.preprocess(read_picture(path))))
         head = detector.fit(store, Folds([range(store.count)]), lite0.level_channels).head
         reduced = engine.reduced(settings.preprocess(read_picture(tiles.test[0].path)))
@@ -225,7 +225,7 @@ def _in_fresh_process(model: Path, graph: FeatureGraph, count: int) -> float:
 def _fit_and_peak(model: Path, mean: tuple[float, float, float], std: tuple[float, float, float], count: int) -> float:
     backbone = Backbone((FeatureGraph(onnx.load(model), mean, std),), model.name)
     with tempfile.TemporaryDirectory() as folder:
-        fit(backbone, split().calibrating[:count], settings_of(), Path(folder) / "bundle")
+        fit(backbone, split().learnt[:count], settings_of(), Path(folder) / "bundle")
     # Not getrusage: its ru_maxrss is inherited over exec, so that a large parent would hide what its child takes.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if peak is None:

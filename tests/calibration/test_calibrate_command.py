@@ -175,4 +175,4 @@ def test_an_onnx_backbone_is_learnt_with(command: Command, good_folder: Path, we
 def test_the_console_script_explains_itself() -> None:
     ended = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=False)  # noqa: S603 - our own
     assert ended.returncode == 0
-    assert all(verb in ended.stdout for verb in ("fit", "verify", "evaluate"))
+    assert all(verb in ended.stdout for verb in ("fit", "verify", "evaluate", "benchmark"))

@@ -253,7 +253,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
 
         yield move
 
-    monkeypatch.setattr("calibration.cli.progress_bar", interrupted)
+    monkeypatch.setattr("calibration.fit_command.progress_bar", interrupted)
     outcome = command("fit", good_folder, "--out", tmp_path / "out", "--size", "64")
     assert outcome.code == EXIT_INTERRUPTED
     assert "interrupted" in outcome.err

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from outcome import Outcome, assert_refused
 from washers import washer
 
-from calibration.choices import BackboneChoice, backbone, detector
+from calibration.choices import BackboneChoice, backbone, backbones, described_detector, detector
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -190,3 +190,59 @@ def test_a_joined_backbone_is_learnt_and_proves_itself(
     options = ["--backbone", names, "--size", "64", "--detector", "gaussian"]
     assert command("fit", good_folder, "--out", tmp_path / "out", *options).code == 0
     assert command("verify", tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mean_shift", MeanShift()),
+        ("mean_shift:alpha=0.3,averaging=3,location=shared", MeanShift(0.3, 3, "shared")),
+        ("mean_shift:alpha=auto", MeanShift(None)),
+        ("padim:dimensions=50", Padim(50)),
+        ("gaussian:components=npca,retained_variance=0.1", Gaussian("npca", 0.1)),
+        ("patchcore:coreset=1,neighbours=5", PatchCore(1.0, 5)),
+    ],
+)
+def test_a_detector_is_described_in_one_word(text: str, expected: object) -> None:
+    found = described_detector(text)
+    assert found == expected
+    assert repr(found) == repr(expected)  # 5 is not 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "remedy"),
+    [
+        ("mean", "'mean' is not known", "one of mean_shift, padim"),
+        ("padim:alpha=1", "'alpha' is no option of it", "padim:OPTION=VALUE,... with dimensions"),
+        ("padim:dimensions", "--detector padim:dimensions '' is not understood", "a number"),
+        ("padim:dimensions=2.5", "2.5 is not whole", "a whole number"),
+        ("mean_shift:location=here", "'here' is not known", "local, shared or global"),
+        ("mean_shift:alpha=2", "outside", "share"),
+    ],
+)
+def test_a_detector_that_is_described_wrongly_is_refused(text: str, what: str, remedy: str) -> None:
+    with pytest.raises(SettingError, match=what) as refused:
+        described_detector(text)
+    assert remedy in refused.value.remedy
+
+
+def test_stages_and_weights_are_those_of_all_timm_models_or_of_each_in_turn() -> None:
+    names, normalisation = ["small", "filterbank", "filterbank+large", "head.onnx"], (NOTHING, ONE)
+    one, two = Path("one.safetensors"), Path("two.safetensors")
+
+    def of(stages: list[str], weights: list[Path]) -> list[tuple[str, Path | None]]:
+        chosen = backbones(names, stages, weights, normalisation)
+        assert [(choice.names, choice.mean, choice.std) for choice in chosen] == [
+            (name, NOTHING, ONE) for name in names
+        ]
+        return [(choice.stages, choice.weights) for choice in chosen]
+
+    none = ("", None)
+    assert of(["a,b"], []) == [("a,b", None), none, ("a,b", None), none]
+    assert of(["a", "b"], [one, two]) == [("a", one), none, ("b", two), none]
+    assert of([], []) == [none] * 4
+    for stages, weights, what in ((["a", "b", "c"], [], "3 --stages for 2"), ([], [one] * 3, "3 --weights for 2")):
+        with pytest.raises(SettingError, match=what):
+            of(stages, weights)
+    with pytest.raises(SettingError, match="1 --stages for 0 backbones from timm"):
+        backbones(["filterbank"], ["a"], [], normalisation)

@@ -206,6 +206,45 @@ def test_masks_give_figures_over_pixels(
     assert figures["region_overlap"] > 0.4
 
 
+def test_of_mvtec_only_defects_with_masks_and_good_images_count_as_pixels(learnt: Bundle, tmp_path: Path) -> None:
+    flat(tmp_path / "test" / "good", [10])
+    flat(tmp_path / "test" / "dent", [25, 26])
+    save(tmp_path / "test" / "grey", [np.full((SIDE, SIDE), 90, np.uint8)])
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:24, 8:24] = 255
+    for kind in ("dent", "grey"):
+        save(tmp_path / "ground_truth" / kind, [mask], suffix="_mask.png")
+    images = labelled_images(tmp_path)
+    assert {(image.label, image.mask is not None) for image in images} == {
+        ("good", False),
+        ("dent", True),
+        ("dent", False),
+        ("grey", True),
+    }
+    result = evaluate(images, learnt, BrightnessEngine(), lambda *_: None)
+    # All pixels of an image have its score; those of the dent without a mask are neither good nor defective.
+    inside = 16**2
+    by_image = [(10.0, SIDE**2, 0), (25.0, SIDE**2 - inside, inside), (90.0, SIDE**2 - inside, inside)]
+    above = sum(
+        bad * fine * ((score > other) + 0.5 * (score == other))
+        for score, _, bad in by_image
+        for other, fine, _ in by_image
+    )
+    total = sum(bad for _, _, bad in by_image) * sum(fine for _, fine, _ in by_image)
+    assert result.pixel_auroc == pytest.approx(above / total)
+
+
+def test_a_mask_that_does_not_fit_its_picture_is_named(learnt: Bundle, tmp_path: Path) -> None:
+    flat(tmp_path / "test" / "good", [10])
+    flat(tmp_path / "test" / "dent", [25, 26])
+    masks = [np.full((SIDE // 2, SIDE), 255, np.uint8), np.full((SIDE, SIDE), 255, np.uint8)]
+    save(tmp_path / "ground_truth" / "dent", masks, suffix="_mask.png")
+    result = evaluate(labelled_images(tmp_path), learnt, BrightnessEngine(), lambda *_: None)
+    assert [each.image.path.name for each in result.defective] == ["001.png"]
+    assert len(result.skipped) == 1
+    assert result.skipped[0].endswith("dent/000_mask.png is of 64x32 pixels, its picture of 64x64")
+
+
 def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bundle, tmp_path: Path) -> None:
     bad = [washer(number, scratched=True) for number in range(9)]
     save(tmp_path / "set" / "good", [*(washer(number) for number in range(100, 103)), *bad[:7]])

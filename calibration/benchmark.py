@@ -1,0 +1,276 @@
+"""Settings compared: each learns from, and is tested on, the same divisions of the same data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from calibration.dataset import PictureFiles
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import SettingError, ShiftwatchError, StorageError
+from calibration.evaluation import evaluate
+from calibration.pipeline import calibrate
+from calibration.speed import measured_speed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from calibration.backbone import Backbone
+    from calibration.bundle import Bundle
+    from calibration.evaluation import Evaluation
+    from calibration.pipeline import Settings
+    from calibration.splits import Split
+
+_DIGITS = 12
+
+
+class Identity(BaseModel):
+    """What decides a run: two runs with the same identity differ in their times only.
+
+    Attributes:
+        set: Name of the data set.
+        backbone: Name and stages.
+        detector: As the user named it.
+        seed: Of the shuffle.
+        folds: Parts of the good images; None where all of them may be learnt.
+        fold: Part that is held out.
+        learnt: Good images to learn from.
+        size: Network input, ``HEIGHTxWIDTH``.
+        divide_brightness: Whether each frame is divided by its mean brightness.
+        threads: Of the network; they decide its times.
+        parameters: All of the detector, given or not.
+        backbone_sha256: Its start, over weights and normalisation.
+        set_sha256: Its start, over names and sizes of the files.
+        version: Of this software.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    set: str
+    backbone: str
+    detector: str
+    seed: int
+    folds: int | None
+    fold: int | None
+    learnt: int
+    size: str
+    divide_brightness: bool
+    threads: int
+    parameters: str
+    backbone_sha256: str
+    set_sha256: str
+    version: str
+
+
+class Run(Identity):
+    """What one run gave: the figures of ``Evaluation`` under the same names, and what they cost.
+
+    Attributes:
+        good: Good images tested.
+        defective: Defective images tested.
+        skipped: Images, learnt or tested, that could not be read.
+        fit_s: From pictures to bundle, seconds.
+        network_ms: Median time of the network for one frame, alone.
+        bundle_mb: All files of the bundle, 10^6 bytes.
+    """
+
+    good: int
+    defective: int
+    image_auroc: float
+    average_precision: float
+    brightness_auroc: float
+    pixel_auroc: float | None
+    region_overlap: float | None
+    best_f1: float
+    best_f1_threshold: float
+    false_reject_rate_at_full_detection: float
+    threshold: float
+    promised_false_reject_rate: float
+    expected_false_reject_rate: tuple[float, float]
+    false_reject_rate: float
+    promise_kept: bool
+    detection_rate: float
+    detection_by_kind: dict[str, float]
+    skipped: tuple[str, ...]
+    fit_s: float
+    network_ms: float
+    bundle_mb: float
+
+    @property
+    def identity(self) -> Identity:
+        """What it is a run of."""
+        return Identity.model_validate(self.model_dump(include=set(Identity.model_fields)))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is compared.
+
+    Attributes:
+        detector: Its name in tables; the detector itself is in the settings.
+    """
+
+    backbone: Backbone
+    detector: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to be made."""
+
+    split: Split
+    candidate: Candidate
+    identity: Identity
+
+    @property
+    def images(self) -> int:
+        """How many are learnt and tested: what the run takes is about proportional."""
+        return len(self.split.learnt) + len(self.split.test)
+
+
+def tasks(splits: Sequence[Split], candidates: Sequence[Candidate]) -> list[Task]:
+    """Every candidate on every split, those of one split together.
+
+    Raises:
+        SettingError: Two of them would be the same run.
+    """
+    content = {data: data.content_sha256 for data in {split.data for split in splits}}
+    made = [
+        Task(split, candidate, _identity(split, candidate, content[split.data]))
+        for split in splits
+        for candidate in candidates
+    ]
+    seen: set[tuple[object, ...]] = set()
+    for each in made:
+        row = (*_row(each.identity), each.identity.seed, each.identity.fold)
+        if row in seen:
+            raise SettingError(
+                what=f"{' with '.join(_row(each.identity))} would be compared with itself",
+                remedy="give each data set, --backbone and --detector once; rename one of two sets with the same name",
+            )
+        seen.add(row)
+    return made
+
+
+def _row(identity: Identity) -> tuple[str, str, str]:
+    return identity.set, identity.backbone, identity.detector
+
+
+def _identity(split: Split, candidate: Candidate, content_sha256: str) -> Identity:
+    backbone, settings = candidate.backbone, candidate.settings
+    weights = (backbone.weights_sha256, [(graph.mean, graph.std) for graph in backbone.graphs])
+    return Identity(
+        set=split.data.name,
+        backbone=f"{backbone.name} {','.join(backbone.stages)}".strip(),
+        detector=candidate.detector,
+        seed=split.seed,
+        folds=split.folds,
+        fold=split.fold,
+        learnt=len(split.learnt),
+        size=f"{settings.preprocess.height}x{settings.preprocess.width}",
+        divide_brightness=settings.divide_brightness,
+        threads=settings.threads,
+        parameters=repr(settings.detector),
+        backbone_sha256=hashlib.sha256(repr(weights).encode()).hexdigest()[:_DIGITS],
+        set_sha256=content_sha256[:_DIGITS],
+        version=version("shiftwatch"),
+    )
+
+
+def benchmark_runs(
+    waiting: Collection[Task], keep: Callable[[Run], None], folder: Path | None, progress: Callable[[str, float], None]
+) -> None:
+    """Make all runs, one after the other.
+
+    Args:
+        waiting: The runs to make.
+        keep: Told of each run as soon as it is made.
+        folder: Where bundles lie until they are evaluated; None: the system's folder for temporary files.
+        progress: Told (which run, how many runs are done); fractions count.
+
+    Raises:
+        ShiftwatchError: Of the run that failed, which is named; the ones before it are kept.
+    """
+    for number, task in enumerate(waiting):
+        name = " ".join(_row(task.identity))
+        try:
+            run = measured(task, folder, partial(_moved, progress, name, number))
+        except ShiftwatchError as error:
+            raise type(error)(what=f"{name}: {error.what}", remedy=error.remedy) from error
+        keep(run)
+        progress(name, number + 1)
+
+
+def _moved(progress: Callable[[str, float], None], name: str, before: int, share: float) -> None:
+    progress(name, before + share)
+
+
+def measured(task: Task, folder: Path | None, progress: Callable[[float], None]) -> Run:
+    """Calibrate and evaluate.
+
+    Args:
+        task: What to run.
+        folder: Where the bundle lies meanwhile; None: the system's folder for temporary files.
+        progress: Told which share of the run is done.
+
+    Raises:
+        ShiftwatchError: Those of ``calibrate`` and ``evaluate``.
+        StorageError: No room for the bundle.
+    """
+    split, candidate = task.split, task.candidate
+    images = PictureFiles(str(split.data.source), list(split.learnt))
+    learnt = len(split.learnt)
+
+    def learning(step: str, done: int, _total: int) -> None:
+        if step == "learning":
+            progress(done / task.images)
+
+    with _temporary(folder) as temporary:
+        start_s = time.perf_counter()
+        bundle = calibrate(images, candidate.backbone, candidate.settings, temporary / "bundle", learning)
+        fit_s = time.perf_counter() - start_s
+        with OnnxRuntimeEngine(bundle.network, candidate.settings.threads) as engine:
+            evaluation = evaluate(
+                split.test, bundle, engine, lambda done, _total: progress((learnt + done) / task.images)
+            )
+            network_ms = measured_speed(bundle, engine).median_ms
+        return _run(task.identity, evaluation, bundle, fit_s, network_ms)
+
+
+@contextmanager
+def _temporary(folder: Path | None) -> Iterator[Path]:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder)
+    except OSError as error:
+        raise StorageError(
+            what=f"cannot make a temporary folder in {folder or tempfile.gettempdir()}: {error.strerror}",
+            remedy="make room there, or choose another disk with --csv FILE or the variable TMPDIR",
+        ) from error
+    with temporary as name:
+        yield Path(name)
+
+
+def _run(identity: Identity, evaluation: Evaluation, bundle: Bundle, fit_s: float, network_ms: float) -> Run:
+    figures = asdict(evaluation)
+    del figures["scored"]
+    figures["skipped"] = (*bundle.manifest.images.skipped, *evaluation.skipped)
+    return Run(
+        **identity.model_dump(),
+        **figures,
+        promise_kept=evaluation.promise_kept,
+        good=len(evaluation.good),
+        defective=len(evaluation.defective),
+        fit_s=fit_s,
+        network_ms=network_ms,
+        bundle_mb=sum(file.stat().st_size for file in bundle.path.iterdir()) / 1e6,
+    )

@@ -1,0 +1,152 @@
+"""``shiftwatch-calibrate benchmark``: settings compared on labelled data sets."""
+# No deferred annotations here: typer reads them, which ruff could not tell from the decorator.
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration import choices
+from calibration.averages import over_runs, over_sets
+from calibration.benchmark import Candidate, Run, Task, benchmark_runs, tasks
+from calibration.benchmark_summary import print_benchmark
+from calibration.evaluation import refuse_without_metrics
+from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
+from calibration.pipeline import Settings
+from calibration.preprocess import Preprocess
+from calibration.run_file import RunFile, refuse_unwritable, write_json
+from calibration.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
+from calibration.summary import print_written
+from calibration.terminal import console, escape, runs_bar
+
+
+def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATASET",
+            help="MVTec root or category, MTD, or one folder a kind of which one is `good`; several are averaged.",
+        ),
+    ],
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="Shuffles of the good images.", rich_help_panel=LEARNING)] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Parts of the good images, each held out once.  "
+            f"[default: {USUAL_FOLDS}; none where train/good and test are given, as by MVTec]",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Learn from so many good images only, by seed.", rich_help_panel=LEARNING),
+    ] = None,
+    size: Size = "224x224",
+    divide_brightness: DivideBrightness = False,
+    backbone: Annotated[
+        list[str],
+        typer.Option(metavar="NAME|FILE.onnx|A+B", help="As of `fit`; repeat to compare.", rich_help_panel=NETWORK),
+    ] = ["filterbank"],  # noqa: B006 - typer copies it
+    stages: Annotated[
+        list[str],
+        typer.Option(metavar="PATH,...", help="Of all timm models; or repeat, one for each.", rich_help_panel=NETWORK),
+    ] = [],  # noqa: B006
+    weights: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="Of all timm models; or repeat, one for each.", rich_help_panel=NETWORK),
+    ] = [],  # noqa: B006
+    mean: Mean = "0,0,0",
+    std: Std = "1,1,1",
+    detector: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="Method, with options of `fit`, e.g. `mean_shift:alpha=1`; repeat to compare.",
+            rich_help_panel=METHOD,
+        ),
+    ] = ["mean_shift"],  # noqa: B006
+    memory_limit_mib: MemoryLimit = 4096,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A row for each run, as it is made; the same command goes on from there."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="All runs, means, standard errors and software versions.")
+    ] = None,
+    threads: Threads = 0,
+) -> None:
+    """Compare backbones and detectors on labelled data sets, over folds and seeds.
+
+    A set that has train/good and test, as MVTec's, is divided as it says. Of any other, each fold of the good images is
+    held out once and tested with all defective ones; fold 0 of seed 0 is the usual 80/20 split.
+
+    For example:
+
+    `shiftwatch-calibrate benchmark mvtec --detector mean_shift --detector padim --csv mvtec.csv`
+
+    `shiftwatch-calibrate benchmark magnetic-tiles --folds 5 --seeds 2 --images 100`
+    """
+    refuse_without_metrics()
+    if json:
+        refuse_unwritable(json)
+    input_size = choices.size(size)
+    normalisation = choices.colours("--mean", mean), choices.colours("--std", std)
+    named = choices.backbones(backbone, stages, weights, normalisation)
+    detectors = {text: choices.described_detector(text) for text in detector}
+    sets = [data for source in datasets for data in labelled_sets(source)]
+    divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
+    candidates = [
+        Candidate(
+            network,
+            label,
+            Settings(
+                Preprocess(*input_size),
+                method,
+                divide_brightness=divide_brightness,
+                memory_limit_mib=memory_limit_mib,
+                threads=threads,
+            ),
+        )
+        for network in (choices.backbone(choice, input_size) for choice in named)
+        for label, method in detectors.items()
+    ]
+    runs = _runs(tasks(divided, candidates), csv)
+    print_benchmark(runs)
+    _say_what_seeds_change(sets, seeds, varied=folds is not None or images is not None)
+    if csv:
+        print_written("runs", [csv])
+    if json:
+        averages = over_runs(runs)
+        write_json(json, runs, [*averages, *over_sets(averages)])
+        print_written("runs, means and standard errors", [json])
+
+
+def _runs(planned: list[Task], csv: Path | None) -> list[Run]:
+    """All runs; those that the file holds are not made again."""
+    file = RunFile(csv, [task.identity for task in planned]) if csv else None
+    runs = {run.identity: run for run in file.runs} if file else {}
+    waiting = [task for task in planned if task.identity not in runs]
+    if runs:
+        console.print(f"{len(runs)} of {len(planned)} runs are in {escape(str(csv))} already", soft_wrap=True)
+
+    def keep(run: Run) -> None:
+        if file:
+            file.append(run)
+        runs[run.identity] = run
+
+    if waiting:
+        with runs_bar(len(waiting)) as progress:
+            benchmark_runs(waiting, keep, csv.parent if csv else None, progress)
+    return [runs[task.identity] for task in planned]
+
+
+def _say_what_seeds_change(sets: list[LabelledSet], seeds: int, *, varied: bool) -> None:
+    given = [data.name for data in sets if data.divided]
+    if given and seeds > 1 and not varied:
+        console.print(
+            f"[yellow]one run only:[/] what is learnt is given by {escape(', '.join(given))}, so that seeds change "
+            "nothing; --images or --folds vary it",
+            soft_wrap=True,
+        )

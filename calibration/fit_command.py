@@ -1,0 +1,221 @@
+"""``shiftwatch-calibrate fit``: options in, bundle out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from calibration import choices
+from calibration.auto import choose, sample
+from calibration.backbone import Backbone
+from calibration.bundle import refuse_existing
+from calibration.dataset import Images, frame_range, good_images, names_in
+from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
+from calibration.pipeline import Settings, calibrate
+from calibration.preprocess import Preprocess
+from calibration.summary import describe
+from calibration.terminal import progress_bar
+
+
+def fit(  # noqa: PLR0913 - one parameter for each option of the command
+    source: Annotated[
+        Path, typer.Argument(help="Folder of pictures of good parts, MVTec layout (train/good is taken), or a video.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    *,
+    frames: Annotated[
+        str, typer.Option(help="START:STOP:STEP of a video or of the sorted pictures.", rich_help_panel=LEARNING)
+    ] = ":",
+    roi: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Region of interest, in frame pixels.", rich_help_panel=LEARNING),
+    ] = None,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of images not to learn from, one a line.", rich_help_panel=LEARNING),
+    ] = None,
+    size: Size = "224x224",
+    divide_brightness: DivideBrightness = False,
+    augment: Annotated[
+        int, typer.Option(help="Varied copies of each image to learn, too.", rich_help_panel=LEARNING)
+    ] = 0,
+    contamination: Annotated[
+        float,
+        typer.Option(
+            help="Share of the images that may be defective: lists the suspicious ones.", rich_help_panel=LEARNING
+        ),
+    ] = 0.0,
+    false_reject_rate: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=LEARNING)
+    ] = 0.01,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE.onnx|A+B",
+            help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "filterbank",
+    stages: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH,...", help="Stages of a timm model, e.g. `blocks.3,blocks.4`.", rich_help_panel=NETWORK
+        ),
+    ] = "",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the timm model; else timm downloads.", rich_help_panel=NETWORK),
+    ] = None,
+    mean: Mean = "0,0,0",
+    std: Std = "1,1,1",
+    detector: Annotated[
+        Literal["mean_shift", "padim", "gaussian", "patchcore"], typer.Option(help="Method.", rich_help_panel=METHOD)
+    ] = "mean_shift",
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0..1|auto",
+            help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.03]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    averaging: Annotated[
+        int | None,
+        typer.Option(help="mean_shift: averaged region, in grid cells.  [default: 2]", rich_help_panel=METHOD),
+    ] = None,
+    location: Annotated[
+        Literal["local", "shared", "global"] | None,
+        typer.Option(
+            help="mean_shift: `shared` where parts do not sit still; `global`: one statistic of the whole picture.  "
+            "[default: local]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    pooling_order: Annotated[
+        float | None,
+        typer.Option(
+            metavar="1..inf",
+            help="mean_shift: of the generalised mean over places that makes the score; inf: the largest.  "
+            "[default: 8]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(
+            help="mean_shift: side of the patch of grid cells joined into one vector.  [default: 1]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    modes: Annotated[
+        int | None,
+        typer.Option(
+            help="mean_shift: means per place, for several kinds of good parts.  [default: 1]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            help="mean_shift: random directions kept.  [default: all]  padim: random channels kept.  [default: 100]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    components: Annotated[
+        Literal["all", "pca", "npca"] | None,
+        typer.Option(help="gaussian: components kept.  [default: all]", rich_help_panel=METHOD),
+    ] = None,
+    retained_variance: Annotated[
+        float | None,
+        typer.Option(help="gaussian: variance that pca or npca keeps.  [default: 0.99]", rich_help_panel=METHOD),
+    ] = None,
+    coreset: Annotated[
+        float | None,
+        typer.Option(help="patchcore: share of patches remembered.  [default: 0.01]", rich_help_panel=METHOD),
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="patchcore: b of eq. 7.  [default: 9]", rich_help_panel=METHOD)
+    ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto",
+            help="Choose alpha, averaging, location, brightness and the best of the backbones by synthetic defects.",
+            rich_help_panel=METHOD,
+        ),
+    ] = False,
+    time_budget_s: Annotated[
+        float, typer.Option(min=1.0, help="--auto: time for choosing.", rich_help_panel=METHOD)
+    ] = 300.0,
+    memory_limit_mib: MemoryLimit = 4096,
+    threads: Threads = 0,
+) -> None:
+    """Learn from good images and write a bundle.
+
+    For example:
+
+    `shiftwatch-calibrate fit photos/good --out washers`
+
+    `shiftwatch-calibrate fit line3.mp4 --frames 0:400 --roi 320,80,512,512 --out washers`
+
+    `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
+
+    `shiftwatch-calibrate fit photos/good --auto --out washers`
+    """
+    refuse_existing(out)
+    given = {
+        "alpha": alpha,
+        "averaging": averaging,
+        "location": location,
+        "pooling_order": pooling_order,
+        "patch": patch,
+        "modes": modes,
+        "dimensions": dimensions,
+        "components": components,
+        "retained_variance": retained_variance,
+        "coreset": coreset,
+        "neighbours": neighbours,
+    }
+    height, width = choices.size(size)
+    settings = Settings(
+        preprocess=Preprocess(height, width, None if roi is None else choices.region(roi)),
+        detector=choices.detector(detector, given),
+        divide_brightness=divide_brightness,
+        augment=augment,
+        contamination=contamination,
+        false_reject_rate=false_reject_rate,
+        memory_limit_mib=memory_limit_mib,
+        threads=threads,
+    )
+    unwanted = names_in(leave_out) if leave_out else frozenset[str]()
+    images = good_images(source, frame_range(frames), unwanted)
+    colours = choices.colours("--mean", mean), choices.colours("--std", std)
+    named = choices.BackboneChoice(backbone, stages, weights, *colours)
+    if auto:
+        choices.refuse_with_auto({**given, "divide_brightness": divide_brightness})
+        network, settings = _chosen(images, choices.candidates(named, (height, width)), settings, time_budget_s)
+    else:
+        network = choices.backbone(named, (height, width))
+    with progress_bar() as progress:
+        bundle = calibrate(images, network, settings, out, progress)
+    describe(bundle)
+
+
+def _chosen(
+    images: Images, candidates: tuple[Backbone, ...], settings: Settings, time_budget_s: float
+) -> tuple[Backbone, Settings]:
+    """The best backbone and settings for these images."""
+    with progress_bar() as progress:
+        choice = choose(
+            sample(images, settings.preprocess),
+            candidates,
+            time_budget_s=time_budget_s,
+            threads=settings.threads,
+            progress=progress,
+        )
+    best = choice.best
+    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
+    return network, replace(
+        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
+    )
