@@ -87,10 +87,10 @@ def _typed(name: str, option: str, value: str) -> str | float:
     default = next(field.default for field in fields(_DETECTORS[name]) if field.name == option)
     if isinstance(default, str) or option == "alpha":  # which may be auto
         return value
-    given = number(f"--detector {name}:{option}", value)
+    given = math.inf if value == "inf" else number(f"--detector {name}:{option}", value)
     if isinstance(default, float):
         return given
-    if given % 1:
+    if not float(given).is_integer():
         raise SettingError(what=f"--detector {name}:{option} {value} is not whole", remedy="give a whole number")
     return int(given)
 

@@ -198,6 +198,7 @@ def test_a_joined_backbone_is_learnt_and_proves_itself(
         ("mean_shift", MeanShift()),
         ("mean_shift:alpha=0.3,averaging=3,location=shared", MeanShift(0.3, 3, "shared")),
         ("mean_shift:alpha=auto", MeanShift(None)),
+        ("mean_shift:pooling_order=inf,modes=2", MeanShift(pooling_order=float("inf"), modes=2)),
         ("padim:dimensions=50", Padim(50)),
         ("gaussian:components=npca,retained_variance=0.1", Gaussian("npca", 0.1)),
         ("patchcore:coreset=1,neighbours=5", PatchCore(1.0, 5)),
@@ -218,6 +219,7 @@ def test_a_detector_is_described_in_one_word(text: str, expected: object) -> Non
         ("padim:dimensions=2.5", "2.5 is not whole", "a whole number"),
         ("mean_shift:location=here", "'here' is not known", "local, shared or global"),
         ("mean_shift:alpha=2", "outside", "share"),
+        ("mean_shift:modes=inf", "inf is not whole", "a whole number"),
     ],
 )
 def test_a_detector_that_is_described_wrongly_is_refused(text: str, what: str, remedy: str) -> None:
