@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     NamedImage: TypeAlias = tuple[str, Image]
 
 GOOD = "good"
-_COMMENT = re.compile(r"(?:^|\s)#")  # not inside a word: frames of a video are named line3.mp4#12
 
 
 class Images(Protocol):
@@ -199,25 +197,6 @@ def _found(names: Sequence[str], unwanted: Collection[str]) -> tuple[str, ...]:
             remedy="write each name as `fit` and the report print it, with or without its folder, one a line",
         )
     return found
-
-
-def names_in(file: Path) -> frozenset[str]:
-    """Names of images, one a line; a ``#`` at the start of a line or after a blank begins a comment.
-
-    Raises:
-        SettingError: Not a readable text file.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SettingError(
-            what=f"cannot read {file.absolute()}: {error.strerror}", remedy="give a file with one image name a line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingError(
-            what=f"{file.absolute()} is not text in UTF-8", remedy="give a file with one image name a line"
-        ) from error
-    return frozenset(name for line in lines if (name := _COMMENT.split(line, maxsplit=1)[0].strip()))
 
 
 def frame_range(text: str) -> slice:

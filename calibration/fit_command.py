@@ -10,11 +10,12 @@ from calibration import choices
 from calibration.auto import choose, sample
 from calibration.backbone import Backbone
 from calibration.bundle import refuse_existing
-from calibration.dataset import Images, frame_range, good_images, names_in
+from calibration.dataset import Images, frame_range, good_images
+from calibration.name_list import names_in, write_names
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
-from calibration.summary import describe
+from calibration.summary import describe, print_written
 from calibration.terminal import progress_bar
 
 
@@ -46,6 +47,14 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             help="Share of the images that may be defective: lists the suspicious ones.", rich_help_panel=LEARNING
         ),
     ] = 0.0,
+    suspicious: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write the names of all suspicious images; strike out the good ones for --leave-out.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     false_reject_rate: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=LEARNING)
     ] = 0.01,
@@ -200,6 +209,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     with progress_bar() as progress:
         bundle = calibrate(images, network, settings, out, progress)
     describe(bundle)
+    if suspicious:
+        write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
+        print_written("suspicious images, the highest score first", [suspicious])
 
 
 def _chosen(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle, GoldenCheck
+    from calibration.manifest import WorkingPointRecord
     from calibration.speed import Speed
     from calibration.working_point import WorkingPoint
 
@@ -29,12 +30,12 @@ _METHODS = {
     "mean_shift": "Features of frozen layers are averaged over a small region. For each place of the picture the mean "
     "and the covariance of the good parts are known; the covariance is drawn toward the one that all places share, by "
     "the weight alpha. The score of a place is its squared Mahalanobis distance from the good parts (after Hermann et "
-    "al. 2022, Defard et al. 2021, and Ledoit and Wolf 2004); that of a picture is the largest.",
+    "al. 2022, Defard et al. 2021, Ledoit and Wolf 2004); that of a picture a mean in which the highest count most.",
     "padim": "For each place of the picture the mean and the covariance of the good parts are known, over some of the "
     "features. The score of a place is its squared Mahalanobis distance from the good parts (PaDiM, Defard et al. "
     "2021); that of a picture is the largest.",
     "gaussian": "Each level of features is averaged over the whole picture and compared with the good parts by its "
-    "Mahalanobis distance; the score is the sum over the levels (Rippler et al. 2021). It does not say where in the "
+    "Mahalanobis distance; the score is the sum over the levels (Rippel et al. 2021). It does not say where in the "
     "picture a defect is.",
     "patchcore": "A few patches of the good parts are remembered, so that they cover all others. The score of a place "
     "is its squared distance to the nearest one remembered (PatchCore, Roth et al. 2022); that of a picture is the "
@@ -77,7 +78,7 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> 
         )
     parts = [
         _header(bundle, reference, speed),
-        _promise(bundle.working_point, reference["good_scores"], bundle.manifest.working_point.folds),
+        _promise(bundle.working_point, reference["good_scores"], bundle.manifest.working_point),
         _doubtful(bundle, reference),
         _learnt_from(bundle, reference),
         _method(bundle),
@@ -107,7 +108,7 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Speed) ->
     )
 
 
-def _promise(point: WorkingPoint, scores: NDArray[np.float64], folds: int) -> str:
+def _promise(point: WorkingPoint, scores: NDArray[np.float64], record: WorkingPointRecord) -> str:
     low, high = point.interval
     if point.method == "quantile":
         rejects = f"rejects {percent(low)} to {percent(high)}"
@@ -125,8 +126,8 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], folds: int) -> st
         )
     turns = (
         "each image was left out of them in turn"
-        if folds == point.images
-        else f"in {folds} turns, each time holding back a part of the images"
+        if record.folds == point.images
+        else f"in {record.folds} turns, each time holding back a part of the images"
     )
     above = int((scores > point.threshold).sum())
     positive = np.maximum(scores, np.finfo(np.float64).tiny)
@@ -145,9 +146,20 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], folds: int) -> st
         f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; of the "
         f"{len(scores):,} good images that is so for {above:,}. Each was scored as a new part will be, by statistics "
         f"that had not seen it ({turns}).</p>",
+        _chi_square(record.chi_square, scores),
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
         "It says nothing about how many defects are found: for that, run <code>shiftwatch-calibrate evaluate</code> "
         "with labelled images.</p>",
+    )
+
+
+def _chi_square(threshold: float | None, scores: NDArray[np.float64]) -> str:
+    if threshold is None:
+        return ""
+    above = percent(float((scores > threshold).mean()))
+    return (
+        f'<p class="small">For comparison: if features were Gaussian, the threshold would be {number(threshold)}; '
+        f"{above} of these good images lie above it.</p>"
     )
 
 

@@ -95,7 +95,7 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
 
 
 def chi_square_threshold(law: Law | None, false_reject_rate: float) -> float | None:
-    """The threshold if features were Gaussian, for comparison (Rippler et al. 2021, eq. 6), by simulation.
+    """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
 
     Args:
         law: Draws scores; None where there is none.

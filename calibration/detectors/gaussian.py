@@ -1,4 +1,4 @@
-"""Gaussian modelling of deep features (Rippler et al. 2021): one Gaussian a level, over globally averaged features.
+"""Gaussian modelling of deep features (Rippel et al. 2021): one Gaussian a level, over globally averaged features.
 
 It says whether, not where: its map is a single place.
 """

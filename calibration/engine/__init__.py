@@ -20,7 +20,7 @@ class Inference:
     """What the network says of one frame.
 
     Attributes:
-        score: The largest distance in the picture; the threshold applies to it.
+        score: The distances of all places made one; the threshold applies to it.
         map: T2 at every location, (h, w), float32.
     """
 

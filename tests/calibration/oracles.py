@@ -97,7 +97,7 @@ def generalised_mean(score_map: Float64, order: float) -> float:
 def gaussian_score(
     good: Sequence[Float64], tested: Sequence[Float64], components: str = "all", retained: float = 1.0
 ) -> float:
-    """Rippler et al. 2021, eqs. 3 and 4: the sum over levels of the distance, with its root.
+    """Rippel et al. 2021, eqs. 3 and 4: the sum over levels of the distance, with its root.
 
     Args:
         good: Averaged features of each level, (n, d).

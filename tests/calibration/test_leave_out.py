@@ -12,9 +12,10 @@ from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
 from calibration.bundle import open_bundle
-from calibration.dataset import good_images, names_in
-from calibration.errors import DatasetError, SettingError
+from calibration.dataset import good_images
+from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.head import Scores, generalised_mean
+from calibration.name_list import names_in, write_names
 from calibration.outliers import HIGHEST, HighestScores, suspicious
 from calibration.pictures import read_picture
 from calibration.pipeline import Settings, calibrate
@@ -191,3 +192,23 @@ def test_where_defective_images_are_expected_twice_as_many_are_named() -> None:
 def test_a_contamination_that_makes_no_sense_is_refused(share: float) -> None:
     with pytest.raises(SettingError, match=r"outside 0 to 0\.5"):
         Settings(Preprocess(64, 64), contamination=share)
+
+
+def test_suspicious_names_are_written_to_a_file_that_leave_out_takes(
+    command: Command, good_folder: Path, tmp_path: Path
+) -> None:
+    names = tmp_path / "suspicious.txt"
+    outcome = command(
+        "fit", good_folder, "-o", tmp_path / "b", "--size", "64", "--contamination", "0.1", "--suspicious", names
+    )
+    assert outcome.code == 0
+    listed = names.read_text().splitlines()
+    assert listed == open_bundle(tmp_path / "b").reference()["suspicious_names"].tolist()
+    assert len(listed) == 5  # twice a tenth of 24, rounded up
+    assert command("fit", good_folder, "-o", tmp_path / "c", "--size", "64", "--leave-out", names).code == 0
+    assert open_bundle(tmp_path / "c").manifest.images.left_out == tuple(sorted(listed))
+
+
+def test_names_that_cannot_be_written_are_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"(?s)cannot write .*--suspicious FILE"):
+        write_names(tmp_path / "nowhere" / "names.txt", ["a"])

@@ -140,7 +140,7 @@ def test_a_detector_without_places_gets_a_report_too(
 ) -> None:
     settings = Settings(Preprocess(SIDE, SIDE), Gaussian(components="npca"), threads=1)
     bundle = calibrate(Drawn(good_washers), small_filterbank, settings, tmp_path / "b", lambda *_: None)
-    assert "Rippler et al. 2021" in report_page(bundle, CHECKS, SPEED)
+    assert "Rippel et al. 2021" in report_page(bundle, CHECKS, SPEED)
 
 
 def test_the_command_writes_the_report(command: Command, tmp_path: Path) -> None:
