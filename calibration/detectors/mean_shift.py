@@ -17,7 +17,7 @@ from calibration.covariance import analytic_shrinkage, pooled_target, shrunk_whi
 from calibration.detectors import Fit, partial
 from calibration.detectors.modes import learn_modes
 from calibration.detectors.patches import joined, projected
-from calibration.errors import SettingError
+from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
@@ -158,6 +158,11 @@ class MeanShift:
     def _modes_head(self, store: FeatureStore, images: Sequence[int]) -> WhiteningHead:
         modes = learn_modes(store, images, self._vectors, self.modes)
         covariances = modes.covariance()
+        if not covariances.any():
+            raise DegenerateFeaturesError(
+                what=f"{self.modes} means per location leave nothing that varies around them",
+                remedy="give fewer --modes, or more pictures of different good parts",
+            )
         target = pooled_target(covariances, self.ridge)
         alpha = self.alpha if self.location == "local" and self.alpha is not None else 1.0
         whitening = shrunk_whitening(covariances, target, alpha)
