@@ -178,7 +178,7 @@ def _in_turn(option: str, given: Sequence[Value], default: Value, models: int) -
 
 
 def candidates(choice: BackboneChoice, size: tuple[int, int]) -> tuple[Backbone, ...]:
-    """What ``--auto`` may choose from: each backbone named, and all of them together."""
+    """What ``--auto`` may choose from: all backbones named together, as they were asked for, then each alone."""
     apart = tuple(
         backbone(replace(choice, names=name, **_of_timm(choice, name)), size) for name in choice.names.split("+")
     )
@@ -187,7 +187,7 @@ def candidates(choice: BackboneChoice, size: tuple[int, int]) -> tuple[Backbone,
     together = apart[0]
     for other in apart[1:]:
         together += other
-    return (*apart, together)
+    return (together, *apart)
 
 
 def _of_timm(choice: BackboneChoice, name: str) -> dict[str, Any]:

@@ -22,7 +22,6 @@ _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
 _DRAWS, _ENOUGH_DRAWS = 10_000, 10
-_SMALLEST = 1e-30  # a copy of an image that was learnt may score 0, which has no logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,8 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     """Threshold that a stated share of good parts exceeds.
 
     The empirical quantile where the images reach that far; beyond, where the rate is under 1 / (n + 1), a
-    generalised Pareto tail (Pickands 1975) fitted to the logarithms of the highest fifth by probability-weighted
-    moments (Hosking and Wallis 1987, eq. 10). Logarithms, because a sum of squares has a long tail that they tame.
+    generalised Pareto tail (Pickands 1975) fitted to the highest fifth by probability-weighted moments (Hosking and
+    Wallis 1987, eq. 10), nearly exponential or longer.
 
     Args:
         scores: Out-of-fold scores of good images, (n,), finite, none below 0.
@@ -65,7 +64,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     if above >= 1:
         interval = _rate_interval(count, above)
         return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
-    threshold = float(np.exp(_pareto_quantile(np.log(np.maximum(ordered, _SMALLEST)), false_reject_rate)))
+    threshold = _pareto_quantile(ordered, false_reject_rate)
     # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
     interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
@@ -167,9 +166,8 @@ def _pareto_quantile(ordered: Float64, rate: float) -> float:
     position = (np.arange(1, tail + 1) - 0.35) / tail
     weighted = float(((1 - position) * excess).mean())
     spread = max(mean - 2 * weighted, 1e-12 * mean)
-    shape = float(
-        np.clip(mean / spread - 2, 0.0, 0.5)
-    )  # Hosking's k; below 0 even the logarithms would have a long tail
+    # Hosking's k, hardly above 0: so few scores can't show that a tail ends.
+    shape = float(np.clip(mean / spread - 2, -0.5, 0.1))
     scale = mean * (1 + shape)
     share = rate * count / tail
     if abs(shape) < 1e-6:  # noqa: PLR2004

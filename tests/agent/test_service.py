@@ -192,7 +192,7 @@ def test_a_defect_is_an_alert_with_its_place_and_its_picture(
     worst = results[4]["regions"][0]
     assert worst["x"] >= 16
     assert worst["x"] + worst["width"] <= 80
-    assert worst["score"] == pytest.approx(results[4]["score"])
+    assert worst["score"] >= results[4]["score"]  # the largest distance there; the score is a mean
     picture = cv2.imread(str(tmp_path / "state" / "archive" / results[4]["imageRef"]))
     assert picture is not None
     assert picture.shape == (72, 96, 3)
@@ -289,7 +289,7 @@ def test_a_latecomer_learns_from_retained_messages_who_is_there_and_what_is_wron
     assert retained["/status"]["state"] == "running"
     assert retained["/info"]["bundleHash"] == opened.identity
     assert retained["/info"]["threshold"] == THRESHOLD
-    assert retained["/info"]["falseRejectRate"] == 0.001
+    assert retained["/info"]["falseRejectRate"] == 0.004
     assert retained["/info"]["backend"] == "onnxruntime-cpu"
     assert retained["/info"]["camera"] == str(source)
     (active,) = retained["/alert/state"]["active"]
