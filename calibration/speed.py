@@ -41,10 +41,10 @@ def measured_speed(bundle: Bundle, engine: Engine) -> Speed:
         start_ns = time.perf_counter_ns()
         engine(frame)
         times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return Speed(float(np.median(times_ms)), len(times_ms), engine.backend, _processor())
+    return Speed(float(np.median(times_ms)), len(times_ms), engine.backend, processor())
 
 
-def _processor() -> str:
+def processor() -> str:
     """Its name where Linux tells it, else its kind; and how many cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
