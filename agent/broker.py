@@ -210,15 +210,20 @@ class _TlsSocket(ssl.SSLSocket):
             raise
 
 
-def connect(settings: BrokerSettings, will: Will) -> Connection:
+def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     """Open a line and wait for the broker's word.
+
+    Args:
+        settings: Which broker, and who we are.
+        will: None for a line that nobody misses.
 
     Raises:
         BrokerUnreachableError: Nobody answers, in time or in MQTT.
         BrokerRefusedError: The broker does not want us, or we do not trust its certificate.
     """
     client = _client(settings)
-    client.will_set(will.topic, will.payload, qos=1, retain=True)
+    if will is not None:
+        client.will_set(will.topic, will.payload, qos=1, retain=True)
     connection = Connection(client)
     try:
         client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)

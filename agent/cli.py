@@ -7,14 +7,18 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent import config as configuration
+from agent import doctor
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
-from calibration.terminal import console, escape, run
+from calibration.terminal import EXIT_MENDABLE, console, escape, run
+
+if TYPE_CHECKING:
+    from agent.probes import Finding
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -30,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
+_SECTIONS = {"device": "This device", "station": "Its station"}
 
 
 @app.callback()
@@ -93,6 +98,39 @@ def config_command(
         console.print(f"{file}: well-formed")
         for missing in configuration.missing_files(loaded):
             console.print(f"[yellow]not there yet:[/] {escape(missing)}", soft_wrap=True)
+
+
+@app.command("doctor")
+def doctor_command(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE.yaml", help="Also look at this station: camera, broker, bundle."),
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at this device and say what is there, what is wrong and how to mend it; nothing is changed.
+
+    Exit code 2 if there is a fault; warnings alone are 0.
+
+    Examples: `shiftwatch-agent doctor`; `shiftwatch-agent doctor --config station.yaml`
+    """
+    report: dict[str, list[Finding]] = {}
+    width = console.width if console.is_terminal else None
+    with console.status("") as status:
+        for section, finding in doctor.examine(config, lambda name: status.update(f"looking at: {name}")):
+            if not as_json and section not in report:
+                console.print(f"[bold]{_SECTIONS[section]}[/]")
+            for line in () if as_json else doctor.lines(finding, width):
+                console.print(line, soft_wrap=True)
+            report.setdefault(section, []).append(finding)
+    findings = [finding for section in report.values() for finding in section]
+    if as_json:
+        sys.stdout.write(doctor.as_json(report))
+    else:
+        console.print(f"[bold]{doctor.summary(findings)}[/]")
+    if doctor.level_of(findings) == "fault":
+        raise typer.Exit(EXIT_MENDABLE)
 
 
 @app.command("demo")

@@ -178,6 +178,11 @@ class MqttConfig(Section):
 class EngineConfig(Section):
     """How the network runs."""
 
+    backend: Literal["auto", "tensorrt", "cuda", "onnxruntime"] = Field(
+        default="auto",
+        description="What runs the network: TensorRT, ONNX Runtime with CUDA, or ONNX Runtime on the CPU. `auto` takes "
+        "the first of them that is there and scores as calibration did; one that is named and cannot run is an error.",
+    )
     threads: int = Field(
         default=0,
         ge=0,
@@ -213,7 +218,9 @@ class AgentConfig(Section):
 
     bundle: FilePath = Field(description="Folder of the calibrated bundle.")
     state_dir: FilePath = Field(
-        default=Path("state"), validate_default=True, description="Folder for `outbox.sqlite` and `archive/`."
+        default=Path("state"),
+        validate_default=True,
+        description="Folder for `outbox.sqlite`, `archive/` and `engines/`.",
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig

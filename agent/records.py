@@ -182,6 +182,7 @@ def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     threshold: float,
     false_reject_rate: float,
     backend: str,
+    backend_reason: str,
     calibrated_at_ms: int,
     camera: str,
 ) -> Payload:
@@ -191,6 +192,7 @@ def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         "threshold": _finite_or_none(threshold),
         "falseRejectRate": _finite_or_none(false_reject_rate),
         "backend": backend,
+        "backendReason": backend_reason,
         "calibratedAt": calibrated_at_ms,
         "camera": camera,
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -19,30 +18,33 @@ from agent.archive import Archive
 from agent.broker import BrokerSettings
 from agent.camera import open_camera
 from agent.decision import Rules, end
-from agent.errors import ConfigError, OutboxError, PublisherDiedError
+from agent.errors import ConfigError, PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
 from agent.recorder import Recorder
 from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
+from agent.sole_user import sole_user
 from agent.sources import kind_of, without_password
 from agent.topics import Topics
 from calibration.bundle import Bundle, check_golden, open_bundle
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.engine.choice import Deployment, choose, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from agent.camera import Camera
     from agent.config import AgentConfig, StationConfig
     from agent.look import Seen
     from agent.records import Payload
     from calibration.engine import Engine
+    from calibration.engine.choice import Serving
 
 log = logging.getLogger(__name__)
 
 _LAST_RECORDS_S = 0.5  # with a broker that hangs it takes a second more: the whole must end within two
+_BUILD_LOG_EVERY_S = 10.0
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
@@ -97,20 +99,22 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     topics = station_topics(config.station)
     settings = broker_settings(config)
     rules = _rules(config, bundle)
+    choice = choose(config.engine.backend)
     metrics = LoopMetrics()
     camera = open_camera(
         config.camera.source, config.camera.playback, config.camera.frames_per_s, loop=config.camera.loop
     )
     with ExitStack() as stack:
-        stack.enter_context(_sole_user(config.state_dir))
-        engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, config.engine.thread_count()))
-        check_golden(bundle, engine)
+        stack.enter_context(sole_user(config.state_dir))
+        deployment = engine_deployment(config, bundle.network, _BuildLog())
+        served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
+        log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
         outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
         stack.enter_context(camera)
         stop.reaches(camera)
         active_alert = ActiveAlert(config.state_dir / "active_alert.json")
         archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
-        info = _info(config, bundle, rules, engine)
+        info = _info(config, bundle, rules, served)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
@@ -138,7 +142,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.enter_context(archive)
         _end_left_over_alert(active_alert, recorder)
         log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
-        _inspect(camera, bundle, engine, rules, recorder, metrics, publisher)
+        _inspect(camera, bundle, served.engine, rules, recorder, metrics, publisher)
     return Summary(
         camera.captured, metrics.results, dict(metrics.verdicts), camera.dropped, publisher.published, outbox.depth()
     )
@@ -203,6 +207,23 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     )
 
 
+def engine_deployment(config: AgentConfig, network: Path, progress: Callable[[str, int, int], None]) -> Deployment:
+    """What engines need to run a network on this device."""
+    return Deployment(network, config.engine.thread_count(), config.state_dir / "engines", progress)
+
+
+class _BuildLog:
+    """Tells now and then how far an engine that is built on this device has come."""
+
+    def __init__(self) -> None:
+        self._told_s = float("-inf")
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if time.monotonic() - self._told_s >= _BUILD_LOG_EVERY_S:
+            self._told_s = time.monotonic()
+            log.info("preparing the network: %s, %d of %d", step, done, total)
+
+
 def _password(file: Path | None) -> str | None:
     if file is None:
         return None
@@ -223,35 +244,14 @@ def _rules(config: AgentConfig, bundle: Bundle) -> Rules:
     )
 
 
-@contextmanager
-def _sole_user(state_dir: Path) -> Iterator[None]:
-    """Refuse a second agent on the same records."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / "lock").open("w")
-    except OSError as error:
-        raise OutboxError(
-            what=f"cannot write to the state folder {state_dir}: {error.strerror}",
-            remedy="mend its permissions, or name another as state_dir",
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutboxError(
-                what=f"another agent is running on {state_dir}",
-                remedy="stop it, or give this one its own state_dir",
-            ) from error
-        yield
-
-
-def _info(config: AgentConfig, bundle: Bundle, rules: Rules, engine: Engine) -> Payload:
+def _info(config: AgentConfig, bundle: Bundle, rules: Rules, served: Serving) -> Payload:
     calibrated_at = datetime.fromisoformat(bundle.manifest.created_at)
     return info_payload(
         bundle_hash=bundle.identity,
         threshold=rules.threshold,
         false_reject_rate=bundle.manifest.working_point.false_reject_rate,
-        backend=engine.backend,
+        backend=served.engine.backend,
+        backend_reason=served.reason,
         calibrated_at_ms=round(calibrated_at.timestamp() * 1000),
         camera=without_password(str(config.camera.source)),
     )

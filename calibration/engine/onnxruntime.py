@@ -1,8 +1,8 @@
-"""ONNX Runtime on the CPU: the engine that runs everywhere."""
+"""ONNX Runtime: the engine that runs everywhere on the CPU, and with CUDA where its libraries are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from calibration.preprocess import Image
 
 _WARM_UP_RUNS = 3
+# TF32 keeps ten bits of each factor: scores would differ from those of calibration.
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
 # What ONNX Runtime raises has no common base below Exception that it exports; these are the documented ones.
 REFUSALS = (
+    ort.capi.onnxruntime_pybind11_state.EPFail,
     ort.capi.onnxruntime_pybind11_state.Fail,
     ort.capi.onnxruntime_pybind11_state.InvalidArgument,
     ort.capi.onnxruntime_pybind11_state.InvalidGraph,
@@ -37,12 +43,13 @@ class OnnxRuntimeEngine:
 
     Args:
         network: Path of the ONNX file, or its content.
-        threads: Threads of one inference; 0 takes one for each core.
+        threads: CPU threads of one inference; 0 takes one for each core.
+        provider: What computes.
     """
 
-    backend = "onnxruntime-cpu"
-
-    def __init__(self, network: Path | bytes, threads: int = 0) -> None:
+    def __init__(self, network: Path | bytes, threads: int = 0, provider: Literal["cpu", "cuda"] = "cpu") -> None:
+        self.backend = f"onnxruntime-{provider}"
+        self._provider = provider
         self._network = network if isinstance(network, bytes) else str(network)
         self._threads = threads
         self._session: Any = None
@@ -55,12 +62,13 @@ class OnnxRuntimeEngine:
         # Between two frames the cores belong to decoding and to the line's other programs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = ort.InferenceSession(self._network, options, providers=["CPUExecutionProvider"])
-        except REFUSALS as error:
+            self._session = self._opened(options)
+        except (*REFUSALS, RuntimeError, ValueError) as error:  # the last two come from a GPU that does not work
             raise EngineError(
                 what=f"ONNX Runtime {ort.__version__} refuses the network: {str(error).splitlines()[0]}",
                 remedy="use the ONNX Runtime version the bundle was made with (see its manifest), or build it again",
             ) from error
+        self._refuse_another_provider()
         blank = np.zeros(self._session.get_inputs()[0].shape[1:], np.uint8)
         for _ in range(_WARM_UP_RUNS):
             self._run(["features"], blank)
@@ -86,6 +94,22 @@ class OnnxRuntimeEngine:
         """What the detector learns from, (d, h, w); only of a network made by ``network.feature_network``."""
         reduced: NDArray[np.float32] = self._run(["reduced"], frame)[0][0]
         return reduced
+
+    def _opened(self, options: ort.SessionOptions) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
+        if self._provider == "cuda" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # finds the libraries that pip installed
+        # Without `enable_fallback=0` a run that fails on the GPU goes on, for ever after, on the CPU.
+        return ort.InferenceSession(self._network, options, providers=_PROVIDERS[self._provider], enable_fallback=0)
+
+    def _refuse_another_provider(self) -> None:
+        """ONNX Runtime takes the CPU where CUDA's libraries do not load, and says so only in its log."""
+        taken = self._session.get_providers()[0]
+        if taken.lower() != f"{self._provider}executionprovider":
+            self._session = None
+            raise EngineError(
+                what=f"ONNX Runtime {ort.__version__} cannot use {self._provider.upper()} and took {taken}",
+                remedy="install the CUDA and cuDNN that it was built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            )
 
     def _run(self, outputs: list[str], frame: Image) -> list[NDArray[np.float32]]:
         try:

@@ -419,7 +419,7 @@ def test_the_reference_names_every_key(command: Callable[..., Outcome]) -> None:
 def test_the_command_and_the_module_are_the_same() -> None:
     for command in ([str(COMMAND)], [sys.executable, "-m", "agent"]):
         ended = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - our own command
-        for name in ("run", "config", "demo"):
+        for name in ("run", "config", "doctor", "demo"):
             assert name in ended.stdout
 
 

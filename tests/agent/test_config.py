@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from agent import config
 from agent.config import AgentConfig, EngineConfig, load
 from agent.errors import ConfigError
+from calibration.engine.choice import AUTO, BACKENDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,10 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ),
         ("decision: {threshold: .nan}", "decision.threshold: nan is not allowed; use a number above 0"),
         ("decision: {raise_after: 1.5}", "decision.raise_after: 1.5 is not allowed; use a whole number, 1 or more"),
+        (
+            "engine: {backend: gpu}",
+            "engine.backend: 'gpu' is not allowed; use one of: auto, tensorrt, cuda, onnxruntime",
+        ),
         ("mqtt: {port: '1883'}", "mqtt.port: '1883' is not allowed; use a whole number, 1 to 65535"),
         ("mqtt: {protocol: 4}", "mqtt.protocol: 4 is not allowed; use one of: 5, 3.1.1"),
         ("mqtt: {password: secret}", "mqtt.password: unknown key; did you mean 'password_file'?"),
@@ -206,6 +211,10 @@ def test_the_network_leaves_a_core_to_the_rest_unless_told_otherwise(monkeypatch
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
         assert EngineConfig().thread_count() == threads
     assert EngineConfig(threads=7).thread_count() == 7
+
+
+def test_every_backend_can_be_named() -> None:
+    assert get_args(EngineConfig.model_fields["backend"].annotation) == (AUTO, *BACKENDS)
 
 
 def test_the_reference_has_a_row_for_every_key_and_says_what_it_means() -> None:

@@ -86,9 +86,23 @@ def test_status_info_and_health_carry_the_keys_of_the_contract() -> None:
     status = status_payload(online=True, timestamp_ms=1, state="running", reason="", session_id="s", version="1")
     assert set(status) == {"online", "timestamp", "state", "reason", "sessionId", "version"}
     info = info_payload(
-        bundle_hash="b", threshold=1.0, false_reject_rate=0.01, backend="x", calibrated_at_ms=1, camera="c"
+        bundle_hash="b",
+        threshold=1.0,
+        false_reject_rate=0.01,
+        backend="x",
+        backend_reason="y",
+        calibrated_at_ms=1,
+        camera="c",
     )
-    assert set(info) == {"bundleHash", "threshold", "falseRejectRate", "backend", "calibratedAt", "camera"}
+    assert set(info) == {
+        "bundleHash",
+        "threshold",
+        "falseRejectRate",
+        "backend",
+        "backendReason",
+        "calibratedAt",
+        "camera",
+    }
     health = health_payload(
         captured=9,
         results=8,

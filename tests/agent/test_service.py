@@ -32,6 +32,7 @@ from agent.service import Stop, Summary, _disk_free_bytes, _info, broker_setting
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
+from calibration.engine.choice import Serving
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.pipeline import Settings, calibrate
@@ -239,6 +240,7 @@ RETAINED: dict[str, dict[str, type | tuple[type, ...]]] = {
         "threshold": float,
         "falseRejectRate": float,
         "backend": str,
+        "backendReason": str,
         "calibratedAt": int,
         "camera": str,
     },
@@ -330,7 +332,7 @@ def test_health_tells_how_the_station_is_doing(
 def test_the_password_of_the_camera_stays_on_the_device(bundle: Path, tmp_path: Path) -> None:
     config = load(write_config(tmp_path, bundle, "rtsp://admin:secret@10.0.0.7/stream1", 1883))
     opened = open_bundle(bundle)
-    info = _info(config, opened, Rules(1.0), OnnxRuntimeEngine(opened.network, 1))
+    info = _info(config, opened, Rules(1.0), Serving(OnnxRuntimeEngine(opened.network, 1), "no better one"))
     assert info["camera"] == "rtsp://***@10.0.0.7/stream1"
     assert "secret" not in json.dumps(info)
 

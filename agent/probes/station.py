@@ -1,0 +1,235 @@
+"""One station, from its configuration: its records, its camera, its broker, its network."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.broker import connect
+from agent.config import load
+from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError
+from agent.probes import Finding, fault, ok
+from agent.probes.machine import disk_finding
+from agent.service import broker_settings, engine_deployment
+from agent.sole_user import is_in_use
+from agent.sources import source_from
+from calibration.bundle import check_golden, open_bundle
+from calibration.engine.choice import choose, serving
+from calibration.errors import BundleError, DatasetError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.config import AgentConfig
+    from agent.sources import Source
+    from calibration.bundle import Bundle
+    from calibration.engine import Engine
+    from calibration.preprocess import Image
+
+_FIRST_FRAME_S = 10.0
+_SETTLING_S, _WATCHING_S = 0.5, 2.0
+_MEASURING_S, _FEWEST_RUNS = 2.0, 20
+
+
+def records(config: str) -> Iterator[Finding]:
+    """Whether an agent is running on them, and whether there is room."""
+    state_dir = load(Path(config)).state_dir
+    yield disk_finding(state_dir)
+    try:
+        running = is_in_use(state_dir)
+    except OSError as error:
+        remedy = "ask as the agent's user: sudo -u USER"
+        yield Finding("agent", "warning", f"whether one runs cannot be seen: {error}", remedy)
+    else:
+        yield ok("agent", f"{'running' if running else 'none is running'} on {state_dir}")
+
+
+def camera(config: str) -> Iterator[Finding]:
+    """Whether frames come, how large and how often; a camera that a running agent watches is left alone."""
+    loaded = load(Path(config))
+    source = source_from(loaded.camera.source, loaded.camera.frames_per_s)
+    if source.live and _runs(loaded):
+        yield ok("camera", f"{source.name}: not opened, the running agent has it")
+        return
+    try:
+        source.open()
+        picture = _first_picture(source)
+        rate = _rate(source)
+    except CameraError as error:
+        yield fault("camera", error)
+        return
+    finally:
+        source.close()  # some network cameras serve one viewer, and believe for a minute in one that vanished
+    rows, columns = picture.shape[:2]
+    size = {"width": float(columns), "height": float(rows)}
+    found = f"{source.name}: {columns}x{rows} pixels"
+    if source.live:
+        yield ok("camera", f"{found}, {rate:.1f} frames/s over {_WATCHING_S:g} s", **size, frames_per_s=rate)
+    elif loaded.camera.playback == "fast":
+        yield ok("camera", f"{found}, a file, each frame of it, unhurried", **size)
+    else:
+        yield ok("camera", f"{found}, a file at {rate:g} frames/s", **size, frames_per_s=rate)
+
+
+def _runs(config: AgentConfig) -> bool:
+    try:
+        return is_in_use(config.state_dir)
+    except OSError:
+        return False
+
+
+def _first_picture(source: Source) -> Image:
+    deadline_s = time.monotonic() + _FIRST_FRAME_S
+    while time.monotonic() < deadline_s and source.grab():
+        picture = source.retrieve()
+        if picture is not None:
+            return picture
+    raise CameraError(
+        what=f"{source.name} opens, but gives no picture within {_FIRST_FRAME_S:g} s",
+        remedy="check its cable, its power and that it is set to a format that OpenCV reads",
+    )
+
+
+def _rate(source: Source) -> float:
+    if not source.live:
+        return source.frames_per_s
+    _grabs_per_s(source, _SETTLING_S)  # what a stream has kept back comes in a burst
+    return _grabs_per_s(source, _WATCHING_S)
+
+
+def _grabs_per_s(source: Source, duration_s: float) -> float:
+    began_s = time.monotonic()
+    frames = 0
+    while time.monotonic() < began_s + duration_s:
+        if not source.grab():
+            raise CameraError(what=f"{source.name} stops after some frames", remedy="check its cable and its power")
+        frames += 1
+    return frames / (time.monotonic() - began_s)
+
+
+def broker(config: str) -> Iterator[Finding]:
+    """Whether the broker takes us, under a name that throws nobody out."""
+    try:
+        settings = broker_settings(load(Path(config)))
+        settings = replace(settings, client_id=f"shiftwatch-doctor-{secrets.token_hex(2)}")
+        began_s = time.monotonic()
+        connection = connect(settings, None)
+    except (ConfigError, BrokerRefusedError, BrokerUnreachableError) as error:
+        yield fault("broker", error)
+        return
+    took_ms = (time.monotonic() - began_s) * 1e3
+    connection.close()
+    how = f"MQTT {settings.protocol}" + " over TLS" * settings.tls
+    yield ok(
+        "broker",
+        f"{settings.address} accepts us by {how} in {took_ms:.0f} ms; asked as {settings.client_id!r}, because the "
+        "station's own name would throw out its agent",
+        connect_ms=took_ms,
+    )
+
+
+def network(
+    config: str, frames_per_s: float | None = None, width: float | None = None, height: float | None = None
+) -> Iterator[Finding]:
+    """Whether the bundle is whole, its network scores rightly here and keeps up with the camera.
+
+    Args:
+        config: File of the station.
+        frames_per_s: Rate of the camera, where it is known.
+        width: Of its frames.
+        height: Of its frames.
+    """
+    loaded = load(Path(config))
+    try:
+        bundle = open_bundle(loaded.bundle)
+    except BundleError as error:
+        yield fault("bundle", error)
+        return
+    yield _bundle_finding(bundle)
+    try:
+        if width is not None and height is not None:
+            bundle.preprocess(np.zeros((int(height), int(width), 3), np.uint8))
+    except DatasetError as error:
+        yield fault("region", error)
+    try:
+        yield from _engine_findings(loaded, bundle, frames_per_s)
+    except (EngineError, BundleError) as error:
+        yield fault("network", error)
+
+
+def _bundle_finding(bundle: Bundle) -> Finding:
+    manifest = bundle.manifest
+    return ok(
+        "bundle",
+        f"{bundle.path.name}, {bundle.identity[:12]}: {manifest.detector.name} on {manifest.backbone.name}, "
+        f"{manifest.images.count} images, {manifest.created_at[:10]}; every file as calibration wrote it",
+    )
+
+
+def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
+    choice = choose(config.engine.backend)
+    deployment = engine_deployment(config, bundle.network, lambda *_: None)
+    if choice.backends[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
+        yield Finding(
+            "network",
+            "warning",
+            "not tried: TensorRT has built no engine for it yet",
+            "start the agent: its first start builds one, which takes minutes; then ask again",
+        )
+        return
+    copy = Path(tempfile.mkdtemp()) / "engines"
+    if deployment.cache_dir.is_dir():
+        shutil.copytree(deployment.cache_dir, copy)
+    with serving(choice, replace(deployment, cache_dir=copy), lambda engine: check_golden(bundle, engine)) as served:
+        yield ok("network", f"runs on {served.engine.backend}: {served.reason}")
+        checks = check_golden(bundle, served.engine)
+        worst, tolerance = max(check.deviation for check in checks), bundle.manifest.golden_tolerance
+        yield ok(
+            "golden frames",
+            f"all {len(checks)} score as calibration did, within {worst:.1e} (allowed: {tolerance:g})",
+            deviation=worst,
+        )
+        if _runs(config):
+            yield ok("speed", "not measured: the running agent needs the processor; it tells p50 and p99 in `health`")
+        else:
+            yield speed_finding(_times_ms(bundle, served.engine), frames_per_s)
+
+
+def _times_ms(bundle: Bundle, engine: Engine) -> list[float]:
+    times_ms: list[float] = []
+    end_s = time.monotonic() + _MEASURING_S
+    for frame in itertools.cycle(bundle.golden().frames):
+        if time.monotonic() >= end_s and len(times_ms) >= _FEWEST_RUNS:
+            return times_ms
+        start_ns = time.perf_counter_ns()
+        engine(frame)
+        times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return times_ms
+
+
+def speed_finding(times_ms: list[float], frames_per_s: float | None) -> Finding:
+    """Whether the network keeps up.
+
+    Args:
+        times_ms: Of single inferences.
+        frames_per_s: Of the camera; None where it is unknown, or waits.
+    """
+    p50, p99 = (float(np.percentile(times_ms, share)) for share in (50, 99))
+    figures = {"p50_ms": p50, "p99_ms": p99}
+    found = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms a frame, the network alone"
+    if frames_per_s is None:
+        return ok("speed", found, **figures)
+    interval_ms = 1000 / frames_per_s
+    found = f"{found}; the camera gives one each {interval_ms:.1f} ms"
+    if p99 < interval_ms:
+        return ok("speed", found, **figures)
+    remedy = "frames will be dropped: a smaller --size or backbone, a faster backend, or fewer frames"
+    return Finding("speed", "warning", found, remedy, figures)

@@ -1,0 +1,42 @@
+"""What the operating system tells: its programs, and the files it makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TIMEOUT_S = 5.0
+
+
+def said(*command: str) -> str | None:
+    """What a program prints; None where it is not installed, fails or hangs."""
+    # Programs for root, which tell everyone: they are not on every user's path.
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if program is None:
+        return None
+    try:
+        ended = subprocess.run(  # noqa: S603 - found on the path, with our own arguments
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return ended.stdout if ended.returncode == 0 else None
+
+
+def text_of(file: Path) -> str:
+    """What stands in it; empty where it is not there or not for this user."""
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:
+        return ""

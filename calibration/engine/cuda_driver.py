@@ -1,0 +1,99 @@
+"""What the CUDA driver says of this device's GPUs.
+
+It is asked through ctypes, before any library that builds on it: TensorRT crashes the process where no driver answers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from calibration.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LIBRARY = "libcuda.so.1"
+_NAME_BYTES = 256
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_INSTALL = "install the NVIDIA driver, and run as a user who may use the GPU (groups video and render)"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        compute_capability: Major and minor.
+        memory_bytes: All it has; on a Jetson the CPU uses the same memory.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CudaDriver:
+    """A driver that answers, with at least one GPU.
+
+    Attributes:
+        version: The newest CUDA it serves, major and minor.
+    """
+
+    version: tuple[int, int]
+    gpus: tuple[Gpu, ...]
+
+
+def cuda_driver(load: Callable[[str], Any] = ctypes.CDLL) -> CudaDriver:
+    """Ask the driver, without taking memory of a GPU.
+
+    Args:
+        load: Opens a shared library.
+
+    Raises:
+        EngineError: No driver, none that works, or no GPU.
+    """
+    try:
+        library = load(_LIBRARY)
+    except OSError as error:
+        reason = f"{_LIBRARY} not found" if "No such file" in str(error) else str(error)
+        raise EngineError(what=f"no CUDA driver: {reason}", remedy=_INSTALL) from error
+    driver = _Driver(library)
+    driver.call("cuInit", 0)
+    version, count = ctypes.c_int(), ctypes.c_int()
+    driver.call("cuDriverGetVersion", ctypes.byref(version))
+    driver.call("cuDeviceGetCount", ctypes.byref(count))
+    if not count.value:
+        raise EngineError(what="the CUDA driver finds no GPU", remedy="check CUDA_VISIBLE_DEVICES and `dmesg`")
+    gpus = tuple(_gpu(driver, number) for number in range(count.value))
+    return CudaDriver((version.value // 1000, version.value % 1000 // 10), gpus)
+
+
+class _Driver:
+    """The driver's functions, with their error codes as errors."""
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 - what ctypes loads has no type
+        self._library = library
+
+    def call(self, function: str, *arguments: object) -> None:
+        code = getattr(self._library, function)(*arguments)
+        if code:
+            text = ctypes.c_char_p()
+            self._library.cuGetErrorString(code, ctypes.byref(text))
+            reason = (text.value or b"unknown error").decode()
+            raise EngineError(
+                what=f"the CUDA driver does not work: {function}: {reason} ({code})",
+                remedy="restart the device; if it stays, install the driver again: `dmesg` tells more",
+            )
+
+
+def _gpu(driver: _Driver, number: int) -> Gpu:
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    major, minor, memory_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    driver.call("cuDeviceGetName", name, _NAME_BYTES, number)
+    driver.call("cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, number)
+    driver.call("cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, number)
+    driver.call("cuDeviceTotalMem_v2", ctypes.byref(memory_bytes), number)
+    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value), memory_bytes.value)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from calibration.engine import Inference, choice
+from calibration.engine.choice import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import EngineError, ScoreMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from calibration.engine import Engine
+    from calibration.preprocess import Image
+
+NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"
+DEPLOYMENT = Deployment(Path("network.onnx"), 1, Path("engines"), lambda *_: None)
+
+
+class FakeEngine:
+    """Remembers whether it was entered and left."""
+
+    def __init__(self, backend: str, *, loads: bool = True) -> None:
+        self.backend = backend
+        self.log: list[str] = []
+        self._loads = loads
+
+    def __enter__(self) -> Self:
+        self.log.append("entered")
+        if not self._loads:
+            raise EngineError(what=f"{self.backend} cannot build the network", remedy="mend it")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("left")
+
+    def __call__(self, frame: Image) -> Inference:
+        raise NotImplementedError
+
+    def features(self, frame: Image) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+def backend(engine: FakeEngine, missing: str | None = None) -> Backend:
+    def require() -> None:
+        if missing is not None:
+            raise EngineError(what=missing, remedy="install it")
+
+    return Backend(require, lambda _: engine)
+
+
+def served(wanted: str, backends: Mapping[str, Backend], prove: Callable[[Engine], object] = lambda _: None) -> Serving:
+    with serving(choose(wanted, backends), DEPLOYMENT, prove, backends) as result:
+        return result
+
+
+def refusing(*names: str) -> Callable[[Engine], None]:
+    """Golden frames that these backends score wrongly."""
+
+    def prove(engine: Engine) -> None:
+        if engine.backend in names:
+            raise ScoreMismatchError(what=f"{engine.backend} scores golden frame 0 wrongly", remedy="update it")
+
+    return prove
+
+
+def test_auto_takes_the_best_that_is_there_and_says_why_it_is_no_better_one() -> None:
+    engines = {name: FakeEngine(name) for name in ("fast", "medium", "slow")}
+    backends = {
+        "fast": backend(engines["fast"], missing="fast is not installed"),
+        "medium": backend(engines["medium"]),
+        "slow": backend(engines["slow"], missing="nobody asks"),
+    }
+    assert choose("auto", backends).reason == "fast is not installed"
+    result = served("auto", backends)
+    assert (result.engine, result.reason) == (engines["medium"], "fast is not installed")
+    assert engines["medium"].log == ["entered", "left"]
+    assert engines["fast"].log == engines["slow"].log == []
+
+
+def test_a_reason_that_better_backends_share_is_told_once() -> None:
+    backends = {
+        "fast": backend(FakeEngine("fast"), missing=NO_DRIVER),
+        "medium": backend(FakeEngine("medium"), missing=NO_DRIVER),
+        "slow": backend(FakeEngine("slow")),
+    }
+    assert choose("auto", backends).reason == served("auto", backends).reason == NO_DRIVER
+
+
+def test_where_nothing_is_missing_there_is_nothing_better() -> None:
+    assert served("auto", {"fast": backend(FakeEngine("fast"))}).reason == "the best there is"
+
+
+def test_auto_passes_over_an_engine_that_does_not_build_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    fast, slow = FakeEngine("fast", loads=False), FakeEngine("slow")
+    backends = {"fast": backend(fast), "slow": backend(slow)}
+    with caplog.at_level(logging.WARNING):
+        result = served("auto", backends)
+    assert (result.engine, result.reason) == (slow, "fast cannot build the network")
+    assert "the backend fast does not serve: fast cannot build the network" in caplog.text
+
+
+def test_auto_leaves_an_engine_that_scores_wrongly_before_the_next_is_tried() -> None:
+    fast, slow = FakeEngine("fast"), FakeEngine("slow")
+    backends = {"fast": backend(fast), "slow": backend(slow)}
+    with serving(choose("auto", backends), DEPLOYMENT, refusing("fast"), backends) as result:
+        assert (fast.log, slow.log) == (["entered", "left"], ["entered"])
+    assert (result.engine, result.reason) == (slow, "fast scores golden frame 0 wrongly")
+    assert slow.log == ["entered", "left"]
+
+
+def test_the_last_one_that_fails_is_an_error() -> None:
+    backends = {"fast": backend(FakeEngine("fast", loads=False)), "slow": backend(FakeEngine("slow"))}
+    with pytest.raises(ScoreMismatchError, match="slow scores"):
+        served("auto", backends, refusing("slow"))
+
+
+def test_a_named_backend_that_is_missing_is_refused_before_anything_is_tried() -> None:
+    backends = {"fast": backend(FakeEngine("fast"), missing=NO_DRIVER), "slow": backend(FakeEngine("slow"))}
+    with pytest.raises(EngineError) as refusal:
+        choose("fast", backends)
+    assert refusal.value.what == f"the backend fast cannot run here: {NO_DRIVER}"
+    assert refusal.value.remedy == "install it; or let the agent choose, with engine.backend: auto"
+
+
+def test_a_named_backend_that_fails_is_an_error_and_no_other_is_tried() -> None:
+    slow = FakeEngine("slow")
+    backends = {"fast": backend(FakeEngine("fast", loads=False)), "slow": backend(slow)}
+    with pytest.raises(EngineError, match="fast cannot build"):
+        served("fast", backends)
+    backends["fast"] = backend(FakeEngine("fast"))
+    with pytest.raises(ScoreMismatchError, match="fast scores"):
+        served("fast", backends, refusing("fast"))
+    assert slow.log == []
+    assert served("fast", backends).reason == "named in the configuration"
+
+
+def test_an_error_while_it_serves_reaches_the_caller_and_no_other_engine_is_tried() -> None:
+    fast, slow = FakeEngine("fast"), FakeEngine("slow")
+    backends = {"fast": backend(fast), "slow": backend(slow)}
+
+    def fail() -> None:
+        with serving(choose("auto", backends), DEPLOYMENT, lambda _: None, backends):
+            raise EngineError(what="out of memory", remedy="find some")
+
+    with pytest.raises(EngineError, match="out of memory"):
+        fail()
+    assert (fast.log, slow.log) == (["entered", "left"], [])
+
+
+@pytest.fixture
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "cuda_driver", lambda: None)
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.parametrize("absent", ["tensorrt", "pycuda"])
+def test_tensorrt_needs_its_python_packages(monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else object())
+    with pytest.raises(EngineError, match=f"tensorrt cannot run here: the Python package {absent} is not installed"):
+        choose("tensorrt")
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_cuda_needs_an_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match=r"cuda cannot run here: this ONNX Runtime .* has no CUDA provider"):
+        choose("cuda")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert choose("cuda") == Choice({"cuda": None}, named=True)
+
+
+@pytest.mark.parametrize("error", [ImportError("no libnvinfer"), OSError("libnvdla_compiler.so: not found")])
+def test_a_tensorrt_that_is_half_installed_is_an_error_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(name: str) -> None:
+        assert name == "calibration.engine.tensorrt"
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(EngineError, match=f"TensorRT does not load: {error}"):
+        BACKENDS["tensorrt"].open(DEPLOYMENT)
+
+
+def test_onnxruntime_on_the_cpu_is_always_there() -> None:
+    assert choose("auto").backends[-1] == "onnxruntime"
+    assert BACKENDS["onnxruntime"].open(DEPLOYMENT).backend == "onnxruntime-cpu"
+    assert BACKENDS["cuda"].open(DEPLOYMENT).backend == "onnxruntime-cuda"
+
+
+def test_a_cuda_provider_that_quietly_became_the_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 4, 4, 3])
+    out = helper.make_tensor_value_info("features", TensorProto.UINT8, [1, 4, 4, 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["frame"], ["features"])], "g", [frame], [out])
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    session = ort.InferenceSession
+    asked: list[Any] = []
+
+    def on_the_cpu(network: bytes, options: Any, *, providers: list[Any], enable_fallback: int) -> Any:  # noqa: ANN401
+        asked.extend([providers[0][0], enable_fallback])
+        return session(network, options, providers=["CPUExecutionProvider"])
+
+    with OnnxRuntimeEngine(network, 1) as engine:
+        assert engine.backend == "onnxruntime-cpu"
+    monkeypatch.setattr(ort, "InferenceSession", on_the_cpu)
+    with (
+        pytest.raises(EngineError, match="cannot use CUDA and took CPUExecutionProvider"),
+        OnnxRuntimeEngine(network, 1, "cuda"),
+    ):
+        pass
+    assert asked == ["CUDAExecutionProvider", 0]
+
+
+def test_a_gpu_that_does_not_work_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        message = "CUDA failure 35: driver is too old\nsomewhere in C++"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(ort, "InferenceSession", fail)
+    with pytest.raises(EngineError) as refusal, OnnxRuntimeEngine(b"", 1, "cuda"):
+        pass
+    assert refusal.value.what.endswith("refuses the network: CUDA failure 35: driver is too old")
