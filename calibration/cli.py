@@ -11,6 +11,7 @@ from rich.table import Table
 
 from calibration import choices
 from calibration.auto import choose, sample
+from calibration.build_command import build
 from calibration.bundle import check_golden, open_bundle, refuse_existing
 from calibration.dataset import frame_range, good_images, labelled_images, names_in
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -316,6 +317,9 @@ def report(
         speed = measured_speed(bundle, engine)
     write_report(out, bundle, checks, speed)
     print_written("report", [out])
+
+
+app.command()(build)
 
 
 def main() -> None:
