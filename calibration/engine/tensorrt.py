@@ -288,9 +288,11 @@ def exchange_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDA
         engine.refit(head)
         check(engine)
     except (EngineError, ScoreMismatchError) as error:
-        log.warning("the exchanged head is not good: %s", error.what)
-        engine.rebuild(source, f"its head could not be exchanged: {error.what}")
-        check(engine)
-        return False
-    engine.keep(source)
-    return True
+        reason = error.what
+    else:
+        engine.keep(source)
+        return True
+    log.warning("the exchanged head is not good: %s", reason)
+    engine.rebuild(source, f"its head could not be exchanged: {reason}")
+    check(engine)
+    return False

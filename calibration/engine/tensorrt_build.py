@@ -7,17 +7,19 @@ named ``head.*``, and no others, can be exchanged in the finished engine: exchan
 from __future__ import annotations
 
 import logging
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Lock
+from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from calibration.engine.tensorrt_library import journal
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import ModuleType
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType, ModuleType
 
     import tensorrt as trt
 
@@ -186,14 +188,33 @@ def head_names(network: bytes) -> Sequence[str]:
 def _serialised(
     builder: trt.Builder, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, cancel: Event
 ) -> trt.IHostMemory | None:
-    """Build in a thread of its own: this one stays awake for Ctrl-C, which a call into TensorRT would hold up."""
-    with ThreadPoolExecutor(1, "tensorrt-build") as thread:
-        building = thread.submit(builder.build_serialized_network, definition, config)
-        try:
-            return building.result()
-        except KeyboardInterrupt:
-            cancel.set()
-            raise
+    """Build in a thread of its own: this one stays awake for signals, which a call into TensorRT would hold up."""
+    with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
+        return thread.submit(builder.build_serialized_network, definition, config).result()
+
+
+@contextmanager
+def _control_c_cancels(cancel: Event) -> Iterator[None]:
+    """Ctrl-C asks TensorRT to stop, and is raised when it has.
+
+    An exception out of nowhere would leave the build running. Whoever handles the signal already sets ``cancel``.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    pressed = Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pressed.set()
+        cancel.set()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 def _unreadable(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:

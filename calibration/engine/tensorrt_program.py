@@ -117,16 +117,19 @@ class Program:
     def _refit(self, head: Mapping[str, NDArray[Any]]) -> None:
         arrays = {name: np.ascontiguousarray(weights, np.float32) for name, weights in head.items()}
         refitter: trt.Refitter = self._tensorrt.Refitter(self._engine, self._said.logger)
-        for name, weights in arrays.items():
-            if not refitter.set_named_weights(name, self._tensorrt.Weights(weights)):
-                raise self._said.refusal(
-                    what=f"TensorRT takes no new weights for {name}, {weights.shape}", remedy=_BUILD
-                )
-        missing: list[str] = refitter.get_missing_weights()
-        if missing:
-            raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=_BUILD)
-        if not refitter.refit_cuda_engine():
-            raise self._said.refusal(what="TensorRT cannot exchange the head", remedy=_BUILD)
+        try:
+            for name, weights in arrays.items():
+                if not refitter.set_named_weights(name, self._tensorrt.Weights(weights)):
+                    raise self._said.refusal(
+                        what=f"TensorRT takes no new weights for {name}, {weights.shape}", remedy=_BUILD
+                    )
+            missing: list[str] = refitter.get_missing_weights()
+            if missing:
+                raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=_BUILD)
+            if not refitter.refit_cuda_engine():
+                raise self._said.refusal(what="TensorRT cannot exchange the head", remedy=_BUILD)
+        finally:
+            del refitter  # it holds the engine, and the error's traceback would hold it
 
     def serialised(self) -> bytes:
         """The engine as it is now, with exchanged weights."""

@@ -81,14 +81,15 @@ class FakeCuda:
     def synchronise(self) -> None:
         assert self.entered
         self.clock_s += self.mapped_s if self._mapped else self.copied_s
-        waiting, self.waiting = self.waiting, []
         if self.synchronise_error is not None:
+            self.waiting.clear()
             raise self.synchronise_error
+        waiting, self.waiting = self.waiting, []
         for work in waiting:
             work()
 
     def free_bytes(self) -> int:
-        return self.gpu.memory_bytes - sum(memory.nbytes for memory in self._memory.values())
+        return self.gpu.memory_bytes - sum(memory.nbytes for memory in list(self._memory.values()))
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Store as the GPU does."""

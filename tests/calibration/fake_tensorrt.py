@@ -32,6 +32,7 @@ class _World:
 
     Attributes:
         builds: Configurations of the builds so far.
+        roundings: Factors that spoil the outputs of the next engines, one for each that is loaded or exchanged.
         during_build: Called between the steps of a build.
     """
 
@@ -41,11 +42,10 @@ class _World:
     during_build: Callable[[], None] = lambda: None
     steps: int = 3
     build_errors: tuple[str, ...] = ()
-    parser_errors: tuple[tuple[str, str, str], ...] = ()
+    parser_errors: tuple[tuple[str, str, str], ...] | None = None
     enqueue: Callable[[], bool] = lambda: True
     refuse: set[str] = field(default_factory=set)
-    rounding: float = 1.0
-    refit_rounding: float = 1.0
+    roundings: list[float] = field(default_factory=list)
 
     def gone(self, thing: object, name: str) -> None:
         weakref.finalize(thing, self.cuda.events.append, f"{name} gone")
@@ -169,7 +169,7 @@ class OnnxParser:
         self._network = network
 
     def parse(self, model: bytes) -> bool:
-        if _world.parser_errors:
+        if _world.parser_errors is not None:
             return False
         self._network._onnx = model
         self._network._parser = weakref.ref(self)
@@ -177,10 +177,10 @@ class OnnxParser:
 
     @property
     def num_errors(self) -> int:
-        return len(_world.parser_errors)
+        return len(_world.parser_errors or ())
 
     def get_error(self, index: int) -> ParserError:
-        return ParserError(*_world.parser_errors[index])
+        return ParserError(*(_world.parser_errors or ())[index])
 
 
 class Builder:
@@ -240,12 +240,12 @@ class ICudaEngine:
     def __init__(self, plan: bytes) -> None:
         marked, _, content = plan.partition(b"\n")
         self._refittable = json.loads(marked)
-        self._rounding = _world.rounding
         self._load(onnx.load_from_string(content))
         _world.gone(self, "engine")
 
     def _load(self, model: onnx.ModelProto) -> None:
         self._model = model
+        self._rounding = _world.roundings.pop(0) if _world.roundings else 1.0
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
@@ -343,5 +343,4 @@ class Refitter:
                 assert array is not None, "arrays must live until the exchange is done"
                 tensor.CopyFrom(numpy_helper.from_array(array.reshape(tensor.dims), tensor.name))
         self._engine._load(model)
-        self._engine._rounding = _world.refit_rounding
         return True
