@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from calibration.engine import Engine
+    from calibration.engine.cuda import Gpu
     from calibration.preprocess import Image
 
 RANDOM_FRAMES = 200
@@ -116,13 +117,11 @@ def lowest_free_memory() -> Iterator[dict[str, int]]:
         watcher.join()
 
 
-def accept(bundle: Bundle, folder: Path, tolerance: float) -> dict[str, Any]:
+def accept(bundle: Bundle, gpu: Gpu, folder: Path, tolerance: float) -> dict[str, Any]:
     """The whole run."""
     source = source_of(bundle)
     threshold = bundle.manifest.working_point.threshold
     frames = frames_to_compare(bundle)
-    with PyCuda() as cuda:  # before anything long: is there a GPU at all?
-        gpu = cuda.gpu
     result: dict[str, Any] = {
         "bundle": bundle.identity,
         "backbone": bundle.manifest.backbone.name,
@@ -193,9 +192,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         bundle = open_bundle(given.bundle)
-        with tempfile.TemporaryDirectory() as temporary:
+        with PyCuda() as cuda, tempfile.TemporaryDirectory() as temporary:
             folder = given.folder or Path(temporary)
-            result = accept(bundle, folder, given.tolerance or bundle.manifest.golden_tolerance)
+            result = accept(bundle, cuda.gpu, folder, given.tolerance or bundle.manifest.golden_tolerance)
     except ScoreMismatchError as error:
         error_console.print(f"differs: {error.what}", markup=False, soft_wrap=True)
         return EXIT_DIFFERENT

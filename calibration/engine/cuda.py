@@ -117,9 +117,9 @@ class PyCuda:
                 raise _no_gpu(reason="its driver knows of none")
             device = self._driver.Device(0)
             self.gpu = self._described(device)
-            context = device.retain_primary_context()
-            context.push()
-            resources.callback(context.pop)
+            self._context = device.retain_primary_context()
+            self._context.push()
+            resources.callback(self._drop_context)
             self._stream = self._driver.Stream()
             self.stream = int(self._stream.handle)
             resources.callback(self._drop_stream)
@@ -172,6 +172,10 @@ class PyCuda:
         integrated = device.get_attribute(self._driver.device_attribute.INTEGRATED)
         major, minor = device.compute_capability()
         return Gpu(device.name(), f"{major}.{minor}", device.total_memory(), bool(integrated))
+
+    def _drop_context(self) -> None:
+        self._context.pop()
+        self._context = None
 
     def _drop_stream(self) -> None:
         self._stream = None  # pycuda destroys it with the last reference

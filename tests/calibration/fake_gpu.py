@@ -26,6 +26,7 @@ class FakeCuda:
     Attributes:
         events: What happened, in order.
         living: Names of memory not yet released.
+        mapped: Addresses of memory of the CPU that the GPU reaches.
         waiting: Work that was begun and not waited for.
     """
 
@@ -43,7 +44,7 @@ class FakeCuda:
         self.synchronise_error: EngineError | None = None
         self._memory: dict[int, np.ndarray[Any, Any]] = {}
         self._numbers = count(0x1000, 0x100)
-        self._mapped: set[int] = set()
+        self.mapped: set[int] = set()
 
     def __enter__(self) -> Self:
         self.entered = True
@@ -62,7 +63,7 @@ class FakeCuda:
         array = np.empty(shape, dtype)
         number = self._allocated("pinned", array)
         if mapped:
-            self._mapped.add(number)
+            self.mapped.add(number)
         return PinnedMemory(array, number if mapped else None, lambda: self._released(number))
 
     def device(self, size_bytes: int) -> DeviceMemory:
@@ -80,7 +81,7 @@ class FakeCuda:
 
     def synchronise(self) -> None:
         assert self.entered
-        self.clock_s += self.mapped_s if self._mapped else self.copied_s
+        self.clock_s += self.mapped_s if self.mapped else self.copied_s
         if self.synchronise_error is not None:
             self.waiting.clear()
             raise self.synchronise_error
@@ -113,5 +114,5 @@ class FakeCuda:
     def _released(self, number: int) -> None:
         assert not self.waiting, "released while in flight"
         self._memory.pop(number).reshape(-1).view(np.uint8)[:] = 0xAB  # whoever looks at it still will see
-        self._mapped.discard(number)
+        self.mapped.discard(number)
         self.events.append(f"released {self.living.pop(number)}")

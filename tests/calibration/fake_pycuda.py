@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from itertools import count
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
     from fake_gpu import FakeCuda
 
@@ -45,6 +47,12 @@ class _DeviceAllocation:
         self._memory.release()
 
 
+class _Stream:
+    def __init__(self, handle: int, synchronise: Callable[[], None]) -> None:
+        self.handle = handle
+        self.synchronize = synchronise
+
+
 class Driver(ModuleType):
     """The module ``pycuda.driver``.
 
@@ -62,7 +70,6 @@ class Driver(ModuleType):
         self.broken: set[str] = set()
         self.devices = 1
         self.contexts = 0
-        self._handles = count(cuda.stream)
 
     def _works(self, name: str) -> None:
         if name in self.broken:
@@ -96,7 +103,9 @@ class Driver(ModuleType):
 
     def Stream(self) -> Any:  # noqa: ANN401, N802 - a class there
         self._works("Stream")
-        return SimpleNamespace(handle=self.cuda.stream, synchronize=self._synchronise)
+        stream = _Stream(self.cuda.stream, self._synchronise)
+        weakref.finalize(stream, self.cuda.events.append, "stream gone")
+        return stream
 
     def _synchronise(self) -> None:
         self._works("synchronize")

@@ -55,10 +55,11 @@ def test_what_is_sent_comes_back(driver: fake_pycuda.Driver) -> None:
         cuda.synchronise()
         np.testing.assert_array_equal(back.array, there.array)
         assert there.address is None
+        assert not driver.cuda.mapped
         for memory in (device, back, there):
             memory.release()
     assert driver.contexts == 0
-    assert driver.cuda.events == ["released device", "released pinned", "released pinned", "left"]
+    assert driver.cuda.events == ["released device", "released pinned", "released pinned", "stream gone", "left"]
 
 
 def test_mapped_memory_has_an_address_on_the_gpu(driver: fake_pycuda.Driver) -> None:
@@ -134,7 +135,7 @@ def test_the_whole_engine_runs_on_pycuda(
     with TensorRTEngine(source_of(learnt), tmp_path / "e") as engine:
         check_golden(learnt, engine)
     assert driver.contexts == 0
-    assert driver.cuda.events[-4:] == ["context gone", "engine gone", "runtime gone", "left"]
+    assert driver.cuda.events[-5:] == ["context gone", "engine gone", "runtime gone", "stream gone", "left"]
 
 
 @pytest.fixture
