@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from calibration.bundle import NETWORK
 from calibration.engine.tensorrt import Source, TensorRTEngine, silent
-from calibration.engine.tensorrt_build import BuildOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
     from calibration.bundle import Bundle
-    from calibration.engine.tensorrt_build import Progress
+    from calibration.engine.tensorrt_build import BuildOptions, Progress
 
 
 def engine_folder(bundle: Bundle) -> Path:
@@ -29,10 +28,17 @@ def source_of(bundle: Bundle) -> Source:
 
 def tensorrt_engine(
     bundle: Bundle,
-    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    options: BuildOptions | None = None,
     *,
     progress: Progress = silent,
     cancel: Event | None = None,
 ) -> TensorRTEngine:
-    """The engine of a bundle, not yet entered; entering builds it where none is kept that fits."""
+    """The engine of a bundle, not yet entered; entering builds it where none is kept that fits.
+
+    Args:
+        bundle: Whose network runs.
+        options: Of the build; None takes those that the kept engine was built with.
+        progress: Called with (phase, done, total) while building, from other threads.
+        cancel: Set it to end a build early.
+    """
     return TensorRTEngine(source_of(bundle), engine_folder(bundle), options, progress=progress, cancel=cancel)

@@ -74,7 +74,7 @@ class TensorRTEngine:
     Args:
         source: The network; its precision is that of its layers.
         folder: Where built engines are kept.
-        options: Of the build.
+        options: Of the build; None takes those that the kept engine was built with, whatever they are.
         progress: Called with (phase, done, total) while building, from other threads.
         cancel: Set it to end a build early.
         cuda: Opens the GPU.
@@ -90,7 +90,7 @@ class TensorRTEngine:
         self,
         source: Source,
         folder: Path,
-        options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+        options: BuildOptions | None = None,
         *,
         progress: Progress = silent,
         cancel: Event | None = None,
@@ -98,7 +98,7 @@ class TensorRTEngine:
     ) -> None:
         self._source = source
         self._folder = EngineFolder(folder)
-        self._options = options
+        self._options = options or BuildOptions.of_record(self._folder.options())
         self._progress = progress
         self._cancel = cancel or Event()
         self._cuda = cuda()
@@ -283,6 +283,7 @@ def exchange_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDA
     Raises:
         ScoreMismatchError: The engine that was built fails, too.
         EngineError: It cannot be built.
+        StorageError: It runs with the new head, but cannot be kept for the next start.
     """
     try:
         engine.refit(head)

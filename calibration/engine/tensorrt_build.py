@@ -10,7 +10,7 @@ import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from calibration.engine.tensorrt_library import journal
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType, ModuleType
 
     import tensorrt as trt
@@ -53,6 +53,12 @@ class BuildOptions:
     workspace_mib: int = 1024
     tactic_memory_mib: int = 2048
     optimisation_level: int = 3
+
+    @classmethod
+    def of_record(cls, options: Mapping[str, int] | None) -> BuildOptions:
+        """Those of an earlier build; the defaults where there was none, or its software knew other options."""
+        known = {field.name for field in fields(cls)}
+        return cls(**options) if options is not None and set(options) == known else cls()
 
 
 @dataclass(frozen=True, slots=True)

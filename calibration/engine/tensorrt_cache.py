@@ -103,10 +103,17 @@ class EngineFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def options(self) -> dict[str, int] | None:
+        """Options of the kept engine, whatever it is for; None where there is none."""
+        try:
+            return self._record().key.options
+        except (OSError, ValidationError):
+            return None
+
     def find(self, key: Key) -> Cached | Miss:
         """The engine for exactly this network, TensorRT, GPU and options, if it is there and whole."""
         try:
-            record = Record.model_validate_json((self.path / RECORD).read_bytes())
+            record = self._record()
             differences = record.key.differences(key)
             if differences:
                 return Miss("; ".join(differences))
@@ -158,6 +165,9 @@ class EngineFolder:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _record(self) -> Record:
+        return Record.model_validate_json((self.path / RECORD).read_bytes())
 
     @contextmanager
     def _storable(self) -> Iterator[None]:

@@ -95,6 +95,25 @@ def test_whatever_it_was_not_built_for_has_it_built_again_and_says_why(
     assert len(kept.builds) == 2
 
 
+def test_who_asks_for_no_options_gets_the_kept_engine_and_its_options_for_the_next_build(
+    engine: Opener,
+    kept: Any,  # noqa: ANN401
+    learnt: Bundle,
+) -> None:
+    with engine(options=BuildOptions(workspace_mib=512)):
+        pass
+    with engine() as opened:
+        assert opened.built_because is None
+    with engine(source=Source("another", learnt.network.read_bytes)) as opened:
+        assert opened.key.options["workspace_mib"] == 512
+    assert len(kept.builds) == 3
+
+
+@pytest.mark.parametrize("options", [None, {}, {"workspace_mib": 1}, {"something": 1}])
+def test_options_that_this_software_does_not_know_are_the_defaults(options: dict[str, int] | None) -> None:
+    assert BuildOptions.of_record(options) == BuildOptions()
+
+
 def test_a_network_that_was_another_is_named_by_the_beginning_of_its_hash(
     engine: Opener,
     kept: Any,  # noqa: ANN401, ARG001

@@ -153,17 +153,24 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def findings(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, object]]:
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Version -> folder of the libraries that its bindings want, with nothing in them."""
+    folders = {version: tmp_path_factory.mktemp("stubs") for version in WHEELS}
+    for version, folder in folders.items():
+        for library in LIBRARIES:
+            soname = f"{library}.so.{version.partition('.')[0]}"
+            (folder / soname).write_bytes(stub_library(soname, FUNCTIONS, platform.machine()))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mapping[str, object]]:
     """Version -> what was found with it, each in a process of its own."""
     jobs = {"ours": source_files(), **{name: {"planted.py": text} for name, (text, _, _) in PLANTED.items()}}
     fake = (HERE / "fake_tensorrt.py").read_text()
     request = json.dumps({"jobs": jobs, "fakes": {"ours": fake, "planted": "class Builder:\n    def mend(self): ..."}})
-    stubs = {version: tmp_path_factory.mktemp("stubs") for version in WHEELS}
 
     def find(version: str) -> Mapping[str, object]:
-        for library in LIBRARIES:
-            soname = f"{library}.so.{version.partition('.')[0]}"
-            (stubs[version] / soname).write_bytes(stub_library(soname, FUNCTIONS, platform.machine()))
         ended = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, HERE / "tensorrt_names.py", wheels[version], stubs[version]],
             input=request,
@@ -212,6 +219,21 @@ def test_the_fake_of_the_other_tests_has_nothing_that_tensorrt_has_not(
     for found in findings.values():
         assert found["fakes"]["ours"] == []
         assert found["fakes"]["planted"] == ["there is no Builder.mend"]
+
+
+@pytest.mark.parametrize("version", WHEELS)
+def test_logger_monitor_weights_and_refusals_work_on_the_real_bindings(
+    wheels: dict[str, Path], stubs: dict[str, Path], version: str
+) -> None:
+    ended = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, HERE / "tensorrt_objects.py", wheels[version], stubs[version]],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == ""
 
 
 def test_the_source_never_names_what_is_gone_and_never_stores_an_enum_as_a_number() -> None:
