@@ -220,7 +220,7 @@ class AgentConfig(Section):
     state_dir: FilePath = Field(
         default=Path("state"),
         validate_default=True,
-        description="Folder for `outbox.sqlite`, `archive/` and `engines/`.",
+        description="Folder for `outbox.sqlite`, `archive/`, and `engines/` where they cannot lie beside the bundle.",
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig

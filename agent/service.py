@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -28,8 +29,9 @@ from agent.records import Evaluation, alert_state_payload, health_payload, info_
 from agent.sole_user import sole_user
 from agent.sources import kind_of, without_password
 from agent.topics import Topics
+from calibration.backends import Deployment, choose, serving
 from calibration.bundle import Bundle, check_golden, open_bundle
-from calibration.engine.choice import Deployment, choose, serving
+from calibration.bundle_engine import engine_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig, StationConfig
     from agent.look import Seen
     from agent.records import Payload
+    from calibration.backends import Serving
     from calibration.engine import Engine
-    from calibration.engine.choice import Serving
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
     with ExitStack() as stack:
         stack.enter_context(sole_user(config.state_dir))
-        deployment = engine_deployment(config, bundle.network, _BuildLog())
+        deployment = engine_deployment(config, bundle, _BuildLog())
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
         outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
@@ -207,9 +209,11 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     )
 
 
-def engine_deployment(config: AgentConfig, network: Path, progress: Callable[[str, int, int], None]) -> Deployment:
-    """What engines need to run a network on this device."""
-    return Deployment(network, config.engine.thread_count(), config.state_dir / "engines", progress)
+def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:
+    """What engines need to run a bundle on this device; they are kept beside it, where that is allowed."""
+    beside = engine_folder(bundle)
+    kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"
+    return Deployment(bundle, config.engine.thread_count(), kept, progress)
 
 
 class _BuildLog:

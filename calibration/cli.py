@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from calibration.benchmark_command import benchmark
+from calibration.build_command import build
 from calibration.bundle import check_golden, open_bundle
 from calibration.dataset import labelled_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -102,6 +103,9 @@ def report(
         speed = measured_speed(bundle, engine)
     write_report(out, bundle, checks, speed)
     print_written("report", [out])
+
+
+app.command()(build)
 
 
 def main() -> None:

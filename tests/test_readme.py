@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [block.strip().splitlines() for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
 TAUGHT_PARTS = 200  # as many as the rate in the README needs
-OPTIONS_OF_OTHERS = {"--quiet", "--editable", "--system", "--now"}
+OPTIONS_OF_OTHERS = {"--system-site-packages", "--quiet", "--editable", "--system", "--now"}
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment() -> None:

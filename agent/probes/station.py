@@ -21,8 +21,8 @@ from agent.probes.machine import disk_finding
 from agent.service import broker_settings, engine_deployment
 from agent.sole_user import is_in_use
 from agent.sources import source_from
+from calibration.backends import choose, serving
 from calibration.bundle import check_golden, open_bundle
-from calibration.engine.choice import choose, serving
 from calibration.errors import BundleError, DatasetError, EngineError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _bundle_finding(bundle: Bundle) -> Finding:
 
 def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
     choice = choose(config.engine.backend)
-    deployment = engine_deployment(config, bundle.network, lambda *_: None)
+    deployment = engine_deployment(config, bundle, lambda *_: None)
     if choice.backends[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
         yield Finding(
             "network",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from agent import config
 from agent.config import AgentConfig, EngineConfig, load
 from agent.errors import ConfigError
-from calibration.engine.choice import AUTO, BACKENDS
+from calibration.backends import AUTO, BACKENDS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from stations import Agent, closed_port, good_parts, teach, write_config, write_
 from agent import doctor
 from agent.probes import Finding, ok, station
 from agent.sole_user import sole_user
-from calibration.engine.choice import Choice
+from calibration.backends import Choice
 from calibration.errors import ScoreMismatchError
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from agent.outbox import Outbox
 from agent.records import Alert
 from agent.service import Stop, Summary, _disk_free_bytes, _info, broker_settings, run_station
 from calibration.backbone import filterbank_backbone
+from calibration.backends import Serving
 from calibration.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
-from calibration.engine.choice import Serving
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.pipeline import Settings, calibrate

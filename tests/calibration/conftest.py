@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import fake_tensorrt
 import pytest
+from fake_gpu import FakeCuda
 from outcome import Outcome
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import Bundle, open_bundle
+from calibration.bundle_engine import source_of
 from calibration.cli import main
+from calibration.engine.tensorrt import TensorRTEngine
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
 
@@ -76,3 +80,27 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return Outcome(int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def cuda() -> FakeCuda:
+    """A GPU that is none."""
+    return FakeCuda()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Any:  # noqa: ANN401
+    """TensorRT on it."""
+    return fake_tensorrt.install(monkeypatch, cuda)
+
+
+@pytest.fixture
+def engine(learnt: Bundle, world: Any, cuda: FakeCuda, tmp_path: Path) -> Callable[..., TensorRTEngine]:  # noqa: ANN401, ARG001
+    """Makes TensorRT engines of the washers' network."""
+
+    def make(**changes: Any) -> TensorRTEngine:  # noqa: ANN401
+        return TensorRTEngine(
+            **{"source": source_of(learnt), "folder": tmp_path / "e", "cuda": lambda: cuda, **changes}
+        )
+
+    return make

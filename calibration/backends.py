@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import itertools
 import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import onnxruntime as ort
 
+from calibration.bundle_engine import source_of
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.engine.tensorrt import TensorRTEngine, prove
 from calibration.errors import EngineError, ScoreMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from calibration.bundle import Bundle
     from calibration.engine import Engine
+
+    Check = Callable[[Engine], object]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A network and what engines need to run it on this device.
+    """A bundle and what engines need to run its network on this device.
 
     Attributes:
         threads: CPU threads of one inference; 0 takes one for each core.
@@ -37,7 +41,7 @@ class Deployment:
         progress: Told how far building one has come: step, done, total.
     """
 
-    network: Path
+    bundle: Bundle
     threads: int
     cache_dir: Path
     progress: Callable[[str, int, int], None]
@@ -50,10 +54,12 @@ class Backend:
     Attributes:
         require: Raises EngineError, with the reason, where the device or a library is missing; crashes nowhere.
         open: Makes its engine, which is not entered yet.
+        prove: Checks it when it was entered, mending what can be mended.
     """
 
     require: Callable[[], None]
     open: Callable[[Deployment], Engine]
+    prove: Callable[[Engine, Deployment, Check], object] = lambda engine, _, check: check(engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +131,23 @@ def _require_nothing() -> None:
 
 
 def _open_tensorrt(deployment: Deployment) -> Engine:
-    # Not before a driver has answered: its module imports libraries that crash without one.
-    try:
-        module = importlib.import_module("calibration.engine.tensorrt")
-    except (ImportError, OSError) as error:
-        raise EngineError(
-            what=f"TensorRT does not load: {error}", remedy="install TensorRT, its Python package and pycuda again"
-        ) from error
-    engine: Engine = module.TensorRTEngine(deployment.network, deployment.cache_dir, deployment.progress)
-    return engine
+    return TensorRTEngine(source_of(deployment.bundle), deployment.cache_dir, progress=deployment.progress)
+
+
+def _prove_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
+    prove(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
 
 
 def _open_cuda(deployment: Deployment) -> Engine:
-    return OnnxRuntimeEngine(deployment.network, deployment.threads, "cuda")
+    return OnnxRuntimeEngine(deployment.bundle.network, deployment.threads, "cuda")
 
 
 def _open_cpu(deployment: Deployment) -> Engine:
-    return OnnxRuntimeEngine(deployment.network, deployment.threads)
+    return OnnxRuntimeEngine(deployment.bundle.network, deployment.threads)
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "tensorrt": Backend(_require_tensorrt, _open_tensorrt),
+    "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _prove_tensorrt),
     "cuda": Backend(_require_cuda_provider, _open_cuda),
     "onnxruntime": Backend(_require_nothing, _open_cpu),
 }
@@ -190,7 +192,7 @@ def _require_named(wanted: str, backend: Backend) -> None:
 def serving(
     choice: Choice,
     deployment: Deployment,
-    prove: Callable[[Engine], object],
+    check: Check,
     backends: Mapping[str, Backend] = BACKENDS,
 ) -> Iterator[Serving]:
     """The first engine of the choice that loads and proves itself, entered; one that does not is logged.
@@ -198,7 +200,7 @@ def serving(
     Args:
         choice: What to try.
         deployment: What it runs.
-        prove: Raises ScoreMismatchError for an engine that must not serve.
+        check: Raises ScoreMismatchError for an engine that must not serve.
         backends: What there is.
 
     Raises:
@@ -208,7 +210,7 @@ def serving(
     reasons: list[str] = []
     with ExitStack() as stack:
         for name, missing in choice.missing.items():
-            opened = missing or _opened(backends[name], deployment, prove, stack, is_last=name == choice.backends[-1])
+            opened = missing or _opened(backends[name], deployment, check, stack, is_last=name == choice.backends[-1])
             if not isinstance(opened, str):
                 yield Serving(opened, choice.why(reasons))
                 return
@@ -220,7 +222,7 @@ def serving(
 def _opened(
     backend: Backend,
     deployment: Deployment,
-    prove: Callable[[Engine], object],
+    check: Check,
     stack: ExitStack,
     *,
     is_last: bool,
@@ -229,7 +231,7 @@ def _opened(
     try:
         with ExitStack() as attempt:  # what fails is left at once
             engine = attempt.enter_context(backend.open(deployment))
-            prove(engine)
+            backend.prove(engine, deployment, check)
             stack.enter_context(attempt.pop_all())
             return engine
     except (EngineError, ScoreMismatchError) as error:

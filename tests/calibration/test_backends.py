@@ -4,14 +4,15 @@ import importlib
 import importlib.util
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from calibration.engine import Inference, choice
-from calibration.engine.choice import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
+from calibration import backends as choice
+from calibration.backends import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError, ScoreMismatchError
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from calibration.engine import Engine
+    from calibration.bundle import Bundle
+    from calibration.engine import Engine, Inference
     from calibration.preprocess import Image
 
 NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"
-DEPLOYMENT = Deployment(Path("network.onnx"), 1, Path("engines"), lambda *_: None)
+DEPLOYMENT = Deployment(
+    cast("Bundle", SimpleNamespace(network=Path("network.onnx"))), 1, Path("engines"), lambda *_: None
+)
 
 
 class FakeEngine:
@@ -180,19 +184,6 @@ def test_cuda_needs_an_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch)
         choose("cuda")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert choose("cuda") == Choice({"cuda": None}, named=True)
-
-
-@pytest.mark.parametrize("error", [ImportError("no libnvinfer"), OSError("libnvdla_compiler.so: not found")])
-def test_a_tensorrt_that_is_half_installed_is_an_error_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def refuse(name: str) -> None:
-        assert name == "calibration.engine.tensorrt"
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(EngineError, match=f"TensorRT does not load: {error}"):
-        BACKENDS["tensorrt"].open(DEPLOYMENT)
 
 
 def test_onnxruntime_on_the_cpu_is_always_there() -> None:

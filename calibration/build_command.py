@@ -1,0 +1,50 @@
+"""``shiftwatch-calibrate build``: the TensorRT engine of a bundle, ahead of its first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration.bundle import check_golden, open_bundle
+from calibration.bundle_engine import engine_folder, source_of, tensorrt_engine
+from calibration.engine.tensorrt import prove
+from calibration.engine.tensorrt_build import BuildOptions
+from calibration.speed import measured_speed
+from calibration.terminal import console, escape, progress_bar
+
+_DEFAULT = BuildOptions()
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `fit` wrote.")]
+Workspace = Annotated[int, typer.Option("--workspace-mib", min=16, help="What one layer may use while it runs.")]
+TacticMemory = Annotated[
+    int, typer.Option("--tactic-memory-mib", min=64, help="What trying out ways to compute a layer may use.")
+]
+Level = Annotated[
+    int,
+    typer.Option("--optimisation-level", min=0, max=5, help="0 builds quickly; 5 tries everything, for the last bit."),
+]
+
+
+def build(
+    path: BundlePath,
+    *,
+    workspace_mib: Workspace = _DEFAULT.workspace_mib,
+    tactic_memory_mib: TacticMemory = _DEFAULT.tactic_memory_mib,
+    optimisation_level: Level = _DEFAULT.optimisation_level,
+) -> None:
+    """Build a bundle's TensorRT engine, on the device that will run it, and prove it on the golden frames.
+
+    Takes minutes on a Jetson. An engine that fits is kept and not built again.
+
+    Example: `shiftwatch-calibrate build washers`
+    """
+    bundle = open_bundle(path)
+    options = BuildOptions(workspace_mib, tactic_memory_mib, optimisation_level)
+    with progress_bar() as progress, tensorrt_engine(bundle, options, progress=progress) as engine:
+        prove(engine, source_of(bundle), lambda opened: check_golden(bundle, opened))
+        speed = measured_speed(bundle, engine)
+    folder = escape(str(engine_folder(bundle)))
+    done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"
+    console.print(f"engine in {folder}: {done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame")

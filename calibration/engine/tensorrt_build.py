@@ -1,0 +1,275 @@
+"""ONNX to a TensorRT engine, on the device it will run on. Takes minutes on a Jetson, so it tells how far it is.
+
+The precision of each layer is that of the ONNX graph ("strongly typed"), in every version from 10.3 to 11.4. Weights
+named ``head.*``, and no others, can be exchanged in the finished engine: exchangeable weights are not fused.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from threading import Event, Lock, current_thread, main_thread
+from typing import TYPE_CHECKING
+
+from calibration.engine.tensorrt_library import journal
+from calibration.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType, ModuleType
+
+    import tensorrt as trt
+
+    from calibration.engine.tensorrt_library import Journal
+
+    Progress = Callable[[str, int, int], None]
+
+log = logging.getLogger(__name__)
+
+HEAD = "head."
+_MEMORY_LEVERS = (
+    "close other programs, give the build more with --workspace-mib and --tactic-memory-mib, or let it try less with "
+    "--optimisation-level 1; a smaller --size or backbone needs less"
+)
+# The first is what lack of memory looks like after every tactic that would have fitted was ruled out.
+_SIGNS_OF_LITTLE_MEMORY = ("could not find any implementation for node", "out of memory", "outofmemory", "cuda error 2")
+_PARSER_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        workspace_mib: What one layer may use while it runs.
+        tactic_memory_mib: What the build may use to try out ways to compute a layer; on a Jetson, where GPU and CPU
+            share their memory, all that it allocates.
+        optimisation_level: 0 builds at once, 5 tries everything; TensorRT's own default is 3.
+    """
+
+    workspace_mib: int = 1024
+    tactic_memory_mib: int = 2048
+    optimisation_level: int = 3
+
+    @classmethod
+    def of_record(cls, options: Mapping[str, int] | None) -> BuildOptions:
+        """Those of an earlier build; the defaults where there was none, or its software knew other options."""
+        known = {field.name for field in fields(cls)}
+        return cls(**options) if options is not None and set(options) == known else cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A serialised engine, and what was learnt about the speed of its layers, which makes the next build quicker."""
+
+    plan: bytes
+    timings: bytes
+
+
+class Phases:
+    """Turns TensorRT's nested phases into progress; its threads call in here.
+
+    Args:
+        progress: Called with (phase, done, total), for phases of the first two levels.
+        cancel: Once set, the build ends at its next step.
+    """
+
+    def __init__(self, progress: Progress, cancel: Event) -> None:
+        self._progress = progress
+        self._cancel = cancel
+        self._lock = Lock()
+        self._roots: set[str] = set()
+        self._steps: dict[str, int] = {}
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        """A phase begins."""
+        with self._lock:
+            if not parent:
+                self._roots.add(phase)
+            if not parent or parent in self._roots:
+                self._steps[phase] = steps
+                self._progress(phase, 0, steps)
+
+    def step(self, phase: str, step: int) -> bool:
+        """A step, counted from 0, is done; False cancels the build."""
+        with self._lock:
+            if phase in self._steps:
+                self._progress(phase, step + 1, self._steps[phase])
+        return not self._cancel.is_set()
+
+    def finish(self, phase: str) -> None:
+        """A phase ends."""
+        with self._lock:
+            self._roots.discard(phase)
+            if phase in self._steps:
+                steps = self._steps.pop(phase)
+                self._progress(phase, steps, steps)
+
+
+def build(  # noqa: PLR0913, PLR0917 - what a build takes, each once
+    tensorrt: ModuleType, network: bytes, options: BuildOptions, timings: bytes, progress: Progress, cancel: Event
+) -> Built:
+    """Build an engine for the GPU of this machine.
+
+    Args:
+        tensorrt: TensorRT's library.
+        network: ONNX.
+        options: Memory and effort.
+        timings: Of an earlier build, or nothing.
+        progress: Called with (phase, done, total), from TensorRT's threads.
+        cancel: Set it from another thread to end the build; Ctrl-C sets it, too.
+
+    Raises:
+        EngineError: The network cannot be read, memory is short, or the build was cancelled.
+        KeyboardInterrupt: Ctrl-C; raised once TensorRT has stopped.
+    """
+    said = journal(tensorrt)
+    monitor = _monitor(tensorrt, Phases(progress, cancel))  # must outlive the builder, so it lives out here
+    with said.explained(what="TensorRT cannot begin to build", remedy=_MEMORY_LEVERS):
+        return _built(tensorrt, network, options, timings, said, monitor, cancel)
+
+
+def _built(  # noqa: PLR0913, PLR0917 - as above
+    tensorrt: ModuleType,
+    network: bytes,
+    options: BuildOptions,
+    timings: bytes,
+    said: Journal,
+    monitor: trt.IProgressMonitor,
+    cancel: Event,
+) -> Built:
+    builder: trt.Builder = tensorrt.Builder(said.logger)
+    definition: trt.INetworkDefinition = builder.create_network(
+        1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    )
+    parser: trt.OnnxParser = tensorrt.OnnxParser(definition, said.logger)  # owns the weights until the build is over
+    if not parser.parse(network):
+        raise _unreadable(tensorrt, parser)
+    config = _configured(tensorrt, builder, options, timings)
+    config.progress_monitor = monitor
+    _mark_head(tensorrt, definition, config, network)
+    plan = _serialised(builder, definition, config, cancel)
+    if plan is None:
+        raise _failed(tensorrt, said, options, cancel)
+    cache: trt.ITimingCache = config.get_timing_cache()
+    return Built(bytes(plan), bytes(cache.serialize()))
+
+
+def _configured(
+    tensorrt: ModuleType, builder: trt.Builder, options: BuildOptions, timings: bytes
+) -> trt.IBuilderConfig:
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, and good for three digits only
+    config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, options.tactic_memory_mib << 20)
+    config.builder_optimization_level = options.optimisation_level
+    known: trt.ITimingCache | None = config.create_timing_cache(timings)
+    if known is None or not config.set_timing_cache(known, ignore_mismatch=False):
+        log.info("timings of earlier builds are of another GPU or TensorRT; starting anew")
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return config
+
+
+def _mark_head(
+    tensorrt: ModuleType, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, network: bytes
+) -> None:
+    names = head_names(network)
+    refused = [name for name in names if not definition.mark_weights_refittable(name)]
+    if refused:  # it inspects all the same; a new head then takes a new build
+        log.warning("TensorRT will not exchange %s in this engine", ", ".join(refused))
+    if len(names) > len(refused):
+        config.set_flag(tensorrt.BuilderFlag.REFIT_INDIVIDUAL)
+
+
+def head_names(network: bytes) -> Sequence[str]:
+    """Initialisers that a recalibration exchanges."""
+    import onnx  # noqa: PLC0415 - where an engine is built, and not where one runs
+
+    return [tensor.name for tensor in onnx.load_from_string(network).graph.initializer if tensor.name.startswith(HEAD)]
+
+
+def _serialised(
+    builder: trt.Builder, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, cancel: Event
+) -> trt.IHostMemory | None:
+    """Build in a thread of its own: this one stays awake for signals, which a call into TensorRT would hold up."""
+    with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
+        return thread.submit(builder.build_serialized_network, definition, config).result()
+
+
+@contextmanager
+def _control_c_cancels(cancel: Event) -> Iterator[None]:
+    """Ctrl-C asks TensorRT to stop, and is raised when it has.
+
+    An exception out of nowhere would leave the build running. Whoever handles the signal already sets ``cancel``.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    pressed = Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pressed.set()
+        cancel.set()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+def _unreadable(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
+    lines = []
+    for number in range(min(parser.num_errors, _PARSER_LINES)):
+        error: trt.ParserError = parser.get_error(number)
+        node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
+        lines.append(f"{node}{error.desc().strip()}")
+    more = parser.num_errors - len(lines)
+    return EngineError(
+        what=f"TensorRT {tensorrt.__version__} cannot read the network: {'; '.join(lines) or 'it does not say why'}"
+        + (f"; and {more} more" if more > 0 else ""),
+        remedy="calibrate with another backbone, update TensorRT, or use onnxruntime",
+    )
+
+
+def _failed(tensorrt: ModuleType, said: Journal, options: BuildOptions, cancel: Event) -> EngineError:
+    if cancel.is_set():
+        return EngineError(what="the build of the engine was cancelled", remedy="start it again; nothing was changed")
+    words = " ".join(said.errors).lower()
+    if any(sign in words for sign in _SIGNS_OF_LITTLE_MEMORY):
+        limits = f"workspace {options.workspace_mib} MiB, tactics {options.tactic_memory_mib} MiB"
+        return said.refusal(
+            what=f"TensorRT {tensorrt.__version__} ran out of memory while building ({limits})", remedy=_MEMORY_LEVERS
+        )
+    return said.refusal(
+        what=f"TensorRT {tensorrt.__version__} cannot build the engine",
+        remedy="its log above has the details; update TensorRT, or use onnxruntime",
+    )
+
+
+def _monitor(tensorrt: ModuleType, phases: Phases) -> trt.IProgressMonitor:
+    class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc, name-defined]  # its base is known on devices only
+        """Passes on to ``Phases``."""
+
+        def __init__(self) -> None:
+            tensorrt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """Called by TensorRT."""
+            phases.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """Called by TensorRT; False cancels."""
+            return phases.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Called by TensorRT."""
+            phases.finish(phase_name)
+
+    monitor: trt.IProgressMonitor = Monitor()
+    return monitor

@@ -1,0 +1,211 @@
+"""The acceptance run on a new device: does TensorRT score as ONNX Runtime does, and how fast?
+
+    python tests/on_device.py BUNDLE [--out on_device.json] [--tolerance 0.001] [--folder ENGINES]
+
+Builds the bundle's engine (anew, in an empty folder), compares golden frames and 200 random ones with ONNX Runtime,
+exchanges the head for a changed one and compares again, loads the exchanged engine from disk, times mapped and copied
+buffers, and writes all of it as one JSON file. Exit code 0: all as it should be. 1: a score differs. 2: it cannot run
+here; one line says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from calibration.bundle import Bundle, open_bundle
+from calibration.bundle_engine import source_of
+from calibration.engine.cuda import PyCuda
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.engine.tensorrt import Source, TensorRTEngine, exchange_head
+from calibration.engine.tensorrt_build import HEAD, BuildOptions
+from calibration.errors import ScoreMismatchError, ShiftwatchError
+from calibration.terminal import error_console, progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from calibration.engine import Engine
+    from calibration.engine.cuda import Gpu
+    from calibration.preprocess import Image
+
+RANDOM_FRAMES = 200
+TIMED_RUNS = 500
+EXIT_DIFFERENT, EXIT_CANNOT = 1, 2
+
+
+def frames_to_compare(bundle: Bundle) -> list[Image]:
+    """The golden frames, and random ones: half of them noise, half golden frames with noise on them."""
+    random = np.random.default_rng(0)
+    golden = list(bundle.golden().frames)
+    noise = random.integers(0, 256, (RANDOM_FRAMES, *golden[0].shape), np.uint8)
+    disturbed = [np.where(frame > 224, frame, golden[n % len(golden)]) for n, frame in enumerate(noise[::2])]
+    return [*golden, *noise[1::2], *disturbed]
+
+
+def compare(engine: Engine, reference: Engine, frames: Sequence[Image], threshold: float) -> dict[str, float]:
+    """Largest relative differences of score, map and features; scores under 1 % of the threshold count as that."""
+    worst = {"score": 0.0, "map": 0.0, "features": 0.0}
+    for frame in frames:
+        mine, theirs = engine(frame), reference(frame)
+        scale = max(abs(theirs.score), 0.01 * threshold)
+        worst["score"] = _worse(worst["score"], abs(mine.score - theirs.score) / scale)
+        worst["map"] = _worse(worst["map"], float(np.abs(mine.map - theirs.map).max()) / max(theirs.map.max(), scale))
+        features, expected = engine.features(frame), reference.features(frame)
+        worst["features"] = _worse(worst["features"], float(np.abs(features - expected).max() / np.abs(expected).max()))
+    return worst
+
+
+def _worse(known: float, found: float) -> float:
+    """The larger; what is not a number is worst of all."""
+    return max(known, float(found)) if np.isfinite(found) else float("inf")
+
+
+def changed_head(network: bytes) -> tuple[bytes, Mapping[str, np.ndarray[Any, Any]]]:
+    """The network with another head, and that head: every weight moved a little, each its own way."""
+    model = onnx.load_from_string(network)
+    random = np.random.default_rng(1)
+    head = {}
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(HEAD):
+            weights = numpy_helper.to_array(tensor)
+            moved = weights * random.uniform(0.9, 1.1, weights.shape).astype(np.float32)
+            head[tensor.name] = moved
+            tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+    return model.SerializeToString(), head
+
+
+def times(engine: TensorRTEngine, *, mapped: bool) -> dict[str, float]:
+    """Percentiles of the time of one frame."""
+    p50, p99 = np.percentile(engine.measured_ms(mapped=mapped, runs=TIMED_RUNS), [50, 99])
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+
+
+@contextmanager
+def lowest_free_memory() -> Iterator[dict[str, int]]:
+    """Watches the GPU's memory, in a thread with a context of its own, until left."""
+    found = {"free_before_bytes": 0, "free_lowest_bytes": 0}
+    done, begun = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        with PyCuda() as cuda:
+            found["free_before_bytes"] = found["free_lowest_bytes"] = cuda.free_bytes()
+            begun.set()
+            while not done.wait(0.05):
+                found["free_lowest_bytes"] = min(found["free_lowest_bytes"], cuda.free_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    begun.wait(10)
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def accept(bundle: Bundle, gpu: Gpu, folder: Path, tolerance: float) -> dict[str, Any]:
+    """The whole run."""
+    source = source_of(bundle)
+    threshold = bundle.manifest.working_point.threshold
+    frames = frames_to_compare(bundle)
+    result: dict[str, Any] = {
+        "bundle": bundle.identity,
+        "backbone": bundle.manifest.backbone.name,
+        "machine": platform.platform(),
+        "gpu": {"name": gpu.name, "compute_capability": gpu.compute_capability, "integrated": gpu.integrated},
+        "tolerance": tolerance,
+    }
+    changed, head = changed_head(source.read())
+    truth, _ = changed_head(bundle.network.read_bytes())  # of the same random changes
+    with progress_bar() as progress, OnnxRuntimeEngine(bundle.network) as reference, OnnxRuntimeEngine(truth) as other:
+        start_s = time.perf_counter()
+        with lowest_free_memory() as memory:
+            engine = TensorRTEngine(source, folder, BuildOptions(), progress=progress).__enter__()
+        result["build_s"] = round(time.perf_counter() - start_s, 1)
+        result["build_memory"] = memory
+        try:
+            result["tensorrt"] = engine.key.tensorrt
+            result["activation_bytes"] = engine.activation_bytes
+            result["differences"] = compare(engine, reference, frames, threshold)
+            result["copied"] = times(engine, mapped=False)
+            if gpu.integrated:
+                result["mapped"] = times(engine, mapped=True)
+            start_s = time.perf_counter()
+            new = Source.of(changed)
+            result["exchange"] = {"enough": exchange_head(engine, new, head, _no_check)}
+            result["exchange"]["s"] = round(time.perf_counter() - start_s, 2)
+            result["exchange"]["differences"] = compare(engine, other, frames, threshold)
+        finally:
+            engine.__exit__(None, None, None)
+        with TensorRTEngine(new, folder, BuildOptions()) as again:
+            result["loaded_again"] = {
+                "built": again.built_because,
+                "differences": compare(again, other, frames, threshold),
+            }
+    result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result
+
+
+def _no_check(_engine: TensorRTEngine) -> None:
+    """The comparison follows, and is to be seen whatever it gives."""
+
+
+def verdict(result: dict[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    problems = [
+        f"{part}: the score differs by {found['differences']['score']:.2g}"
+        for part, found in (
+            ("engine", result),
+            ("exchanged head", result["exchange"]),
+            ("kept", result["loaded_again"]),
+        )
+        if not found["differences"]["score"] <= result["tolerance"]
+    ]
+    if not result["exchange"]["enough"]:
+        problems.append("the head could not be exchanged; it had to be built")
+    if result["loaded_again"]["built"] is not None:
+        problems.append(f"the kept engine was not taken: {result['loaded_again']['built']}")
+    return problems
+
+
+def main() -> int:
+    """Run, write the JSON, say in one line how it went."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("on_device.json"))
+    parser.add_argument("--tolerance", type=float, help="of scores, relative; default: that of the bundle")
+    parser.add_argument("--folder", type=Path, help="for engines, empty; default: a temporary one")
+    given = parser.parse_args()
+    try:
+        bundle = open_bundle(given.bundle)
+        with PyCuda() as cuda, tempfile.TemporaryDirectory() as temporary:
+            folder = given.folder or Path(temporary)
+            result = accept(bundle, cuda.gpu, folder, given.tolerance or bundle.manifest.golden_tolerance)
+    except ScoreMismatchError as error:
+        error_console.print(f"differs: {error.what}", markup=False, soft_wrap=True)
+        return EXIT_DIFFERENT
+    except ShiftwatchError as error:
+        error_console.print(f"cannot run here: {error.what}; {error.remedy}", markup=False, soft_wrap=True)
+        return EXIT_CANNOT
+    problems = verdict(result)
+    given.out.write_text(json.dumps({**result, "problems": problems}, indent=2) + "\n")
+    print("; ".join(problems) or "all as it should be", f"({given.out})")  # noqa: T201 - a program, not the library
+    return EXIT_DIFFERENT if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
