@@ -76,7 +76,7 @@ class Taught:
 
 def teach(path: Path) -> Path:
     """A bundle of the good parts, in a second."""
-    settings = Settings(Preprocess(64, 64, REGION), false_reject_rate=0.001, threads=1)
+    settings = Settings(Preprocess(64, 64, REGION), false_reject_rate=0.004, threads=1)
     return calibrate(Taught(), filterbank_backbone(64, 64), settings, path, lambda *_: None).path
 
 
