@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from typing import TYPE_CHECKING
 
+from agent.durable_text import replace_text
 from agent.records import Alert
 
 if TYPE_CHECKING:
@@ -49,17 +49,7 @@ class ActiveAlert:
         if alert.type == "end":
             self._path.unlink(missing_ok=True)
             return
-        part = self._path.with_suffix(".part")
-        with part.open("w") as file:
-            json.dump(alert.payload(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
-        descriptor = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        replace_text(self._path, json.dumps(alert.payload()))
 
     def _read(self) -> Alert | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -24,6 +24,7 @@ from agent.errors import BrokerRefusedError, BrokerUnreachableError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from paho.mqtt.client import MQTTMessage
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
@@ -69,17 +70,26 @@ class BrokerSettings:
 
 
 class Will(NamedTuple):
-    """What the broker publishes, retained, when we vanish without a word."""
+    """What the broker publishes when we vanish without a word."""
 
     topic: str
-    payload: str
+    payload: str | bytes
+    retain: bool = True
 
 
 class Acknowledgement(NamedTuple):
-    """The broker's answer to a message of QoS 1; ``refused`` is its reason when it did not take it."""
+    """The broker's answer to a message of QoS 1 or a subscription; ``refused`` is its reason when it said no."""
 
     mid: int
     refused: str | None
+
+
+class Received(NamedTuple):
+    """A message of a topic we subscribed to; ``retained`` if it was said before we asked."""
+
+    topic: str
+    payload: bytes
+    retained: bool
 
 
 class Connection:
@@ -99,8 +109,11 @@ class Connection:
         self._client = client
         self._unacknowledged: set[int] = set()
         self._acknowledgements: list[Acknowledgement] = []
+        self._received: list[Received] = []
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
 
     @property
@@ -108,7 +121,7 @@ class Connection:
         """How many messages of QoS 1 may be published now."""
         return self.receive_maximum - len(self._unacknowledged)
 
-    def publish(self, topic: str, payload: str, *, qos: Literal[0, 1], retain: bool) -> int:
+    def publish(self, topic: str, payload: str | bytes, *, qos: Literal[0, 1], retain: bool) -> int:
         """Hand a message to the socket, without waiting.
 
         Returns:
@@ -118,6 +131,19 @@ class Connection:
         if qos:
             self._unacknowledged.add(mid)
         return mid
+
+    def subscribe(self, topic: str, qos: Literal[0, 1]) -> int:
+        """Ask for the messages of a topic, without waiting; to ask again changes nothing.
+
+        Returns:
+            Its number, which comes back in an `Acknowledgement`; 0 when the line is dead.
+        """
+        return self._client.subscribe(topic, qos)[1] or 0
+
+    def take_received(self) -> list[Received]:
+        """What came since the last call, in order."""
+        received, self._received = self._received, []
+        return received
 
     def service(self, timeout_s: float, wake: Wake | None = None) -> list[Acknowledgement]:
         """Wait for traffic, ``wake`` or the time-out, then send, receive and keep alive.
@@ -195,6 +221,15 @@ class Connection:
             self._unacknowledged.remove(mid)
             self._acknowledgements.append(Acknowledgement(mid, str(code) if code.is_failure else None))
 
+    def _on_subscribe(
+        self, _client: Client, _data: object, mid: int, codes: list[ReasonCode], _said: Properties | None
+    ) -> None:
+        refused = next((str(code) for code in codes if code.is_failure), None)
+        self._acknowledgements.append(Acknowledgement(mid, refused))
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self._received.append(Received(message.topic, bytes(message.payload), message.retain))
+
     def _on_disconnect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, _said: object) -> None:
         self.lost = self.lost or ("the line broke" if code == "Unspecified error" else str(code))
 
@@ -223,7 +258,7 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     """
     client = _client(settings)
     if will is not None:
-        client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     connection = Connection(client)
     try:
         client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)

@@ -175,6 +175,21 @@ class MqttConfig(Section):
         return self
 
 
+class SparkplugConfig(Section):
+    """A Sparkplug B 3.0 edge node beside the plain topics, over a second connection to the same broker."""
+
+    enabled: bool = Field(default=False, description="Speak Sparkplug B, too.")
+    group_id: Level | None = Field(
+        default=None, description="Group; else the levels of `station` above the name, joined by colons."
+    )
+    edge_node_id: Level | None = Field(default=None, description="Edge node, unique in its group; else `station.name`.")
+    device_id: Level = Field(default="vision", description="Device of the edge node; results and alerts are its data.")
+    primary_host_id: Level | None = Field(
+        default=None,
+        description="Host application that must be online for anything to be said; else nobody is waited for.",
+    )
+
+
 class EngineConfig(Section):
     """How the network runs."""
 
@@ -226,6 +241,7 @@ class AgentConfig(Section):
     camera: CameraConfig
     decision: DecisionConfig = DecisionConfig()
     mqtt: MqttConfig = MqttConfig()
+    sparkplug: SparkplugConfig = SparkplugConfig()
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()
     outbox: OutboxConfig = OutboxConfig()

@@ -5,6 +5,7 @@ ShiftwatchError
 ├── CameraError               mend the camera, its cable or its settings
 ├── BrokerUnreachableError    nothing to do at once: records wait, the agent tries again
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
+├── SparkplugPayloadError     mend the host application; what it sent was ignored
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
@@ -59,6 +60,10 @@ class BrokerRefusedError(ShiftwatchError):
     def __init__(self, *, what: str, remedy: str, reason: str) -> None:
         super().__init__(what=what, remedy=remedy)
         self.reason = reason
+
+
+class SparkplugPayloadError(ShiftwatchError):
+    """A host application sent what cannot be read: mend it; its message was ignored."""
 
 
 class OutboxError(ShiftwatchError):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.active_alert import ActiveAlert
     from agent.archive import Archive
     from agent.look import Seen
-    from agent.outbox import Outbox
+    from agent.outbox import Kind
     from agent.publisher import Announcement
     from agent.records import Alert, DefectRegion
     from agent.topics import Topics
@@ -29,6 +29,25 @@ class Line(Protocol):
 
     def announce(self, announcement: Announcement) -> None:
         """What a retained message says has changed."""
+
+
+class Store(Protocol):
+    """Where records are kept until somebody has them: an outbox."""
+
+    def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
+        """Store a record; returns before anybody has it."""
+
+
+class Copies:
+    """A record for each of several stores, which lose or deliver it independently."""
+
+    def __init__(self, *stores: Store) -> None:
+        self._stores = stores
+
+    def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
+        """Store a record everywhere; whether all have it."""
+        stored = [store.put(kind, record_id, topic, payload, created_at_ms) for store in self._stores]
+        return all(stored)
 
 
 class Recorder:
@@ -45,7 +64,7 @@ class Recorder:
 
     def __init__(  # noqa: PLR0913 - the places that one verdict reaches
         self,
-        outbox: Outbox,
+        outbox: Store,
         archive: Archive | None,
         line: Line,
         topics: Topics,

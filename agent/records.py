@@ -253,7 +253,7 @@ def alert_state_payload(*, timestamp_ms: int, active: Iterable[Alert]) -> Payloa
     return {"timestamp": timestamp_ms, "active": [alert.payload() for alert in active]}
 
 
-def to_json(payload: Payload) -> str:
+def to_json(payload: Payload | list[Any]) -> str:
     """Strict JSON; a number that JSON does not know (NaN, infinite) becomes null."""
     try:
         return _dumps(payload)
@@ -266,7 +266,7 @@ def as_historical(payload: str) -> str:
     return _dumps({**json.loads(payload), "historical": True})
 
 
-def _dumps(payload: Payload) -> str:
+def _dumps(payload: Payload | list[Any]) -> str:
     # ASCII: a lone surrogate, say from a file name, has no UTF-8 and would stop the loop at the socket or the disk.
     return json.dumps(payload, allow_nan=False, separators=(",", ":"))
 

@@ -19,12 +19,13 @@ from agent.archive import Archive
 from agent.broker import BrokerSettings
 from agent.camera import open_camera
 from agent.decision import Rules, end
+from agent.edge_nodes import edge_nodes_of
 from agent.errors import ConfigError, PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
-from agent.recorder import Recorder
+from agent.recorder import Copies, Recorder
 from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
 from agent.sole_user import sole_user
 from agent.sources import kind_of, without_password
@@ -34,12 +35,13 @@ from calibration.bundle import Bundle, check_golden, open_bundle
 from calibration.bundle_engine import engine_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agent.camera import Camera
     from agent.config import AgentConfig, StationConfig
     from agent.look import Seen
     from agent.records import Payload
+    from agent.speaker import Speaker
     from calibration.backends import Serving
     from calibration.engine import Engine
 
@@ -126,8 +128,9 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             health=lambda: _health(config, metrics, camera, outbox, archive),
         )
         publisher = Publisher(settings, topics, outbox, station)
+        edge_nodes = edge_nodes_of(config, settings, station, stack)
         recorder = Recorder(
-            outbox,
+            Copies(outbox, *edge_nodes),
             archive,
             publisher,
             topics,
@@ -138,13 +141,15 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             is_simulated=kind_of(config.camera.source) == "path",
         )
         # Left in the opposite order: the last pictures, then the last records, then the camera.
-        publisher.start()
-        stack.callback(publisher.stop, _LAST_RECORDS_S)
+        speakers = [publisher, *edge_nodes]
+        for speaker in speakers:
+            speaker.start()
+        stack.callback(_stop, speakers)
         if archive is not None:
             stack.enter_context(archive)
         _end_left_over_alert(active_alert, recorder)
         log.info("watching %s as %s", without_password(str(config.camera.source)), topics.root)
-        _inspect(camera, bundle, served.engine, rules, recorder, metrics, publisher)
+        _inspect(camera, bundle, served.engine, rules, recorder, metrics, speakers)
     return Summary(
         camera.captured, metrics.results, dict(metrics.verdicts), camera.dropped, publisher.published, outbox.depth()
     )
@@ -157,13 +162,13 @@ def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
     rules: Rules,
     recorder: Recorder,
     metrics: LoopMetrics,
-    publisher: Publisher,
+    speakers: Sequence[Speaker],
 ) -> None:
     def heartbeat(seen: Seen) -> None:
         metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
-        if not publisher.alive:
+        if not all(speaker.alive for speaker in speakers):
             raise PublisherDiedError(
-                what="the thread that talks to the broker has died; the line hears nothing",
+                what="a thread that talks to the broker has died; the line hears nothing",
                 remedy="the log above tells why; start again, records wait in the outbox",
             )
 
@@ -172,6 +177,13 @@ def _inspect(  # noqa: PLR0913, PLR0917 - the parts of a station, each once
     if event is not None:
         # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
         recorder.record_alert(event, _now_ms())
+
+
+def _stop(speakers: Sequence[Speaker]) -> None:
+    for speaker in speakers:  # all at the same time: each may have to wait for a broker that hangs
+        speaker.ask_to_stop(_LAST_RECORDS_S)
+    for speaker in speakers:
+        speaker.stop()
 
 
 def _end_left_over_alert(active_alert: ActiveAlert, recorder: Recorder) -> None:

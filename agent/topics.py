@@ -1,10 +1,13 @@
-"""The topics of one station. Nothing else in the agent spells a topic."""
+"""The topics of one station, plain and Sparkplug. Nothing else in the agent spells a topic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from agent.errors import ConfigError
+
+Verb: TypeAlias = Literal["BIRTH", "DATA", "DEATH", "CMD"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,30 @@ class Topics:
     def health(self) -> str:
         """Every few seconds: is the station well."""
         return f"{self.root}/health"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkplugTopics:
+    """The topics of a Sparkplug B edge node with one device (Sparkplug 3.0, chapter 4).
+
+    Attributes:
+        primary_host_id: Host application that must be online before anything is said; None waits for none.
+    """
+
+    group_id: str
+    edge_node_id: str
+    device_id: str
+    primary_host_id: str | None = None
+
+    def node(self, verb: Verb) -> str:
+        """NBIRTH, NDATA, NDEATH and NCMD."""
+        return f"spBv1.0/{self.group_id}/N{verb}/{self.edge_node_id}"
+
+    def device(self, verb: Verb) -> str:
+        """DBIRTH, DDATA and DDEATH."""
+        return f"spBv1.0/{self.group_id}/D{verb}/{self.edge_node_id}/{self.device_id}"
+
+    @property
+    def host_state(self) -> str | None:
+        """Retained by the primary host: is it online; None without one."""
+        return None if self.primary_host_id is None else f"spBv1.0/STATE/{self.primary_host_id}"

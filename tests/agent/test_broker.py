@@ -3,19 +3,18 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from real_broker import server_that_says
 
-from agent.broker import BrokerSettings, Connection, Protocol, Will, connect
+from agent.broker import BrokerSettings, Connection, Protocol, Received, Will, connect
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.wake import Wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from real_broker import Listener, Mosquitto
@@ -25,26 +24,6 @@ WILL = Will("plant/status", '{"online":false,"reason":"connection lost"}')
 
 def settings_for(port: int, **more: object) -> BrokerSettings:
     return BrokerSettings(host="127.0.0.1", port=port, client_id="station", **more)  # type: ignore[arg-type]
-
-
-@contextmanager
-def server_that_says(answer: bytes) -> Iterator[int]:
-    """A TCP server that answers a CONNECT with these bytes, and says nothing more."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        done = threading.Event()
-
-        def serve() -> None:
-            line, _ = server.accept()
-            with line:
-                line.recv(4096)
-                line.sendall(answer)
-                done.wait(10)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        done.set()
-        thread.join(10)
 
 
 def acknowledged(connection: Connection, mid: int) -> str | None:
@@ -100,6 +79,44 @@ def test_broker_says_how_much_it_takes_at_once(mosquitto: Mosquitto) -> None:
     acknowledged(connection, mid)
     assert connection.room == 7
     connection.close()
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_what_was_subscribed_to_is_received_in_order(mosquitto: Mosquitto, protocol: Protocol) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port, protocol=protocol), WILL)
+    connection.publish("plant/kept", b"\x00\xff", qos=1, retain=True)
+    connection.publish("plant/unheard", "{}", qos=1, retain=False)
+    assert acknowledged(connection, connection.subscribe("plant/+", 1)) is None
+    for number in range(3):
+        connection.publish("plant/a", str(number), qos=1, retain=False)
+    received: list[Received] = []
+    while len(received) < 4:
+        connection.service(5.0)
+        received += connection.take_received()
+    assert received[0] == Received("plant/kept", b"\x00\xff", retained=True)
+    assert received[1:] == [Received("plant/a", str(number).encode(), retained=False) for number in range(3)]
+    assert connection.take_received() == []
+    connection.close()
+    assert connection.subscribe("plant/a", 1) == 0
+
+
+def test_a_refused_subscription_says_why() -> None:
+    with server_that_says(b"\x20\x03\x00\x00\x00" + b"\x90\x04\x00\x01\x00\x87") as port:
+        connection = connect(settings_for(port), WILL)
+        assert acknowledged(connection, connection.subscribe("plant/secret", 1)) == "Not authorized"
+        connection.close()
+
+
+def test_a_will_need_not_be_retained(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    connect(settings_for(mosquitto.port), Will("plant/status", b"{}", retain=False)).drop("the cable was cut")
+    listener.wait_for(lambda heard: heard.on("status"))
+    late = connect(settings_for(mosquitto.port), WILL)
+    assert acknowledged(late, late.subscribe("plant/status", 1)) is None
+    assert late.take_received() == []
+    late.close()
 
 
 def test_wrong_password_is_refused_with_the_reason_of_the_broker(mosquitto: Mosquitto) -> None:

@@ -419,13 +419,13 @@ def test_status_is_online_again_after_the_socket_was_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connections: list[Any] = []
-    real_connect = sys.modules["agent.publisher"].connect
+    real_connect = sys.modules["agent.speaker"].connect
 
     def connect_and_remember(*args: object) -> object:
         connections.append(real_connect(*args))
         return connections[-1]
 
-    monkeypatch.setattr("agent.publisher.connect", connect_and_remember)
+    monkeypatch.setattr("agent.speaker.connect", connect_and_remember)
     mosquitto.start()
     listener = listen(mosquitto.port)
     publish()

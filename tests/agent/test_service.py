@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import pytest
+from sparkplug_host import HostApplication, check_the_rules
 from stations import (
     PATIENCE_S,
     ROOT,
@@ -391,6 +394,52 @@ def test_an_alert_that_an_earlier_process_left_active_is_ended_first(
     ends = [(alert["type"], alert["alertId"] == "a") for alert in listener.on("/alert")]
     assert ends == [("end", True), ("new", False), ("end", False)]
     assert not (tmp_path / "state" / "active_alert.json").exists()
+
+
+def test_a_sparkplug_host_hears_the_same_results_and_alerts(mosquitto: Mosquitto, bundle: Path, tmp_path: Path) -> None:
+    mosquitto.start()
+    host = HostApplication(mosquitto.port, "acme:north:press:line2:cell4/station1")
+    source = write_pictures(tmp_path / "parts", [*good_parts(4), *broken_parts(1), *good_parts(5, first=3000)])
+    config = write_config(tmp_path, bundle, source, mosquitto.port, sparkplug={"enabled": True})
+    summary = run(config)
+    host.wait_for("NDEATH")
+    host.close()
+    check_the_rules(host.heard)
+    (birth,) = host.on("NBIRTH")
+    assert birth.topic == "spBv1.0/acme:north:press:line2:cell4/NBIRTH/station1"
+    assert birth["info/bundleHash"] == open_bundle(bundle).identity
+    results = [message for message in host.on("DDATA") if "result/seq" in message.names]
+    alerts = [message for message in host.on("DDATA") if "alert/type" in message.names]
+    assert [result["result/seq"] for result in results] == list(range(10))
+    assert [result["result/resultEvaluation"] for result in results] == [1, 1, 1, 1, 2, 1, 1, 1, 1, 1]
+    assert [alert["alert/type"] for alert in alerts] == ["new", "end"]
+    assert results[4]["result/score"] > THRESHOLD
+    assert json.loads(results[4]["result/regions"])[0]["x"] >= 16
+    assert (summary.published, summary.waiting) == (12, 0), "over the plain connection, which it does not disturb"
+    with Outbox(tmp_path / "state" / "sparkplug.sqlite") as outbox:
+        assert outbox.depth() == 0
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_stop_of_two_connections(
+    mosquitto: Mosquitto, bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    host = HostApplication(mosquitto.port)
+    source = write_pictures(tmp_path / "parts", good_parts(2))
+    config = write_config(
+        tmp_path, bundle, source, mosquitto.port, camera=LOOPING, sparkplug={"enabled": True, "group_id": "acme"}
+    )
+    station = Running(config)
+    host.wait_for("DDATA")
+    host.close()
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    began_s = time.monotonic()
+    try:
+        station.end()
+        assert time.monotonic() - began_s < 2.0
+    finally:
+        mosquitto.process.send_signal(signal.SIGCONT)
 
 
 def test_a_stop_that_comes_before_the_start_ends_the_station_at_once(bundle: Path, tmp_path: Path) -> None:

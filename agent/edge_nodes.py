@@ -1,0 +1,51 @@
+"""The Sparkplug edge node of a station, where its configuration wants one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.birth_number import BirthNumber
+from agent.outbox import Outbox
+from agent.sparkplug import EdgeNode
+from agent.topics import SparkplugTopics
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from agent.broker import BrokerSettings
+    from agent.config import AgentConfig
+    from agent.publisher import Station
+
+
+def edge_nodes_of(
+    config: AgentConfig, settings: BrokerSettings, station: Station, stack: ExitStack
+) -> tuple[EdgeNode, ...]:
+    """One edge node, not started, or none.
+
+    Args:
+        config: Of the station; its state folder exists.
+        settings: Of the plain connection; the edge node makes its own to the same broker.
+        station: What it says of itself.
+        stack: Closes the outbox at the end.
+
+    Raises:
+        OutboxError: Its outbox cannot be opened.
+    """
+    if not config.sparkplug.enabled:
+        return ()
+    outbox = stack.enter_context(Outbox(config.state_dir / "sparkplug.sqlite", config.outbox.max_records))
+    birth_number = BirthNumber(config.state_dir / "sparkplug_birth")
+    of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
+    return (EdgeNode(of_its_own, _topics(config), outbox, station, birth_number),)
+
+
+def _topics(config: AgentConfig) -> SparkplugTopics:
+    station, ids = config.station, config.sparkplug
+    levels = (station.enterprise, station.site, station.area, station.line, station.cell)
+    return SparkplugTopics(
+        group_id=ids.group_id or ":".join(levels),
+        edge_node_id=ids.edge_node_id or station.name,
+        device_id=ids.device_id,
+        primary_host_id=ids.primary_host_id,
+    )
