@@ -15,6 +15,7 @@ from onnx import helper, version_converter
 from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
 from calibration.filterbank import STRIDE, filterbank
+from calibration.folding import fold, foldable
 from calibration.graph import FLOAT, OPSET, FeatureGraph
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def filterbank_backbone(height: int, width: int) -> Backbone:
             what=f"filterbank cannot take a network input of {height}x{width}",
             remedy=f"give sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
         )
-    return Backbone((FeatureGraph(filterbank(height, width)),), "filterbank")
+    # Energies near their floor are squares that FP16 rounds to nothing.
+    return Backbone((FeatureGraph(filterbank(height, width), half=False),), "filterbank")
 
 
 def onnx_backbone(
@@ -142,24 +144,28 @@ def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) 
 
 
 def with_known_outputs(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model with the shapes of its outputs written down, found by running it once.
+    """The model with the shapes of its outputs written down and its constants computed, by running it once.
 
-    Exporters and shape inference often leave it open; the fused network needs it.
+    Exporters and shape inference often leave them open; the fused network needs them.
 
     Raises:
         BackboneError: ONNX Runtime refuses the model, or an output is not a feature map.
     """
     shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+    outputs = len(model.graph.output)
+    constants = foldable(model.graph)
+    model.graph.output.extend(onnx.ValueInfoProto(name=constant) for constant in constants)
     try:
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        levels = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})
+        results = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})
     except REFUSALS as error:
         raise BackboneError(
             what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}",
             remedy="export the backbone again for one float image, with standard operators",
         ) from error
-    del model.graph.value_info[:]
-    for output, level in zip(model.graph.output, levels, strict=True):
+    del model.graph.value_info[:], model.graph.output[outputs:]
+    fold(model.graph, dict(zip(constants, results[outputs:], strict=True)))
+    for output, level in zip(model.graph.output, results[:outputs], strict=True):
         if level.ndim != _RANK or len(level) != 1 or level.dtype != np.float32:
             raise BackboneError(
                 what=f"the output of {name} is {level.dtype} of shape {level.shape}, "

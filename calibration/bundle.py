@@ -207,14 +207,15 @@ def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
     """Score the golden frames with the engine that will serve.
 
     Raises:
-        ScoreMismatchError: One differs by more than the tolerance in the manifest.
+        ScoreMismatchError: One differs by more than the tolerance in the manifest, or that of the engine's arithmetic.
     """
     golden = bundle.golden()
     checks = [
         GoldenCheck(float(expected), engine(frame).score, bundle.manifest.working_point.threshold)
         for frame, expected in zip(golden.frames, golden.scores, strict=True)
     ]
-    refuse_mismatch(checks, bundle.manifest.golden_tolerance, f"{engine.backend} on this device")
+    tolerance = max(bundle.manifest.golden_tolerance, engine.tolerance)
+    refuse_mismatch(checks, tolerance, f"{engine.backend} on this device")
     return checks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from calibration.bundle import NETWORK
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from calibration.engine.tensorrt_build import BuildOptions, Progress
 
 
+_FLAVOUR = "half precision 1"  # another number whenever what half_precision makes of a network changes
+
+
 def engine_folder(bundle: Bundle) -> Path:
     """Beside the bundle, because a bundle is never changed: ``washers`` has its engine in ``washers.tensorrt``."""
     path = bundle.path.absolute()
@@ -22,8 +26,17 @@ def engine_folder(bundle: Bundle) -> Path:
 
 
 def source_of(bundle: Bundle) -> Source:
-    """The ONNX network that the engine is built from."""
-    return Source(bundle.manifest.files[NETWORK], bundle.network.read_bytes)
+    """The ONNX network that the engine is built from: the bundle's, with its backbone in half precision."""
+
+    def read() -> bytes:
+        # Slow to load, and needed only where an engine must be built.
+        import onnx  # noqa: PLC0415
+
+        from calibration.flavour import half_precision  # noqa: PLC0415
+
+        return half_precision(onnx.load(bundle.network)).SerializeToString()
+
+    return Source(sha256(f"{bundle.manifest.files[NETWORK]} {_FLAVOUR}".encode()).hexdigest(), read)
 
 
 def tensorrt_engine(

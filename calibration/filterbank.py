@@ -112,7 +112,7 @@ def _oriented_energy(graph: GraphBuilder, colour: str, bank: _Bank, size: tuple[
 def _mix(graph: GraphBuilder, matrix: str, source: str, size: tuple[int, int]) -> str:
     """A matrix over the channels of every pixel: faster than a 1x1 convolution where there are few channels."""
     mixed = graph.add("MatMul", matrix, graph.add("Reshape", source, graph.ints(0, 0, -1)))
-    return graph.add("Reshape", mixed, graph.ints(1, -1, *size))
+    return graph.add("Reshape", mixed, graph.ints(0, -1, *size))
 
 
 def _contrast(graph: GraphBuilder, colour: str) -> str:

@@ -110,11 +110,13 @@ class FeatureGraph:
             (1, channels, h, w).
         mean: Per RGB channel, subtracted from the picture scaled to 0..1.
         std: Per RGB channel, divided by after that.
+        half: Half precision holds its numbers, so that a GPU may compute it in FP16.
     """
 
     model: onnx.ModelProto
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    half: bool = True
 
     @property
     def input_size(self) -> tuple[int, int]:

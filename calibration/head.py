@@ -85,17 +85,18 @@ class WhiteningHead:
     def _attach_local(self, graph: GraphBuilder, reduced: FeatureMap) -> None:
         channels, height, width = reduced.shape
         locations = height * width
-        flat = graph.add("Reshape", reduced.name, graph.ints(1, channels, locations))
+        flat = graph.add("Reshape", reduced.name, graph.ints(0, channels, locations))
         rows = graph.add("Transpose", flat, perm=[2, 0, 1])
         mean = graph.constant("head.mean", np.broadcast_to(self.mean, (locations, channels))[:, None])
         whitening = graph.constant("head.whitening", self.whitening.transpose(0, 2, 1))
         whitened = graph.add("MatMul", graph.add("Sub", rows, mean), whitening)
         if self.modes is not None:
-            whitened = graph.add("Sub", whitened, graph.constant("head.modes", self.modes))
-        distances = graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(2), keepdims=0)
+            each = graph.add("Reshape", whitened, graph.ints(0, -1, 1, channels))
+            whitened = graph.add("Sub", each, graph.constant("head.modes", self.modes[:, None]))
+        distances = graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(-1), keepdims=0)
         if self.modes is not None:
-            distances = graph.add("ReduceMin", distances, axes=[1], keepdims=0)
-        graph.add("Reshape", distances, graph.ints(1, height, width), output="map")
+            distances = graph.add("ReduceMin", distances, axes=[2], keepdims=0)
+        graph.add("Reshape", graph.add("Transpose", distances, perm=[1, 0]), graph.ints(0, height, width), output="map")
 
     def _attach_shared(self, graph: GraphBuilder, reduced: FeatureMap) -> None:
         channels, height, width = reduced.shape
@@ -106,10 +107,10 @@ class WhiteningHead:
         if self.modes is None:
             graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(1), keepdims=0, output="map")
             return
-        modes = graph.constant("head.modes", self.modes.transpose(1, 2, 0).reshape(-1, channels, *grid))
-        shift = graph.add("Sub", whitened, modes)
-        distances = graph.add("ReduceSum", graph.add("Mul", shift, shift), graph.ints(1), keepdims=0)
-        graph.add("ReduceMin", distances, axes=[0], keepdims=1, output="map")
+        modes = graph.constant("head.modes", self.modes.transpose(1, 2, 0).reshape(1, -1, channels, *grid))
+        shift = graph.add("Sub", graph.add("Unsqueeze", whitened, graph.ints(1)), modes)
+        distances = graph.add("ReduceSum", graph.add("Mul", shift, shift), graph.ints(2), keepdims=0)
+        graph.add("ReduceMin", distances, axes=[1], keepdims=0, output="map")
 
 
 def generalised_mean(distances: Float32, order: float) -> Float32:
@@ -155,4 +156,4 @@ def _attach_generalised_mean(graph: GraphBuilder, order: float) -> None:
     relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(_SMALLEST)))
     powers = graph.add("ReduceMean", graph.add("Pow", relative, graph.floats(order)), axes=[1, 2], keepdims=1)
     mean = graph.add("Mul", largest, graph.add("Pow", powers, graph.floats(1.0 / order)))
-    graph.add("Reshape", mean, graph.ints(1), output="score")
+    graph.add("Reshape", mean, graph.ints(-1), output="score")

@@ -9,6 +9,7 @@ import onnx
 import onnx.compose
 from onnx import helper
 
+from calibration.flavour import FROM_HALF, TO_HALF
 from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ def reduced_shape(extractor: onnx.ModelProto) -> tuple[int, int, int]:
 
 def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool) -> tuple[FeatureMap, ...]:
     """Nodes from ``frame`` to the outputs of every backbone."""
-    height, width = backbone.input_size
-    pixels = graph.add("Reshape", graph.add("Cast", "frame", to=FLOAT), graph.ints(height * width, 3))
+    picture = graph.add("Cast", "frame", to=FLOAT)
     if divide_brightness:
-        brightness = graph.add("ReduceMean", pixels, axes=[0, 1], keepdims=1)
+        brightness = graph.add("ReduceMean", picture, axes=[1, 2, 3], keepdims=1)
         # A black frame stays black instead of becoming infinite.
-        pixels = graph.add("Div", pixels, graph.add("Max", brightness, graph.floats(1.0)))
+        picture = graph.add("Div", picture, graph.add("Max", brightness, graph.floats(1.0)))
+    pixels = graph.add("Reshape", picture, graph.ints(-1, 3))
     unit = _STANDARD_BRIGHTNESS if divide_brightness else 1 / 255
     return tuple(
         level for number, part in enumerate(backbone.graphs) for level in _part(graph, part, number, pixels, unit)
@@ -92,7 +93,7 @@ def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool)
 
 
 def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, unit: float) -> tuple[FeatureMap, ...]:
-    """One backbone on (height * width, 3) BGR pixels; ``unit`` turns them into what it was trained on."""
+    """One backbone on (n * height * width, 3) BGR pixels; ``unit`` turns them into what it was trained on."""
     height, width = part.input_size
     name = f"backbone{number or ''}"
     to_rgb = graph.constant(f"{name}.scale", np.diag(unit / np.asarray(part.std))[:, ::-1].astype(np.float32))
@@ -100,12 +101,17 @@ def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, uni
     # One matrix product scales, turns BGR to RGB and pixels to planes: ONNX Runtime takes twice as long for a
     # transposition and a 1x1 convolution, which it pads to 16 channels.
     planes = graph.add("Gemm", to_rgb, pixels, graph.constant(f"{name}.offset", offset[:, None]), transB=1)
-    image = graph.add("Reshape", planes, graph.ints(1, 3, height, width))
+    image = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(3, -1, height, width)), perm=[1, 0, 2, 3])
     inner = onnx.compose.add_prefix(part.model, f"{name}/").graph
-    graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=f"shiftwatch/to_{name}"))
+    entry, leave = (f"{TO_HALF}{name}", f"{FROM_HALF}{name}") if part.half else (f"to/{name}", f"from/{name}")
+    graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=entry))
     graph.nodes.extend(inner.node)
     graph.initializers.extend(inner.initializer)
-    return tuple(FeatureMap(output.name, level.shape) for output, level in zip(inner.output, part.levels, strict=True))
+    levels = []
+    for index, (output, level) in enumerate(zip(inner.output, part.levels, strict=True)):
+        levels.append(FeatureMap(f"{name}.level{index}", level.shape))
+        graph.nodes.append(helper.make_node("Identity", [output.name], [levels[-1].name], name=f"{leave}/{index}"))
+    return tuple(levels)
 
 
 def _features(graph: GraphBuilder, levels: Sequence[FeatureMap]) -> FeatureMap:

@@ -191,7 +191,8 @@ def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | 
     with serving(choice, replace(deployment, cache_dir=copy), lambda engine: check_golden(bundle, engine)) as served:
         yield ok("network", f"runs on {served.engine.backend}: {served.reason}")
         checks = check_golden(bundle, served.engine)
-        worst, tolerance = max(check.deviation for check in checks), bundle.manifest.golden_tolerance
+        worst = max(check.deviation for check in checks)
+        tolerance = max(bundle.manifest.golden_tolerance, served.engine.tolerance)
         yield ok(
             "golden frames",
             f"all {len(checks)} score as calibration did, within {worst:.1e} (allowed: {tolerance:g})",

@@ -51,7 +51,7 @@ class GaussianHead:
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """A product for each level; the map is the score itself."""
-        flat = graph.add("Reshape", reduced.name, graph.ints(1, reduced.shape[0]))
+        flat = graph.add("Reshape", reduced.name, graph.ints(0, reduced.shape[0]))
         distances = []
         for number, (start, mean, whitening) in enumerate(
             zip(self._starts(), self.means, self.whitenings, strict=True)
@@ -64,7 +64,7 @@ class GaussianHead:
             square = graph.add("ReduceSum", graph.add("Mul", whitened, whitened), graph.ints(1), keepdims=0)
             distances.append(graph.add("Sqrt", square))
         graph.add("Sum", *distances, output="score")
-        graph.add("Reshape", "score", graph.ints(1, 1, 1), output="map")
+        graph.add("Reshape", "score", graph.ints(-1, 1, 1), output="map")
         return 1, 1
 
     def law(self, random: np.random.Generator, count: int) -> Float64:

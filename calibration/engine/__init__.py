@@ -33,9 +33,14 @@ class Engine(Protocol):
 
     Order of calls: enter, any number of calls from one thread, exit. Entering loads the network and warms it up, so
     that the first frame costs no more than the next.
+
+    Attributes:
+        tolerance: Relative difference from calibration that its arithmetic explains, where that is more than the bundle
+            allows.
     """
 
     backend: str
+    tolerance: float
 
     def __enter__(self) -> Self:
         """Load and warm up.

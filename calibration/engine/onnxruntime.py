@@ -47,6 +47,8 @@ class OnnxRuntimeEngine:
         provider: What computes.
     """
 
+    tolerance = 0.0
+
     def __init__(self, network: Path | bytes, threads: int = 0, provider: Literal["cpu", "cuda"] = "cpu") -> None:
         self.backend = f"onnxruntime-{provider}"
         self._provider = provider

@@ -239,7 +239,7 @@ def modes_oracle(learnt: Learnt, good: Float64) -> Callable[[Float64], tuple[flo
         whitening = arrays["head.whitening"][None, :, :, 0, 0]
         modes = arrays["head.modes"].reshape(kinds, -1)[None]
     else:
-        whitening, modes = arrays["head.whitening"].transpose(0, 2, 1), arrays["head.modes"]
+        whitening, modes = arrays["head.whitening"].transpose(0, 2, 1), arrays["head.modes"][:, 0]
     centre = arrays["head.mean"].reshape(places, -1)
     means = np.stack([(centre + np.linalg.solve(whitening, modes[:, kind, :, None])[..., 0]) for kind in range(kinds)])
     around = [np.zeros((good.shape[1],) * 2) for _ in range(places)]

@@ -16,8 +16,10 @@ from washers import Drawn, washer
 
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
-from calibration.errors import BackboneError
+from calibration.errors import BackboneError, SettingError
+from calibration.flavour import batched, half_precision
 from calibration.graph import OPSET
+from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
 
@@ -171,6 +173,18 @@ def test_each_family_can_be_taught(name: str, tmp_path: Path) -> None:
     bundle = calibrate(PICTURES, backbone_of(name), settings, tmp_path / "bundle", lambda *_: None)
     assert bundle.manifest.backbone.stages == FAMILIES[name].stages
     assert bundle.manifest.backbone.channels == sum(level[0] for level in FAMILIES[name].levels)
+
+
+@EACH
+def test_each_family_takes_half_precision_and_all_but_transformers_several_frames(name: str) -> None:
+    network = feature_network(backbone_of(name), Gaussian(), divide_brightness=False)
+    casts = [node for node in half_precision(network).graph.node if node.op_type == "Cast"]
+    assert len(casts) == 2 + len(FAMILIES[name].levels)
+    if name in TRANSFORMERS or name.startswith("swin"):
+        with pytest.raises(SettingError, match="one frame at a time"):
+            batched(network, 2)
+    else:
+        batched(network, 2)
 
 
 @EACH_TRANSFORMER

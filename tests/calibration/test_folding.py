@@ -1,0 +1,99 @@
+"""What does not depend on the picture is computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from calibration.backbone import with_known_outputs
+from calibration.folding import fold, foldable
+from calibration.graph import FLOAT
+
+INTEGER = TensorProto.INT64
+PICTURE = np.random.default_rng(0).normal(size=(1, 3, 4, 6)).astype(np.float32)
+
+
+def model_of(nodes: list[onnx.NodeProto], **constants: object) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "folded",
+        [helper.make_tensor_value_info("image", FLOAT, PICTURE.shape)],
+        [helper.make_tensor_value_info("features", FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def padded_by_shape() -> onnx.ModelProto:
+    """As exporters write it: the paddings are computed from the shape."""
+    return model_of(
+        [
+            helper.make_node("Relu", ["image"], ["relu"]),
+            helper.make_node("Shape", ["relu"], ["shape"]),
+            helper.make_node("Mul", ["shape", "none"], ["zeros"]),
+            helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.array([0, 0, 1, 1]))),
+            helper.make_node("Concat", ["zeros", "one"], ["pads"], axis=0),
+            helper.make_node("Pad", ["relu", "pads", ""], ["padded"]),
+            helper.make_node("Mul", ["padded", "factor"], ["features"]),
+        ],
+        none=np.zeros(4, np.int64),
+        factor=np.float32(2.0),
+        unused=np.float32(3.0),
+    )
+
+
+def run(model: onnx.ModelProto) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    features: np.ndarray = session.run(None, {"image": PICTURE})[0]
+    return features
+
+
+def test_shapes_and_what_follows_from_them_become_constants() -> None:
+    model = padded_by_shape()
+    expected = run(model)
+    known = with_known_outputs(model, "padded")
+    assert [node.op_type for node in known.graph.node] == ["Relu", "Pad", "Mul"]
+    assert {tensor.name for tensor in known.graph.initializer} == {"pads", "factor"}
+    np.testing.assert_array_equal(run(known), expected)
+    onnx.checker.check_model(known, full_check=True)
+
+
+def test_only_what_enters_the_rest_is_named() -> None:
+    assert foldable(padded_by_shape().graph) == ["pads"]
+
+
+def test_a_graph_without_constants_stays_as_it_is() -> None:
+    model = model_of([helper.make_node("Relu", ["image"], ["features"])])
+    before = model.SerializeToString()
+    assert foldable(model.graph) == []
+    fold(model.graph, {})
+    assert model.SerializeToString() == before
+
+
+def test_branches_are_left_alone_because_they_read_what_their_node_does_not_name() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["image"], ["taken"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("taken", 1, None)],
+    )
+    model = model_of(
+        [
+            helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch),
+            helper.make_node("Sub", ["image", "chosen"], ["features"]),
+        ],
+        yes=np.bool_(1),
+    )
+    assert foldable(model.graph) == []
+    np.testing.assert_array_equal(run(with_known_outputs(model, "branches")), np.minimum(PICTURE, 0))
+
+
+@pytest.mark.parametrize("picture", [PICTURE, -PICTURE], ids=["one", "another"])
+def test_folding_does_not_remember_the_picture_it_was_made_with(picture: np.ndarray) -> None:
+    folded = with_known_outputs(padded_by_shape(), "padded")
+    session = ort.InferenceSession(folded.SerializeToString(), providers=["CPUExecutionProvider"])
+    whole = 2 * np.pad(np.maximum(picture, 0), ((0, 0), (0, 0), (0, 1), (0, 1)))
+    np.testing.assert_array_equal(session.run(None, {"image": picture})[0], whole)
