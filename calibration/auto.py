@@ -7,7 +7,7 @@ of a sample of the good images, put synthetic defects into the last quarter, and
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
+    from calibration.pipeline import Progress, Settings
     from calibration.preprocess import Image, Preprocess
 
     Float32 = NDArray[np.float32]
@@ -88,6 +89,19 @@ class Choice:
             for trial in self.trials
         )
         return ChoiceRecord(reason=reason, complete=self.complete, trials=trials)
+
+
+def chosen(
+    images: Images, candidates: Sequence[Backbone], settings: Settings, time_budget_s: float, progress: Progress
+) -> tuple[Backbone, Settings]:
+    """The best backbone and settings for these images."""
+    frames = sample(images, settings.preprocess)
+    choice = choose(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
+    best = choice.best
+    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
+    return network, replace(
+        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
+    )
 
 
 def sample(images: Images, preprocess: Preprocess) -> list[Image]:
