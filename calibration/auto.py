@@ -8,7 +8,7 @@ little, with and without defects: on the line parts lie and lamps shine differen
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
+    from calibration.pipeline import Progress, Settings
     from calibration.preprocess import Image, Preprocess
 
     Float32 = NDArray[np.float32]
@@ -92,6 +93,19 @@ class Choice:
             for trial in self.trials
         )
         return ChoiceRecord(reason=reason, complete=self.complete, trials=trials)
+
+
+def chosen(
+    images: Images, candidates: Sequence[Backbone], settings: Settings, time_budget_s: float, progress: Progress
+) -> tuple[Backbone, Settings]:
+    """The best backbone and settings for these images."""
+    frames = sample(images, settings.preprocess)
+    choice = choose(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
+    best = choice.best
+    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
+    return network, replace(
+        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
+    )
 
 
 def sample(images: Images, preprocess: Preprocess) -> list[Image]:

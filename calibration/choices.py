@@ -11,6 +11,7 @@ from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
 from calibration.preprocess import Region
@@ -18,7 +19,9 @@ from calibration.preprocess import Region
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from calibration.dataset import Images
     from calibration.detectors import Detector
+    from calibration.pipeline import Progress, Settings
 
 Colours: TypeAlias = tuple[float, float, float]
 Value = TypeVar("Value")
@@ -28,12 +31,14 @@ _DETECTORS: dict[str, type[Any]] = {
     "padim": Padim,
     "gaussian": Gaussian,
     "patchcore": PatchCore,
+    "patch_svdd": PatchSvdd,
 }
 _OPTIONS = {
     "mean_shift": {"alpha", "averaging", "location", "pooling_order", "patch", "dimensions", "modes"},
     "padim": {"dimensions"},
     "gaussian": {"components", "retained_variance"},
     "patchcore": {"coreset", "neighbours"},
+    "patch_svdd": {"epochs", "svdd_weight"},
 }
 
 
@@ -41,7 +46,7 @@ def detector(name: str, options: Mapping[str, object]) -> Detector:
     """The detector of this name.
 
     Args:
-        name: One of the four.
+        name: One of the five.
         options: Of any detector; None where the user gave none.
 
     Raises:
@@ -71,6 +76,11 @@ def described_detector(text: str) -> Detector:
         SettingError: Neither, or a value that makes no sense.
     """
     name, _, options = text.partition(":")
+    if name == PatchSvdd.name:
+        raise SettingError(
+            what=f"--detector {name} trains encoders of its own for each data set, which a comparison cannot wait for",
+            remedy=f"calibrate with fit --detector {name}, and evaluate the bundle",
+        )
     if name not in _DETECTORS:
         raise SettingError(what=f"--detector {name!r} is not known", remedy=f"give one of {', '.join(_DETECTORS)}")
     given = [part.partition("=") for part in options.split(",")] if options else []
@@ -203,6 +213,38 @@ def refuse_with_auto(given: Mapping[str, object]) -> None:
         raise SettingError(
             what=f"--auto chooses what {', '.join(named)} would say", remedy="leave out the one or the other"
         )
+
+
+def refuse_with_patch_svdd(given: Mapping[str, object]) -> None:
+    """Raise SettingError if an option was given that has no meaning for encoders trained here."""
+    named = [f"--{option.replace('_', '-')}" for option, value in given.items() if value]
+    if named:
+        raise SettingError(
+            what=f"--detector patch_svdd trains encoders of its own, to which {', '.join(named)} does not apply",
+            remedy="leave out the one or the other",
+        )
+
+
+def encoders(images: Images, settings: Settings, detector: PatchSvdd, out: Path, progress: Progress) -> Backbone:
+    """The encoders of Patch SVDD, trained on the images; a checkpoint lies beside the bundle, see ``checkpoint``.
+
+    Raises:
+        SettingError: torch is not installed, or the settings make no sense.
+        DatasetError: Too few readable images.
+    """
+    try:
+        from calibration.patch_svdd.training import trained_encoders  # noqa: PLC0415 - as in _one
+    except ImportError as error:
+        raise SettingError(
+            what=f"training the encoders of patch_svdd needs torch ({error})",
+            remedy="install it: pip install '.[fit]' in the project's folder; or choose another --detector",
+        ) from error
+    return trained_encoders(images, settings, detector, checkpoint(out), progress)
+
+
+def checkpoint(out: Path) -> Path:
+    """Where a training that was interrupted is kept: beside the bundle."""
+    return out.with_name(f"{out.name}.training.pt")
 
 
 def _one(name: str, choice: BackboneChoice, size: tuple[int, int]) -> Backbone:

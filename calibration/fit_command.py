@@ -1,16 +1,15 @@
 """``shiftwatch-calibrate fit``: options in, bundle out."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from calibration import choices
-from calibration.auto import choose, sample
-from calibration.backbone import Backbone
+from calibration.auto import chosen
 from calibration.bundle import refuse_existing
-from calibration.dataset import Images, frame_range, good_images
+from calibration.dataset import frame_range, good_images
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.name_list import names_in, write_names
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings, calibrate
@@ -59,13 +58,14 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=LEARNING)
     ] = 0.01,
     backbone: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE.onnx|A+B",
-            help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.",
+            help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.  "
+            "[default: filterbank]",
             rich_help_panel=NETWORK,
         ),
-    ] = "filterbank",
+    ] = None,
     stages: Annotated[
         str,
         typer.Option(
@@ -79,7 +79,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     mean: Mean = "0,0,0",
     std: Std = "1,1,1",
     detector: Annotated[
-        Literal["mean_shift", "padim", "gaussian", "patchcore"], typer.Option(help="Method.", rich_help_panel=METHOD)
+        Literal["mean_shift", "padim", "gaussian", "patchcore", "patch_svdd"],
+        typer.Option(help="Method; `patch_svdd` trains encoders of its own.", rich_help_panel=METHOD),
     ] = "mean_shift",
     alpha: Annotated[
         str | None,
@@ -146,6 +147,13 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     neighbours: Annotated[
         int | None, typer.Option(help="patchcore: b of eq. 7.  [default: 9]", rich_help_panel=METHOD)
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="patch_svdd: of training.  [default: 20]", rich_help_panel=METHOD)
+    ] = None,
+    svdd_weight: Annotated[
+        float | None,
+        typer.Option(help="patch_svdd: weight of the SVDD' loss.  [default: 0.001]", rich_help_panel=METHOD),
+    ] = None,
     auto: Annotated[
         bool,
         typer.Option(
@@ -185,6 +193,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "retained_variance": retained_variance,
         "coreset": coreset,
         "neighbours": neighbours,
+        "epochs": epochs,
+        "svdd_weight": svdd_weight,
     }
     height, width = choices.size(size)
     settings = Settings(
@@ -200,34 +210,20 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     unwanted = names_in(leave_out) if leave_out else frozenset[str]()
     images = good_images(source, frame_range(frames), unwanted)
     colours = choices.colours("--mean", mean), choices.colours("--std", std)
-    named = choices.BackboneChoice(backbone, stages, weights, *colours)
-    if auto:
-        choices.refuse_with_auto({**given, "divide_brightness": divide_brightness})
-        network, settings = _chosen(images, choices.candidates(named, (height, width)), settings, time_budget_s)
-    else:
-        network = choices.backbone(named, (height, width))
+    named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
     with progress_bar() as progress:
+        if isinstance(settings.detector, PatchSvdd):
+            choices.refuse_with_patch_svdd({"backbone": backbone, "stages": stages, "weights": weights, "auto": auto})
+            network = choices.encoders(images, settings, settings.detector, out, progress)
+        elif auto:
+            choices.refuse_with_auto({**given, "divide_brightness": divide_brightness})
+            candidates = choices.candidates(named, (height, width))
+            network, settings = chosen(images, candidates, settings, time_budget_s, progress)
+        else:
+            network = choices.backbone(named, (height, width))
         bundle = calibrate(images, network, settings, out, progress)
+    choices.checkpoint(out).unlink(missing_ok=True)
     describe(bundle)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
         print_written("suspicious images, the highest score first", [suspicious])
-
-
-def _chosen(
-    images: Images, candidates: tuple[Backbone, ...], settings: Settings, time_budget_s: float
-) -> tuple[Backbone, Settings]:
-    """The best backbone and settings for these images."""
-    with progress_bar() as progress:
-        choice = choose(
-            sample(images, settings.preprocess),
-            candidates,
-            time_budget_s=time_budget_s,
-            threads=settings.threads,
-            progress=progress,
-        )
-    best = choice.best
-    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
-    return network, replace(
-        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
-    )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from calibration.head import Head
 
 # Where each picture is divided by its own brightness, this is the brightness it ends up with: that of ImageNet.
-_STANDARD_BRIGHTNESS = 0.45
+STANDARD_BRIGHTNESS = 0.45
 
 
 def feature_network(backbone: Backbone, detector: Detector, *, divide_brightness: bool) -> onnx.ModelProto:
@@ -86,7 +86,7 @@ def _levels(graph: GraphBuilder, backbone: Backbone, *, divide_brightness: bool)
         # A black frame stays black instead of becoming infinite.
         picture = graph.add("Div", picture, graph.add("Max", brightness, graph.floats(1.0)))
     pixels = graph.add("Reshape", picture, graph.ints(-1, 3))
-    unit = _STANDARD_BRIGHTNESS if divide_brightness else 1 / 255
+    unit = STANDARD_BRIGHTNESS if divide_brightness else 1 / 255
     return tuple(
         level for number, part in enumerate(backbone.graphs) for level in _part(graph, part, number, pixels, unit)
     )

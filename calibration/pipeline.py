@@ -129,13 +129,13 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     detector, divide = settings.detector, settings.divide_brightness
     extractor = feature_network(backbone, detector, divide_brightness=divide)
     shape = reduced_shape(extractor)
-    _refuse_too_large(shape, len(images) * (1 + settings.augment), settings)
+    refuse_too_large(shape, len(images) * (1 + settings.augment), settings)
     # BLAS threads cost these small matrices more than they give, and much more beside a running agent.
     with threadpool_limits(1, "blas"), FeatureStore(path.parent, shape) as store:
         gathered = _Gathered(store)
         _gather(images, extractor.SerializeToString(), settings, gathered, progress)
         count = len(gathered.names)
-        _refuse_too_few(count, images)
+        refuse_too_few(count, images)
         refuse_unsupported_rate(settings.false_reject_rate, count)
         store.refuse_copies()
         folds = folds_of(count, sequential=images.sequential)
@@ -158,7 +158,8 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     return write_bundle(path, manifest, files)
 
 
-def _refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
+def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
+    """Raise ModelTooLargeError if learning from so many reduced features, (d, h, w) each, takes too much memory."""
     channels, height, width = shape
     needed = settings.detector.memory_mib(shape, images)
     if needed > settings.memory_limit_mib:
@@ -184,7 +185,7 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
     random = np.random.default_rng(0)
     with OnnxRuntimeEngine(network, settings.threads) as engine:
         for name, image in images:
-            frame = _preprocessed(settings.preprocess, name, image)
+            frame = preprocessed(settings.preprocess, name, image)
             reduced = engine.reduced(frame)
             gathered.features.append(reduced)
             for _ in range(settings.augment):
@@ -196,14 +197,16 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
         gathered.golden.add_damaged(engine.reduced)
 
 
-def _preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Network input of an image; an error names it."""
     try:
         return preprocess(image)
     except DatasetError as error:
         raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
 
 
-def _refuse_too_few(count: int, images: Images) -> None:
+def refuse_too_few(count: int, images: Images) -> None:
+    """Raise DatasetError unless enough images were usable."""
     if count < MINIMUM_IMAGES:
         skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
         raise DatasetError(
@@ -217,7 +220,7 @@ def _doubtful(
 ) -> dict[str, NDArray[Any]]:
     """Arrays for the bundle: the good images a person should look at, read a second time."""
     chosen = [names[index] for index in highest.indices]
-    frames = {name: _preprocessed(settings.preprocess, name, image) for name, image in images.again(chosen)}
+    frames = {name: preprocessed(settings.preprocess, name, image) for name, image in images.again(chosen)}
     if len(frames) < len(chosen):
         raise DatasetError(
             what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",

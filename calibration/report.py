@@ -40,6 +40,8 @@ _METHODS = {
     "patchcore": "A few patches of the good parts are remembered, so that they cover all others. The score of a place "
     "is its squared distance to the nearest one remembered (PatchCore, Roth et al. 2022); that of a picture is the "
     "largest, re-weighted.",
+    "patch_svdd": "Patches of two sizes are compared with those remembered, by features trained on the good parts. The "
+    "score is the product of the distances to the nearest of both sizes (Patch SVDD, Yi and Yoon 2020).",
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from calibration.detectors import Fit
+from calibration.detectors.bank import attach_comparison, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.feature_store import batch_images
 from calibration.graph import FeatureMap
@@ -66,20 +67,12 @@ class MemoryHead:
         return Scores(score, maps)
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """The search is one matrix product, |m|^2 - 2 x.m, and a minimum over its rows.
-
-        The squared lengths ride along as one more channel: added afterwards, they would cost another look at all of
-        the product. Its factor that never changes is the right one, which runtimes lay out beforehand.
-        """
+        """The search is one matrix product, |m|^2 - 2 x.m, and a minimum over its rows."""
         channels, height, width = reduced.shape
         places = height * width
         planes = graph.add("Sub", reduced.name, graph.constant("head.mean", self.mean[None, :, None, None]))
         patches = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(channels, places)), perm=[1, 0])
-        bank = graph.constant("head.bank", self.bank)
-        lengths = graph.constant("head.lengths", np.square(self.bank).sum(axis=1, keepdims=True))
-        columns = graph.add("Concat", graph.add("Mul", bank, graph.floats(-2.0)), lengths, axis=1)
-        rows = graph.add("Concat", patches, graph.constant("head.ones", np.ones((places, 1), np.float32)), axis=1)
-        to_bank = graph.add("MatMul", rows, graph.add("Transpose", columns, perm=[1, 0]))
+        to_bank = attach_comparison(graph, patches, places, self.bank)
         smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
         own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
         squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
@@ -167,7 +160,8 @@ class PatchCore:
 
     def _head(self, store: FeatureStore, images: Sequence[int]) -> MemoryHead:
         random = np.random.default_rng(_SEED)
-        patches, total = _sample(store, images, self.candidates, random)
+        total = len(images) * int(np.prod(store.shape[1:]))
+        patches = sample(store.batches(images), (total, store.shape[0]), self.candidates, random)
         mean = patches.mean(axis=0)
         patches -= mean
         bank = patches[greedy_coreset(_project(patches, random), self._bank(len(patches), total))]
@@ -176,44 +170,6 @@ class PatchCore:
     def _bank(self, candidates: int, total: int) -> int:
         """How many of the candidates are remembered."""
         return min(candidates, max(self.neighbours, round(self.coreset * total)))
-
-
-def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
-    """Indices of points that cover the others: each is the one farthest from those chosen before.
-
-    The minimax facility location problem is NP-hard; this greedy choice is within a factor of two (Roth et al. 2022,
-    algorithm 1).
-
-    Args:
-        points: (n, d).
-        count: How many, at most n.
-    """
-    lengths = _squared_lengths(points)
-    chosen = np.empty(count, np.int64)
-    chosen[0] = lengths.argmin()
-    nearest = np.full(len(points), np.inf, np.float32)
-    for number in range(1, count):
-        last = chosen[number - 1]
-        np.minimum(nearest, lengths - 2 * (points @ points[last]) + lengths[last], out=nearest)
-        nearest[last] = -np.inf  # rounding must not choose it again
-        chosen[number] = nearest.argmax()
-    return chosen
-
-
-def _sample(store: FeatureStore, images: Sequence[int], limit: int, random: np.random.Generator) -> tuple[Float32, int]:
-    """Patches of the images, at random where there are more than the limit; and how many there are."""
-    places = int(np.prod(store.shape[1:]))
-    total = len(images) * places
-    chosen = np.sort(random.choice(total, min(limit, total), replace=False))
-    patches = np.empty((len(chosen), store.shape[0]), np.float32)
-    seen = filled = 0
-    for batch in store.batches(images):
-        vectors = batch.reshape(len(batch), store.shape[0], places).transpose(0, 2, 1).reshape(-1, store.shape[0])
-        here = chosen[(chosen >= seen) & (chosen < seen + len(vectors))] - seen
-        patches[filled : filled + len(here)] = vectors[here]
-        filled += len(here)
-        seen += len(vectors)
-    return patches, total
 
 
 def _project(points: Float32, random: np.random.Generator) -> Float32:
@@ -242,11 +198,6 @@ def _nearest(bank: Float32, count: int) -> NDArray[np.int64]:
 def _squared_distances(points: Float32, others: Float32) -> Float32:
     squares: Float32 = points @ others.T
     squares *= -2
-    squares += _squared_lengths(points)[:, None]
-    squares += _squared_lengths(others)
+    squares += squared_lengths(points)[:, None]
+    squares += squared_lengths(others)
     return np.maximum(squares, 0.0, out=squares)
-
-
-def _squared_lengths(points: Float32) -> Float32:
-    lengths: Float32 = np.einsum("ij,ij->i", points, points)
-    return lengths

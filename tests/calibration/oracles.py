@@ -147,3 +147,27 @@ def memory_score(bank: Float64, reduced: Float64, neighbours: int) -> tuple[floa
     around = np.linalg.norm(bank - closest, axis=1).argsort()[:neighbours]
     weight = 1 - np.exp(nearest[worst]) / np.exp(distances[worst, around]).sum()
     return float(weight * nearest[worst]), nearest.reshape(reduced.shape[1:])
+
+
+def two_field_score(
+    banks: Sequence[Float64], levels: Sequence[Float64], frame: tuple[int, int]
+) -> tuple[float, Float64]:
+    """Yi and Yoon 2020, section 3.4, pixel by pixel: each patch gives its distance to all that it covers.
+
+    Args:
+        banks: Good patches of 32 and of 64 pixels, (m, d) each.
+        levels: Features of the picture's patches, every 4 and every 16 pixels, (d, h, w) each.
+        frame: Height and width of the picture, in pixels.
+
+    Returns:
+        The largest product, and the products at every fourth pixel, between which they do not change.
+    """
+    product = np.ones(frame)
+    for bank, level, side, stride in zip(banks, levels, (32, 64), (4, 16), strict=True):
+        total, count = np.zeros(frame), np.zeros(frame)
+        for row, column in np.ndindex(*level.shape[1:]):
+            covered = np.s_[row * stride : row * stride + side, column * stride : column * stride + side]
+            total[covered] += np.linalg.norm(bank - level[:, row, column], axis=1).min()
+            count[covered] += 1
+        product *= total / count
+    return float(product.max()), product[::4, ::4]

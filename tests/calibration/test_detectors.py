@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from levels import CHANNELS, two_levels
+from levels import CHANNELS, two_fields, two_levels
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from oracles import NaiveDistance, gaussian_score, generalised_mean, memory_score, naive_pool
+from oracles import NaiveDistance, gaussian_score, generalised_mean, memory_score, naive_pool, two_field_score
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import Backbone
@@ -24,6 +24,7 @@ from calibration.detectors import Folds
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
+from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
@@ -63,6 +64,8 @@ DETECTORS: dict[str, Detector] = {
     "gaussian, npca": Gaussian("npca"),
     "patchcore": PatchCore(coreset=0.05),
     "patchcore, all remembered": PatchCore(coreset=1.0, neighbours=3, aggregation=1),
+    "patch_svdd": PatchSvdd(entries=40),
+    "patch_svdd, all remembered": PatchSvdd(),
 }
 ONE_BY_ONE = {
     "mean_shift",
@@ -78,12 +81,17 @@ COUNT = 24
 
 def fit(detector: Detector, pictures: Sequence[Image], path: Path, backbone: Backbone | None = None) -> Bundle:
     settings = Settings(Preprocess(SIDE, SIDE), detector, threads=1)
-    return calibrate(Drawn(pictures), backbone or two_levels(), settings, path, lambda *_: None)
+    return calibrate(Drawn(pictures), backbone or backbone_of(detector), settings, path, lambda *_: None)
+
+
+def backbone_of(detector: Detector) -> Backbone:
+    """One that the detector can take."""
+    return two_fields() if isinstance(detector, PatchSvdd) else two_levels()
 
 
 def reduced_of(detector: Detector, pictures: Sequence[Image]) -> Float32:
     """What the detector learns from, (n, d, h, w)."""
-    network = feature_network(two_levels(), detector, divide_brightness=False)
+    network = feature_network(backbone_of(detector), detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         return np.stack([engine.reduced(picture) for picture in pictures])
 
@@ -125,7 +133,7 @@ def test_the_bundle_opens_and_proves_itself_as_on_the_line(learnt_by: Callable[[
     bundle = open_bundle(learnt_by(kind).bundle.path)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         checks = check_golden(bundle, engine)
-        assert engine.features(washer(0)).shape == feature_shape(two_levels())
+        assert engine.features(washer(0)).shape == feature_shape(backbone_of(DETECTORS[kind]))
         for picture in (np.zeros_like(washer(0)), np.full_like(washer(0), 255)):
             seen = engine(picture)
             assert np.isfinite(seen.score)
@@ -152,7 +160,7 @@ def test_the_network_gives_the_scores_of_the_formulas(learnt_by: Callable[[str],
 @EACH
 def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
     """From the features of the same network and, for the levels on their own grids, from the backbone alone."""
-    detector, backbone, picture = DETECTORS[kind], two_levels(), washer(3)
+    detector, backbone, picture = DETECTORS[kind], backbone_of(DETECTORS[kind]), washer(3)
     network = feature_network(backbone, detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         features, reduced = engine.features(picture).astype(np.float64), engine.reduced(picture)
@@ -170,6 +178,10 @@ def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
     elif isinstance(detector, Gaussian):
         levels = levels_of(backbone, picture)
         expected = np.concatenate([level.mean(axis=(1, 2)) for level in levels])[:, None, None]
+    elif isinstance(detector, PatchSvdd):
+        fine, coarse = levels_of(backbone, picture)
+        expected = np.zeros((8, 9 + 1, 9))
+        expected[:, :9], expected[:, 9:, :1] = fine, coarse
     else:
         chosen = np.abs(reduced[:, None] - features[None]).max(axis=(2, 3)).argmin(axis=1)
         assert (np.diff(chosen) > 0).all()
@@ -209,8 +221,16 @@ def oracle(learnt: Learnt) -> Callable[[Float64], tuple[float, Float64]]:
     """Score and map of reduced features, (d, h, w)."""
     good = reduced_of(learnt.detector, learnt.good).astype(np.float64)
     if isinstance(learnt.detector, PatchCore):
-        bank, neighbours = remembered(learnt, learnt.detector.coreset, good), learnt.detector.neighbours
-        return lambda reduced: memory_score(bank, reduced, neighbours)
+        detector, places = learnt.detector, good.size // good.shape[1]
+        bank = remembered(learnt, round(detector.coreset * places), good)
+        return lambda reduced: memory_score(bank, reduced, detector.neighbours)
+    if isinstance(learnt.detector, PatchSvdd):
+        both = apart(good)
+        banks = [
+            remembered(learnt, learnt.detector.entries, each, f".{side}")
+            for each, side in zip(both, (32, 64), strict=True)
+        ]
+        return lambda reduced: two_field_score(banks, apart(reduced), (SIDE, SIDE))
     if isinstance(learnt.detector, Gaussian):
         chosen = learnt.detector.components, learnt.detector.retained_variance
         levels = split(good[:, :, 0, 0])
@@ -280,14 +300,14 @@ def one_place(score: float) -> tuple[float, Float64]:
     return score, np.array([[score]])
 
 
-def remembered(learnt: Learnt, coreset: float, good: Float64) -> Float64:
+def remembered(learnt: Learnt, entries: int, good: Float64, suffix: str = "") -> Float64:
     """The bank: all patches, or those that the network holds, each of which must be another one of them."""
     patches = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
-    if coreset == 1.0:
+    if entries >= len(patches):
         return patches
     arrays = initializers(learnt.bundle)
-    bank: Float64 = arrays["head.bank"].astype(np.float64) + arrays["head.mean"].reshape(1, -1)
-    assert len(bank) == round(coreset * len(patches))
+    bank: Float64 = arrays[f"head.bank{suffix}"].astype(np.float64) + arrays[f"head.mean{suffix}"].reshape(1, -1)
+    assert len(bank) == entries
     distances = np.linalg.norm(bank[:, None] - patches[None], axis=2)
     assert distances.min(axis=1).max() < 1e-5
     assert len(set(distances.argmin(axis=1).tolist())) == len(bank)
@@ -328,7 +348,9 @@ def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
     detector, good = DETECTORS[kind], [washer(number) for number in range(15)]
     settings = Settings(Preprocess(SIDE, SIDE), detector, threads=1)
     images = Drawn(good, sequential=sequential)
-    scores = calibrate(images, two_levels(), settings, tmp_path / "bundle", lambda *_: None).reference()["good_scores"]
+    scores = calibrate(images, backbone_of(detector), settings, tmp_path / "bundle", lambda *_: None).reference()[
+        "good_scores"
+    ]
     reduced = reduced_of(detector, good)
     folds = folds_of(len(good), sequential=sequential)
     with stored(reduced, tmp_path) as store:
@@ -362,7 +384,8 @@ def test_what_a_held_out_head_says_does_not_depend_on_its_fold(kind: str, tmp_pa
 def test_a_scratch_scores_above_good_washers(
     kind: str, good_washers: list[Image], small_filterbank: Backbone, tmp_path: Path
 ) -> None:
-    bundle = fit(DETECTORS[kind], good_washers, tmp_path / "bundle", small_filterbank)
+    backbone = None if isinstance(DETECTORS[kind], PatchSvdd) else small_filterbank
+    bundle = fit(DETECTORS[kind], good_washers, tmp_path / "bundle", backbone)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         good = [engine(washer(number)).score for number in range(300, 310)]
         scratched = [engine(washer(number, scratched=True)).score for number in range(400, 410)]
@@ -387,13 +410,8 @@ def test_a_camera_that_stood_still_half_of_the_time_can_be_learnt(kind: str, tmp
 
 @EACH
 def test_features_that_are_no_numbers_are_refused(kind: str, tmp_path: Path) -> None:
-    graph = GraphBuilder("overflowing")
-    infinite = graph.add(
-        "Div", graph.add("AveragePool", "image", kernel_shape=[8, 8], strides=[8, 8]), graph.floats(0.0)
-    )
-    graph.add("Concat", infinite, infinite, infinite, axis=1, output="features")
-    model = graph.model({"image": (FLOAT, (1, 3, SIDE, SIDE))}, {"features": (FLOAT, (1, 9, 8, 8))})
-    backbone = Backbone((FeatureGraph(model),), "overflowing")
+    (part,) = backbone_of(DETECTORS[kind]).graphs
+    backbone = Backbone((FeatureGraph(part.model, std=(1e-40,) * 3),), "overflowing")
     with pytest.raises(DegenerateFeaturesError, match="not finite"):
         fit(DETECTORS[kind], [washer(number) for number in range(12)], tmp_path / "bundle", backbone)
     assert list(tmp_path.iterdir()) == []
@@ -422,7 +440,7 @@ def test_the_manifest_says_with_what_parameters(learnt_by: Callable[[str], Learn
 def test_a_device_can_learn_on_where_there_are_moments(learnt_by: Callable[[str], Learnt], kind: str) -> None:
     learnt = learnt_by(kind)
     arrays = learnt.bundle.moments()
-    if isinstance(learnt.detector, (Gaussian, PatchCore)) or "modes" in kind:
+    if isinstance(learnt.detector, (Gaussian, PatchCore, PatchSvdd)) or "modes" in kind:
         assert arrays == {}
         return
     moments = Moments.unpacked(arrays)
@@ -459,6 +477,7 @@ SHAPES = {
     "shared": (160, 14, 14),
     "gaussian": (500, 1, 1),
     "patchcore": (80, 20, 20),
+    "patch_svdd": (64, 30, 25),
 }
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from oracles import memory_score
 
 from calibration.detectors import Folds
-from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest, _sample, greedy_coreset
+from calibration.detectors.bank import greedy_coreset, sample
+from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest
 from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
 from calibration.graph import FLOAT, FeatureMap, GraphBuilder
@@ -210,10 +211,9 @@ def test_no_more_patches_than_the_limit_are_looked_at(tmp_path: Path, limit: int
         for each in reduced:
             store.append(each)
         images = [1, 5, *range(7, 20)]
-        found, total = _sample(store, images, limit, np.random.default_rng(0))
-        again, _ = _sample(store, images, limit, np.random.default_rng(0))
-    whole = reduced[images].transpose(0, 2, 3, 1).reshape(-1, CHANNELS)
-    assert total == len(whole)
+        whole = reduced[images].transpose(0, 2, 3, 1).reshape(-1, CHANNELS)
+        found = sample(store.batches(images), whole.shape, limit, np.random.default_rng(0))
+        again = sample(store.batches(images), whole.shape, limit, np.random.default_rng(0))
     assert len(found) == min(limit, len(whole))
     np.testing.assert_array_equal(found, again)
     rows = {tuple(row) for row in whole.tolist()}

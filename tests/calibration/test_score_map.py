@@ -42,3 +42,8 @@ def test_a_method_that_does_not_say_where_says_it_of_all(grid: tuple[int, int]) 
 def test_a_map_as_large_as_the_grid_is_not_moved() -> None:
     score_map = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(covering(score_map, (2, 3)), np.kron(score_map, np.ones((2, 2))))
+
+
+def test_a_map_larger_than_the_grid_covers_the_picture_already() -> None:
+    score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(covering(score_map, (2, 2)), np.kron(score_map, np.ones((2, 2))))

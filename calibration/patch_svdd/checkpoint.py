@@ -1,0 +1,83 @@
+"""Training that was interrupted goes on from the last whole epoch."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from calibration.errors import SettingError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# What torch raises for a file that it did not write, or that holds something else.
+_NOT_OURS = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that is replaced after each epoch, whole or not at all.
+
+    Attributes:
+        path: Of the file.
+        made_from: What the training follows from, by name; one that followed from anything else is no use.
+    """
+
+    path: Path
+    made_from: Mapping[str, str]
+
+    def restore(self, *parts: Any) -> int:  # noqa: ANN401 - torch's modules and optimisers share no type
+        """Load the state of the parts, in the order in which they were kept.
+
+        Returns:
+            Epochs done; 0 without a file.
+
+        Raises:
+            SettingError: Of other images or settings, or damaged.
+        """
+        if not self.path.exists():
+            return 0
+        remedy = f"give the command that began it, or remove {self.path} to train from the start"
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            made_from, states, epochs = content["made_from"], content["states"], int(content["epochs"])
+        except (*_NOT_OURS, OSError) as error:
+            raise SettingError(what=f"{self.path.absolute()} is no checkpoint of a training", remedy=remedy) from error
+        others = [name for name, value in self.made_from.items() if made_from.get(name) != value]
+        if others:
+            raise SettingError(
+                what=f"{self.path.absolute()} holds a training with other {', '.join(others)}", remedy=remedy
+            )
+        for part, state in zip(parts, states, strict=True):
+            part.load_state_dict(state)
+        return epochs
+
+    def keep(self, epochs: int, *parts: Any) -> None:  # noqa: ANN401 - as above
+        """Write the state of the parts after so many epochs.
+
+        Raises:
+            StorageError: No room or no permission; the file of the epoch before is as it was.
+        """
+        buffer = io.BytesIO()
+        states = [part.state_dict() for part in parts]
+        torch.save({"made_from": dict(self.made_from), "epochs": epochs, "states": states}, buffer)
+        temporary = self.path.with_name(f".{self.path.name}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(buffer.getvalue())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(
+                what=f"cannot keep the training in {self.path.absolute()}: {error.strerror}",
+                remedy="free disk space there, or write the bundle to another disk; then give the same command again",
+            ) from error

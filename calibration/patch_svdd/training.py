@@ -1,0 +1,190 @@
+"""Good images in, trained encoders out: the self-supervised training of Patch SVDD (Yi and Yoon 2020)."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from calibration.backbone import Backbone
+from calibration.detectors.patch_svdd import COARSE, FINE
+from calibration.errors import DegenerateFeaturesError, SettingError
+from calibration.graph import FeatureGraph
+from calibration.network import STANDARD_BRIGHTNESS
+from calibration.patch_svdd.checkpoint import Checkpoint
+from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
+from calibration.patch_svdd.patches import Frames
+from calibration.pipeline import preprocessed, refuse_too_few, refuse_too_large
+from calibration.working_point import refuse_senseless_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from calibration.dataset import Images
+    from calibration.detectors.patch_svdd import PatchSvdd
+    from calibration.pipeline import Progress, Settings
+    from calibration.preprocess import Image
+
+_SEED = 0
+_STEPS = 32  # of an epoch, whatever the number of images, so that training takes the same time for all
+_PAIRS = 32
+_LEARNING_RATE = 1e-4
+_FRAMES_BYTES = 2**29
+
+
+def trained_encoders(
+    images: Images, settings: Settings, detector: PatchSvdd, checkpoint: Path, progress: Progress
+) -> Backbone:
+    """Train the encoders on good images, or go on where a training was interrupted.
+
+    The same images and settings on the same machine give the same encoders, interrupted or not. Memory for the images
+    is bounded: of more than 512 MiB a random choice is trained on. What calibration would refuse is refused before.
+
+    Args:
+        images: Of good parts.
+        settings: How to calibrate.
+        detector: How to train.
+        checkpoint: File that is written after each epoch; to be removed once a bundle holds the encoders.
+        progress: Told about every image, and every step of training.
+
+    Returns:
+        The encoders as a backbone of two levels.
+
+    Raises:
+        SettingError: The size, the false-reject rate or the checkpoint does not fit.
+        DatasetError: Too few readable images.
+        DegenerateFeaturesError: All images alike.
+        ModelTooLargeError: The memory banks would not fit.
+        StorageError: No room for the checkpoint.
+    """
+    height, width = settings.preprocess.height, settings.preprocess.width
+    _refuse_size(height, width)
+    refuse_senseless_rate(settings.false_reject_rate)
+    (rows, columns), (coarse_rows, _) = (field.grid(height, width) for field in (FINE, COARSE))
+    refuse_too_large((CHANNELS, rows + coarse_rows, columns), len(images), settings)
+    frames, digest = _frames(images, settings, progress)
+    made_from = {
+        "images, region or size": digest,
+        "brightness": str(settings.divide_brightness),
+        "epochs": str(detector.epochs),
+        "svdd-weight": str(detector.svdd_weight),
+        "software": f"shiftwatch {version('shiftwatch')}, torch {torch.__version__}",
+    }
+    with _threads(settings.threads):
+        encoders = train(frames, detector, Checkpoint(checkpoint, made_from), progress)
+    red, green, blue = map(float, frames.mean)
+    graph = FeatureGraph(over_frames(encoders, height, width), (red, green, blue), (frames.spread,) * 3)
+    return Backbone((graph,), detector.name, (), (_digest(encoders),))
+
+
+def _refuse_size(height: int, width: int) -> None:
+    if height % COARSE.stride or width % COARSE.stride or min(height, width) < COARSE.side:
+        raise SettingError(
+            what=f"patch_svdd cannot take a network input of {height}x{width}",
+            remedy=f"give sides of at least {COARSE.side} that are multiples of {COARSE.stride}, e.g. 224x224",
+        )
+
+
+def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Frames, str]:
+    """Frames to train on, at random where there are too many for memory, and what tells all of them from others."""
+    random = np.random.default_rng(_SEED)
+    limit = max(1, _FRAMES_BYTES // (3 * settings.preprocess.height * settings.preprocess.width))
+    pictures: list[Image] = []
+    count, digest, different = 0, hashlib.sha256(), set[bytes]()
+    for name, image in images:
+        frame = np.ascontiguousarray(preprocessed(settings.preprocess, name, image)[..., ::-1])
+        own = hashlib.sha256(frame.data).digest()
+        digest.update(own)
+        different.add(own)
+        count += 1
+        if len(pictures) < limit:
+            pictures.append(frame)
+        elif (place := int(random.integers(count))) < limit:
+            pictures[place] = frame
+        progress("reading", count, len(images))
+    refuse_too_few(count, images)
+    if len(different) == 1:
+        raise DegenerateFeaturesError(
+            what="all images are the same: nothing can be learnt about how good parts vary",
+            remedy="give pictures of different good parts, not copies of one",
+        )
+    units = [_unit(frame, divide=settings.divide_brightness) for frame in pictures]
+    return _standardised(pictures, units), digest.hexdigest()
+
+
+def _standardised(pictures: list[Image], units: list[float]) -> Frames:
+    weighted = list(zip(pictures, units, strict=True))
+    mean = np.mean([frame.mean(axis=(0, 1)) * unit for frame, unit in weighted], axis=0)
+    square = np.mean([np.square(frame * np.float32(unit) - mean).mean() for frame, unit in weighted])
+    return Frames(pictures, units, mean.astype(np.float32), max(float(np.sqrt(square)), 1 / 255))
+
+
+def _unit(frame: Image, *, divide: bool) -> float:
+    """As the network scales its input."""
+    return STANDARD_BRIGHTNESS / max(float(frame.mean()), 1.0) if divide else 1 / 255
+
+
+def train(frames: Frames, detector: PatchSvdd, checkpoint: Checkpoint, progress: Progress) -> Encoders:
+    """Minimise the loss of eq. 5: position prediction, and SVDD' times lambda, of patches of both sizes.
+
+    Each epoch draws its patches from a generator of its own, so that one that is resumed draws the same.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        encoders, classifiers = Encoders(), nn.ModuleList(position_classifier() for _ in range(2))
+    networks = nn.ModuleList([encoders, classifiers]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(networks.parameters(), _LEARNING_RATE)
+    done = checkpoint.restore(networks, optimizer)
+    progress("epochs", done, detector.epochs)
+    for epoch in range(done, detector.epochs):
+        random = np.random.default_rng((_SEED, epoch))
+        for step in range(_STEPS):
+            optimizer.zero_grad()
+            for loss in _losses(frames, encoders, classifiers, detector.svdd_weight, random):
+                torch.autograd.backward(loss)  # each at once: their sum would keep all of their patches in memory
+            optimizer.step()
+            progress("training", epoch * _STEPS + step + 1, detector.epochs * _STEPS)
+        checkpoint.keep(epoch + 1, networks, optimizer)
+        progress("epochs", epoch + 1, detector.epochs)
+    return encoders
+
+
+def _losses(
+    frames: Frames, encoders: Encoders, classifiers: nn.ModuleList, svdd_weight: float, random: np.random.Generator
+) -> Iterator[torch.Tensor]:
+    """The terms of the loss, one after another, each on patches of its own."""
+    encode: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = encoders.small, encoders.large
+    for field, features_of, classifier in zip((FINE, COARSE), encode, classifiers, strict=True):
+        first, second, directions = frames.neighbours(_PAIRS, field.side, random)
+        one, other = features_of(torch.from_numpy(np.concatenate([first, second]))).chunk(2)
+        yield nn.functional.cross_entropy(classifier(one - other), torch.from_numpy(directions))
+        if svdd_weight:
+            one, other = features_of(
+                torch.from_numpy(np.concatenate(frames.jittered(_PAIRS, field.side, random)))
+            ).chunk(2)
+            yield svdd_weight * (one - other).norm(dim=1).mean()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Threads of torch; 0 leaves the choice to it."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _digest(encoders: Encoders) -> str:
+    digest = hashlib.sha256()
+    for tensor in encoders.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
