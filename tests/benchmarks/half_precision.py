@@ -72,7 +72,7 @@ def extremes(bundle: Bundle) -> dict[str, Image]:
 def fitted(backbone: str, detector: str, folder: Path) -> Bundle:
     """Learnt from all good tiles of the protocol."""
     settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), detectors.DETECTORS[detector], threads=1)
-    return mtd.fit(detectors.backbone_of(backbone), mtd.split().calibrating, settings, folder)
+    return mtd.fit(detectors.backbone_of(backbone), mtd.split().learnt, settings, folder)
 
 
 def _add_row(table: Table, name: tuple[str, str], bundle: Bundle, images: Sequence[Labelled]) -> Scored:

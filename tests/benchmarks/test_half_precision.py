@@ -30,7 +30,7 @@ def lite0(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
     pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
     settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), threads=1)
     path = tmp_path_factory.mktemp("half") / "bundle"
-    return mtd.fit(mtd.backbone_of("lite0"), mtd.split(images=CALIBRATING).calibrating, settings, path)
+    return mtd.fit(mtd.backbone_of("lite0"), mtd.split(images=CALIBRATING).learnt, settings, path)
 
 
 def test_scores_in_half_precision_are_within_a_hundredth_and_find_as_much(lite0: Bundle) -> None:

@@ -16,7 +16,7 @@ from calibration.engine.tensorrt_build import BuildOptions, Phases, head_names
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fake_gpu import FakeCuda
@@ -99,6 +99,15 @@ def test_a_build_can_be_cancelled_from_another_thread(
     assert not (tmp_path / "e" / "engine.json").exists()
 
 
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """A shell that starts something in the background has it ignore Ctrl-C; here it must be heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
 def test_control_c_stops_a_build_and_is_passed_on_when_tensorrt_has_stopped(
     engine: Opener,
     world: Any,  # noqa: ANN401
