@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.demo.conveyor import Part
     from calibration.bundle import Bundle
 
-TAUGHT_PARTS = 200
+TAUGHT_PARTS = 300
 WATCHED_PARTS = 320
 PARTS_PER_S = 8.0
 _DEFECT_EVERY = 10
