@@ -10,8 +10,8 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from agent.durable_text import replace_text
 from agent.records import Alert
+from calibration.durable import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ class ActiveAlert:
         if alert.type == "end":
             self._path.unlink(missing_ok=True)
             return
-        replace_text(self._path, json.dumps(alert.payload()))
+        replace_file(self._path, json.dumps(alert.payload()).encode())
 
     def _read(self) -> Alert | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from agent.durable_text import replace_text
+from calibration.durable import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ class BirthNumber:
             self._value = (self._value + 1) % _COUNT
             self._is_used = False
             try:
-                replace_text(self._path, f"{self._value}\n")
+                replace_file(self._path, f"{self._value}\n".encode())
             except OSError as error:
                 log.warning("cannot remember the number of the Sparkplug birth in %s: %s", self._path, error)
         return self._value

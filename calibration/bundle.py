@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from calibration.durable import flush_folder, write_flushed
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.manifest import SCHEMA_VERSION, Manifest
 from calibration.preprocess import Preprocess, Region
@@ -250,11 +250,11 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         for name, content in {**files, MANIFEST: text, SEAL: seal(text)}.items():
-            _write_flushed(temporary / name, content)
+            write_flushed(temporary / name, content)
         temporary.chmod(0o755)
-        _flush_folder(temporary)
+        flush_folder(temporary)
         temporary.rename(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise StorageError(
             what=f"cannot write the bundle {path.absolute()}: {error.strerror}",
@@ -281,18 +281,3 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     savez: Any = np.savez  # its signature takes an array named like one of its options for that option
     savez(buffer, **arrays)
     return buffer.getvalue()
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -222,7 +222,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         else:
             network = choices.backbone(named, (height, width))
         bundle = calibrate(images, network, settings, out, progress)
-    choices.checkpoint(out).unlink(missing_ok=True)
+    if isinstance(settings.detector, PatchSvdd):
+        choices.checkpoint(out).unlink(missing_ok=True)
     describe(bundle)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])

@@ -21,15 +21,18 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
+from calibration.moments import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
+    from calibration.detectors.modes import Modes
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
+    from calibration.head import Scorer
     from calibration.moments import Moments
 
 Location: TypeAlias = Literal["local", "shared", "global"]
@@ -112,11 +115,25 @@ class MeanShift:
         del levels
         if self.modes > 1:
             return self._fit_modes(store, folds)
-        if folds.independent and self.location != "shared":
-            fit = partial.fit_one_by_one(store, folds, self.head, self._parameters, self._leave_one_out)
+        held_out: Iterator[Scorer]
+        one_by_one = folds.independent and self.location != "shared"
+        if one_by_one:
+            total, others = partial.of_all(store, folds)
+            resolved = self.resolved(total)
+            held_out = (resolved.leave_one_out(total, pooled) for pooled in others)
         else:
-            fit = partial.fit(store, folds, self._vectors, self.head, self._parameters)
-        return replace(fit, law=whitened_law(store.shape, self.pooling_order))
+            parts = partial.of_folds(store, folds, self._vectors)
+            total = merged(parts)
+            resolved = self.resolved(total)
+            held_out = (self.head(others) for others in partial.without_each(parts))
+        return Fit(
+            resolved.head(total),
+            held_out,
+            self._parameters(resolved),
+            total.packed(),
+            one_by_one=one_by_one,
+            law=whitened_law(store.shape, self.pooling_order),
+        )
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
@@ -126,23 +143,29 @@ class MeanShift:
         Raises:
             DegenerateFeaturesError: Fewer than two images, or all alike.
         """
-        covariances = moments.covariance()
-        target = pooled_target(covariances, self.ridge)
-        alpha = self.resolved(moments).alpha or 1.0
-        whitening = shrunk_whitening(covariances, target, alpha)
+        whitening = self.resolved(moments).whitening(moments.covariance())
         return WhiteningHead(moments.mean.astype(np.float32), whitening, self.pooling_order)
 
-    def resolved(self, moments: Moments) -> MeanShift:
-        """The same with its alpha as a number."""
+    def whitening(self, covariances: NDArray[np.float64]) -> NDArray[np.float32]:
+        """W_l of covariances, (locations, d, d), with an alpha that is a number."""
+        return shrunk_whitening(covariances, pooled_target(covariances, self.ridge), self.alpha or 1.0)
+
+    def resolved(self, learnt: Moments | Modes) -> MeanShift:
+        """The same with its alpha as a number, from what was learnt."""
         if self.location != "local":
             return replace(self, alpha=1.0)  # one location: its covariance is the pooled one
         if self.alpha is not None:
             return self
-        return replace(self, alpha=analytic_shrinkage(moments.covariance(), moments.count, self.ridge))
+        return replace(self, alpha=analytic_shrinkage(learnt.covariance(), learnt.count, self.ridge))
 
-    def _leave_one_out(self, moments: Moments, pooled: NDArray[np.float64]) -> LeaveOneOut:
-        target = pooled_target(pooled[None], self.ridge)
-        alpha = self.resolved(moments).alpha or 1.0
+    def leave_one_out(self, moments: Moments, pooled: NDArray[np.float64]) -> LeaveOneOut:
+        """Scores images that the moments hold as if they did not.
+
+        Args:
+            moments: Of all images.
+            pooled: Pooled covariance without those that will be scored, (d, d).
+        """
+        target, alpha = pooled_target(pooled[None], self.ridge), self.alpha or 1.0
         own, fixed = 1 - alpha, alpha * target
         if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
             own, fixed = 1.0, target - pooled
@@ -152,27 +175,26 @@ class MeanShift:
         return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
 
     def _fit_modes(self, store: FeatureStore, folds: Folds) -> Fit:
-        held_out = (self._modes_head(store, others) for others in folds.without_each())
-        return Fit(self._modes_head(store, folds.images), held_out, self._parameters(None))
+        modes = learn_modes(store, folds.images, self._vectors, self.modes)
+        held_out = (
+            self._modes_head(learn_modes(store, others, self._vectors, self.modes)) for others in folds.without_each()
+        )
+        return Fit(self._modes_head(modes), held_out, self._parameters(self.resolved(modes)))
 
-    def _modes_head(self, store: FeatureStore, images: Sequence[int]) -> WhiteningHead:
-        modes = learn_modes(store, images, self._vectors, self.modes)
+    def _modes_head(self, modes: Modes) -> WhiteningHead:
         covariances = modes.covariance()
         if not covariances.any():
             raise DegenerateFeaturesError(
                 what=f"{self.modes} means per location leave nothing that varies around them",
                 remedy="give fewer --modes, or more pictures of different good parts",
             )
-        target = pooled_target(covariances, self.ridge)
-        alpha = self.alpha if self.location == "local" and self.alpha is not None else 1.0
-        whitening = shrunk_whitening(covariances, target, alpha)
+        whitening = self.resolved(modes).whitening(covariances)
         mean = modes.means.mean(axis=1)
         whitened = np.matmul(modes.means - mean[:, None], whitening.transpose(0, 2, 1))
         return WhiteningHead(mean.astype(np.float32), whitening, self.pooling_order, whitened.astype(np.float32))
 
-    def _parameters(self, moments: Moments | None) -> dict[str, float | str | bool]:
+    def _parameters(self, resolved: MeanShift) -> dict[str, float | str | bool]:
         """For the manifest; JSON has no infinity."""
-        resolved = self if moments is None else self.resolved(moments)
         given = {name: value for name, value in asdict(resolved).items() if value is not None}
         if self.pooling_order == inf:
             given["pooling_order"] = "inf"

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from calibration.covariance import whitening
-from calibration.detectors import partial
+from calibration.detectors import Fit, partial
 from calibration.errors import SettingError
 from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
+from calibration.moments import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Fit, Folds
+    from calibration.detectors import Folds
     from calibration.feature_store import FeatureStore
     from calibration.graph import GraphBuilder
+    from calibration.head import Scorer
     from calibration.moments import Moments
 
 _REGULARISER = 0.01  # section III-B of the paper
@@ -66,22 +68,25 @@ class Padim:
         """Sigma_l = C_l + 0.01 I."""
         del levels
         if folds.independent:
-            fit = partial.fit_one_by_one(store, folds, _head, _parameters, _leave_one_out)
+            total = partial.moments(store, folds.images)
+            unseen = LeaveOneOut.of(total, _regularised, own_weight=1.0, order=inf)
+            held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
         else:
-            fit = partial.fit(store, folds, partial.by_location, _head, _parameters)
-        return replace(fit, law=whitened_law(store.shape, inf))
+            parts = partial.of_folds(store, folds)
+            total = merged(parts)
+            held_out = (_head(others) for others in partial.without_each(parts))
+        return Fit(
+            _head(total),
+            held_out,
+            {"dimensions": total.mean.shape[1]},
+            total.packed(),
+            one_by_one=folds.independent,
+            law=whitened_law(store.shape, inf),
+        )
 
 
 def _head(moments: Moments) -> WhiteningHead:
     return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
-
-
-def _leave_one_out(moments: Moments, _pooled: NDArray[np.float64]) -> LeaveOneOut:
-    return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf)
-
-
-def _parameters(moments: Moments) -> dict[str, float | str | bool]:
-    return {"dimensions": moments.mean.shape[1]}
 
 
 def _regularised(covariances: NDArray[np.float64]) -> NDArray[np.float64]:

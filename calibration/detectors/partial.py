@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.detectors import Fit
 from calibration.detectors.modes import SAMPLE
 from calibration.feature_store import batch_images
 from calibration.moments import Moments, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
     from calibration.feature_store import FeatureStore
-    from calibration.head import Head, Scorer
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
@@ -37,49 +35,16 @@ def all_together(reduced: Float32) -> Float32:
     return together
 
 
-def fit(
-    store: FeatureStore,
-    folds: Folds,
-    vectors: Callable[[Float32], Float32],
-    head: Callable[[Moments], Head],
-    parameters: Callable[[Moments], Mapping[str, float | str | bool]],
-) -> Fit:
-    """A fit in one look at the features.
-
-    Args:
-        store: Reduced features.
-        folds: Which images are held out together.
-        vectors: (n, d, h, w) to (locations, vectors, d).
-        head: From moments.
-        parameters: In force, from the moments of all images.
-    """
-    parts = [moments(store, fold, vectors) for fold in folds.parts]
-    total = merged(parts)
-    return Fit(head(total), (head(others) for others in without_each(parts)), parameters(total), total.packed())
+def of_folds(store: FeatureStore, folds: Folds, vectors: Callable[[Float32], Float32] = by_location) -> list[Moments]:
+    """Moments of each fold, in one look at the features."""
+    return [moments(store, fold, vectors) for fold in folds.parts]
 
 
-def fit_one_by_one(
-    store: FeatureStore,
-    folds: Folds,
-    head: Callable[[Moments], Head],
-    parameters: Callable[[Moments], Mapping[str, float | str | bool]],
-    left_out: Callable[[Moments, Float64], Scorer],
-) -> Fit:
-    """The same, each image left out alone.
-
-    Args:
-        store: Reduced features.
-        folds: Which images do not count in the pooled covariance that each other is compared by.
-        head: From moments.
-        parameters: In force, from the moments of all images.
-        left_out: What scores each image of a fold as if it were not among all, from the moments of all images and the
-            pooled covariance without the fold, (d, d).
-    """
+def of_all(store: FeatureStore, folds: Folds) -> tuple[Moments, list[Float64]]:
+    """Moments of all images, and for each fold the pooled covariance without it, (d, d)."""
     parts = [_Pooled.of(moments(store, fold)) for fold in folds.parts]
     total = moments(store, folds.images)
-    covariances = [_Pooled.of(total).without(part).covariance() for part in parts]
-    held_out = (left_out(total, covariance) for covariance in covariances)
-    return Fit(head(total), held_out, parameters(total), total.packed(), one_by_one=True)
+    return total, [_Pooled.of(total).without(part).covariance() for part in parts]
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from calibration.durable import replace_file
 from calibration.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PLAN = "engine.plan"
 RECORD = "engine.json"
@@ -133,8 +132,8 @@ class EngineFolder:
             StorageError: No room or no permission; the folder then holds the old engine or none that fits.
         """
         with self._storable():
-            _replace(self.path / PLAN, cached.plan)
-            _replace(self.path / RECORD, cached.record.model_dump_json(indent=2).encode())
+            replace_file(self.path / PLAN, cached.plan)
+            replace_file(self.path / RECORD, cached.record.model_dump_json(indent=2).encode())
 
     def timings(self) -> bytes:
         """Speeds of layers from earlier builds; nothing where there are none."""
@@ -150,7 +149,7 @@ class EngineFolder:
             StorageError: No room or no permission.
         """
         with self._storable():
-            _replace(self.path / TIMINGS, timings)
+            replace_file(self.path / TIMINGS, timings)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -183,26 +182,6 @@ class EngineFolder:
 def plan_digest(plan: bytes) -> str:
     """What stands in the record."""
     return hashlib.sha256(plan).hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all, whenever the power goes."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    part = Path(name)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _short(value: object) -> str:

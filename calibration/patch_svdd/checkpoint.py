@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from calibration.durable import replace_file
 from calibration.errors import SettingError, StorageError
 
 if TYPE_CHECKING:
@@ -67,16 +67,10 @@ class Checkpoint:
         buffer = io.BytesIO()
         states = [part.state_dict() for part in parts]
         torch.save({"made_from": dict(self.made_from), "epochs": epochs, "states": states}, buffer)
-        temporary = self.path.with_name(f".{self.path.name}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(buffer.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            replace_file(self.path, buffer.getvalue())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StorageError(
                 what=f"cannot keep the training in {self.path.absolute()}: {error.strerror}",
                 remedy="free disk space there, or write the bundle to another disk; then give the same command again",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from calibration.detectors.mean_shift import Location
     from calibration.preprocess import Image
 
 Float32 = NDArray[np.float32]
@@ -72,6 +73,18 @@ def test_what_lies_between_the_kinds_is_far_off_only_where_there_are_two_means(t
     good = two_kinds(200, seed=1)[0]
     assert one.scores(between).score[0] < np.median(one.scores(good).score)
     assert two.scores(between).score[0] > 1.5 * two.scores(good).score.max()
+
+
+@pytest.mark.parametrize(("location", "alpha"), [("local", None), ("shared", 0.03)])
+def test_the_alpha_in_the_manifest_is_the_one_in_force(location: Location, alpha: float | None, tmp_path: Path) -> None:
+    folds = Folds([range(40), range(40, COUNT)])
+    with stored(two_kinds()[0], tmp_path) as store:
+        derived = MeanShift(alpha=alpha, location=location, modes=2).fit(store, folds, [CHANNELS])
+        given = MeanShift(alpha=float(derived.parameters["alpha"]), location=location, modes=2)
+        again = given.fit(store, folds, [CHANNELS])
+    tested = two_kinds(20, seed=1)[0]
+    np.testing.assert_array_equal(derived.head.scores(tested).map, again.head.scores(tested).map)
+    assert (derived.parameters["alpha"] == 1.0) == (location == "shared")
 
 
 def test_a_second_run_finds_the_same(tmp_path: Path) -> None:

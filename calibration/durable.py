@@ -1,0 +1,41 @@
+"""Files that a power cut leaves whole: the old content or the new one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file's content, by one writer at a time; on disk when this returns.
+
+    Raises:
+        OSError: The disk does not take it; the old content stands, and nothing half-written is left.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write_flushed(part, content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write a file; its content is on disk when this returns, its name after ``flush_folder``."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Names that were made, changed or removed in a folder are on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
