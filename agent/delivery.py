@@ -11,7 +11,7 @@ from agent.records import as_historical
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.broker import Acknowledgement, Connection
+    from agent.connection import Acknowledgement, Connection
     from agent.outbox import Outbox, Waiting
 
 log = logging.getLogger(__name__)

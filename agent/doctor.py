@@ -12,7 +12,7 @@ from agent import config as configuration
 from agent.errors import ConfigError
 from agent.probes import cameras, fault, machine, ok, software, station
 from agent.probes.isolation import Check
-from agent.service import station_topics
+from agent.settings import station_topics
 from calibration.terminal import escape
 
 if TYPE_CHECKING:

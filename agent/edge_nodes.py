@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from agent.birth_number import BirthNumber
 from agent.outbox import Outbox
+from agent.settings import sparkplug_topics
 from agent.sparkplug import EdgeNode
-from agent.topics import SparkplugTopics
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -37,15 +37,4 @@ def edge_nodes_of(
     outbox = stack.enter_context(Outbox(config.state_dir / "sparkplug.sqlite", config.outbox.max_records))
     birth_number = BirthNumber(config.state_dir / "sparkplug_birth")
     of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
-    return (EdgeNode(of_its_own, _topics(config), outbox, station, birth_number),)
-
-
-def _topics(config: AgentConfig) -> SparkplugTopics:
-    station, ids = config.station, config.sparkplug
-    levels = (station.enterprise, station.site, station.area, station.line, station.cell)
-    return SparkplugTopics(
-        group_id=ids.group_id or ":".join(levels),
-        edge_node_id=ids.edge_node_id or station.name,
-        device_id=ids.device_id,
-        primary_host_id=ids.primary_host_id,
-    )
+    return (EdgeNode(of_its_own, sparkplug_topics(config), outbox, station, birth_number),)

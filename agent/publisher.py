@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.broker import BrokerSettings, Connection, Will
+from agent.broker import BrokerSettings, Will
 from agent.delivery import Delivery
 from agent.pace import DEFAULT_PACE, Pace
 from agent.records import Payload, status_payload, to_json
@@ -21,6 +21,7 @@ from agent.speaker import GOODBYE_S, Speaker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.connection import Connection
     from agent.outbox import Outbox
     from agent.topics import Topics
 

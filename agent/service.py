@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
@@ -16,29 +15,28 @@ from typing import TYPE_CHECKING
 
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
-from agent.broker import BrokerSettings
 from agent.camera import open_camera
-from agent.decision import Rules, end
+from agent.decision import end
 from agent.edge_nodes import edge_nodes_of
-from agent.errors import ConfigError, PublisherDiedError
+from agent.errors import PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
 from agent.recorder import Copies, Recorder
 from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
+from agent.settings import broker_settings, engine_deployment, rules_of, station_topics
 from agent.sole_user import sole_user
 from agent.sources import kind_of, without_password
-from agent.topics import Topics
-from calibration.backends import Deployment, choose, serving
+from calibration.backends import choose, serving
 from calibration.bundle import Bundle, check_golden, open_bundle
-from calibration.bundle_engine import engine_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from agent.camera import Camera
-    from agent.config import AgentConfig, StationConfig
+    from agent.config import AgentConfig
+    from agent.decision import Rules
     from agent.look import Seen
     from agent.records import Payload
     from agent.speaker import Speaker
@@ -102,7 +100,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     bundle = open_bundle(config.bundle)
     topics = station_topics(config.station)
     settings = broker_settings(config)
-    rules = _rules(config, bundle)
+    rules = rules_of(config, bundle)
     choice = choose(config.engine.backend)
     metrics = LoopMetrics()
     camera = open_camera(
@@ -193,41 +191,6 @@ def _end_left_over_alert(active_alert: ActiveAlert, recorder: Recorder) -> None:
         recorder.record_alert(left_over.ended(_now_ms()), _now_ms())
 
 
-def station_topics(station: StationConfig) -> Topics:
-    """The topics of a station."""
-    levels = (station.enterprise, station.site, station.area, station.line, station.cell, "vision", station.name)
-    return Topics("/".join(levels))
-
-
-def broker_settings(config: AgentConfig) -> BrokerSettings:
-    """Where the broker is and who we are.
-
-    Raises:
-        ConfigError: The password file cannot be read.
-    """
-    mqtt = config.mqtt
-    return BrokerSettings(
-        host=mqtt.host,
-        port=mqtt.port,
-        client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
-        username=mqtt.username,
-        password=_password(mqtt.password_file),
-        protocol=mqtt.protocol,
-        keepalive_s=mqtt.keepalive_s,
-        tls=mqtt.tls.enabled,
-        ca_file=mqtt.tls.ca_file,
-        certificate_file=mqtt.tls.cert_file,
-        key_file=mqtt.tls.key_file,
-    )
-
-
-def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:
-    """What engines need to run a bundle on this device; they are kept beside it, where that is allowed."""
-    beside = engine_folder(bundle)
-    kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"
-    return Deployment(bundle, config.engine.thread_count(), kept, progress)
-
-
 class _BuildLog:
     """Tells now and then how far an engine that is built on this device has come."""
 
@@ -238,26 +201,6 @@ class _BuildLog:
         if time.monotonic() - self._told_s >= _BUILD_LOG_EVERY_S:
             self._told_s = time.monotonic()
             log.info("preparing the network: %s, %d of %d", step, done, total)
-
-
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
-
-
-def _rules(config: AgentConfig, bundle: Bundle) -> Rules:
-    decision = config.decision
-    return Rules(
-        threshold=decision.threshold or bundle.manifest.working_point.threshold,
-        raise_after=decision.raise_after,
-        clear_after=decision.clear_after,
-        clear_ratio=decision.clear_ratio,
-        update_every_ms=round(decision.update_every_s * 1000),
-    )
 
 
 def _info(config: AgentConfig, bundle: Bundle, rules: Rules, served: Serving) -> Payload:

@@ -25,7 +25,8 @@ from agent.speaker import GOODBYE_S, Speaker
 
 if TYPE_CHECKING:
     from agent.birth_number import BirthNumber
-    from agent.broker import Acknowledgement, BrokerSettings, Connection, Received
+    from agent.broker import BrokerSettings
+    from agent.connection import Acknowledgement, Connection, Received
     from agent.outbox import Kind, Outbox
     from agent.pace import Pace
     from agent.publisher import Station

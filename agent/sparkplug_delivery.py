@@ -15,7 +15,7 @@ from agent.sparkplug_metrics import metrics_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.broker import Acknowledgement, Connection
+    from agent.connection import Acknowledgement, Connection
     from agent.outbox import Outbox, Waiting
     from agent.sparkplug_session import Session
 

@@ -12,7 +12,7 @@ from agent.sparkplug_payload import DataType, Metric, Value, encode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.broker import Connection
+    from agent.connection import Connection
     from agent.topics import SparkplugTopics, Verb
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from agent.wake import Wake
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from agent.broker import BrokerSettings, Connection, Will
+    from agent.broker import BrokerSettings, Will
+    from agent.connection import Connection
     from agent.outbox import Outbox
     from agent.pace import Pace
 

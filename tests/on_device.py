@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from calibration.engine import Engine
-    from calibration.engine.cuda import Gpu
+    from calibration.engine.cuda_driver import Gpu
     from calibration.preprocess import Image
 
 RANDOM_FRAMES = 200

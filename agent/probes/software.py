@@ -84,8 +84,7 @@ def gpu() -> Iterator[Finding]:
 def gpu_finding(driver: CudaDriver) -> Finding:
     """A GPU that answers."""
     gpus = (
-        f"{gpu.name}, compute capability {gpu.compute_capability[0]}.{gpu.compute_capability[1]}, "
-        f"{gpu.memory_bytes / 2**30:.1f} GiB"
+        f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.1f} GiB"
         for gpu in driver.gpus
     )
     major, minor = driver.version

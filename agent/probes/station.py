@@ -18,7 +18,7 @@ from agent.config import load
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
-from agent.service import broker_settings, engine_deployment
+from agent.settings import broker_settings, engine_deployment
 from agent.sole_user import is_in_use
 from agent.sources import source_from
 from calibration.backends import choose, serving

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from calibration.engine.cuda_driver import Gpu
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """The GPU in use.
-
-    Attributes:
-        name: As its driver calls it.
-        compute_capability: For example ``8.7``.
-        memory_bytes: All of its memory; on an integrated GPU that of the whole machine.
-        integrated: It shares its memory with the CPU, as on a Jetson.
-    """
-
-    name: str
-    compute_capability: str
-    memory_bytes: int
-    integrated: bool
 
 
 @dataclass(frozen=True, slots=True)

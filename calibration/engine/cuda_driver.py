@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LIBRARY = "libcuda.so.1"
 _NAME_BYTES = 256
-_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_INTEGRATED, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 18, 75, 76  # CUdevice_attribute
 _INSTALL = "install the NVIDIA driver, and run as a user who may use the GPU (groups video and render)"
 
 
@@ -25,13 +25,16 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        compute_capability: Major and minor.
-        memory_bytes: All it has; on a Jetson the CPU uses the same memory.
+        name: As its driver calls it.
+        compute_capability: For example ``8.7``.
+        memory_bytes: All of its memory; on an integrated GPU that of the whole machine.
+        integrated: It shares its memory with the CPU, as on a Jetson.
     """
 
     name: str
-    compute_capability: tuple[int, int]
+    compute_capability: str
     memory_bytes: int
+    integrated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,11 @@ class _Driver:
 
 def _gpu(driver: _Driver, number: int) -> Gpu:
     name = ctypes.create_string_buffer(_NAME_BYTES)
-    major, minor, memory_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    major, minor, integrated, memory_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
     driver.call("cuDeviceGetName", name, _NAME_BYTES, number)
     driver.call("cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, number)
     driver.call("cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, number)
+    driver.call("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, number)
     driver.call("cuDeviceTotalMem_v2", ctypes.byref(memory_bytes), number)
-    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value), memory_bytes.value)
+    capability = f"{major.value}.{minor.value}"
+    return Gpu(name.value.decode(errors="replace"), capability, memory_bytes.value, bool(integrated.value))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from real_broker import Listener, Mosquitto
+from stations import teach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,12 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(binary, folder)
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Taught once for all tests; whoever changes a bundle changes a copy."""
+    return teach(tmp_path_factory.mktemp("taught") / "bundle")
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from stations import (
     closed_port,
     good_parts,
     kept_records,
-    teach,
     until,
     write_config,
     write_pictures,
@@ -57,11 +56,6 @@ finally:
     memory = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
     print("peak kB:", memory.split()[1], "onnx:", "onnx" in sys.modules, file=sys.stderr)
 """
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return teach(tmp_path_factory.mktemp("taught") / "bundle")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from real_broker import server_that_says
 
-from agent.broker import BrokerSettings, Connection, Protocol, Received, Will, connect
+from agent.broker import BrokerSettings, Protocol, Will, connect
+from agent.connection import Connection, Received
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.wake import Wake
 

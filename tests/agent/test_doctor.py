@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stations import Agent, closed_port, good_parts, teach, write_config, write_pictures
+from stations import Agent, closed_port, good_parts, write_config, write_pictures
 
 from agent import doctor
 from agent.probes import Finding, ok, station
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 DEVICE = ["shiftwatch", "Python", "OpenCV", "ONNX Runtime", "NVIDIA GPU", "TensorRT", "backend"]
 STATION = ["configuration", "disk", "agent", "camera", "broker", "bundle", "network", "golden frames", "speed"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return teach(tmp_path_factory.mktemp("taught") / "bundle")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_opencv_is_judged_by_what_it_can_read() -> None:
 
 
 def test_a_gpu_is_told_with_what_it_can() -> None:
-    finding = software.gpu_finding(CudaDriver((12, 6), (Gpu("Orin", (8, 7), 8 * 2**30),)))
+    finding = software.gpu_finding(CudaDriver((12, 6), (Gpu("Orin", "8.7", 8 * 2**30, integrated=True),)))
     assert finding == ok("NVIDIA GPU", "Orin, compute capability 8.7, 8.0 GiB; driver for CUDA 12.6")
 
 

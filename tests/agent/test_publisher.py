@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gate import Gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_broker import Listener, Mosquitto, free_port, listens, wait_for
 
-from agent.broker import Acknowledgement, BrokerSettings, Protocol
+from agent.broker import BrokerSettings, Protocol
+from agent.connection import Acknowledgement
 from agent.delivery import Delivery
 from agent.outbox import Outbox
 from agent.pace import Backoff, Pace
@@ -31,19 +33,6 @@ if TYPE_CHECKING:
 
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
-
-
-class Gate:
-    """Jitter that keeps the publisher from its next attempt until the test opens it."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.open = threading.Event()
-
-    def __call__(self) -> float:
-        self.reached.set()
-        assert self.open.wait(10)
-        return 0.0
 
 
 @pytest.fixture

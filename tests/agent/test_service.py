@@ -20,7 +20,6 @@ from stations import (
     closed_port,
     good_parts,
     kept_records,
-    teach,
     write_config,
     write_pictures,
 )
@@ -31,7 +30,8 @@ from agent.decision import Rules
 from agent.errors import ConfigError, OutboxError
 from agent.outbox import Outbox
 from agent.records import Alert
-from agent.service import Stop, Summary, _disk_free_bytes, _info, broker_settings, run_station
+from agent.service import Stop, Summary, _disk_free_bytes, _info, run_station
+from agent.settings import broker_settings
 from calibration.backbone import filterbank_backbone
 from calibration.backends import Serving
 from calibration.bundle import open_bundle
@@ -49,11 +49,6 @@ if TYPE_CHECKING:
 
 LEARNT_FRAMES, ALL_FRAMES = 396, 1189
 LOOPING = {"playback": "realtime", "frames_per_s": 200, "loop": True}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return teach(tmp_path_factory.mktemp("taught") / "bundle")
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,17 @@ import itertools
 import signal
 import socket
 import sys
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from gate import Gate
 from real_broker import free_port, server_that_says, wait_for
 from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
 
 from agent.birth_number import BirthNumber
-from agent.broker import Acknowledgement, BrokerSettings
+from agent.broker import BrokerSettings
+from agent.connection import Acknowledgement
 from agent.outbox import Outbox
 from agent.pace import Pace
 from agent.publisher import Station
@@ -43,19 +44,6 @@ STATION = Station(
     alert_state=dict,
     health=lambda: {"timestamp": 1, "fps": 25.0, "dropped": {"superseded": 1}, "outboxDepth": -1},
 )
-
-
-class Gate:
-    """Jitter that keeps the edge node from its next attempt until the test opens it."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.open = threading.Event()
-
-    def __call__(self) -> float:
-        self.reached.set()
-        assert self.open.wait(10)
-        return 0.0
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.engine.cuda import DeviceMemory, Gpu, PinnedMemory
+from calibration.engine.cuda import DeviceMemory, PinnedMemory
+from calibration.engine.cuda_driver import Gpu
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from levels import two_levels
+from stored import stored
 from washers import SIDE, Drawn, washer
 
 from calibration.augmentation import varied
@@ -13,7 +14,6 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.feature_store import FeatureStore
 from calibration.held_out import folds_of, with_copies
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
@@ -72,9 +72,7 @@ def test_good_scores_are_of_the_images_and_not_of_their_copies(detector: Detecto
     for part in folds_of(COUNT, sequential=False).parts:
         rows = [index * (1 + COPIES) + row for index in part for row in range(1 + COPIES)]
         others = np.delete(reduced, rows, axis=0)
-        with FeatureStore(tmp_path, others.shape[1:]) as store:
-            for each in others:
-                store.append(each)
+        with stored(others, tmp_path) as store:
             head = detector.fit(store, Folds([range(9), range(9, len(others))]), two_levels().level_channels).head
         expected = head.scores(reduced[[index * (1 + COPIES) for index in part]]).score
         np.testing.assert_allclose(scores[list(part)], expected, rtol=1e-4)

@@ -36,7 +36,7 @@ class Library:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, _number: int) -> int:  # noqa: ANN401, N802
-        value._obj.value = {75: 8, 76: 7}[attribute]
+        value._obj.value = {18: 1, 75: 8, 76: 7}[attribute]
         return 0
 
     def cuDeviceTotalMem_v2(self, size: Any, _number: int) -> int:  # noqa: ANN401, N802
@@ -55,7 +55,7 @@ def test_a_driver_that_answers_names_its_gpus() -> None:
         asked.append(name)
         return Library(gpus=2)
 
-    orin = Gpu("Orin", (8, 7), 8 * 2**30)
+    orin = Gpu("Orin", "8.7", 8 * 2**30, integrated=True)
     assert cuda_driver(load) == CudaDriver((12, 6), (orin, orin))
     assert asked == ["libcuda.so.1"]
 

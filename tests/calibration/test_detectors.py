@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from levels import CHANNELS, two_fields, two_levels
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from oracles import NaiveDistance, gaussian_score, generalised_mean, memory_score, naive_pool, two_field_score
+from stored import stored
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import Backbone
@@ -28,7 +28,6 @@ from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
-from calibration.feature_store import FeatureStore
 from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.held_out import folds_of
 from calibration.moments import Moments
@@ -94,14 +93,6 @@ def reduced_of(detector: Detector, pictures: Sequence[Image]) -> Float32:
     network = feature_network(backbone_of(detector), detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         return np.stack([engine.reduced(picture) for picture in pictures])
-
-
-@contextmanager
-def stored(reduced: Float32, folder: Path) -> Iterator[FeatureStore]:
-    with FeatureStore(folder, reduced.shape[1:]) as store:
-        for each in reduced:
-            store.append(each)
-        yield store
 
 
 @dataclass

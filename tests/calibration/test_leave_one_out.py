@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from oracles import NaiveDistance, generalised_mean
+from stored import stored
 
 from calibration.detectors import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
-from calibration.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +38,7 @@ def drawn(count: int) -> Float32:
 def held_out(detector: Detector, reduced: Float32, folds: Folds, folder: Path) -> tuple[Fit, Float64, Float64]:
     """The fit, and score and map of each image as if it had not been learnt."""
     scores, maps = np.empty(len(reduced)), np.empty((len(reduced), *reduced.shape[2:]))
-    with FeatureStore(folder, reduced.shape[1:]) as store:
-        for each in reduced:
-            store.append(each)
+    with stored(reduced, folder) as store:
         fit = detector.fit(store, folds, [CHANNELS])
         for part, scorer in zip(folds.parts, fit.held_out, strict=True):
             scored = scorer.scores(reduced[list(part)])

@@ -1,0 +1,88 @@
+"""What a configuration means: the values that the parts of a station receive."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.broker import BrokerSettings
+from agent.decision import Rules
+from agent.errors import ConfigError
+from agent.topics import SparkplugTopics, Topics
+from calibration.backends import Deployment
+from calibration.bundle_engine import engine_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.config import AgentConfig, StationConfig
+    from calibration.bundle import Bundle
+
+
+def station_topics(station: StationConfig) -> Topics:
+    """The topics of a station."""
+    levels = (station.enterprise, station.site, station.area, station.line, station.cell, "vision", station.name)
+    return Topics("/".join(levels))
+
+
+def sparkplug_topics(config: AgentConfig) -> SparkplugTopics:
+    """The topics of the edge node, made from the station's levels where none are named."""
+    station, ids = config.station, config.sparkplug
+    levels = (station.enterprise, station.site, station.area, station.line, station.cell)
+    return SparkplugTopics(
+        group_id=ids.group_id or ":".join(levels),
+        edge_node_id=ids.edge_node_id or station.name,
+        device_id=ids.device_id,
+        primary_host_id=ids.primary_host_id,
+    )
+
+
+def broker_settings(config: AgentConfig) -> BrokerSettings:
+    """Where the broker is and who we are.
+
+    Raises:
+        ConfigError: The password file cannot be read.
+    """
+    mqtt = config.mqtt
+    return BrokerSettings(
+        host=mqtt.host,
+        port=mqtt.port,
+        client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
+        username=mqtt.username,
+        password=_password(mqtt.password_file),
+        protocol=mqtt.protocol,
+        keepalive_s=mqtt.keepalive_s,
+        tls=mqtt.tls.enabled,
+        ca_file=mqtt.tls.ca_file,
+        certificate_file=mqtt.tls.cert_file,
+        key_file=mqtt.tls.key_file,
+    )
+
+
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
+
+
+def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
+    """How verdicts become alerts; the threshold is the bundle's unless another is given."""
+    decision = config.decision
+    return Rules(
+        threshold=decision.threshold or bundle.manifest.working_point.threshold,
+        raise_after=decision.raise_after,
+        clear_after=decision.clear_after,
+        clear_ratio=decision.clear_ratio,
+        update_every_ms=round(decision.update_every_s * 1000),
+    )
+
+
+def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:
+    """What engines need to run a bundle on this device; they are kept beside it, where that is allowed."""
+    beside = engine_folder(bundle)
+    kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"
+    return Deployment(bundle, config.engine.thread_count(), kept, progress)
