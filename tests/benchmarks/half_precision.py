@@ -17,6 +17,7 @@ from rich import box
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from calibration.choices import described_detector
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.flavour import half_precision
 from calibration.pictures import read_picture
@@ -71,7 +72,7 @@ def extremes(bundle: Bundle) -> dict[str, Image]:
 
 def fitted(backbone: str, detector: str, folder: Path) -> Bundle:
     """Learnt from all good tiles of the protocol."""
-    settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), detectors.DETECTORS[detector], threads=1)
+    settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), described_detector(detector), threads=1)
     return mtd.fit(detectors.backbone_of(backbone), mtd.split().learnt, settings, folder)
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
-    parser.add_argument("--detectors", nargs="+", choices=list(detectors.DETECTORS), default=["mean_shift"])
+    parser.add_argument("--detectors", nargs="+", default=["mean_shift"], help="as `benchmark --detector`")
     arguments = parser.parse_args()
     tiles = Table("backbone", "detector", box=box.MARKDOWN)
     for title in ("AUROC FP32", "FP16", "median", "99 %", "max", "above 1 %", "verdicts changed", "MB", "MB FP16"):
