@@ -7,18 +7,25 @@ little, with and without defects: on the line parts lie and lamps shine differen
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from math import sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calibration.augmentation import varied
+from calibration.detectors import Detector, Folds, described
+from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
 from calibration.detectors.partial import all_together, by_location
+from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
+from calibration.feature_store import FeatureStore
 from calibration.manifest import ChoiceRecord, TrialRecord
 from calibration.moments import Moments
 from calibration.network import feature_network
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
+    from calibration.head import Head
     from calibration.pipeline import Progress, Settings
     from calibration.preprocess import Image, Preprocess
 
@@ -41,6 +49,7 @@ _HELD_OUT_SHARE = 4
 _DEFECTS_PER_IMAGE = 3
 _AVERAGINGS = (1, 2, 3)
 _ALPHAS = (0.03, 0.1, 0.3, 1.0)
+_OTHERS: tuple[Detector, ...] = (Padim(), Gaussian(), PatchCore())
 # Differences below this over the root of the held-out images are chance (two draws of 100 magnetic tiles ranked the
 # best settings differently by up to 0.009); then the setting that was asked for stays.
 _TIE = 0.1
@@ -54,9 +63,9 @@ class Trial:
         auroc: Of held-out good images against the same with synthetic defects.
     """
 
-    backbone: str
+    backbone: Backbone
     divide_brightness: bool
-    detector: MeanShift
+    detector: Detector
     auroc: float
 
 
@@ -83,11 +92,9 @@ class Choice:
         )
         trials = tuple(
             TrialRecord(
-                backbone=trial.backbone,
+                backbone=trial.backbone.label,
                 divide_brightness=trial.divide_brightness,
-                alpha=trial.detector.alpha or 1.0,
-                averaging=trial.detector.averaging,
-                location=trial.detector.location,
+                detector=described(trial.detector),
                 auroc=trial.auroc,
             )
             for trial in self.trials
@@ -102,8 +109,7 @@ def chosen(
     frames = sample(images, settings.preprocess)
     choice = choose(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
     best = choice.best
-    network = next(candidate for candidate in candidates if candidate.name == best.backbone)
-    return network, replace(
+    return best.backbone, replace(
         settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
     )
 
@@ -129,7 +135,7 @@ def choose(  # noqa: PLR0913 - what to choose from, and how long
     progress: Callable[[str, int, int], None],
     clock_s: Callable[[], float] = time.monotonic,
 ) -> Choice:
-    """Compare backbones, brightness, averaging, alpha and location.
+    """Compare backbones, brightness, averaging, alpha and location of mean-shift; then the other detectors with it.
 
     Args:
         frames: A sample of the good ones, preprocessed, of one size.
@@ -148,42 +154,82 @@ def choose(  # noqa: PLR0913 - what to choose from, and how long
             what=f"{len(frames)} good images are too few to choose settings from",
             remedy="give at least 8, better a hundred; or leave --auto out",
         )
-    random = np.random.default_rng(0)
-    order = random.permutation(len(frames))
-    learnt, unseen = [frames[i] for i in order[held:]], [frames[i] for i in order[:held]]
-    good = [varied(frame, random) for frame in unseen]
-    damaged = [
-        varied(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random), random)
-        for number, frame in enumerate(unseen)
-        for turn in range(_DEFECTS_PER_IMAGE)
-    ]
+    compared = _Compared.of(frames, held)
     until_s = clock_s() + time_budget_s
-    trials: list[Trial] = []
     sources = [(backbone, divide) for backbone in backbones for divide in (False, True)]
-    tried = 0
-    for number, (backbone, divide) in enumerate(sources):
+    steps = len(sources) + 1
+    trials: list[Trial] = []
+    for number, source in enumerate(sources):
         if trials and clock_s() > until_s:
-            break
-        features = [_features(backbone, each, divide=divide, threads=threads) for each in (learnt, good, damaged)]
-        for detector, auroc in _compare(*features):
-            trials.append(Trial(backbone.name, divide, detector, auroc))
-        tried += 1
-        progress("choosing", number + 1, len(sources))
-    highest = max(trial.auroc for trial in trials)
-    best = next(trial for trial in _by_preference(trials) if trial.auroc >= highest - _TIE / sqrt(held))
-    return Choice(best, tuple(trials), tried == len(sources))
+            return Choice(_best(trials, held), tuple(trials), complete=False)
+        trials += _mean_shifts(compared, *source, threads)
+        progress("choosing", number + 1, steps)
+    complete = clock_s() <= until_s
+    if complete:
+        best = _best(trials, held)
+        trials += _other_detectors(compared, best.backbone, best.divide_brightness, threads)
+    progress("choosing", steps, steps)
+    return Choice(_best(trials, held), tuple(trials), complete)
 
 
-def _by_preference(trials: Sequence[Trial]) -> list[Trial]:
-    """The defaults first."""
-    default = MeanShift()
-    return sorted(trials, key=lambda trial: (trial.detector != default, trial.divide_brightness))
+def _best(trials: Sequence[Trial], held: int) -> Trial:
+    """The defaults, or else the first one tried, within a tie of the highest."""
+    default, highest = MeanShift(), max(trial.auroc for trial in trials)
+    by_preference = sorted(trials, key=lambda trial: (trial.detector != default, trial.divide_brightness))
+    return next(trial for trial in by_preference if trial.auroc >= highest - _TIE / sqrt(held))
 
 
-def _features(backbone: Backbone, frames: Sequence[Image], *, divide: bool, threads: int) -> Float32:
-    network = feature_network(backbone, MeanShift(averaging=1), divide_brightness=divide)
-    with OnnxRuntimeEngine(network.SerializeToString(), threads) as engine:
-        return np.stack([engine.reduced(frame) for frame in frames])
+@dataclass(frozen=True)
+class _Compared:
+    """Frames to learn from, and those to tell apart."""
+
+    learnt: list[Image]
+    good: list[Image]
+    damaged: list[Image]
+
+    @classmethod
+    def of(cls, frames: Sequence[Image], held: int) -> _Compared:
+        random = np.random.default_rng(0)
+        order = random.permutation(len(frames))
+        unseen = [frames[i] for i in order[:held]]
+        good = [varied(frame, random) for frame in unseen]
+        damaged = [
+            varied(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random), random)
+            for number, frame in enumerate(unseen)
+            for turn in range(_DEFECTS_PER_IMAGE)
+        ]
+        return cls([frames[i] for i in order[held:]], good, damaged)
+
+    def features(self, backbone: Backbone, detector: Detector, *, divide: bool, threads: int) -> list[Float32]:
+        """What the detector learns from of each frame: (n, d, h, w) three times."""
+        network = feature_network(backbone, detector, divide_brightness=divide).SerializeToString()
+        with OnnxRuntimeEngine(network, threads) as engine:
+            return [
+                np.stack([engine.reduced(frame) for frame in each]) for each in (self.learnt, self.good, self.damaged)
+            ]
+
+
+def _mean_shifts(compared: _Compared, backbone: Backbone, divide: bool, threads: int) -> list[Trial]:  # noqa: FBT001
+    features = compared.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
+    return [Trial(backbone, divide, detector, auroc) for detector, auroc in _compare(*features)]
+
+
+def _other_detectors(
+    compared: _Compared,
+    backbone: Backbone,
+    divide: bool,  # noqa: FBT001
+    threads: int,
+) -> list[Trial]:
+    """The other methods, on what suits mean-shift best."""
+    trials = []
+    for detector in _OTHERS:
+        learnt, *tested = compared.features(backbone, detector, divide=divide, threads=threads)
+        with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), learnt.shape[1:]) as store:
+            for each in learnt:
+                store.append(each)
+            head = detector.fit(store, Folds([range(len(learnt))]), backbone.level_channels).head
+        trials.append(Trial(backbone, divide, detector, _auroc(head, *tested)))
+    return trials
 
 
 def _compare(learnt: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, float]]:
@@ -194,13 +240,12 @@ def _compare(learnt: Float32, good: Float32, damaged: Float32) -> Iterator[tuple
         local = Moments.of(by_location(sets[0]))
         for alpha in _ALPHAS:
             detector = MeanShift(alpha=alpha, averaging=averaging)
-            yield detector, _auroc(detector, local, *sets[1:])
+            yield detector, _auroc(detector.head(local), *sets[1:])
         shared = MeanShift(alpha=1.0, averaging=averaging, location="shared")
-        yield shared, _auroc(shared, Moments.of(all_together(sets[0])), *sets[1:])
+        yield shared, _auroc(shared.head(Moments.of(all_together(sets[0]))), *sets[1:])
 
 
-def _auroc(detector: MeanShift, moments: Moments, good: Float32, damaged: Float32) -> float:
-    head = detector.head(moments)
+def _auroc(head: Head, good: Float32, damaged: Float32) -> float:
     low, high = head.scores(good).score, head.scores(damaged).score
     # The chance that a damaged image scores above a good one, ties counted half (Mann and Whitney).
     above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()

@@ -51,6 +51,11 @@ class Backbone:
         """Channels of each level."""
         return tuple(level.shape[0] for graph in self.graphs for level in graph.levels)
 
+    @property
+    def label(self) -> str:
+        """Name and stages, for people."""
+        return f"{self.name} {','.join(self.stages)}".strip()
+
     def __add__(self, other: Backbone) -> Backbone:
         """Both; the grid is that of the first."""
         return Backbone(

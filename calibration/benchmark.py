@@ -171,7 +171,7 @@ def _identity(split: Split, candidate: Candidate, content_sha256: str) -> Identi
     weights = (backbone.weights_sha256, [(graph.mean, graph.std) for graph in backbone.graphs])
     return Identity(
         set=split.data.name,
-        backbone=f"{backbone.name} {','.join(backbone.stages)}".strip(),
+        backbone=backbone.label,
         detector=candidate.detector,
         seed=split.seed,
         folds=split.folds,

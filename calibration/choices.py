@@ -188,16 +188,15 @@ def _in_turn(option: str, given: Sequence[Value], default: Value, models: int) -
 
 
 def candidates(choice: BackboneChoice, size: tuple[int, int]) -> tuple[Backbone, ...]:
-    """What ``--auto`` may choose from: all backbones named together, as they were asked for, then each alone."""
-    apart = tuple(
-        backbone(replace(choice, names=name, **_of_timm(choice, name)), size) for name in choice.names.split("+")
-    )
-    if len(apart) == 1:
-        return apart
-    together = apart[0]
-    for other in apart[1:]:
-        together += other
-    return (together, *apart)
+    """What ``--auto`` may choose from: what was asked for, then each backbone of it alone, then each stage alone."""
+    names, stages = choice.names.split("+"), [stage for stage in choice.stages.split(",") if stage]
+    asked = [choice]
+    if len(names) > 1:
+        asked += [replace(choice, names=name, **_of_timm(choice, name)) for name in names]
+    if len(stages) > 1:
+        timm_model = next(name for name in names if _of_timm(choice, name)["stages"])
+        asked += [replace(choice, names=timm_model, stages=stage) for stage in stages]
+    return tuple(backbone(each, size) for each in asked)
 
 
 def _of_timm(choice: BackboneChoice, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from calibration import choices
 from calibration.auto import chosen
 from calibration.bundle import refuse_existing
 from calibration.dataset import frame_range, good_images
+from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.name_list import names_in, write_names
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
@@ -158,7 +159,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         bool,
         typer.Option(
             "--auto",
-            help="Choose alpha, averaging, location, brightness and the best of the backbones by synthetic defects.",
+            help="Choose detector, alpha, averaging, location, brightness, and of the backbones and stages named the "
+            "best, by synthetic defects.",
             rich_help_panel=METHOD,
         ),
     ] = False,
@@ -216,7 +218,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             choices.refuse_with_patch_svdd({"backbone": backbone, "stages": stages, "weights": weights, "auto": auto})
             network = choices.encoders(images, settings, settings.detector, out, progress)
         elif auto:
-            choices.refuse_with_auto({**given, "divide_brightness": divide_brightness})
+            choices.refuse_with_auto(
+                {**given, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
+            )
             candidates = choices.candidates(named, (height, width))
             network, settings = chosen(images, candidates, settings, time_budget_s, progress)
         else:

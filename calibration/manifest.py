@@ -68,9 +68,7 @@ class TrialRecord(_Record):
 
     backbone: str
     divide_brightness: bool
-    alpha: float
-    averaging: int
-    location: str
+    detector: str
     auroc: float
 
 

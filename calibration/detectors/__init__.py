@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -102,3 +102,11 @@ class Detector(Protocol):
         Raises:
             DegenerateFeaturesError: The images are too few or all alike.
         """
+
+
+def described(detector: Detector) -> str:
+    """Its name and the parameters that are not the defaults, as ``benchmark --detector`` takes them."""
+    parameters: Any = detector  # a dataclass, which a protocol cannot say
+    given = {each.name: (getattr(parameters, each.name), each.default) for each in fields(parameters)}
+    changed = [f"{name}={value}" for name, (value, default) in given.items() if value != default]
+    return ":".join(filter(None, [detector.name, ",".join(changed)]))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from outcome import assert_refused
 from washers import save, washer
 
-from calibration.auto import SAMPLE, choose, sample
+from calibration.auto import SAMPLE, _Compared, choose, sample
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
+from calibration.detectors import described
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.preprocess import Preprocess
 from calibration.synthetic import KINDS, SIZES, with_defect
@@ -60,10 +63,35 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
         frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )
     assert choice.complete
-    assert len({(trial.divide_brightness, trial.detector) for trial in choice.trials}) == len(choice.trials) == 2 * 15
+    tried = {(trial.divide_brightness, described(trial.detector)) for trial in choice.trials}
+    assert len(tried) == len(choice.trials) == 2 * 15 + 3
     assert all(0.0 <= trial.auroc <= 1.0 for trial in choice.trials)
     assert choice.best.auroc >= max(trial.auroc for trial in choice.trials) - 0.002
     assert choice.best.auroc > 0.6
+
+
+def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean-shift is given features of nothing, so that it tells nothing apart."""
+    of_all = _Compared.features
+
+    def blind(compared: _Compared, *source: Any, **how: Any) -> Any:  # noqa: ANN401
+        features = of_all(compared, *source, **how)
+        if isinstance(source[1], MeanShift):
+            noise = np.random.default_rng(0)
+            return [noise.normal(size=each.shape).astype(np.float32) for each in features]
+        return features
+
+    monkeypatch.setattr(_Compared, "features", blind)
+    choice = choose(
+        frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+    )
+    assert choice.best.detector == Padim()
+    assert choice.record().trials[-3].detector == "padim"
+
+
+def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
+    assert described(MeanShift()) == "mean_shift"
+    assert described(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"
 
 
 def test_when_the_time_is_over_what_was_tried_decides() -> None:
@@ -104,11 +132,12 @@ def test_the_bundle_says_what_was_tried_and_why_it_was_chosen(command: Command, 
     assert manifest.choice.complete
     best = next(trial for trial in manifest.choice.trials if f"{trial.auroc:.4f}" in manifest.choice.reason)
     assert best.auroc > 0.6
-    assert manifest.detector.parameters["alpha"] in {trial.alpha for trial in manifest.choice.trials}
+    assert any(trial.detector.startswith(manifest.detector.name) for trial in manifest.choice.trials)
+    assert {"padim", "gaussian", "patchcore"} <= {trial.detector for trial in manifest.choice.trials}
 
 
-@pytest.mark.parametrize("option", [("--alpha", "0.1"), ("--averaging", "2"), ("--divide-brightness",)])
-def test_what_auto_chooses_cannot_be_given_as_well(command: Command, tmp_path: Path, option: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("option", ["--alpha 0.1", "--averaging 2", "--divide-brightness", "--detector padim"])
+def test_what_auto_chooses_cannot_be_given_as_well(command: Command, tmp_path: Path, option: str) -> None:
     save(tmp_path / "good", frames(12))
-    outcome = command("fit", tmp_path / "good", "--auto", *option, "--size", SIDE, "--out", tmp_path / "bundle")
-    assert_refused(outcome, f"--auto chooses what {option[0]} would say", "leave out")
+    outcome = command("fit", tmp_path / "good", "--auto", *option.split(), "--size", SIDE, "--out", tmp_path / "bundle")
+    assert_refused(outcome, f"--auto chooses what {option.split(maxsplit=1)[0]} would say", "leave out")

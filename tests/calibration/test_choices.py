@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from outcome import Outcome, assert_refused
 from washers import washer
 
-from calibration.choices import BackboneChoice, backbone, backbones, described_detector, detector
+from calibration.backbone import Backbone
+from calibration.choices import BackboneChoice, backbone, backbones, candidates, described_detector, detector
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -26,7 +27,6 @@ from calibration.network import feature_network, feature_shape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calibration.backbone import Backbone
 
 Float32 = NDArray[np.float32]
 SIDE = 64
@@ -248,3 +248,24 @@ def test_stages_and_weights_are_those_of_all_timm_models_or_of_each_in_turn() ->
             of(stages, weights)
     with pytest.raises(SettingError, match="1 --stages for 0 backbones from timm"):
         backbones(["filterbank"], ["a"], [], normalisation)
+
+
+def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def noted(choice: BackboneChoice, _size: tuple[int, int]) -> Backbone:
+        asked.append((choice.names, choice.stages))
+        return Backbone((), choice.names)
+
+    monkeypatch.setattr("calibration.choices.backbone", noted)
+    candidates(BackboneChoice("resnet18+filterbank", "layer2,layer3", None, NOTHING, ONE), (SIDE, SIDE))
+    assert asked == [
+        ("resnet18+filterbank", "layer2,layer3"),
+        ("resnet18", "layer2,layer3"),
+        ("filterbank", ""),
+        ("resnet18", "layer2"),
+        ("resnet18", "layer3"),
+    ]
+    asked.clear()
+    candidates(BackboneChoice("filterbank", "", None, NOTHING, ONE), (SIDE, SIDE))
+    assert asked == [("filterbank", "")]
