@@ -27,6 +27,7 @@ Playback: TypeAlias = Literal["realtime", "fast"]
 _SHORTEST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 10.0
 _JOIN_TIMEOUT_S = 2.0
+_LONGEST_SILENCE_S = 0.5
 _JITTER = random.SystemRandom()
 
 _log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ class Camera(Protocol):
     def __enter__(self) -> Self:
         """Open the source; CameraError says what to check."""
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames until the file ends or ``stop``; waits for the next one."""
+    def __iter__(self) -> Iterator[Frame | None]:
+        """Frames until the file ends or ``stop``; None every half second in which there was none."""
 
     def stop(self) -> None:
         """End the iteration at once, even while it waits."""
@@ -263,11 +264,12 @@ class NewestFrameCamera:
         self._thread.start()
         return self
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame | None]:
         """See Camera."""
-        while not self._stopping.is_set() and (frame := self._slot.take()) is not None:
+        while not self._stopping.is_set() and not self._slot.is_exhausted:
+            frame = self._slot.take(_LONGEST_SILENCE_S)
             if self._stopping.is_set():
-                self._left += 1
+                self._left += frame is not None
                 return
             yield frame
         if self._failure is not None and not self._stopping.is_set():

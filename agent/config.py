@@ -99,6 +99,38 @@ class CameraConfig(Section):
     loop: bool = Field(default=False, description="Start files again at their end.")
 
 
+class TriggerConfig(Section):
+    """Which frames show a part."""
+
+    source: Literal["every_frame", "command"] = Field(
+        default="every_frame",
+        description="Each frame is a part; or the line names each by `cmd/trigger`, and the first frame after it is its.",
+    )
+    delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
+
+
+class PlcConfig(Section):
+    """The short message for the controller of the line."""
+
+    deadline_ms: int = Field(
+        default=100,
+        ge=5,
+        le=60_000,
+        description="After a trigger, or a frame where nobody triggers: then the controller hears `valid: false`.",
+    )
+
+
+class CommandsConfig(Section):
+    """What may be commanded over MQTT; on the device itself everything may."""
+
+    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback"]] = Field(
+        default=["trigger", "pause", "resume"], description="Commands that are accepted."
+    )
+    token_file: FilePath | None = Field(
+        default=None, description="File with a token that all of them but `trigger` must bring."
+    )
+
+
 class DecisionConfig(Section):
     """When a score is a defect, and when defects are an alert."""
 
@@ -239,8 +271,11 @@ class AgentConfig(Section):
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig
+    trigger: TriggerConfig = TriggerConfig()
     decision: DecisionConfig = DecisionConfig()
     mqtt: MqttConfig = MqttConfig()
+    plc: PlcConfig = PlcConfig()
+    commands: CommandsConfig = CommandsConfig()
     sparkplug: SparkplugConfig = SparkplugConfig()
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()
@@ -264,6 +299,7 @@ def missing_files(config: AgentConfig) -> list[str]:
         "mqtt.tls.ca_file": config.mqtt.tls.ca_file,
         "mqtt.tls.cert_file": config.mqtt.tls.cert_file,
         "mqtt.tls.key_file": config.mqtt.tls.key_file,
+        "commands.token_file": config.commands.token_file,
     }
     source = config.camera.source
     if isinstance(source, str) and kind_of(source) == "path":

@@ -10,11 +10,12 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
-    from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
     from agent.wake import Wake
@@ -69,13 +70,26 @@ class Connection:
         """How many messages of QoS 1 may be published now."""
         return self.receive_maximum - len(self._unacknowledged)
 
-    def publish(self, topic: str, payload: str | bytes, *, qos: Literal[0, 1], retain: bool) -> int:
+    def publish(
+        self, topic: str, payload: str | bytes, *, qos: Literal[0, 1], retain: bool, expires_s: int | None = None
+    ) -> int:
         """Hand a message to the socket, without waiting.
+
+        Args:
+            topic: Where.
+            payload: What.
+            qos: 1 asks the broker for an answer.
+            retain: The broker is to keep it.
+            expires_s: It must not reach anybody later than that; only MQTT 5 knows it.
 
         Returns:
             Its number, which comes back in an `Acknowledgement` if ``qos`` is 1.
         """
-        mid = self._client.publish(topic, payload, qos=qos, retain=retain).mid
+        properties = None
+        if expires_s is not None and self._client.protocol == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = expires_s
+        mid = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
         if qos:
             self._unacknowledged.add(mid)
         return mid

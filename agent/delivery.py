@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 0.25  # one commit for many records: a repeat after a crash is cheap, a commit for each is not
 _STALLED_AFTER_S = 30.0
+_KEPT_FREE = 4
 
 
 class Delivery:
@@ -38,7 +39,9 @@ class Delivery:
         self.refusal: str | None = None
         self._connection = connection
         self._outbox = outbox
-        self._window = min(window, connection.receive_maximum)
+        # Answers to parts and commands must find room, however long the backlog.
+        kept_free = min(_KEPT_FREE, connection.receive_maximum // 2)
+        self._window = min(window, connection.receive_maximum - kept_free)
         self._refused_retry_s = refused_retry_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0
@@ -70,7 +73,8 @@ class Delivery:
         # Half a window at a time: one query for fifty records costs little more than one for a single record.
         if self._outbox.last_id <= self._sent_up_to or len(self._under_way) > self._window // 2:
             return
-        room = min(self._window - len(self._under_way) - len(self._refused), self._connection.room)
+        room = self._window - len(self._under_way) - len(self._refused)
+        room = min(room, self._connection.room)
         if room <= 0:
             return
         for record in self._outbox.waiting(self._sent_up_to, room):

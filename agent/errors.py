@@ -6,6 +6,8 @@ ShiftwatchError
 ├── BrokerUnreachableError    nothing to do at once: records wait, the agent tries again
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
 ├── SparkplugPayloadError     mend the host application; what it sent was ignored
+├── CommandRefusedError       mend the command; it was not carried out
+├── AuditError                mend the disk; what cannot be written down is not done
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
@@ -64,6 +66,14 @@ class BrokerRefusedError(ShiftwatchError):
 
 class SparkplugPayloadError(ShiftwatchError):
     """A host application sent what cannot be read: mend it; its message was ignored."""
+
+
+class CommandRefusedError(ShiftwatchError):
+    """A command is malformed, not allowed or not possible now; nothing has been changed."""
+
+
+class AuditError(ShiftwatchError):
+    """The audit log cannot be written: mend its disk; what cannot be written down is not done."""
 
 
 class OutboxError(ShiftwatchError):

@@ -1,4 +1,4 @@
-"""The inspection loop: camera -> score -> decide -> record, on one page."""
+"""The inspection loop: camera -> part -> score -> decide -> record, on one page."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.camera import Camera
-    from agent.decision import Rules
     from agent.look import Seen
-    from calibration.engine import Engine
-    from calibration.preprocess import Preprocess
+    from agent.recipe import Recipe
+    from agent.trigger import Trigger
 
 log = logging.getLogger(__name__)
 
 
-def inspect(  # noqa: PLR0913, PLR0917 - the parts of an agent, each once
+def inspect(
     camera: Camera,
-    preprocess: Preprocess,
-    engine: Engine,
-    rules: Rules,
+    trigger: Trigger,
+    recipe: Callable[[], Recipe],
     record: Callable[[Seen], None],
-    heartbeat: Callable[[Seen], None],
+    heartbeat: Callable[[Seen | None], None],
 ) -> State:
-    """Give every frame a verdict, until the camera ends or is stopped.
+    """Give every part a verdict, until the camera ends or is stopped.
 
     Args:
         camera: Entered already.
-        preprocess: Of the bundle.
-        engine: Entered already.
-        rules: When a score is a defect.
+        trigger: Says which frames show a part.
+        recipe: What judges the next frame; asked between two frames, because commands exchange it.
         record: Puts the verdict on disk before the network sees it.
-        heartbeat: Called last, so that a hang anywhere above starves the watchdog.
+        heartbeat: Called last, so that a hang anywhere above starves the watchdog; also when there was nothing to see.
 
     Returns:
         The state of the alerts at the end.
     """
     state, fault = State(), None
     for frame in camera:
-        seen = look(frame, preprocess, engine, rules, state)
+        judging = recipe()
+        part = None if frame is None else trigger(frame)
+        if frame is None or part is None:
+            heartbeat(None)
+            continue
+        seen = look(frame, part, judging, state)
         record(seen)
         _log_change(fault, seen.fault)
         state, fault = seen.decision.state, seen.fault

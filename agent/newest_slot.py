@@ -29,12 +29,18 @@ class NewestSlot(Generic[T]):
             self._changed.notify()
             return superseded
 
-    def take(self) -> T | None:
-        """The waiting item; waits for one. None once the slot is closed and empty."""
+    def take(self, timeout_s: float | None = None) -> T | None:
+        """The waiting item; waits for one. None when none came in time, or once the slot is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed)
+            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
             item, self._item = self._item, None
             return item
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Closed and empty: `take` will give nothing more."""
+        with self._changed:
+            return self._closed and self._item is None
 
     def close(self) -> None:
         """No more items will come. One that waits can still be taken."""

@@ -1,6 +1,7 @@
 """Everything that leaves the station over MQTT, on one thread of its own.
 
     wait for a line -> say who we are (retained) -> drain the outbox, oldest first -> the line is lost -> again
+                       what is for now (answers to parts and commands) goes before everything else
 
 At least once: a record is forgotten when the broker has acknowledged it, so power lost in between sends it again;
 consumers drop repeats by ``resultId``.
@@ -8,7 +9,9 @@ consumers drop repeats by ``resultId``.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -21,11 +24,14 @@ from agent.speaker import GOODBYE_S, Speaker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.connection import Connection
+    from agent.connection import Acknowledgement, Connection
+    from agent.dialogue import Dialogue, Saying
     from agent.outbox import Outbox
     from agent.topics import Topics
 
 Announcement: TypeAlias = Literal["status", "info", "alert_state"]
+
+log = logging.getLogger(__name__)
 
 _ANNOUNCEMENTS: tuple[Announcement, ...] = ("status", "info", "alert_state")
 
@@ -56,12 +62,22 @@ class Station:
 class Publisher(Speaker):
     """Keeps the line up and publishes what waits, from ``start`` to ``stop``."""
 
-    def __init__(
-        self, settings: BrokerSettings, topics: Topics, outbox: Outbox, station: Station, pace: Pace = DEFAULT_PACE
+    def __init__(  # noqa: PLR0913, PLR0917 - each once
+        self,
+        settings: BrokerSettings,
+        topics: Topics,
+        outbox: Outbox,
+        station: Station,
+        dialogue: Dialogue,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
         super().__init__(settings, outbox, pace, "publisher")
         self._topics = topics
         self._station = station
+        self._dialogue = dialogue
+        self._to_say: deque[Saying] = deque()
+        self._subscription: int | None = None
+        self._deaf: str | None = None
         self._to_announce: set[Announcement] = set()
         self._announced_state: tuple[str, str] | None = None
         self._health_at_s = 0.0
@@ -74,12 +90,19 @@ class Publisher(Speaker):
     def _use(self, connection: Connection) -> None:
         self._to_announce.update(_ANNOUNCEMENTS)
         self._health_at_s = time.monotonic()
+        self._to_say.clear()
+        self._dialogue.begin()
+        self._subscription = connection.subscribe(self._dialogue.subscription, 1)
         delivery = Delivery(connection, self._outbox, self._pace.window, self._pace.refused_retry_s)
         while connection.lost is None and not self._is_done(delivery):
+            self._answer(connection)
             self._speak(connection)
             delivery.send()
-            self.published += delivery.settle(connection.service(self._idle_s(delivery), self._wake))
-            self.last_error = delivery.refusal
+            acknowledgements = connection.service(self._idle_s(delivery), self._wake)
+            for message in connection.take_received():
+                self._dialogue.hear(message)
+            self.published += delivery.settle(self._without_subscription(acknowledgements))
+            self.last_error = delivery.refusal or self._deaf
             self._checkpoint()
             if delivery.stalled:
                 connection.drop("it acknowledges nothing")
@@ -90,7 +113,27 @@ class Publisher(Speaker):
     def _is_done(self, delivery: Delivery) -> bool:
         if self._stop_at_s is None:
             return False
-        return (delivery.idle and not self._to_announce) or time.monotonic() >= self._stop_at_s
+        return (delivery.idle and not self._to_announce and not self._to_say) or time.monotonic() >= self._stop_at_s
+
+    def _answer(self, connection: Connection) -> None:
+        self._to_say.extend(self._dialogue.say())
+        while self._to_say and connection.room > 0:
+            topic, payload, expires_s = self._to_say.popleft()
+            connection.publish(topic, payload, qos=1, retain=False, expires_s=expires_s)
+
+    def _without_subscription(self, acknowledgements: list[Acknowledgement]) -> list[Acknowledgement]:
+        """The answers to messages; the one to our subscription is noted here."""
+        for answer in acknowledgements:
+            if answer.mid == self._subscription:
+                self._subscription = None
+                self._deaf = None
+                if answer.refused is not None:
+                    self._deaf = f"the broker refuses us {self._dialogue.subscription}: {answer.refused}"
+                    log.warning(
+                        "%s; no command is heard; give %r the right to read it", self._deaf, self._settings.client_id
+                    )
+                return [other for other in acknowledgements if other is not answer]
+        return acknowledgements
 
     def _speak(self, connection: Connection) -> None:
         for announcement in _ANNOUNCEMENTS:
@@ -145,7 +188,7 @@ class Publisher(Speaker):
         )
 
     def _idle_s(self, delivery: Delivery) -> float:
-        due_at_s = min(self._health_at_s, self._checkpoint_at_s, delivery.due_at_s)
+        due_at_s = min(self._health_at_s, self._checkpoint_at_s, delivery.due_at_s, self._dialogue.due_at_s)
         if self._stop_at_s is not None:
             due_at_s = min(due_at_s, self._stop_at_s)
         return due_at_s - time.monotonic()

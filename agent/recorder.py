@@ -1,4 +1,4 @@
-"""What was seen, on disk: results and alerts into the outbox, pictures of defects into the archive."""
+"""What was seen: results and alerts into the outbox, pictures of defects into the archive, then the line is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.archive import Snapshot
-from agent.records import Evaluation, Result, to_json
+from agent.plc import Answer
+from agent.records import Evaluation, Result, ResultCode, to_json
 from agent.regions import defect_regions
 from calibration.preprocess import Region
 from calibration.score_map import covering
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from agent.archive import Archive
     from agent.look import Seen
     from agent.outbox import Kind
+    from agent.parts import Part
+    from agent.plc import Handshake
     from agent.publisher import Announcement
     from agent.records import Alert, DefectRegion
     from agent.topics import Topics
@@ -56,48 +59,57 @@ class Recorder:
     Args:
         outbox: Committed before the network sees anything.
         archive: Where pictures of defects go; None keeps none.
-        region: Part of the frame that is inspected; None is the whole.
-        grid: Of the features, (h, w): says where the map lies in the region.
-        threshold: Of the score.
+        handshake: With the controller, which is told last.
         is_simulated: Frames come from a file.
     """
 
-    def __init__(  # noqa: PLR0913 - the places that one verdict reaches
+    def __init__(  # noqa: PLR0913, PLR0917 - the places that one verdict reaches
         self,
         outbox: Store,
         archive: Archive | None,
+        handshake: Handshake,
         line: Line,
         topics: Topics,
         active_alert: ActiveAlert,
         *,
-        region: Region | None,
-        grid: tuple[int, int],
-        threshold: float,
         is_simulated: bool,
     ) -> None:
         self._outbox = outbox
         self._archive = archive
+        self._handshake = handshake
         self._line = line
         self._topics = topics
         self._active_alert = active_alert
-        self._region = region
-        self._grid = grid
-        self._threshold = threshold
         self._is_simulated = is_simulated
 
     def __call__(self, seen: Seen) -> None:
         """Record one verdict; adds the stage ``record`` to its times."""
         started_ns = time.monotonic_ns()
         result = self._result(seen)
-        self._outbox.put(
-            "result", result.result_id, self._topics.result, to_json(result.payload()), result.created_at_ms
-        )
+        self._put(result)
         if seen.decision.event is not None:
             self.record_alert(seen.decision.event, seen.frame.captured_at_ms)
+        self._handshake.tell(Answer(seen.part, result.seq, result.evaluation, result.code, result.score))
         self._line.wake()
         finished_ns = time.monotonic_ns()
         seen.times_ms["record"] = (finished_ns - started_ns) / 1e6
         seen.times_ms["total"] = (finished_ns - seen.frame.captured_ns) / 1e6
+
+    def record_missed(self, part: Part, code: ResultCode, threshold: float) -> None:
+        """Record a part of which there was no frame in time; the controller has been told. From any thread."""
+        self._put(
+            Result(
+                seq=None,
+                part_id=part.part_id,
+                created_at_ms=part.asked_at_ms,
+                evaluation=Evaluation.NOT_DECIDABLE,
+                code=code,
+                score=float("nan"),
+                threshold=threshold,
+                is_simulated=self._is_simulated,
+            )
+        )
+        self._line.wake()
 
     def record_alert(self, alert: Alert, now_ms: int) -> None:
         """Record that an alert began, changed or ended."""
@@ -109,17 +121,22 @@ class Recorder:
             self._active_alert.note(alert)
         self._line.announce("alert_state")
 
+    def _put(self, result: Result) -> None:
+        payload = to_json(result.payload())
+        self._outbox.put("result", result.result_id, self._topics.result, payload, result.created_at_ms)
+
     def _result(self, seen: Seen) -> Result:
         regions, image_ref = self._defects(seen)
+        is_late = seen.code is ResultCode.NONE and self._handshake.is_late(seen.part)
         return Result(
             result_id=seen.result_id,
             seq=seen.frame.seq,
-            part_id=None,
+            part_id=seen.part.part_id,
             created_at_ms=seen.frame.captured_at_ms,
             evaluation=seen.decision.verdict.evaluation,
-            code=seen.code,
+            code=ResultCode.TOO_LATE if is_late else seen.code,
             score=float("nan") if seen.inference is None else seen.inference.score,
-            threshold=self._threshold,
+            threshold=seen.recipe.rules.threshold,
             regions=regions,
             image_ref=image_ref,
             processing_times_ms={stage: round(ms, 3) for stage, ms in seen.times_ms.items()},
@@ -131,16 +148,16 @@ class Recorder:
         if seen.inference is None or seen.decision.verdict.evaluation is not Evaluation.NOT_OK:
             return (), None
         rows, columns = seen.frame.image.shape[:2]
-        area = self._region or Region(0, 0, columns, rows)
-        score_map = covering(seen.inference.map, self._grid)
-        regions = defect_regions(score_map, self._threshold, area)
+        inspected, threshold = seen.recipe.preprocess.region, seen.recipe.rules.threshold
+        score_map = covering(seen.inference.map, seen.recipe.grid)
+        regions = defect_regions(score_map, threshold, inspected or Region(0, 0, columns, rows))
         if self._archive is None:
             return regions, None
         snapshot = Snapshot(
             image=seen.frame.image,
             score_map=score_map,
-            region=self._region,
-            threshold=self._threshold,
+            region=inspected,
+            threshold=threshold,
             score=seen.inference.score,
             result_id=seen.result_id,
             seq=seen.frame.seq,

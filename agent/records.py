@@ -29,11 +29,14 @@ class Evaluation(IntEnum):
 
 
 class ResultCode(IntEnum):
-    """Why a frame has the verdict it has, where the score does not say it."""
+    """Why a part has the verdict it has, where the score does not say it."""
 
     NONE = 0
     FRAME_UNUSABLE = 1
     ENGINE_FAULT = 2
+    TOO_LATE = 3
+    CAMERA_LOST = 4
+    PAUSED = 5
 
 
 def new_id() -> str:
@@ -67,7 +70,7 @@ class Result:
     """The verdict on one part.
 
     Attributes:
-        seq: Number of the frame in this session; a gap is a frame that was dropped.
+        seq: Number of the frame in this session; a gap is a frame without a result. None where no frame came in time.
         part_id: As the trigger named the part; None when it did not.
         code: Why, where the score does not say it.
         score: Squared distance; NaN or infinite when the network gave none, null in the payload.
@@ -75,7 +78,7 @@ class Result:
         processing_times_ms: Duration of each stage.
     """
 
-    seq: int
+    seq: int | None
     part_id: str | None
     created_at_ms: int
     evaluation: Evaluation
@@ -245,6 +248,67 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         "diskFree": disk_free_bytes,
         "temperature": temperature_c,
         "drift": drift,
+    }
+
+
+def plc_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+    *,
+    seq: int | None,
+    part_id: str | None,
+    evaluation: Evaluation,
+    code: ResultCode,
+    score: float,
+    valid: bool,
+    age_ms: int,
+) -> Payload:
+    """Content of the topic ``plc``.
+
+    Args:
+        seq: Of the frame; None where there was none.
+        part_id: As the trigger named it.
+        evaluation: ``NOT_DECIDABLE`` wherever ``valid`` is false.
+        code: Why.
+        score: NaN where there is none.
+        valid: The evaluation was made in time, and may be acted upon.
+        age_ms: Since the trigger; since the frame was captured where nobody triggers.
+    """
+    return {
+        "seq": seq,
+        "partId": part_id,
+        "resultEvaluation": int(evaluation),
+        "resultCode": int(code),
+        "score": _finite_or_none(score),
+        "valid": valid,
+        "ageMs": age_ms,
+    }
+
+
+def acknowledgement_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+    *,
+    command_id: str | None,
+    command: str,
+    accepted: bool,
+    error: str | None = None,
+    progress: float | None = None,
+    audit_hash: str | None = None,
+) -> Payload:
+    """Content of the topic ``cmd/ack``.
+
+    Args:
+        command_id: As the command had it; None where it could not be read.
+        command: Last level of its topic.
+        accepted: It is done, or being done.
+        error: Why it was refused, or failed.
+        progress: 0 to 1; None for a command that is done at once.
+        audit_hash: Of its entry in the audit log; whoever keeps it can prove that entries were cut off.
+    """
+    return {
+        "commandId": command_id,
+        "command": command,
+        "accepted": accepted,
+        "error": error,
+        "progress": progress,
+        "auditHash": audit_hash,
     }
 
 

@@ -50,7 +50,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         port=mqtt.port,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
         username=mqtt.username,
-        password=_password(mqtt.password_file),
+        password=_secret("mqtt.password_file", mqtt.password_file),
         protocol=mqtt.protocol,
         keepalive_s=mqtt.keepalive_s,
         tls=mqtt.tls.enabled,
@@ -60,13 +60,27 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     )
 
 
-def _password(file: Path | None) -> str | None:
+def command_token(config: AgentConfig) -> str | None:
+    """What commands over MQTT must bring; None where they need nothing.
+
+    Raises:
+        ConfigError: The file cannot be read, or is empty.
+    """
+    token = _secret("commands.token_file", config.commands.token_file)
+    if token == "":
+        raise ConfigError(
+            problems=[f"commands.token_file: {config.commands.token_file} is empty; write a token into it"]
+        )
+    return token
+
+
+def _secret(key: str, file: Path | None) -> str | None:
     if file is None:
         return None
     try:
         return file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
+        raise ConfigError(problems=[f"{key}: cannot read {file}: {error}"]) from error
 
 
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:

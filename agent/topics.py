@@ -57,6 +57,21 @@ class Topics:
         return f"{self.root}/alert/state"
 
     @property
+    def plc(self) -> str:
+        """The short one for the controller of the line: once a part, within the deadline or never."""
+        return f"{self.root}/plc"
+
+    @property
+    def commands(self) -> str:
+        """What the agent listens to: one level more, the name of the command."""
+        return f"{self.root}/cmd/+"
+
+    @property
+    def acknowledgement(self) -> str:
+        """The answer to each command."""
+        return f"{self.root}/cmd/ack"
+
+    @property
     def health(self) -> str:
         """Every few seconds: is the station well."""
         return f"{self.root}/health"

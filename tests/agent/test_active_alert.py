@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from quiet import quiet_handshake
 
 from agent.active_alert import ActiveAlert
 from agent.outbox import Outbox
@@ -146,12 +147,10 @@ def test_an_agent_killed_beside_an_alert_record_never_leaves_an_alert_without_an
         recorder = Recorder(
             outbox,
             None,
+            quiet_handshake(),
             QuietLine(),
             Topics("a/b"),
             active,
-            region=None,
-            grid=(1, 1),
-            threshold=1.0,
             is_simulated=False,
         )
         recorder.record_alert(alert, 1)

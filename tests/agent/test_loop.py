@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from agent.camera import Frame
 from agent.decision import Rules, State
-from agent.look import Seen, look
+from agent.look import Seen
+from agent.look import look as look_at
 from agent.loop import inspect
+from agent.parts import Part
+from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
 from calibration.engine import Inference
 from calibration.errors import EngineError
@@ -41,7 +45,7 @@ def frame(seq: int, size: tuple[int, int] = FITTING) -> Frame:
 class ListedCamera:
     """Gives the listed frames, and notes when it is asked for the next."""
 
-    frames: Sequence[Frame]
+    frames: Sequence[Frame | None]
     events: list[str] = field(default_factory=list)
     captured: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -53,10 +57,11 @@ class ListedCamera:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame | None]:
         for one in self.frames:
-            self.captured += 1
-            self.events.append(f"frame {one.seq}")
+            if one is not None:
+                self.captured += 1
+                self.events.append(f"frame {one.seq}")
             yield one
 
     def stop(self) -> None:
@@ -89,10 +94,26 @@ class ScriptedEngine:
         raise NotImplementedError
 
 
+class EveryFrame:
+    """Each frame is a part; those of the listed numbers are not."""
+
+    def __init__(self, *empty: int) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._empty = empty
+
+    def __call__(self, frame: Frame) -> Part | None:
+        return None if frame.seq in self._empty else Part(f"part {frame.seq}", frame.captured_at_ms, frame.captured_ns)
+
+
+def look(frame: Frame, preprocess: Preprocess, engine: ScriptedEngine, rules: Rules, state: State) -> Seen:
+    return look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)), state)
+
+
 def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[Seen], State]:
     """What the loop records of these frames, and its last state."""
     recorded: list[Seen] = []
-    state = inspect(ListedCamera(frames), PREPROCESS, ScriptedEngine(*script), RULES, recorded.append, lambda _: None)
+    recipe = Recipe(PREPROCESS, ScriptedEngine(*script), RULES, (2, 2))
+    state = inspect(ListedCamera(frames), EveryFrame(), lambda: recipe, recorded.append, lambda _: None)
     return recorded, state
 
 
@@ -186,13 +207,13 @@ def test_frames_that_cannot_be_judged_are_told_once_and_once_when_they_can_again
 
 def test_a_frame_is_recorded_before_the_heartbeat_and_the_next_frame_comes_after_it() -> None:
     camera = ListedCamera([frame(0), frame(1)])
+    recipe = Recipe(PREPROCESS, ScriptedEngine(1.0, 1.0), RULES, (2, 2))
     inspect(
         camera,
-        PREPROCESS,
-        ScriptedEngine(1.0, 1.0),
-        RULES,
+        EveryFrame(),
+        lambda: recipe,
         lambda seen: camera.events.append(f"record {seen.frame.seq}"),
-        lambda seen: camera.events.append(f"heartbeat {seen.frame.seq}"),
+        lambda seen: camera.events.append(f"heartbeat {seen.frame.seq}" if seen else "nothing"),
     )
     assert camera.events == ["frame 0", "record 0", "heartbeat 0", "frame 1", "record 1", "heartbeat 1"]
 
@@ -204,14 +225,47 @@ def test_a_record_that_fails_starves_the_watchdog() -> None:
     def record(_: Seen) -> None:
         raise DiskError
 
-    beats: list[Seen] = []
+    beats: list[Seen | None] = []
+    recipe = Recipe(PREPROCESS, ScriptedEngine(1.0), RULES, (2, 2))
     with pytest.raises(DiskError):
-        inspect(ListedCamera([frame(0)]), PREPROCESS, ScriptedEngine(1.0), RULES, record, beats.append)
+        inspect(ListedCamera([frame(0)]), EveryFrame(), lambda: recipe, record, beats.append)
     assert not beats
 
 
+def test_frames_without_a_part_are_not_looked_at_but_the_heart_beats() -> None:
+    recorded: list[Seen] = []
+    beats: list[Seen | None] = []
+    recipe = Recipe(PREPROCESS, ScriptedEngine(1.0, 2.0), RULES, (2, 2))
+    camera = ListedCamera([frame(0), None, frame(1), frame(2)])
+    inspect(camera, EveryFrame(1), lambda: recipe, recorded.append, beats.append)
+    assert [one.part.part_id for one in recorded] == ["part 0", "part 2"]
+    assert beats == [recorded[0], None, None, recorded[1]]
+
+
+def test_another_recipe_judges_from_the_next_frame_on() -> None:
+    recorded: list[Seen] = []
+    recipes = [Recipe(PREPROCESS, ScriptedEngine(50.0), Rules(threshold=limit), (2, 2)) for limit in (100.0, 10.0)]
+    inspect(
+        ListedCamera([frame(0), frame(1)]),
+        EveryFrame(),
+        lambda: recipes[len(recorded)],
+        recorded.append,
+        lambda _: None,
+    )
+    assert evaluations(recorded) == [Evaluation.OK, Evaluation.NOT_OK]
+    assert [one.recipe for one in recorded] == recipes
+
+
 def test_the_codes_are_those_of_the_contract() -> None:
-    assert [int(code) for code in (ResultCode.NONE, ResultCode.FRAME_UNUSABLE, ResultCode.ENGINE_FAULT)] == [0, 1, 2]
+    assert [int(code) for code in ResultCode] == list(range(6))
+    assert [code.name for code in ResultCode] == [
+        "NONE",
+        "FRAME_UNUSABLE",
+        "ENGINE_FAULT",
+        "TOO_LATE",
+        "CAMERA_LOST",
+        "PAUSED",
+    ]
 
 
 def test_without_frames_nothing_is_recorded_and_no_alert_is_active() -> None:

@@ -16,6 +16,7 @@ import pytest
 from gate import Gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quiet import quiet_dialogue
 from real_broker import Listener, Mosquitto, free_port, listens, wait_for
 
 from agent.broker import BrokerSettings, Protocol
@@ -48,7 +49,9 @@ def publish(mosquitto: Mosquitto, outbox: Outbox) -> Iterator[Callable[..., Publ
 
     def start(pace: Pace = QUICK, station: Station | None = None, **more: object) -> Publisher:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="station1")
-        publisher = Publisher(replace(address, **more), TOPICS, outbox, station or a_station(), pace)  # type: ignore[arg-type]
+        publisher = Publisher(
+            replace(address, **more), TOPICS, outbox, station or a_station(), quiet_dialogue(TOPICS), pace
+        )  # type: ignore[arg-type]
         publisher.start()
         publishers.append(publisher)
         return publisher
@@ -248,7 +251,7 @@ def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: M
     mosquitto.start()
     with Outbox(tmp_path / "small.db", max_records=20) as small:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="other")
-        with Publisher(address, TOPICS, small, a_station(), QUICK) as publisher:
+        with Publisher(address, TOPICS, small, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
             for _ in range(3):
                 put(small, range(300))
                 publisher.wake()
@@ -388,7 +391,7 @@ def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen
         "from test_publisher import TOPICS, a_station, BrokerSettings, Outbox, Publisher\n"
         "outbox = Outbox(Path(sys.argv[1]))\n"
         "address = BrokerSettings(host='127.0.0.1', port=int(sys.argv[2]), client_id='doomed')\n"
-        "with Publisher(address, TOPICS, outbox, a_station()):\n"
+        "with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS)):\n"
         "    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(mosquitto.folder / "doomed.db"), str(mosquitto.port)]
@@ -489,7 +492,9 @@ def test_records_stay_when_there_is_no_broker_at_start(
 def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
     away = BrokerSettings(host="127.0.0.1", port=free_port(), client_id="station1")
     put(outbox, range(3))
-    publisher = Publisher(away, TOPICS, outbox, a_station(), replace(QUICK, first_retry_s=60, longest_retry_s=60))
+    publisher = Publisher(
+        away, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), replace(QUICK, first_retry_s=60, longest_retry_s=60)
+    )
     publisher.start()
     wait_for(lambda: publisher.last_error)
     publisher.stop(deadline_s=5)
@@ -541,7 +546,7 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
         try:
             wait_for(lambda: listens(port), 20)
             listener = Listener(port)
-            with Publisher(address, TOPICS, outbox, a_station(), QUICK) as publisher:
+            with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
                 wait_for(lambda: publisher.published == 200)
                 # Before the goodbye: this broker forgets what it has acknowledged and not yet passed on.
                 listener.wait_for(lambda heard: len(heard.on("/result")) == 200)

@@ -29,16 +29,23 @@ from rich.table import Table
 
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
+from agent.audit import AuditLog
 from agent.broker import BrokerSettings
 from agent.camera import Frame
+from agent.commands import Commands
 from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
+from agent.dialogue import Dialogue
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
+from agent.plc import Handshake
 from agent.publisher import Publisher, Station
+from agent.recipe import Recipe
 from agent.recorder import Recorder
+from agent.records import ResultCode
 from agent.topics import Topics
+from agent.trigger import EveryFrame
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pipeline import Settings, calibrate
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
 
 SIDE = 224
 THREADS = 2
+_DEADLINE_MS = 1000
 BLOCK = 10
 BLOCKS = 30
 WHOLE_FACTOR = Region(x=96, y=16, width=2 * SIDE, height=2 * SIDE)
@@ -137,30 +145,26 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
         outbox = stack.enter_context(Outbox(folder / "outbox.sqlite"))
         topics = Topics("benchmark/vision/station")
         settings = BrokerSettings(host="127.0.0.1", port=port, client_id="loop")
-        publisher = stack.enter_context(Publisher(settings, topics, outbox, _station()))
+        handshake = Handshake(_DEADLINE_MS, lambda: ResultCode.TOO_LATE)
+        commands = Commands({}, AuditLog(folder / "audit.jsonl"), ())
+        dialogue = Dialogue(topics, handshake, commands, handshake.overdue)
+        publisher = stack.enter_context(Publisher(settings, topics, outbox, _station(), dialogue))
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
-        recorder = Recorder(
-            outbox,
-            archive,
-            publisher,
-            topics,
-            ActiveAlert(folder / "active_alert.json"),
-            region=region,
-            grid=bundle.manifest.backbone.grid,
-            threshold=rules.threshold,
-            is_simulated=True,
-        )
+        recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid)
+        active_alert = ActiveAlert(folder / "active_alert.json")
+        recorder = Recorder(outbox, archive, handshake, publisher, topics, active_alert, is_simulated=True)
         metrics = LoopMetrics()
 
-        def heartbeat(seen: Seen) -> None:
-            metrics.note(seen.times_ms)
-            cost.preprocess_ms.append(seen.times_ms["preprocess"])
+        def heartbeat(seen: Seen | None) -> None:
+            if seen is not None:
+                metrics.note(seen.times_ms)
+                cost.preprocess_ms.append(seen.times_ms["preprocess"])
 
         for number in range(blocks + 1):
             block = [images[(number * BLOCK + place) % len(images)] for place in range(BLOCK)]
             camera = DecodedFrames(block)
-            inspect(camera, bundle.preprocess, engine, rules, recorder, heartbeat)
+            inspect(camera, EveryFrame(handshake), lambda: recipe, recorder, heartbeat)
             _wait_until_drained(outbox, archive)
             engine_ms = _bare(engine, [bundle.preprocess(image) for image in block])
             if number:  # the first pair warms up

@@ -1,0 +1,170 @@
+"""The parts of a station and how they hear of each other."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from agent.actions import Actions
+from agent.active_alert import ActiveAlert
+from agent.archive import Archive
+from agent.commands import Commands
+from agent.decision import end
+from agent.dialogue import Dialogue
+from agent.edge_nodes import edge_nodes_of
+from agent.errors import PublisherDiedError
+from agent.loop import inspect
+from agent.metrics import LoopMetrics
+from agent.plc import Handshake
+from agent.publisher import Publisher, Station
+from agent.recorder import Copies, Recorder
+from agent.records import new_id
+from agent.reports import Reports, now_ms
+from agent.rollback import Rollback
+from agent.serving import serve
+from agent.settings import broker_settings, command_token, station_topics
+from agent.sources import kind_of, without_password
+from agent.trigger import EveryFrame, OnCommand, UnlessPaused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+
+    from agent.audit import AuditLog
+    from agent.camera import Camera
+    from agent.config import AgentConfig
+    from agent.controls import Controls
+    from agent.look import Seen
+    from agent.outbox import Outbox
+    from agent.speaker import Speaker
+    from agent.versions import Versions
+    from calibration.backends import Choice
+
+log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """A whole station, not running yet.
+
+    Args:
+        camera: Entered already.
+        outbox: Open.
+        controls: With the bundle that judges first.
+        stack: Closes what is opened here.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - each once
+        self,
+        config: AgentConfig,
+        camera: Camera,
+        outbox: Outbox,
+        controls: Controls,
+        versions: Versions,
+        audit: AuditLog,
+        choice: Choice,
+        stack: ExitStack,
+    ) -> None:
+        settings = broker_settings(config)
+        topics = station_topics(config.station)
+        self.camera = camera
+        self.metrics = LoopMetrics()
+        self._controls = controls
+        self._announced_state: tuple[str, str] | None = None
+        self._triggers = config.trigger.source == "command"
+        self._handshake = Handshake(config.plc.deadline_ms, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
+        self._parts = OnCommand(self._handshake, config.trigger.delay_ms)
+        self._trigger = UnlessPaused(
+            self._parts if self._triggers else EveryFrame(self._handshake), lambda: controls.paused is not None
+        )
+        self.archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
+        self._active_alert = ActiveAlert(config.state_dir / "active_alert.json")
+        rollback = Rollback(
+            controls,
+            versions,
+            audit,
+            lambda bundle: serve(config, choice, bundle),
+            in_loop="tensorrt" in choice.backends,
+            follow_up=lambda answer: self._dialogue.follow_up(answer),  # noqa: PLW0108 - made below
+            changed=self._changed,
+        )
+        actions = Actions(controls, self._parts if self._triggers else None, self._handshake, rollback, self._changed)
+        commands = Commands(actions.by_name(), audit, config.commands.accept, command_token(config))
+        self.reports = Reports(
+            camera=camera,
+            trigger=self._trigger,
+            controls=controls,
+            handshake=self._handshake,
+            commands=commands,
+            metrics=self.metrics,
+            outbox=outbox,
+            archive=self.archive,
+            active_alert=self._active_alert,
+            source=without_password(str(config.camera.source)),
+            state_dir=config.state_dir,
+        )
+        self._dialogue = Dialogue(topics, self._handshake, commands, self._give_up)
+        station = Station(
+            session_id=new_id(),
+            version=version("shiftwatch"),
+            state=self.reports.state,
+            info=self.reports.info,
+            alert_state=self.reports.alert_state,
+            health=self.reports.health,
+        )
+        self.publisher = Publisher(settings, topics, outbox, station, self._dialogue)
+        edge_nodes = edge_nodes_of(config, settings, station, stack)
+        self.speakers: Sequence[Speaker] = (self.publisher, *edge_nodes)
+        self._recorder = Recorder(
+            Copies(outbox, *edge_nodes),
+            self.archive,
+            self._handshake,
+            self.publisher,
+            topics,
+            self._active_alert,
+            is_simulated=kind_of(config.camera.source) == "path",
+        )
+        self._root = topics.root
+
+    def run(self) -> None:
+        """Inspect until the camera ends or is stopped."""
+        log.info("watching %s as %s", self.reports.source, self._root)
+        self._end_left_over_alert()
+        state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
+        event, _ = end(state, now_ms())
+        if event is not None:
+            # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
+            self._recorder.record_alert(event, now_ms())
+
+    def _heartbeat(self, seen: Seen | None) -> None:
+        if seen is not None:
+            self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
+        state = self.reports.state()
+        if state != self._announced_state:
+            self._announced_state = state
+            self.publisher.announce("status")
+        if seen is None and not self._triggers and state[0] != "running":
+            self._handshake.tell_blind(self.reports.why_no_verdict(), now_ms())
+            self.publisher.wake()
+        if not all(speaker.alive for speaker in self.speakers):
+            raise PublisherDiedError(
+                what="a thread that talks to the broker has died; the line hears nothing",
+                remedy="the log above tells why; start again, records wait in the outbox",
+            )
+
+    def _give_up(self) -> None:
+        """On the publisher's thread: parts without a verdict in time; those without a frame get their record here."""
+        for part in self._parts.withdraw(self._handshake.overdue()):
+            threshold = self._controls.served.recipe.rules.threshold
+            self._recorder.record_missed(part, self.reports.why_no_verdict(), threshold)
+
+    def _changed(self) -> None:
+        """From any thread: a command has changed what the station says of itself."""
+        self.publisher.announce("status")
+        self.publisher.announce("info")
+
+    def _end_left_over_alert(self) -> None:
+        left_over = self._active_alert.left_over
+        if left_over is not None:
+            log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
+            self._recorder.record_alert(left_over.ended(now_ms()), now_ms())

@@ -1,0 +1,19 @@
+"""A part that the line wants to hear about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """One part, from its trigger to its result.
+
+    Attributes:
+        part_id: As the trigger named it; None when it did not.
+        asked_at_ms: When it was triggered, wall clock, ms since 1970, UTC.
+        asked_ns: The same on the monotonic clock of this machine.
+    """
+
+    part_id: str | None
+    asked_at_ms: int
+    asked_ns: int

@@ -1,0 +1,28 @@
+"""What judges a frame, exchanged as a whole between two frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.decision import Rules
+    from calibration.engine import Engine
+    from calibration.preprocess import Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Of one bundle and one threshold.
+
+    Attributes:
+        preprocess: Of the bundle.
+        engine: Entered already.
+        rules: When a score is a defect.
+        grid: Of the features, (h, w): says where the map lies in the region.
+    """
+
+    preprocess: Preprocess
+    engine: Engine
+    rules: Rules
+    grid: tuple[int, int]

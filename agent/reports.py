@@ -1,0 +1,132 @@
+"""What the station says of itself."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.records import ResultCode, alert_state_payload, health_payload, info_payload
+
+if TYPE_CHECKING:
+    from agent.active_alert import ActiveAlert
+    from agent.archive import Archive
+    from agent.camera import Camera
+    from agent.commands import Commands
+    from agent.controls import Controls
+    from agent.metrics import LoopMetrics
+    from agent.outbox import Outbox
+    from agent.plc import Handshake
+    from agent.records import Payload
+    from agent.trigger import Trigger
+
+_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """Reads the parts of a station; from any thread, without waiting.
+
+    Attributes:
+        source: The camera as it may stand in a message.
+        state_dir: Where records and pictures lie.
+    """
+
+    camera: Camera
+    trigger: Trigger
+    controls: Controls
+    handshake: Handshake
+    commands: Commands
+    metrics: LoopMetrics
+    outbox: Outbox
+    archive: Archive | None
+    active_alert: ActiveAlert
+    source: str
+    state_dir: Path
+
+    def state(self) -> tuple[str, str]:
+        """State and reason, for ``status``."""
+        paused = self.controls.paused
+        if paused is not None:
+            return "paused", paused
+        if self.camera.state != "running":
+            return self.camera.state, "the camera gives no frames"
+        return ("running", "") if self.metrics.fault is None else ("fault", self.metrics.fault)
+
+    def why_no_verdict(self) -> ResultCode:
+        """Why a part that is overdue has none, as far as one can see."""
+        if self.controls.paused is not None:
+            return ResultCode.PAUSED
+        return ResultCode.TOO_LATE if self.camera.state == "running" else ResultCode.CAMERA_LOST
+
+    def info(self) -> Payload:
+        """Content of ``info``."""
+        served = self.controls.served
+        manifest = served.bundle.manifest
+        return info_payload(
+            bundle_hash=served.bundle.identity,
+            threshold=served.recipe.rules.threshold,
+            false_reject_rate=manifest.working_point.false_reject_rate,
+            backend=served.recipe.engine.backend,
+            backend_reason=served.reason,
+            calibrated_at_ms=round(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
+            camera=self.source,
+        )
+
+    def alert_state(self) -> Payload:
+        """Content of ``alert/state``."""
+        alert = self.active_alert.alert
+        return alert_state_payload(timestamp_ms=now_ms(), active=[] if alert is None else [alert])
+
+    def dropped(self) -> Counter[str]:
+        """Everything that came to nothing, by reason."""
+        kept_out = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
+        refused = {f"command: {name}": count for name, count in self.commands.refused.items()}
+        dropped = self.frames_dropped() + self.outbox.dropped + self.handshake.dropped
+        return dropped + Counter(kept_out) + Counter(refused)
+
+    def frames_dropped(self) -> Counter[str]:
+        """Frames without a result, by reason."""
+        return Counter(self.camera.dropped) + self.trigger.dropped
+
+    def health(self) -> Payload:
+        """Content of ``health``."""
+        return health_payload(
+            timestamp_ms=now_ms(),
+            fps=self.metrics.frames_per_s(),
+            p50_ms=self.metrics.percentiles(50),
+            p99_ms=self.metrics.percentiles(99),
+            captured=self.camera.captured,
+            results=self.metrics.results,
+            last_result_age_ms=self.metrics.last_result_age_ms(),
+            camera=self.camera.state,
+            dropped=self.dropped(),
+            outbox_depth=self.outbox.depth(),
+            disk_free_bytes=disk_free_bytes(self.state_dir),
+            temperature_c=_temperature_c(),
+            drift=None,
+        )
+
+
+def disk_free_bytes(folder: Path) -> int:
+    """Room on a folder's disk."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0  # a card that was pulled, say, has room for nothing
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def _temperature_c() -> float | None:
+    try:
+        return int(_TEMPERATURE.read_text()) / 1000
+    except (OSError, ValueError):
+        return None

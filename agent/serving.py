@@ -1,0 +1,71 @@
+"""A bundle, served on this device: its engine proved, its rules as configured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.controls import Served
+from agent.recipe import Recipe
+from agent.settings import engine_deployment, rules_of
+from calibration.backends import serving
+from calibration.bundle import check_golden, open_bundle
+from calibration.errors import BundleError, ShiftwatchError
+
+if TYPE_CHECKING:
+    from agent.config import AgentConfig
+    from agent.versions import Versions
+    from calibration.backends import Choice
+    from calibration.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+_BUILD_LOG_EVERY_S = 10.0
+
+
+def serve(config: AgentConfig, choice: Choice, bundle: Bundle) -> Served:
+    """Load the network of a bundle and prove it on the golden frames.
+
+    Raises:
+        ConfigError: Its threshold and the configured rules do not fit.
+        EngineError: No backend loads it.
+        ScoreMismatchError: It scores otherwise than calibration did.
+    """
+    rules = rules_of(config, bundle)
+    with ExitStack() as stack:
+        deployment = engine_deployment(config, bundle, _BuildLog())
+        served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
+        log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
+        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid)
+        return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
+
+
+def first_bundle(configured: Bundle, versions: Versions) -> Bundle:
+    """The configured bundle, or the one that a command chose instead since then."""
+    commanded = versions.commanded
+    if commanded is None:
+        return configured
+    try:
+        bundle = open_bundle(Path(commanded.path))
+        if bundle.identity != commanded.identity:
+            raise BundleError(what=f"{commanded.path} holds another bundle now", remedy="deploy the old one again")
+    except ShiftwatchError as error:
+        log.error("the bundle that was commanded does not serve, the configured one does: %s", error.what)  # noqa: TRY400 - the message says it all
+        return configured
+    log.info("the bundle %s was commanded and serves instead of the configured one", commanded.identity[:12])
+    return bundle
+
+
+class _BuildLog:
+    """Tells now and then how far an engine that is built on this device has come."""
+
+    def __init__(self) -> None:
+        self._told_s = float("-inf")
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if time.monotonic() - self._told_s >= _BUILD_LOG_EVERY_S:
+            self._told_s = time.monotonic()
+            log.info("preparing the network: %s, %d of %d", step, done, total)

@@ -1,0 +1,96 @@
+"""Which bundles this station has served, so that it can go back to one: a small file in its state folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.errors import CommandRefusedError
+from calibration.durable import replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from calibration.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+_KEPT = 50
+
+
+class Version(NamedTuple):
+    """A bundle and its threshold, from when they were served."""
+
+    identity: str
+    path: str
+    threshold: float
+    since_ms: int
+
+
+class Versions:
+    """What was served, oldest first.
+
+    Args:
+        path: The file; made by the first `note`.
+        configured: Identity of the bundle that the configuration names.
+    """
+
+    def __init__(self, path: Path, configured: str) -> None:
+        self._path = path
+        self._configured = configured
+        self._configured_before, self.served = self._read()
+
+    @property
+    def commanded(self) -> Version | None:
+        """The bundle that a command chose instead of the configured one; None once another one is configured."""
+        if not self.served or self._configured_before != self._configured:
+            return None
+        return self.served[-1] if self.served[-1].identity != self._configured else None
+
+    def note(self, bundle: Bundle, threshold: float) -> bool:
+        """It is served from now on; whether that is not what was served last.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        version = Version(bundle.identity, str(bundle.path.absolute()), threshold, time.time_ns() // 1_000_000)
+        is_new = not self.served or self.served[-1][:3] != version[:3]
+        if is_new:
+            self.served = [*self.served, version][-_KEPT:]
+        if is_new or self._configured_before != self._configured:
+            self._configured_before = self._configured
+            known = {"configured": self._configured, "served": [version._asdict() for version in self.served]}
+            replace_file(self._path, json.dumps(known, indent=1).encode())
+        return is_new
+
+    def before(self, now: str, wanted: str | None) -> Version:
+        """The last one that was served before another.
+
+        Args:
+            now: Identity of the one that is served.
+            wanted: Beginning of the identity of the one to go back to; None takes the last.
+
+        Raises:
+            CommandRefusedError: There is none.
+        """
+        others = {version.identity: version for version in self.served if version.identity != now}
+        found = [version for version in others.values() if version.identity.startswith(wanted or "")]
+        if not found:
+            known = ", ".join(identity[:12] for identity in others) or "none"
+            raise CommandRefusedError(
+                what="no such bundle was served here" if wanted else "no other bundle was served here",
+                remedy=f"bundles that were: {known}",
+            )
+        return max(found, key=lambda version: version.since_ms)
+
+    def _read(self) -> tuple[str | None, list[Version]]:
+        try:
+            known = json.loads(self._path.read_text())
+            return str(known["configured"]), [Version(**version) for version in known["served"]]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("the list of bundles in %s cannot be read; it begins anew: %s", self._path, error)
+        return None, []

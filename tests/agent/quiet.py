@@ -1,0 +1,26 @@
+"""A station that nobody commands and that has no controller."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.audit import AuditLog
+from agent.commands import Commands
+from agent.dialogue import Dialogue
+from agent.plc import Handshake
+from agent.records import ResultCode
+
+if TYPE_CHECKING:
+    from agent.topics import Topics
+
+
+def quiet_handshake(deadline_ms: int = 100) -> Handshake:
+    return Handshake(deadline_ms, lambda: ResultCode.TOO_LATE)
+
+
+def quiet_dialogue(topics: Topics, handshake: Handshake | None = None) -> Dialogue:
+    audit = AuditLog(Path(tempfile.mkdtemp()) / "audit.jsonl")
+    handshake = handshake or quiet_handshake()
+    return Dialogue(topics, handshake, Commands({}, audit, ()), handshake.overdue)
