@@ -60,7 +60,7 @@ class Actions:
             "pause": action(ReasonArguments, self._prepare_pause),
             "resume": action(NoArguments, self._prepare_resume),
             "threshold": action(ThresholdArguments, self._prepare_threshold),
-            "rollback": action(RollbackArguments, self._rollback.prepare),
+            "rollback": action(RollbackArguments, self._rollback.prepare, takes_time=True),
         }
 
     def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:

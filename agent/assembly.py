@@ -10,6 +10,7 @@ from agent.actions import Actions
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
 from agent.commands import Commands
+from agent.control_socket import ControlSocket
 from agent.decision import end
 from agent.dialogue import Dialogue
 from agent.edge_nodes import edge_nodes_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from agent.controls import Controls
     from agent.look import Seen
     from agent.outbox import Outbox
+    from agent.records import Payload
     from agent.speaker import Speaker
     from agent.versions import Versions
     from calibration.backends import Choice
@@ -85,7 +87,7 @@ class Assembly:
             audit,
             lambda bundle: serve(config, choice, bundle),
             in_loop="tensorrt" in choice.backends,
-            follow_up=lambda answer: self._dialogue.follow_up(answer),  # noqa: PLW0108 - made below
+            follow_up=self._follow_up,
             changed=self._changed,
         )
         actions = Actions(controls, self._parts if self._triggers else None, self._handshake, rollback, self._changed)
@@ -102,6 +104,9 @@ class Assembly:
             active_alert=self._active_alert,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
+        )
+        self.control_socket = ControlSocket(
+            config.state_dir, lambda name, text, user: commands.answer(name, text, via="local", user=user)
         )
         self._dialogue = Dialogue(topics, self._handshake, commands, self._give_up)
         station = Station(
@@ -139,6 +144,7 @@ class Assembly:
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
             self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
+        self._give_up()  # the publisher does it in time, but not while it has no line
         state = self.reports.state()
         if state != self._announced_state:
             self._announced_state = state
@@ -153,10 +159,16 @@ class Assembly:
             )
 
     def _give_up(self) -> None:
-        """On the publisher's thread: parts without a verdict in time; those without a frame get their record here."""
+        """From any thread: parts without a verdict in time; those without a frame get their record here."""
         for part in self._parts.withdraw(self._handshake.overdue()):
             threshold = self._controls.served.recipe.rules.threshold
             self._recorder.record_missed(part, self.reports.why_no_verdict(), threshold)
+
+    def _follow_up(self, answer: Payload) -> None:
+        """From any thread: a command that took its time is done, or has failed."""
+        self._dialogue.follow_up(answer)
+        self.publisher.wake()
+        self.control_socket.follow_up(answer)
 
     def _changed(self) -> None:
         """From any thread: a command has changed what the station says of itself."""

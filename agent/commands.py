@@ -1,7 +1,8 @@
 """What people and controllers tell the station to do: checked, written down, done, answered.
 
 Whoever may publish on ``cmd/`` at the broker may command; what changes the inspection can be left out of what is
-accepted, or need a token. The same commands come from the command line of this device, where the operating system says who may.
+accepted, or need a token. The same commands come from the command line of this device, where the operating system says
+who may.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from agent.records import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    from pydantic_core import ErrorDetails
 
     from agent.audit import AuditLog
     from agent.records import Payload
@@ -99,21 +102,29 @@ class Action(NamedTuple):
         prepare: Gives what is to be done, which must be quick. Both raise CommandRefusedError, with the reason, where
             it cannot be done; only the first does so before the command is written down.
         changes_station: It is written into the audit log, and needs the token where there is one.
+        takes_time: Another answer follows when it is done.
     """
 
     arguments: type[BaseModel]
     prepare: Callable[[Command, BaseModel], Do]
     changes_station: bool = True
+    takes_time: bool = False
 
 
-def action(arguments: type[A], prepare: Callable[[Command, A], Do], *, changes_station: bool = True) -> Action:
+def action(
+    arguments: type[A],
+    prepare: Callable[[Command, A], Do],
+    *,
+    changes_station: bool = True,
+    takes_time: bool = False,
+) -> Action:
     """An action whose arguments have a type."""
 
     def checked(command: Command, given: BaseModel) -> Do:
         assert isinstance(given, arguments)  # noqa: S101 - `Commands` has just made it so
         return prepare(command, given)
 
-    return Action(arguments, checked, changes_station)
+    return Action(arguments, checked, changes_station, takes_time)
 
 
 class Commands:
@@ -148,7 +159,9 @@ class Commands:
         self._answered: OrderedDict[tuple[str, str], Payload] = OrderedDict()
         self._bucket = _Bucket()
 
-    def answer(self, name: str, text: bytes, *, retained: bool = False, via: Via = "mqtt") -> Payload:
+    def answer(
+        self, name: str, text: bytes, *, retained: bool = False, via: Via = "mqtt", user: str | None = None
+    ) -> Payload:
         """Do what a command says, or refuse it; either way the answer for ``cmd/ack``.
 
         A command that comes again, as delivery at least once may bring it, is answered as before and not done again.
@@ -158,24 +171,25 @@ class Commands:
             text: The message.
             retained: The broker has kept it.
             via: Where it comes from.
+            user: Who gave it, where the operating system says so; else the command may say.
         """
         with self._lock:
             try:
-                return self._answer(name, _envelope(text, retained=retained), via)
+                return self._answer(name, _envelope(text, retained=retained), via, user)
             except CommandRefusedError as refusal:
                 return self._refuse(name, _command_id(text), refusal, via)
 
-    def _answer(self, name: str, envelope: _Envelope, via: Via) -> Payload:
+    def _answer(self, name: str, envelope: _Envelope, via: Via, user: str | None) -> Payload:
         key = (name, envelope.command_id)
         if key not in self._answered:
-            self._answered[key] = self._carry_out(name, envelope, via)
+            self._answered[key] = self._carry_out(name, envelope, via, user)
             if len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)
         return self._answered[key]
 
-    def _carry_out(self, name: str, envelope: _Envelope, via: Via) -> Payload:
+    def _carry_out(self, name: str, envelope: _Envelope, via: Via, user: str | None) -> Payload:
         act = self._allowed(name, envelope, via)
-        command = Command(envelope.command_id, name, envelope.by)
+        command = Command(envelope.command_id, name, user or envelope.by)
         arguments = _validated(act.arguments, envelope.args)
         do = act.prepare(command, arguments)
         audit_hash = None
@@ -183,7 +197,11 @@ class Commands:
             audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
         do()
         return acknowledgement_payload(
-            command_id=envelope.command_id, command=name, accepted=True, audit_hash=audit_hash
+            command_id=envelope.command_id,
+            command=name,
+            accepted=True,
+            progress=0.0 if act.takes_time else None,
+            audit_hash=audit_hash,
         )
 
     def _allowed(self, name: str, envelope: _Envelope, via: Via) -> Action:
@@ -208,13 +226,12 @@ class Commands:
                 what=f"{name} is not accepted over MQTT",
                 remedy="give it on the device, or add it to commands.accept in its configuration",
             )
-        if act.changes_station and self._token is not None:
-            given = (token or "").encode("utf-8", "surrogatepass")
-            if not hmac.compare_digest(given, self._token.encode()):
-                raise CommandRefusedError(
-                    what="the token is wrong" if token else f"{name} needs a token",
-                    remedy="send the content of the device's commands.token_file as `token`",
-                )
+        is_known = self._token is None or hmac.compare_digest((token or "").encode(), self._token.encode())
+        if act.changes_station and not is_known:
+            raise CommandRefusedError(
+                what="the token is wrong" if token else f"{name} needs a token",
+                remedy="send the content of the device's commands.token_file as `token`",
+            )
 
     def _write(self, event: str, command: Command, via: Via, **more: object) -> str:
         try:
@@ -290,11 +307,16 @@ def _validated(model: type[A], values: Mapping[str, object]) -> A:
 
 
 def _malformed(error: ValidationError, prefix: str = "") -> CommandRefusedError:
-    found = [f"{prefix}{'.'.join(str(key) for key in detail['loc'])}: {detail['msg']}" for detail in error.errors()[:5]]
+    found = [_problem(prefix, detail) for detail in error.errors()[:5]]
     return CommandRefusedError(
         what=f"malformed: {'; '.join(found)}"[:500],
         remedy='it should be like {"commandId": "17", "args": {}, "expires": 1767225600000}',
     )
+
+
+def _problem(prefix: str, detail: ErrorDetails) -> str:
+    where = prefix + ".".join(str(key) for key in detail["loc"])
+    return f"{where}: {detail['msg']}" if detail["loc"] else detail["msg"]
 
 
 def _command_id(text: bytes) -> str | None:

@@ -104,7 +104,7 @@ class TriggerConfig(Section):
 
     source: Literal["every_frame", "command"] = Field(
         default="every_frame",
-        description="Each frame is a part; or the line names each by `cmd/trigger`, and the first frame after it is its.",
+        description="Each frame is a part; or the line names each by `cmd/trigger`, and the next frame is its.",
     )
     delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
 

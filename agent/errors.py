@@ -7,6 +7,7 @@ ShiftwatchError
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
 ├── SparkplugPayloadError     mend the host application; what it sent was ignored
 ├── CommandRefusedError       mend the command; it was not carried out
+├── StationUnreachableError   start the agent, or ask as its user
 ├── AuditError                mend the disk; what cannot be written down is not done
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
@@ -70,6 +71,10 @@ class SparkplugPayloadError(ShiftwatchError):
 
 class CommandRefusedError(ShiftwatchError):
     """A command is malformed, not allowed or not possible now; nothing has been changed."""
+
+
+class StationUnreachableError(ShiftwatchError):
+    """The agent on this device does not take commands: start it, or ask as its user."""
 
 
 class AuditError(ShiftwatchError):

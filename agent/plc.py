@@ -70,6 +70,7 @@ class Handshake:
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._expected: deque[Part] = deque()
+        self._given_up: list[Part] = []
         self._answers: deque[Answer] = deque()
         self._blind_at_ns = 0
 
@@ -85,7 +86,8 @@ class Handshake:
     def tell(self, answer: Answer) -> bool:
         """What the loop found; false when it comes too late: the controller hears only that."""
         with self._lock:
-            if answer.part not in self._expected or self.is_late(answer.part):
+            self._give_up()  # first, so that the order is kept
+            if answer.part not in self._expected:
                 return False
             self._expected.remove(answer.part)
             self._keep(answer)
@@ -106,14 +108,10 @@ class Handshake:
                 self._keep(Answer(unseen, None, Evaluation.NOT_DECIDABLE, code, float("nan")))
 
     def overdue(self) -> list[Part]:
-        """Give up the parts whose deadline has passed, and tell the controller so; they are returned."""
-        given_up = []
+        """Give up the parts whose deadline has passed, and tell the controller so; each is returned once."""
         with self._lock:
-            while self._expected and self.is_late(self._expected[0]):
-                part = self._expected.popleft()
-                given_up.append(part)
-                self.dropped["plc_too_late"] += 1
-                self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, self._why_none(), float("nan")))
+            self._give_up()
+            given_up, self._given_up = self._given_up, []
         return given_up
 
     def take(self) -> list[Payload]:
@@ -134,6 +132,13 @@ class Handshake:
         """When the next part is overdue, on the monotonic clock; infinite without one."""
         with self._lock:
             return (self._expected[0].asked_ns + self._deadline_ns) / 1e9 if self._expected else float("inf")
+
+    def _give_up(self) -> None:
+        while self._expected and self.is_late(self._expected[0]):
+            part = self._expected.popleft()
+            self._given_up.append(part)
+            self.dropped["plc_too_late"] += 1
+            self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, self._why_none(), float("nan")))
 
     def _keep(self, answer: Answer) -> None:
         self._answers.append(answer)

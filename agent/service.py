@@ -110,7 +110,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.callback(_stop, assembly.speakers)
         if assembly.archive is not None:
             stack.enter_context(assembly.archive)
-        assembly.run()
+        with assembly.control_socket:
+            assembly.run()
     metrics = assembly.metrics
     return Summary(
         camera.captured,

@@ -17,7 +17,7 @@ from gate import Gate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quiet import quiet_dialogue
-from real_broker import Listener, Mosquitto, free_port, listens, wait_for
+from real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
 from agent.broker import BrokerSettings, Protocol
 from agent.connection import Acknowledgement
@@ -388,7 +388,7 @@ def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen
     script = (
         "import sys, time; from pathlib import Path\n"
         f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"  # noqa: PTH120 - text for the other process
-        "from test_publisher import TOPICS, a_station, BrokerSettings, Outbox, Publisher\n"
+        "from test_publisher import TOPICS, a_station, quiet_dialogue, BrokerSettings, Outbox, Publisher\n"
         "outbox = Outbox(Path(sys.argv[1]))\n"
         "address = BrokerSettings(host='127.0.0.1', port=int(sys.argv[2]), client_id='doomed')\n"
         "with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS)):\n"
@@ -559,6 +559,15 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
 
 @given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))
 @settings(deadline=None, max_examples=30)
+def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    accepted, not_authorised = bytes.fromhex("2003000000"), bytes.fromhex("900400010087")
+    with server_that_says(accepted + not_authorised) as port:
+        address = BrokerSettings(host="127.0.0.1", port=port, client_id="deaf")
+        with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
+            wait_for(lambda: "Not authorized" in (publisher.last_error or ""))
+    assert f"the broker refuses us {TOPICS.root}/cmd/+: Not authorized; no command is heard" in caplog.text
+
+
 def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: list[float]) -> None:
     values = iter(jitters)
     backoff = Backoff(Pace(first_retry_s=1.0, longest_retry_s=30.0, jitter=lambda: next(values)))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import pytest
+from running import Running
 from sparkplug_host import HostApplication, check_the_rules
 from stations import (
-    PATIENCE_S,
     ROOT,
     THRESHOLD,
     broken_parts,
@@ -26,7 +25,6 @@ from stations import (
 
 from agent.active_alert import ActiveAlert
 from agent.config import load
-from agent.decision import Rules
 from agent.errors import ConfigError, OutboxError
 from agent.outbox import Outbox
 from agent.records import Alert
@@ -34,10 +32,8 @@ from agent.reports import disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
 from calibration.backbone import filterbank_backbone
-from calibration.backends import Serving
 from calibration.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
@@ -80,36 +76,6 @@ def other_bottles(bottles: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     writer.release()
     video.release()
     return path
-
-
-class Running:
-    """A station in a thread of its own, stopped at the latest at the end of the test."""
-
-    def __init__(self, config: Path, stop: Stop | None = None) -> None:
-        self.stop = stop or Stop()
-        self.summary: Summary | None = None
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
-        self._thread.start()
-
-    def _run(self, config: Path) -> None:
-        try:
-            self.summary = run_station(load(config), self.stop)
-        except Exception as error:  # noqa: BLE001 - told by `end`
-            self.failure = error
-
-    def end(self) -> Summary:
-        self.stop.request()
-        return self.wait()
-
-    def wait(self) -> Summary:
-        """Until it ends by itself."""
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-        if self.failure is not None:
-            raise self.failure
-        assert self.summary is not None
-        return self.summary
 
 
 def run(config: Path) -> Summary:
