@@ -557,8 +557,6 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
             broker.kill()
 
 
-@given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))
-@settings(deadline=None, max_examples=30)
 def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     accepted, not_authorised = bytes.fromhex("2003000000"), bytes.fromhex("900400010087")
     with server_that_says(accepted + not_authorised) as port:
@@ -568,6 +566,8 @@ def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCa
     assert f"the broker refuses us {TOPICS.root}/cmd/+: Not authorized; no command is heard" in caplog.text
 
 
+@given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))
+@settings(deadline=None, max_examples=30)
 def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: list[float]) -> None:
     values = iter(jitters)
     backoff = Backoff(Pace(first_retry_s=1.0, longest_retry_s=30.0, jitter=lambda: next(values)))
