@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import audit_command, doctor
 from agent import config as configuration
-from agent import doctor
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
 from calibration.terminal import EXIT_MENDABLE, console, escape, run
@@ -33,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(audit_command.app, name="audit")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
 _SECTIONS = {"device": "This device", "station": "Its station"}
 

@@ -7,6 +7,7 @@ ShiftwatchError
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
 ├── SparkplugPayloadError     mend the host application; what it sent was ignored
 ├── OutboxError               mend the disk, or install the version that wrote the file
+├── AuditError                mend the disk; what cannot be noted must not be done
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
 
@@ -68,6 +69,10 @@ class SparkplugPayloadError(ShiftwatchError):
 
 class OutboxError(ShiftwatchError):
     """The outbox cannot be opened: mend the disk, or install the version that wrote the file."""
+
+
+class AuditError(ShiftwatchError):
+    """The audit log cannot be written or read: mend the disk; what cannot be noted must not be done."""
 
 
 class PublisherDiedError(ShiftwatchError):
