@@ -94,9 +94,9 @@ def show_command(
         lines = list(islice(lines_backwards(log), last))[::-1]
     entries = [from_line(line) for line in lines]
     if as_json:
-        sys.stdout.writelines(
-            line.decode("utf-8", "replace") for line, entry in zip(lines, entries, strict=True) if entry
-        )
+        for line, entry in zip(lines, entries, strict=True):
+            sys.stdout.buffer.write(line if entry else b"")
+        sys.stdout.flush()
     else:
         console.print(_table(entries))
     if damaged := entries.count(None):
