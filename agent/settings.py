@@ -50,7 +50,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         port=mqtt.port,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
         username=mqtt.username,
-        password=_password(mqtt.password_file),
+        password=read_password(mqtt.password_file, "mqtt.password_file"),
         protocol=mqtt.protocol,
         keepalive_s=mqtt.keepalive_s,
         tls=mqtt.tls.enabled,
@@ -60,13 +60,18 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     )
 
 
-def _password(file: Path | None) -> str | None:
+def read_password(file: Path | None, key: str) -> str | None:
+    """The password in a file, if there is one.
+
+    Raises:
+        ConfigError: The file, named by ``key``, cannot be read.
+    """
     if file is None:
         return None
     try:
         return file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
+        raise ConfigError(problems=[f"{key}: cannot read {file}: {error}"]) from error
 
 
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
