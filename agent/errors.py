@@ -77,12 +77,12 @@ class StationUnreachableError(ShiftwatchError):
     """The agent on this device does not take commands: start it, or ask as its user."""
 
 
-class AuditError(ShiftwatchError):
-    """The audit log cannot be written: mend its disk; what cannot be written down is not done."""
-
-
 class OutboxError(ShiftwatchError):
     """The outbox cannot be opened: mend the disk, or install the version that wrote the file."""
+
+
+class AuditError(ShiftwatchError):
+    """The audit log cannot be written or read: mend the disk; what cannot be noted must not be done."""
 
 
 class PublisherDiedError(ShiftwatchError):

@@ -50,7 +50,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         port=mqtt.port,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
         username=mqtt.username,
-        password=_secret("mqtt.password_file", mqtt.password_file),
+        password=read_secret(mqtt.password_file, "mqtt.password_file"),
         protocol=mqtt.protocol,
         keepalive_s=mqtt.keepalive_s,
         tls=mqtt.tls.enabled,
@@ -66,7 +66,7 @@ def command_token(config: AgentConfig) -> str | None:
     Raises:
         ConfigError: The file cannot be read, or is empty.
     """
-    token = _secret("commands.token_file", config.commands.token_file)
+    token = read_secret(config.commands.token_file, "commands.token_file")
     if token == "":
         raise ConfigError(
             problems=[f"commands.token_file: {config.commands.token_file} is empty; write a token into it"]
@@ -74,7 +74,12 @@ def command_token(config: AgentConfig) -> str | None:
     return token
 
 
-def _secret(key: str, file: Path | None) -> str | None:
+def read_secret(file: Path | None, key: str) -> str | None:
+    """The password or token in a file, if there is one.
+
+    Raises:
+        ConfigError: The file, named by ``key``, cannot be read.
+    """
     if file is None:
         return None
     try:
