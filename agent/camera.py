@@ -266,11 +266,13 @@ class NewestFrameCamera:
 
     def __iter__(self) -> Iterator[Frame | None]:
         """See Camera."""
-        while not self._stopping.is_set() and not self._slot.is_exhausted:
+        while not self._stopping.is_set():
             frame = self._slot.take(_LONGEST_SILENCE_S)
             if self._stopping.is_set():
                 self._left += frame is not None
                 return
+            if frame is None and self._slot.is_exhausted:
+                break
             yield frame
         if self._failure is not None and not self._stopping.is_set():
             raise self._failure

@@ -118,6 +118,8 @@ def _problem(model: Model, detail: ErrorDetails) -> str:
     """One line: the dotted key, what is wrong with it, what is allowed."""
     key = ".".join(str(part) for part in detail["loc"])
     parents = [str(part) for part in detail["loc"]]
+    if detail["loc"] and isinstance(detail["loc"][-1], int) and _section(model, parents[:-1]) is None:
+        parents.pop()  # a place in a list
     section = _section(model, parents)
     if detail["type"] == "value_error" and section is not None:
         return f"{key}: {detail['ctx']['error']}"
@@ -173,6 +175,8 @@ def _allowed(model: Model, name: str) -> str:
         return str(schema["allowed"])
     if "enum" in schema:
         return f"one of: {', '.join(schema['enum'])}"
+    if schema["type"] == "array":
+        return f"a list of: {', '.join(schema['items']['enum'])}"
     if schema["type"] in {"integer", "number"}:
         return _allowed_number(schema)
     return {"boolean": "true or false", "string": "a path" if schema.get("format") == "path" else "text"}[
@@ -189,6 +193,8 @@ def _allowed_number(schema: dict[str, Any]) -> str:
 
 
 def _default_text(default: object) -> str:
+    if isinstance(default, list):
+        return f"`[{', '.join(default)}]`"
     return "none" if default is None else f"`{_shown(default).strip(chr(39))}`"
 
 
