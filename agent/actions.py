@@ -5,14 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agent.commands import (
-    NoArguments,
-    ReasonArguments,
-    RollbackArguments,
-    ThresholdArguments,
-    TriggerArguments,
-    action,
-)
+from agent.command_text import NoArguments, ReasonArguments, RollbackArguments, ThresholdArguments, TriggerArguments
+from agent.commands import action
 from agent.errors import CommandRefusedError
 from agent.parts import Part
 from agent.records import ResultCode

@@ -8,25 +8,23 @@ who may.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel
 
+from agent.command_text import arguments_of, command_id_of, envelope_of
 from agent.errors import AuditError, CommandRefusedError
 from agent.records import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from pydantic_core import ErrorDetails
-
     from agent.audit import AuditLog
+    from agent.command_text import Envelope
     from agent.records import Payload
 
 A = TypeVar("A", bound=BaseModel)
@@ -36,50 +34,6 @@ Do: TypeAlias = "Callable[[], object]"
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
-_LONGEST = 64 * 1024
-_Text = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class Strict(BaseModel):
-    """What a command says: nothing unknown, no number as text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, alias_generator=to_camel)
-
-
-class NoArguments(Strict):
-    """Of a command that needs none."""
-
-
-class TriggerArguments(Strict):
-    """Of ``trigger``."""
-
-    part_id: _Text | None = None
-
-
-class ReasonArguments(Strict):
-    """Of ``pause`` and ``resume``."""
-
-    reason: _Text | None = None
-
-
-class ThresholdArguments(Strict):
-    """Of ``threshold``: the score above which a part is NotOK; null goes back to the configured one."""
-
-    threshold: Annotated[float, Field(gt=0)] | None
-
-
-class RollbackArguments(Strict):
-    """Of ``rollback``: the hash of a bundle that was served, or its beginning; null takes the one before this."""
-
-    bundle: Annotated[str, Field(min_length=8, pattern="^[0-9a-f]*$")] | None = None
-
-
-class _Envelope(Strict):
-    command_id: Annotated[str, Field(min_length=1, max_length=64)]
-    args: dict[str, object] = {}
-    expires: int | None = None
-    by: _Text | None = None
-    token: str | None = None
 
 
 class Command(NamedTuple):
@@ -175,11 +129,11 @@ class Commands:
         """
         with self._lock:
             try:
-                return self._answer(name, _envelope(text, retained=retained), via, user)
+                return self._answer(name, envelope_of(text, retained=retained), via, user)
             except CommandRefusedError as refusal:
-                return self._refuse(name, _command_id(text), refusal, via)
+                return self._refuse(name, command_id_of(text), refusal, via)
 
-    def _answer(self, name: str, envelope: _Envelope, via: Via, user: str | None) -> Payload:
+    def _answer(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
         key = (name, envelope.command_id)
         if key not in self._answered:
             self._answered[key] = self._carry_out(name, envelope, via, user)
@@ -187,10 +141,10 @@ class Commands:
                 self._answered.popitem(last=False)
         return self._answered[key]
 
-    def _carry_out(self, name: str, envelope: _Envelope, via: Via, user: str | None) -> Payload:
+    def _carry_out(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
         act = self._allowed(name, envelope, via)
         command = Command(envelope.command_id, name, user or envelope.by)
-        arguments = _validated(act.arguments, envelope.args)
+        arguments = arguments_of(act.arguments, envelope.args)
         do = act.prepare(command, arguments)
         audit_hash = None
         if act.changes_station:
@@ -204,7 +158,7 @@ class Commands:
             audit_hash=audit_hash,
         )
 
-    def _allowed(self, name: str, envelope: _Envelope, via: Via) -> Action:
+    def _allowed(self, name: str, envelope: Envelope, via: Via) -> Action:
         act = self._actions.get(name)
         if act is None:
             raise CommandRefusedError(
@@ -283,46 +237,3 @@ class _Bucket:
         """How many were not let through since it was asked last."""
         spilt, self._spilt = self._spilt, 0
         return spilt
-
-
-def _envelope(text: bytes, *, retained: bool) -> _Envelope:
-    if retained:
-        raise CommandRefusedError(
-            what="the broker has kept it: nobody gives it now",
-            remedy="publish commands without the retain flag; an empty retained message removes this one",
-        )
-    if len(text) > _LONGEST:
-        raise CommandRefusedError(what=f"{len(text)} bytes are no command", remedy="send less than 64 KiB")
-    try:
-        return _Envelope.model_validate_json(text)
-    except ValidationError as error:
-        raise _malformed(error) from error
-
-
-def _validated(model: type[A], values: Mapping[str, object]) -> A:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise _malformed(error, "args.") from error
-
-
-def _malformed(error: ValidationError, prefix: str = "") -> CommandRefusedError:
-    found = [_problem(prefix, detail) for detail in error.errors()[:5]]
-    return CommandRefusedError(
-        what=f"malformed: {'; '.join(found)}"[:500],
-        remedy='it should be like {"commandId": "17", "args": {}, "expires": 1767225600000}',
-    )
-
-
-def _problem(prefix: str, detail: ErrorDetails) -> str:
-    where = prefix + ".".join(str(key) for key in detail["loc"])
-    return f"{where}: {detail['msg']}" if detail["loc"] else detail["msg"]
-
-
-def _command_id(text: bytes) -> str | None:
-    """The identity of a command that is refused, so that its sender knows which."""
-    try:
-        command_id = json.loads(text[:_LONGEST])["commandId"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return command_id[:64] if isinstance(command_id, str) else None

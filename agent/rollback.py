@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.audit import AuditLog
-    from agent.commands import Command, Do, RollbackArguments
+    from agent.command_text import RollbackArguments
+    from agent.commands import Command, Do
     from agent.controls import Controls, Served
     from agent.records import Payload
     from agent.versions import Version, Versions

@@ -20,7 +20,8 @@ from agent.trigger import OnCommand
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.commands import Command, Do, RollbackArguments
+    from agent.command_text import RollbackArguments
+    from agent.commands import Command, Do
 
 NOW_MS = 1_800_000_000_000
 PASSPHRASE = "correct horse"  # noqa: S105 - of the test
