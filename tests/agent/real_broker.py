@@ -119,6 +119,7 @@ class Heard:
     topic: str
     retained: bool
     content: dict[str, Any]
+    at_ms: float = 0.0
 
 
 class Listener:
@@ -148,4 +149,4 @@ class Listener:
         self._client.loop_stop()
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self.heard.append(Heard(message.topic, message.retain, json.loads(message.payload)))
+        self.heard.append(Heard(message.topic, message.retain, json.loads(message.payload), time.time() * 1000))

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
@@ -24,6 +25,8 @@ from agent.config import load
 from agent.control_socket import ask_station
 from agent.errors import StationUnreachableError
 from agent.look import look
+from agent.outbox import Outbox
+from agent.records import Evaluation, Result, to_json
 from calibration.bundle import open_bundle
 from calibration.errors import EngineError
 
@@ -164,6 +167,37 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
     assert (results["behind it"]["seq"], results["behind it"]["resultEvaluation"]) == (None, 3)
     station.end()
     assert len(line.listener.on("/plc")) == 2  # the late verdict was not said
+
+
+def test_the_controller_hears_at_once_while_ten_minutes_of_results_are_caught_up(
+    line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    backlog = 18_000
+    with Outbox(tmp_path / "state" / "outbox.sqlite") as outbox:
+        for number in range(backlog):
+            result = Result(
+                seq=number, part_id=None, created_at_ms=number, evaluation=Evaluation.OK, score=1.0, threshold=2.0
+            )
+            outbox.put("result", result.record_id, f"{ROOT}/result", to_json(result.payload()), number)
+    camera = {"playback": "realtime", "frames_per_s": 30, "loop": True}
+    station = Running(write_config(tmp_path, bundle, parts, mosquitto.port, camera=camera, plc=PATIENT))
+    line.listener.wait_for(lambda heard: len(heard.on("/result")) > backlog, timeout_s=60)
+    station.end()
+    results = [message for message in line.listener.heard if message.topic.endswith("/result")]
+    late = [message for message in results if message.content["historical"]]
+    assert len(late) >= backlog
+    captured_ms = {one.content["seq"]: one.content["creationTime"] for one in results[backlog:]}
+    delays_ms = [
+        message.at_ms - captured_ms[message.content["seq"]]
+        for message in line.listener.heard
+        if message.topic.endswith("/plc") and message.at_ms < late[-1].at_ms and message.content["seq"] in captured_ms
+    ]
+    print(
+        f"{len(delays_ms)} live answers while {len(late)} were caught up, 95 % within {np.percentile(delays_ms, 95):.0f} ms"
+    )
+    assert len(delays_ms) > 5
+    assert np.percentile(delays_ms, 95) < 200
 
 
 def test_an_engine_fault_is_not_valid(  # noqa: PLR0913, PLR0917 - fixtures
