@@ -94,4 +94,5 @@ def _wait(why: str, wait_s: float, follower: Follower) -> None:
     until_s = time.monotonic() + wait_s
     while not follower.is_done and (left_s := until_s - time.monotonic()) > 0:
         follower.down(why, left_s)
+        follower.rest()
         time.sleep(min(_REST_S, left_s))

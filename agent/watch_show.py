@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -39,6 +41,7 @@ class Lines:
         self._count = count
         self._as_json = as_json
         self._is_up: bool | None = None
+        self._is_read = True
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -51,8 +54,8 @@ class Lines:
 
     @property
     def is_done(self) -> bool:
-        """So many results as were asked for."""
-        return self._count is not None and self._board.result_count >= self._count
+        """So many results as were asked for, or nobody reads any more."""
+        return not self._is_read or (self._count is not None and self._board.result_count >= self._count)
 
     def up(self) -> None:
         """Tell it once."""
@@ -73,12 +76,22 @@ class Lines:
         if taken is None:
             return
         if self._as_json:
-            _print(to_json({"topic": received.topic, "content": taken.content}))
+            self._print(to_json({"topic": received.topic, "content": taken.content}))
         elif taken.is_new and (text := line(taken.root, taken.message, now_ms)):
-            _print(text)
+            self._print(text)
 
     def rest(self) -> None:
-        """Nothing is put off."""
+        """Look whether somebody still reads: `watch | head -1` must not wait for a second line."""
+        self._is_read = self._is_read and not _reader_has_gone()
+
+    def _print(self, text: str) -> None:
+        try:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self._is_read = False
+            # What could not be written is written again when Python ends, and would be an error then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Page:
@@ -116,7 +129,6 @@ class Page:
         text = f"not connected, trying again in {retry_s:.0f} s: {printable(why)}"
         if text != self._connection.plain:
             self._connection, self._is_new = Text(text, "bold red"), True
-        self.rest()
 
     def hear(self, received: Received) -> None:
         """Put it on the board."""
@@ -133,9 +145,10 @@ class Page:
             self._live.update(page(self._board, self._connection, self._topic, _now_ms(), height), refresh=True)
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def _reader_has_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _now_ms() -> int:

@@ -61,9 +61,9 @@ def labels(roots: Collection[str]) -> dict[str, str]:
 
 
 def clock(time_ms: int, now_ms: int) -> str:
-    """Local time; with its date on another day."""
+    """Local time of day; month, day and minute of another day."""
     time, now = (datetime.fromtimestamp(each / 1000).astimezone() for each in (time_ms, now_ms))
-    return f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
+    return f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%m-%d %H:%M}"
 
 
 def line(root: str, message: Message, now_ms: int) -> str | None:

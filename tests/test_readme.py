@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.main import get_command
@@ -17,6 +18,9 @@ from agent.config import reference
 from agent.demo.conveyor import parts, write_video
 from agent.records import ResultCode
 from calibration.cli import app as calibrate_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -71,10 +75,14 @@ def test_every_result_code_is_explained() -> None:
     assert [int(number) for number in re.findall(r"[:,] (\d) ", line)] == [code.value for code in ResultCode]
 
 
+def every_command(command: Any) -> Iterator[Any]:  # noqa: ANN401 - whichever click typer brings
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from every_command(inner)
+
+
 def test_every_option_named_is_that_of_a_command() -> None:
-    groups = [get_command(app) for app in (agent_app, calibrate_app)]
-    commands = [command for group in groups for command in group.commands.values()]
-    commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
+    commands = [command for app in (agent_app, calibrate_app) for command in every_command(get_command(app))]
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - OPTIONS_OF_OTHERS
     assert len(named) > 10

@@ -235,6 +235,13 @@ def test_a_damaged_last_line_is_kept_and_reported_though_the_log_goes_on(path: P
     assert recovered["previous"] == json.loads(lines[-2])["hash"]
 
 
+def test_damage_before_a_torn_line_is_reported_although_both_were_recovered(path: Path, lines: list[bytes]) -> None:
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1].replace(b"true", b"nope") + b'{"torn')
+    AuditLog(path).append("pause")
+    assert place(verify(path)) == (ENTRIES, "changed")
+    assert verify(path).recoveries == 0
+
+
 def test_a_recovery_does_not_excuse_another_line(path: Path, lines: list[bytes]) -> None:
     path.write_bytes(b"".join(lines) + b'{"torn')
     AuditLog(path).append("pause")
@@ -298,6 +305,17 @@ def test_a_line_that_was_changed_and_given_a_new_hash_is_found(
     forged = audit_line.to_line(audit_line.entry(before, 1_700_000_000_000, "threshold", {"by": "nobody"}))
     assert place(check([*lines[:2], forged, *lines[3:]])) == (4, "changed")
     assert place(check([*lines[:2], forged, *lines[2:]])) == (4, "inserted")
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"), [(b":0.5", b": 0.5"), (b":0.5", b":5e-1"), (b"{", b'{"seq":9,'), ("ü".encode(), b"\\u00fc")]
+)
+def test_the_same_content_written_otherwise_is_found(
+    check: Callable[..., Findings], lines: list[bytes], written: bytes, instead: bytes
+) -> None:
+    otherwise = lines[0].replace(written, instead, 1)
+    assert json.loads(otherwise) == json.loads(lines[0])
+    assert place(check([otherwise, *lines[1:]])) == (1, "changed")
 
 
 def test_a_line_of_other_json_is_found(check: Callable[..., Findings], lines: list[bytes]) -> None:

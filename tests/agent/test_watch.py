@@ -1,0 +1,338 @@
+"""What `watch` makes of messages: the board, the lines, the page."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from agent.records import Alert, Evaluation, Result, ResultCode, alert_state_payload, health_payload, status_payload
+from agent.watch import Board
+from agent.watch_page import page
+from agent.watch_text import clock, labels, line
+
+ROOT = "acme/north/press/line2/cell4/vision/station1"
+OTHER = "acme/north/press/line2/cell5/vision/station1"
+NOW_MS = 1_700_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+def result(number: int, evaluation: Evaluation = Evaluation.OK, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
+    made = Result(
+        seq=number,
+        part_id=f"A-{number}",
+        created_at_ms=NOW_MS + number * 1000,
+        evaluation=evaluation,
+        score=15.0,
+        threshold=10.0,
+        result_id=f"{number:032}",
+    )
+    return {**made.payload(), **more}
+
+
+def status(state: str = "running", reason: str = "", *, online: bool = True) -> dict[str, Any]:
+    return status_payload(
+        online=online, timestamp_ms=NOW_MS, state=state, reason=reason, session_id="s", version="0.1.0"
+    )
+
+
+HEALTH = health_payload(
+    timestamp_ms=NOW_MS,
+    fps=9.87,
+    p50_ms={"total": 20.0},
+    p99_ms={"total": 35.25, "inference": 30.0},
+    captured=100,
+    results=88,
+    last_result_age_ms=10,
+    camera="running",
+    dropped={"late": 10, "archive: full": 2},
+    outbox_depth=1234,
+    disk_free_bytes=10**9,
+    temperature_c=None,
+    drift=None,
+)
+
+
+class Hall:
+    """A board, and stations that speak."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.lines: list[str] = []
+
+    def say(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
+        taken = self.board.hear(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
+        text = line(taken.root, taken.message, NOW_MS) if taken and taken.is_new else None
+        self.lines += [text] if text else []
+
+    def shown(self, width: int = 200, height: int = 60, now_ms: int = NOW_MS) -> list[str]:
+        console = Console(width=width, height=height, file=io.StringIO(), record=True)
+        console.print(page(self.board, Text("connected to broker:1883"), "+/#", now_ms, height))
+        return [row.rstrip() for row in console.export_text().splitlines()]
+
+
+@pytest.fixture
+def hall() -> Hall:
+    return Hall()
+
+
+def row_with(rows: list[str], word: str) -> list[str]:
+    return next(row for row in rows if word in row).split()
+
+
+# The board
+
+
+def test_a_station_is_shown_with_its_health(hall: Hall) -> None:
+    hall.say("status", status())
+    hall.say("health", HEALTH)
+    hall.say("info", {})
+    assert row_with(hall.shown(), "running") == ["station1", "running", "9.9", "35.2", "1,234", "12"]
+
+
+def test_messages_to_the_plc_are_counted_with_those_that_are_not_valid(hall: Hall) -> None:
+    for valid in (True, False, True):
+        hall.say("plc", {"seq": 1, "partId": None, "resultEvaluation": 1, "resultCode": 0, "valid": valid, "ageMs": 9})
+    assert row_with(hall.shown(), "station1 ")[-2:] == ["3", "1"]
+
+
+def test_a_result_that_comes_again_is_shown_and_counted_once(hall: Hall) -> None:
+    hall.say("result", result(1))
+    hall.say("result", {**result(1), "historical": True})
+    assert (hall.board.result_count, len(hall.lines)) == (1, 1)
+
+
+def test_the_newest_fifteen_results_are_shown_the_newest_first(hall: Hall) -> None:
+    for number in range(20):
+        hall.say("result", result(number))
+    rows = [row for row in hall.shown() if "A-" in row]
+    assert [row.split()[2] for row in rows] == [f"A-{number}" for number in range(19, 4, -1)]
+
+
+def test_a_result_is_shown_with_verdict_ratio_and_code(hall: Hall) -> None:
+    hall.say("result", result(1, Evaluation.NOT_OK))
+    hall.say("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=ResultCode.ENGINE_FAULT.value))
+    hall.say("result", result(3, resultCode=77, historical=True))
+    rows = hall.shown()
+    assert row_with(rows, "A-1") == ["22:13:21", "station1", "A-1", "NotOK", "1.50"]
+    assert row_with(rows, "A-2")[2:] == ["A-2", "NotDecidable", "2", "engine", "fault"]
+    assert row_with(rows, "A-3")[2:] == ["A-3", "OK", "1.50", "77,", "historical"]
+
+
+def test_verdicts_have_their_colours(hall: Hall) -> None:
+    for number, evaluation in enumerate((Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)):
+        hall.say("result", result(number, evaluation))
+    console = Console(width=80, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
+    console.print(page(hall.board, Text(), "", NOW_MS, 24))
+    styled = console.export_text(styles=True)
+    assert "\x1b[1;31mNotOK" in styled
+    assert "\x1b[33mNotDecidable" in styled
+    assert "\x1b[32mOK" in styled
+
+
+def test_alerts_are_shown_while_they_are_active(hall: Hall) -> None:
+    alert = Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS)
+    hall.say("alert", alert.payload())
+    assert row_with(hall.shown(), "since") == ["since", "22:13:20", "station1", "812", "defect"]
+    hall.say("alert", alert.ended(NOW_MS).payload())
+    assert not any("since" in row for row in hall.shown())
+    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=[alert]))
+    assert any("since" in row for row in hall.shown())
+    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=[]))
+    assert not any("since" in row for row in hall.shown())
+
+
+def test_an_alert_of_the_past_is_not_active_now(hall: Hall) -> None:
+    alert = Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS)
+    hall.say("alert", {**alert.payload(), "historical": True})
+    assert not any("since" in row for row in hall.shown())
+    assert hall.lines[0].endswith("historical")
+
+
+def test_more_alerts_than_fit_are_counted(hall: Hall) -> None:
+    alerts = [Alert(type="new", severity=500, cause="defect", started_at_ms=NOW_MS + n) for n in range(8)]
+    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=alerts))
+    assert "and 3 more" in hall.shown()
+
+
+def test_answers_to_commands_are_shown(hall: Hall) -> None:
+    answer = {"commandId": "1", "command": "threshold", "error": None, "progress": None, "auditHash": "ab"}
+    hall.say("cmd/ack", {**answer, "accepted": True})
+    hall.say("cmd/ack", {**answer, "command": "rollback", "accepted": False, "error": "nothing to go back to"})
+    hall.say("cmd/threshold", {"commandId": "1", "args": {}, "expires": 0, "by": "x"})
+    rows = hall.shown()
+    assert row_with(rows, "threshold ")[-1] == "accepted"
+    assert "refused: nothing to go back to" in next(row for row in rows if "rollback" in row)
+    assert [each.split(" ack ")[1] for each in hall.lines] == [
+        "threshold id=1 accepted",
+        "rollback id=1 refused: nothing to go back to",
+    ]
+
+
+def test_stations_in_trouble_come_first_and_say_why(hall: Hall) -> None:
+    hall.say("status", status())
+    hall.say("status", status("lost", "the camera gives no frames"), OTHER)
+    rows = hall.shown()
+    assert [row.split()[0] for row in rows[5:8]] == ["cell5/station1", "cell4/station1", "cell5/station1:"]
+    assert "cell5/station1: the camera gives no frames" in rows
+
+
+def test_a_station_that_says_nothing_any_more_is_in_trouble(hall: Hall) -> None:
+    hall.say("status", status())
+    hall.say("health", HEALTH)
+    assert "station1: no health for 16 s; its figures are old" in hall.shown(now_ms=NOW_MS + 16_000)
+
+
+def test_an_offline_station_shows_no_figures(hall: Hall) -> None:
+    hall.say("health", HEALTH)
+    hall.say("status", status("offline", "connection lost", online=False))
+    assert row_with(hall.shown(), "station1 ") == ["station1", "offline"]
+    assert "station1: connection lost" in hall.shown()
+
+
+# Names, times, lines
+
+
+def test_labels_are_the_shortest_ends_that_tell_stations_apart() -> None:
+    assert labels([ROOT]) == {ROOT: "station1"}
+    assert labels([ROOT, OTHER]) == {ROOT: "cell4/station1", OTHER: "cell5/station1"}
+    assert labels([]) == {}
+    assert labels(["a/b", "c/a/b", "vision"]) == {"a/b": "a/b", "c/a/b": "c/a/b", "vision": "vision"}
+
+
+def test_another_day_is_shown_with_its_date() -> None:
+    assert clock(NOW_MS, NOW_MS) == "22:13:20"
+    assert clock(NOW_MS - 86_400_000, NOW_MS) == "11-13 22:13"
+
+
+def test_lines_are_for_grep(hall: Hall) -> None:
+    hall.say("status", status())
+    hall.say("status", {**status(), "timestamp": NOW_MS + 1})
+    hall.say("status", status("lost", "the camera gives no frames"))
+    hall.say("health", HEALTH)
+    hall.say("result", result(1, Evaluation.NOT_OK, partId="left side"))
+    hall.say("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=1, partId=None, historical=True))
+    hall.say("alert", Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS).payload())
+    assert hall.lines == [
+        f'2023-11-14T22:13:20.000+00:00 {ROOT} status running reason=""',
+        f'2023-11-14T22:13:20.000+00:00 {ROOT} status lost reason="the camera gives no frames"',
+        f'2023-11-14T22:13:21.000+00:00 {ROOT} result NotOK part="left side" score/threshold=1.5 code=0',
+        f"2023-11-14T22:13:22.000+00:00 {ROOT} result NotDecidable part=none score/threshold=none code=1 historical",
+        f"2023-11-14T22:13:20.000+00:00 {ROOT} alert new severity=812 cause=defect",
+    ]
+
+
+# What others publish
+
+
+MALFORMED = [
+    b"", b"{", b"null", b"[]", b"1", b"\xff", b"[" * 100_000, b"1" * 5000, b"{}", b'{"valid": 1}', b'{"online": "yes"}',
+    json.dumps(result(1, resultEvaluation=4)).encode(),
+    json.dumps(result(1, creationTime=10**18)).encode(),
+    json.dumps(result(1, creationTime=-1)).encode(),
+    json.dumps(result(1, score=float("nan"))).encode(),
+    json.dumps(result(1, partId=7)).encode(),
+    json.dumps(result(1, resultId=None)).encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", MALFORMED)
+@pytest.mark.parametrize("kind", ["status", "result", "health", "plc", "alert", "alert/state", "cmd/ack"])
+def test_malformed_messages_are_counted_and_nothing_else(kind: str, payload: bytes) -> None:
+    board = Board()
+    assert board.hear(f"{ROOT}/{kind}", payload, NOW_MS) is None
+    assert (board.malformed, board.stations, board.result_count) == (1, {}, 0)
+
+
+@pytest.mark.parametrize("topic", ["result", f"{ROOT}/cmd/pause", f"{ROOT}/other", ROOT, "", "/", "spBv1.0/g/NBIRTH/n"])
+def test_topics_of_nobody_are_passed_over(topic: str) -> None:
+    board = Board()
+    assert board.hear(topic, b"{", NOW_MS) is None
+    assert (board.malformed, board.stations) == (0, {})
+
+
+def test_what_would_steer_the_terminal_is_made_harmless(hall: Hall) -> None:
+    evil = "\x1b[2J\x07\n\r\u202e\x9b[bold]"
+    hall.say("result", result(1, partId=evil), root=f"{ROOT}\x1b[2J")
+    hall.say("status", status("lost", evil, online=True))
+    hall.say("cmd/ack", {"commandId": evil, "command": evil, "accepted": False, "error": evil})
+    hall.say("alert", {**Alert(type="new", severity=1, cause=evil, started_at_ms=NOW_MS).payload()})
+    for text in (*hall.shown(), *hall.lines):
+        assert text.isprintable()
+    assert any("?[2J?????[bold]" in text for text in hall.shown())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=3),
+    max_leaves=6,
+)
+KEYS = {"status": status(), "health": HEALTH, "result": result(1), "plc": {"valid": True},
+        "alert": Alert(type="new", severity=5, cause="x", started_at_ms=1).payload(),
+        "cmd/ack": {"commandId": "1", "command": "pause", "accepted": True, "progress": 0.5}}  # fmt: skip
+
+
+@given(data=st.data())
+def test_a_station_with_any_value_in_any_key_can_be_shown(data: st.DataObject) -> None:
+    hall = Hall()
+    kind = data.draw(st.sampled_from(sorted(KEYS)))
+    content = dict(KEYS[kind])
+    content[data.draw(st.sampled_from(sorted(content)))] = data.draw(JSON)
+    hall.say(kind, content)
+    hall.shown(80, 24)
+
+
+@given(payload=st.binary(max_size=30), kind=st.sampled_from(sorted(KEYS)))
+def test_any_bytes_can_be_heard(payload: bytes, kind: str) -> None:
+    Board().hear(f"{ROOT}/{kind}", payload, NOW_MS)
+
+
+# The page
+
+
+def crowded(stations: int) -> Hall:
+    hall = Hall()
+    for number in range(stations):
+        root = f"acme/north/press/line{number}/cell{number}/vision/a-station-with-a-very-long-name"
+        hall.say("status", status("fault", "the frame is 640 x 480, the bundle was taught with 1280 x 960 " * 2), root)
+        hall.say("health", {**HEALTH, "fps": 12345.6, "outboxDepth": 100_000, "dropped": {"late": 10**9}}, root)
+        hall.say("alert", Alert(type="new", severity=1000, cause="defect", started_at_ms=NOW_MS).payload(), root)
+        hall.say("cmd/ack", {"commandId": "1", "command": "threshold", "accepted": False, "error": "no " * 60}, root)
+        for each in range(5):
+            hall.say("plc", {"valid": False}, root)
+            part = f"a very long part identity {number}.{each}"
+            more = {"partId": part, "resultCode": 1, "historical": True, "resultId": part}
+            hall.say("result", result(each, Evaluation.NOT_DECIDABLE, **more), root)
+    return hall
+
+
+@pytest.mark.parametrize("stations", [0, 1, 4, 40])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 50), (200, 50)])
+def test_the_page_fits_the_terminal_and_keeps_its_figures(stations: int, width: int, height: int) -> None:
+    rows = crowded(stations).shown(width, height)
+    assert max(map(len, rows)) <= width
+    assert len(rows) < height
+    if stations:
+        assert sum("NotDecidable" in row for row in rows) >= 3
+        assert any("since" in row for row in rows)
+        assert sum("12345.6" in row and "1,000,000,000" in row and "100,000" in row for row in rows) >= 1
+
+
+def test_a_page_without_stations_says_so(hall: Hall) -> None:
+    assert "No station has been heard yet." in hall.shown(80, 24)
+
+
+def test_stations_that_do_not_fit_are_counted() -> None:
+    assert any("and 36 more" in row or "more; a larger terminal" in row for row in crowded(40).shown(80, 24))
