@@ -188,7 +188,7 @@ def _end_left_over_alert(active_alert: ActiveAlert, recorder: Recorder) -> None:
     left_over = active_alert.left_over
     if left_over is not None:
         log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
-        recorder.record_alert(left_over.ended(_now_ms()), _now_ms())
+        recorder.record_alert(left_over if left_over.type == "end" else left_over.ended(_now_ms()), _now_ms())
 
 
 class _BuildLog:
