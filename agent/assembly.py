@@ -179,4 +179,5 @@ class Assembly:
         left_over = self._active_alert.left_over
         if left_over is not None:
             log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
-            self._recorder.record_alert(left_over.ended(now_ms()), now_ms())
+            ended = left_over if left_over.type == "end" else left_over.ended(now_ms())
+            self._recorder.record_alert(ended, now_ms())

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.connection import Connection
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
+from agent.tls import HandshakeError, TlsSocket, distrusted, refused, tls_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ class BrokerSettings:
     """Where the broker is and who we are.
 
     Attributes:
-        keepalive_s: A silent broker is given up after at most twice this time.
+        keepalive_s: A silent broker is given up after this time at most; it gives us up after one and a half.
         connect_timeout_s: For each of: the TCP connection, the TLS handshake, the broker's answer.
         tls: Encrypt, and verify the broker's certificate and name.
         ca_file: Certificates to trust; None takes those of the operating system.
@@ -64,17 +65,6 @@ class Will(NamedTuple):
     retain: bool = True
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails; paho would leave it to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the base class
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
 def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     """Open a line and wait for the broker's word.
 
@@ -89,17 +79,20 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     client = _client(settings)
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
-    connection = Connection(client)
+    connection = Connection(client, settings.keepalive_s)
     try:
         client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
-        _send_without_delay(client)
-        _wait_until_accepted(connection, settings)
+        sock = client.socket()
+        if sock is not None:  # else it was closed before the first word was out
+            _tune(sock, settings)
+        _wait_until_accepted(connection, settings, sock)
     except ssl.SSLCertVerificationError as error:
-        raise BrokerRefusedError(
-            what=f"the certificate of the broker {settings.address} cannot be trusted: {error.verify_message}",
-            remedy="name the authority that signed it as ca_file, or mend the certificate",
-            reason=error.verify_message,
-        ) from error
+        raise distrusted(settings.address, error) from error
+    except HandshakeError as error:
+        if error.refusal is not None:
+            raise refused(settings.address, error.refusal) from error
+        why = f"no TLS handshake: {error}; perhaps it speaks no TLS on this port (mqtt.tls.enabled is true)"
+        raise _unreachable(settings, why) from error
     except (OSError, UnicodeError) as error:  # the latter: a host name that cannot be one
         raise _unreachable(settings, str(error)) from error
     finally:
@@ -108,7 +101,7 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     return connection
 
 
-def _wait_until_accepted(connection: Connection, settings: BrokerSettings) -> None:
+def _wait_until_accepted(connection: Connection, settings: BrokerSettings, sock: object) -> None:
     deadline_s = time.monotonic() + settings.connect_timeout_s
     while not connection.accepted:
         if connection.refusal is not None:
@@ -117,9 +110,13 @@ def _wait_until_accepted(connection: Connection, settings: BrokerSettings) -> No
                 remedy="mend user, password or access rights, here or at the broker",
                 reason=connection.refusal,
             )
+        if isinstance(sock, TlsSocket) and sock.refusal is not None:
+            raise refused(settings.address, sock.refusal)
         remaining_s = deadline_s - time.monotonic()
         if connection.lost is not None or remaining_s <= 0:
-            raise _unreachable(settings, connection.lost or f"no answer within {settings.connect_timeout_s:g} s")
+            why = connection.lost or f"no answer within {settings.connect_timeout_s:g} s"
+            perhaps = "" if settings.tls else "; perhaps it expects TLS on this port (mqtt.tls.enabled is false)"
+            raise _unreachable(settings, why + perhaps)
         connection.service(remaining_s)
 
 
@@ -135,30 +132,15 @@ def _client(settings: BrokerSettings) -> Client:
     if settings.username is not None:
         client.username_pw_set(settings.username, settings.password)
     if settings.tls:
-        client.tls_set_context(_tls_context(settings))
+        client.tls_set_context(tls_context(settings.ca_file, settings.certificate_file, settings.key_file))
     return client
 
 
-def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        context.sslsocket_class = _TlsSocket
-        if settings.certificate_file is not None:
-            context.load_cert_chain(settings.certificate_file, settings.key_file)
-    except OSError as error:
-        files = [str(file) for file in (settings.ca_file, settings.certificate_file, settings.key_file) if file]
-        raise BrokerRefusedError(
-            what=f"cannot use the TLS files {', '.join(files)}: {error}",
-            remedy="mend ca_file, certificate_file or key_file of the broker",
-            reason=str(error),
-        ) from error
-    return context
-
-
-def _send_without_delay(client: Client) -> None:
+def _tune(sock: Any, settings: BrokerSettings) -> None:  # noqa: ANN401 - paho names no type for it
     # A result and the alert that follows it are two small packets: Nagle's algorithm would hold the second back.
-    sock: Any = client.socket()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Left alone, the kernel repeats what nobody takes for a quarter of an hour.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.keepalive_s * 1000 // 2)
 
 
 def _unreachable(settings: BrokerSettings, why: str) -> BrokerUnreachableError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import select
 import ssl
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -26,7 +27,10 @@ _RECEIVE_MAXIMUM_WITHOUT_A_WORD = 65_535  # MQTT 5, 3.2.2.3.3
 
 
 class Acknowledgement(NamedTuple):
-    """The broker's answer to a message of QoS 1 or a subscription; ``refused`` is its reason when it said no."""
+    """The broker's answer to a message of QoS 1 or a subscription; ``refused`` is its reason when it said no.
+
+    Of a message the reason begins with its topic.
+    """
 
     mid: int
     refused: str | None
@@ -43,20 +47,28 @@ class Received(NamedTuple):
 class Connection:
     """An open line to the broker, made by `broker.connect`; all calls from one thread.
 
+    Args:
+        client: Of this line only.
+        keepalive_s: As the broker was told; it may ask for less when it accepts us.
+
     Attributes:
         accepted: The broker has accepted us.
+        keepalive_s: A line on which the broker is silent is dead after this time, at the latest.
         refusal: Why it does not; None while it has not said so.
         lost: Why the line is dead; None while it lives. A dead one stays dead: make another.
         receive_maximum: How many messages of QoS 1 the broker takes without having acknowledged any.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, keepalive_s: float) -> None:
+        self.keepalive_s = keepalive_s
         self.lost: str | None = None
         self.receive_maximum = _RECEIVE_MAXIMUM_WITHOUT_A_WORD
         self.refusal: str | None = None
         self.accepted = False
         self._client = client
-        self._unacknowledged: set[int] = set()
+        self._ping_at_s = float("inf")
+        self._is_pinged = False
+        self._unacknowledged: dict[int, str] = {}
         self._acknowledgements: list[Acknowledgement] = []
         self._received: list[Received] = []
         client.on_connect = self._on_connect
@@ -91,7 +103,7 @@ class Connection:
             properties.MessageExpiryInterval = expires_s
         mid = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
         if qos:
-            self._unacknowledged.add(mid)
+            self._unacknowledged[mid] = topic
         return mid
 
     def subscribe(self, topic: str, qos: Literal[0, 1]) -> int:
@@ -123,7 +135,8 @@ class Connection:
             poll.register(wake, select.POLLIN)
         # Bytes that TLS has decrypted already don't make the socket readable.
         has_bytes = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        ready = dict(poll.poll(0 if has_bytes else max(0.0, timeout_s) * 1000))
+        idle_s = max(0.0, min(timeout_s, self._ping_at_s - time.monotonic()))
+        ready = dict(poll.poll(0 if has_bytes else idle_s * 1000))
         if wake is not None and wake.fileno() in ready:
             wake.clear()
         events = ready.get(sock.fileno(), 0)
@@ -149,12 +162,25 @@ class Connection:
             if writable:
                 self._client.loop_write()
             if readable:
+                self._is_pinged = False
                 self._client.loop_read()
         except _GARBAGE as error:
             self.drop(f"the other end does not speak MQTT: {error!r}")
             return
-        if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS and self.lost is None:
+        if self._client.socket() is None:
             self.drop("the socket was closed")
+        elif time.monotonic() >= self._ping_at_s:
+            self._ping_or_drop()
+
+    def _ping_or_drop(self) -> None:
+        """Each half keepalive time: give up when nothing came since the last ping, else send the next."""
+        if self._is_pinged:
+            self.drop(f"the broker has said nothing for {self.keepalive_s / 2:g} s")
+            return
+        self._ping_at_s = time.monotonic() + self.keepalive_s / 2
+        self._is_pinged = True
+        # Its own pings, in `loop_misc`, come after a whole keepalive time of silence and wait as long again.
+        self._client._send_pingreq()  # noqa: SLF001 - paho has no public way to ping
 
     def _on_connect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, said: object) -> None:
         if code.is_failure:
@@ -162,11 +188,13 @@ class Connection:
             return
         self.accepted = True
         self.receive_maximum = getattr(said, "ReceiveMaximum", _RECEIVE_MAXIMUM_WITHOUT_A_WORD)
+        self.keepalive_s = min(self.keepalive_s, getattr(said, "ServerKeepAlive", 0) or self.keepalive_s)
+        self._ping_at_s = time.monotonic() + self.keepalive_s / 2
 
     def _on_publish(self, _client: Client, _data: object, mid: int, code: ReasonCode, _said: Properties) -> None:
-        if mid in self._unacknowledged:  # paho reports QoS 0 here, too
-            self._unacknowledged.remove(mid)
-            self._acknowledgements.append(Acknowledgement(mid, str(code) if code.is_failure else None))
+        topic = self._unacknowledged.pop(mid, None)
+        if topic is not None:  # paho reports QoS 0 here, too
+            self._acknowledgements.append(Acknowledgement(mid, f"{topic}: {code}" if code.is_failure else None))
 
     def _on_subscribe(
         self, _client: Client, _data: object, mid: int, codes: list[ReasonCode], _said: Properties | None

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 0.25  # one commit for many records: a repeat after a crash is cheap, a commit for each is not
-_STALLED_AFTER_S = 30.0
 _KEPT_FREE = 4
 
 
@@ -58,8 +57,8 @@ class Delivery:
 
     @property
     def stalled(self) -> bool:
-        """The broker lives and acknowledges nothing."""
-        return bool(self._under_way) and time.monotonic() - self._progress_at_s > _STALLED_AFTER_S
+        """Something is under way, and for the keepalive time nothing was acknowledged."""
+        return bool(self._under_way) and time.monotonic() - self._progress_at_s > self._connection.keepalive_s
 
     @property
     def due_at_s(self) -> float:

@@ -113,12 +113,12 @@ class Recorder:
 
     def record_alert(self, alert: Alert, now_ms: int) -> None:
         """Record that an alert began, changed or ended."""
-        # An agent killed between the two may end an alert of which nobody heard, but leaves none without an end.
-        if alert.type == "new":
-            self._active_alert.note(alert)
+        # An agent killed in between may end an alert of which nobody heard, or end one twice in the same words, but
+        # leaves none without an end.
+        self._active_alert.note(alert)
         self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
-        if alert.type != "new":
-            self._active_alert.note(alert)
+        if alert.type == "end":
+            self._active_alert.forget()
         self._line.announce("alert_state")
 
     def _put(self, result: Result) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from agent.sparkplug_session import Session
 
 _ASK_EVERY_S = 0.1
-_STALLED_AFTER_S = 30.0
 
 
 class SparkplugDelivery:
@@ -54,8 +53,8 @@ class SparkplugDelivery:
 
     @property
     def stalled(self) -> bool:
-        """The broker lives and answers nothing."""
-        return self._asked_mid is not None and time.monotonic() - self._asked_at_s > _STALLED_AFTER_S
+        """The broker has not answered a question for the keepalive time."""
+        return self._asked_mid is not None and time.monotonic() - self._asked_at_s > self._connection.keepalive_s
 
     @property
     def due_at_s(self) -> float:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from real_broker import Listener, Mosquitto
+from real_broker import Listener, Mosquitto, mosquitto_binary
 from stations import teach
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker that is not started yet."""
-    binary = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    binary = mosquitto_binary()
     if binary is None:
         message = "mosquitto is not installed: apt-get install mosquitto"
         if os.environ.get("CI"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -61,6 +62,10 @@ def server_that_says(answer: bytes) -> Iterator[int]:
         yield server.getsockname()[1]
         done.set()
         thread.join(10)
+
+
+def mosquitto_binary() -> str | None:
+    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 class Mosquitto:

@@ -409,6 +409,8 @@ def test_the_first_deadline_of_a_stop_stands(outbox: Outbox, tmp_path: Path) -> 
 class LineOfPaper:
     """A connection that only counts."""
 
+    keepalive_s = 30.0
+
     def __init__(self) -> None:
         self.mids = itertools.count(1)
         self.asked: list[int] = []
@@ -462,10 +464,10 @@ def test_a_broker_that_answers_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent.sparkplug_delivery._STALLED_AFTER_S", 0.2)
+    monkeypatch.setattr("agent.connection.Connection._ping_or_drop", lambda _: None)  # else the ping tells first
     mosquitto.start()
     host = listen()
-    edge_node = speak(connect_timeout_s=0.2, pace=QUICK)
+    edge_node = speak(connect_timeout_s=0.2, keepalive_s=1, pace=QUICK)
     host.wait_for("DBIRTH")
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)

@@ -1,0 +1,108 @@
+"""A line that is dead and does not say so, and one that is merely slow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from bad_line import BadLine
+from real_broker import wait_for
+
+from agent.broker import BrokerSettings, Will, connect
+from agent.outbox import Outbox
+from agent.pace import Pace
+from agent.publisher import Publisher, Station
+from agent.records import Evaluation, Result, to_json
+from agent.topics import Topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from real_broker import Listener, Mosquitto
+
+KEEPALIVE_S = 5
+TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
+STATION = Station(
+    session_id="session", version="1.2.3", state=lambda: ("running", ""), info=dict, alert_state=dict, health=dict
+)
+QUICK = Pace(first_retry_s=0.02, longest_retry_s=0.05)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        yield outbox
+
+
+def put(outbox: Outbox, count: int) -> list[str]:
+    results = [
+        Result(seq=seq, part_id=None, created_at_ms=seq, evaluation=Evaluation.OK, score=1.0, threshold=2.0)
+        for seq in range(count)
+    ]
+    for result in results:
+        outbox.put("result", result.result_id, TOPICS.result, to_json(result.payload()), 0)
+    return [result.result_id for result in results]
+
+
+def over(line: BadLine, **more: object) -> BrokerSettings:
+    return BrokerSettings(host="127.0.0.1", port=line.port, client_id="station1", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("waiting", [0, 10], ids=["idle", "sending"])
+def test_a_half_open_line_is_found_within_the_keepalive_time_and_nothing_is_lost(
+    mosquitto: Mosquitto,
+    listen: Callable[[int], Listener],
+    outbox: Outbox,
+    caplog: pytest.LogCaptureFixture,
+    waiting: int,
+) -> None:
+    caplog.set_level(logging.INFO, "agent")
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    with (
+        BadLine(mosquitto.port) as line,
+        Publisher(
+            over(line, keepalive_s=KEEPALIVE_S, connect_timeout_s=1.0), TOPICS, outbox, STATION, QUICK
+        ) as publisher,
+    ):
+        wait_for(lambda: publisher.connected)
+        line.cut()
+        ids = put(outbox, waiting)
+        publisher.wake()
+        wait_for(lambda: not publisher.connected, 60)
+        line.heal()
+        ids += put(outbox, 5)
+        listener.wait_for(lambda heard: len({result["resultId"] for result in heard.on("/result")}) == len(ids))
+        wait_for(lambda: publisher.published == len(ids))
+    assert list(dict.fromkeys(result["resultId"] for result in listener.on("/result"))) == ids
+    said = next(record for record in caplog.records if "lost" in record.getMessage())
+    assert "the broker has said nothing for 2.5 s" in said.getMessage()
+
+
+def test_a_line_that_is_idle_for_longer_than_the_keepalive_time_stays_up(mosquitto: Mosquitto) -> None:
+    mosquitto.start()
+    with BadLine(mosquitto.port) as line:
+        connection = connect(over(line, keepalive_s=1), Will("plant/status", "{}"))
+        until_s = time.monotonic() + 3.5
+        while time.monotonic() < until_s:
+            connection.service(10.0)
+        assert connection.lost is None
+        connection.close()
+
+
+def test_a_slow_line_delivers_everything_once(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    ids = put(outbox, 500)
+    with (
+        BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=50_000) as line,
+        Publisher(over(line, keepalive_s=KEEPALIVE_S), TOPICS, outbox, STATION, QUICK) as publisher,
+    ):
+        wait_for(lambda: publisher.published == len(ids), 120)
+        assert line.joined == 1
+    assert [result["resultId"] for result in listener.on("/result")] == ids
