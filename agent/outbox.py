@@ -65,7 +65,7 @@ class Outbox:
         path: Path,
         max_records: int = 100_000,
         max_mib: int = 256,
-        max_age_days: float = 30.0,
+        max_age_days: int = 30,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dropped: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class Outbox:
         self._path = path
         self._max_records = max_records
         self._max_pages = max_mib * 2**20 // PAGE_BYTES
-        self._max_age_hours = round(max_age_days * 24)
+        self._max_age_hours = max_age_days * 24
         self._clock_s = clock_s
         self._hour_began_s = clock_s()
         self._acknowledged: list[int] = []
@@ -139,13 +139,13 @@ class Outbox:
 
     def checkpoint(self) -> None:
         """Flush to disk, drop what is old or too much, recover; call it every few seconds, not from the loop."""
-        self._in_turn(self._note_hours)
-        while self._in_turn(self._drop_some):
-            pass
         can_be_written = self._in_turn(self._prove)
         if self._flush() and can_be_written and self.fault is not None:
             self.fault = None
             log.info("outbox %s can be written again", self._path)
+        self._in_turn(self._note_hours)
+        while self._in_turn(self._drop_some):
+            pass
         self._in_turn(self._shrink)
 
     def close(self) -> None:

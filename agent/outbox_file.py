@@ -138,7 +138,7 @@ def is_corruption(error: Exception) -> bool:
     """Whether the file itself is damaged."""
     # The class itself, not its children: those stand for a full disk, a missing permission, a wrong statement. But our
     # statements are right: a table or column that is missing was there.
-    return type(error) is sqlite3.DatabaseError or str(error).startswith("no such ")
+    return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
 
 
 def _set_aside(path: Path) -> Path:

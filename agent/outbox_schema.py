@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import zlib
 from typing import TYPE_CHECKING
 
 from agent.errors import OutboxError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -40,6 +40,9 @@ _VERSION_2 = (
     "CREATE TABLE filler (zeros BLOB NOT NULL)",
 )
 _VERSIONS = (_VERSION_1, _VERSION_2)
+# From version 2 on the version stands in two places: damage to one of them must not look like a newer version.
+_UNMARKED = 1
+_MARK = 0x5357_0000
 
 
 def checksum(*columns: object) -> int:
@@ -57,9 +60,14 @@ def bring_up_to_date(database: sqlite3.Connection, path: Path) -> None:
     """Make the tables, or make them those of this version: all of it, or, when killed meanwhile, nothing.
 
     Raises:
+        sqlite3.Error: The file is damaged, or the disk fails.
         OutboxError: A newer version wrote the file.
     """
     (version,) = database.execute("PRAGMA user_version").fetchone()
+    (mark,) = database.execute("PRAGMA application_id").fetchone()
+    if mark != (0 if version <= _UNMARKED else _MARK + version):
+        damage = "the mark beside its version does not fit"
+        raise sqlite3.DatabaseError(damage)
     if version > len(_VERSIONS):
         raise OutboxError(
             what=f"the outbox {path} has schema {version}, this version of shiftwatch knows {len(_VERSIONS)}",
@@ -72,3 +80,4 @@ def bring_up_to_date(database: sqlite3.Connection, path: Path) -> None:
             for statement in itertools.chain(*_VERSIONS[version:]):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {len(_VERSIONS)}")
+            database.execute(f"PRAGMA application_id = {_MARK + len(_VERSIONS)}")

@@ -21,11 +21,10 @@ from agent.edge_nodes import edge_nodes_of
 from agent.errors import PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
-from agent.outbox import Outbox
 from agent.publisher import Publisher, Station
 from agent.recorder import Copies, Recorder
 from agent.records import Evaluation, alert_state_payload, health_payload, info_payload, new_id
-from agent.settings import broker_settings, engine_deployment, rules_of, station_topics
+from agent.settings import broker_settings, engine_deployment, open_outbox, rules_of, station_topics
 from agent.sole_user import sole_user
 from agent.sources import kind_of, without_password
 from calibration.backends import choose, serving
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.decision import Rules
     from agent.look import Seen
+    from agent.outbox import Outbox
     from agent.records import Payload
     from agent.speaker import Speaker
     from calibration.backends import Serving
@@ -111,7 +111,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         deployment = engine_deployment(config, bundle, _BuildLog())
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
-        outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
+        outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         stack.enter_context(camera)
         stop.reaches(camera)
         active_alert = ActiveAlert(config.state_dir / "active_alert.json")
@@ -120,7 +120,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
-            state=lambda: _state(camera, metrics),
+            state=lambda: _state(camera, metrics, outbox),
             info=lambda: info,
             alert_state=lambda: _alert_state(active_alert),
             health=lambda: _health(config, metrics, camera, outbox, archive),
@@ -216,10 +216,12 @@ def _info(config: AgentConfig, bundle: Bundle, rules: Rules, served: Serving) ->
     )
 
 
-def _state(camera: Camera, metrics: LoopMetrics) -> tuple[str, str]:
+def _state(camera: Camera, metrics: LoopMetrics, outbox: Outbox) -> tuple[str, str]:
     if camera.state != "running":
         return camera.state, "the camera gives no frames"
-    return ("running", "") if metrics.fault is None else ("fault", metrics.fault)
+    if metrics.fault is not None:
+        return "fault", metrics.fault
+    return ("running", "") if outbox.fault is None else ("fault", f"results cannot be stored: {outbox.fault}")
 
 
 def _alert_state(active_alert: ActiveAlert) -> Payload:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from real_broker import Listener, Mosquitto
+from real_broker import Listener, Mosquitto, broker_in
 from stations import teach
 
 if TYPE_CHECKING:
@@ -18,17 +16,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker that is not started yet."""
-    binary = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        message = "mosquitto is not installed: apt-get install mosquitto"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    folder = tmp_path / "mosquitto"
-    folder.mkdir()
-    broker = Mosquitto(binary, folder)
-    yield broker
-    broker.stop()
+    with broker_in(tmp_path / "mosquitto") as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

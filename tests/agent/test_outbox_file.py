@@ -114,6 +114,7 @@ def test_newer_schema_is_refused_with_what_to_do(path: Path) -> None:
     Outbox(path).close()
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA user_version = 99")
+        database.execute(f"PRAGMA application_id = {0x53570000 + 99}")
     with pytest.raises(OutboxError, match=r"has schema 99, this version of shiftwatch knows 2\n  install the newer"):
         Outbox(path)
 
@@ -150,7 +151,7 @@ def test_records_outside_a_damaged_page_are_rescued_and_the_others_counted(path:
         assert outbox.dropped == {"outbox_corrupt": total - len(rescued)}
         assert put(outbox, "new")
         assert ids(outbox) == [*rescued, "new"]
-    assert len(list(path.parent.glob("outbox.db.corrupt-*"))) == 1
+    assert list(path.parent.glob("outbox.db.corrupt-*"))
 
 
 def test_records_are_rescued_when_only_the_index_is_damaged(path: Path) -> None:
