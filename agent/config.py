@@ -258,6 +258,10 @@ class OutboxConfig(Section):
         ge=100,
         description="Records kept while the broker is away; beyond it results go before alerts.",
     )
+    max_mib: int = Field(default=256, ge=1, description="Size of these, MiB; beyond it results go before alerts.")
+    max_age_days: int = Field(
+        default=30, ge=1, description="Days of running after which a result that still waits is dropped; alerts stay."
+    )
 
 
 class AgentConfig(Section):

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.birth_number import BirthNumber
-from agent.outbox import Outbox
-from agent.settings import sparkplug_topics
+from agent.settings import open_outbox, sparkplug_topics
 from agent.sparkplug import EdgeNode
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def edge_nodes_of(
     """
     if not config.sparkplug.enabled:
         return ()
-    outbox = stack.enter_context(Outbox(config.state_dir / "sparkplug.sqlite", config.outbox.max_records))
+    outbox = stack.enter_context(open_outbox(config, "sparkplug.sqlite"))
     birth_number = BirthNumber(config.state_dir / "sparkplug_birth")
     of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
     return (EdgeNode(of_its_own, sparkplug_topics(config), outbox, station, birth_number),)

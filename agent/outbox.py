@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import OutboxError
-from agent.outbox_file import checkpoint, flushed_on_commit, is_corruption, open_or_replace, set_aside
+from agent.outbox_file import PAGE_BYTES, checkpoint, is_corruption, open_or_replace, replace
+from agent.outbox_records import Kind, Records, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,23 +24,15 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+__all__ = ["Kind", "Outbox", "Waiting"]
+
 T = TypeVar("T")
-Kind: TypeAlias = Literal["result", "alert"]
 
 log = logging.getLogger(__name__)
 
-_INSERT = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?)"
-
-
-class Waiting(NamedTuple):
-    """A record that the broker has not acknowledged; ``id`` grows in the order of putting."""
-
-    id: int
-    record_id: str
-    kind: Kind
-    topic: str
-    payload: str
-    created_at_ms: int
+_HOUR_S = 3600
+_BATCH = 50  # the loop waits while these are dropped: a millisecond
+_SPARE_PAGES = 128
 
 
 class Outbox:
@@ -48,30 +42,46 @@ class Outbox:
     of the disk once the outbox is open: a record that cannot be stored is counted, and the loop runs on.
 
     Args:
-        path: Database file; its directory must exist.
+        path: Database file; its directory must exist. It has a mebibyte that a full disk leaves us.
         max_records: When more would wait, the oldest result is dropped, and an alert only when no result waits.
+        max_mib: The same for the room they take in the file; looked at by `checkpoint`.
+        max_age_days: A result that has waited so long is dropped by `checkpoint`. Time counts while an outbox is
+            open on the file, by the monotonic clock: one that was wrong or is set cannot make records old.
+        clock_s: That clock, in seconds.
 
     Attributes:
         dropped: How many records were dropped since opening, by reason: ``outbox_full_result``,
-            ``outbox_full_alert``, ``outbox_unwritable``, ``outbox_corrupt``, ``duplicate``.
-        last_id: Highest id given so far.
+            ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``, ``duplicate``.
+        fault: Why records cannot be written now; None when they can. Until a `checkpoint` finds that they can,
+            results are dropped, and alerts have the free room in the file and that of the oldest results.
 
     Raises:
         OutboxError: The file cannot be opened, or a newer version wrote it. A corrupted file raises nothing: it
-            is renamed to ``*.corrupt-<ms>``, and an empty one takes its place.
+            is renamed to ``*.corrupt-<ms>``, and a new one, with what could be read of it, takes its place.
     """
 
-    def __init__(self, path: Path, max_records: int = 100_000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_records: int = 100_000,
+        max_mib: int = 256,
+        max_age_days: int = 30,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.dropped: Counter[str] = Counter()
+        self.fault: str | None = None
         self._path = path
         self._max_records = max_records
+        self._max_pages = max_mib * 2**20 // PAGE_BYTES
+        self._max_age_hours = max_age_days * 24
+        self._clock_s = clock_s
+        self._hour_began_s = clock_s()
+        self._acknowledged: list[int] = []
         self._lock = threading.Lock()
-        self._unwritable = False
-        self._depth = 0
-        self.last_id = 0
-        self._open()
-        with self._lock:
-            self._guarded(self._drop_excess)
+        database, lost = open_or_replace(path)
+        self._records = Records(path, database, self.dropped)
+        self._count_lost(lost)
+        self._in_turn(self._drop_excess)
 
     def __enter__(self) -> Self:
         """Itself, closed at the end."""
@@ -98,112 +108,139 @@ class Outbox:
             False when it was not stored; then it is counted in ``dropped``.
         """
         with self._lock:
-            stored = self._guarded(
-                lambda: self._insert(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
-            )
+            stored = self._store(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
             if not stored:
                 self.dropped["outbox_unwritable" if stored is None else "duplicate"] += 1
                 return False
-            if self._unwritable:
-                self._unwritable = False
-                log.info("outbox %s can be written again", self._path)
-            if self._depth > self._max_records:
-                self._guarded(self._drop_excess)
+            self._guarded(self._drop_excess)
             return True
 
     def waiting(self, after: int, limit: int) -> list[Waiting]:
         """Up to ``limit`` records with an id above ``after``, oldest first; none when the disk does not answer."""
-        with self._lock:
-            return self._guarded(lambda: self._select(after, limit)) or []
+        return self._in_turn(lambda: self._records.select(after, limit)) or []
 
     def forget(self, ids: Sequence[int]) -> int:
-        """Remove records that the broker has.
+        """Remove records that the broker has; those that a failing disk does not let go are removed with the next.
 
         Returns:
             How many were removed: fewer than given when some had been dropped meanwhile, 0 when the disk fails.
         """
-        with self._lock:
-            return self._guarded(lambda: self._delete(ids)) or 0
+        self._acknowledged += ids
+        return self._in_turn(self._forget_acknowledged) or 0
+
+    @property
+    def last_id(self) -> int:
+        """Highest id given so far."""
+        return self._records.last_id
 
     def depth(self) -> int:
         """How many records wait."""
-        return self._depth
+        return self._records.depth
 
     def checkpoint(self) -> None:
-        """Move the log into the database, flushing both to disk; call it every few seconds, not from the loop."""
-        checkpoint(self._path)
+        """Flush to disk, drop what is old or too much, recover; call it every few seconds, not from the loop."""
+        can_be_written = self._in_turn(self._prove)
+        if self._flush() and can_be_written and self.fault is not None:
+            self.fault = None
+            log.info("outbox %s can be written again", self._path)
+        self._in_turn(self._note_hours)
+        while self._in_turn(self._drop_some):
+            pass
+        self._in_turn(self._shrink)
 
     def close(self) -> None:
         """Close the file; what waits stays in it."""
         with self._lock:
-            self._database.close()
+            self._records.close()
 
-    def _open(self) -> None:
-        self._database = open_or_replace(self._path)
-        self._depth, last_id = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM record").fetchone()
-        self.last_id = max(self.last_id, last_id)
-        self._no_result_up_to = 0
+    def _store(self, record: Waiting) -> bool | None:
+        """Whether it is new; None when it cannot be written."""
+        if self.fault is not None and record.kind == "result":
+            return None
+        stored = self._guarded(lambda: self._records.insert(record))
+        if stored is None and record.kind == "alert" and self._flush():
+            # The log begins anew, where it has room. The loop has waited for the disk, for once.
+            stored = self._guarded(lambda: self._records.insert(record))
+        return stored
 
-    def _insert(self, record: Waiting) -> bool:
-        if record.kind == "alert":
-            with flushed_on_commit(self._database):
-                cursor = self._database.execute(_INSERT, record)
-        else:
-            cursor = self._database.execute(_INSERT, record)
-        if cursor.rowcount != 1:
-            return False
-        self.last_id = record.id
-        self._depth += 1
-        return True
-
-    def _select(self, after: int, limit: int) -> list[Waiting]:
-        rows = self._database.execute("SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-        return [Waiting._make(row) for row in rows]
-
-    def _delete(self, ids: Sequence[int]) -> int:
-        with self._database:  # commits, or rolls back
-            self._database.execute("BEGIN IMMEDIATE")
-            removed = self._database.executemany("DELETE FROM record WHERE id = ?", [(id_,) for id_ in ids]).rowcount
-        self._depth -= removed
+    def _forget_acknowledged(self) -> int:
+        removed = self._records.delete(self._acknowledged)
+        self._acknowledged = []
         return removed
 
     def _drop_excess(self) -> None:
-        while self._depth > self._max_records:
-            kind, oldest_id = self._first_to_drop()
-            self._database.execute("DELETE FROM record WHERE id = ?", (oldest_id,))
-            self._depth -= 1
-            self.dropped[f"outbox_full_{kind}"] += 1
+        if self._records.depth > self._max_records:
+            self._records.drop_first(self._records.depth - self._max_records)
 
-    def _first_to_drop(self) -> tuple[Kind, int]:
-        # Where the last search ended is remembered: with many alerts in front, each search would begin with them.
-        row = self._database.execute(
-            "SELECT id FROM record WHERE kind = 'result' AND id > ? ORDER BY id LIMIT 1", (self._no_result_up_to,)
-        ).fetchone()
-        self._no_result_up_to = row[0] if row else self.last_id
-        if row:
-            return "result", row[0]
-        return "alert", self._database.execute("SELECT min(id) FROM record").fetchone()[0]
+    def _drop_some(self) -> bool:
+        """Drop a few of what is old or takes too much room; whether there may be more."""
+        if self._records.drop_old_results(_BATCH):
+            return True
+        pages = self._records.pages()
+        if pages.used > self._max_pages:
+            self._records.drop_first(_BATCH)
+            return True
+        # Where the file cannot grow, alerts have the room of results.
+        return self.fault is not None and pages.free < _SPARE_PAGES and self._records.drop_first_results(_BATCH) > 0
+
+    def _note_hours(self) -> None:
+        hours = int((self._clock_s() - self._hour_began_s) // _HOUR_S)
+        if hours:
+            self._records.pass_hours(hours, self._max_age_hours)
+            self._hour_began_s += hours * _HOUR_S
+
+    def _prove(self) -> bool:
+        """Show that the file can be written, and has room whatever becomes of the disk."""
+        if not self._records.is_open:
+            self._go_on_with(open_or_replace(self._path)[0])
+        if self.fault is not None:
+            self._records.fill(1)
+        self._records.reserve()
+        return True
+
+    def _shrink(self) -> None:
+        self._records.shrink()
+
+    def _flush(self) -> bool:
+        """Move the log into the database; whether that has left nothing in the log."""
+        try:
+            return checkpoint(self._path)
+        except sqlite3.Error as error:
+            self._note_fault(error)
+            return False
+
+    def _in_turn(self, work: Callable[[], T]) -> T | None:
+        with self._lock:
+            return self._guarded(work)
 
     def _guarded(self, work: Callable[[], T], *, may_replace: bool = True) -> T | None:
         """What ``work`` returns; None when the disk fails. A corrupted file is replaced and the work done again."""
         try:
             return work()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError, OutboxError) as error:
             if may_replace and is_corruption(error) and self._replace(error):
                 return self._guarded(work, may_replace=False)
-            if not self._unwritable:
-                self._unwritable = True
-                log.error("outbox %s fails, records are lost and counted until it works: %s", self._path, error)  # noqa: TRY400 - the message says it all
+            self._note_fault(error)
             return None
 
-    def _replace(self, error: sqlite3.Error) -> bool:
-        self._database.close()
-        self.dropped["outbox_corrupt"] += self._depth
-        self._depth = 0
+    def _note_fault(self, error: Exception) -> None:
+        if self.fault is None:
+            log.error("outbox %s fails, records are lost and counted until it works: %s", self._path, error)
+        self.fault = str(error)
+
+    def _replace(self, error: Exception) -> bool:
+        self._records.close()
         try:
-            set_aside(self._path, error)
-            self._open()
-        except (OSError, OutboxError) as failure:
+            self._go_on_with(replace(self._path, error)[0])
+        except OutboxError as failure:
             log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message says it all
-            return False
-        return True
+        return self._records.is_open
+
+    def _go_on_with(self, database: sqlite3.Connection) -> None:
+        before = self._records
+        self._records = Records(self._path, database, self.dropped, before.last_id)
+        self._count_lost(before.depth - self._records.depth)
+
+    def _count_lost(self, count: int) -> None:
+        if count > 0:
+            self.dropped["outbox_corrupt"] += count

@@ -55,7 +55,10 @@ class Reports:
             return "paused", paused
         if self.camera.state != "running":
             return self.camera.state, "the camera gives no frames"
-        return ("running", "") if self.metrics.fault is None else ("fault", self.metrics.fault)
+        if self.metrics.fault is not None:
+            return "fault", self.metrics.fault
+        fault = self.outbox.fault
+        return ("running", "") if fault is None else ("fault", f"results cannot be stored: {fault}")
 
     def why_no_verdict(self) -> ResultCode:
         """Why a part that is overdue has none, as far as one can see."""

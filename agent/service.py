@@ -13,9 +13,8 @@ from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.controls import CommandedThreshold, Controls
 from agent.errors import AuditError
-from agent.outbox import Outbox
 from agent.serving import first_bundle, serve
-from agent.settings import broker_settings, command_token
+from agent.settings import broker_settings, command_token, open_outbox
 from agent.sole_user import sole_user
 from agent.versions import Versions
 from calibration.backends import choose
@@ -98,7 +97,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             CommandedThreshold(config.state_dir / "threshold.json"),
         )
         stack.callback(controls.close)
-        outbox = stack.enter_context(Outbox(config.state_dir / "outbox.sqlite", config.outbox.max_records))
+        outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")
         stack.enter_context(camera)
         stop.reaches(camera)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.broker import BrokerSettings
 from agent.decision import Rules
 from agent.errors import ConfigError
+from agent.outbox import Outbox
 from agent.topics import SparkplugTopics, Topics
 from calibration.backends import Deployment
 from calibration.bundle_engine import engine_folder
@@ -86,6 +87,16 @@ def read_secret(file: Path | None, key: str) -> str | None:
         return file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(problems=[f"{key}: cannot read {file}: {error}"]) from error
+
+
+def open_outbox(config: AgentConfig, name: str) -> Outbox:
+    """An outbox in the state folder, with the bounds that hold for all of them.
+
+    Raises:
+        OutboxError: It cannot be opened.
+    """
+    bounds = config.outbox
+    return Outbox(config.state_dir / name, bounds.max_records, bounds.max_mib, bounds.max_age_days)
 
 
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:

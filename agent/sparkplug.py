@@ -133,6 +133,8 @@ class EdgeNode(Speaker):
     def _node_metrics(self) -> list[Metric]:
         timestamp_ms = now_ms()
         state, reason = self._station.state()
+        if state == "running" and self._outbox.fault is not None:
+            state, reason = "fault", f"results cannot be stored: {self._outbox.fault}"
         status = {
             "state": state,
             "reason": reason,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
-from real_broker import Listener, Mosquitto, mosquitto_binary
+from real_broker import Listener, Mosquitto, broker_in
 from stations import teach
 
 if TYPE_CHECKING:
@@ -17,17 +16,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker that is not started yet."""
-    binary = mosquitto_binary()
-    if binary is None:
-        message = "mosquitto is not installed: apt-get install mosquitto"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    folder = tmp_path / "mosquitto"
-    folder.mkdir()
-    broker = Mosquitto(binary, folder)
-    yield broker
-    broker.stop()
+    with broker_in(tmp_path / "mosquitto") as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

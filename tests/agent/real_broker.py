@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -117,6 +118,21 @@ class Mosquitto:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "mosquitto.log").read_text()
         return listens(self.port)
+
+
+@contextmanager
+def broker_in(folder: Path) -> Iterator[Mosquitto]:
+    """A broker that is not started yet, where one is installed; in CI one must be."""
+    binary = mosquitto_binary()
+    if binary is None:
+        message = "mosquitto is not installed: apt-get install mosquitto"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    folder.mkdir()
+    broker = Mosquitto(binary, folder)
+    yield broker
+    broker.stop()
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,8 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("station: {line: ' '}", f"station.line: ' ' is not allowed; use {LEVEL}"),
         ("state_dir: ''", "state_dir: '' is not allowed; use a path"),
         ("camra: {}", "camra: unknown key; did you mean 'camera'?"),
-        ("outbox: {zzz: 1}", "outbox.zzz: unknown key; use one of: max_records"),
-        ("outbox: {1: 1}", "outbox.1: unknown key; use one of: max_records"),
+        ("outbox: {zzz: 1}", "outbox.zzz: unknown key; use one of: max_records, max_mib, max_age_days"),
+        ("outbox: {1: 1}", "outbox.1: unknown key; use one of: max_records, max_mib, max_age_days"),
     ],
 )
 def test_a_mistake_is_told_with_key_value_and_what_is_allowed(tmp_path: Path, lines: str, problem: str) -> None:

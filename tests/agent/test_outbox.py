@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 import signal
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,66 +169,6 @@ def test_everything_put_is_there_after_sigkill(path: Path) -> None:
         said += [line.strip() for line in process.stdout if line.endswith("\n")]
     with Outbox(path) as outbox:
         assert ids(outbox)[: len(said)] == said
-
-
-def test_corrupted_file_is_set_aside_and_the_agent_runs_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Outbox(path) as outbox:
-        put(outbox, "old")
-    path.write_bytes(b"not a database" * 1000)
-    with Outbox(path) as outbox:
-        assert put(outbox, "new")
-        assert ids(outbox) == ["new"]
-    (kept,) = path.parent.glob("outbox.db.corrupt-*")
-    assert kept.read_bytes().startswith(b"not a database")
-    assert "is corrupted" in caplog.text
-
-
-def test_file_that_is_damaged_inside_is_set_aside_too(path: Path) -> None:
-    with Outbox(path) as outbox:
-        for number in range(1000):
-            put(outbox, str(number))
-    content = bytearray(path.read_bytes())
-    content[3 * 4096 : -4096] = b"\xff" * (len(content) - 4 * 4096)
-    path.write_bytes(content)
-    with Outbox(path) as outbox:
-        assert outbox.depth() == 0
-    assert list(path.parent.glob("outbox.db.corrupt-*"))
-
-
-def test_file_that_becomes_corrupted_while_open_is_replaced(path: Path) -> None:
-    with Outbox(path) as outbox:
-        for number in range(10):
-            put(outbox, str(number))
-        outbox._database.execute("PRAGMA writable_schema = ON")
-        outbox._database.execute("UPDATE sqlite_schema SET rootpage = 1000 WHERE name = 'record'")
-        with closing(sqlite3.connect(path)) as other:  # another schema version makes SQLite read the schema again
-            other.execute("PRAGMA schema_version = 77")
-        assert put(outbox, "new")
-        assert ids(outbox) == ["new"]
-        assert outbox.waiting(10, 5)[0].id == 11
-        assert outbox.dropped == {"outbox_corrupt": 10}
-    assert list(path.parent.glob("outbox.db.corrupt-*"))
-
-
-def test_full_disk_is_counted_and_logged_once_and_heals(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    (pages,) = outbox._database.execute("PRAGMA page_count").fetchone()
-    outbox._database.execute(f"PRAGMA max_page_count = {pages}")
-    stored = [put(outbox, str(number) * 500) for number in range(20)]
-    assert stored.count(False) > 0
-    assert outbox.dropped == {"outbox_unwritable": stored.count(False)}
-    assert outbox.depth() == stored.count(True) == len(ids(outbox))
-    outbox._database.execute("PRAGMA max_page_count = 1000000")
-    assert put(outbox, "after")
-    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-
-
-def test_newer_schema_is_refused_with_what_to_do(path: Path) -> None:
-    Outbox(path).close()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 99")
-    with pytest.raises(OutboxError, match=r"has schema 99, this version of shiftwatch knows 1\n  install the newer"):
-        Outbox(path)
 
 
 def test_folder_that_is_missing_is_an_outbox_error(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 _AGENT_TESTS = Path(__file__).resolve().parents[1] / "agent"
-sys.path.insert(0, str(_AGENT_TESTS))
 _specification = importlib.util.spec_from_file_location("agent_fixtures", _AGENT_TESTS / "conftest.py")
 assert _specification is not None
 assert _specification.loader is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bad_line import BadLine
+from quiet import quiet_dialogue
 from real_broker import wait_for
 
 from agent.broker import BrokerSettings, Will, connect
@@ -65,7 +66,12 @@ def test_a_half_open_line_is_found_within_the_keepalive_time_and_nothing_is_lost
     with (
         BadLine(mosquitto.port) as line,
         Publisher(
-            over(line, keepalive_s=KEEPALIVE_S, connect_timeout_s=1.0), TOPICS, outbox, STATION, QUICK
+            over(line, keepalive_s=KEEPALIVE_S, connect_timeout_s=1.0),
+            TOPICS,
+            outbox,
+            STATION,
+            quiet_dialogue(TOPICS),
+            QUICK,
         ) as publisher,
     ):
         wait_for(lambda: publisher.connected)
@@ -101,7 +107,9 @@ def test_a_slow_line_delivers_everything_once(
     ids = put(outbox, 500)
     with (
         BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=50_000) as line,
-        Publisher(over(line, keepalive_s=KEEPALIVE_S), TOPICS, outbox, STATION, QUICK) as publisher,
+        Publisher(
+            over(line, keepalive_s=KEEPALIVE_S), TOPICS, outbox, STATION, quiet_dialogue(TOPICS), QUICK
+        ) as publisher,
     ):
         wait_for(lambda: publisher.published == len(ids), 120)
         assert line.joined == 1

@@ -1,0 +1,176 @@
+"""A file system that is really full, and a neighbour that takes every byte that becomes free."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.outbox import Kind, Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SIZE_MIB = 8
+PAYLOAD = '{"text":"' + 390 * "x" + '"}'
+"""As long as that of a result."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few mebibytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount") or "mount"
+    command = [mount, "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a folder of our own
+    if result.returncode:
+        reason = f"no file system can be mounted here: {result.stderr.strip()}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    yield folder
+    subprocess.run([shutil.which("umount") or "umount", str(folder)], check=True)  # noqa: S603 - the same
+
+
+class Neighbour:
+    """Fills a file system to the last byte."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "log of another program"
+        self._file = self._path.open("wb", buffering=0)
+
+    def take_everything(self) -> None:
+        for size in (4096, 1):
+            with suppress(OSError):
+                while True:
+                    self._file.write(bytes(size))
+
+    def leave(self) -> None:
+        self._file.close()
+        self._path.unlink()
+
+
+def put(outbox: Outbox, number: int, kind: Kind = "result") -> bool:
+    return outbox.put(kind, f"{kind}{number:032}", f"root/{kind}", PAYLOAD, 1)
+
+
+def records(outbox: Outbox, kind: Kind) -> list[int]:
+    waiting = outbox.waiting(0, 1_000_000)
+    return [int(record.record_id.removeprefix(kind)) for record in waiting if record.kind == kind]
+
+
+def fill(outbox: Outbox, count: int) -> None:
+    for number in range(count):
+        assert put(outbox, number)
+        if number % 150 == 0:
+            outbox.checkpoint()
+    outbox.checkpoint()
+
+
+def test_alerts_are_stored_on_a_full_disk_and_results_counted(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    neighbour = Neighbour(small_disk)
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        fill(outbox, 3000)
+        neighbour.take_everything()
+        stored = refused = 0
+        for number in range(3000, 6000):
+            if put(outbox, number):
+                stored += 1
+            else:
+                refused += 1
+            assert put(outbox, number, "alert"), (number, outbox.fault, outbox.dropped)
+            neighbour.take_everything()
+            if number % 150 == 0:
+                outbox.checkpoint()
+                neighbour.take_everything()
+        assert outbox.fault is not None
+        assert "space" in outbox.fault
+        results = records(outbox, "result")
+        assert records(outbox, "alert") == list(range(3000, 6000))
+        assert results == sorted(results)
+        assert outbox.dropped == {
+            "outbox_unwritable": refused,
+            "outbox_full_result": 3000 + stored - len(results),
+        }
+        assert outbox.dropped["outbox_full_result"] > 0, "the oldest results made room"
+        assert outbox.depth() == 3000 + len(results)
+
+        neighbour.leave()
+        outbox.checkpoint()
+        assert outbox.fault is None
+        assert put(outbox, 6000)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        assert records(outbox, "alert") == list(range(3000, 6000))
+        assert records(outbox, "result") == [*results, 6000]
+
+
+def test_outbox_that_is_drained_has_room_again_though_the_disk_stays_full(small_disk: Path) -> None:
+    neighbour = Neighbour(small_disk)
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        fill(outbox, 3000)
+        neighbour.take_everything()
+        number = 3000
+        while outbox.fault is None:
+            put(outbox, number)
+            number += 1
+            if number % 150 == 0:
+                outbox.checkpoint()
+        while outbox.depth() > 500:
+            outbox.forget([record.id for record in outbox.waiting(0, 100)])
+            outbox.checkpoint()
+            neighbour.take_everything()
+        assert outbox.fault is None
+        for number in range(100_000, 101_000):
+            assert put(outbox, number)
+            if number % 150 == 0:
+                outbox.checkpoint()
+            neighbour.take_everything()
+        neighbour.leave()
+
+
+def test_alerts_are_counted_when_not_even_they_fit(small_disk: Path) -> None:
+    neighbour = Neighbour(small_disk)
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        fill(outbox, 1000)
+        neighbour.take_everything()
+        outcomes = []
+        for number in range(6000):
+            outcomes.append(put(outbox, number, "alert"))
+            if number % 150 == 0:
+                outbox.checkpoint()
+        stored = outcomes.count(True)
+        assert outcomes[:1000] == [True] * 1000
+        assert stored < len(outcomes)
+        assert records(outbox, "result") == []
+        assert records(outbox, "alert") == [number for number, is_stored in enumerate(outcomes) if is_stored]
+        assert outbox.dropped["outbox_unwritable"] == len(outcomes) - stored
+        neighbour.leave()
+
+
+def test_putting_a_result_takes_no_time_while_the_disk_is_full(small_disk: Path) -> None:
+    neighbour = Neighbour(small_disk)
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        fill(outbox, 100)
+        neighbour.take_everything()
+        number = 100
+        while put(outbox, number):
+            number += 1
+        began_s = time.perf_counter()
+        refused = 10_000
+        for other in range(number, number + refused):
+            assert not put(outbox, other)
+        each_s = (time.perf_counter() - began_s) / refused
+        neighbour.leave()
+    assert each_s < 1e-3
