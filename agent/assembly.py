@@ -6,27 +6,27 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from agent.actions import Actions
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
 from agent.commands import Commands
-from agent.control_socket import ControlSocket
+from agent.commands.actions import Actions
+from agent.commands.control_socket import ControlSocket
+from agent.commands.rollback import Rollback
 from agent.decision import end
-from agent.dialogue import Dialogue
-from agent.edge_nodes import edge_nodes_of
 from agent.errors import PublisherDiedError
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
-from agent.plc import Handshake
-from agent.publisher import Publisher, Station
+from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.publisher import Publisher, Station
+from agent.parts.handshake import Handshake
+from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports, now_ms
-from agent.rollback import Rollback
 from agent.serving import serve
 from agent.settings import broker_settings, command_token, station_topics
 from agent.sources import kind_of, without_password
-from agent.trigger import EveryFrame, OnCommand, UnlessPaused
+from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from agent.audit import AuditLog
     from agent.camera import Camera
     from agent.config import AgentConfig
-    from agent.controls import Controls
     from agent.look import Seen
+    from agent.mqtt.speaker import Speaker
     from agent.outbox import Outbox
+    from agent.recipe.controls import Controls
+    from agent.recipe.versions import Versions
     from agent.records import Payload
-    from agent.speaker import Speaker
-    from agent.versions import Versions
     from calibration.backends import Choice
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent import audit_command, command_command, doctor, watch_command
 from agent import config as configuration
+from agent import doctor
+from agent.audit import cli as audit_command
+from agent.commands import cli as command_command
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
+from agent.watch import cli as watch_command
 from calibration.terminal import EXIT_MENDABLE, console, escape, run
 
 if TYPE_CHECKING:

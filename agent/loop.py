@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from agent.camera import Camera
     from agent.look import Seen
+    from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
-    from agent.trigger import Trigger
 
 log = logging.getLogger(__name__)
 

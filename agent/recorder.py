@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.archive import Snapshot
-from agent.plc import Answer
+from agent.parts.handshake import Answer
 from agent.records import Evaluation, Result, ResultCode, to_json
 from agent.regions import defect_regions
 from calibration.preprocess import Region
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from agent.active_alert import ActiveAlert
     from agent.archive import Archive
     from agent.look import Seen
+    from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
     from agent.parts import Part
-    from agent.plc import Handshake
-    from agent.publisher import Announcement
+    from agent.parts.handshake import Handshake
     from agent.records import Alert, DefectRegion
     from agent.topics import Topics
 

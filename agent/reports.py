@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from agent.archive import Archive
     from agent.camera import Camera
     from agent.commands import Commands
-    from agent.controls import Controls
     from agent.metrics import LoopMetrics
     from agent.outbox import Outbox
-    from agent.plc import Handshake
+    from agent.parts.handshake import Handshake
+    from agent.parts.trigger import Trigger
+    from agent.recipe.controls import Controls
     from agent.records import Payload
-    from agent.trigger import Trigger
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from agent.assembly import Assembly
 from agent.audit import AuditLog
 from agent.camera import open_camera
-from agent.controls import CommandedThreshold, Controls
 from agent.errors import AuditError
+from agent.recipe.controls import CommandedThreshold, Controls
+from agent.recipe.versions import Versions
 from agent.serving import first_bundle, serve
 from agent.settings import broker_settings, command_token, open_outbox
 from agent.sole_user import sole_user
-from agent.versions import Versions
 from calibration.backends import choose
 from calibration.bundle import open_bundle
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from agent.camera import Camera
     from agent.config import AgentConfig
+    from agent.mqtt.speaker import Speaker
     from agent.records import Evaluation
-    from agent.speaker import Speaker
 
 log = logging.getLogger(__name__)
 

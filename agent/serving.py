@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.controls import Served
 from agent.recipe import Recipe
+from agent.recipe.controls import Served
 from agent.settings import engine_deployment, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
@@ -17,7 +17,7 @@ from calibration.errors import BundleError, ShiftwatchError
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
-    from agent.versions import Versions
+    from agent.recipe.versions import Versions
     from calibration.backends import Choice
     from calibration.bundle import Bundle
 

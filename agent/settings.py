@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from agent.broker import BrokerSettings
 from agent.decision import Rules
 from agent.errors import ConfigError
+from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
 from agent.topics import SparkplugTopics, Topics
 from calibration.backends import Deployment

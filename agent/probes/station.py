@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.broker import connect
 from agent.config import load
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError
+from agent.mqtt.broker import connect
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
 from agent.settings import broker_settings, engine_deployment

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from agent.audit import AuditLog
 from agent.commands import Commands
-from agent.dialogue import Dialogue
-from agent.plc import Handshake
+from agent.mqtt.dialogue import Dialogue
+from agent.parts.handshake import Handshake
 from agent.records import ResultCode
 
 if TYPE_CHECKING:

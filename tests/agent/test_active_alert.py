@@ -17,8 +17,8 @@ from agent.topics import Topics
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
-    from agent.publisher import Announcement
 
 NEW = Alert(type="new", severity=700, cause="defect", started_at_ms=1_700_000_000_000, result_id="r1", alert_id="a1")
 UPDATE = replace(NEW, type="update", severity=900, result_id="r2")

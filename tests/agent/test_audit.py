@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import audit_line
 from agent.audit import AuditLog
-from agent.audit_line import lines_backwards
-from agent.audit_proof import verify
+from agent.audit import line as audit_line
+from agent.audit.line import lines_backwards
+from agent.audit.proof import verify
 from agent.errors import AuditError
 from agent.sole_user import sole_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agent.audit_proof import Findings
+    from agent.audit.proof import Findings
 
 ZEROS = "0" * 64
 ENTRIES = 6

@@ -10,8 +10,8 @@ import pytest
 from stations import write_config
 
 from agent.audit import AuditLog
-from agent.audit_command import FILE_NAME
-from agent.audit_line import entry, to_line
+from agent.audit.cli import FILE_NAME
+from agent.audit.line import entry, to_line
 from agent.cli import main
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from real_broker import server_that_says
 
-from agent.broker import BrokerSettings, Protocol, Will, connect
-from agent.connection import Connection, Received
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
-from agent.wake import Wake
+from agent.mqtt.broker import BrokerSettings, Protocol, Will, connect
+from agent.mqtt.connection import Connection, Received
+from agent.mqtt.wake import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.actions import Actions
 from agent.audit import AuditLog
 from agent.commands import Commands
+from agent.commands.actions import Actions
 from agent.errors import AuditError, CommandRefusedError
 from agent.parts import Part
-from agent.plc import Handshake
+from agent.parts.handshake import Handshake
+from agent.parts.trigger import OnCommand
 from agent.records import ResultCode
-from agent.trigger import OnCommand
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.command_text import RollbackArguments
     from agent.commands import Command, Do
+    from agent.commands.text import RollbackArguments
 
 NOW_MS = 1_800_000_000_000
 PASSPHRASE = "correct horse"  # noqa: S105 - of the test

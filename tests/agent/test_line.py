@@ -21,8 +21,8 @@ from stations import ROOT, THRESHOLD, Agent, broken_parts, good_parts, teach, wr
 
 from agent.audit import AuditLog
 from agent.commands import Commands
+from agent.commands.control_socket import ask_station
 from agent.config import load
-from agent.control_socket import ask_station
 from agent.errors import StationUnreachableError
 from agent.look import look
 from agent.outbox import Outbox

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from quiet import quiet_dialogue
 from real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
-from agent.broker import BrokerSettings, Protocol
-from agent.connection import Acknowledgement
-from agent.delivery import Delivery
+from agent.mqtt.broker import BrokerSettings, Protocol
+from agent.mqtt.connection import Acknowledgement
+from agent.mqtt.delivery import Delivery
+from agent.mqtt.pace import Backoff, Pace
+from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.pace import Backoff, Pace
-from agent.publisher import Publisher, Station
 from agent.records import Alert, Evaluation, Payload, Result, to_json
 from agent.topics import Topics
 
@@ -202,7 +202,7 @@ def test_broker_that_acknowledges_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent.connection.Connection._ping_or_drop", lambda _: None)  # else the ping tells first
+    monkeypatch.setattr("agent.mqtt.connection.Connection._ping_or_drop", lambda _: None)  # else the ping tells first
     mosquitto.start()
     publisher = publish(connect_timeout_s=0.2, keepalive_s=1)
     wait_for(lambda: publisher.connected)
@@ -232,7 +232,7 @@ def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_l
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr("agent.delivery.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("agent.mqtt.delivery.time.monotonic", lambda: now_s)
     put(outbox, range(1))
     delivery = Delivery(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
     delivery.send()
@@ -412,13 +412,13 @@ def test_status_is_online_again_after_the_socket_was_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connections: list[Any] = []
-    real_connect = sys.modules["agent.speaker"].connect
+    real_connect = sys.modules["agent.mqtt.speaker"].connect
 
     def connect_and_remember(*args: object) -> object:
         connections.append(real_connect(*args))
         return connections[-1]
 
-    monkeypatch.setattr("agent.speaker.connect", connect_and_remember)
+    monkeypatch.setattr("agent.mqtt.speaker.connect", connect_and_remember)
     mosquitto.start()
     listener = listen(mosquitto.port)
     publish()

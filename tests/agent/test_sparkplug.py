@@ -14,16 +14,16 @@ from gate import Gate
 from real_broker import free_port, server_that_says, wait_for
 from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
 
-from agent.birth_number import BirthNumber
-from agent.broker import BrokerSettings
-from agent.connection import Acknowledgement
+from agent.mqtt.broker import BrokerSettings
+from agent.mqtt.connection import Acknowledgement
+from agent.mqtt.pace import Pace
+from agent.mqtt.publisher import Station
 from agent.outbox import Outbox
-from agent.pace import Pace
-from agent.publisher import Station
 from agent.records import Alert, Evaluation, Result, to_json
-from agent.sparkplug import EdgeNode
-from agent.sparkplug_delivery import SparkplugDelivery
-from agent.sparkplug_session import PrimaryHost
+from agent.sparkplug.birth_number import BirthNumber
+from agent.sparkplug.delivery import SparkplugDelivery
+from agent.sparkplug.edge_node import EdgeNode
+from agent.sparkplug.session import PrimaryHost
 from agent.topics import SparkplugTopics
 
 if TYPE_CHECKING:
@@ -318,13 +318,13 @@ def test_the_will_of_a_cut_connection_ends_its_own_birth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connections: list[Any] = []
-    real_connect = sys.modules["agent.speaker"].connect
+    real_connect = sys.modules["agent.mqtt.speaker"].connect
 
     def connect_and_remember(*args: object) -> object:
         connections.append(real_connect(*args))
         return connections[-1]
 
-    monkeypatch.setattr("agent.speaker.connect", connect_and_remember)
+    monkeypatch.setattr("agent.mqtt.speaker.connect", connect_and_remember)
     mosquitto.start()
     host = listen()
     speak()
@@ -432,7 +432,7 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr("agent.sparkplug_delivery.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("agent.sparkplug.delivery.time.monotonic", lambda: now_s)
     line, session = LineOfPaper(), SilentSession()
     delivery = SparkplugDelivery(line, session, outbox, "question", window=10)  # type: ignore[arg-type]
     put(outbox, range(14))
@@ -464,7 +464,7 @@ def test_a_broker_that_answers_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent.connection.Connection._ping_or_drop", lambda _: None)  # else the ping tells first
+    monkeypatch.setattr("agent.mqtt.connection.Connection._ping_or_drop", lambda _: None)  # else the ping tells first
     mosquitto.start()
     host = listen()
     edge_node = speak(connect_timeout_s=0.2, keepalive_s=1, pace=QUICK)

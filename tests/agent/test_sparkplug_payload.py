@@ -11,8 +11,8 @@ from sparkplug_host import BOOLEAN, DATE_TIME, DOUBLE, INT32, INT64, STRING, Pub
 
 from agent.errors import SparkplugPayloadError
 from agent.records import Alert, Evaluation, Payload, Result, health_payload, info_payload, status_payload
-from agent.sparkplug_metrics import FIELDS, Group, metrics_of
-from agent.sparkplug_payload import DataType, Metric, decode, encode
+from agent.sparkplug.metrics import FIELDS, Group, metrics_of
+from agent.sparkplug.payload import DataType, Metric, decode, encode
 
 TOPIC = "spBv1.0/g/DDATA/n/d"
 A_RESULT = Result(seq=7, part_id=None, created_at_ms=17, evaluation=Evaluation.NOT_OK, score=3.5, threshold=2.0)

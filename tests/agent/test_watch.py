@@ -15,8 +15,8 @@ from rich.text import Text
 
 from agent.records import Alert, Evaluation, Result, ResultCode, alert_state_payload, health_payload, status_payload
 from agent.watch import Board
-from agent.watch_page import page
-from agent.watch_text import clock, labels, line
+from agent.watch.page import page
+from agent.watch.text import clock, labels, line
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 OTHER = "acme/north/press/line2/cell5/vision/station1"

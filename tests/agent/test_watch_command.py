@@ -19,13 +19,13 @@ from real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
 from stations import ROOT, write_config
 from test_watch import MALFORMED, result, status
 
-from agent.broker import BrokerSettings, connect
 from agent.cli import main
-from agent.connection import Acknowledgement, Received
 from agent.errors import BrokerRefusedError
-from agent.follow import follow
-from agent.pace import Pace
+from agent.mqtt.broker import BrokerSettings, connect
+from agent.mqtt.connection import Acknowledgement, Received
+from agent.mqtt.pace import Pace
 from agent.records import Evaluation, to_json
+from agent.watch.follow import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -339,7 +339,7 @@ class ForbiddingConnection:
 
 def test_a_topic_that_the_broker_forbids_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = ForbiddingConnection()
-    monkeypatch.setattr("agent.follow.connect", lambda *_: connection)
+    monkeypatch.setattr("agent.watch.follow.connect", lambda *_: connection)
     with pytest.raises(BrokerRefusedError, match="does not let us hear a/#: Not authorized"):
         follow(settings_for(1883), "a/#", Ear(1), QUICK)
     assert connection.is_closed

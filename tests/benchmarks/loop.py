@@ -30,22 +30,22 @@ from rich.table import Table
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
 from agent.audit import AuditLog
-from agent.broker import BrokerSettings
 from agent.camera import Frame
 from agent.commands import Commands
 from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
-from agent.dialogue import Dialogue
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
+from agent.mqtt.broker import BrokerSettings
+from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.plc import Handshake
-from agent.publisher import Publisher, Station
+from agent.parts.handshake import Handshake
+from agent.parts.trigger import EveryFrame
 from agent.recipe import Recipe
 from agent.recorder import Recorder
 from agent.records import ResultCode
 from agent.topics import Topics
-from agent.trigger import EveryFrame
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pipeline import Settings, calibrate

@@ -11,10 +11,10 @@ from bad_line import BadLine
 from quiet import quiet_dialogue
 from real_broker import wait_for
 
-from agent.broker import BrokerSettings, Will, connect
+from agent.mqtt.broker import BrokerSettings, Will, connect
+from agent.mqtt.pace import Pace
+from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.pace import Pace
-from agent.publisher import Publisher, Station
 from agent.records import Evaluation, Result, to_json
 from agent.topics import Topics
 

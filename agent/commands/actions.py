@@ -1,0 +1,115 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agent.commands import action
+from agent.commands.text import NoArguments, ReasonArguments, RollbackArguments, ThresholdArguments, TriggerArguments
+from agent.errors import CommandRefusedError
+from agent.parts import Part
+from agent.records import ResultCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.commands import Action, Command, Do
+    from agent.commands.rollback import Rollback
+    from agent.parts.handshake import Handshake
+    from agent.parts.trigger import OnCommand
+    from agent.recipe.controls import Controls
+
+_WIDEST = 10.0
+
+
+class Actions:
+    """The commands of a station.
+
+    Args:
+        parts: Where the line names parts; None where it does not.
+        handshake: Hears of parts that are named while the station is paused.
+        rollback: Brings earlier bundles back.
+        changed: Called when what the station says of itself has changed.
+    """
+
+    def __init__(
+        self,
+        controls: Controls,
+        parts: OnCommand | None,
+        handshake: Handshake,
+        rollback: Rollback,
+        changed: Callable[[], None],
+    ) -> None:
+        self._controls = controls
+        self._parts = parts
+        self._handshake = handshake
+        self._rollback = rollback
+        self._changed = changed
+
+    def by_name(self) -> Mapping[str, Action]:
+        """All of them, by the last level of their topics."""
+        return {
+            "trigger": action(TriggerArguments, self._prepare_trigger, changes_station=False),
+            "pause": action(ReasonArguments, self._prepare_pause),
+            "resume": action(NoArguments, self._prepare_resume),
+            "threshold": action(ThresholdArguments, self._prepare_threshold),
+            "rollback": action(RollbackArguments, self._rollback.prepare, takes_time=True),
+        }
+
+    def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:
+        parts = self._parts
+        if parts is None:
+            raise CommandRefusedError(
+                what="this station looks at every frame", remedy="set trigger.source: command in its configuration"
+            )
+        if self._controls.paused is not None:
+            part = Part(arguments.part_id, time.time_ns() // 1_000_000, time.monotonic_ns())
+            self._handshake.refuse(part, ResultCode.PAUSED)
+            raise CommandRefusedError(what="the station is paused", remedy="give the command resume first")
+
+        def ask() -> None:
+            if not parts.ask(arguments.part_id):
+                raise CommandRefusedError(
+                    what="too many parts are waiting already", remedy="trigger no faster than the camera's frame rate"
+                )
+
+        return ask
+
+    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Do:
+        return lambda: self._pause(f"paused{_by(command)}{_because(arguments)}")
+
+    def _prepare_resume(self, _: Command, __: NoArguments) -> Do:
+        return lambda: self._pause(None)
+
+    def _pause(self, reason: str | None) -> None:
+        self._controls.paused = reason
+        self._changed()
+
+    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Do:
+        base = self._controls.served.base_threshold
+        threshold = arguments.threshold
+        if threshold is not None and not base / _WIDEST <= threshold <= base * _WIDEST:
+            raise CommandRefusedError(
+                what=f"a threshold of {threshold:g} is more than {_WIDEST:g} times away from the calibrated {base:g}",
+                remedy=f"give {base / _WIDEST:g} to {base * _WIDEST:g}, or calibrate again",
+            )
+
+        def change() -> None:
+            try:
+                self._controls.set_threshold(threshold)
+            except OSError as error:
+                raise CommandRefusedError(
+                    what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="make room on its disk"
+                ) from error
+            self._changed()
+
+        return change
+
+
+def _by(command: Command) -> str:
+    return f" by {command.by}" if command.by else ""
+
+
+def _because(arguments: ReasonArguments) -> str:
+    return f": {arguments.reason}" if arguments.reason else ""

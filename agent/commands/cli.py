@@ -1,0 +1,101 @@
+"""``shiftwatch-agent command``: what the line commands over MQTT, from this device."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from agent import config as configuration
+from agent.commands.control_socket import ask_station
+from calibration.terminal import EXIT_MENDABLE, console, escape
+
+if TYPE_CHECKING:
+    from agent.records import Payload
+
+app = typer.Typer(
+    help="Command the agent that runs on this device; the same commands come over MQTT.", no_args_is_help=True
+)
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of its station.")]
+
+
+@app.command("trigger")
+def trigger(
+    config: Config,
+    part_id: Annotated[str | None, typer.Argument(metavar="[PART]", help="Name of the part.")] = None,
+) -> None:
+    """Look at the part that is before the camera now.
+
+    Example: `shiftwatch-agent command trigger SN-0815 --config station.yaml`
+    """
+    _give(config, "trigger", {"partId": part_id})
+
+
+@app.command("pause")
+def pause(
+    config: Config,
+    reason: Annotated[str | None, typer.Option(help="Why; it stands in `status` and in the audit log.")] = None,
+) -> None:
+    """Inspect nothing until `resume`, or until the agent starts again; the line hears that nothing is decided.
+
+    Example: `shiftwatch-agent command pause --reason "lens is being cleaned" --config station.yaml`
+    """
+    _give(config, "pause", {"reason": reason})
+
+
+@app.command("resume")
+def resume(config: Config) -> None:
+    """Inspect again.
+
+    Example: `shiftwatch-agent command resume --config station.yaml`
+    """
+    _give(config, "resume", {})
+
+
+@app.command("threshold")
+def threshold(
+    config: Config,
+    value: Annotated[float | None, typer.Argument(metavar="[SCORE]", help="Above it a part is NotOK.")] = None,
+    *,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to the configured or calibrated one.")] = False,
+) -> None:
+    """Change the threshold, also for later starts, until the bundle or the configured threshold is another.
+
+    Examples: `shiftwatch-agent command threshold 120 --config station.yaml`;
+    `shiftwatch-agent command threshold --reset --config station.yaml`
+    """
+    if (value is None) != reset:
+        message = "give either a score or --reset"
+        raise typer.BadParameter(message)
+    _give(config, "threshold", {"threshold": value})
+
+
+@app.command("rollback")
+def rollback(
+    config: Config,
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="[HASH]", help="Bundle to go back to; else the one before this.")
+    ] = None,
+) -> None:
+    """Go back to a bundle that was served before, while the inspection goes on.
+
+    Example: `shiftwatch-agent command rollback --config station.yaml`
+    """
+    _give(config, "rollback", {"bundle": bundle})
+
+
+def _give(config: Path, name: str, args: Payload) -> None:
+    state_dir = configuration.load(config).state_dir
+    command = {"command": name, "commandId": uuid4().hex, "args": args, "by": getpass.getuser()}
+    answer: Payload = {"accepted": False, "error": "the agent ended before it answered", "progress": None}
+    for answer in ask_station(state_dir, command):
+        if answer["accepted"] and answer["progress"] == 0:
+            console.print(f"{name}: accepted, under way")
+    if not answer["accepted"]:
+        console.print(f"[bold red]{name}: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
+        raise typer.Exit(EXIT_MENDABLE)
+    noted = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
+    console.print(f"{name}: done{noted}", soft_wrap=True)

@@ -1,0 +1,150 @@
+"""The way to a broker: where it is, who we are, and one connection at a time.
+
+Each connection is a new paho client. paho queues what it cannot send, renumbers it and sends it again after a
+reconnect of its own; here the outbox is the only queue, so a connection that is lost takes all its state with it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from paho.mqtt.client import Client, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+from agent.errors import BrokerRefusedError, BrokerUnreachableError
+from agent.mqtt.connection import Connection
+from agent.mqtt.tls import HandshakeError, TlsSocket, distrusted, refused, tls_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Protocol: TypeAlias = Literal["3.1.1", "5"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """Where the broker is and who we are.
+
+    Attributes:
+        keepalive_s: A silent broker is given up after this time at most; it gives us up after one and a half.
+        connect_timeout_s: For each of: the TCP connection, the TLS handshake, the broker's answer.
+        tls: Encrypt, and verify the broker's certificate and name.
+        ca_file: Certificates to trust; None takes those of the operating system.
+        certificate_file: Our own certificate, where the broker asks for one.
+        key_file: The key to ``certificate_file``.
+    """
+
+    host: str
+    client_id: str
+    port: int = 1883
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    protocol: Protocol = "5"
+    keepalive_s: int = 15
+    connect_timeout_s: float = 5.0
+    tls: bool = False
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """As it stands in messages."""
+        return f"{self.host}:{self.port}"
+
+
+class Will(NamedTuple):
+    """What the broker publishes when we vanish without a word."""
+
+    topic: str
+    payload: str | bytes
+    retain: bool = True
+
+
+def connect(settings: BrokerSettings, will: Will | None) -> Connection:
+    """Open a line and wait for the broker's word.
+
+    Args:
+        settings: Which broker, and who we are.
+        will: None for a line that nobody misses.
+
+    Raises:
+        BrokerUnreachableError: Nobody answers, in time or in MQTT.
+        BrokerRefusedError: The broker does not want us, or we do not trust its certificate.
+    """
+    client = _client(settings)
+    if will is not None:
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+    connection = Connection(client, settings.keepalive_s)
+    try:
+        client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
+        sock = client.socket()
+        if sock is not None:  # else it was closed before the first word was out
+            _tune(sock, settings)
+        _wait_until_accepted(connection, settings, sock)
+    except ssl.SSLCertVerificationError as error:
+        raise distrusted(settings.address, error) from error
+    except HandshakeError as error:
+        if error.refusal is not None:
+            raise refused(settings.address, error.refusal) from error
+        why = f"no TLS handshake: {error}; perhaps it speaks no TLS on this port (mqtt.tls.enabled is true)"
+        raise _unreachable(settings, why) from error
+    except (OSError, UnicodeError) as error:  # the latter: a host name that cannot be one
+        raise _unreachable(settings, str(error)) from error
+    finally:
+        if not connection.accepted:
+            connection.drop("not accepted")
+    return connection
+
+
+def _wait_until_accepted(connection: Connection, settings: BrokerSettings, sock: object) -> None:
+    deadline_s = time.monotonic() + settings.connect_timeout_s
+    while not connection.accepted:
+        if connection.refusal is not None:
+            raise BrokerRefusedError(
+                what=f"the broker {settings.address} refuses us as {settings.client_id!r}: {connection.refusal}",
+                remedy="mend user, password or access rights, here or at the broker",
+                reason=connection.refusal,
+            )
+        if isinstance(sock, TlsSocket) and sock.refusal is not None:
+            raise refused(settings.address, sock.refusal)
+        remaining_s = deadline_s - time.monotonic()
+        if connection.lost is not None or remaining_s <= 0:
+            why = connection.lost or f"no answer within {settings.connect_timeout_s:g} s"
+            perhaps = "" if settings.tls else "; perhaps it expects TLS on this port (mqtt.tls.enabled is false)"
+            raise _unreachable(settings, why + perhaps)
+        connection.service(remaining_s)
+
+
+def _client(settings: BrokerSettings) -> Client:
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        settings.client_id,
+        protocol=MQTTv5 if settings.protocol == "5" else MQTTv311,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = settings.connect_timeout_s
+    client.max_inflight_messages = 0  # no limit: `room` counts, and nothing queues inside paho
+    if settings.username is not None:
+        client.username_pw_set(settings.username, settings.password)
+    if settings.tls:
+        client.tls_set_context(tls_context(settings.ca_file, settings.certificate_file, settings.key_file))
+    return client
+
+
+def _tune(sock: Any, settings: BrokerSettings) -> None:  # noqa: ANN401 - paho names no type for it
+    # A result and the alert that follows it are two small packets: Nagle's algorithm would hold the second back.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Left alone, the kernel repeats what nobody takes for a quarter of an hour.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.keepalive_s * 1000 // 2)
+
+
+def _unreachable(settings: BrokerSettings, why: str) -> BrokerUnreachableError:
+    return BrokerUnreachableError(
+        what=f"no MQTT broker at {settings.address}: {why}",
+        remedy="check address, port, network and protocol version; records wait meanwhile",
+    )

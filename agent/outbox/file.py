@@ -1,0 +1,203 @@
+"""The SQLite file under the outbox: open it, replace it when it is damaged, flush it."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import OutboxError
+from agent.outbox.schema import bring_up_to_date, is_whole
+from calibration.durable import flush_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# Without the publisher's checkpoints the log would grow for ever; with them this size is never reached.
+PAGE_BYTES = 4096
+_LOG_PAGES_AT_MOST = 20_000
+_SUFFIXES = ("-wal", "-shm", "")
+_LOG_BYTES_KEPT = 16 * 2**20
+# Magic, pages of 4096 bytes, WAL for writing and reading, and what never varies.
+_HEADER = b"SQLite format 3\0\x10\x00\x02\x02\x00\x40\x20\x20"
+
+
+def open_or_replace(path: Path) -> tuple[sqlite3.Connection, int]:
+    """The database, ready for use from several threads; a new one if the file is corrupted.
+
+    Returns:
+        Besides the database, how many records were lost; 1 if some were and nobody can tell how many.
+
+    Raises:
+        OutboxError: The file cannot be opened, or a newer version wrote it.
+    """
+    try:
+        return _open(path), 0
+    except sqlite3.Error as error:
+        if not is_corruption(error) and _has_our_header(path):
+            raise cannot_open(path, error) from error
+        return replace(path, error)
+
+
+def replace(path: Path, error: Exception) -> tuple[sqlite3.Connection, int]:
+    """A new database in place of the closed one, with what can be read of that.
+
+    The damaged file and its log become ``*.corrupt-<ms>``, where a person can look at them.
+
+    Args:
+        path: Of the database.
+        error: What is wrong with it.
+
+    Returns:
+        Besides the new database, how many records were lost; 1 if some may be and nobody can tell how many.
+
+    Raises:
+        OutboxError: The new one cannot be made.
+    """
+    # Killed at any point, it leaves either the damaged file in its place, to begin again, or the new one.
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        _remove(fresh)
+        with closing(_open(fresh)) as database:
+            rescued = _rescue(path, database)
+        count = _count(path)
+        kept = _set_aside(path)
+        fresh.rename(path)
+        flush_folder(path.parent)
+        database = _open(path)
+    except (sqlite3.Error, OSError) as failure:
+        raise cannot_open(path, failure) from failure
+    log.error(
+        "outbox %s is corrupted (%s): kept as %s, going on with %d records of it", path, error, kept.name, rescued
+    )
+    return database, 1 if count is None else max(0, count - rescued)
+
+
+def cannot_open(path: Path, error: Exception) -> OutboxError:
+    """The error to raise in place of one of SQLite or of the operating system."""
+    return OutboxError(
+        what=f"cannot open the outbox {path}: {error}", remedy="mend the permissions or make room on its disk"
+    )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(database, path)
+    except (sqlite3.Error, OutboxError):
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    database.text_factory = _lenient
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA temp_store = MEMORY")
+    database.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES_AT_MOST}")
+    database.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES_KEPT}")
+    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    bring_up_to_date(database, path)
+    database.execute("SELECT id, record_id, kind, topic, payload, created_at_ms, checksum FROM record LIMIT 1")
+    database.execute("SELECT number, last_id FROM hour LIMIT 1")
+
+
+def _lenient(text: bytes) -> str:
+    """Text that is none gets a character that no text of ours has; its checksum will tell."""
+    return text.decode(errors="replace")
+
+
+def _has_our_header(path: Path) -> bool:
+    """Whether the file begins as SQLite has it with our settings; some damage there looks like a missing permission."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER)) in {_HEADER, b""}
+    except OSError:
+        return True
+
+
+@contextmanager
+def flushed_on_commit(database: sqlite3.Connection) -> Iterator[None]:
+    """Inside, a commit returns when the disk has it; outside, the checkpoint sees to that."""
+    database.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        database.execute("PRAGMA synchronous = NORMAL")
+
+
+def is_corruption(error: Exception) -> bool:
+    """Whether the file itself is damaged."""
+    # The class itself, not its children: those stand for a full disk, a missing permission, a wrong statement. But our
+    # statements are right: a table or column that is missing was there.
+    return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
+
+
+def _set_aside(path: Path) -> Path:
+    kept = path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}")
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+    return kept
+
+
+def _remove(path: Path) -> None:
+    for suffix in _SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _rescue(damaged: Path, database: sqlite3.Connection) -> int:
+    """Copy the records that can be read; returns how many those are."""
+    with flushed_on_commit(database), database:  # commits, or rolls back
+        database.execute("BEGIN IMMEDIATE")
+        insert = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)"
+        return database.executemany(insert, _readable_records(damaged)).rowcount
+
+
+def _readable_records(damaged: Path) -> Iterator[tuple[Any, ...]]:
+    """What is whole, once from either end: the usual single page of garbage is between the two."""
+    for order in ("ASC", "DESC"):
+        try:
+            # Read-only, so that the file stays as it was found.
+            with closing(sqlite3.connect(f"{_uri(damaged)}?mode=ro", uri=True)) as database:
+                database.text_factory = _lenient
+                for row in database.execute(f"SELECT * FROM record ORDER BY id {order}"):  # noqa: S608 - one of two words
+                    if is_whole(row):
+                        yield row
+        except sqlite3.Error:
+            continue
+        return
+
+
+def _count(damaged: Path) -> int | None:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{_uri(damaged)}?mode=ro", uri=True)) as database:
+        (count,) = database.execute("SELECT count(*) FROM record").fetchone()
+        return int(count)
+    return None
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def checkpoint(path: Path) -> bool:
+    """Move the log into the database, flushing both to disk, while others go on reading and writing.
+
+    Returns:
+        Whether all of it was moved; then the log begins anew, in the room that it has.
+
+    Raises:
+        sqlite3.Error: The disk does not take it; the log stays.
+    """
+    # A connection of its own each time: it costs a fraction of the flushes, and there is none to keep in step.
+    with closing(sqlite3.connect(f"{_uri(path)}?mode=rw", uri=True)) as database:
+        is_busy, pages, moved = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return not is_busy and pages == moved

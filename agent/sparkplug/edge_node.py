@@ -1,0 +1,189 @@
+"""A Sparkplug B 3.0 edge node with one device, over a connection of its own beside the plain one.
+
+    wait for a line -> ask for commands and the primary host's state -> births, once the host is online
+    -> what waited, marked historical -> what comes -> deaths -> again
+
+The node is the agent: its metrics are ``status/``, ``info/`` and ``health/``. The device is the inspection:
+``result/`` and ``alert/``. Records wait in an outbox of their own until the broker has them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from agent.errors import SparkplugPayloadError
+from agent.mqtt.broker import Will
+from agent.mqtt.pace import DEFAULT_PACE
+from agent.mqtt.speaker import GOODBYE_S, Speaker
+from agent.sparkplug.delivery import SparkplugDelivery
+from agent.sparkplug.metrics import metrics_of
+from agent.sparkplug.payload import decode
+from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload, now_ms
+
+if TYPE_CHECKING:
+    from agent.mqtt.broker import BrokerSettings
+    from agent.mqtt.connection import Acknowledgement, Connection, Received
+    from agent.mqtt.pace import Pace
+    from agent.mqtt.publisher import Station
+    from agent.outbox import Kind, Outbox
+    from agent.records import Payload
+    from agent.sparkplug.birth_number import BirthNumber
+    from agent.sparkplug.payload import Metric
+    from agent.topics import SparkplugTopics
+
+log = logging.getLogger(__name__)
+
+_DEVICE: tuple[Kind, ...] = ("result", "alert")
+
+
+class EdgeNode(Speaker):
+    """Keeps the Sparkplug session up, from ``start`` to ``stop``.
+
+    Args:
+        settings: Of the broker; the client id must not be that of the plain connection.
+        topics: Group, edge node, device and primary host.
+        outbox: Of its own: what the plain connection has delivered may still wait here.
+        station: What the station says of itself.
+        birth_number: Goes on from the last session.
+        pace: How fast.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - as the publisher's, and the number that outlives it
+        self,
+        settings: BrokerSettings,
+        topics: SparkplugTopics,
+        outbox: Outbox,
+        station: Station,
+        birth_number: BirthNumber,
+        pace: Pace = DEFAULT_PACE,
+    ) -> None:
+        super().__init__(settings, outbox, pace, "sparkplug")
+        self._topics = topics
+        self._station = station
+        self._birth_number = birth_number
+        self._newest: dict[Kind, tuple[int, str]] = {}
+        self._health_at_s = 0.0
+
+    def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
+        """Store a record, as `Outbox.put` does, and send it; from any thread."""
+        stored = self._outbox.put(kind, record_id, topic, payload, created_at_ms)
+        self._newest[kind] = created_at_ms, payload
+        self.wake()
+        return stored
+
+    def _will(self) -> Will:
+        return Will(self._topics.node("DEATH"), death_payload(self._birth_number.to_use()), retain=False)
+
+    def _use(self, connection: Connection) -> None:
+        session = Session(connection, self._topics, self._birth_number.note_accepted())
+        delivery = SparkplugDelivery(connection, session, self._outbox, self._topics.node("CMD"), self._pace.window)
+        host = PrimaryHost(is_awaited=self._topics.host_state is not None)
+        self._listen(connection)
+        while connection.lost is None and not self._is_done(session, delivery, host):
+            if host.is_online:
+                self._speak(session)
+                delivery.send()
+            answers = connection.service(self._idle_s(session, delivery), self._wake)
+            self._note_refusals(answers)
+            self.published += delivery.settle(answers)
+            for message in connection.take_received():
+                self._hear(message, session, host)
+            self._checkpoint()
+            if delivery.stalled:
+                connection.drop("it answers nothing")
+        if connection.lost is None:
+            self._say_goodbye(connection, session, delivery)
+
+    def _listen(self, connection: Connection) -> None:
+        connection.subscribe(self._topics.node("CMD"), 1)
+        if self._topics.host_state is not None:
+            connection.subscribe(self._topics.host_state, 1)
+
+    def _is_done(self, session: Session, delivery: SparkplugDelivery, host: PrimaryHost) -> bool:
+        if host.is_online is False and session.is_born:
+            log.info("the Sparkplug primary host is offline: records wait until it is back")
+            return True
+        if self._stop_at_s is None:
+            return False
+        has_said_all = delivery.idle and not session.birth_is_due
+        return has_said_all or host.is_online is False or time.monotonic() >= self._stop_at_s
+
+    def _speak(self, session: Session) -> None:
+        if session.birth_is_due:
+            session.be_born(self._node_metrics(), self._device_metrics())
+            self._health_at_s = time.monotonic() + self._pace.health_every_s
+        elif time.monotonic() >= self._health_at_s:
+            session.tell_node(self._node_metrics())
+            self._health_at_s = time.monotonic() + self._pace.health_every_s
+
+    def _hear(self, message: Received, session: Session, host: PrimaryHost) -> None:
+        if message.topic == self._topics.host_state:
+            host.hear(message.payload)
+        elif message.retained:
+            log.warning("a Sparkplug command that the broker has kept is ignored: nobody gives it now")
+        else:
+            try:
+                session.birth_is_due |= decode(message.payload).get(REBIRTH) is True
+            except SparkplugPayloadError as error:
+                log.warning("a Sparkplug command is ignored: %s", error)
+
+    def _node_metrics(self) -> list[Metric]:
+        timestamp_ms = now_ms()
+        state, reason = self._station.state()
+        if state == "running" and self._outbox.fault is not None:
+            state, reason = "fault", f"results cannot be stored: {self._outbox.fault}"
+        status = {
+            "state": state,
+            "reason": reason,
+            "sessionId": self._station.session_id,
+            "version": self._station.version,
+        }
+        return [
+            *metrics_of("status", status, timestamp_ms),
+            *metrics_of("info", self._station.info(), timestamp_ms),
+            *metrics_of("health", self._health(), timestamp_ms),
+        ]
+
+    def _health(self) -> Payload:
+        """The station's, but the records are those that wait and were dropped here."""
+        health = self._station.health()
+        dropped = {f"sparkplug: {reason}": count for reason, count in self._outbox.dropped.items()}
+        return {**health, "outboxDepth": self.waiting, "dropped": {**health.get("dropped", {}), **dropped}}
+
+    def _device_metrics(self) -> list[Metric]:
+        metrics = []
+        for kind in _DEVICE:
+            created_at_ms, payload = self._newest.get(kind, (now_ms(), "{}"))
+            metrics += metrics_of(kind, json.loads(payload), created_at_ms)
+        return metrics
+
+    def _say_goodbye(self, connection: Connection, session: Session, delivery: SparkplugDelivery) -> None:
+        until_s = time.monotonic() + GOODBYE_S
+        if session.is_born:
+            session.tell_node(self._node_metrics())  # closes the books: captured = results + dropped
+        mid = session.die()
+        while connection.lost is None and time.monotonic() < until_s:
+            answers = connection.service(until_s - time.monotonic())
+            self.published += delivery.settle(answers)
+            if any(answer.mid == mid for answer in answers):
+                return
+
+    def _note_refusals(self, answers: list[Acknowledgement]) -> None:
+        for answer in answers:
+            if answer.refused is not None:
+                self._note_down(
+                    f"refused: {answer.refused}",
+                    f"the broker refuses subscriptions to {self._topics.node('CMD')} or of the primary host's state: "
+                    f"{answer.refused}; give {self._settings.client_id!r} the right to read both",
+                )
+
+    def _idle_s(self, session: Session, delivery: SparkplugDelivery) -> float:
+        due_at_s = min(self._checkpoint_at_s, delivery.due_at_s)
+        if session.is_born:
+            due_at_s = min(due_at_s, self._health_at_s)
+        if self._stop_at_s is not None:
+            due_at_s = min(due_at_s, self._stop_at_s)
+        return due_at_s - time.monotonic()

@@ -1,0 +1,39 @@
+"""The Sparkplug edge node of a station, where its configuration wants one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.settings import open_outbox, sparkplug_topics
+from agent.sparkplug.birth_number import BirthNumber
+from agent.sparkplug.edge_node import EdgeNode
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from agent.config import AgentConfig
+    from agent.mqtt.broker import BrokerSettings
+    from agent.mqtt.publisher import Station
+
+
+def edge_nodes_of(
+    config: AgentConfig, settings: BrokerSettings, station: Station, stack: ExitStack
+) -> tuple[EdgeNode, ...]:
+    """One edge node, not started, or none.
+
+    Args:
+        config: Of the station; its state folder exists.
+        settings: Of the plain connection; the edge node makes its own to the same broker.
+        station: What it says of itself.
+        stack: Closes the outbox at the end.
+
+    Raises:
+        OutboxError: Its outbox cannot be opened.
+    """
+    if not config.sparkplug.enabled:
+        return ()
+    outbox = stack.enter_context(open_outbox(config, "sparkplug.sqlite"))
+    birth_number = BirthNumber(config.state_dir / "sparkplug_birth")
+    of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
+    return (EdgeNode(of_its_own, sparkplug_topics(config), outbox, station, birth_number),)

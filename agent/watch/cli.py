@@ -1,0 +1,106 @@
+"""``shiftwatch-agent watch``: stations live in the terminal, or line by line for other programs."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+from rich.live import Live
+
+from agent import config as configuration
+from agent.mqtt.broker import BrokerSettings
+from agent.settings import broker_settings, read_secret, station_topics
+from agent.watch.follow import follow
+from agent.watch.show import Lines, Page
+from calibration.errors import SettingError
+from calibration.terminal import console
+
+_ALL_STATIONS = "+/+/+/+/+/vision/+"
+_PORT, _TLS_PORT = 1883, 8883
+
+app = typer.Typer()
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="This station, at its broker.")
+]
+PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE", help="File with the password.")]
+CaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, else the system's.")]
+
+
+@app.command("watch")
+def watch_command(  # noqa: PLR0913 - one for each option
+    *,
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(help="Instead: this broker.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port, else 1883, with TLS 8883.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(metavar="ROOT", help=f"These stations there, else all: '{_ALL_STATIONS}'.")
+    ] = None,
+    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    password_file: PasswordFile = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS, and verify the broker's certificate.")] = False,
+    ca_file: CaFile = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many results.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each message as one JSON object.")] = False,
+) -> None:
+    """Show what stations say, live, until Ctrl-C. Into a pipe: a line for each result, alert, status and answer.
+
+    It only listens, and needs no right to publish.
+
+    Examples: `shiftwatch-agent watch --config station.yaml`;
+    `shiftwatch-agent watch --host broker --topic 'acme/+/+/line2/+/vision/+' | grep NotOK`
+    """
+    given = (host, port, topic, username, password_file, tls or None, ca_file)
+    if config is not None:
+        _refuse(any(option is not None for option in given), "--config and options of a broker", "give one of both")
+        loaded = configuration.load(config)
+        settings, root = broker_settings(loaded), station_topics(loaded.station).root
+    else:
+        _refuse(password_file is not None and username is None, "--password-file without --username", "give both")
+        _refuse(ca_file is not None and not tls, "--ca-file without --tls", "give both")
+        settings = BrokerSettings(
+            host=host or "localhost",
+            port=port or (_TLS_PORT if tls else _PORT),
+            client_id="",
+            username=username,
+            password=read_secret(password_file, "--password-file"),
+            tls=tls,
+            ca_file=ca_file,
+        )
+        root = topic or _ALL_STATIONS
+    _watch(replace(settings, client_id=f"shiftwatch-watch-{uuid4().hex[:8]}"), _below(root), count, as_json=as_json)
+
+
+def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a part may be named in letters that this terminal does not have
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has the first ignored in the background
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
+            with Lines(settings.address, count, as_json=as_json) as lines:
+                follow(settings, topic, lines)
+        else:
+            with Live(console=console, auto_refresh=False) as live:
+                follow(settings, topic, Page(live, settings.address, topic, count))
+
+
+def _below(root: str) -> str:
+    """Everything that stations with such a root say."""
+    levels = root.removesuffix("/#").split("/")
+    if any(not level or ("+" in level and level != "+") or set(level) & set("#\0") for level in levels):
+        raise SettingError(
+            what=f"--topic {root!r} is no topic root", remedy=f"name each level, or put a + for it: {_ALL_STATIONS}"
+        )
+    return "/".join([*levels, "#"])
+
+
+def _refuse(is_wrong: bool, what: str, remedy: str) -> None:  # noqa: FBT001 - the condition reads as a sentence
+    if is_wrong:
+        raise SettingError(what=f"cannot use {what}", remedy=remedy)
