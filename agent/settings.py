@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.broker import BrokerSettings
@@ -14,9 +15,8 @@ from calibration.bundle_engine import engine_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from agent.config import AgentConfig, StationConfig
+    from agent.config import AgentConfig, MqttConfig, StationConfig
     from calibration.bundle import Bundle
 
 
@@ -42,7 +42,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     """Where the broker is and who we are.
 
     Raises:
-        ConfigError: The password file cannot be read.
+        ConfigError: The password cannot be read.
     """
     mqtt = config.mqtt
     return BrokerSettings(
@@ -50,7 +50,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         port=mqtt.port,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
         username=mqtt.username,
-        password=_password(mqtt.password_file),
+        password=_password(mqtt),
         protocol=mqtt.protocol,
         keepalive_s=mqtt.keepalive_s,
         tls=mqtt.tls.enabled,
@@ -60,13 +60,25 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     )
 
 
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
+def _password(mqtt: MqttConfig) -> str | None:
+    if mqtt.password_credential is not None:
+        return _text("mqtt.password_credential", _credential(mqtt.password_credential))
+    return None if mqtt.password_file is None else _text("mqtt.password_file", mqtt.password_file)
+
+
+def _credential(name: str) -> Path:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        problem = "there are none outside systemd; add LoadCredential= to the unit, or give password_file"
+        raise ConfigError(problems=[f"mqtt.password_credential: {problem}"])
+    return Path(folder, name)
+
+
+def _text(key: str, file: Path) -> str:
     try:
         return file.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(problems=[f"mqtt.password_file: cannot read {file}: {error}"]) from error
+        raise ConfigError(problems=[f"{key}: cannot read {file}: {error}"]) from error
 
 
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
