@@ -186,9 +186,16 @@ class MqttConfig(Section):
     password_file: FilePath | None = Field(
         default=None, description="File with the password, for this user's eyes only."
     )
+    password_credential: Level | None = Field(
+        default=None, description="Instead of `password_file`: name of the systemd credential with the password."
+    )
     tls: TlsConfig = TlsConfig()
     keepalive_s: int = Field(
-        default=30, ge=5, le=65535, description="Silence after which the broker publishes the will."
+        default=30,
+        ge=5,
+        le=65535,
+        description="Silence after which the agent gives the connection up; after half as much again the broker "
+        "publishes the will.",
     )
 
     @model_validator(mode="before")
@@ -201,8 +208,13 @@ class MqttConfig(Section):
 
     @model_validator(mode="after")
     def _password_has_user(self) -> Self:
-        if self.password_file is not None and self.username is None:
-            problem = "password_file is given without username; give both"
+        given = [key for key in ("password_file", "password_credential") if getattr(self, key) is not None]
+        problem = None
+        if len(given) > 1:
+            problem = "password_file and password_credential are given; give one"
+        elif given and self.username is None:
+            problem = f"{given[0]} is given without username; give both"
+        if problem:
             raise ValueError(problem)
         return self
 

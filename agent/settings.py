@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.decision import Rules
@@ -15,9 +16,8 @@ from calibration.bundle_engine import engine_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from agent.config import AgentConfig, StationConfig
+    from agent.config import AgentConfig, MqttConfig, StationConfig
     from calibration.bundle import Bundle
 
 
@@ -43,7 +43,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
     """Where the broker is and who we are.
 
     Raises:
-        ConfigError: The password file cannot be read.
+        ConfigError: The password cannot be read.
     """
     mqtt = config.mqtt
     return BrokerSettings(
@@ -51,7 +51,7 @@ def broker_settings(config: AgentConfig) -> BrokerSettings:
         port=mqtt.port,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
         username=mqtt.username,
-        password=read_secret(mqtt.password_file, "mqtt.password_file"),
+        password=_password(mqtt),
         protocol=mqtt.protocol,
         keepalive_s=mqtt.keepalive_s,
         tls=mqtt.tls.enabled,
@@ -73,6 +73,20 @@ def command_token(config: AgentConfig) -> str | None:
             problems=[f"commands.token_file: {config.commands.token_file} is empty; write a token into it"]
         )
     return token
+
+
+def _password(mqtt: MqttConfig) -> str | None:
+    if mqtt.password_credential is not None:
+        return read_secret(_credential(mqtt.password_credential), "mqtt.password_credential")
+    return read_secret(mqtt.password_file, "mqtt.password_file")
+
+
+def _credential(name: str) -> Path:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        problem = "there are none outside systemd; add LoadCredential= to the unit, or give password_file"
+        raise ConfigError(problems=[f"mqtt.password_credential: {problem}"])
+    return Path(folder, name)
 
 
 def read_secret(file: Path | None, key: str) -> str | None:

@@ -80,12 +80,16 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     connection = Connection(client, settings.keepalive_s)
+    sockets: list[Any] = []  # afterwards paho may have none any more: one that was closed at once
+
+    def opened(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - paho names no type for it
+        sockets.append(sock)
+        _tune(sock, settings)
+
+    client.on_socket_open = opened
     try:
         client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
-        sock = client.socket()
-        if sock is not None:  # else it was closed before the first word was out
-            _tune(sock, settings)
-        _wait_until_accepted(connection, settings, sock)
+        _wait_until_accepted(connection, settings, sockets[-1])
     except ssl.SSLCertVerificationError as error:
         raise distrusted(settings.address, error) from error
     except HandshakeError as error:

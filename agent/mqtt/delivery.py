@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent.mqtt.refused import Refused
 from agent.records import as_historical
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class Delivery:
         connection: A line that has just been accepted: what waits now is historical, what comes later is not.
         outbox: What is to be published.
         window: Records under way at most; the broker may allow fewer.
-        refused_retry_s: When a record that the broker refused is offered again. Until then it keeps its place in the
-            window, so that a broker that refuses everything is not sent everything.
+        refused_retry_s: When a record that the broker refused is offered again. A topic of which a whole window was
+            refused is held back until then, so that a broker that refuses everything is not sent everything.
 
     Attributes:
         refusal: Why the broker last refused a message; None when it took all.
@@ -41,14 +42,12 @@ class Delivery:
         # Answers to parts and commands must find room, however long the backlog.
         kept_free = min(_KEPT_FREE, connection.receive_maximum // 2)
         self._window = min(window, connection.receive_maximum - kept_free)
-        self._refused_retry_s = refused_retry_s
+        self._refused = Refused(self._window, refused_retry_s)
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0
-        self._under_way: dict[int, int] = {}
+        self._under_way: dict[int, tuple[int, str]] = {}
         self._acknowledged: list[int] = []
-        self._refused: list[int] = []
-        now_s = time.monotonic()
-        self._forget_at_s = self._progress_at_s = self._retry_at_s = now_s
+        self._forget_at_s = self._progress_at_s = time.monotonic()
 
     @property
     def idle(self) -> bool:
@@ -67,18 +66,19 @@ class Delivery:
 
     def send(self) -> None:
         """Fill the window from the outbox, oldest first."""
-        if self._refused and time.monotonic() >= self._retry_at_s:
-            self._offer_refused_again()
+        for record_id in self._refused.take_due(self._connection.room):
+            self._offer_again(record_id)
         # Half a window at a time: one query for fifty records costs little more than one for a single record.
-        if self._outbox.last_id <= self._sent_up_to or len(self._under_way) > self._window // 2:
+        if len(self._under_way) > self._window // 2:
             return
-        room = self._window - len(self._under_way) - len(self._refused)
-        room = min(room, self._connection.room)
-        if room <= 0:
-            return
-        for record in self._outbox.waiting(self._sent_up_to, room):
-            self._publish(record)
-            self._sent_up_to = record.id
+        room = min(self._window - len(self._under_way), self._connection.room)
+        while room > 0 and self._sent_up_to < self._outbox.last_id:
+            records = self._outbox.waiting(self._sent_up_to, room)
+            for record in records:
+                room -= self._publish_unless_closed(record)
+                self._sent_up_to = record.id
+            if not records:
+                return
 
     def settle(self, acknowledgements: Iterable[Acknowledgement]) -> int:
         """Take note of the broker's answers, and forget what it has.
@@ -89,9 +89,9 @@ class Delivery:
         for acknowledgement in acknowledgements:
             if acknowledgement.refused is not None:
                 self._note_refusal(acknowledgement.refused)
-            record_id = self._under_way.pop(acknowledgement.mid, None)
-            if record_id is not None:
-                self._note_answer(record_id, accepted=acknowledgement.refused is None)
+            record = self._under_way.pop(acknowledgement.mid, None)
+            if record is not None:
+                self._note_answer(*record, acknowledgement.refused)
         is_due = len(self._acknowledged) >= self._window or time.monotonic() >= self._forget_at_s
         return self.forget() if self._acknowledged and is_due else 0
 
@@ -100,32 +100,42 @@ class Delivery:
         acknowledged, self._acknowledged = self._acknowledged, []
         return self._outbox.forget(acknowledged) if acknowledged else 0
 
+    def _publish_unless_closed(self, record: Waiting) -> bool:
+        """Whether it was published; what is kept back needs no room."""
+        if self._refused.is_closed(record.topic):
+            self._refused.keep_back(record.id, record.topic)
+            return False
+        self._publish(record)
+        return True
+
     def _publish(self, record: Waiting) -> None:
         if not self._under_way:
             self._progress_at_s = time.monotonic()
         payload = as_historical(record.payload) if record.id <= self._historical_up_to else record.payload
-        self._under_way[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id
+        self._under_way[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id, record.topic
 
-    def _note_answer(self, record_id: int, *, accepted: bool) -> None:
-        now_s = self._progress_at_s = time.monotonic()
-        if accepted:
-            if not self._acknowledged:
-                self._forget_at_s = now_s + _FORGET_EVERY_S
-            self._acknowledged.append(record_id)
-        else:
-            if not self._refused:
-                self._retry_at_s = now_s + self._refused_retry_s
-            self._refused.append(record_id)
+    def _offer_again(self, record_id: int) -> None:
+        for record in self._outbox.waiting(record_id - 1, 1):
+            if record.id == record_id:
+                self._publish(record)
+                return
+        self._refused.forget(record_id)  # it was dropped meanwhile
+
+    def _note_answer(self, record_id: int, topic: str, refused: str | None) -> None:
+        self._progress_at_s = time.monotonic()
+        if refused is not None:
+            self._refused.note_refusal(record_id, topic)
+            return
+        if not self._acknowledged:
+            self._forget_at_s = self._progress_at_s + _FORGET_EVERY_S
+        self._acknowledged.append(record_id)
+        if self._refused.forget(record_id) and not len(self._refused):
+            log.info("the broker takes what it had refused")
+            self.refusal = None
 
     def _note_refusal(self, reason: str) -> None:
         if self.refusal is None:
-            log.warning("the broker refuses messages (%s): records wait and are offered again", reason)
+            log.warning(
+                "the broker refuses messages (%s): records wait and are offered again; mend the rights there", reason
+            )
         self.refusal = reason
-
-    def _offer_refused_again(self) -> None:
-        offered = self._refused[: self._connection.room]
-        self._refused = self._refused[len(offered) :]
-        for record_id in offered:
-            for record in self._outbox.waiting(record_id - 1, 1):
-                if record.id == record_id:  # else it was dropped meanwhile
-                    self._publish(record)

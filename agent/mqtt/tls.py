@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.errors import BrokerRefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
 _CLOCK = "the clock of this device (`timedatectl`)"
 # By OpenSSL's number of what is wrong with a certificate (x509_vfy.h).
@@ -56,6 +59,17 @@ class TlsSocket(ssl.SSLSocket):
         except OSError as error:
             self.close()
             raise HandshakeError(error) from error
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        """As in the base class."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            with suppress(OSError):
+                self.recv()  # paho would close the socket and leave unread why the other end has closed it
+            raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """As in the base class."""

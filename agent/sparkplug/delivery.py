@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.sparkplug.session import Session
 
 _ASK_EVERY_S = 0.1
+_FIRST_WINDOW = 10
 
 
 class SparkplugDelivery:
@@ -30,7 +31,8 @@ class SparkplugDelivery:
         session: Says what the records say.
         outbox: What is to be said.
         question: Topic that is subscribed to already.
-        window: Records at most that the broker has not confirmed.
+        window: Records at most that the broker has not confirmed; fewer at first, and on a line so slow that the answer
+            would be taken for lost: between question and answer nothing comes back that shows that the line lives.
     """
 
     def __init__(self, connection: Connection, session: Session, outbox: Outbox, question: str, window: int) -> None:
@@ -38,7 +40,8 @@ class SparkplugDelivery:
         self._session = session
         self._outbox = outbox
         self._question = question
-        self._window = window
+        self._largest_window = window
+        self._window = min(_FIRST_WINDOW, window)
         self._historical_up_to: int | None = None
         self._sent_up_to = 0
         self._sent: list[int] = []
@@ -77,6 +80,8 @@ class SparkplugDelivery:
         """Forget what the broker has; returns how many records."""
         if not any(answer.mid == self._asked_mid for answer in answers):
             return 0
+        is_quick = time.monotonic() - self._asked_at_s < self._connection.keepalive_s / 4
+        self._window = min(2 * self._window, self._largest_window) if is_quick else max(1, self._window // 2)
         confirmed, self._asked_for = self._asked_for, []
         self._asked_mid = None
         return self._outbox.forget(confirmed)

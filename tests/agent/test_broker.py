@@ -16,7 +16,6 @@ from agent.mqtt.wake import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from real_broker import Listener, Mosquitto
 
@@ -200,43 +199,3 @@ def test_wake_ends_the_wait_once(mosquitto: Mosquitto) -> None:
     wake.close()
     wake.set()
     connection.close()
-
-
-@pytest.fixture
-def authority(mosquitto: Mosquitto) -> Path:
-    """A broker with TLS, and the certificate it can be trusted by."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    certificate, key = mosquitto.folder / "broker.pem", mosquitto.folder / "broker.key"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed words
-    mosquitto.start(listener=[f"certfile {certificate}", f"keyfile {key}"])
-    return certificate
-
-
-def test_trusted_certificate_makes_an_encrypted_line(mosquitto: Mosquitto, authority: Path) -> None:
-    connection = connect(settings_for(mosquitto.port, tls=True, ca_file=authority), WILL)
-    mids = [connection.publish("plant/a", "{}", qos=1, retain=False) for _ in range(10)]
-    assert acknowledged(connection, mids[-1]) is None
-    connection.close()
-
-
-@pytest.mark.usefixtures("authority")
-def test_unknown_certificate_is_refused(mosquitto: Mosquitto) -> None:
-    with pytest.raises(BrokerRefusedError, match=r"cannot be trusted: self.signed certificate") as caught:
-        connect(settings_for(mosquitto.port, tls=True), WILL)
-    assert caught.value.remedy == "name the authority that signed it as ca_file, or mend the certificate"
-
-
-def test_certificate_of_another_host_is_refused(mosquitto: Mosquitto, authority: Path) -> None:
-    settings = BrokerSettings(host="localhost", port=mosquitto.port, client_id="s", tls=True, ca_file=authority)
-    with pytest.raises(BrokerRefusedError, match="Hostname mismatch"):
-        connect(settings, WILL)
-
-
-def test_missing_certificate_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BrokerRefusedError, match=r"cannot use the TLS files .*missing\.pem"):
-        connect(settings_for(1, tls=True, ca_file=tmp_path / "missing.pem"), WILL)

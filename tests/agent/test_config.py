@@ -129,6 +129,11 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("mqtt: {protocol: 4}", "mqtt.protocol: 4 is not allowed; use one of: 5, 3.1.1"),
         ("mqtt: {password: secret}", "mqtt.password: unknown key; did you mean 'password_file'?"),
         ("mqtt: {password_file: f}", "mqtt: password_file is given without username; give both"),
+        ("mqtt: {password_credential: c}", "mqtt: password_credential is given without username; give both"),
+        (
+            "mqtt: {username: u, password_file: f, password_credential: c}",
+            "mqtt: password_file and password_credential are given; give one",
+        ),
         (
             "mqtt: {tls: {enabled: true, key_file: f}}",
             "mqtt.tls: cert_file and key_file belong together; give both or neither",

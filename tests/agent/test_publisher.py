@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from agent.outbox import Kind
+
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
 
@@ -503,34 +505,71 @@ def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
     assert publisher.waiting == 3
 
 
-def test_records_that_the_broker_refuses_wait_and_let_others_pass(
+@pytest.mark.parametrize("forbidden", ["alert", "result"])
+def test_records_that_the_broker_refuses_wait_and_let_others_pass(  # noqa: PLR0913, PLR0917 - what a station has
     mosquitto: Mosquitto,
     listen: Callable[[int], Listener],
     outbox: Outbox,
     publish: Callable[..., Publisher],
     caplog: pytest.LogCaptureFixture,
+    forbidden: Kind,
 ) -> None:
+    window = 20
+    topics: dict[Kind, str] = {"alert": TOPICS.alert, "result": TOPICS.result}
+    allowed: Kind = "result" if forbidden == "alert" else "alert"
     rights = mosquitto.folder / "rights"
-    rights.write_text(f"topic read #\ntopic write {TOPICS.result}\n")
+    announced = "".join(f"topic write {topic}\n" for topic in (TOPICS.status, TOPICS.info, TOPICS.alert_state))
+    rights.write_text(f"topic read #\ntopic write {topics[allowed]}\n{announced}")
     rights.chmod(0o600)
-    mosquitto.start(f"acl_file {rights}")
-    for number in range(3):
-        outbox.put("alert", f"alert{number}", TOPICS.alert, f'{{"alertId":{number}}}', 1)
-    ids = put(outbox, range(500))
+    mosquitto.start(f"acl_file {rights}", f"max_inflight_messages {window}")
+    for number in range(300):
+        for kind, topic in topics.items():
+            outbox.put(kind, f"{kind}{number}", topic, f'{{"number":{number}}}', 1)
     listener = listen(mosquitto.port)
     publisher = publish()
-    wait_for(lambda: publisher.published == 500)
-    assert publisher.waiting == 3
-    assert publisher.last_error == f"{TOPICS.alert}: Not authorized"
-    listener.wait_for(lambda heard: len(heard.on("/result")) == 500)
-    assert result_ids(listener) == ids
+    wait_for(lambda: publisher.published == 300)
+    assert publisher.waiting == 300
+    assert publisher.last_error == f"{topics[forbidden]}: Not authorized"
+    listener.wait_for(lambda heard: len(heard.on(f"/{allowed}")) == 300)
+    assert [content["number"] for content in listener.on(f"/{allowed}")] == list(range(300))
+    assert len(listener.on(f"/{forbidden}")) == 0
     rights.write_text("topic readwrite #\n")
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGHUP)
-    listener.wait_for(lambda heard: len(heard.on("/alert")) == 3)
-    assert [content["alertId"] for content in listener.on("/alert")] == [0, 1, 2]
-    wait_for(lambda: publisher.published == 503)
+    listener.wait_for(lambda heard: len(heard.on(f"/{forbidden}")) == 300)
+    assert [content["number"] for content in listener.on(f"/{forbidden}")] == list(range(300))
+    wait_for(lambda: publisher.published == 600)
+    wait_for(lambda: publisher.last_error is None)
     assert len([record for record in caplog.records if "refuses messages" in record.getMessage()]) == 1
+
+
+def test_an_announcement_that_the_broker_refuses_is_named_and_records_pass(
+    mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    rights = mosquitto.folder / "rights"
+    rights.write_text(f"topic write {TOPICS.result}\n")
+    rights.chmod(0o600)
+    mosquitto.start(f"acl_file {rights}")
+    put(outbox, range(10))
+    publisher = publish()
+    wait_for(lambda: publisher.published == 10)
+    wait_for(lambda: publisher.last_error == f"{TOPICS.alert_state}: Not authorized")
+
+
+def test_in_mqtt_3_1_1_a_broker_takes_what_it_refuses_and_says_nothing(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    """Which is why the README says to use MQTT 5."""
+    rights = mosquitto.folder / "rights"
+    rights.write_text("topic read #\n")
+    rights.chmod(0o600)
+    mosquitto.start(f"acl_file {rights}")
+    listener = listen(mosquitto.port)
+    put(outbox, range(10))
+    publisher = publish(protocol="3.1.1")
+    wait_for(lambda: publisher.published == 10)
+    assert publisher.last_error is None
+    assert listener.heard == []
 
 
 def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Path) -> None:

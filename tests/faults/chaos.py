@@ -17,6 +17,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ from stations import Agent, broken_parts, good_parts, kept_records, teach, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import Self
 
 KEEPALIVE_S = 5
 _PARTS_FOR_AN_ALERT = 36
@@ -91,7 +94,7 @@ class Chaos:
         self._last_fault: Callable[[], None] | None = None
         self._agent = Agent(config, wrapper=ledger.wrapper)
 
-    def __enter__(self) -> Chaos:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +126,7 @@ class Chaos:
         self._agent.end(signal.SIGTERM)
 
     def _has_come_through(self, records: int) -> bool:
-        """So many records were made since the last fault, and unless that one cut the line the first of them is there."""
+        """So many records were made since the last fault; unless that one cut the line, the first of them is there."""
         made = self._ledger.ids[self._made_at_fault :]
         return len(made) > records and (self._last_fault == self._cut_line or made[0] in self._arrivals.first)
 
@@ -198,8 +201,7 @@ def _drain(calm_station: Path, ledger: Ledger, arrivals: Arrivals) -> None:
 
     while kept_records(calm_station.parent) and time.monotonic() < deadline_s:
         with Agent(calm_station, wrapper=ledger.wrapper) as agent:
-            something_new = len(ledger.ids) + 1
-            until(lambda: has_all(something_new), 2 * _PATIENCE_S)
+            until(partial(has_all, len(ledger.ids) + 1), 2 * _PATIENCE_S)
             agent.end(signal.SIGTERM)
     until(lambda: has_all(0), 2 * _PATIENCE_S)
 

@@ -16,7 +16,9 @@ from agent.mqtt.pace import Pace
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
 from agent.records import Evaluation, Result, to_json
-from agent.topics import Topics
+from agent.sparkplug.birth_number import BirthNumber
+from agent.sparkplug.edge_node import EdgeNode
+from agent.topics import SparkplugTopics, Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +106,7 @@ def test_a_slow_line_delivers_everything_once(
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    ids = put(outbox, 500)
+    ids = put(outbox, 200)
     with (
         BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=50_000) as line,
         Publisher(
@@ -114,3 +116,21 @@ def test_a_slow_line_delivers_everything_once(
         wait_for(lambda: publisher.published == len(ids), 120)
         assert line.joined == 1
     assert [result["resultId"] for result in listener.on("/result")] == ids
+
+
+def test_a_line_too_slow_for_a_window_of_sparkplug_data_is_not_taken_for_dead(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    topics = SparkplugTopics(group_id="acme", edge_node_id="station1", device_id="vision")
+    with (
+        Outbox(tmp_path / "sparkplug.sqlite") as outbox,
+        BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=10_000) as line,
+        EdgeNode(
+            over(line, keepalive_s=KEEPALIVE_S), topics, outbox, STATION, BirthNumber(tmp_path / "birth"), QUICK
+        ) as edge_node,
+    ):
+        put(outbox, 150)
+        edge_node.wake()
+        wait_for(lambda: edge_node.published == 150, 120)
+        assert line.joined == 1

@@ -48,7 +48,7 @@ END = "arguments[0] == 'alert' and ':end:' in arguments[1]"
     ],
     ids=["put new", "put end", "note new", "note end", "forget"],
 )
-def test_every_alert_that_began_ends_once(
+def test_every_alert_that_began_ends_once(  # noqa: PLR0913 - a table
     bundle: Path, tmp_path: Path, owner: str, method: str, when: str, *, before: bool
 ) -> None:
     source = write_pictures(tmp_path / "parts", [*broken_parts(1), *good_parts(4)])

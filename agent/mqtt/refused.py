@@ -1,0 +1,60 @@
+"""Records that the broker has refused: they wait, are offered again, and let those of other topics pass."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, insort
+
+
+class Refused:
+    """Identities of refused records, by topic: a broker mostly refuses for want of the right to publish there.
+
+    Args:
+        limit: A topic with so many is closed: further records of it are not offered before one of these is taken.
+        retry_s: Quiet time after a refusal.
+    """
+
+    def __init__(self, limit: int, retry_s: float) -> None:
+        self._limit = limit
+        self._retry_s = retry_s
+        self._retry_at_s = 0.0
+        self._ids: dict[str, list[int]] = {}
+        self._offered_again: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """How many have been refused or kept back, and not been taken since."""
+        return sum(map(len, self._ids.values()))
+
+    def is_closed(self, topic: str) -> bool:
+        """Whether a new record of the topic is to be kept back."""
+        return len(self._ids.get(topic, ())) >= self._limit
+
+    def keep_back(self, record_id: int, topic: str) -> None:
+        """A record of a closed topic waits without having been offered."""
+        insort(self._ids.setdefault(topic, []), record_id)
+
+    def note_refusal(self, record_id: int, topic: str) -> None:
+        """The broker does not take it; now it is left in peace for a while."""
+        if self._offered_again.pop(record_id, None) is None:
+            self.keep_back(record_id, topic)
+        self._retry_at_s = time.monotonic() + self._retry_s
+
+    def forget(self, record_id: int) -> bool:
+        """The broker takes it now, or it is there no more; returns whether it was one that was offered again."""
+        topic = self._offered_again.pop(record_id, None)
+        if topic is None:
+            return False
+        ids = self._ids[topic]
+        del ids[bisect_left(ids, record_id)]
+        if not ids:
+            del self._ids[topic]
+        self._retry_at_s = time.monotonic()  # the next ones need not wait
+        return True
+
+    def take_due(self, room: int) -> list[int]:
+        """What to offer again: the oldest of each topic, ``room`` at most; none before the last ones are answered."""
+        if not self._ids or self._offered_again or time.monotonic() < self._retry_at_s:
+            return []
+        oldest = sorted((one, topic) for topic, ids in self._ids.items() for one in ids[: self._limit])
+        self._offered_again = dict(oldest[: max(0, room)])
+        return list(self._offered_again)
