@@ -77,6 +77,7 @@ class Outbox:
         self._clock_s = clock_s
         self._hour_began_s = clock_s()
         self._acknowledged: list[int] = []
+        self._log_began_at_id = 0
         self._lock = threading.Lock()
         database, lost = open_or_replace(path)
         self._records = Records(path, database, self.dropped)
@@ -147,6 +148,7 @@ class Outbox:
         while self._in_turn(self._drop_some):
             pass
         self._in_turn(self._shrink)
+        self._in_turn(self._begin_log)
 
     def close(self) -> None:
         """Close the file; what waits stays in it."""
@@ -200,6 +202,12 @@ class Outbox:
 
     def _shrink(self) -> None:
         self._records.shrink()
+
+    def _begin_log(self) -> None:
+        """Write something, because the first write after a flush waits for the disk; else that would be the loop's."""
+        if self._log_began_at_id < self.last_id:
+            self._log_began_at_id = self.last_id
+            self._records.fill(1)
 
     def _flush(self) -> bool:
         """Move the log into the database; whether that has left nothing in the log."""
