@@ -131,7 +131,7 @@ class Commands:
             try:
                 return self._answer(name, envelope_of(text, retained=retained), via, user)
             except CommandRefusedError as refusal:
-                return self._refuse(name, command_id_of(text), refusal, via)
+                return self._refuse(Command(command_id_of(text) or "", name, user), refusal, via)
 
     def _answer(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
         key = (name, envelope.command_id)
@@ -149,6 +149,7 @@ class Commands:
         audit_hash = None
         if act.changes_station:
             audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
+            log.info("command %s%s", name, f" by {command.by}" if command.by else "")
         do()
         return acknowledgement_payload(
             command_id=envelope.command_id,
@@ -195,18 +196,18 @@ class Commands:
         except AuditError as error:
             raise CommandRefusedError(what=f"it cannot be written down: {error.what}", remedy=error.remedy) from error
 
-    def _refuse(self, name: str, command_id: str | None, refusal: CommandRefusedError, via: Via) -> Payload:
+    def _refuse(self, command: Command, refusal: CommandRefusedError, via: Via) -> Payload:
+        name = command.name
         self.refused[name] += 1
         audit_hash = None
         if name in self._actions and self._actions[name].changes_station and self._bucket.take():
             log.warning("command %s refused: %s", name, refusal.what)
-            command = Command(command_id or "", name, None)
             try:
                 audit_hash = self._write("refused", command, via, reason=refusal.what, notWritten=self._bucket.spilt())
             except CommandRefusedError as error:
                 log.warning("%s", error.what)
         return acknowledgement_payload(
-            command_id=command_id,
+            command_id=command.command_id or None,
             command=name,
             accepted=False,
             error=f"{refusal.what}; {refusal.remedy}",
