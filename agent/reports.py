@@ -63,6 +63,14 @@ class Reports:
             return ResultCode.PAUSED
         return ResultCode.TOO_LATE if self.camera.state == "running" else ResultCode.CAMERA_LOST
 
+    def in_a_line(self) -> str:
+        """How it is, for people."""
+        state, reason = self.state()
+        return (
+            f"{state}{reason and f' ({reason})'}; {self.camera.captured} frames captured, {self.metrics.results} results, "
+            f"{self.dropped().total()} dropped, {self.outbox.depth()} records wait"
+        )
+
     def info(self) -> Payload:
         """Content of ``info``."""
         served = self.controls.served

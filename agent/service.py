@@ -103,6 +103,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.enter_context(camera)
         stop.reaches(camera)
         assembly = Assembly(config, camera, outbox, controls, versions, audit, choice, stack)
+        stack.enter_context(assembly.metrics_endpoint)
         _note_start(versions, controls, audit)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
         for speaker in assembly.speakers:
