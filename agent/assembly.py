@@ -15,7 +15,7 @@ from agent.decision import end
 from agent.dialogue import Dialogue
 from agent.edge_nodes import edge_nodes_of
 from agent.errors import PublisherDiedError
-from agent.exposition import metrics_endpoint_of
+from agent.exposition import Figures
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.notify import ServiceManager
@@ -133,7 +133,7 @@ class Assembly:
             is_simulated=kind_of(config.camera.source) == "path",
         )
         self._service_manager = ServiceManager(self.reports.in_a_line)
-        self.metrics_endpoint = metrics_endpoint_of(config, self.reports, self.speakers)
+        self.figures = Figures(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
 
     def run(self) -> None:

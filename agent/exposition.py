@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
@@ -11,23 +9,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from agent.camera import CameraState
 from agent.metrics import BUCKETS_MS
-from agent.metrics_endpoint import MetricsEndpoint
 from agent.records import Evaluation
-from agent.settings import station_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from prometheus_client.core import Metric
 
-    from agent.config import AgentConfig
     from agent.metrics import Latencies
     from agent.reports import Reports
     from agent.speaker import Speaker
 
 _VERDICTS = (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
-_BOUNDS_S = tuple(f"{bound_ms / 1000:g}" for bound_ms in BUCKETS_MS) + ("+Inf",)
+_BOUNDS_S = (*(f"{bound_ms / 1000:g}" for bound_ms in BUCKETS_MS), "+Inf")
 
 
 class Figures:
@@ -35,14 +29,14 @@ class Figures:
 
     Args:
         reports: What the station knows of itself.
-        speakers: Connections to the broker, by name.
+        speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
         station: Topic root.
         version: Of shiftwatch.
     """
 
-    def __init__(self, reports: Reports, speakers: Mapping[str, Speaker], station: str, version: str) -> None:
+    def __init__(self, reports: Reports, speakers: Sequence[Speaker], station: str, version: str) -> None:
         self._reports = reports
-        self._speakers = speakers
+        self._speakers = dict(zip(("mqtt", "sparkplug"), speakers, strict=False))
         self._about = {"station": station, "version": version}
 
     def collect(self) -> Iterator[Metric]:
@@ -83,17 +77,6 @@ class Figures:
         yield _family(GaugeMetricFamily, "outbox_depth", "Records that wait for it.", ("connection",), waiting)
         published = [((name,), speaker.published) for name, speaker in speakers]
         yield _family(CounterMetricFamily, "published", "Records that it has.", ("connection",), published)
-
-
-def metrics_endpoint_of(
-    config: AgentConfig, reports: Reports, speakers: Sequence[Speaker]
-) -> MetricsEndpoint | AbstractContextManager[None]:
-    """Serves the figures of a station, once entered, where its configuration wants that; else nothing."""
-    if not config.metrics.enabled:
-        return nullcontext()
-    connections = dict(zip(("mqtt", "sparkplug"), speakers, strict=False))
-    figures = Figures(reports, connections, station_topics(config.station).root, version("shiftwatch"))
-    return MetricsEndpoint(config.metrics.host, config.metrics.port, figures)
 
 
 def _family(

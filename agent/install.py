@@ -94,7 +94,8 @@ def write(steps: Sequence[Step], folders: Iterable[Path]) -> None:
     """Write what is not there yet as it should be, and make folders for the service.
 
     Raises:
-        InstallError: This user may not, or the disk does not take it; what was written stays, and doing it again goes on.
+        InstallError: This user may not, or the disk does not take it; what was written stays, and doing it again
+            goes on from there.
     """
     try:
         for step in steps:

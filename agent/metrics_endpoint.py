@@ -1,4 +1,4 @@
-"""Figures over HTTP, for Prometheus to fetch; on threads of their own, so that nobody who asks keeps the loop waiting."""
+"""Figures over HTTP, for Prometheus to fetch; on threads of their own: nobody who asks keeps the loop waiting."""
 
 from __future__ import annotations
 
@@ -26,19 +26,17 @@ _PATIENCE_S = 10.0
 
 
 class MetricsEndpoint:
-    """Answers from enter to exit.
+    """Answers from enter to exit: memory, processor time and open files of this process, and what `tell` adds.
 
     Args:
         host: Address to listen on.
         port: TCP port; 0 takes any that is free.
-        figures: What is told, beside memory, processor time and open files of this process.
     """
 
-    def __init__(self, host: str, port: int, figures: Collector) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
         self._registry = CollectorRegistry()
-        self._registry.register(figures)
         ProcessCollector(registry=self._registry)
         self._server: _Server | None = None
 
@@ -59,12 +57,16 @@ class MetricsEndpoint:
         except OSError as error:
             raise MetricsError(
                 what=f"metrics cannot be served at {self.url}: {error.strerror or error}",
-                remedy="give each station a metrics.port of its own (`ss -ltnp` shows who has it), and an address of this"
-                " device as metrics.host",
+                remedy="give each station a metrics.port of its own (`ss -ltnp` shows who has it), "
+                "and an address of this device as metrics.host",
             ) from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
         log.info("metrics at %s", self.url)
         return self
+
+    def tell(self, figures: Collector) -> None:
+        """Answer with these figures, too."""
+        self._registry.register(figures)
 
     def __exit__(self, *_: object) -> None:
         """Listen no more."""
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE_S
     server: _Server
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         if self.path.partition("?")[0] != _PATH:
             self.send_error(404, explain=f"metrics are at {_PATH}")
             return

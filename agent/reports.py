@@ -66,10 +66,9 @@ class Reports:
     def in_a_line(self) -> str:
         """How it is, for people."""
         state, reason = self.state()
-        return (
-            f"{state}{reason and f' ({reason})'}; {self.camera.captured} frames captured, {self.metrics.results} results, "
-            f"{self.dropped().total()} dropped, {self.outbox.depth()} records wait"
-        )
+        why = f" ({reason})" if reason else ""
+        frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
+        return f"{state}{why}; {frames}, {self.dropped().total()} dropped, {self.outbox.depth()} records wait"
 
     def info(self) -> Payload:
         """Content of ``info``."""

@@ -13,6 +13,7 @@ from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.controls import CommandedThreshold, Controls
 from agent.errors import AuditError
+from agent.metrics_endpoint import MetricsEndpoint
 from agent.outbox import Outbox
 from agent.serving import first_bundle, serve
 from agent.settings import broker_settings, command_token
@@ -92,6 +93,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
     with ExitStack() as stack:
         stack.enter_context(sole_user(config.state_dir))
+        metrics = config.metrics
+        endpoint = stack.enter_context(MetricsEndpoint(metrics.host, metrics.port)) if metrics.enabled else None
         versions = Versions(config.state_dir / "versions.json", configured.identity)
         controls = Controls(
             serve(config, choice, first_bundle(configured, versions)),
@@ -103,7 +106,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.enter_context(camera)
         stop.reaches(camera)
         assembly = Assembly(config, camera, outbox, controls, versions, audit, choice, stack)
-        stack.enter_context(assembly.metrics_endpoint)
+        if endpoint is not None:
+            endpoint.tell(assembly.figures)
         _note_start(versions, controls, audit)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
         for speaker in assembly.speakers:
@@ -113,11 +117,11 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.enter_context(assembly.archive)
         with assembly.control_socket:
             assembly.run()
-    metrics = assembly.metrics
+    counted = assembly.metrics
     return Summary(
         camera.captured,
-        metrics.results,
-        dict(metrics.verdicts),
+        counted.results,
+        dict(counted.verdicts),
         assembly.reports.frames_dropped(),
         assembly.publisher.published,
         outbox.depth(),

@@ -39,7 +39,8 @@ def for_service(file: Path, state_dir: Path) -> str:
         if (node := _node(root, key)) is not None and node.value != str(path)
     ]
     if _node(root, "state_dir") is None:
-        changes.append((root.start_mark.index, root.start_mark.index, f"state_dir: {state_dir}\n"))
+        begin = 0 if root is None else root.start_mark.index
+        changes.append((begin, begin, f"state_dir: {state_dir}\n"))
     elif config.state_dir != state_dir:
         raise ConfigError(
             what=f"the configuration {file} does not suit a service",
@@ -59,9 +60,9 @@ def unseen_paths(config: AgentConfig, programs: Mapping[str, Path]) -> Iterator[
             yield f"{key}: {path}"
 
 
-def _node(root: yaml.Node, key: str) -> yaml.Node | None:
+def _node(root: yaml.Node | None, key: str) -> yaml.Node | None:
     """The value of a dotted key."""
-    node: yaml.Node | None = root
+    node = root
     for name in key.split("."):
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         node = next((value for named, value in pairs if named.value == name), None)

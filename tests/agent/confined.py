@@ -1,6 +1,6 @@
 """Runs a program under the system call filter of a unit, as systemd would: ``python confined.py UNIT PROGRAM...``.
 
-Applied are SystemCallFilter=, MemoryDenyWriteExecute= and RestrictAddressFamilies=, by libseccomp, with NoNewPrivileges.
+Applied are SystemCallFilter=, MemoryDenyWriteExecute= and RestrictAddressFamilies=, with NoNewPrivileges.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 SECCOMP = "libseccomp.so.2"
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
-_NE, _EQ, _MASKED_EQ = 1, 4, 7
+_EQ, _MASKED_EQ = 4, 7
 _WRITE, _EXECUTE, _SHM_EXEC = 2, 4, 0o100000
 
 
@@ -48,39 +48,44 @@ def _members(group: str) -> set[str]:
     return {call for name in names for call in _members(name)}
 
 
+class Filter:
+    """One of libseccomp's; the first that refuses a call decides."""
+
+    def __init__(self, default: int) -> None:
+        self._library = ctypes.CDLL(SECCOMP)
+        self._library.seccomp_init.restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(default)))
+
+    def add(self, action: int, name: str, *comparisons: _Comparison) -> None:
+        """Calls that another kind of processor has are passed over."""
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        array = (_Comparison * len(comparisons))(*comparisons)
+        code = ctypes.c_uint32(action)
+        added = self._library.seccomp_rule_add_array(self._context, code, number, len(comparisons), array)
+        assert added == 0 or number < 0, (name, added)
+
+    def load(self) -> None:
+        loaded = self._library.seccomp_load(self._context)
+        assert loaded == 0, loaded
+
+
 def confine(unit: Path) -> None:
     """From here on, for this process and those it starts."""
-    seccomp = ctypes.CDLL(SECCOMP)
-    seccomp.seccomp_init.restype = ctypes.c_void_p
-
-    def filtered(default: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p(seccomp.seccomp_init(ctypes.c_uint32(default)))
-
-    def number(name: str) -> int:
-        return int(seccomp.seccomp_syscall_resolve_name(name.encode()))
-
-    def add(context: ctypes.c_void_p, action: int, name: str, *comparisons: _Comparison) -> None:
-        array = (_Comparison * len(comparisons))(*comparisons)
-        added = seccomp.seccomp_rule_add_array(context, ctypes.c_uint32(action), number(name), len(comparisons), array)
-        assert added == 0, (name, added)
-
-    calls = filtered(_REFUSE)
-    for name in system_calls(unit):
-        if number(name) != -1:
-            add(calls, _ALLOW, name)
-    memory = filtered(_ALLOW)
+    details = Filter(_ALLOW)
     if ("MemoryDenyWriteExecute", "yes") in settings(unit):
-        add(memory, _REFUSE, "mmap", _Comparison(2, _MASKED_EQ, _WRITE | _EXECUTE, _WRITE | _EXECUTE))
-        add(memory, _REFUSE, "mprotect", _Comparison(2, _MASKED_EQ, _EXECUTE, _EXECUTE))
-        add(memory, _REFUSE, "pkey_mprotect", _Comparison(2, _MASKED_EQ, _EXECUTE, _EXECUTE))
-        add(memory, _REFUSE, "shmat", _Comparison(2, _MASKED_EQ, _SHM_EXEC, _SHM_EXEC))
+        details.add(_REFUSE, "mmap", _Comparison(2, _MASKED_EQ, _WRITE | _EXECUTE, _WRITE | _EXECUTE))
+        details.add(_REFUSE, "mprotect", _Comparison(2, _MASKED_EQ, _EXECUTE, _EXECUTE))
+        details.add(_REFUSE, "pkey_mprotect", _Comparison(2, _MASKED_EQ, _EXECUTE, _EXECUTE))
+        details.add(_REFUSE, "shmat", _Comparison(2, _MASKED_EQ, _SHM_EXEC, _SHM_EXEC))
     families = dict(settings(unit))["RestrictAddressFamilies"].split()
-    others = [family for family in socket.AddressFamily if family.name not in families]
-    for family in others:
-        add(memory, _REFUSE, "socket", _Comparison(0, _EQ, family.value, 0))
-    for context in (memory, calls):  # the second forbids to load a third
-        loaded = seccomp.seccomp_load(context)
-        assert loaded == 0, loaded
+    for family in socket.AddressFamily:
+        if family.name not in families:
+            details.add(_REFUSE, "socket", _Comparison(0, _EQ, family.value, 0))
+    details.load()
+    calls = Filter(_REFUSE)  # loaded last: it forbids to load another
+    for name in system_calls(unit):
+        calls.add(_ALLOW, name)
+    calls.load()
 
 
 if __name__ == "__main__":
