@@ -12,7 +12,7 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import confined
 import pytest
@@ -33,13 +33,14 @@ MOST_EXPOSURE = 2.0
 
 def program(name: str) -> str:
     """A program of systemd's; in CI it must be there."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed: apt-get install systemd"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return shutil.which(name) or missing(name)
+
+
+def missing(name: str) -> NoReturn:
+    message = f"{name} is not installed: apt-get install systemd"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def call(*command: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -91,7 +92,7 @@ def filtered() -> Path:
     """The unit, on a machine that can filter system calls."""
     program("systemd-analyze")
     if ctypes.util.find_library("seccomp") is None:
-        program("libseccomp.so.2")  # comes with systemd
+        missing(confined.SECCOMP)
     return SYSTEMD / UNIT
 
 
