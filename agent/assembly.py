@@ -14,10 +14,12 @@ from agent.commands.control_socket import ControlSocket
 from agent.commands.rollback import Rollback
 from agent.decision import end
 from agent.errors import PublisherDiedError
+from agent.exposition import Figures
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
+from agent.notify import ServiceManager
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.recorder import Copies, Recorder
@@ -85,7 +87,8 @@ class Assembly:
             controls,
             versions,
             audit,
-            lambda bundle: serve(config, choice, bundle),
+            # An engine that is built in the loop takes minutes; its steps are progress, too.
+            lambda bundle: serve(config, choice, bundle, self._service_manager.progress),
             in_loop="tensorrt" in choice.backends,
             follow_up=self._follow_up,
             changed=self._changed,
@@ -129,13 +132,18 @@ class Assembly:
             self._active_alert,
             is_simulated=kind_of(config.camera.source) == "path",
         )
+        self._service_manager = ServiceManager(self.reports.in_a_line)
+        self.figures = Figures(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
 
     def run(self) -> None:
         """Inspect until the camera ends or is stopped."""
         log.info("watching %s as %s", self.reports.source, self._root)
         self._end_left_over_alert()
-        state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
+        try:
+            state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
+        finally:
+            self._service_manager.stopping()
         event, _ = end(state, now_ms())
         if event is not None:
             # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
@@ -157,6 +165,7 @@ class Assembly:
                 what="a thread that talks to the broker has died; the line hears nothing",
                 remedy="the log above tells why; start again, records wait in the outbox",
             )
+        self._service_manager.progress()
 
     def _give_up(self) -> None:
         """From any thread: parts without a verdict in time; those without a frame get their record here."""

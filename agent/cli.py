@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import sys
@@ -12,16 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent import config as configuration
-from agent import doctor
+from agent import doctor, logs
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
+from agent.install import cli as install_command
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
+from agent.settings import station_topics
 from agent.watch import cli as watch_command
+from calibration.errors import ShiftwatchError
 from calibration.terminal import EXIT_MENDABLE, console, escape, run
 
 if TYPE_CHECKING:
     from agent.probes import Finding
+
+log = logging.getLogger(__name__)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -37,9 +43,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(watch_command.app)
+app.add_typer(install_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
+_STDERR = 2
 _SECTIONS = {"device": "This device", "station": "Its station"}
 
 
@@ -63,17 +71,21 @@ def run_command(
 
     Example: `shiftwatch-agent run --config station.yaml`
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
-    )
     settings = configuration.load(config)
+    station = station_topics(settings.station).root
+    for_programs = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
+    faulthandler.enable(_STDERR)  # SIGABRT is how the watchdog ends an agent that hangs: this says where
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
-    summary = run_station(settings, stop)
-    logging.getLogger(__name__).info("stopped: %s", _in_words(summary))
+    try:
+        summary = run_station(settings, stop)
+    except ShiftwatchError as error:
+        if not for_programs:
+            raise
+        log.critical("%s; %s", error.what, error.remedy)
+        raise typer.Exit(EXIT_MENDABLE) from error
+    log.info("stopped: %s", _in_words(summary))
 
 
 def _in_words(summary: Summary) -> str:

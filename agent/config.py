@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from agent import config_text
+from agent.logs import LogFormat
 from agent.sources import kind_of
 
 if TYPE_CHECKING:
@@ -276,6 +277,25 @@ class OutboxConfig(Section):
     )
 
 
+class MetricsConfig(Section):
+    """Figures for Prometheus, over HTTP, without a password."""
+
+    enabled: bool = Field(default=False, description="Serve them at `http://HOST:PORT/metrics`.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; whoever reaches it may read."
+    )
+    port: int = Field(default=9464, ge=1, le=65535, description="TCP port, each station its own.")
+
+
+class LogConfig(Section):
+    """What the agent says on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is said.")
+    format: LogFormat = Field(
+        default="text", description="For people and systemd's journal; or one JSON object a line."
+    )
+
+
 class AgentConfig(Section):
     """The whole file; one for each camera."""
 
@@ -296,6 +316,8 @@ class AgentConfig(Section):
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()
     outbox: OutboxConfig = OutboxConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
 
 
 def load(path: Path) -> AgentConfig:
@@ -309,6 +331,11 @@ def load(path: Path) -> AgentConfig:
 
 def missing_files(config: AgentConfig) -> list[str]:
     """What the configuration names and the disk does not have, each as ``key: path``."""
+    return [f"{key}: {path}" for key, path in named_paths(config).items() if not path.exists()]
+
+
+def named_paths(config: AgentConfig) -> dict[str, Path]:
+    """Files and folders that the station reads, by dotted key; ``state_dir``, which it makes, is not among them."""
     named: dict[str, Path | None] = {
         "bundle": config.bundle,
         "mqtt.password_file": config.mqtt.password_file,
@@ -320,7 +347,7 @@ def missing_files(config: AgentConfig) -> list[str]:
     source = config.camera.source
     if isinstance(source, str) and kind_of(source) == "path":
         named["camera.source"] = Path(source)
-    return [f"{key}: {path}" for key, path in named.items() if path is not None and not path.exists()]
+    return {key: path for key, path in named.items() if path is not None}
 
 
 def reference() -> str:

@@ -9,6 +9,8 @@ ShiftwatchError
 ├── CommandRefusedError       mend the command; it was not carried out
 ├── StationUnreachableError   start the agent, or ask as its user
 ├── AuditError                mend the disk; what cannot be written down is not done
+├── MetricsError              give the metrics a port and an address that are free
+├── InstallError              become root, or mend what stands in the way; nothing was written
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
@@ -75,6 +77,14 @@ class CommandRefusedError(ShiftwatchError):
 
 class StationUnreachableError(ShiftwatchError):
     """The agent on this device does not take commands: start it, or ask as its user."""
+
+
+class MetricsError(ShiftwatchError):
+    """Metrics cannot be served where they are configured: give them a port and an address that are free."""
+
+
+class InstallError(ShiftwatchError):
+    """The service cannot be installed or removed so: become root, or mend what stands in the way."""
 
 
 class OutboxError(ShiftwatchError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,22 @@ from agent.records import Evaluation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 _REMEMBERED = 512
 _RATE_WINDOW_S = 5.0
 
 
 class Latencies:
-    """The last durations of one stage, in milliseconds; one thread writes, others may read."""
+    """The last durations of one stage, in milliseconds; one thread writes, others may read.
+
+    Attributes:
+        counts: Since the start, how many were in each of `BUCKETS_MS` (each up to and with its number), then above.
+        sum_ms: Of all since the start.
+    """
 
     def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_MS) + 1)
+        self.sum_ms = 0.0
         self._ring = np.zeros(_REMEMBERED)
         self._count = 0
 
@@ -28,6 +37,8 @@ class Latencies:
         """Remember one."""
         self._ring[self._count % _REMEMBERED] = duration_ms
         self._count += 1
+        self.counts[bisect_left(BUCKETS_MS, duration_ms)] += 1
+        self.sum_ms += duration_ms
 
     def percentile(self, share: float) -> float:
         """Duration that a share (0 to 100) of the last ones did not exceed; 0 before the first."""
@@ -69,6 +80,11 @@ class LoopMetrics:
             self._stages[stage].add(duration_ms)
         self._finished_s[self.results % _REMEMBERED] = self._clock_s()
         self.results += 1
+
+    @property
+    def stages(self) -> Mapping[str, Latencies]:
+        """Latencies by stage."""
+        return self._stages
 
     def percentiles(self, share: float) -> dict[str, float]:
         """Milliseconds by stage that a share (0 to 100) of the last frames did not exceed."""

@@ -66,6 +66,13 @@ class Reports:
             return ResultCode.PAUSED
         return ResultCode.TOO_LATE if self.camera.state == "running" else ResultCode.CAMERA_LOST
 
+    def in_a_line(self) -> str:
+        """How it is, for people."""
+        state, reason = self.state()
+        why = f" ({reason})" if reason else ""
+        frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
+        return f"{state}{why}; {frames}, {self.dropped().total()} dropped, {self.outbox.depth()} records wait"
+
     def info(self) -> Payload:
         """Content of ``info``."""
         served = self.controls.served

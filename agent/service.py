@@ -12,6 +12,7 @@ from agent.assembly import Assembly
 from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
+from agent.metrics_endpoint import MetricsEndpoint
 from agent.recipe.controls import CommandedThreshold, Controls
 from agent.recipe.versions import Versions
 from agent.serving import first_bundle, serve
@@ -91,6 +92,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
     with ExitStack() as stack:
         stack.enter_context(sole_user(config.state_dir))
+        metrics = config.metrics
+        endpoint = stack.enter_context(MetricsEndpoint(metrics.host, metrics.port)) if metrics.enabled else None
         versions = Versions(config.state_dir / "versions.json", configured.identity)
         controls = Controls(
             serve(config, choice, first_bundle(configured, versions)),
@@ -102,6 +105,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.enter_context(camera)
         stop.reaches(camera)
         assembly = Assembly(config, camera, outbox, controls, versions, audit, choice, stack)
+        if endpoint is not None:
+            endpoint.tell(assembly.figures)
         _note_start(versions, controls, audit)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
         for speaker in assembly.speakers:
@@ -111,11 +116,11 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.enter_context(assembly.archive)
         with assembly.control_socket:
             assembly.run()
-    metrics = assembly.metrics
+    counted = assembly.metrics
     return Summary(
         camera.captured,
-        metrics.results,
-        dict(metrics.verdicts),
+        counted.results,
+        dict(counted.verdicts),
         assembly.reports.frames_dropped(),
         assembly.publisher.published,
         outbox.depth(),

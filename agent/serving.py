@@ -16,6 +16,8 @@ from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.config import AgentConfig
     from agent.recipe.versions import Versions
     from calibration.backends import Choice
@@ -26,8 +28,14 @@ log = logging.getLogger(__name__)
 _BUILD_LOG_EVERY_S = 10.0
 
 
-def serve(config: AgentConfig, choice: Choice, bundle: Bundle) -> Served:
+def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callable[[], object] = lambda: None) -> Served:
     """Load the network of a bundle and prove it on the golden frames.
+
+    Args:
+        config: Of the station.
+        choice: What may run it.
+        bundle: Holds the network.
+        progress: Called, from any thread, with each step of an engine that is built on this device.
 
     Raises:
         ConfigError: Its threshold and the configured rules do not fit.
@@ -36,7 +44,7 @@ def serve(config: AgentConfig, choice: Choice, bundle: Bundle) -> Served:
     """
     rules = rules_of(config, bundle)
     with ExitStack() as stack:
-        deployment = engine_deployment(config, bundle, _BuildLog())
+        deployment = engine_deployment(config, bundle, _BuildLog(progress))
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
         recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid)
@@ -62,10 +70,12 @@ def first_bundle(configured: Bundle, versions: Versions) -> Bundle:
 class _BuildLog:
     """Tells now and then how far an engine that is built on this device has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[], object]) -> None:
+        self._progress = progress
         self._told_s = float("-inf")
 
     def __call__(self, step: str, done: int, total: int) -> None:
+        self._progress()
         if time.monotonic() - self._told_s >= _BUILD_LOG_EVERY_S:
             self._told_s = time.monotonic()
             log.info("preparing the network: %s, %d of %d", step, done, total)

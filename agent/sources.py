@@ -55,7 +55,7 @@ class Source(Protocol):
 
 def kind_of(source: int | str) -> SourceKind:
     """What a source is, from how it is written; nothing is opened."""
-    if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/video"):
+    if isinstance(source, int) or source.isdecimal() or source.startswith(("/dev/video", "/dev/shiftwatch/")):
         return "device"
     if " ! " in source:
         return "pipeline"

@@ -1,0 +1,101 @@
+"""The station's figures as Prometheus takes them; counted elsewhere, put into words when somebody asks."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from agent.camera import CameraState
+from agent.metrics import BUCKETS_MS
+from agent.records import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prometheus_client.core import Metric
+
+    from agent.metrics import Latencies
+    from agent.mqtt.speaker import Speaker
+    from agent.reports import Reports
+
+_VERDICTS = (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
+_BOUNDS_S = (*(f"{bound_ms / 1000:g}" for bound_ms in BUCKETS_MS), "+Inf")
+
+
+class Figures:
+    """A collector of ``prometheus_client``.
+
+    Args:
+        reports: What the station knows of itself.
+        speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
+        station: Topic root.
+        version: Of shiftwatch.
+    """
+
+    def __init__(self, reports: Reports, speakers: Sequence[Speaker], station: str, version: str) -> None:
+        self._reports = reports
+        self._speakers = dict(zip(("mqtt", "sparkplug"), speakers, strict=False))
+        self._about = {"station": station, "version": version}
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of now; from any thread, without waiting."""
+        yield self._build_info()
+        yield from self._frames()
+        yield _histogram(self._reports.metrics.stages)
+        yield from self._camera()
+        yield from self._broker()
+
+    def _build_info(self) -> Metric:
+        served = self._reports.controls.served
+        about = {**self._about, "bundle": served.bundle.identity, "backend": served.recipe.engine.backend}
+        return _family(GaugeMetricFamily, "build_info", "What runs here.", tuple(about), [(tuple(about.values()), 1)])
+
+    def _frames(self) -> Iterator[Metric]:
+        reports = self._reports
+        captured = [((), reports.camera.captured)]
+        yield _family(CounterMetricFamily, "frames_captured", "Frames that the camera gave.", (), captured)
+        verdicts = [((verdict.name.lower(),), reports.metrics.verdicts[verdict]) for verdict in _VERDICTS]
+        yield _family(CounterMetricFamily, "results", "Frames with a result.", ("verdict",), verdicts)
+        dropped = [((reason,), count) for reason, count in reports.dropped().items()]
+        yield _family(CounterMetricFamily, "dropped", "What came to nothing, as in health.", ("reason",), dropped)
+        age_ms = reports.metrics.last_result_age_ms()
+        age_s = [] if age_ms is None else [((), age_ms / 1000)]
+        yield _family(GaugeMetricFamily, "last_result_age_seconds", "Since the last result.", (), age_s)
+
+    def _camera(self) -> Iterator[Metric]:
+        now = self._reports.camera.state
+        states = [((state,), float(state == now)) for state in get_args(CameraState)]
+        yield _family(GaugeMetricFamily, "camera_state", "1 for the state it is in.", ("state",), states)
+
+    def _broker(self) -> Iterator[Metric]:
+        speakers = self._speakers.items()
+        connected = [((name,), float(speaker.connected)) for name, speaker in speakers]
+        yield _family(GaugeMetricFamily, "connected", "Whether the broker has accepted us.", ("connection",), connected)
+        waiting = [((name,), speaker.waiting) for name, speaker in speakers]
+        yield _family(GaugeMetricFamily, "outbox_depth", "Records that wait for it.", ("connection",), waiting)
+        published = [((name,), speaker.published) for name, speaker in speakers]
+        yield _family(CounterMetricFamily, "published", "Records that it has.", ("connection",), published)
+
+
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    meaning: str,
+    labels: Sequence[str],
+    samples: Sequence[tuple[Sequence[str], float]],
+) -> Metric:
+    family = kind(f"shiftwatch_{name}", meaning, labels=labels)
+    for values, count in samples:
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(stages: Mapping[str, Latencies]) -> Metric:
+    family = HistogramMetricFamily("shiftwatch_stage_duration_seconds", "How long each frame took.", labels=("stage",))
+    for stage, latencies in stages.items():
+        cumulated = accumulate(list(latencies.counts))  # a copy: the loop goes on counting
+        buckets = [(bound, float(count)) for bound, count in zip(_BOUNDS_S, cumulated, strict=True)]
+        family.add_metric((stage,), buckets, latencies.sum_ms / 1000)
+    return family

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stations import ROOT, closed_port, good_parts, write_config, write_pictures
+
+from agent.logs import set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import TextIO
+
+    from agent.logs import LogFormat
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a test sets up ends with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def begin(level: str, log_format: LogFormat, stream: TextIO, environment: dict[str, str]) -> bool:
+    """As in a process in which nobody has set up logging yet."""
+    logging.getLogger().handlers.clear()
+    return set_up(level, log_format, ROOT, stream, environment)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[TextIO]:
+    with (tmp_path / "log").open("w+") as file:
+        yield file
+
+
+def journal_of(file: TextIO) -> dict[str, str]:
+    status = os.fstat(file.fileno())
+    return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+
+
+def say() -> None:
+    log = logging.getLogger("agent.camera")
+    log.debug("looking")
+    log.info("camera %s is back", "3\nüß \ud800")
+    log.warning("late")
+    try:
+        raise ValueError("two\nlines")  # noqa: EM101, TRY003, TRY301 - as a bug would
+    except ValueError:
+        log.exception("broken")
+    log.critical("over")
+
+
+def written(file: TextIO) -> list[str]:
+    file.seek(0)
+    return file.read().splitlines()
+
+
+def test_text_has_time_and_level(file: TextIO) -> None:
+    assert not begin("info", "text", file, {})
+    logging.getLogger("agent").info("watching")
+    (line,) = written(file)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    watching", line)
+
+
+def test_each_line_in_the_journal_has_its_priority_and_no_time(file: TextIO) -> None:
+    file.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined] - as stderr
+    assert begin("debug", "text", file, journal_of(file))
+    say()
+    lines = written(file)
+    assert lines[:4] == ["<7>looking", "<6>camera 3", "<6>üß \\ud800 is back", "<4>late"]
+    assert lines[4] == "<3>broken"
+    assert lines[-1] == "<2>over"
+    assert all(line.startswith("<3>") for line in lines[5:-1])
+    assert "<3>ValueError: two" in lines
+    assert "<3>lines" in lines
+
+
+@pytest.mark.parametrize("elsewhere", ["1:1", "", "nonsense"])
+def test_a_log_that_was_led_away_from_the_journal_is_for_people(file: TextIO, elsewhere: str) -> None:
+    assert not begin("info", "text", file, {"JOURNAL_STREAM": elsewhere})
+    logging.getLogger("agent").info("watching")
+    assert written(file)[0].endswith("INFO    watching")
+
+
+def test_a_stream_that_is_no_file_is_not_the_journal() -> None:
+    stream = io.StringIO()
+    assert not begin("info", "text", stream, {"JOURNAL_STREAM": "1:1"})
+
+
+def test_json_is_one_object_a_line_whatever_is_said(file: TextIO) -> None:
+    assert begin("info", "json", file, journal_of(file))
+    say()
+    said: list[dict[str, Any]] = [json.loads(line) for line in written(file)]
+    assert [(one["level"], one["message"]) for one in said] == [
+        ("info", "camera 3\nüß \ud800 is back"),
+        ("warning", "late"),
+        ("error", "broken"),
+        ("critical", "over"),
+    ]
+    assert {one["station"] for one in said} == {ROOT}
+    assert {one["logger"] for one in said} == {"agent.camera"}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one["time"]) for one in said)
+    assert said[2]["exception"].endswith("ValueError: two\nlines")
+    assert ["exception" in one for one in said] == [False, False, True, False]
+
+
+def test_less_is_said_when_less_is_wished(file: TextIO) -> None:
+    begin("warning", "json", file, {})
+    say()
+    assert [json.loads(line)["level"] for line in written(file)] == ["warning", "error", "critical"]
+
+
+def run(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", "run", "--config", str(config), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own program
+
+
+def test_an_agent_whose_log_is_json_says_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    parts = write_pictures(tmp_path / "parts", good_parts(3))
+    ended = run(write_config(tmp_path, bundle, parts, closed_port(), log={"format": "json"}))
+    assert (ended.returncode, ended.stdout) == (0, "")
+    said = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert said[-1]["message"].startswith("stopped: 3 frames captured")
+    assert {one["station"] for one in said} == {ROOT}
+    assert all(one["level"] != "debug" for one in said)
+
+
+def test_the_error_that_ends_an_agent_is_in_a_log_that_programs_read(bundle: Path, tmp_path: Path) -> None:
+    ended = run(write_config(tmp_path, bundle, tmp_path / "nowhere", closed_port(), log={"format": "json"}))
+    assert ended.returncode == 2
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert last["level"] == "critical"
+    assert "no video or image folder at" in last["message"]
+    assert "check the path" in last["message"]
