@@ -53,7 +53,7 @@ def unit_files() -> list[File]:
 
 def _folder() -> Path:
     """In a clone they lie beside the package; pip puts those of a wheel into the environment."""
-    beside = Path(__file__).parents[1] / "systemd"
+    beside = Path(__file__).parents[2] / "systemd"
     if (beside / UNIT).is_file():
         return beside
     for file in files("shiftwatch") or ():
