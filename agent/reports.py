@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from agent.records import ResultCode, alert_state_payload, health_payload, info_payload
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.active_alert import ActiveAlert
     from agent.archive import Archive
     from agent.camera import Camera
@@ -95,13 +97,12 @@ class Reports:
     def dropped(self) -> Counter[str]:
         """Everything that came to nothing, by reason."""
         kept_out = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
-        refused = {f"command: {name}": count for name, count in self.commands.refused.items()}
-        dropped = self.frames_dropped() + self.outbox.dropped + self.handshake.dropped
-        return dropped + Counter(kept_out) + Counter(refused)
+        refused = {f"command: {name}": count for name, count in dict(self.commands.refused).items()}
+        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, kept_out, refused)
 
     def frames_dropped(self) -> Counter[str]:
         """Frames without a result, by reason."""
-        return Counter(self.camera.dropped) + self.trigger.dropped
+        return _sum(self.camera.dropped, self.trigger.dropped)
 
     def health(self) -> Payload:
         """Content of ``health``."""
@@ -120,6 +121,13 @@ class Reports:
             temperature_c=_temperature_c(),
             drift=None,
         )
+
+
+def _sum(*counts: Mapping[str, int]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(dict(count))  # a copy, made in one step: another thread may be counting
+    return total
 
 
 def disk_free_bytes(folder: Path) -> int:

@@ -16,7 +16,7 @@ from agent import config
 from agent.cli import main
 from agent.config import AgentConfig, load
 from agent.errors import ConfigError
-from agent.install import Step
+from agent.install import Step, write
 from agent.install.station_file import for_service
 from agent.install.unit_files import UNIT, File, unit_files
 
@@ -331,6 +331,19 @@ def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path
     )
     named = config.named_paths(load(everything))
     assert named.keys() == (keys - {"state_dir"}) | {"camera.source"}
+
+
+def test_nobody_else_may_read_a_file_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    def replace(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        modes.append(path.stat().st_mode & 0o077)
+
+    monkeypatch.setattr("agent.install.replace_file", replace)
+    write([Step(File(Path("/etc/a"), "secret", 0o600), tmp_path / "etc" / "a", None)], [])
+    assert modes == [0]
+    assert (tmp_path / "etc" / "a").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_step_knows_what_would_change(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import venv
 import zipfile
 from pathlib import Path
@@ -155,7 +156,8 @@ def test_a_hang_is_told_with_all_stacks_when_the_watchdog_ends_it(bundle: Path, 
     parts = write_pictures(tmp_path / "parts", good_parts(2))
     looping = {"playback": "realtime", "frames_per_s": 50, "loop": True}
     with Agent(write_config(tmp_path, bundle, parts, closed_port(), camera=looping)) as agent:
-        until((tmp_path / "state" / "control.sock").exists)
+        until(lambda: list((tmp_path / "state").glob("control.sock")) and "watching" in agent.log)
+        time.sleep(0.2)  # from that line to the first frame
         agent.end(signal.SIGABRT)  # as WatchdogSec= does
     assert agent.process.returncode == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in agent.log
