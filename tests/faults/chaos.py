@@ -52,7 +52,7 @@ class Plan:
 
 
 FULL = Plan(results=20_000, alerts=500, agent_kills=30, broker_kills=10, cuts=5)
-SHORT = Plan(results=2_500, alerts=60, agent_kills=5, broker_kills=3, cuts=1)
+SHORT = Plan(results=2_000, alerts=50, agent_kills=3, broker_kills=2, cuts=1)
 
 
 @dataclass(frozen=True)

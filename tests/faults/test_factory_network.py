@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from books import Arrivals
 from quiet import quiet_dialogue
 from real_broker import server_that_says, wait_for
 from test_half_open import QUICK, STATION, TOPICS, put
@@ -16,10 +17,10 @@ from agent.mqtt.publisher import Publisher
 from agent.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from real_broker import Listener, Mosquitto
+    from real_broker import Mosquitto
 
 
 @contextmanager
@@ -36,24 +37,21 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def test_a_broker_that_comes_back_with_another_receive_maximum_gets_everything_in_order(
-    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox
+    mosquitto: Mosquitto, outbox: Outbox
 ) -> None:
+    persistent = ["persistence true", f"persistence_location {mosquitto.folder}/"]  # a listener may be late
+    mosquitto.start(*persistent, "max_inflight_messages 50")
     ids: list[str] = []
-    heard: list[str] = []
-    mosquitto.start("max_inflight_messages 50")
-    with publishing(outbox, mosquitto.port) as publisher:
+    with Arrivals(mosquitto.port) as arrivals, publishing(outbox, mosquitto.port) as publisher:
         for receive_maximum in (1, 7, 1000):
             wait_for(lambda: publisher.connected)
             mosquitto.stop()
             wait_for(lambda: not publisher.connected)
-            new = put(outbox, 30)
-            ids += new
-            mosquitto.start(f"max_inflight_messages {receive_maximum}")
-            listener = listen(mosquitto.port)
-            listener.wait_for(lambda heard: len(heard.on("/result")) >= 30)
-            heard += [result["resultId"] for result in listener.on("/result")]
+            ids += put(outbox, 30)
+            mosquitto.start(*persistent, f"max_inflight_messages {receive_maximum}")
             wait_for(lambda: outbox.depth() == 0)
-    assert list(dict.fromkeys(heard)) == ids
+        wait_for(lambda: len(arrivals.first) == 90)
+        assert list(arrivals.first) == ids
 
 
 def test_a_broker_that_shuts_down_is_quoted() -> None:
