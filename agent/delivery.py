@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 0.25  # one commit for many records: a repeat after a crash is cheap, a commit for each is not
 _STALLED_AFTER_S = 30.0
+_LATE_S = 0.05  # what was not sent because the broker or the processor was late, is caught up with
 
 
 class Delivery:
@@ -29,24 +30,34 @@ class Delivery:
         window: Records under way at most; the broker may allow fewer.
         refused_retry_s: When a record that the broker refused is offered again. Until then it keeps its place in the
             window, so that a broker that refuses everything is not sent everything.
+        records_per_s: Not more, so that after an outage the loop finds the processor and the outbox free.
 
     Attributes:
         refusal: Why the broker last refused a message; None when it took all.
     """
 
-    def __init__(self, connection: Connection, outbox: Outbox, window: int, refused_retry_s: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        window: int,
+        refused_retry_s: float,
+        records_per_s: float = float("inf"),
+    ) -> None:
         self.refusal: str | None = None
         self._connection = connection
         self._outbox = outbox
         self._window = min(window, connection.receive_maximum)
         self._refused_retry_s = refused_retry_s
+        self._records_per_s = records_per_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0
         self._under_way: dict[int, int] = {}
         self._acknowledged: list[int] = []
         self._refused: list[int] = []
         now_s = time.monotonic()
-        self._forget_at_s = self._progress_at_s = self._retry_at_s = now_s
+        self._forget_at_s = self._progress_at_s = self._retry_at_s = self._send_at_s = now_s
+        self._is_held_back = False
 
     @property
     def idle(self) -> bool:
@@ -60,8 +71,11 @@ class Delivery:
 
     @property
     def due_at_s(self) -> float:
-        """When `settle` has something to do without the broker, on the monotonic clock."""
-        return self._forget_at_s if self._acknowledged else float("inf")
+        """When `send` or `settle` has something to do without the broker, on the monotonic clock."""
+        return min(
+            self._forget_at_s if self._acknowledged else float("inf"),
+            self._send_at_s if self._is_held_back else float("inf"),
+        )
 
     def send(self) -> None:
         """Fill the window from the outbox, oldest first."""
@@ -71,11 +85,15 @@ class Delivery:
         if self._outbox.last_id <= self._sent_up_to or len(self._under_way) > self._window // 2:
             return
         room = min(self._window - len(self._under_way) - len(self._refused), self._connection.room)
-        if room <= 0:
+        now_s = time.monotonic()
+        self._is_held_back = room > 0 and now_s < self._send_at_s
+        if room <= 0 or self._is_held_back:
             return
-        for record in self._outbox.waiting(self._sent_up_to, room):
+        records = self._outbox.waiting(self._sent_up_to, room)
+        for record in records:
             self._publish(record)
             self._sent_up_to = record.id
+        self._send_at_s = max(self._send_at_s, now_s - _LATE_S) + len(records) / self._records_per_s
 
     def settle(self, acknowledgements: Iterable[Acknowledgement]) -> int:
         """Take note of the broker's answers, and forget what it has.

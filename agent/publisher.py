@@ -74,7 +74,8 @@ class Publisher(Speaker):
     def _use(self, connection: Connection) -> None:
         self._to_announce.update(_ANNOUNCEMENTS)
         self._health_at_s = time.monotonic()
-        delivery = Delivery(connection, self._outbox, self._pace.window, self._pace.refused_retry_s)
+        pace = self._pace
+        delivery = Delivery(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
         while connection.lost is None and not self._is_done(delivery):
             self._speak(connection)
             delivery.send()

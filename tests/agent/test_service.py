@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -28,9 +29,10 @@ from agent.active_alert import ActiveAlert
 from agent.config import load
 from agent.decision import Rules
 from agent.errors import ConfigError, OutboxError
+from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.records import Alert
-from agent.service import Stop, Summary, _disk_free_bytes, _info, run_station
+from agent.service import Stop, Summary, _disk_free_bytes, _info, _state, run_station
 from agent.settings import broker_settings
 from calibration.backbone import filterbank_backbone
 from calibration.backends import Serving
@@ -325,6 +327,15 @@ def test_health_tells_how_the_station_is_doing(
     assert health["captured"] >= health["results"] > 0
     assert health["camera"] == "running"
     assert health["diskFree"] > 0
+
+
+def test_a_station_that_cannot_store_its_results_says_so(tmp_path: Path) -> None:
+    camera = SimpleNamespace(state="running")
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        assert _state(camera, LoopMetrics(), outbox) == ("running", "")  # type: ignore[arg-type]
+        outbox.fault = "database or disk is full"
+        state = _state(camera, LoopMetrics(), outbox)  # type: ignore[arg-type]
+    assert state == ("fault", "results cannot be stored: database or disk is full")
 
 
 def test_the_password_of_the_camera_stays_on_the_device(bundle: Path, tmp_path: Path) -> None:
