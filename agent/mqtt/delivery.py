@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 0.25  # one commit for many records: a repeat after a crash is cheap, a commit for each is not
 _KEPT_FREE = 4
+_LATE_S = 0.05  # what was not sent because the broker or the processor was late, is caught up with
 
 
 class Delivery:
@@ -30,12 +31,20 @@ class Delivery:
         window: Records under way at most; the broker may allow fewer.
         refused_retry_s: When a record that the broker refused is offered again. A topic of which a whole window was
             refused is held back until then, so that a broker that refuses everything is not sent everything.
+        records_per_s: Not more, so that after an outage the loop finds the processor and the outbox free.
 
     Attributes:
         refusal: Why the broker last refused a message; None when it took all.
     """
 
-    def __init__(self, connection: Connection, outbox: Outbox, window: int, refused_retry_s: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        window: int,
+        refused_retry_s: float,
+        records_per_s: float = float("inf"),
+    ) -> None:
         self.refusal: str | None = None
         self._connection = connection
         self._outbox = outbox
@@ -43,11 +52,13 @@ class Delivery:
         kept_free = min(_KEPT_FREE, connection.receive_maximum // 2)
         self._window = min(window, connection.receive_maximum - kept_free)
         self._refused = Refused(self._window, refused_retry_s)
+        self._records_per_s = records_per_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0
         self._under_way: dict[int, tuple[int, str]] = {}
         self._acknowledged: list[int] = []
-        self._forget_at_s = self._progress_at_s = time.monotonic()
+        self._forget_at_s = self._progress_at_s = self._send_at_s = time.monotonic()
+        self._is_held_back = False
 
     @property
     def idle(self) -> bool:
@@ -61,24 +72,36 @@ class Delivery:
 
     @property
     def due_at_s(self) -> float:
-        """When `settle` has something to do without the broker, on the monotonic clock."""
-        return self._forget_at_s if self._acknowledged else float("inf")
+        """When `send` or `settle` has something to do without the broker, on the monotonic clock."""
+        return min(
+            self._forget_at_s if self._acknowledged else float("inf"),
+            self._send_at_s if self._is_held_back else float("inf"),
+        )
 
     def send(self) -> None:
         """Fill the window from the outbox, oldest first."""
         for record_id in self._refused.take_due(self._connection.room):
             self._offer_again(record_id)
-        # Half a window at a time: one query for fifty records costs little more than one for a single record.
-        if len(self._under_way) > self._window // 2:
-            return
         room = min(self._window - len(self._under_way), self._connection.room)
-        while room > 0 and self._sent_up_to < self._outbox.last_id:
-            records = self._outbox.waiting(self._sent_up_to, room)
+        # Half a window at a time: one query for fifty records costs little more than one for a single record.
+        has_something = self._sent_up_to < self._outbox.last_id and len(self._under_way) <= self._window // 2
+        now_s = time.monotonic()
+        self._is_held_back = has_something and room > 0 and now_s < self._send_at_s
+        if has_something and not self._is_held_back:
+            sent = self._send_next(room)
+            self._send_at_s = max(self._send_at_s, now_s - _LATE_S) + sent / self._records_per_s
+
+    def _send_next(self, room: int) -> int:
+        """Publish up to so many records; returns how many."""
+        sent = 0
+        while sent < room and self._sent_up_to < self._outbox.last_id:
+            records = self._outbox.waiting(self._sent_up_to, room - sent)
             for record in records:
-                room -= self._publish_unless_closed(record)
+                sent += self._publish_unless_closed(record)
                 self._sent_up_to = record.id
             if not records:
-                return
+                break
+        return sent
 
     def settle(self, acknowledgements: Iterable[Acknowledgement]) -> int:
         """Take note of the broker's answers, and forget what it has.

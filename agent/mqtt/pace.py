@@ -16,6 +16,8 @@ class Pace:
 
     Attributes:
         window: Records that may be under way without an acknowledgement.
+        records_per_s: Records published at most, after an outage, say: at full speed the publisher and the broker's
+            answers take processor time from the inspection.
         health_every_s: Between two messages of ``health``.
         first_retry_s: Longest wait before the second attempt to connect; doubles with each attempt.
         longest_retry_s: Longest wait between any two attempts.
@@ -24,6 +26,7 @@ class Pace:
     """
 
     window: int = 100
+    records_per_s: float = 1500.0
     health_every_s: float = 5.0
     first_retry_s: float = 1.0
     longest_retry_s: float = 30.0

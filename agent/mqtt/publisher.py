@@ -93,7 +93,8 @@ class Publisher(Speaker):
         self._to_say.clear()
         self._dialogue.begin()
         self._subscription = connection.subscribe(self._dialogue.subscription, 1)
-        delivery = Delivery(connection, self._outbox, self._pace.window, self._pace.refused_retry_s)
+        pace = self._pace
+        delivery = Delivery(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
         while connection.lost is None and not self._is_done(delivery):
             self._answer(connection)
             self._speak(connection)

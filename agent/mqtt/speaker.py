@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 0.5
 _CHECKPOINT_EVERY_S = 5.0
+_MEND_EVERY_S = 0.5
 _SUSPICIOUSLY_SHORT_S = 10.0
 
 
@@ -56,7 +57,7 @@ class Speaker(ABC):
         self._backoff = Backoff(pace)
         self._wake = Wake()
         self._stop_at_s: float | None = None
-        self._checkpoint_at_s = 0.0
+        self._checkpointed_at_s = float("-inf")
         self._last_logged = ""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -163,10 +164,15 @@ class Speaker(ABC):
             self._checkpoint()
             self._wake.wait(max(0.0, min(until_s, self._checkpoint_at_s) - time.monotonic()))
 
+    @property
+    def _checkpoint_at_s(self) -> float:
+        """When the next is due: soon when results are lost meanwhile, because its log may just need to begin anew."""
+        return self._checkpointed_at_s + (_CHECKPOINT_EVERY_S if self._outbox.fault is None else _MEND_EVERY_S)
+
     def _checkpoint(self) -> None:
         if time.monotonic() >= self._checkpoint_at_s:
             self._outbox.checkpoint()
-            self._checkpoint_at_s = time.monotonic() + _CHECKPOINT_EVERY_S
+            self._checkpointed_at_s = time.monotonic()
 
     def _note_up(self) -> None:
         self.connected = True

@@ -89,6 +89,20 @@ def result_ids(listener: Listener) -> list[str]:
     return [content["resultId"] for content in listener.on("/result")]
 
 
+def test_records_of_the_past_are_sent_at_the_pace_and_none_is_held_back_for_ever(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    ids = put(outbox, range(200))
+    began_s = time.monotonic()
+    publisher = publish(pace=replace(QUICK, records_per_s=200.0))
+    listener.wait_for(lambda heard: len(heard.on("/result")) == 200)
+    assert time.monotonic() - began_s > 0.8, "a second at 200 a second, less a window"
+    assert result_ids(listener) == ids
+    wait_for(lambda: publisher.waiting == 0)
+
+
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 def test_every_record_arrives_in_order(
     mosquitto: Mosquitto,

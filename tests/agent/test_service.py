@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 import time
+from dataclasses import fields
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -26,9 +28,10 @@ from stations import (
 from agent.active_alert import ActiveAlert
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
+from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.records import Alert
-from agent.reports import disk_free_bytes
+from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
 from calibration.backbone import filterbank_backbone
@@ -292,6 +295,21 @@ def test_health_tells_how_the_station_is_doing(
     assert health["captured"] >= health["results"] > 0
     assert health["camera"] == "running"
     assert health["diskFree"] > 0
+
+
+def test_a_station_that_cannot_store_its_results_says_so() -> None:
+    parts = dict.fromkeys(field.name for field in fields(Reports))
+    outbox = SimpleNamespace(fault=None)
+    stand_ins = {
+        "camera": SimpleNamespace(state="running"),
+        "controls": SimpleNamespace(paused=None),
+        "metrics": LoopMetrics(),
+        "outbox": outbox,
+    }
+    reports = Reports(**{**parts, **stand_ins})  # type: ignore[arg-type]
+    assert reports.state() == ("running", "")
+    outbox.fault = "database or disk is full"
+    assert reports.state() == ("fault", "results cannot be stored: database or disk is full")
 
 
 def test_without_a_broker_the_station_watches_on_and_the_next_one_delivers_everything(

@@ -384,6 +384,24 @@ def test_only_what_changed_of_the_node_is_told_again(
     assert birth["health/outboxDepth"] == 0
 
 
+def test_an_edge_node_that_cannot_store_its_results_says_so(
+    mosquitto: Mosquitto,
+    listen: Callable[[], HostApplication],
+    speak: Callable[..., EdgeNode],
+    outbox: Outbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mosquitto.start()
+    host = listen()
+    monkeypatch.setattr(outbox, "checkpoint", lambda: None)  # it would find that all is well
+    outbox.fault = "database or disk is full"
+    speak()
+    (birth,) = host.wait_for("NBIRTH")
+    metrics = {metric.name: metric.value for metric in birth.metrics}
+    assert metrics["status/state"] == "fault"
+    assert metrics["status/reason"] == "results cannot be stored: database or disk is full"
+
+
 def test_a_refused_subscription_is_reported_once_with_the_right_that_is_missing(
     outbox: Outbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

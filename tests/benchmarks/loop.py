@@ -146,8 +146,7 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
         topics = Topics("benchmark/vision/station")
         settings = BrokerSettings(host="127.0.0.1", port=port, client_id="loop")
         handshake = Handshake(_DEADLINE_MS, lambda: ResultCode.TOO_LATE)
-        commands = Commands({}, AuditLog(folder / "audit.jsonl"), ())
-        dialogue = Dialogue(topics, handshake, commands, handshake.overdue)
+        dialogue = dialogue_of(topics, handshake, folder)
         publisher = stack.enter_context(Publisher(settings, topics, outbox, _station(), dialogue))
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
@@ -172,6 +171,11 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
                 cost.engine_ms += engine_ms
         cost.published = publisher.published
     return cost
+
+
+def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> Dialogue:
+    """With a controller, and with nobody who commands."""
+    return Dialogue(topics, handshake, Commands({}, AuditLog(folder / "audit.jsonl"), ()), handshake.overdue)
 
 
 def teach(folder: Path, region: Region) -> Bundle:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 from agent.outbox import Kind, Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SIZE_MIB = 8
+    from real_broker import Listener, Mosquitto
+
+SIZE_MIB = 24
 PAYLOAD = '{"text":"' + 390 * "x" + '"}'
 """As long as that of a result."""
 
@@ -175,3 +179,34 @@ def test_putting_a_result_takes_no_time_while_the_disk_is_full(small_disk: Path)
         each_s = (time.perf_counter() - began_s) / refused
         neighbour.leave()
     assert each_s < 1e-3
+
+
+def test_station_whose_disk_is_full_goes_on_and_loses_no_result_that_the_broker_takes(
+    small_disk: Path, mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    source = write_pictures(tmp_path / "parts", good_parts(5) + broken_parts(5))
+    config = write_config(
+        tmp_path,
+        bundle,
+        source,
+        mosquitto.port,
+        camera={"playback": "realtime", "frames_per_s": 50, "loop": True},
+        archive={"enabled": False},
+        state_dir=str(small_disk / "state"),
+    )
+    with Agent(config) as agent:
+        listener.wait_for(lambda heard: len(heard.on("/health")) >= 3, 60)
+        neighbour = Neighbour(small_disk)
+        neighbour.take_everything()
+        before = len(listener.on("/result"))
+        listener.wait_for(lambda heard: len(heard.on("/result")) >= before + 300, 60)
+        agent.end(signal.SIGTERM)
+        neighbour.leave()
+    listener.wait_for(lambda heard: heard.on("/status")[-1]["state"] == "offline")
+    health = listener.on("/health")[-1]
+    assert {reason for reason in health["dropped"] if reason.startswith("outbox")} == set()
+    assert len(listener.on("/result")) == health["results"]
+    assert {"new", "end"} <= {alert["type"] for alert in listener.on("/alert")}
+    assert {status["state"] for status in listener.on("/status")} == {"running", "offline"}
