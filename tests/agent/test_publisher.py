@@ -551,7 +551,8 @@ def test_records_that_the_broker_refuses_wait_and_let_others_pass(  # noqa: PLR0
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGHUP)
     listener.wait_for(lambda heard: len(heard.on(f"/{forbidden}")) == 300)
-    assert [content["number"] for content in listener.on(f"/{forbidden}")] == list(range(300))
+    # Not always in order: the rights may change while a window of them is being refused.
+    assert sorted(content["number"] for content in listener.on(f"/{forbidden}")) == list(range(300))
     wait_for(lambda: publisher.published == 600)
     wait_for(lambda: publisher.last_error is None)
     assert len([record for record in caplog.records if "refuses messages" in record.getMessage()]) == 1
