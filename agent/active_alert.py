@@ -36,6 +36,7 @@ class ActiveAlert:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.alert: Alert | None = None
+        self._is_failing = False
         self.left_over = self._read()
 
     def note(self, alert: Alert) -> None:
@@ -56,7 +57,11 @@ class ActiveAlert:
         try:
             yield
         except OSError as error:
-            log.warning("cannot remember the active alert in %s: %s", self._path, error)
+            if not self._is_failing:
+                log.warning("cannot remember the active alert in %s: %s", self._path, error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def _read(self) -> Alert | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
