@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.actions import Actions
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
+from agent.camera.sources import kind_of, without_password
 from agent.commands import Commands
 from agent.control_socket import ControlSocket
 from agent.decision import end
@@ -25,7 +26,6 @@ from agent.reports import Reports, now_ms
 from agent.rollback import Rollback
 from agent.serving import serve
 from agent.settings import broker_settings, command_token, station_topics
-from agent.sources import kind_of, without_password
 from agent.trigger import EveryFrame, OnCommand, UnlessPaused
 
 if TYPE_CHECKING:

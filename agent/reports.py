@@ -54,7 +54,7 @@ class Reports:
         if paused is not None:
             return "paused", paused
         if self.camera.state != "running":
-            return self.camera.state, "the camera gives no frames"
+            return self.camera.state, self.camera.reason or "the camera gives no frames"
         return ("running", "") if self.metrics.fault is None else ("fault", self.metrics.fault)
 
     def why_no_verdict(self) -> ResultCode:

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.broker import BrokerSettings
+from agent.camera.camera_settings import CameraSettings
+from agent.camera.process import Timeouts
 from agent.decision import Rules
 from agent.errors import ConfigError
 from agent.topics import SparkplugTopics, Topics
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.config import AgentConfig, StationConfig
+    from agent.config import AgentConfig, CameraConfig, StationConfig
     from calibration.bundle import Bundle
 
 
@@ -36,6 +38,24 @@ def sparkplug_topics(config: AgentConfig) -> SparkplugTopics:
         device_id=ids.device_id,
         primary_host_id=ids.primary_host_id,
     )
+
+
+def camera_settings(camera: CameraConfig) -> CameraSettings:
+    """What is asked of a live camera."""
+    return CameraSettings(
+        width=camera.width,
+        height=camera.height,
+        format=camera.format,
+        exposure=camera.exposure,
+        white_balance=camera.white_balance,
+        gain=camera.gain,
+        buffer_frames=camera.buffer_frames,
+    )
+
+
+def camera_timeouts(camera: CameraConfig) -> Timeouts:
+    """How long a live camera may be silent."""
+    return Timeouts(open_s=camera.open_timeout_s, read_s=camera.read_timeout_s)
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:
