@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from agent.camera.sources import Source
 
 _LOOK_UP_S = 0.1
-"""Between two looks at whether to stop; also what a silence is noticed late by, at most."""
+"""Between two looks at whether to stop."""
+_SHORTEST_WAIT_S = 0.001
 _SILENCE = "gives no frame"
 
 _log = logging.getLogger(__name__)
@@ -128,11 +130,12 @@ class ProcessCamera:
         while not self._stopping.is_set():
             process = CaptureProcess(self.name, self._make, self._arguments)
             self._complaint, self._first_frame_s = _SILENCE, float("inf")
-            try:
-                with process:
+            with ExitStack() as ending:
+                try:
+                    ending.enter_context(process)
                     yield from self._frames(process)
-            except CameraError as error:
-                self._note_loss(error)
+                except CameraError as error:
+                    self._note_loss(error)  # at once: to end one that hangs takes a second
             self._note_left_behind(process)
             backoff.note_connection(time.monotonic() - self._first_frame_s)
             self._stopping.wait(backoff.next_s())
@@ -149,13 +152,14 @@ class ProcessCamera:
         """Until ``stop``; CameraError tells what is wrong."""
         limit_s, since_s = self._timeouts.open_s, time.monotonic()
         while not self._stopping.is_set():
-            told = process.hear(_LOOK_UP_S)
+            left_s = since_s + limit_s - time.monotonic()
+            told = process.hear(min(max(left_s, _SHORTEST_WAIT_S), _LOOK_UP_S))
             frame = None if told is None else self._frame(told, process)
             if frame is not None:
                 limit_s, since_s = self._timeouts.read_s, time.monotonic()
                 self._note_frame(since_s)
                 yield frame
-            elif time.monotonic() - since_s > limit_s:
+            elif left_s <= 0:
                 raise CameraError(
                     what=f"camera {self.name} {self._complaint} within {limit_s:g} s",
                     remedy="check its power, its cable or the network, and what else uses it; it is opened again",
