@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.active_alert import ActiveAlert
 from agent.archive import Archive
+from agent.camera.sources import kind_of, without_password
 from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
@@ -27,7 +28,6 @@ from agent.records import new_id
 from agent.reports import Reports, now_ms
 from agent.serving import serve
 from agent.settings import broker_settings, command_token, station_topics
-from agent.sources import kind_of, without_password
 from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:

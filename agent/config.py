@@ -5,6 +5,7 @@ The models stop at the command line; other modules receive values.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from agent import config_text
+from agent.camera.sources import kind_of
 from agent.logs import LogFormat
-from agent.sources import kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +47,13 @@ def _protocol(protocol: object) -> object:
     return "5" if type(protocol) is int and str(protocol) == "5" else protocol
 
 
+def _number_or_auto(setting: object) -> object:
+    is_number = isinstance(setting, (int, float)) and not isinstance(setting, bool) and math.isfinite(setting)
+    if not is_number and setting is not None and setting != "auto":
+        raise ValueError  # As above.
+    return float(setting) if isinstance(setting, int) else setting
+
+
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
 Level: TypeAlias = Annotated[
     str,
@@ -60,6 +68,12 @@ CameraSource: TypeAlias = Annotated[
             "allowed": "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
         }
     ),
+]
+
+NumberOrAuto: TypeAlias = Annotated[
+    float | Literal["auto"] | None,
+    BeforeValidator(_number_or_auto),
+    Field(json_schema_extra={"allowed": "a number, or auto"}),
 ]
 
 
@@ -98,6 +112,43 @@ class CameraConfig(Section):
         default=None, gt=0, le=1000, description="Rate of files instead of their own; rate asked of a numbered device."
     )
     loop: bool = Field(default=False, description="Start files again at their end.")
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=16384,
+        description="Asked of a device, with `height`; live frames of another are dropped.",
+    )
+    height: int | None = Field(default=None, ge=1, le=16384, description="As `width`.")
+    format: str | None = Field(
+        default=None,
+        pattern=r"^[ -~]{4}$",
+        description="FOURCC asked of a device, such as MJPG or YUYV.",
+        json_schema_extra={"allowed": "four characters"},
+    )
+    exposure: NumberOrAuto = Field(
+        default=None, description="Asked of a device, in its driver's unit (mostly 0.1 ms); none leaves it as it is."
+    )
+    white_balance: NumberOrAuto = Field(default=None, description="Asked of a device, in Kelvin.")
+    gain: float | None = Field(default=None, ge=0, description="Asked of a device, in its driver's unit.")
+    buffer_frames: int | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="Frames that the driver of a device may keep; few are fresh, many smooth.",
+    )
+    open_timeout_s: float = Field(
+        default=10.0, ge=0.5, le=600, description="Of live sources: from opening to the first frame; then it is lost."
+    )
+    read_timeout_s: float = Field(
+        default=2.0, ge=0.1, le=600, description="Of live sources: between two frames; then it is lost, and reopened."
+    )
+
+    @model_validator(mode="after")
+    def _whole_size(self) -> Self:
+        if (self.width is None) != (self.height is None):
+            problem = "width and height belong together; give both or neither"
+            raise ValueError(problem)
+        return self
 
 
 class TriggerConfig(Section):

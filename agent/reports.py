@@ -56,7 +56,7 @@ class Reports:
         if paused is not None:
             return "paused", paused
         if self.camera.state != "running":
-            return self.camera.state, "the camera gives no frames"
+            return self.camera.state, self.camera.reason or "the camera gives no frames"
         if self.metrics.fault is not None:
             return "fault", self.metrics.fault
         fault = self.outbox.fault

@@ -16,7 +16,7 @@ from agent.metrics_endpoint import MetricsEndpoint
 from agent.recipe.controls import CommandedThreshold, Controls
 from agent.recipe.versions import Versions
 from agent.serving import first_bundle, serve
-from agent.settings import broker_settings, command_token, open_outbox
+from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.sole_user import sole_user
 from calibration.backends import choose
 from calibration.bundle import open_bundle
@@ -88,7 +88,12 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )  # read again below: what is missing is told before anything is opened
     choice = choose(config.engine.backend)
     camera = open_camera(
-        config.camera.source, config.camera.playback, config.camera.frames_per_s, loop=config.camera.loop
+        config.camera.source,
+        config.camera.playback,
+        config.camera.frames_per_s,
+        loop=config.camera.loop,
+        settings=camera_settings(config.camera),
+        timeouts=camera_timeouts(config.camera),
     )
     with ExitStack() as stack:
         stack.enter_context(sole_user(config.state_dir))

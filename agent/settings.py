@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.camera.camera_settings import CameraSettings
+from agent.camera.process import Timeouts
 from agent.decision import Rules
 from agent.errors import ConfigError
 from agent.mqtt.broker import BrokerSettings
@@ -17,7 +19,7 @@ from calibration.bundle_engine import engine_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.config import AgentConfig, MqttConfig, StationConfig
+    from agent.config import AgentConfig, CameraConfig, MqttConfig, StationConfig
     from calibration.bundle import Bundle
 
 
@@ -37,6 +39,24 @@ def sparkplug_topics(config: AgentConfig) -> SparkplugTopics:
         device_id=ids.device_id,
         primary_host_id=ids.primary_host_id,
     )
+
+
+def camera_settings(camera: CameraConfig) -> CameraSettings:
+    """What is asked of a live camera."""
+    return CameraSettings(
+        width=camera.width,
+        height=camera.height,
+        format=camera.format,
+        exposure=camera.exposure,
+        white_balance=camera.white_balance,
+        gain=camera.gain,
+        buffer_frames=camera.buffer_frames,
+    )
+
+
+def camera_timeouts(camera: CameraConfig) -> Timeouts:
+    """How long a live camera may be silent."""
+    return Timeouts(open_s=camera.open_timeout_s, read_s=camera.read_timeout_s)
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:

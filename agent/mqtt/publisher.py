@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.mqtt.broker import BrokerSettings, Will
 from agent.mqtt.delivery import Delivery
-from agent.mqtt.pace import DEFAULT_PACE, Pace
 from agent.mqtt.speaker import GOODBYE_S, Speaker
+from agent.pace import DEFAULT_PACE, Pace
 from agent.records import Payload, status_payload, to_json
 
 if TYPE_CHECKING:

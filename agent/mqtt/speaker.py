@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import connect
-from agent.mqtt.pace import Backoff
 from agent.mqtt.wake import Wake
+from agent.pace import Backoff
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.mqtt.broker import BrokerSettings, Will
     from agent.mqtt.connection import Connection
-    from agent.mqtt.pace import Pace
     from agent.outbox import Outbox
+    from agent.pace import Pace
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.camera.sources import source_from
 from agent.config import load
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError
 from agent.mqtt.broker import connect
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
-from agent.settings import broker_settings, engine_deployment
+from agent.settings import broker_settings, camera_settings, engine_deployment
 from agent.sole_user import is_in_use
-from agent.sources import source_from
 from calibration.backends import choose, serving
 from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, DatasetError, EngineError
@@ -28,8 +28,9 @@ from calibration.errors import BundleError, DatasetError, EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.camera.camera_settings import CameraSettings
+    from agent.camera.sources import Source
     from agent.config import AgentConfig
-    from agent.sources import Source
     from calibration.bundle import Bundle
     from calibration.engine import Engine
     from calibration.preprocess import Image
@@ -55,7 +56,8 @@ def records(config: str) -> Iterator[Finding]:
 def camera(config: str) -> Iterator[Finding]:
     """Whether frames come, how large and how often; a camera that a running agent watches is left alone."""
     loaded = load(Path(config))
-    source = source_from(loaded.camera.source, loaded.camera.frames_per_s)
+    settings = camera_settings(loaded.camera)
+    source = source_from(loaded.camera.source, loaded.camera.frames_per_s, settings)
     if source.live and _runs(loaded):
         yield ok("camera", f"{source.name}: not opened, the running agent has it")
         return
@@ -69,6 +71,7 @@ def camera(config: str) -> Iterator[Finding]:
     finally:
         source.close()  # some network cameras serve one viewer, and believe for a minute in one that vanished
     rows, columns = picture.shape[:2]
+    yield from _setting_findings(source, settings, rows, columns)
     size = {"width": float(columns), "height": float(rows)}
     found = f"{source.name}: {columns}x{rows} pixels"
     if source.live:
@@ -77,6 +80,15 @@ def camera(config: str) -> Iterator[Finding]:
         yield ok("camera", f"{found}, a file, each frame of it, unhurried", **size)
     else:
         yield ok("camera", f"{found}, a file at {rate:g} frames/s", **size, frames_per_s=rate)
+
+
+def _setting_findings(source: Source, settings: CameraSettings, rows: int, columns: int) -> Iterator[Finding]:
+    remedy = "ask for what it offers: v4l2-ctl --list-formats-ext --list-ctrls-menus"
+    for refused in source.refused_settings:
+        yield Finding("camera setting", "warning", f"not taken: {refused}", remedy)
+    if source.live and not settings.fits(rows, columns):
+        what = f"its frames have {columns}x{rows} pixels, not {settings.width}x{settings.height}, and would be dropped"
+        yield Finding("camera size", "fault", what, "mend camera.width and camera.height, or the camera's own settings")
 
 
 def _runs(config: AgentConfig) -> bool:

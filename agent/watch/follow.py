@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import connect
-from agent.mqtt.pace import Backoff, Pace
+from agent.pace import Backoff, Pace
 
 if TYPE_CHECKING:
     from agent.mqtt.broker import BrokerSettings

@@ -249,22 +249,18 @@ def test_records_of_a_killed_agent_reach_the_line_from_the_next(
 @pytest.mark.parametrize(
     ("source", "says", "mends"),
     [
-        (99, "camera 99 does not open", "check the cable"),
         ("nowhere.avi", "no video or image folder at", "check the path"),
-        ("rtsp://user:secret@127.0.0.1:{port}/line", "stream rtsp://***@127.0.0.1", "check address, port"),
         ("text.avi", "does not open as a video", "pictures are given by their folder"),
     ],
 )
-def test_a_camera_that_does_not_open_is_told_with_what_to_check(  # noqa: PLR0913, PLR0917 - a table
-    command: Callable[..., Outcome], bundle: Path, tmp_path: Path, source: int | str, says: str, mends: str
+def test_a_file_that_does_not_open_is_told_with_what_to_check(  # noqa: PLR0913, PLR0917 - a table
+    command: Callable[..., Outcome], bundle: Path, tmp_path: Path, source: str, says: str, mends: str
 ) -> None:
     (tmp_path / "text.avi").write_text("no video")
-    named = source.format(port=closed_port()) if isinstance(source, str) else source
-    ended = command("run", "--config", write_config(tmp_path, bundle, named, closed_port()))
+    ended = command("run", "--config", write_config(tmp_path, bundle, source, closed_port()))
     assert ended.code == 2
     assert says in ended.err
     assert mends in ended.err
-    assert "secret" not in ended.out + ended.err
     assert "Traceback" not in ended.err
     assert kept_records(tmp_path) == []
     # What is there is whole: mended, the same station runs.

@@ -63,6 +63,11 @@ def test_sources_that_are_no_relative_path_stay_as_written(tmp_path: Path, sourc
     assert load(written(tmp_path, f"bundle: b\ncamera: {{source: '{source}'}}")).camera.source == source
 
 
+def test_exposure_and_white_balance_are_numbers_or_automatic(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, "bundle: b\ncamera: {source: 0, exposure: 100, white_balance: auto}"))
+    assert (loaded.camera.exposure, loaded.camera.white_balance, loaded.camera.gain) == (100.0, "auto", None)
+
+
 def test_the_example_loads(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, config.example()))
     assert loaded.bundle == tmp_path / "bundle"
@@ -111,6 +116,16 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("camera: {source: ''}", f"camera.source: '' is not allowed; use {SOURCES}"),
         ("camera: {playback: fast}", f"camera.source: missing; use {SOURCES}"),
         ("camera: null", f"camera.source: missing; use {SOURCES}"),
+        ("camera: {source: 0, width: 640}", "camera: width and height belong together; give both or neither"),
+        ("camera: {source: 0, format: MJPEG}", "camera.format: 'MJPEG' is not allowed; use four characters"),
+        ("camera: {source: 0, exposure: bright}", "camera.exposure: 'bright' is not allowed; use a number, or auto"),
+        ("camera: {source: 0, exposure: .nan}", "camera.exposure: nan is not allowed; use a number, or auto"),
+        (
+            "camera: {source: 0, white_balance: true}",
+            "camera.white_balance: true is not allowed; use a number, or auto",
+        ),
+        ("camera: {source: 0, white_balance: [1]}", "camera.white_balance: [1] is not allowed; use a number, or auto"),
+        ("camera: {source: 0, read_timeout_s: 0}", "camera.read_timeout_s: 0 is not allowed; use a number, 0.1 to 600"),
         (
             "camera: {source: 0, frames_per_s: .inf}",
             "camera.frames_per_s: inf is not allowed; use a number above 0, at most 1000",

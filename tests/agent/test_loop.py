@@ -50,6 +50,7 @@ class ListedCamera:
     captured: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     state: CameraState = "running"
+    reason: str = ""
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from stations import until
 
+from agent.camera.camera_settings import CameraSettings
 from agent.errors import CameraError
 from agent.probes import Finding, cameras, machine, ok, software, station
 from agent.probes.isolation import Check
@@ -328,6 +329,7 @@ class Live:
     name = "fake"
     live = True
     frames_per_s = 25.0
+    refused_settings = ("width: asked for 1920, got 1280",)
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -362,3 +364,11 @@ def test_the_rate_of_a_camera_is_measured() -> None:
 def test_a_camera_that_stops_while_it_is_watched_is_an_error() -> None:
     with pytest.raises(CameraError, match="fake stops after some frames"):
         station._grabs_per_s(Live(3), 5.0)
+
+
+def test_a_setting_that_a_camera_did_not_take_is_a_warning_and_another_size_a_fault() -> None:
+    settings = CameraSettings(width=1920, height=1080)
+    (refused, size) = station._setting_findings(Live(1), settings, 720, 1280)
+    assert (refused.level, refused.found) == ("warning", "not taken: width: asked for 1920, got 1280")
+    assert (size.level, size.found) == ("fault", "its frames have 1280x720 pixels, not 1920x1080, and would be dropped")
+    assert [each.level for each in station._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]

@@ -16,9 +16,9 @@ from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_r
 
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
-from agent.mqtt.pace import Pace
 from agent.mqtt.publisher import Station
 from agent.outbox import Outbox
+from agent.pace import Pace
 from agent.records import Alert, Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.delivery import SparkplugDelivery

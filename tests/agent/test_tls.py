@@ -15,9 +15,9 @@ from real_broker import free_port, listens, server_that_says, wait_for
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import BrokerSettings, Protocol, connect
-from agent.mqtt.pace import Pace
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
+from agent.pace import Pace
 from agent.topics import Topics
 
 if TYPE_CHECKING:

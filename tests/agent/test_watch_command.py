@@ -23,7 +23,7 @@ from agent.cli import main
 from agent.errors import BrokerRefusedError
 from agent.mqtt.broker import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
-from agent.mqtt.pace import Pace
+from agent.pace import Pace
 from agent.records import Evaluation, to_json
 from agent.watch.follow import follow
 

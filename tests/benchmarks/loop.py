@@ -108,6 +108,7 @@ class DecodedFrames:
     captured: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     state: CameraState = "running"
+    reason: str = ""
 
     def __iter__(self) -> Iterator[Frame]:
         for image in self.images:

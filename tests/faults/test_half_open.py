@@ -12,9 +12,9 @@ from quiet import quiet_dialogue
 from real_broker import wait_for
 
 from agent.mqtt.broker import BrokerSettings, Will, connect
-from agent.mqtt.pace import Pace
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
+from agent.pace import Pace
 from agent.records import Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.edge_node import EdgeNode

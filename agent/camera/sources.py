@@ -1,6 +1,6 @@
 """Where frames come from, as OpenCV sees it: devices, streams, pipelines, videos and image folders.
 
-A source only opens, grabs, decodes and closes. Retrying, pacing and counting are the camera's work (``agent.camera``).
+A source only opens, grabs, decodes and closes. Retrying, pacing and counting are the work of the cameras.
 """
 
 from __future__ import annotations
@@ -9,21 +9,27 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import cv2
 
+from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
 from agent.errors import CameraError
 from calibration.errors import DatasetError
 from calibration.pictures import pictures_in, read_picture
 from calibration.preprocess import Image, as_bgr8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SourceKind: TypeAlias = Literal["device", "stream", "pipeline", "path"]
 
 _FOLDER_FRAMES_PER_S = 10.0
 _VIDEO_FRAMES_PER_S = 25.0
 _FASTEST_VIDEO_FRAMES_PER_S = 1000.0
-_STREAM_TIMEOUT_MS = 5000
+_STREAM_TIMEOUT_S = 5.0
+_SOONER = 0.8
+"""FFmpeg gives up a little before its process is killed, so that it can take leave of the camera."""
 
 _log = logging.getLogger(__name__)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says it better
@@ -39,6 +45,8 @@ class Source(Protocol):
     name: str
     live: bool
     frames_per_s: float
+    refused_settings: Sequence[str]
+    """What was asked of it and not taken, for people; known once it is open."""
 
     def open(self) -> None:
         """Make ready. Raises CameraError with what to check. ``frames_per_s`` is known from here on."""
@@ -62,26 +70,63 @@ def kind_of(source: int | str) -> SourceKind:
     return "stream" if "://" in source else "path"
 
 
-def source_from(source: int | str, frames_per_s: float | None = None) -> Source:
+def source_from(
+    source: int | str, frames_per_s: float | None = None, settings: CameraSettings = DEFAULT_SETTINGS
+) -> Source:
     """The source of that name, not yet opened.
 
     Args:
         source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
         frames_per_s: Rate of a file; asked of a device, which may give another.
+        settings: Asked of a device.
     """
     kind = kind_of(source)
     if kind == "path" and Path(str(source)).is_dir():
         return FolderSource(Path(str(source)), frames_per_s or _FOLDER_FRAMES_PER_S)
-    return VideoSource(source, kind, frames_per_s)
+    return VideoSource(source, frames_per_s, settings)
+
+
+def live_source(
+    source: int | str,
+    frames_per_s: float | None,
+    settings: Mapping[str, Any],
+    open_timeout_s: float,
+    read_timeout_s: float,
+) -> Source:
+    """A live source from what JSON has, for a capture process; see `source_from`."""
+    opened_within_s, read_within_s = _SOONER * open_timeout_s, _SOONER * read_timeout_s
+    return VideoSource(source, frames_per_s, CameraSettings(**settings), opened_within_s, read_within_s)
 
 
 class VideoSource:
-    """Everything that ``cv2.VideoCapture`` reads."""
+    """Everything that ``cv2.VideoCapture`` reads.
 
-    def __init__(self, source: int | str, kind: SourceKind, frames_per_s: float | None = None) -> None:
+    Args:
+        source: See `source_from`.
+        frames_per_s: See `source_from`.
+        settings: Asked of a device.
+        open_timeout_s: Of a stream.
+        read_timeout_s: Of a stream.
+    """
+
+    def __init__(
+        self,
+        source: int | str,
+        frames_per_s: float | None = None,
+        settings: CameraSettings = DEFAULT_SETTINGS,
+        open_timeout_s: float = _STREAM_TIMEOUT_S,
+        read_timeout_s: float = _STREAM_TIMEOUT_S,
+    ) -> None:
+        kind = kind_of(source)
         self.name = without_password(str(source))
         self.live = kind != "path"
         self.frames_per_s = frames_per_s or _VIDEO_FRAMES_PER_S
+        self.refused_settings: Sequence[str] = ()
+        self._settings = settings
+        self._timeouts_ms = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_timeout_s * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(read_timeout_s * 1000),
+        }
         self._source = source
         self._kind = kind
         self._wanted_frames_per_s = frames_per_s
@@ -94,6 +139,8 @@ class VideoSource:
             capture.release()
             raise self._refusal()
         self._capture = capture
+        if self._kind == "device":
+            self.refused_settings = apply(self._settings, self._wanted_frames_per_s, capture)
         if self._kind == "path" and self._wanted_frames_per_s is None:
             written = capture.get(cv2.CAP_PROP_FPS)
             self.frames_per_s = written if 0 < written <= _FASTEST_VIDEO_FRAMES_PER_S else _VIDEO_FRAMES_PER_S
@@ -125,14 +172,10 @@ class VideoSource:
         if self._kind == "stream":
             # UDP, FFmpeg's own choice, tears frames apart on a busy network. A person's setting stands.
             os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-            timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
-            return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for key in timeouts for n in (key, _STREAM_TIMEOUT_MS)])
+            return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for pair in self._timeouts_ms.items() for n in pair])
         if self._kind == "path":
             return cv2.VideoCapture(text)
-        capture = cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2)
-        if self._wanted_frames_per_s is not None:
-            capture.set(cv2.CAP_PROP_FPS, self._wanted_frames_per_s)
-        return capture
+        return cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2)
 
     def _refusal(self) -> CameraError:
         if self._kind == "path":
@@ -145,8 +188,7 @@ class VideoSource:
             remedy = "check address, port, path, user and password, and that no other viewer holds the stream"
             return CameraError(what=f"stream {self.name} does not open", remedy=remedy)
         if not has_gstreamer():
-            remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
-            return CameraError(what=f"pipeline {self.name!r}: this OpenCV has no GStreamer", remedy=remedy)
+            return no_gstreamer(self.name)
         remedy = "try it with gst-launch-1.0; it must end in: ! videoconvert ! video/x-raw,format=BGR ! appsink"
         return CameraError(what=f"pipeline {self.name!r} does not open", remedy=remedy)
 
@@ -155,6 +197,7 @@ class FolderSource:
     """The pictures of a folder, not of its subfolders, by name."""
 
     live = False
+    refused_settings: Sequence[str] = ()
 
     def __init__(self, folder: Path, frames_per_s: float = _FOLDER_FRAMES_PER_S) -> None:
         self.name = str(folder)
@@ -201,6 +244,12 @@ class FolderSource:
 def has_gstreamer() -> bool:
     """Whether this OpenCV was built with GStreamer."""
     return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def no_gstreamer(pipeline: str) -> CameraError:
+    """Why a pipeline cannot be read here."""
+    remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
+    return CameraError(what=f"pipeline {without_password(pipeline)!r}: this OpenCV has no GStreamer", remedy=remedy)
 
 
 def without_password(source: str) -> str:

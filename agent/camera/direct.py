@@ -1,0 +1,119 @@
+"""Files, each frame of them, in the caller's thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent.camera.contract import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+    from agent.camera.contract import CameraState
+    from agent.camera.sources import Source
+
+
+class DirectCamera:
+    """Reads in the caller's thread, every frame, until the source ends; see Camera for the order of calls.
+
+    Args:
+        source: Where the frames come from.
+        loop: Start a file again at its end.
+        paced: Hand out frames no faster than the source's own rate. The schedule is absolute: a late frame does not
+            delay those after it.
+        clock_ns: Monotonic clock.
+        stopping: Set by ``stop``, and what the camera waits on.
+    """
+
+    reason = ""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        loop: bool = False,
+        paced: bool = False,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self.name = source.name
+        self._source = source
+        self._loop = loop
+        self._paced = paced
+        self._clock_ns = clock_ns
+        self._stopping = stopping or threading.Event()
+        self._captured = 0
+        self._readable_before_this_pass = 0
+        self._dropped: Counter[str] = Counter()
+        self._state: CameraState = "closed"
+
+    @property
+    def captured(self) -> int:
+        """See Camera."""
+        return self._captured
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """See Camera."""
+        return dict(self._dropped)
+
+    @property
+    def state(self) -> CameraState:
+        """See Camera."""
+        return self._state
+
+    def __enter__(self) -> Self:
+        """See Camera."""
+        self._source.open()
+        self._state = "running"
+        return self
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See Camera."""
+        start_ns = self._clock_ns()
+        while not self._stopping.is_set():
+            if self._paced:
+                due_ns = start_ns + int(self._captured * 1e9 / self._source.frames_per_s)
+                self._stopping.wait(max(0.0, (due_ns - self._clock_ns()) / 1e9))
+            if self._stopping.is_set() or not (self._source.grab() or self._begin_again()):
+                return
+            frame = self._retrieve()
+            if frame is not None and self._stopping.is_set():
+                self._dropped["stopped"] += 1
+            elif frame is not None:
+                yield frame
+
+    def stop(self) -> None:
+        """See Camera."""
+        self._stopping.set()
+
+    def __exit__(self, *exception: object) -> None:
+        """See Camera."""
+        self._source.close()
+        self._state = "closed"
+
+    def _retrieve(self) -> Frame | None:
+        captured_at_ms, captured_ns = time.time_ns() // 1_000_000, self._clock_ns()
+        seq = self._captured
+        self._captured += 1
+        image = self._source.retrieve()
+        if image is None:
+            self._dropped["unreadable"] += 1
+            return None
+        return Frame(seq, image, captured_at_ms, captured_ns)
+
+    def _begin_again(self) -> bool:
+        """After the last frame; false if there is nothing to begin again with."""
+        readable = self._captured - self._dropped["unreadable"]
+        # A file without one readable picture would be started again without end.
+        if not self._loop or readable == self._readable_before_this_pass:
+            return False
+        self._readable_before_this_pass = readable
+        self._source.close()
+        self._source.open()
+        return self._source.grab()
