@@ -26,7 +26,7 @@ class Pace:
     """
 
     window: int = 100
-    records_per_s: float = 1500.0
+    records_per_s: float = 1200.0
     health_every_s: float = 5.0
     first_retry_s: float = 1.0
     longest_retry_s: float = 30.0
