@@ -13,6 +13,7 @@ import typer
 
 from agent import config as configuration
 from agent import doctor
+from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.records import Evaluation
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(watch_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")
+app.add_typer(archive_command.app, name="archive")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
 _SECTIONS = {"device": "This device", "station": "Its station"}
 

@@ -9,6 +9,7 @@ ShiftwatchError
 ├── CommandRefusedError       mend the command; it was not carried out
 ├── StationUnreachableError   start the agent, or ask as its user
 ├── AuditError                mend the disk; what cannot be written down is not done
+├── ArchiveError              name another picture, mend permissions, or let the agent make the index anew
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
@@ -83,6 +84,10 @@ class OutboxError(ShiftwatchError):
 
 class AuditError(ShiftwatchError):
     """The audit log cannot be written or read: mend the disk; what cannot be noted must not be done."""
+
+
+class ArchiveError(ShiftwatchError):
+    """The archive has no such picture, or cannot be read or written; the agent goes on."""
 
 
 class PublisherDiedError(ShiftwatchError):
