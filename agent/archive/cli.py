@@ -19,7 +19,7 @@ from agent.archive.export import Exported
 from agent.archive.export import export as export_picture
 from agent.archive.marking import mark as mark_picture
 from agent.archive.moment import moment_ms
-from agent.archive.picture import CLASS_NAMES, CLASSES, Mark
+from agent.archive.picture import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.reading import Wanted, reading
 from agent.records import to_json
 from calibration.terminal import console, error_console, escape, progress_bar
@@ -122,7 +122,7 @@ def mark_command(
 
     Example: `shiftwatch-agent archive mark 3f2a9c01 good --by "M. Bauer" --config station.yaml`
     """
-    said = Mark("good" if label is Said.GOOD else "defect", by or _user(), _now_ms())
+    said = Mark("good" if label is Said.GOOD else "defect", storable(by or _user()), _now_ms())
     picture = mark_picture(_folder(config), result, said)
     words = f"{picture.result_id}, {CLASS_NAMES[picture.evaluation]}: {said.label}, says {text.printable(said.by)}"
     console.print(escape(words), soft_wrap=True)
@@ -180,7 +180,7 @@ def _wanted(  # noqa: PLR0913 - one for each question
         evaluation=None if of_class is None else CLASSES[of_class.value],
         since_ms=ever.since_ms if since is None else moment_ms(since, now_ms),
         until_ms=ever.until_ms if until is None else moment_ms(until, now_ms),
-        part_id=part_id,
+        part_id=None if part_id is None else storable(part_id),
         min_score=min_score,
         labelled=labelled,
     )

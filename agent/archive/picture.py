@@ -131,9 +131,14 @@ def mark_from(content: bytes) -> Mark | None:
     try:
         fields = json.loads(content)
         label = _LABELS[fields["label"]]
-        return Mark(label, str(fields["by"]), _whole(fields["at"]))
+        return Mark(label, storable(fields["by"]), _whole(fields["at"]))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def storable(text: object) -> str:
+    """Text that SQLite takes: it knows no lone surrogates, and what names parts may send some."""
+    return str(text).encode(errors="replace").decode()
 
 
 def room_of(size_bytes: int) -> int:
@@ -171,8 +176,8 @@ def _picture(path: str, numbers: Any, room_bytes: int) -> Picture:  # noqa: ANN4
     score, part_id = numbers["score"], numbers.get("partId")
     return Picture(
         path=path,
-        result_id=str(numbers["resultId"]),
-        part_id=None if part_id is None else str(part_id),
+        result_id=storable(numbers["resultId"]),
+        part_id=None if part_id is None else storable(part_id),
         seq=_whole(numbers["seq"]),
         created_at_ms=_whole(numbers["creationTime"]),
         evaluation=Evaluation(numbers.get("resultEvaluation", Evaluation.NOT_OK)),

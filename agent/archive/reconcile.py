@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.archive.files import days_in, own_files, remove
+from agent.archive.index import Row
 from agent.archive.picture import MARK, NUMBERS, mark_from, picture_from, room_of, sibling
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ class _Day:
                 remove(self._directory, [path])
                 return is_debris
             self._index.add(picture)
-        mark = self._mark(path) if MARK in files else None
-        if row is None or row.mark != mark:
-            self._index.mark(path, mark)
+            row = Row(self._last_id, picture.bytes, None)
+        if MARK in files or row.mark is not None:
+            mark = self._mark(path)  # as it is now: it may be younger than our look at the folder
+            if mark != row.mark:
+                self._index.mark(path, mark)
         return False
 
     def _picture(self, path: str, sizes: Mapping[str, int]) -> Picture | None:
