@@ -7,7 +7,7 @@ from datetime import datetime
 
 from calibration.errors import SettingError
 
-_AGO = re.compile(r"(\d+)([smhdw])")
+_AGO = re.compile(r"(\d{1,9})([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
