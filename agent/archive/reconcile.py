@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.archive.files import days_in, own_files, remove
@@ -31,9 +30,11 @@ def reconcile(directory: Path, index: Index) -> Iterator[None]:
     a row gets one; a row without a picture goes. When the index is being made anew the oldest come first, as they
     were taken. Else the newest do: a process that was killed has left its traces there.
 
+    What cannot be read, or not be removed, is told and left as it is: one bad sector must not stop the rest.
+
     Raises:
-        OSError: The disk fails.
-        sqlite3.Error: The index does.
+        OSError: The archive's own folder cannot be read.
+        sqlite3.Error: The index fails.
     """
     days = sorted({*days_in(directory), *index.days()}, reverse=index.is_complete)
     for day in days:
@@ -53,21 +54,32 @@ class _Day:
 
     def reconcile(self) -> Iterator[None]:
         found: dict[str, dict[str, OwnFile]] = defaultdict(dict)
-        with suppress(FileNotFoundError):  # A folder that somebody has removed: its rows go.
-            for number, file in enumerate(own_files(self._directory, self._day)):
-                if file.ending is None:
-                    (self._directory / self._day / file.name).unlink(missing_ok=True)
-                else:
-                    found[file.path][file.ending] = file
-                if number % _AT_A_TIME == 0:
-                    yield
+        try:
+            yield from self._look(found)
+        except FileNotFoundError:
+            found.clear()  # somebody has removed the folder: its rows go
+        except OSError as error:
+            _log.warning("archive: the folder %s is left as it is: %s", self._day, error)
+            return
         debris = 0
         for number, path in enumerate(sorted({*found, *self._index.paths_of(self._day)})):
-            debris += self._is_debris(path, found.get(path, {}))
+            try:
+                debris += self._is_debris(path, found.get(path, {}))
+            except OSError as error:
+                _log.warning("archive: %s is left as it is: %s", path, error)
             if number % _AT_A_TIME == 0:
                 yield
         if debris:
             _log.warning("archive: %d incomplete pictures of %s removed", debris, self._day)
+
+    def _look(self, found: dict[str, dict[str, OwnFile]]) -> Iterator[None]:
+        for number, file in enumerate(own_files(self._directory, self._day)):
+            if file.ending is None:
+                (self._directory / self._day / file.name).unlink(missing_ok=True)
+            else:
+                found[file.path][file.ending] = file
+            if number % _AT_A_TIME == 0:
+                yield
 
     def _is_debris(self, path: str, files: Mapping[str, OwnFile]) -> bool:
         """Make the row fit; or, where there is no whole picture, remove what is left of it."""
@@ -100,7 +112,4 @@ class _Day:
         try:
             return mark_from((self._directory / sibling(path, MARK)).read_bytes())
         except FileNotFoundError:
-            return None
-        except OSError as error:
-            _log.warning("archive: the mark of %s cannot be read: %s", path, error.strerror)
             return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import random
+import os
 import shutil
 import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,7 @@ from agent.errors import ArchiveError
 from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 NOON_MS = 1_790_000_000_123
 DAY_MS = 86_400_000
@@ -126,10 +128,10 @@ def test_an_index_that_is_gone_is_made_anew_from_the_numbers_beside_the_pictures
     ],
     ids=["cut off", "empty", "garbage", "a page of zeros", "another schema", "another version"],
 )
-def test_a_damaged_index_is_made_anew(archive: Path, damage: object) -> None:
+def test_a_damaged_index_is_made_anew(archive: Path, damage: Callable[[bytes], bytes]) -> None:
     before = pictures(archive)
     path = archive / INDEX_NAME
-    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator] - a function
+    path.write_bytes(damage(path.read_bytes()))
     reconcile(archive)
     assert pictures(archive) == before
 
@@ -189,6 +191,25 @@ def test_what_is_left_of_a_picture_goes_and_strangers_stay(archive: Path, caplog
     assert any("incomplete pictures of 2026-09-21 removed" in record.message for record in caplog.records)
 
 
+def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad_sector = (archive / frames(archive)[3]).with_suffix(".json")
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == bad_sector:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    (archive / INDEX_NAME).unlink()
+    reconcile(archive)
+    assert [picture.seq for picture in pictures(archive)] == [seq for seq in range(COUNT) if seq != 3]
+    assert bad_sector.exists()
+    assert any("is left as it is" in record.message for record in caplog.records)
+
+
 def test_rows_of_pictures_that_a_person_has_removed_go(archive: Path) -> None:
     shutil.rmtree(archive / "2026-09-22")
     frame = archive / frames(archive)[0]
@@ -210,7 +231,6 @@ def test_pictures_that_somebody_has_copied_back_are_found(archive: Path, tmp_pat
 
 
 def test_pictures_are_kept_and_pruned_while_files_and_index_are_compared(tmp_path: Path) -> None:
-    random.seed(1)
     for seq in range(0, 600, 300):
         store = Store(tmp_path, Limits(20 * MIB))
         for number in range(seq, seq + 300):
