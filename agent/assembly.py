@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from agent.active_alert import ActiveAlert
-from agent.archive import Archive
 from agent.camera.sources import kind_of, without_password
 from agent.commands import Commands
 from agent.commands.actions import Actions
@@ -27,7 +26,7 @@ from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports, now_ms
 from agent.serving import serve
-from agent.settings import broker_settings, command_token, station_topics
+from agent.settings import broker_settings, command_token, open_archive, station_topics
 from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Assembly:
         self._trigger = UnlessPaused(
             self._parts if self._triggers else EveryFrame(self._handshake), lambda: controls.paused is not None
         )
-        self.archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
+        self.archive = open_archive(config)
         self._active_alert = ActiveAlert(config.state_dir / "active_alert.json")
         rollback = Rollback(
             controls,

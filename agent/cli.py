@@ -14,6 +14,7 @@ import typer
 
 from agent import config as configuration
 from agent import doctor, logs
+from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.install import cli as install_command
@@ -46,6 +47,7 @@ app.add_typer(watch_command.app)
 app.add_typer(install_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")
+app.add_typer(archive_command.app, name="archive")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
 _STDERR = 2
 _SECTIONS = {"device": "This device", "station": "Its station"}

@@ -311,7 +311,16 @@ class ArchiveConfig(Section):
     """Pictures kept on this device."""
 
     enabled: bool = Field(default=True, description="Keep pictures of what was found.")
-    max_mib: int = Field(default=2048, ge=1, description="Size of all pictures, MiB; the oldest go first.")
+    max_mib: int = Field(
+        default=2048,
+        ge=1,
+        description="Size of all pictures, MiB; the oldest go first. Half is sure to NotOK, three tenths to OK, two to "
+        "NotDecidable; what one leaves unused the others may take.",
+    )
+    max_age_days: int = Field(default=90, ge=0, description="Days after which a picture goes; 0 keeps it longer.")
+    ok_every: int = Field(
+        default=1000, ge=0, description="One OK result in so many has its picture kept, for calibrating again; 0 none."
+    )
 
 
 class OutboxConfig(Section):

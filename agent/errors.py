@@ -11,6 +11,7 @@ ShiftwatchError
 ├── AuditError                mend the disk; what cannot be written down is not done
 ├── MetricsError              give the metrics a port and an address that are free
 ├── InstallError              become root, or mend what stands in the way; nothing was written
+├── ArchiveError              name another picture, mend permissions, or let the agent make the index anew
 ├── OutboxError               mend the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that the line cannot hear must not run on
 """
@@ -93,6 +94,10 @@ class OutboxError(ShiftwatchError):
 
 class AuditError(ShiftwatchError):
     """The audit log cannot be written or read: mend the disk; what cannot be noted must not be done."""
+
+
+class ArchiveError(ShiftwatchError):
+    """The archive has no such picture, or cannot be read or written; the agent goes on."""
 
 
 class PublisherDiedError(ShiftwatchError):

@@ -1,4 +1,4 @@
-"""What was seen: results and alerts into the outbox, pictures of defects into the archive, then the line is told."""
+"""What was seen: results and alerts into the outbox, pictures into the archive, then the line is told."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.parts.handshake import Handshake
     from agent.records import Alert, DefectRegion
     from agent.topics import Topics
+    from calibration.overlay import Array
 
 
 class Line(Protocol):
@@ -58,7 +59,7 @@ class Recorder:
 
     Args:
         outbox: Committed before the network sees anything.
-        archive: Where pictures of defects go; None keeps none.
+        archive: Where pictures go; None keeps none.
         handshake: With the controller, which is told last.
         is_simulated: Frames come from a file.
     """
@@ -126,41 +127,59 @@ class Recorder:
         self._outbox.put("result", result.result_id, self._topics.result, payload, result.created_at_ms)
 
     def _result(self, seen: Seen) -> Result:
-        regions, image_ref = self._defects(seen)
+        score_map = self._defect_map(seen)
+        regions = () if score_map is None else self._regions(seen, score_map)
         is_late = seen.code is ResultCode.NONE and self._handshake.is_late(seen.part)
+        code = ResultCode.TOO_LATE if is_late else seen.code
         return Result(
             result_id=seen.result_id,
             seq=seen.frame.seq,
             part_id=seen.part.part_id,
             created_at_ms=seen.frame.captured_at_ms,
             evaluation=seen.decision.verdict.evaluation,
-            code=ResultCode.TOO_LATE if is_late else seen.code,
+            code=code,
             score=float("nan") if seen.inference is None else seen.inference.score,
             threshold=seen.recipe.rules.threshold,
             regions=regions,
-            image_ref=image_ref,
+            image_ref=self._picture(seen, code, regions, score_map),
             processing_times_ms={stage: round(ms, 3) for stage, ms in seen.times_ms.items()},
             is_simulated=self._is_simulated,
         )
 
-    def _defects(self, seen: Seen) -> tuple[tuple[DefectRegion, ...], str | None]:
-        """Where the defects are, and the reference of the picture kept of them."""
+    @staticmethod
+    def _defect_map(seen: Seen) -> Array | None:
+        """Over the inspected region; None where no defect is."""
         if seen.inference is None or seen.decision.verdict.evaluation is not Evaluation.NOT_OK:
-            return (), None
+            return None
+        return covering(seen.inference.map, seen.recipe.grid)
+
+    @staticmethod
+    def _regions(seen: Seen, score_map: Array) -> tuple[DefectRegion, ...]:
+        """Where the defects are."""
         rows, columns = seen.frame.image.shape[:2]
-        inspected, threshold = seen.recipe.preprocess.region, seen.recipe.rules.threshold
-        score_map = covering(seen.inference.map, seen.recipe.grid)
-        regions = defect_regions(score_map, threshold, inspected or Region(0, 0, columns, rows))
-        if self._archive is None:
-            return regions, None
-        snapshot = Snapshot(
-            image=seen.frame.image,
-            score_map=score_map,
-            region=inspected,
-            threshold=threshold,
-            score=seen.inference.score,
-            result_id=seen.result_id,
-            seq=seen.frame.seq,
-            created_at_ms=seen.frame.captured_at_ms,
+        inspected = seen.recipe.preprocess.region or Region(0, 0, columns, rows)
+        return defect_regions(score_map, seen.recipe.rules.threshold, inspected)
+
+    def _picture(
+        self, seen: Seen, code: ResultCode, regions: tuple[DefectRegion, ...], score_map: Array | None
+    ) -> str | None:
+        """Reference of the picture that is kept of this result, if one is."""
+        evaluation = seen.decision.verdict.evaluation
+        if self._archive is None or not self._archive.wants(evaluation, code):
+            return None
+        return self._archive.submit(
+            Snapshot(
+                image=seen.frame.image,
+                score_map=score_map,
+                region=seen.recipe.preprocess.region,
+                threshold=seen.recipe.rules.threshold,
+                score=float("nan") if seen.inference is None else seen.inference.score,
+                result_id=seen.result_id,
+                part_id=seen.part.part_id,
+                seq=seen.frame.seq,
+                created_at_ms=seen.frame.captured_at_ms,
+                evaluation=evaluation,
+                code=code,
+                regions=regions,
+            )
         )
-        return regions, self._archive.submit(snapshot)

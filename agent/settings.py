@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
 from agent.decision import Rules
@@ -131,6 +132,19 @@ def open_outbox(config: AgentConfig, name: str) -> Outbox:
     """
     bounds = config.outbox
     return Outbox(config.state_dir / name, bounds.max_records, bounds.max_mib, bounds.max_age_days)
+
+
+def open_archive(config: AgentConfig) -> Archive | None:
+    """The pictures in the state folder; None where none are to be kept."""
+    kept = config.archive
+    if not kept.enabled:
+        return None
+    return Archive(
+        config.state_dir / "archive",
+        kept.max_mib,
+        max_age_days=kept.max_age_days,
+        ok_every=kept.ok_every,
+    )
 
 
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:

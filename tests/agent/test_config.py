@@ -157,7 +157,7 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
             "mqtt: {tls: {ca_file: f}}",
             "mqtt.tls: certificates are given, but enabled is false; set it to true or remove them",
         ),
-        ("archive: 5", "archive: 5 is not allowed; use the keys enabled, max_mib"),
+        ("archive: 5", "archive: 5 is not allowed; use the keys enabled, max_mib, max_age_days, ok_every"),
         ("station: {line: 1}", f"station.line: 1 is not allowed; use {LEVEL}"),
         ("station: {line: a/b}", f"station.line: 'a/b' is not allowed; use {LEVEL}"),
         ("station: {line: ' '}", f"station.line: ' ' is not allowed; use {LEVEL}"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.caption import Caption, captioned
+from agent.archive.caption import Caption, captioned
 from calibration.errors import DatasetError
 from calibration.overlay import Array, overlay
 from calibration.preprocess import Image, Region

@@ -1,0 +1,109 @@
+"""The archive's files: a folder a day, written whole or not at all, and told apart from strangers'."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.archive.picture import FRAME, MARK, NUMBERS, OVERLAY, sibling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+FILE_MODE, FOLDER_MODE = 0o640, 0o750
+_ENDINGS = (NUMBERS, OVERLAY, FRAME, MARK)  # the numbers go first: what is left then is no picture any more
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_OWN_FILE = re.compile(r"(\d{6}-\d{3}_\d+)(\.overlay\.jpg|\.jpg|\.json|\.mark)(\.part)?")
+
+
+class OwnFile(NamedTuple):
+    """A file of the archive.
+
+    Attributes:
+        path: Of the frame that it belongs to, below the archive.
+        ending: Of the file; of a half-written one None.
+    """
+
+    name: str
+    path: str
+    ending: str | None
+    size_bytes: int
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, for its owner and its group, if it is not there."""
+    folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+
+
+def write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of one picture, all or none, in this order; only then has each its name.
+
+    Without fsync: a power cut may cost the last pictures, a slow card must not cost more.
+
+    Args:
+        directory: Of the archive.
+        contents: By path below it.
+
+    Raises:
+        OSError: The disk does not take it; nothing is left behind.
+    """
+    paths = {directory / path: content for path, content in contents.items()}
+    try:
+        for path, content in paths.items():
+            make_folder(path.parent)
+            _write_part(_part_of(path), content)
+        for path in paths:
+            _part_of(path).replace(path)
+    except OSError:
+        for path in paths:
+            with suppress(OSError):
+                _part_of(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+        raise
+
+
+def remove(directory: Path, paths: Iterable[str]) -> None:
+    """Remove pictures, named by their frames, and the days that are empty then.
+
+    Raises:
+        OSError: The disk does not allow it; all or some are still there.
+    """
+    days = set()
+    for path in paths:
+        for ending in _ENDINGS:
+            (directory / sibling(path, ending)).unlink(missing_ok=True)
+        days.add((directory / path).parent)
+    for day in days:
+        with suppress(OSError):  # Not empty: the day has more.
+            day.rmdir()
+
+
+def days_in(directory: Path) -> list[str]:
+    """Names of the folders that are days', oldest first."""
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if _DAY.fullmatch(entry.name) and entry.is_dir())
+
+
+def own_files(directory: Path, day: str) -> Iterator[OwnFile]:
+    """The archive's files of a day; strangers are passed over."""
+    with os.scandir(directory / day) as entries:
+        for entry in entries:
+            own = _OWN_FILE.fullmatch(entry.name)
+            if own is None:
+                continue
+            with suppress(FileNotFoundError):  # removed since the folder was opened
+                size_bytes = entry.stat(follow_symlinks=False).st_size
+                yield OwnFile(entry.name, f"{day}/{own[1]}{FRAME}", None if own[3] else own[2], size_bytes)
+
+
+def _write_part(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+        file.write(content)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")

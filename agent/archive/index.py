@@ -1,0 +1,226 @@
+"""The index: a row for each picture, so that nobody has to look through the folders to count, find or prune.
+
+It holds nothing that the files do not say. One that is damaged, or of another version, is thrown away and made anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agent.archive.files import FILE_MODE
+from agent.archive.picture import Mark, Picture
+from agent.records import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+INDEX_NAME = "index.sqlite"
+_SUFFIXES = ("", "-wal", "-shm")
+_VERSION = 0x5357_4101
+_PAGE_BYTES = 4096
+_LOG_PAGES = (8, 256)
+_LOG_SHARE = 32
+# `id` rises in the order in which pictures were taken, whatever the clock says.
+_SCHEMA = """
+CREATE TABLE picture (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL UNIQUE,
+    result_id TEXT NOT NULL,
+    part_id TEXT,
+    seq INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    evaluation INTEGER NOT NULL,
+    code INTEGER NOT NULL,
+    score REAL,
+    threshold REAL NOT NULL,
+    bytes INTEGER NOT NULL,
+    label TEXT,
+    marked_by TEXT,
+    marked_at_ms INTEGER
+);
+CREATE INDEX by_class ON picture (evaluation, id);
+CREATE INDEX by_time ON picture (created_at_ms);
+"""
+_INSERT = """
+INSERT INTO picture (path, result_id, part_id, seq, created_at_ms, evaluation, code, score, threshold, bytes, label,
+    marked_by, marked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_OLDEST = "SELECT path, bytes FROM picture WHERE evaluation = ? ORDER BY id LIMIT ?"
+_FROM_TO = "SELECT path FROM picture WHERE created_at_ms BETWEEN ? AND ? ORDER BY created_at_ms LIMIT ?"
+_ROW = "SELECT id, bytes, label, marked_by, marked_at_ms FROM picture WHERE path = ?"
+_OF_DAY = "SELECT path FROM picture WHERE path > ? AND path < ?"
+_MARK = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
+
+_log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """What must fit the files."""
+
+    id: int
+    bytes: int
+    mark: Mark | None
+
+
+class Index:
+    """The index, open for writing, by one thread; others may read the file meanwhile.
+
+    Args:
+        path: Of the file; its folder must exist.
+        max_bytes: Size of the whole archive, of which the index' log may be a small part.
+
+    Attributes:
+        used_bytes: Room that pictures take, by class.
+
+    Raises:
+        sqlite3.Error: It cannot be opened, nor be made anew.
+        OSError: As above.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._log_pages = min(max(_LOG_PAGES[0], max_bytes // _PAGE_BYTES // _LOG_SHARE), _LOG_PAGES[1])
+        try:
+            self._database = self._opened()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            _log.warning("the archive's index %s is not usable (%s): it is made anew from the files", path, error)
+            self.discard()
+            self._database = self._opened()
+        rows = self._database.execute("SELECT evaluation, sum(bytes) FROM picture GROUP BY evaluation")
+        self.used_bytes = Counter({Evaluation(evaluation): size_bytes for evaluation, size_bytes in rows})
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every picture on the disk has been in it at least once."""
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        return bool(version)
+
+    @property
+    def own_bytes(self) -> int:
+        """Room that the index itself takes."""
+        beside = (self._path.with_name(self._path.name + suffix) for suffix in _SUFFIXES[1:])
+        return self._pages("page_count") + sum(file.stat().st_size for file in beside if file.exists())
+
+    @property
+    def free_bytes(self) -> int:
+        """Of these, how much it needs no more."""
+        return self._pages("freelist_count")
+
+    @property
+    def last_id(self) -> int:
+        """Of the newest row; 0 without any."""
+        (newest,) = self._database.execute("SELECT coalesce(max(id), 0) FROM picture").fetchone()
+        return int(newest)
+
+    def note_complete(self) -> None:
+        """From now on every picture on the disk is in it."""
+        self._database.execute("PRAGMA user_version = 1")
+
+    def add(self, picture: Picture) -> None:
+        """A picture whose files are on the disk; it takes the place of one with the same path."""
+        self.forget([picture.path])
+        self._database.execute(_INSERT, picture)
+        self.used_bytes[picture.evaluation] += picture.bytes
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Pictures whose files are not on the disk any more."""
+        removed: Counter[Evaluation] = Counter()
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            for path in paths:
+                found = self._database.execute("SELECT evaluation, bytes FROM picture WHERE path = ?", (path,))
+                for evaluation, size_bytes in found.fetchall():
+                    removed[Evaluation(evaluation)] += size_bytes
+                self._database.execute("DELETE FROM picture WHERE path = ?", (path,))
+        self.used_bytes.subtract(removed)
+
+    def mark(self, path: str, mark: Mark | None) -> None:
+        """What a person called a picture."""
+        self._database.execute(_MARK, (*(mark or (None, None, None)), path))
+
+    def oldest(self, evaluation: Evaluation, limit: int) -> list[tuple[str, int]]:
+        """Path and room of the pictures that came first in a class."""
+        return self._database.execute(_OLDEST, (evaluation, limit)).fetchall()
+
+    def made_between(self, first_ms: int, last_ms: int, limit: int) -> list[str]:
+        """Paths of pictures by their time, oldest first."""
+        return [path for (path,) in self._database.execute(_FROM_TO, (first_ms, last_ms, limit))]
+
+    def row(self, path: str) -> Row | None:
+        """What it knows of one picture."""
+        found = self._database.execute(_ROW, (path,)).fetchone()
+        if found is None:
+            return None
+        id_, size_bytes, *mark = found
+        return Row(id_, size_bytes, None if mark[0] is None else Mark(*mark))
+
+    def paths_of(self, day: str) -> list[str]:
+        """Pictures of a day."""
+        return [path for (path,) in self._database.execute(_OF_DAY, (f"{day}/", f"{day}0"))]
+
+    def days(self) -> list[str]:
+        """Days that pictures are of."""
+        return [day for (day,) in self._database.execute("SELECT DISTINCT substr(path, 1, 10) FROM picture")]
+
+    def shrink(self) -> None:
+        """Give the room back to the disk that it needs no more."""
+        # As a script: `execute` would take one step, which frees one page.
+        self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def discard(self) -> None:
+        """Throw the file away; the next one is made anew."""
+        for suffix in _SUFFIXES:
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _pages(self, pragma: str) -> int:
+        (pages,) = self._database.execute(f"PRAGMA {pragma}").fetchone()
+        return int(pages) * _PAGE_BYTES
+
+    def _opened(self) -> sqlite3.Connection:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, FILE_MODE))  # SQLite would let everybody read it
+        database = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            self._prepare(database)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA temp_store = MEMORY")
+        database.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages}")
+        database.execute(f"PRAGMA journal_size_limit = {self._log_pages * _PAGE_BYTES}")
+        (version,) = database.execute("PRAGMA application_id").fetchone()
+        if version == 0 and not _tables(database):
+            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}; PRAGMA application_id = {_VERSION}; COMMIT;")
+        elif version != _VERSION:
+            raise sqlite3.DatabaseError(f"it is of version {version:#x}, not {_VERSION:#x}")  # noqa: EM102, TRY003 - for the log
+        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        database.execute(_ROW, ("",))
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file itself is damaged."""
+    # The class itself, not its children: those stand for a full disk, a missing permission. But our statements are
+    # right: a table or column that is missing was there.
+    return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
+
+
+def _tables(database: sqlite3.Connection) -> Sequence[Any]:
+    return database.execute("SELECT name FROM sqlite_master").fetchall()

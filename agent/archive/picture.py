@@ -1,0 +1,199 @@
+"""One picture in the archive: its numbers as they stand beside it, and as the index has them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import cv2
+
+from agent.archive.caption import Caption, captioned
+from agent.records import Evaluation, to_json
+from calibration.errors import DatasetError
+from calibration.overlay import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.archive.snapshot import Snapshot
+    from agent.records import Payload
+    from calibration.preprocess import Image
+
+Label: TypeAlias = Literal["good", "defect"]
+
+CLASSES = {"ok": Evaluation.OK, "not_ok": Evaluation.NOT_OK, "not_decidable": Evaluation.NOT_DECIDABLE}
+CLASS_NAMES = {evaluation: name for name, evaluation in CLASSES.items()}
+FRAME, OVERLAY, NUMBERS, MARK = ".jpg", ".overlay.jpg", ".json", ".mark"
+_LABELS: dict[str, Label] = {"good": "good", "defect": "defect"}
+_JPEG_QUALITY = 92
+_BLOCK_BYTES, _NAME_BYTES = 4096, 64
+_LARGEST = 2**62
+
+
+class Picture(NamedTuple):
+    """What the index knows of one picture.
+
+    Attributes:
+        path: Of the frame below the archive, ``imageRef`` of the result.
+        seq: Of the frame in its session.
+        code: ``resultCode``.
+        score: None where there is none.
+        bytes: Room that its files take on the disk.
+        label: What a person called it; None as long as nobody has.
+        marked_by: Who.
+        marked_at_ms: When.
+    """
+
+    path: str
+    result_id: str
+    part_id: str | None
+    seq: int
+    created_at_ms: int
+    evaluation: Evaluation
+    code: int
+    score: float | None
+    threshold: float
+    bytes: int
+    label: Label | None = None
+    marked_by: str | None = None
+    marked_at_ms: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Score by threshold."""
+        return None if self.score is None or not self.threshold else self.score / self.threshold
+
+
+class Mark(NamedTuple):
+    """What a person called a picture."""
+
+    label: Label
+    by: str
+    at_ms: int
+
+    def content(self) -> bytes:
+        """As it stands beside the picture."""
+        return json.dumps({"label": self.label, "by": self.by, "at": self.at_ms}).encode()
+
+
+def encoded(snapshot: Snapshot) -> dict[str, bytes]:
+    """Content of a snapshot's files by their endings; the numbers last.
+
+    Raises:
+        cv2.error: The image is none.
+        DatasetError: The region reaches outside it.
+    """
+    pictures = {FRAME: _as_jpeg(snapshot.image)}
+    if snapshot.score_map is not None:
+        heat = overlay(snapshot.image, snapshot.region, snapshot.score_map, snapshot.threshold)
+        caption = Caption(snapshot.score, snapshot.threshold, snapshot.created_at_ms)
+        pictures[OVERLAY] = _as_jpeg(captioned(heat, caption))
+    return {**pictures, NUMBERS: to_json(_numbers(snapshot, pictures)).encode()}
+
+
+def picture_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> Picture:
+    """The picture that these files make.
+
+    Raises:
+        DatasetError: Its numbers are none.
+    """
+    sizes = {ending: len(content) for ending, content in contents.items()}
+    picture = picture_from(snapshot.reference, contents[NUMBERS], sizes)
+    if picture is None:
+        raise DatasetError(what=f"the numbers of {snapshot.reference} are none", remedy="tell us: it must not be")
+    return picture
+
+
+def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> Picture | None:
+    """The picture with these numbers and files; None where they are damaged, or do not belong together.
+
+    Args:
+        path: Of its frame below the archive.
+        numbers: Content of the file with its numbers.
+        sizes: Bytes of each of its files, by ending.
+    """
+    try:
+        content = json.loads(numbers)
+        told = {FRAME: content.get("frameBytes")}
+        if content.get("overlay"):
+            told[OVERLAY] = content.get("overlayBytes")
+        is_whole = all(ending in sizes and size in {None, sizes[ending]} for ending, size in told.items())
+        return _picture(path, content, sum(map(room_of, sizes.values()))) if is_whole else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def mark_from(content: bytes) -> Mark | None:
+    """What a person noted; None where it is damaged."""
+    try:
+        fields = json.loads(content)
+        label = _LABELS[fields["label"]]
+        return Mark(label, storable(fields["by"]), _whole(fields["at"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def storable(text: object) -> str:
+    """Text that SQLite takes: it knows no lone surrogates, and what names parts may send some."""
+    return str(text).encode(errors="replace").decode()
+
+
+def room_of(size_bytes: int) -> int:
+    """What a file of this size takes on the disk, with its name in the folder."""
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES + _NAME_BYTES
+
+
+def sibling(path: str, ending: str) -> str:
+    """Path of the file beside a frame with another ending."""
+    return path.removesuffix(FRAME) + ending
+
+
+def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
+    frame = PurePosixPath(snapshot.reference).name
+    numbers = {
+        "resultId": snapshot.result_id,
+        "seq": snapshot.seq,
+        "partId": snapshot.part_id,
+        "creationTime": snapshot.created_at_ms,
+        "resultEvaluation": int(snapshot.evaluation),
+        "resultCode": int(snapshot.code),
+        "score": snapshot.score if math.isfinite(snapshot.score) else None,
+        "threshold": snapshot.threshold,
+        "regions": [region.payload() for region in snapshot.regions],
+        "region": None if snapshot.region is None else asdict(snapshot.region),
+        "frame": frame,
+        "frameBytes": len(pictures[FRAME]),
+    }
+    if OVERLAY in pictures:
+        numbers |= {"overlay": sibling(frame, OVERLAY), "overlayBytes": len(pictures[OVERLAY])}
+    return numbers
+
+
+def _picture(path: str, numbers: Any, room_bytes: int) -> Picture:  # noqa: ANN401 - any JSON
+    score, part_id = numbers["score"], numbers.get("partId")
+    return Picture(
+        path=path,
+        result_id=storable(numbers["resultId"]),
+        part_id=None if part_id is None else storable(part_id),
+        seq=_whole(numbers["seq"]),
+        created_at_ms=_whole(numbers["creationTime"]),
+        evaluation=Evaluation(numbers.get("resultEvaluation", Evaluation.NOT_OK)),
+        code=_whole(numbers.get("resultCode", 0)),
+        score=None if score is None else float(score),
+        threshold=float(numbers["threshold"]),
+        bytes=room_bytes,
+    )
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, int) or not -_LARGEST < number < _LARGEST:
+        raise ValueError  # the caller says what is damaged
+    return number
+
+
+def _as_jpeg(image: Image) -> bytes:
+    _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return content.tobytes()

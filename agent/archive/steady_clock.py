@@ -1,0 +1,34 @@
+"""A wall clock that is believed only when it has not leapt for an hour: age must not be a matter of a wrong clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STEADY_FOR_S = 3600.0
+_LEAP_S = 60.0
+
+
+class SteadyClock:
+    """Compares the wall clock with the monotonic one whenever it is asked.
+
+    Args:
+        now_s: Wall clock, seconds since 1970.
+        clock_s: Monotonic clock.
+    """
+
+    def __init__(self, now_s: Callable[[], float], clock_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._clock_s = clock_s
+        self._offset_s = now_s() - clock_s()
+        self._steady_since_s = clock_s()
+
+    def now_ms(self) -> int | None:
+        """Milliseconds since 1970; None as long as the clock was started, or set, less than an hour ago."""
+        now_s, clock_s = self._now_s(), self._clock_s()
+        if abs(now_s - clock_s - self._offset_s) > _LEAP_S:
+            self._offset_s = now_s - clock_s
+            self._steady_since_s = clock_s
+        return round(now_s * 1000) if clock_s - self._steady_since_s >= _STEADY_FOR_S else None

@@ -1,0 +1,193 @@
+"""The archive on the disk: files and index together, within their limits. For one thread, which may be held up."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from agent.archive import files
+from agent.archive.index import INDEX_NAME, Index, is_damage
+from agent.archive.picture import encoded, picture_of, sibling
+from agent.archive.reconcile import reconcile
+from agent.archive.room import furthest_over_share, missing_on_disk
+from agent.archive.steady_clock import SteadyClock
+from agent.records import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from agent.archive.picture import Picture
+    from agent.archive.room import Limits
+    from agent.archive.snapshot import Snapshot
+
+_SLACK_BYTES = 64 * 1024  # what the index may grow by before it is measured again
+_AT_A_TIME = 16
+_WORTH_SHRINKING_BYTES = 1024 * 1024
+_STEP_EVERY_S = 0.02
+_TIDY_EVERY_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """Writes pictures, prunes them, and keeps the index in step.
+
+    Nothing is opened before the first call, and everything anew after the index was found damaged.
+
+    Args:
+        directory: Made when needed.
+        limits: Of everything in it that is the archive's.
+        now_s: Wall clock.
+        clock_s: Monotonic clock.
+
+    Attributes:
+        is_reconciled: Whether files and index have been compared since the start.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        now_s: Callable[[], float] = time.time,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.is_reconciled = False
+        self._directory = directory
+        self._limits = limits
+        self._clock = SteadyClock(now_s, clock_s)
+        self._index: Index | None = None
+        self._comparison: Iterator[None] = iter(())
+
+    def keep(self, snapshot: Snapshot) -> str | None:
+        """Write one picture, after others have given way.
+
+        Returns:
+            Why not; None when it is on the disk.
+
+        Raises:
+            OSError: The disk does not take it.
+            sqlite3.Error: The index does not.
+            cv2.error: The image is none.
+            DatasetError: The region reaches outside it.
+        """
+        contents = encoded(snapshot)
+        picture = picture_of(snapshot, contents)
+        with self._open_index() as index:
+            while not index.is_complete:  # how much room is taken is not known
+                self._compare(index)
+            reason = self._make_room(index, picture.evaluation, picture.bytes)
+            if reason is None:
+                named = {sibling(picture.path, ending): content for ending, content in contents.items()}
+                files.write(self._directory, named)
+                self._note(index, picture)
+        return reason
+
+    def tidy(self) -> float:
+        """What there is to do when no picture waits: compare files and index, prune.
+
+        Returns:
+            After how many seconds to call it again.
+
+        Raises:
+            OSError: The disk fails.
+            sqlite3.Error: The index does.
+        """
+        with self._open_index() as index:
+            if not self.is_reconciled:
+                self._compare(index)
+                return _STEP_EVERY_S if index.is_complete else 0.0
+            self._make_room(index, Evaluation.UNDEFINED, 0)
+            return _STEP_EVERY_S if self._prune_by_age(index) else _TIDY_EVERY_S
+
+    def close(self) -> None:
+        """Let go of the index."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    @contextmanager
+    def _open_index(self) -> Iterator[Index]:
+        """The index, opened where it is not; one that is found damaged is made anew next time."""
+        if self._index is None:
+            files.make_folder(self._directory)
+            self._index = Index(self._directory / INDEX_NAME, self._limits.max_bytes)
+            self._comparison = reconcile(self._directory, self._index)
+            self.is_reconciled = False
+        index = self._index
+        try:
+            yield index
+        except sqlite3.Error as error:
+            if is_damage(error):
+                _log.warning("the archive's index is damaged (%s): it is made anew from the files", error)
+                self.close()
+                index.discard()
+            raise
+
+    def _compare(self, index: Index) -> None:
+        """Go on comparing files and index, by one piece; from the beginning after it failed."""
+        try:
+            next(self._comparison)
+        except StopIteration:
+            self.is_reconciled = True
+        except (OSError, sqlite3.Error):
+            self._comparison = reconcile(self._directory, index)
+            raise
+
+    def _make_room(self, index: Index, evaluation: Evaluation, size_bytes: int) -> str | None:
+        """Prune as much as a picture of this class and size needs; returns why it cannot be kept."""
+        while (excess := size_bytes - self._room_left(index)) > 0:
+            if index.free_bytes >= _WORTH_SHRINKING_BYTES:
+                index.shrink()
+            elif not self._prune(index, excess, evaluation, size_bytes):
+                return "larger than the archive"
+        missing = missing_on_disk(self._directory, size_bytes)
+        if missing > index.used_bytes.total():
+            return "disk full"  # Not even without a single picture would there be enough.
+        while missing > 0:
+            if not self._prune(index, missing, evaluation, size_bytes):
+                return "disk full"
+            missing = missing_on_disk(self._directory, size_bytes)
+        return None
+
+    def _room_left(self, index: Index) -> int:
+        return self._limits.max_bytes - _SLACK_BYTES - index.own_bytes - index.used_bytes.total()
+
+    def _prune(self, index: Index, excess: int, evaluation: Evaluation, size_bytes: int) -> bool:
+        """Remove the oldest pictures of the class that is furthest over its share; whether there were any."""
+        stored = {each: used for each, used in index.used_bytes.items() if used > 0}
+        if not stored:
+            return False
+        if evaluation in stored:
+            stored[evaluation] += size_bytes
+        oldest = index.oldest(furthest_over_share(stored), _AT_A_TIME)
+        freed = [0, *accumulate(room for _, room in oldest)]
+        paths = [path for (path, _), before in zip(oldest, freed, strict=False) if before < excess]
+        self._remove(index, paths)
+        return True
+
+    def _prune_by_age(self, index: Index) -> bool:
+        """Remove some of what is too old; whether there may be more."""
+        now_ms = self._clock.now_ms()
+        too_old = None if now_ms is None else self._limits.too_old_ms(now_ms)
+        if too_old is None:
+            return False
+        paths = index.made_between(*too_old, _AT_A_TIME)
+        self._remove(index, paths)
+        return len(paths) == _AT_A_TIME
+
+    def _remove(self, index: Index, paths: list[str]) -> None:
+        # A process that is killed in between leaves rows without files: room that is thought taken, never the reverse.
+        files.remove(self._directory, paths)
+        index.forget(paths)
+
+    def _note(self, index: Index, picture: Picture) -> None:
+        try:
+            index.add(picture)
+        except sqlite3.Error:
+            files.remove(self._directory, [picture.path])
+            raise
