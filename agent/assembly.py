@@ -7,11 +7,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from agent.actions import Actions
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.archive import Archive
 from agent.commands import Commands
 from agent.control_socket import ControlSocket
-from agent.decision import end
 from agent.dialogue import Dialogue
 from agent.edge_nodes import edge_nodes_of
 from agent.errors import PublisherDiedError
@@ -80,7 +79,7 @@ class Assembly:
             self._parts if self._triggers else EveryFrame(self._handshake), lambda: controls.paused is not None
         )
         self.archive = Archive(config.state_dir / "archive", config.archive.max_mib) if config.archive.enabled else None
-        self._active_alert = ActiveAlert(config.state_dir / "active_alert.json")
+        self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         rollback = Rollback(
             controls,
             versions,
@@ -101,7 +100,7 @@ class Assembly:
             metrics=self.metrics,
             outbox=outbox,
             archive=self.archive,
-            active_alert=self._active_alert,
+            active_alerts=self._active_alerts,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
         )
@@ -126,7 +125,7 @@ class Assembly:
             self._handshake,
             self.publisher,
             topics,
-            self._active_alert,
+            self._active_alerts,
             is_simulated=kind_of(config.camera.source) == "path",
         )
         self._root = topics.root
@@ -134,12 +133,12 @@ class Assembly:
     def run(self) -> None:
         """Inspect until the camera ends or is stopped."""
         log.info("watching %s as %s", self.reports.source, self._root)
-        self._end_left_over_alert()
+        self._end_left_over_alerts()
         state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
-        event, _ = end(state, now_ms())
-        if event is not None:
-            # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
-            self._recorder.record_alert(event, now_ms())
+        for alert in (state.alert, state.camera.alert):
+            if alert is not None:
+                # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
+                self._recorder.record_alert(alert.ended(now_ms()), now_ms())
 
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
@@ -175,8 +174,7 @@ class Assembly:
         self.publisher.announce("status")
         self.publisher.announce("info")
 
-    def _end_left_over_alert(self) -> None:
-        left_over = self._active_alert.left_over
-        if left_over is not None:
+    def _end_left_over_alerts(self) -> None:
+        for left_over in self._active_alerts.left_over:
             log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
             self._recorder.record_alert(left_over.ended(now_ms()), now_ms())

@@ -23,7 +23,7 @@ from stations import (
     write_pictures,
 )
 
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
 from agent.outbox import Outbox
@@ -339,7 +339,7 @@ def test_an_alert_that_an_earlier_process_left_active_is_ended_first(
 ) -> None:
     left = Alert(type="new", severity=700, cause="defect", started_at_ms=1_700_000_000_000, result_id="r", alert_id="a")
     (tmp_path / "state").mkdir()
-    ActiveAlert(tmp_path / "state" / "active_alert.json").note(left)
+    ActiveAlerts(tmp_path / "state" / "active_alert.json").note(left)
     mosquitto.start()
     listener = listen(mosquitto.port)
     source = write_pictures(tmp_path / "parts", [*broken_parts(1), *good_parts(3)])
