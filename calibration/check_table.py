@@ -35,19 +35,14 @@ def check_rows(reference: Mapping[str, NDArray[Any]], network_pixel: tuple[float
         return []
     columns = (reference[f"check_{each}"].tolist() for each in ("names", "limits", "notes"))
     return [
-        (
-            _NAMES[name],
-            f"off: {note}" if math.isnan(limit) else _state(name, limit, reference, network_pixel) + _in_brackets(note),
-        )
+        (_NAMES[name], _state(name, limit, reference, network_pixel) + (f" ({note})" if note else ""))
         for name, limit, note in zip(*columns, strict=True)
     ]
 
 
-def _in_brackets(note: str) -> str:
-    return f" ({note})" if note else ""
-
-
 def _state(name: str, limit: float, reference: Mapping[str, NDArray[Any]], network_pixel: tuple[float, float]) -> str:
+    if math.isnan(limit):
+        return "off"
     if name == "moved":
         return _seen_from(reference["moved_seen_from"].tolist(), network_pixel)
     size = " x ".join(str(side) for side in reference["frame_size"][::-1])

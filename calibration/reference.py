@@ -30,7 +30,7 @@ _RECOGNISED = 0.25
 _LIGHT = Bounds(math.log(1.5), math.log(4.0))
 _DETAIL = Bounds(math.log(2.0), math.log(6.0))
 _EDGES = Bounds(math.log(1.25), math.log(2.0))
-_STRANGE = Bounds(0.15, 0.2)
+_STRANGE = Bounds(0.2, 0.2)
 _MOVED = Bounds(0.0, 0.05)
 _CHANGE = Bounds(math.log(2.0), math.log(10.0))
 

@@ -33,8 +33,9 @@ def directions(thumbnail: Image) -> Directions:
         cv2.Sobel(thumbnail, cv2.CV_32F, one, 1 - one, ksize=3, scale=0.125, borderType=cv2.BORDER_REPLICATE)
         for one in (1, 0)
     )
-    length = cv2.magnitude(across, down) + _NOISE_LEVELS
-    return cv2.merge((across / length, down / length)).astype(np.float32, copy=False)
+    # Not cv2.magnitude, whose last digit depends on where in memory a picture lies.
+    length = np.sqrt(across * across + down * down) + np.float32(_NOISE_LEVELS)
+    return np.stack((across / length, down / length), axis=2)
 
 
 @dataclass(frozen=True, slots=True)

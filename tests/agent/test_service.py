@@ -287,7 +287,7 @@ def test_health_tells_how_the_station_is_doing(
         station.end()
     check_types(health, HEALTH)
     assert health["fps"] > 5
-    assert set(health["p50"]) == set(health["p99"]) == {"waiting", "preprocess", "inference", "record", "total"}
+    assert set(health["p50"]) == set(health["p99"]) == {"waiting", "checks", "preprocess", "inference", "record", "total"}
     assert 0 < health["p50"]["inference"] <= health["p99"]["total"]
     assert health["captured"] >= health["results"] > 0
     assert health["camera"] == "running"
