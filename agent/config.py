@@ -157,7 +157,7 @@ class ChecksConfig(Section):
         default=2.0, ge=0, le=3600, description="So long frames cannot be trusted before that is an alert."
     )
     frozen_after: int = Field(
-        default=5, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
+        default=10, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
     )
 
 

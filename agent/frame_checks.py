@@ -64,8 +64,8 @@ class FrameChecks:
     Args:
         reference: Arrays of ``reference.npz``. Checks whose arrays an older bundle lacks are off.
         preprocess: Of the bundle.
-        frozen_after: So many frames in a row that do not differ from the one before mean that the camera is frozen;
-            None for files, which may repeat themselves.
+        frozen_after: So many frames in a row that do not differ from the one before mean that the camera is frozen, or
+            more where good frames stood still for long; None for files, which may repeat themselves.
 
     Attributes:
         off: Checks that cannot be made, with the reason.
@@ -80,7 +80,8 @@ class FrameChecks:
         never = {name: -math.inf if name in _LOWER else math.inf for name in self.off}
         self._limits = {**limits, **never}
         self._preprocess = preprocess
-        self._frozen_after = math.inf if frozen_after is None else frozen_after
+        still_at_most = 2 * int(reference.get("still_at_most", 0))
+        self._frozen_after = math.inf if frozen_after is None else max(frozen_after, still_at_most)
         self._size = None if "resolution" in self.off else tuple(reference["frame_size"].tolist())
         self._known = None if "blocked" in self.off else (reference["blocks_least"], reference["blocks_most"])
         self._structure = None if "moved" in self.off else Structure(reference["structure"])
@@ -89,7 +90,7 @@ class FrameChecks:
         self._unchanged = 0
 
     def of_frame(self, image: Image) -> Distrust | None:
-        """What can be told of the frame as the camera gave it: size, frozen.
+        """Whether it has the size that calibration saw.
 
         Raises:
             DatasetError: The region of interest does not fit into it.
@@ -102,9 +103,7 @@ class FrameChecks:
                 "set the camera to that resolution, or calibrate again",
             )
         self._compare(image)
-        if self._unchanged < self._frozen_after:
-            return None
-        return Distrust(ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same")
+        return None
 
     def pass_over(self, image: Image) -> None:
         """A frame that shows no part: only whether the camera is frozen is learnt from it."""
@@ -114,22 +113,33 @@ class FrameChecks:
             self._compare(image)
 
     def of_input(self, prepared: Image, image: Image) -> Distrust | None:
-        """What can be told of the network input: light, place, what is in the way, sharpness; the first that is wrong.
+        """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
 
         Args:
             prepared: Network input.
             image: The frame that it was made of.
         """
         grey = frame_statistics.grey_of(prepared)
-        return self._light(grey) or self._place(grey, image) or self._view(prepared) or self._sharpness(grey)
+        return (
+            self._light(grey)
+            or self._stillness()
+            or self._place(grey, image)
+            or self._view(prepared)
+            or self._sharpness(grey)
+        )
 
     def _compare(self, image: Image) -> None:
         if math.isinf(self._frozen_after):
             return
         rows = frame_statistics.still_rows(self._preprocess.inspected(image))
         before, self._rows_before = self._rows_before, rows
-        same = before is not None and frame_statistics.change(before, rows) <= self._limits["frozen"]
+        same = before is not None and frame_statistics.is_same(before, rows, self._limits["frozen"])
         self._unchanged = self._unchanged + 1 if same else 0
+
+    def _stillness(self) -> Distrust | None:
+        if self._unchanged < self._frozen_after:
+            return None
+        return Distrust(ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same")
 
     def _light(self, grey: Image) -> Distrust | None:
         light = frame_statistics.brightness(grey)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _THUMBNAIL_CELLS = 112
 _CELLS_IN_BLOCK = 4
 _STILL_ROWS = 64
+_LEAST_NOISY = 0.01
 _LIGHT_LEVELS = 16
 _LEAST_ENERGY = 1e-3
 
@@ -107,3 +108,14 @@ def change(before: Image, now: Image) -> float:
     if before.shape != now.shape:
         return math.inf
     return float(cv2.norm(before, now, cv2.NORM_L1)) / before.size
+
+
+def is_same(before: Image, now: Image, limit: float) -> bool:
+    """Whether a camera that lives would not have given both, one after the other.
+
+    Black and white have no noise: where there is nothing else, as in a silhouette before a lamp, nothing can be told.
+    """
+    if change(before, now) > limit:
+        return False
+    noisy = cv2.countNonZero(cv2.inRange(now.reshape(1, -1), 1, 254))
+    return noisy > _LEAST_NOISY * now.size

@@ -77,6 +77,8 @@ class ReferenceStatistics:
     _thumbnails: _Remembered = field(default_factory=_Remembered)
     _blocks: _Remembered = field(default_factory=_Remembered)
     _rows_before: Image | None = None
+    _still: int = 0
+    _still_at_most: int = 0
     _sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros((THUMBNAIL, THUMBNAIL)))
     _squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros((THUMBNAIL, THUMBNAIL)))
 
@@ -105,17 +107,23 @@ class ReferenceStatistics:
         rows = frame_statistics.still_rows(inspected)
         if self._rows_before is not None:
             self._change.append(frame_statistics.change(self._rows_before, rows))
+            self._still = 0 if self._change[-1] > 0.0 else self._still + 1
+            self._still_at_most = max(self._still, self._still_at_most)
         self._rows_before = rows
 
     def arrays(self, *, sequential: bool) -> dict[str, NDArray[Any]]:
         """Arrays for the bundle.
 
         ``brightness`` (n, 3) BGR and ``sharpness`` (n,) of every good frame; ``thumbnail_mean`` and ``thumbnail_std``
-        (32, 32), grey. ``check_names``, ``check_limits`` (NaN: off) and ``check_notes`` by check, and what the checks
-        need: ``frame_size`` (2,), empty where good frames have several; ``blocks_least`` and ``blocks_most``
-        (rows, columns, 3), see ``known_colours``; ``structure`` (rows, columns, 2), see ``Structure``, with
-        ``moved_recognised``, the correlation from which it counts as found, and ``moved_seen_from``, the smallest
-        displacement that is noticed, (to the side, up or down) in pixels of the network input (NaN: none is).
+        (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and ``check_notes``, and what they need:
+
+        ``frame_size`` (2,), empty where good frames have several;
+        ``still_at_most``, how many frames of a video in a row were identical to the one before;
+        ``blocks_least`` and ``blocks_most`` (rows, columns, 3), see ``known_colours``;
+        ``structure`` (rows, columns, 2), see ``Structure``;
+        ``moved_recognised``, the correlation from which it counts as found;
+        ``moved_seen_from``, the smallest displacement that is noticed, (to the side, up or down) in pixels of the network
+        input (NaN: none is).
 
         Args:
             sequential: The frames are neighbours in a video.
@@ -130,6 +138,8 @@ class ReferenceStatistics:
             "frame_size": np.array(next(iter(self._sizes)) if len(self._sizes) == 1 else (), np.int64),
         }
         limits = dict(self._own_limits(sequential=sequential)) if self.count else {}
+        if sequential:
+            arrays["still_at_most"] = np.array(self._still_at_most)
         if self.count:
             limits["blocked"] = self._blocked(arrays, sequential=sequential)
             limits["moved"] = self._moved(arrays, sequential=sequential)
@@ -144,7 +154,7 @@ class ReferenceStatistics:
         """Of what needs one frame, or two, alone."""
         light = np.array(self._light)
         yield "resolution", Limit(0.0) if len(self._sizes) == 1 else Limit(math.nan, "good frames of several sizes")
-        yield "frozen", self._frozen() if sequential else Limit(0.0, "good frames were no video: identical ones only")
+        yield "frozen", self._frozen() if sequential else Limit(0.0, "identical ones only: good frames were no video")
         yield "dark", _below(light, _LIGHT, sequential=sequential)
         above = _below(-light, _LIGHT, sequential=sequential)
         yield "over_exposed", Limit(-above.value, above.note)
@@ -153,8 +163,8 @@ class ReferenceStatistics:
 
     def _frozen(self) -> Limit:
         change = np.array(self._change)
-        if not len(change) or not change.min() > 0.0:
-            return Limit(0.0, "there were such among the good frames: identical ones only")
+        if self._still_at_most or not len(change):
+            return Limit(0.0, f"identical ones only: so were up to {self._still_at_most} good ones in a row")
         limit = _below(np.log(change), _CHANGE, sequential=True)
         return Limit(math.exp(limit.value), limit.note)
 

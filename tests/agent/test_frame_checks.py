@@ -70,8 +70,8 @@ def found(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> 
     return checks.of_frame(image) or checks.of_input(preprocess(image), image)
 
 
-def code_of(checks: FrameChecks, image: Image) -> ResultCode:
-    distrust = found(checks, image)
+def code_of(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> ResultCode:
+    distrust = found(checks, image, preprocess)
     return ResultCode.NONE if distrust is None else distrust.code
 
 
@@ -161,6 +161,24 @@ def test_frames_without_a_part_count_toward_a_frozen_camera(checks: FrameChecks)
 
 def test_a_frame_too_small_for_the_region_is_passed_over_in_silence(checks: FrameChecks) -> None:
     checks.pass_over(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_lens_cap_is_dark_though_black_has_no_noise(checks: FrameChecks) -> None:
+    assert {code_of(checks, np.zeros((240, 320, 3), np.uint8)) for _ in range(10)} == {ResultCode.DARK}
+
+
+def test_a_silhouette_before_a_lamp_has_no_noise_and_is_not_frozen() -> None:
+    silhouette = np.full((240, 320, 3), 255, np.uint8)
+    cv2.circle(silhouette, (160, 120), 40, (0, 0, 0), -1)
+    checks = FrameChecks(reference_of([silhouette] * 20, SCENE), SCENE, frozen_after=3)
+    assert {code_of(checks, silhouette) for _ in range(20)} == {ResultCode.NONE}
+
+
+def test_a_camera_whose_good_frames_stood_still_is_frozen_when_that_lasts_longer() -> None:
+    frames = [scene(number // 6) for number in range(60)]  # a codec that sends nothing while nothing moves
+    checks = FrameChecks(reference_of(frames, SCENE, sequential=True), SCENE, frozen_after=3)
+    codes = [code_of(checks, scene(77)) for _ in range(12)]
+    assert codes == [ResultCode.NONE] * 10 + [ResultCode.FROZEN] * 2
 
 
 def test_files_may_repeat_themselves(reference: dict[str, np.ndarray]) -> None:
@@ -307,9 +325,8 @@ def test_a_station_checks_its_frames_unless_told_otherwise(bundle: Path, tmp_pat
     checks = frame_checks_of(config, open_bundle(bundle))
     assert checks is not None
     good = part(5)
-    for _ in range(5):
-        assert checks.of_frame(good) is None
-    assert checks.of_frame(good) is not None, "a live camera may not freeze"
+    codes = [code_of(checks, good, PREPROCESS) for _ in range(11)]
+    assert codes == [ResultCode.NONE] * 10 + [ResultCode.FROZEN], "a live camera may not freeze"
     assert rules_of(config, open_bundle(bundle)).untrusted_after_ms == 2000
     without = write_config(tmp_path, bundle, 0, 1883, checks={"enabled": False, "alert_after_s": 0.5})
     assert frame_checks_of(load(without), open_bundle(bundle)) is None

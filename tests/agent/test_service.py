@@ -265,7 +265,7 @@ def test_a_latecomer_learns_from_retained_messages_who_is_there_and_what_is_wron
 
     early.wait_for(is_offline)
     after = listen(mosquitto.port)
-    after.wait_for(lambda listener: listener.on("/status"))
+    after.wait_for(lambda listener: listener.on("/status") and listener.on("/alert/state"))
     assert after.on("/alert/state")[-1]["active"] == []
     status = after.on("/status")[-1]
     assert (status["online"], status["state"], status["reason"]) == (False, "offline", "stopped")

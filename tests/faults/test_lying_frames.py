@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLIPS = ("bolt-multi-size-detection.gif", "fruit-and-vegetable-detection.gif", "bottle-detection.mp4")
 PREPROCESS = Preprocess(224, 224)
-FROZEN_AFTER = 5
+FROZEN_AFTER = 10
 EPISODES = 3
 LASTS_S = 1.5
 SKIN, GLOVE, PAPER = (120, 150, 200), (25, 25, 30), (225, 228, 230)
