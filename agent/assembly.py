@@ -6,13 +6,12 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.camera.sources import kind_of, without_password
 from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
 from agent.commands.rollback import Rollback
-from agent.decision import end
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
 from agent.loop import inspect
@@ -81,7 +80,7 @@ class Assembly:
             self._parts if self._triggers else EveryFrame(self._handshake), lambda: controls.paused is not None
         )
         self.archive = open_archive(config)
-        self._active_alert = ActiveAlert(config.state_dir / "active_alert.json")
+        self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         rollback = Rollback(
             controls,
             versions,
@@ -103,7 +102,7 @@ class Assembly:
             metrics=self.metrics,
             outbox=outbox,
             archive=self.archive,
-            active_alert=self._active_alert,
+            active_alerts=self._active_alerts,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
         )
@@ -128,7 +127,7 @@ class Assembly:
             self._handshake,
             self.publisher,
             topics,
-            self._active_alert,
+            self._active_alerts,
             is_simulated=kind_of(config.camera.source) == "path",
         )
         self._service_manager = ServiceManager(self.reports.in_a_line)
@@ -138,15 +137,15 @@ class Assembly:
     def run(self) -> None:
         """Inspect until the camera ends or is stopped."""
         log.info("watching %s as %s", self.reports.source, self._root)
-        self._end_left_over_alert()
+        self._end_left_over_alerts()
         try:
             state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
         finally:
             self._service_manager.stopping()
-        event, _ = end(state, now_ms())
-        if event is not None:
-            # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
-            self._recorder.record_alert(event, now_ms())
+        for alert in (state.alert, state.camera.alert):
+            if alert is not None:
+                # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
+                self._recorder.record_alert(alert.ended(now_ms()), now_ms())
 
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
@@ -183,9 +182,8 @@ class Assembly:
         self.publisher.announce("status")
         self.publisher.announce("info")
 
-    def _end_left_over_alert(self) -> None:
-        left_over = self._active_alert.left_over
-        if left_over is not None:
+    def _end_left_over_alerts(self) -> None:
+        for left_over in self._active_alerts.left_over:
             log.warning("alert %s was active when the agent died; ending it", left_over.alert_id)
             ended = left_over if left_over.type == "end" else left_over.ended(now_ms())
             self._recorder.record_alert(ended, now_ms())

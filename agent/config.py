@@ -201,6 +201,18 @@ class DecisionConfig(Section):
     )
 
 
+class ChecksConfig(Section):
+    """Frames that cannot be trusted: dark, over-exposed, blocked, blurred, frozen, moved, of another size."""
+
+    enabled: bool = Field(default=True, description="Hold each frame against the good ones of calibration.")
+    alert_after_s: float = Field(
+        default=2.0, ge=0, le=3600, description="So long frames cannot be trusted before that is an alert."
+    )
+    frozen_after: int = Field(
+        default=10, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
+    )
+
+
 class TlsConfig(Section):
     """Encryption of the connection to the broker; its certificate is always verified."""
 
@@ -369,6 +381,7 @@ class AgentConfig(Section):
     camera: CameraConfig
     trigger: TriggerConfig = TriggerConfig()
     decision: DecisionConfig = DecisionConfig()
+    checks: ChecksConfig = ChecksConfig()
     mqtt: MqttConfig = MqttConfig()
     plc: PlcConfig = PlcConfig()
     commands: CommandsConfig = CommandsConfig()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from agent.camera_alert import CameraState, following
 from agent.errors import ConfigError
 from agent.records import Alert, Evaluation
 
@@ -22,6 +23,7 @@ class Rules:
         clear_ratio: A result is clear at or below this share of the threshold, 0 to 1 (0 excluded). What lies between
             is OK, but ends no alert.
         update_every_ms: A lasting alert is repeated so often, as long as NotOK results come.
+        untrusted_after_ms: Frames that cannot be trusted for so long begin an alert of their own.
 
     Raises:
         ConfigError: A value is outside these limits.
@@ -32,6 +34,7 @@ class Rules:
     clear_after: int = 3
     clear_ratio: float = 0.9
     update_every_ms: int = 10_000
+    untrusted_after_ms: int = 2_000
 
     def __post_init__(self) -> None:
         """Refuse rules that could never raise or never clear an alert."""
@@ -43,6 +46,7 @@ class Rules:
                 ("clear_after", self.clear_after, self.clear_after >= 1, "1 or more"),
                 ("clear_ratio", self.clear_ratio, 0 < self.clear_ratio <= 1, "a number above 0, at most 1"),
                 ("update_every_ms", self.update_every_ms, self.update_every_ms >= 1, "1 or more"),
+                ("untrusted_after_ms", self.untrusted_after_ms, self.untrusted_after_ms >= 0, "0 or more"),
             )
             if not fits
         ]
@@ -72,6 +76,7 @@ class State:
         bad_in_a_row: NotOK results since the last OK one.
         bad_since_ms: Time of the first of them.
         clear_in_a_row: Clear results since the last one that was not.
+        camera: Whether frames can be trusted.
     """
 
     alert: Alert | None = None
@@ -79,22 +84,23 @@ class State:
     bad_in_a_row: int = 0
     bad_since_ms: int = 0
     clear_in_a_row: int = 0
+    camera: CameraState = field(default_factory=CameraState)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One step: the verdict, the event to send (if any), and the state for the next step."""
+    """One step: the verdict, the events to send (if any), and the state for the next step."""
 
     verdict: Verdict
     event: Alert | None
     state: State
+    camera_event: Alert | None = None
 
 
-def decide(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> Decision:
-    """Judge one score.
-
-    A score that is not finite is NotDecidable and leaves the state as it is: it neither raises nor clears, and rows
-    of results go on behind it.
+def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
+    rules: Rules, state: State, score: float, result_id: str, now_ms: int, untrusted: str | None = None
+) -> Decision:
+    """Judge one frame.
 
     Args:
         rules: May differ from those of the step before; an active alert goes on.
@@ -102,6 +108,18 @@ def decide(rules: Rules, state: State, score: float, result_id: str, now_ms: int
         score: Squared distance of the network.
         result_id: Identity of this result.
         now_ms: Wall clock, ms since 1970. It may be set back: times of an alert never run backwards for it.
+        untrusted: Cause of an alert, where the frame cannot be trusted; its score then counts for nothing.
+    """
+    camera_event, camera = following(state.camera, untrusted, rules.untrusted_after_ms, result_id, now_ms)
+    scored = float("nan") if untrusted is not None else score
+    return replace(_decide(rules, replace(state, camera=camera), scored, result_id, now_ms), camera_event=camera_event)
+
+
+def _decide(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> Decision:
+    """Judge one score.
+
+    A score that is not finite is NotDecidable and leaves the state as it is: it neither raises nor clears, and rows
+    of results go on behind it.
     """
     verdict = judge(score, rules.threshold)
     if verdict.evaluation is Evaluation.NOT_DECIDABLE:

@@ -13,7 +13,7 @@ from calibration.preprocess import Region
 from calibration.score_map import covering
 
 if TYPE_CHECKING:
-    from agent.active_alert import ActiveAlert
+    from agent.active_alerts import ActiveAlerts
     from agent.archive import Archive
     from agent.look import Seen
     from agent.mqtt.publisher import Announcement
@@ -71,7 +71,7 @@ class Recorder:
         handshake: Handshake,
         line: Line,
         topics: Topics,
-        active_alert: ActiveAlert,
+        active_alerts: ActiveAlerts,
         *,
         is_simulated: bool,
     ) -> None:
@@ -80,7 +80,7 @@ class Recorder:
         self._handshake = handshake
         self._line = line
         self._topics = topics
-        self._active_alert = active_alert
+        self._active_alerts = active_alerts
         self._is_simulated = is_simulated
 
     def __call__(self, seen: Seen) -> None:
@@ -88,8 +88,9 @@ class Recorder:
         started_ns = time.monotonic_ns()
         result = self._result(seen)
         self._put(result)
-        if seen.decision.event is not None:
-            self.record_alert(seen.decision.event, seen.frame.captured_at_ms)
+        for event in (seen.decision.event, seen.decision.camera_event):
+            if event is not None:
+                self.record_alert(event, seen.frame.captured_at_ms)
         self._handshake.tell(Answer(seen.part, result.seq, result.evaluation, result.code, result.score))
         self._line.wake()
         finished_ns = time.monotonic_ns()
@@ -116,10 +117,10 @@ class Recorder:
         """Record that an alert began, changed or ended."""
         # An agent killed in between may end an alert of which nobody heard, or end one twice in the same words, but
         # leaves none without an end.
-        self._active_alert.note(alert)
+        self._active_alerts.note(alert)
         self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
         if alert.type == "end":
-            self._active_alert.forget()
+            self._active_alerts.forget(alert)
         self._line.announce("alert_state")
 
     def _put(self, result: Result) -> None:

@@ -37,6 +37,12 @@ class ResultCode(IntEnum):
     TOO_LATE = 3
     CAMERA_LOST = 4
     PAUSED = 5
+    DARK = 6
+    OVER_EXPOSED = 7
+    BLOCKED = 8
+    BLURRED = 9
+    FROZEN = 10
+    MOVED = 11
 
 
 def new_id() -> str:

@@ -15,7 +15,7 @@ from agent.records import ResultCode, alert_state_payload, health_payload, info_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.active_alert import ActiveAlert
+    from agent.active_alerts import ActiveAlerts
     from agent.archive import Archive
     from agent.camera import Camera
     from agent.commands import Commands
@@ -46,7 +46,7 @@ class Reports:
     metrics: LoopMetrics
     outbox: Outbox
     archive: Archive | None
-    active_alert: ActiveAlert
+    active_alerts: ActiveAlerts
     source: str
     state_dir: Path
 
@@ -91,8 +91,7 @@ class Reports:
 
     def alert_state(self) -> Payload:
         """Content of ``alert/state``."""
-        alert = self.active_alert.alert
-        return alert_state_payload(timestamp_ms=now_ms(), active=[] if alert is None else [alert])
+        return alert_state_payload(timestamp_ms=now_ms(), active=self.active_alerts.alerts)
 
     def dropped(self) -> Counter[str]:
         """Everything that came to nothing, by reason."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.recipe import Recipe
 from agent.recipe.controls import Served
-from agent.settings import engine_deployment, rules_of
+from agent.settings import engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, ShiftwatchError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import AgentConfig
+    from agent.frame_checks import FrameChecks
     from agent.recipe.versions import Versions
     from calibration.backends import Choice
     from calibration.bundle import Bundle
@@ -47,8 +48,18 @@ def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callabl
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
-        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid)
+        checks = frame_checks_of(config, bundle)
+        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid, checks)
+        _tell_what_is_off(checks)
         return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
+
+
+def _tell_what_is_off(checks: FrameChecks | None) -> None:
+    if checks is None:
+        log.warning("frames are not checked: checks.enabled is false")
+    elif checks.off:
+        off = "; ".join(f"{name}: {why}" for name, why in checks.off.items())
+        log.warning("some camera faults will not be noticed (%s)", off)
 
 
 def first_bundle(configured: Bundle, versions: Versions) -> Bundle:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from agent.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
+from agent.camera.sources import kind_of
 from agent.decision import Rules
 from agent.errors import ConfigError
+from agent.frame_checks import FrameChecks
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
 from agent.topics import SparkplugTopics, Topics
@@ -156,7 +158,17 @@ def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
         clear_after=decision.clear_after,
         clear_ratio=decision.clear_ratio,
         update_every_ms=round(decision.update_every_s * 1000),
+        untrusted_after_ms=round(config.checks.alert_after_s * 1000),
     )
+
+
+def frame_checks_of(config: AgentConfig, bundle: Bundle) -> FrameChecks | None:
+    """What frames are held against; None where nobody wants it."""
+    if not config.checks.enabled:
+        return None
+    # Files that are played again and again repeat themselves by right.
+    frozen_after = None if kind_of(config.camera.source) == "path" else config.checks.frozen_after
+    return FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=frozen_after)
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:

@@ -147,7 +147,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
     _prove(network, golden, golden_scores, point.threshold, settings.threads)
     reference: dict[str, NDArray[Any]] = {
-        **gathered.reference.arrays(),
+        **gathered.reference.arrays(sequential=images.sequential),
         "golden_frames": np.stack(golden.frames),
         "golden_scores": np.array(golden_scores),
         "good_scores": scores,
@@ -191,7 +191,7 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
             for _ in range(settings.augment):
                 gathered.features.append(engine.reduced(varied(frame, random)))
             gathered.names.append(name)
-            gathered.reference.update(frame)
+            gathered.reference.update(frame, settings.preprocess.inspected(image), image.shape[:2])
             gathered.golden.offer(frame, reduced)
             progress("learning", len(gathered.names), len(images))
         gathered.golden.add_damaged(engine.reduced)

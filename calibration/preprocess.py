@@ -46,6 +46,14 @@ class Preprocess:
     width: int
     region: Region | None = None
 
+    def inspected(self, frame: Image) -> Image:
+        """The part of a frame that is looked at, as the camera gave it; without a copy.
+
+        Raises:
+            DatasetError: The region of interest reaches outside the frame.
+        """
+        return frame if self.region is None else crop(frame, self.region)
+
     def __call__(self, frame: Image) -> Image:
         """Network input of one frame.
 
@@ -58,7 +66,7 @@ class Preprocess:
         Raises:
             DatasetError: The region of interest reaches outside the frame.
         """
-        cropped = frame if self.region is None else crop(frame, self.region)
+        cropped = self.inspected(frame)
         rows, columns = cropped.shape[:2]
         if (rows, columns) == (self.height, self.width):
             return np.ascontiguousarray(cropped)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from calibration import frame_statistics
+from calibration.frame_limits import Bounds, Limit, limit_apart, limit_of
+from calibration.structure import Structure, directions
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from calibration.preprocess import Image
 
 THUMBNAIL = 32
+_REMEMBERED = 1024
+_FOLDS = 5
+_HALF_HIDDEN = 0.5
+_RECOGNISED = 0.25
+
+# In log odds of light, logs of energies, shares of the picture, correlations: what no good frames can tell.
+_LIGHT = Bounds(math.log(1.5), math.log(4.0))
+_DETAIL = Bounds(math.log(2.0), math.log(6.0))
+_EDGES = Bounds(math.log(1.25), math.log(2.0))
+_STRANGE = Bounds(0.2, 0.2)
+_MOVED = Bounds(0.0, 0.05)
+_CHANGE = Bounds(math.log(2.0), math.log(10.0))
 
 
 def sharpness(frame: Image) -> float:
@@ -21,40 +40,179 @@ def sharpness(frame: Image) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
 
 
+class _Remembered:
+    """Small pictures of the good frames, at most 1024: of more, every second, fourth, ... frame."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Image] = []
+        self._every = 1
+        self._seen = 0
+
+    def offer(self, picture: Image) -> None:
+        if self._seen % self._every == 0:
+            if len(self.pictures) == _REMEMBERED:
+                self.pictures = self.pictures[::2]
+                self._every *= 2
+            if self._seen % self._every == 0:
+                self.pictures.append(picture)
+        self._seen += 1
+
+
 @dataclass
 class ReferenceStatistics:
-    """Running mean and spread of brightness, sharpness and thumbnail over the good frames.
+    """How bright, sharp and alike the good frames are, and from that the limits of the camera checks.
 
-    All are taken on the network input (after ``Preprocess``), so that they mean the same on every camera.
+    Nearly all is taken on the network input (after ``Preprocess``), so that it means the same on every camera.
     """
 
     count: int = 0
     _brightness: list[NDArray[np.float64]] = field(default_factory=list)
     _sharpness: list[float] = field(default_factory=list)
+    _light: list[float] = field(default_factory=list)
+    _detail: list[float] = field(default_factory=list)
+    _edges: list[float] = field(default_factory=list)
+    _change: list[float] = field(default_factory=list)
+    _sizes: set[tuple[int, ...]] = field(default_factory=set)
+    _input_size: tuple[int, ...] = ()
+    _thumbnails: _Remembered = field(default_factory=_Remembered)
+    _blocks: _Remembered = field(default_factory=_Remembered)
+    _rows_before: Image | None = None
+    _still: int = 0
+    _still_at_most: int = 0
     _sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros((THUMBNAIL, THUMBNAIL)))
     _squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros((THUMBNAIL, THUMBNAIL)))
 
-    def update(self, frame: Image) -> None:
-        """Add one good frame, (height, width, 3)."""
-        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        thumbnail = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
+    def update(self, frame: Image, inspected: Image, frame_size: tuple[int, ...]) -> None:
+        """Add one good frame.
+
+        Args:
+            frame: Network input, (height, width, 3).
+            inspected: The region of the picture that it was made from.
+            frame_size: Rows and columns of the whole picture.
+        """
+        grey = frame_statistics.grey_of(frame)
+        small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
         self.count += 1
         self._brightness.append(np.array(cv2.mean(frame)[:3]))
         self._sharpness.append(sharpness(frame))
-        self._sum += thumbnail
-        self._squares += thumbnail**2
+        self._sum += small
+        self._squares += small**2
+        self._light.append(frame_statistics.brightness(grey))
+        self._detail.append(frame_statistics.detail(grey))
+        self._edges.append(frame_statistics.edges(grey))
+        self._input_size = grey.shape
+        self._thumbnails.offer(frame_statistics.thumbnail(grey))
+        self._blocks.offer(frame_statistics.blocks(frame))
+        self._sizes.add(frame_size)
+        rows = frame_statistics.still_rows(inspected)
+        if self._rows_before is not None:
+            self._change.append(frame_statistics.change(self._rows_before, rows))
+            self._still = 0 if self._change[-1] > 0.0 else self._still + 1
+            self._still_at_most = max(self._still, self._still_at_most)
+        self._rows_before = rows
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
+    def arrays(self, *, sequential: bool) -> dict[str, NDArray[Any]]:
         """Arrays for the bundle.
 
-        ``brightness`` (n, 3) BGR and ``sharpness`` (n,) of every good frame; ``thumbnail_mean`` and
-        ``thumbnail_std`` (32, 32), grey.
+        ``brightness`` (n, 3) BGR and ``sharpness`` (n,) of every good frame; ``thumbnail_mean`` and ``thumbnail_std``
+        (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and ``check_notes``, and what they need:
+
+        ``frame_size`` (2,), empty where good frames have several;
+        ``still_at_most``, how many frames of a video in a row were identical to the one before;
+        ``blocks_least`` and ``blocks_most`` (rows, columns, 3), see ``known_colours``;
+        ``structure`` (rows, columns, 2), see ``Structure``;
+        ``moved_recognised``, the correlation from which it counts as found;
+        ``moved_seen_from``, the smallest displacement that is noticed, (to the side, up or down) in pixels of the
+        network input (NaN: none is).
+
+        Args:
+            sequential: The frames are neighbours in a video.
         """
         mean = self._sum / max(self.count, 1)
         variance = np.maximum(self._squares / max(self.count, 1) - mean**2, 0.0)
-        return {
+        arrays: dict[str, NDArray[Any]] = {
             "brightness": np.array(self._brightness).reshape(-1, 3),
             "sharpness": np.array(self._sharpness),
             "thumbnail_mean": mean,
             "thumbnail_std": np.sqrt(variance),
+            "frame_size": np.array(next(iter(self._sizes)) if len(self._sizes) == 1 else (), np.int64),
         }
+        limits = dict(self._own_limits(sequential=sequential)) if self.count else {}
+        if sequential:
+            arrays["still_at_most"] = np.array(self._still_at_most)
+        if self.count:
+            limits["blocked"] = self._blocked(arrays, sequential=sequential)
+            limits["moved"] = self._moved(arrays, sequential=sequential)
+        return {
+            **arrays,
+            "check_names": np.array(list(limits), np.str_),
+            "check_limits": np.array([limit.value for limit in limits.values()], np.float64),
+            "check_notes": np.array([limit.note for limit in limits.values()], np.str_),
+        }
+
+    def _own_limits(self, *, sequential: bool) -> Iterator[tuple[str, Limit]]:
+        """Of what needs one frame, or two, alone."""
+        light = np.array(self._light)
+        yield "resolution", Limit(0.0) if len(self._sizes) == 1 else Limit(math.nan, "good frames of several sizes")
+        yield "frozen", self._frozen() if sequential else Limit(0.0, "identical ones only: good frames were no video")
+        yield "dark", _below(light, _LIGHT, sequential=sequential)
+        above = _below(-light, _LIGHT, sequential=sequential)
+        yield "over_exposed", Limit(-above.value, above.note)
+        yield "blurred_detail", _below(np.array(self._detail), _DETAIL, sequential=sequential)
+        yield "blurred_edges", _below(np.array(self._edges), _EDGES, sequential=sequential)
+
+    def _frozen(self) -> Limit:
+        change = np.array(self._change)
+        if self._still_at_most or not len(change):
+            return Limit(0.0, f"identical ones only: so were up to {self._still_at_most} good ones in a row")
+        limit = _below(np.log(change), _CHANGE, sequential=True)
+        return Limit(math.exp(limit.value), limit.note)
+
+    def _blocked(self, arrays: dict[str, NDArray[Any]], *, sequential: bool) -> Limit:
+        seen = np.stack(self._blocks.pictures)
+        folds = _folds(len(seen), sequential=sequential)
+        arrays["blocks_least"], arrays["blocks_most"] = frame_statistics.known_colours(seen)
+        shares = []
+        for fold in np.unique(folds):
+            least, most = frame_statistics.known_colours(seen[folds != fold])
+            shares += [frame_statistics.strange_share(each, least, most) for each in seen[folds == fold]]
+        return limit_apart(np.array(shares), _STRANGE, sequential=sequential)
+
+    def _moved(self, arrays: dict[str, NDArray[Any]], *, sequential: bool) -> Limit:
+        seen = self._thumbnails.pictures
+        folds = _folds(len(seen), sequential=sequential)
+        sums = {fold: _sum_of_directions(seen, folds == fold) for fold in np.unique(folds)}
+        total = np.sum(list(sums.values()), axis=0)
+        arrays["structure"] = total / np.float32(len(seen))
+        structure = Structure(arrays["structure"])
+        if not structure.enough:
+            return Limit(math.nan, "nothing stands still")
+        others = {fold: Structure((total - one) / np.float32((folds != fold).sum())) for fold, one in sums.items()}
+        found = [others[fold].displacement(directions(each)) for fold, each in zip(folds, seen, strict=True)]
+        limit = limit_apart(np.array([each.there - each.here for each in found]), _MOVED, sequential=sequential)
+        here = float(np.median([each.here for each in found]))
+        cells = structure.seen_from(_HALF_HIDDEN * here, limit.value)
+        pixels = frame_statistics.pixels_in_cell(*self._input_size)
+        arrays["moved_recognised"] = np.array(_RECOGNISED * here)
+        arrays["moved_seen_from"] = np.array([math.nan if each is None else each * pixels for each in cells])
+        return Limit(math.nan, "too little stands still") if cells == (None, None) and limit.is_on else limit
+
+
+def _below(values: NDArray[np.float64], bounds: Bounds, *, sequential: bool) -> Limit:
+    """Limit below good frames; the bounds count from the lowest of them."""
+    lowest = float(values.min())
+    limit = limit_of(-values, Bounds(bounds.least - lowest, bounds.most - lowest), sequential=sequential)
+    return Limit(-limit.value, limit.note)
+
+
+def _folds(count: int, *, sequential: bool) -> NDArray[np.intp]:
+    """Neighbours in a video resemble each other, and are left out together."""
+    return np.arange(count) * _FOLDS // count if sequential else np.arange(count) % _FOLDS
+
+
+def _sum_of_directions(seen: list[Image], chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    total = np.zeros((*seen[0].shape, 2), np.float32)
+    for each, counts in zip(seen, chosen, strict=True):
+        if counts:
+            total += directions(each)
+    return total

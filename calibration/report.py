@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.charts import Mark, histogram
+from calibration.check_table import check_rows
 from calibration.errors import BundleError, StorageError
 from calibration.overlay import overlay, visible_threshold
 from calibration.page import SPACE, bullets, enlarged, number, one_in, page, percent, picture, section, table
@@ -83,6 +84,7 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> 
         _promise(bundle.working_point, reference["good_scores"], bundle.manifest.working_point),
         _doubtful(bundle, reference),
         _learnt_from(bundle, reference),
+        _checks(bundle, reference),
         _method(bundle),
         _machine(checks, speed),
         _identity(bundle),
@@ -254,6 +256,23 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         f'<div class="columns">{columns}</div>',
         '<p class="small">Number of images by brightness and sharpness. Two heaps, or an image far from all others, '
         "may be a change of light or a blurred lens.</p>",
+    )
+
+
+def _checks(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
+    preprocess, size = bundle.preprocess, reference.get("frame_size", np.array(()))
+    seen = (preprocess.width, preprocess.height)
+    if preprocess.region is not None:
+        seen = (preprocess.region.width, preprocess.region.height)
+    elif len(size):
+        seen = (int(size[1]), int(size[0]))
+    rows = check_rows(reference, (seen[0] / preprocess.width, seen[1] / preprocess.height))
+    return section(
+        "When a frame is not trusted",
+        "<p>The agent calls no part OK on a frame that good ones say cannot be trusted.</p>",
+        table([(name, escape(state)) for name, state in rows])
+        if rows
+        else "<p>The bundle was made before there were these checks. Calibrate again to have them.</p>",
     )
 
 

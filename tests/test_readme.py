@@ -72,7 +72,7 @@ def test_the_configuration_reference_is_that_of_the_code() -> None:
 
 def test_every_result_code_is_explained() -> None:
     line = next(line for line in README.splitlines() if line.startswith("- `resultCode`"))
-    assert [int(number) for number in re.findall(r"[:,] (\d) ", line)] == [code.value for code in ResultCode]
+    assert [int(number) for number in re.findall(r"[:,] (\d+) ", line)] == [code.value for code in ResultCode]
 
 
 def every_command(command: Any) -> Iterator[Any]:  # noqa: ANN401 - whichever click typer brings

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.decision import Rules
+    from agent.frame_checks import FrameChecks
     from calibration.engine import Engine
     from calibration.preprocess import Preprocess
 
@@ -20,9 +21,11 @@ class Recipe:
         engine: Entered already.
         rules: When a score is a defect.
         grid: Of the features, (h, w): says where the map lies in the region.
+        checks: Whether a frame can be trusted; None trusts every frame that fits.
     """
 
     preprocess: Preprocess
     engine: Engine
     rules: Rules
     grid: tuple[int, int]
+    checks: FrameChecks | None = None

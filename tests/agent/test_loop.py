@@ -139,7 +139,7 @@ def test_a_frame_that_the_region_does_not_fit_is_not_decidable_and_never_reaches
     assert seen.fault is not None
     assert "3x3 pixels" in seen.fault
     assert seen.decision.verdict.evaluation is Evaluation.NOT_DECIDABLE
-    assert set(seen.times_ms) == {"waiting", "preprocess", "inference", "total"}
+    assert set(seen.times_ms) == {"waiting", "checks", "preprocess", "inference", "total"}
     assert all(ms >= 0 for ms in seen.times_ms.values())
 
 
@@ -258,7 +258,7 @@ def test_another_recipe_judges_from_the_next_frame_on() -> None:
 
 
 def test_the_codes_are_those_of_the_contract() -> None:
-    assert [int(code) for code in ResultCode] == list(range(6))
+    assert [int(code) for code in ResultCode] == list(range(12))
     assert [code.name for code in ResultCode] == [
         "NONE",
         "FRAME_UNUSABLE",
@@ -266,6 +266,12 @@ def test_the_codes_are_those_of_the_contract() -> None:
         "TOO_LATE",
         "CAMERA_LOST",
         "PAUSED",
+        "DARK",
+        "OVER_EXPOSED",
+        "BLOCKED",
+        "BLURRED",
+        "FROZEN",
+        "MOVED",
     ]
 
 

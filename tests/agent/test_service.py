@@ -25,7 +25,7 @@ from stations import (
     write_pictures,
 )
 
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
 from agent.metrics import LoopMetrics
@@ -290,7 +290,8 @@ def test_health_tells_how_the_station_is_doing(
         station.end()
     check_types(health, HEALTH)
     assert health["fps"] > 5
-    assert set(health["p50"]) == set(health["p99"]) == {"waiting", "preprocess", "inference", "record", "total"}
+    stages = {"waiting", "checks", "preprocess", "inference", "record", "total"}
+    assert set(health["p50"]) == set(health["p99"]) == stages
     assert 0 < health["p50"]["inference"] <= health["p99"]["total"]
     assert health["captured"] >= health["results"] > 0
     assert health["camera"] == "running"
@@ -352,12 +353,44 @@ def test_an_alert_that_is_active_at_the_end_of_the_video_is_ended(
     assert listener.on("/alert/state")[-1]["active"] == []
 
 
+def test_parts_on_dark_frames_are_not_decidable_and_the_line_hears_why(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    dark = [(frame * 0.1).astype("uint8") for frame in [*good_parts(2), *broken_parts(1)]]
+    source = write_pictures(tmp_path / "parts", [*good_parts(1), *broken_parts(1), *dark, *good_parts(4)])
+    run(write_config(tmp_path, bundle, source, mosquitto.port, checks={"alert_after_s": 0.0}))
+    listener.wait_for(is_offline)
+    results = listener.on("/result")
+    told = [(result["resultEvaluation"], result["resultCode"], result["score"] is None) for result in results]
+    good, bad, untrusted = (1, 0, False), (2, 0, False), (3, 6, True)
+    assert told == [good, bad, *[untrusted] * 3, *[good] * 4]
+    alerts = [(alert["type"], alert["cause"]) for alert in listener.on("/alert")]
+    assert alerts == [("new", "defect"), ("new", "camera dark"), ("end", "camera dark"), ("end", "defect")]
+    assert listener.on("/alert/state")[-1]["active"] == []
+
+
+def test_a_camera_alert_that_is_active_when_the_frames_end_is_ended(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    source = write_pictures(tmp_path / "parts", [frame * 0 for frame in good_parts(3)])
+    run(write_config(tmp_path, bundle, source, mosquitto.port, checks={"alert_after_s": 0.0}))
+    listener.wait_for(is_offline)
+    alerts = [(alert["type"], alert["cause"], alert["resultId"] is None) for alert in listener.on("/alert")]
+    assert alerts == [("new", "camera dark", False), ("end", "camera dark", True)]
+    assert listener.on("/alert/state")[-1]["active"] == []
+    assert not (tmp_path / "state" / "active_alert.json").exists()
+
+
 def test_an_alert_that_an_earlier_process_left_active_is_ended_first(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     left = Alert(type="new", severity=700, cause="defect", started_at_ms=1_700_000_000_000, result_id="r", alert_id="a")
     (tmp_path / "state").mkdir()
-    ActiveAlert(tmp_path / "state" / "active_alert.json").note(left)
+    ActiveAlerts(tmp_path / "state" / "active_alert.json").note(left)
     mosquitto.start()
     listener = listen(mosquitto.port)
     source = write_pictures(tmp_path / "parts", [*broken_parts(1), *good_parts(3)])

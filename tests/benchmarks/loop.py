@@ -27,7 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.archive import Archive
 from agent.audit import AuditLog
 from agent.camera import Frame
@@ -152,8 +152,8 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
         recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid)
-        active_alert = ActiveAlert(folder / "active_alert.json")
-        recorder = Recorder(outbox, archive, handshake, publisher, topics, active_alert, is_simulated=True)
+        active_alerts = ActiveAlerts(folder / "active_alert.json")
+        recorder = Recorder(outbox, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
         metrics = LoopMetrics()
 
         def heartbeat(seen: Seen | None) -> None:

@@ -113,6 +113,14 @@ def test_the_page_says_what_a_quality_engineer_asks(written: Path, doubtful: Bun
         assert expected in said
 
 
+def test_the_page_says_when_a_frame_is_not_trusted(written: Path) -> None:
+    said = words(written.read_text(encoding="utf-8"))
+    assert "When a frame is not trusted" in said
+    for check in ("Another resolution", "Frozen", "Dark", "Over-exposed", "Blurred", "Blocked", "Moved"):
+        assert check in said
+    assert "mean brightness below" in said
+
+
 def test_where_no_score_is_far_above_the_rest_no_image_is_accused(small_filterbank: Backbone, tmp_path: Path) -> None:
     pictures = [washer(number) for number in range(40)]
     settings = Settings(Preprocess(SIDE, SIDE), threads=1)

@@ -1,0 +1,183 @@
+"""Whether a frame can be trusted: held against what calibration saw, it may be dark, blocked, frozen, moved, ...
+
+A part seen on such a frame is not decidable, whatever its score.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agent.records import ResultCode
+from calibration import frame_statistics
+from calibration.structure import Structure, directions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from calibration.preprocess import Image, Preprocess
+
+_NAMES = ("resolution", "dark", "over_exposed", "moved", "blocked", "blurred_detail", "blurred_edges")
+_LOWER = {"dark", "blurred_detail", "blurred_edges"}
+_CAUSES = {
+    ResultCode.FRAME_UNUSABLE: "camera resolution",
+    ResultCode.DARK: "camera dark",
+    ResultCode.OVER_EXPOSED: "camera over-exposed",
+    ResultCode.BLOCKED: "camera blocked",
+    ResultCode.BLURRED: "camera blurred",
+    ResultCode.FROZEN: "camera frozen",
+    ResultCode.MOVED: "camera moved",
+}
+
+
+def alert_cause(code: ResultCode) -> str | None:
+    """Cause of the alert about frames with this code; None for what is no fault of the camera."""
+    return _CAUSES.get(code)
+
+
+def _limits_in(reference: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], dict[str, str]]:
+    """Limits (NaN: off) and notes by check."""
+    limits = dict.fromkeys(_NAMES, math.nan)
+    notes = dict.fromkeys(_NAMES, "the bundle was made before there was this check")
+    limits["frozen"] = 0.0  # identical frames need no calibration
+    if "check_names" in reference:
+        names = reference["check_names"].tolist()
+        limits.update(zip(names, reference["check_limits"].tolist(), strict=True))
+        notes.update(zip(names, reference["check_notes"].tolist(), strict=True))
+    return limits, notes
+
+
+class Distrust(NamedTuple):
+    """Why a frame cannot be trusted."""
+
+    code: ResultCode
+    fault: str
+
+
+class FrameChecks:
+    """Checks of one camera against one bundle; remembers the frame before.
+
+    For each frame either ``of_frame`` and then, unless that found something, ``of_input``; or ``pass_over``.
+
+    Args:
+        reference: Arrays of ``reference.npz``. Checks whose arrays an older bundle lacks are off.
+        preprocess: Of the bundle.
+        frozen_after: So many frames in a row that do not differ from the one before mean that the camera is frozen, or
+            more where good frames stood still for long; None for files, which may repeat themselves.
+
+    Attributes:
+        off: Checks that cannot be made, with the reason.
+    """
+
+    def __init__(
+        self, reference: Mapping[str, NDArray[Any]], preprocess: Preprocess, *, frozen_after: int | None
+    ) -> None:
+        limits, notes = _limits_in(reference)
+        self.off = {name: notes[name] for name, limit in limits.items() if math.isnan(limit)}
+        # A limit that nothing exceeds, so that no check has to ask whether it is on.
+        never = {name: -math.inf if name in _LOWER else math.inf for name in self.off}
+        self._limits = {**limits, **never}
+        self._preprocess = preprocess
+        still_at_most = 2 * int(reference.get("still_at_most", 0))
+        self._frozen_after = math.inf if frozen_after is None else max(frozen_after, still_at_most)
+        self._size = None if "resolution" in self.off else tuple(reference["frame_size"].tolist())
+        self._known = None if "blocked" in self.off else (reference["blocks_least"], reference["blocks_most"])
+        self._structure = None if "moved" in self.off else Structure(reference["structure"])
+        self._recognised = math.inf if self._structure is None else float(reference["moved_recognised"])
+        self._rows_before: Image | None = None
+        self._unchanged = 0
+
+    def of_frame(self, image: Image) -> Distrust | None:
+        """Whether it has the size that calibration saw.
+
+        Raises:
+            DatasetError: The region of interest does not fit into it.
+        """
+        if self._size is not None and image.shape[:2] != self._size:
+            (rows, columns), (known_rows, known_columns) = image.shape[:2], self._size
+            return Distrust(
+                ResultCode.FRAME_UNUSABLE,
+                f"the frame has {columns}x{rows} pixels; calibration saw {known_columns}x{known_rows}: "
+                "set the camera to that resolution, or calibrate again",
+            )
+        self._compare(image)
+        return None
+
+    def pass_over(self, image: Image) -> None:
+        """A frame that shows no part: only whether the camera is frozen is learnt from it."""
+        region = self._preprocess.region
+        rows, columns = image.shape[:2]
+        if region is None or (region.x + region.width <= columns and region.y + region.height <= rows):
+            self._compare(image)
+
+    def of_input(self, prepared: Image, image: Image) -> Distrust | None:
+        """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
+
+        Args:
+            prepared: Network input.
+            image: The frame that it was made of.
+        """
+        grey = frame_statistics.grey_of(prepared)
+        return (
+            self._light(grey)
+            or self._stillness()
+            or self._place(grey, image)
+            or self._view(prepared)
+            or self._sharpness(grey)
+        )
+
+    def _compare(self, image: Image) -> None:
+        if math.isinf(self._frozen_after):
+            return
+        rows = frame_statistics.still_rows(self._preprocess.inspected(image))
+        before, self._rows_before = self._rows_before, rows
+        same = before is not None and frame_statistics.is_same(before, rows, self._limits["frozen"])
+        self._unchanged = self._unchanged + 1 if same else 0
+
+    def _stillness(self) -> Distrust | None:
+        if self._unchanged < self._frozen_after:
+            return None
+        return Distrust(ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same")
+
+    def _light(self, grey: Image) -> Distrust | None:
+        light = frame_statistics.brightness(grey)
+        mean = f"mean brightness {frame_statistics.mean_of(light):.0f} of 255"
+        if light < self._limits["dark"]:
+            return Distrust(ResultCode.DARK, f"the frame is dark: {mean}; light or exposure have changed")
+        if light > self._limits["over_exposed"]:
+            return Distrust(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
+        return None
+
+    def _place(self, grey: Image, image: Image) -> Distrust | None:
+        if self._structure is None:
+            return None
+        found = self._structure.displacement(directions(frame_statistics.thumbnail(grey)))
+        if found.there - found.here <= self._limits["moved"] or found.there < self._recognised:
+            return None
+        cell = frame_statistics.pixels_in_cell(*grey.shape)
+        (rows, columns), inspected = grey.shape, self._preprocess.inspected(image)
+        right = round(found.cells[0] * cell * inspected.shape[1] / columns)
+        down = round(found.cells[1] * cell * inspected.shape[0] / rows)
+        return Distrust(
+            ResultCode.MOVED, f"the camera has moved: the picture is off by {right:+d}, {down:+d} pixels (right, down)"
+        )
+
+    def _view(self, prepared: Image) -> Distrust | None:
+        if self._known is None:
+            return None
+        share = frame_statistics.strange_share(frame_statistics.blocks(prepared), *self._known)
+        if share <= self._limits["blocked"]:
+            return None
+        return Distrust(
+            ResultCode.BLOCKED,
+            f"the view is blocked: {share:.0%} of the picture is unlike anything calibration saw there",
+        )
+
+    def _sharpness(self, grey: Image) -> Distrust | None:
+        if frame_statistics.detail(grey) < self._limits["blurred_detail"]:
+            return Distrust(ResultCode.BLURRED, "the frame is blurred: it has less detail than any good one")
+        if frame_statistics.edges(grey) < self._limits["blurred_edges"]:
+            return Distrust(ResultCode.BLURRED, "the frame is blurred: its edges are softer than those of any good one")
+        return None

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.structure import Structure, directions
+
+SIDE = 112
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 255, (SIDE * 2, SIDE * 2)).astype(np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def view(whole: np.ndarray, right: int = 0, down: int = 0) -> np.ndarray:
+    """What a camera sees whose picture is displaced so far."""
+    start = SIDE // 2
+    return whole[start - down : start - down + SIDE, start - right : start - right + SIDE]
+
+
+def stripes() -> np.ndarray:
+    rows = np.sin(np.arange(SIDE * 2) / 5) * 100 + 120
+    return np.repeat(rows[:, None], SIDE * 2, axis=1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 5), (7, 0), (-12, 9), (20, -20), (-4, -3)])
+def test_a_displacement_is_found_to_the_cell(right: int, down: int) -> None:
+    whole = picture()
+    found = Structure(directions(view(whole))).displacement(directions(view(whole, right, down)))
+    assert found.cells == (right, down)
+    assert found.there > 0.5
+    assert found.here < 0.2
+
+
+def test_the_correlation_is_that_of_its_definition() -> None:
+    mean, seen = directions(view(picture(1))), directions(view(picture(2), 3, 2))
+    found = Structure(mean).displacement(seen)
+    assert found.here == pytest.approx(float((mean * seen).sum() / (mean**2).sum()), abs=1e-4)
+    right, down = found.cells
+    shifted = np.zeros_like(seen)
+    rows, columns = slice(max(0, -down), SIDE - max(0, down)), slice(max(0, -right), SIDE - max(0, right))
+    shifted[rows, columns] = seen[max(0, down) : SIDE + min(0, down), max(0, right) : SIDE + min(0, right)]
+    assert found.there == pytest.approx(float((mean * shifted).sum() / (mean**2).sum()), abs=1e-4)
+
+
+def test_light_and_contrast_hardly_count() -> None:
+    whole = picture()
+    structure = Structure(directions(view(whole)))
+    dim = structure.displacement(directions((view(whole) * 0.4 + 20).astype(np.uint8)))
+    assert dim.here > 0.7
+    assert dim.there - dim.here < -0.2
+
+
+def test_what_is_hidden_lowers_the_correlation_everywhere_alike() -> None:
+    whole = picture()
+    half = view(whole).copy()
+    half[:, SIDE // 2 :] = 128
+    found = Structure(directions(view(whole))).displacement(directions(half))
+    assert found.here == pytest.approx(0.5, abs=0.1)
+    assert found.there - found.here < -0.2
+
+
+def test_nothing_stands_still_in_a_plain_picture() -> None:
+    assert not Structure(directions(np.full((SIDE, SIDE), 90, np.uint8))).enough
+    assert Structure(directions(view(picture()))).enough
+
+
+def test_edges_that_run_one_way_do_not_show_a_displacement_that_way() -> None:
+    sideways, upright = Structure(directions(view(stripes()))).seen_from(visible=0.5, limit=0.05)
+    assert sideways is None
+    assert upright is not None
+    assert upright <= 5
+    assert None not in Structure(directions(view(picture()))).seen_from(visible=0.5, limit=0.05)
+
+
+def test_the_same_picture_gives_the_same_bytes_wherever_it_lies_in_memory() -> None:
+    seen = np.ascontiguousarray(view(picture()))
+    results = set()
+    for offset in range(32):
+        buffer = np.zeros(seen.size + 32, np.uint8)
+        copy = buffer[offset : offset + seen.size].reshape(seen.shape)
+        copy[:] = seen
+        results.add(directions(copy).tobytes())
+    assert len(results) == 1
