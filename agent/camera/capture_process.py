@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _CLOSED_WITHIN_S = 0.5
 _KILLED_WITHIN_S = 0.5
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024), "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024)}
+"""For glibc, which else gives the memory of each picture back to the kernel: 5 ms a frame of 1920x1080, measured."""
 
 
 class CaptureProcess:
@@ -103,6 +105,7 @@ class CaptureProcess:
                 [sys.executable, "-c", code, *(str(number) for number in (os.getpid(), *descriptors))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
+                env={**_KEEP_MEMORY, **os.environ},
                 start_new_session=True,  # Ctrl-C is for the parent, who ends it
             )
         self._process = process
