@@ -1,8 +1,8 @@
 """Pictures of what was seen, on this device's disk: as much as may be kept, never so much that the disk fills.
 
-A snapshot is a frame (``.jpg``), of a defect also the same with the heat map (``.overlay.jpg``), and its numbers
-(``.json``), in one folder a day (UTC). The ``.json`` comes last: where it is, the pictures are whole. An index beside
-the folders knows them all; it can be made anew from the files.
+A snapshot is a frame as it was taken (``.png``), of a defect also the same with the heat map (``.overlay.jpg``), and
+its numbers (``.json``), in one folder a day (UTC). The ``.json`` comes last: where it is, the pictures are whole. An
+index beside the folders knows them all; it can be made anew from the files.
 """
 
 from __future__ import annotations

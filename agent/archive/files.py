@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 _ENDINGS = (NUMBERS, OVERLAY, FRAME, MARK)  # the numbers go first: what is left then is no picture any more
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_OWN_FILE = re.compile(r"(\d{6}-\d{3}_\d+)(\.overlay\.jpg|\.jpg|\.json|\.mark)(\.part)?")
+_OWN_FILE = re.compile(r"(\d{6}-\d{3}_\d+)(\.png|\.overlay\.jpg|\.json|\.mark)(\.part)?")
 
 
 class OwnFile(NamedTuple):

@@ -47,9 +47,9 @@ class Snapshot:
 
     @property
     def reference(self) -> str:
-        """Path of the frame in the archive: ``YYYY-MM-DD/HHMMSS-mmm_seq.jpg``, UTC."""
+        """Path of the frame in the archive: ``YYYY-MM-DD/HHMMSS-mmm_seq.png``, UTC."""
         when = datetime.fromtimestamp(self.created_at_ms // 1000, tz=timezone.utc)
-        return f"{when:%Y-%m-%d/%H%M%S}-{self.created_at_ms % 1000:03d}_{self.seq}.jpg"
+        return f"{when:%Y-%m-%d/%H%M%S}-{self.created_at_ms % 1000:03d}_{self.seq}.png"
 
 
 class Selection:

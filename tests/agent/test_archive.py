@@ -52,7 +52,7 @@ def snapshot(
 ) -> Snapshot:
     image = np.full((48, 64, 3), 90, np.uint8)
     if noise:
-        image = np.random.default_rng(seq).integers(0, 255, (240, 320, 3), np.uint8)
+        image = np.random.default_rng(seq).integers(0, 255, (160, 200, 3), np.uint8)
     return Snapshot(
         image=image,
         score_map=np.full((4, 4), 10, np.float32) if evaluation is Evaluation.NOT_OK else None,
@@ -113,17 +113,17 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 def test_a_snapshot_is_a_frame_an_overlay_and_its_numbers_in_a_folder_of_its_day(tmp_path: Path) -> None:
     with Archive(tmp_path / "new" / "archive", 10) as archive:
         reference = archive.submit(snapshot(7))
-    assert reference == "2026-09-21/141320-123_7.jpg"
+    assert reference == "2026-09-21/141320-123_7.png"
     root = tmp_path / "new" / "archive"
     assert files_in(root) == [
-        "2026-09-21/141320-123_7.jpg",
         "2026-09-21/141320-123_7.json",
         "2026-09-21/141320-123_7.overlay.jpg",
+        "2026-09-21/141320-123_7.png",
     ]
     frame = cv2.imread(str(root / reference))
     assert frame is not None
     assert frame.shape == (48, 64, 3)
-    assert abs(frame.astype(int) - 90).max() <= 2
+    assert (frame == 90).all()
     heat_name = "2026-09-21/141320-123_7.overlay.jpg"
     heat = cv2.imread(str(root / heat_name))
     assert heat is not None
@@ -140,7 +140,7 @@ def test_a_snapshot_is_a_frame_an_overlay_and_its_numbers_in_a_folder_of_its_day
         "threshold": 100.0,
         "regions": [],
         "region": {"x": 8, "y": 8, "width": 32, "height": 32},
-        "frame": "141320-123_7.jpg",
+        "frame": "141320-123_7.png",
         "frameBytes": frame_bytes,
         "overlay": "141320-123_7.overlay.jpg",
         "overlayBytes": overlay_bytes,
@@ -218,7 +218,7 @@ def test_an_archive_that_exists_is_counted_and_strangers_are_left_alone(tmp_path
             archive.submit(snapshot(seq, noise=True))
     stranger = tmp_path / "2026-09-21" / "notes.txt"
     stranger.write_text("x" * MIB)
-    left_over = tmp_path / "2026-09-21" / "141320-000_0.jpg.part"
+    left_over = tmp_path / "2026-09-21" / "141320-000_0.png.part"
     left_over.write_text("torn by a power cut")
     with Archive(tmp_path, 0.7) as archive:
         archive.submit(snapshot(99, created_at_ms=NOON_MS + DAY_MS, noise=True))
@@ -436,7 +436,7 @@ def test_ok_and_undecidable_frames_have_no_heat_map(tmp_path: Path) -> None:
     with Archive(tmp_path, 10) as archive:
         archive.submit(snapshot(1, Evaluation.OK))
         archive.submit(snapshot(2, Evaluation.NOT_DECIDABLE, score=float("nan")))
-    assert [name.rpartition("_")[2] for name in files_in(tmp_path)] == ["1.jpg", "1.json", "2.jpg", "2.json"]
+    assert [name.rpartition("_")[2] for name in files_in(tmp_path)] == ["1.json", "1.png", "2.json", "2.png"]
 
 
 def test_large_frames_wait_in_no_more_memory_than_is_bounded(tmp_path: Path, gate: Gate) -> None:

@@ -21,12 +21,15 @@ from agent.cli import main
 from agent.records import DefectRegion, Evaluation
 from calibration.dataset import good_images, labelled_images
 from calibration.errors import SettingError
+from calibration.pictures import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from real_broker import Mosquitto
+
+    from calibration.preprocess import Image
 
 COUNT = 60
 HOUR_MS = 3_600_000
@@ -50,6 +53,10 @@ def archive(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     return run
 
 
+def frame_of(seq: int) -> Image:
+    return np.random.default_rng(seq).integers(0, 255, (24, 32, 3), np.uint8)
+
+
 def result_id(seq: int) -> str:
     return f"{seq * 2_654_435_761 % 2**32:08x}{seq:024x}"
 
@@ -64,7 +71,7 @@ def station(tmp_path: Path) -> Path:
     for seq in range(COUNT):
         evaluation = CLASSES[seq % 5]
         snapshot = Snapshot(
-            image=np.full((24, 32, 3), seq * 3, np.uint8),
+            image=frame_of(seq),
             score_map=np.full((4, 4), 10, np.float32) if evaluation is Evaluation.NOT_OK else None,
             region=None,
             threshold=100.0,
@@ -94,8 +101,8 @@ def test_the_newest_are_listed_first_with_what_there_is_in_all(archive: Command)
     assert head.split() == ["time", "result", "part", "class", "score/threshold", "path"]
     assert len(rows) == 3
     assert rows[1].split()[2:6] == [result_id(58)[:8], "SN-58", "ok", "1.58"]
-    assert rows[1].split()[6].endswith("_58.jpg")
-    assert rows[0].rstrip().endswith("_59.jpg")
+    assert rows[1].split()[6].endswith("_58.png")
+    assert rows[0].rstrip().endswith("_59.png")
     assert "none" in rows[0]
     assert "3 of 60 found" in last
     assert "ok 36 (0.3 MiB" in last
@@ -159,7 +166,7 @@ def test_a_mark_is_listed_and_shown(archive: Command) -> None:
 
 def exported(target: Path) -> dict[str, list[int]]:
     return {
-        str(folder.relative_to(target)): sorted(int(path.stem.split("_")[2]) for path in folder.glob("*.jpg"))
+        str(folder.relative_to(target)): sorted(int(path.stem.split("_")[2]) for path in folder.glob("*.png"))
         for folder in sorted(target.glob("*/*"))
     }
 
@@ -178,9 +185,8 @@ def test_an_export_is_what_calibration_reads(archive: Command, tmp_path: Path) -
     assert "60/60" in err
     assert len(good_images(target)) == len(found["train/good"])
     assert {each.label for each in labelled_images(target)} == {"good", "defect"}
-    frames = {path.stem: path for path in (tmp_path / "state" / "archive").glob("*/*.jpg")}
-    for path in target.glob("*/*/*.jpg"):
-        assert path.read_bytes() == frames[path.name.split("_", 1)[1].rpartition("_")[0]].read_bytes()
+    for path in target.glob("*/*/*.png"):
+        assert np.array_equal(read_picture(path), frame_of(int(path.stem.split("_")[2]))), "as it was taken"
 
 
 def test_an_export_overwrites_nothing_and_goes_on(archive: Command, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def differences(directory: Path) -> list[str]:
         if path.suffix != ".json":
             continue
         numbers = json.loads(path.read_bytes())
-        frame = name.replace(".json", ".jpg")
+        frame = name.replace(".json", ".png")
         named = {
             str(Path(name).with_name(numbers[key])): numbers[f"{key}Bytes"]
             for key in ("frame", "overlay")
