@@ -22,7 +22,9 @@ from calibration.bundle_engine import engine_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.config import AgentConfig, CameraConfig, MqttConfig, StationConfig
+    from agent.config import AgentConfig
+    from agent.config.inspection import CameraConfig, StationConfig
+    from agent.config.surroundings import MqttConfig
     from calibration.bundle import Bundle
 
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from agent import config
-from agent.config import AgentConfig, EngineConfig, load
+from agent.config import AgentConfig, load
+from agent.config.surroundings import EngineConfig
 from agent.errors import ConfigError
 from calibration.backends import AUTO, BACKENDS
 

@@ -1,0 +1,125 @@
+"""The configuration file: what may stand in it, and every mistake in it told at once.
+
+The models stop at the command line; other modules receive values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from agent.camera.sources import kind_of
+from agent.config import text
+from agent.config.inspection import (
+    CameraConfig,
+    ChecksConfig,
+    CommandsConfig,
+    DecisionConfig,
+    PlcConfig,
+    StationConfig,
+    TriggerConfig,
+)
+from agent.config.surroundings import (
+    ArchiveConfig,
+    EngineConfig,
+    LogConfig,
+    MetricsConfig,
+    MqttConfig,
+    OutboxConfig,
+    SparkplugConfig,
+)
+from agent.config.values import FilePath, Section
+
+
+class AgentConfig(Section):
+    """The whole file; one for each camera."""
+
+    bundle: FilePath = Field(description="Folder of the calibrated bundle.")
+    state_dir: FilePath = Field(
+        default=Path("state"),
+        validate_default=True,
+        description="Folder for `outbox.sqlite`, `archive/`, and `engines/` where they cannot lie beside the bundle.",
+    )
+    station: StationConfig = StationConfig()
+    camera: CameraConfig
+    trigger: TriggerConfig = TriggerConfig()
+    decision: DecisionConfig = DecisionConfig()
+    checks: ChecksConfig = ChecksConfig()
+    mqtt: MqttConfig = MqttConfig()
+    plc: PlcConfig = PlcConfig()
+    commands: CommandsConfig = CommandsConfig()
+    sparkplug: SparkplugConfig = SparkplugConfig()
+    engine: EngineConfig = EngineConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
+
+
+def load(path: Path) -> AgentConfig:
+    """The configuration in a YAML file; relative paths in it start at the file's folder.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or says something that is not allowed; lists all of it.
+    """
+    return text.load_model(AgentConfig, path)
+
+
+def missing_files(config: AgentConfig) -> list[str]:
+    """What the configuration names and the disk does not have, each as ``key: path``."""
+    return [f"{key}: {path}" for key, path in named_paths(config).items() if not path.exists()]
+
+
+def named_paths(config: AgentConfig) -> dict[str, Path]:
+    """Files and folders that the station reads, by dotted key; ``state_dir``, which it makes, is not among them."""
+    named: dict[str, Path | None] = {
+        "bundle": config.bundle,
+        "mqtt.password_file": config.mqtt.password_file,
+        "mqtt.tls.ca_file": config.mqtt.tls.ca_file,
+        "mqtt.tls.cert_file": config.mqtt.tls.cert_file,
+        "mqtt.tls.key_file": config.mqtt.tls.key_file,
+        "commands.token_file": config.commands.token_file,
+    }
+    source = config.camera.source
+    if isinstance(source, str) and kind_of(source) == "path":
+        named["camera.source"] = Path(source)
+    return {key: path for key, path in named.items() if path is not None}
+
+
+def reference() -> str:
+    """Every key as a Markdown table, for the README."""
+    return text.markdown_table(AgentConfig)
+
+
+def example() -> str:
+    """A file to begin with; it loads as it is."""
+    return _EXAMPLE
+
+
+_EXAMPLE = """\
+# Shiftwatch: one station. Relative paths start at the folder of this file. Every key: see the README.
+
+bundle: ./bundle                 # made by shiftwatch-calibrate
+
+camera:
+  source: 0                      # or rtsp://..., a GStreamer pipeline, a video, an image folder
+
+station:                         # topic root: enterprise/site/area/line/cell/vision/name
+  line: "1"                      # numbers in quotes
+  name: station
+
+mqtt:
+  host: localhost
+  # username: station
+  # password_file: ./password    # the password itself never stands here
+  # tls:
+  #   enabled: true
+
+decision:
+  raise_after: 1                 # NotOK results in a row that begin an alert
+  clear_after: 3                 # clear results in a row that end it
+
+archive:
+  max_mib: 2048                  # pictures of what was found; the oldest go first
+"""

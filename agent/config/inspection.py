@@ -1,0 +1,136 @@
+"""Sections about what is looked at, and how it is judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from agent.config.values import CameraSource, FilePath, Level, NumberOrAuto, Section
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class StationConfig(Section):
+    """Where the station stands: the levels of the topic root."""
+
+    enterprise: Level = Field(default="enterprise", description="Topic level 1.")
+    site: Level = Field(default="site", description="Topic level 2.")
+    area: Level = Field(default="area", description="Topic level 3.")
+    line: Level = Field(default="line", description="Topic level 4.")
+    cell: Level = Field(default="cell", description="Topic level 5; `vision` follows it.")
+    name: Level = Field(default="station", description="Name of this station, the last topic level.")
+
+
+class CameraConfig(Section):
+    """Where frames come from."""
+
+    source: CameraSource = Field(description="Camera, stream or files.")
+    playback: Literal["realtime", "fast"] = Field(
+        default="realtime",
+        description="Of files: at their own rate, dropping what is late, as a camera does; or each frame, unhurried.",
+    )
+    frames_per_s: float | None = Field(
+        default=None, gt=0, le=1000, description="Rate of files instead of their own; rate asked of a numbered device."
+    )
+    loop: bool = Field(default=False, description="Start files again at their end.")
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=16384,
+        description="Asked of a device, with `height`; live frames of another are dropped.",
+    )
+    height: int | None = Field(default=None, ge=1, le=16384, description="As `width`.")
+    format: str | None = Field(
+        default=None,
+        pattern=r"^[ -~]{4}$",
+        description="FOURCC asked of a device, such as MJPG or YUYV.",
+        json_schema_extra={"allowed": "four characters"},
+    )
+    exposure: NumberOrAuto = Field(
+        default=None, description="Asked of a device, in its driver's unit (mostly 0.1 ms); none leaves it as it is."
+    )
+    white_balance: NumberOrAuto = Field(default=None, description="Asked of a device, in Kelvin.")
+    gain: float | None = Field(default=None, ge=0, description="Asked of a device, in its driver's unit.")
+    buffer_frames: int | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="Frames that the driver of a device may keep; few are fresh, many smooth.",
+    )
+    open_timeout_s: float = Field(
+        default=10.0, ge=0.5, le=600, description="Of live sources: from opening to the first frame; then it is lost."
+    )
+    read_timeout_s: float = Field(
+        default=2.0, ge=0.1, le=600, description="Of live sources: between two frames; then it is lost, and reopened."
+    )
+
+    @model_validator(mode="after")
+    def _whole_size(self) -> Self:
+        if (self.width is None) != (self.height is None):
+            problem = "width and height belong together; give both or neither"
+            raise ValueError(problem)
+        return self
+
+
+class TriggerConfig(Section):
+    """Which frames show a part."""
+
+    source: Literal["every_frame", "command"] = Field(
+        default="every_frame",
+        description="Each frame is a part; or the line names each by `cmd/trigger`, and the next frame is its.",
+    )
+    delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
+
+
+class PlcConfig(Section):
+    """The short message for the controller of the line."""
+
+    deadline_ms: int = Field(
+        default=100,
+        ge=5,
+        le=60_000,
+        description="After a trigger, or a frame where nobody triggers: then the controller hears `valid: false`.",
+    )
+
+
+class CommandsConfig(Section):
+    """What may be commanded over MQTT; on the device itself everything may."""
+
+    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback"]] = Field(
+        default=["trigger", "pause", "resume"], description="Commands that are accepted."
+    )
+    token_file: FilePath | None = Field(
+        default=None, description="File with a token that all of them but `trigger` must bring."
+    )
+
+
+class DecisionConfig(Section):
+    """When a score is a defect, and when defects are an alert."""
+
+    threshold: float | None = Field(
+        default=None, gt=0, description="Score above which a part is NotOK; else the bundle's."
+    )
+    raise_after: int = Field(default=1, ge=1, description="NotOK results in a row that begin an alert.")
+    clear_after: int = Field(default=3, ge=1, description="Clear results in a row that end it.")
+    clear_ratio: float = Field(
+        default=0.9, gt=0, le=1, description="A result is clear at or below this share of the threshold."
+    )
+    update_every_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        description="How often an alert is repeated while NotOK results come; at once when its severity rises.",
+    )
+
+
+class ChecksConfig(Section):
+    """Frames that cannot be trusted: dark, over-exposed, blocked, blurred, frozen, moved, of another size."""
+
+    enabled: bool = Field(default=True, description="Hold each frame against the good ones of calibration.")
+    alert_after_s: float = Field(
+        default=2.0, ge=0, le=3600, description="So long frames cannot be trusted before that is an alert."
+    )
+    frozen_after: int = Field(
+        default=10, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
+    )

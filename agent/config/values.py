@@ -1,0 +1,80 @@
+"""What a value of the configuration may be."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from agent.camera.sources import kind_of
+
+
+def _from_folder(path: object, info: ValidationInfo) -> object:
+    """Relative paths start at the folder of the file, so that they mean the same whoever starts the agent."""
+    if not isinstance(path, (str, Path)) or path == "":
+        return path
+    folder = Path((info.context or {}).get("folder", ""))
+    return Path(os.path.normpath(folder.absolute() / Path(path).expanduser()))
+
+
+def _camera_source(source: object, info: ValidationInfo) -> object:
+    if isinstance(source, bool) or not isinstance(source, (int, str)) or source == "" or str(source).startswith("-"):
+        raise ValueError  # The key's own text tells what is allowed.
+    is_path = isinstance(source, str) and kind_of(source) == "path"
+    return str(_from_folder(source, info)) if is_path else source
+
+
+def _topic_level(level: str) -> str:
+    if not level.strip() or set(level) & set("/+#\0"):
+        raise ValueError  # As above.
+    return level
+
+
+def mqtt_version(version: object) -> object:
+    """An MQTT version, of which YAML reads one as a number."""
+    return "5" if type(version) is int and str(version) == "5" else version
+
+
+def _number_or_auto(setting: object) -> object:
+    is_number = isinstance(setting, (int, float)) and not isinstance(setting, bool) and math.isfinite(setting)
+    if not is_number and setting is not None and setting != "auto":
+        raise ValueError  # As above.
+    return float(setting) if isinstance(setting, int) else setting
+
+
+FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
+Level: TypeAlias = Annotated[
+    str,
+    AfterValidator(_topic_level),
+    Field(json_schema_extra={"allowed": "text without / + #, in quotes if it is a number"}),
+]
+CameraSource: TypeAlias = Annotated[
+    int | str,
+    BeforeValidator(_camera_source),
+    Field(
+        json_schema_extra={
+            "allowed": "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
+        }
+    ),
+]
+
+NumberOrAuto: TypeAlias = Annotated[
+    float | Literal["auto"] | None,
+    BeforeValidator(_number_or_auto),
+    Field(json_schema_extra={"allowed": "a number, or auto"}),
+]
+
+
+class Section(BaseModel):
+    """Keys that belong together. Numbers are not taken from text, nor truth values from numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, keys: object) -> object:
+        """A section whose lines are all commented out is null in YAML."""
+        return {} if keys is None else keys
