@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.values import FilePath, Level, Section
+from agent.config.values import FilePath, Level, Section, mqtt_version
 from agent.logs import LogFormat
 
 if TYPE_CHECKING:
