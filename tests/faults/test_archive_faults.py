@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from archive_soak import FULL, SHORT, Snapshots, differences, feed, mounted, soak
+from neighbour import Neighbour
 from stations import until
 
 import agent.archive
@@ -127,24 +128,6 @@ def test_index_and_files_say_the_same_after_a_kill_at_any_moment(tmp_path: Path)
         nursery.wait(PATIENCE_S)
     assert left_by_kills > 0, "no kill hit anything"
     assert len(list(directory.glob("*/*.json"))) > 100
-
-
-class Neighbour:
-    """Fills a file system to the last byte."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "log of another program"
-        self._file = self._path.open("wb", buffering=0)
-
-    def take_everything(self) -> None:
-        for size in (4096, 1):
-            with suppress(OSError):
-                while True:
-                    self._file.write(bytes(size))
-
-    def leave(self) -> None:
-        self._file.close()
-        self._path.unlink()
 
 
 def test_a_disk_that_a_neighbour_fills_costs_pictures_and_is_told_once_until_there_is_room(

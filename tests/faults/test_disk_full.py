@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from neighbour import Neighbour
 from stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 from agent.outbox import Kind, Outbox
@@ -44,24 +44,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield folder
     # Lazily: what a failed test has left open must not keep it.
     subprocess.run([shutil.which("umount") or "umount", "-l", str(folder)], check=True)  # noqa: S603 - the same
-
-
-class Neighbour:
-    """Fills a file system to the last byte."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "log of another program"
-        self._file = self._path.open("wb", buffering=0)
-
-    def take_everything(self) -> None:
-        for size in (4096, 1):
-            with suppress(OSError):
-                while True:
-                    self._file.write(bytes(size))
-
-    def leave(self) -> None:
-        self._file.close()
-        self._path.unlink()
 
 
 def put(outbox: Outbox, number: int, kind: Kind = "result") -> bool:
