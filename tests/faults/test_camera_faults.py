@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 30.0
 QUICK = Pace(first_retry_s=0.02, longest_retry_s=0.1)
 TIMEOUTS = Timeouts(open_s=20.0, read_s=0.5)
-SEQUENCES, AT_ONCE = 200, 16
+SEQUENCES = 200 if os.environ.get("SHIFTWATCH_SOAK") == "full" else 60
+AT_ONCE = 16
 HARMLESS = ("resized",)
 """Without a size that was asked for."""
 
