@@ -154,6 +154,37 @@ def test_an_index_that_is_found_damaged_while_it_is_used_costs_a_picture_and_no_
     assert [picture.path for picture in pictures(tmp_path)] == frames(tmp_path)
 
 
+def test_damage_that_only_use_shows_makes_the_index_anew_too(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object) -> None:
+        raise sqlite3.DatabaseError
+
+    before = pictures(archive)
+    with sqlite3.connect(archive / INDEX_NAME) as database:
+        database.execute("UPDATE picture SET part_id = 'not what the files say'")
+    database.close()
+    store = Store(archive, Limits(20 * MIB))
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "add", damaged)
+        with pytest.raises(sqlite3.DatabaseError):
+            store.keep(snapshot(COUNT))
+    assert store.keep(snapshot(COUNT)) is None
+    store.close()
+    assert pictures(archive)[:-1] == before
+
+
+def test_the_numbers_get_their_name_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = []
+    replace_path = Path.replace
+
+    def note(path: Path, target: Path) -> Path:
+        named.append(target.suffix)
+        return replace_path(path, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    fill(tmp_path, 2)
+    assert named == [".png", ".json", ".png", ".jpg", ".json"]
+
+
 def test_what_is_left_of_a_picture_goes_and_strangers_stay(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     day = archive / "2026-09-21"
     for name in ("000000-000_1.png", "000000-000_2.overlay.jpg", "000000-000_3.mark", "000000-000_4.json.part"):
