@@ -19,6 +19,7 @@ _OPACITY = 0.45
 # The darkest and lightest colours of the map would pass for shadow and glare.
 _COLOUR_FROM, _COLOUR_TO = 0.38, 0.92
 _HIGHEST_RATIO = 4.0
+_SMALLEST_SHARE = 0.25
 
 _WHITE: Colour = (255, 255, 255)
 _RED: Colour = (48, 32, 224)
@@ -82,14 +83,14 @@ def _enlarged(distance: Array, rows: int, columns: int) -> Array:
 
 
 def _above(distance: Array, enlarged: Array) -> NDArray[np.bool_]:
-    """Pixels above the threshold, and the whole of each place whose peak the smoothing took below it."""
+    """Pixels above the threshold, and the whole of each place of which the smoothing left nothing, or a speck."""
     rows, columns = enlarged.shape
     area: NDArray[np.bool_] = enlarged > 1
     places = cv2.resize((distance > 1).astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
     count, labels = cv2.connectedComponents(places)
     for label in range(1, count):
         place = labels == label
-        if not area[place].any():
+        if area[place].mean() < _SMALLEST_SHARE:
             area |= place
     return area
 

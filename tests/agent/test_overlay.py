@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.archive.caption import Caption, captioned
@@ -68,6 +68,8 @@ def test_nothing_but_the_region_is_coloured() -> None:
     st.integers(0, 27),
     st.sampled_from([0.0, 0.5, 0.99]),
 )
+@example(18, 1.0625, 17, 17, 0.5)
+@example(28, 1.2, 27, 4, 0.5)
 def test_every_place_above_the_threshold_brings_a_contour(
     size: int, ratio: float, row: int, column: int, background: float
 ) -> None:
