@@ -122,8 +122,8 @@ class ReferenceStatistics:
         ``blocks_least`` and ``blocks_most`` (rows, columns, 3), see ``known_colours``;
         ``structure`` (rows, columns, 2), see ``Structure``;
         ``moved_recognised``, the correlation from which it counts as found;
-        ``moved_seen_from``, the smallest displacement that is noticed, (to the side, up or down) in pixels of the network
-        input (NaN: none is).
+        ``moved_seen_from``, the smallest displacement that is noticed, (to the side, up or down) in pixels of the
+        network input (NaN: none is).
 
         Args:
             sequential: The frames are neighbours in a video.
