@@ -58,7 +58,10 @@ def _tell_what_is_off(checks: FrameChecks | None) -> None:
     if checks is None:
         log.warning("frames are not checked: checks.enabled is false")
     elif checks.off:
-        off = "; ".join(f"{name}: {why}" for name, why in checks.off.items())
+        names: dict[str, list[str]] = {}
+        for name, why in checks.off.items():
+            names.setdefault(why, []).append(name)
+        off = "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items())
         log.warning("some camera faults will not be noticed (%s)", off)
 
 

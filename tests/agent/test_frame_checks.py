@@ -17,6 +17,7 @@ from agent.loop import inspect
 from agent.parts import Part
 from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
+from agent.serving import _tell_what_is_off
 from agent.settings import frame_checks_of, rules_of
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
@@ -124,6 +125,21 @@ def test_a_part_that_is_absent_or_elsewhere_is_no_moved_camera(checks: FrameChec
     assert code_of(checks, without) is ResultCode.NONE
 
 
+def test_a_card_before_the_lens_is_no_moved_camera_though_chance_likeness_is_found_elsewhere(
+    checks: FrameChecks,
+) -> None:
+    codes = set()
+    for number in range(60):
+        random = np.random.default_rng(number)
+        uneven = cv2.resize(random.normal(0, 25, (12, 16, 3)), (320, 240), interpolation=cv2.INTER_CUBIC)
+        codes.add(code_of(checks, np.clip(uneven + np.array((190, 120, 60)), 0, 255).astype(np.uint8)))
+    assert codes == {ResultCode.BLOCKED}
+
+
+def test_a_quarter_of_what_good_frames_show_must_be_found_elsewhere(reference: dict[str, np.ndarray]) -> None:
+    assert 0.2 < float(reference["moved_recognised"]) < 0.26, "good frames show nearly all that stands still"
+
+
 def test_on_a_belt_where_everything_moves_the_check_for_a_moved_camera_is_off() -> None:
     random = np.random.default_rng(0)
     belt = cv2.GaussianBlur(random.integers(0, 255, (240, 4000, 3)).astype(np.uint8), (0, 0), 4)
@@ -211,6 +227,18 @@ def test_a_bundle_made_before_there_were_checks_opens_and_says_which_are_off(
     assert all("before" in why for why in checks.off.values())
     assert code_of(checks, np.zeros((240, 320, 3), np.uint8)) is ResultCode.NONE
     assert [code_of(checks, scene(1)) for _ in range(5)][-1] is ResultCode.FROZEN, "identical frames need no reference"
+
+
+def test_the_log_says_once_which_checks_are_off_and_why(
+    reference: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    _tell_what_is_off(FrameChecks(reference, SCENE, frozen_after=3))
+    assert caplog.text == ""
+    _tell_what_is_off(FrameChecks({}, SCENE, frozen_after=3))
+    assert "resolution, dark, over_exposed" in caplog.text
+    assert caplog.text.count("was made before") == 1
+    _tell_what_is_off(None)
+    assert "checks.enabled is false" in caplog.text
 
 
 def test_a_region_outside_the_frame_is_told_as_ever(reference: dict[str, np.ndarray]) -> None:
