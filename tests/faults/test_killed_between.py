@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Dies in the call that it counts to, before or after what it does.
 KILLED = """
 import os, signal
-from agent.active_alert import ActiveAlert
+from agent.active_alerts import ActiveAlerts
 from agent.cli import main
 from agent.outbox import Outbox
 
@@ -42,9 +42,9 @@ END = "arguments[0] == 'alert' and ':end:' in arguments[1]"
     [
         ("Outbox", "put", NEW),
         ("Outbox", "put", END),
-        ("ActiveAlert", "note", "arguments[0].type == 'new'"),
-        ("ActiveAlert", "note", "arguments[0].type == 'end'"),
-        ("ActiveAlert", "forget", "True"),
+        ("ActiveAlerts", "note", "arguments[0].type == 'new'"),
+        ("ActiveAlerts", "note", "arguments[0].type == 'end'"),
+        ("ActiveAlerts", "forget", "True"),
     ],
     ids=["put new", "put end", "note new", "note end", "forget"],
 )
