@@ -29,8 +29,6 @@ CLASS_NAMES = {evaluation: name for name, evaluation in CLASSES.items()}
 FRAME, OVERLAY, NUMBERS, MARK = ".png", ".overlay.jpg", ".json", ".mark"
 _LABELS: dict[str, Label] = {"good": "good", "defect": "defect"}
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
-# Not much larger than the best that PNG can do, in a fraction of the time.
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
 _BLOCK_BYTES, _NAME_BYTES = 4096, 64
 _LARGEST = 2**62
 
@@ -88,7 +86,7 @@ def encoded(snapshot: Snapshot) -> dict[str, bytes]:
         cv2.error: The image is none.
         DatasetError: The region reaches outside it.
     """
-    pictures = {FRAME: _as(".png", _PNG, snapshot.image)}
+    pictures = {FRAME: _as(".png", (), snapshot.image)}
     if snapshot.score_map is not None:
         heat = overlay(snapshot.image, snapshot.region, snapshot.score_map, snapshot.threshold)
         caption = Caption(snapshot.score, snapshot.threshold, snapshot.created_at_ms)
