@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.active_alerts import ActiveAlerts
 from agent.camera.sources import kind_of, without_password
+from agent.clock import now_ms
 from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
@@ -23,9 +24,9 @@ from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.recorder import Copies, Recorder
 from agent.records import new_id
-from agent.reports import Reports, now_ms
+from agent.reports import Reports
 from agent.serving import serve
-from agent.settings import broker_settings, command_token, open_archive, station_topics
+from agent.settings import open_archive, station_topics
 from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.config import AgentConfig
     from agent.look import Seen
+    from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.speaker import Speaker
     from agent.outbox import Outbox
     from agent.recipe.controls import Controls
@@ -50,6 +52,8 @@ class Assembly:
     """A whole station, not running yet.
 
     Args:
+        settings: Of the broker.
+        token: That commands must bring; None where they need none.
         camera: Entered already.
         outbox: Open.
         controls: With the bundle that judges first.
@@ -59,6 +63,8 @@ class Assembly:
     def __init__(  # noqa: PLR0913, PLR0917 - each once
         self,
         config: AgentConfig,
+        settings: BrokerSettings,
+        token: str | None,
         camera: Camera,
         outbox: Outbox,
         controls: Controls,
@@ -67,7 +73,6 @@ class Assembly:
         choice: Choice,
         stack: ExitStack,
     ) -> None:
-        settings = broker_settings(config)
         topics = station_topics(config.station)
         self.camera = camera
         self.metrics = LoopMetrics()
@@ -92,7 +97,7 @@ class Assembly:
             changed=self._changed,
         )
         actions = Actions(controls, self._parts if self._triggers else None, self._handshake, rollback, self._changed)
-        commands = Commands(actions.by_name(), audit, config.commands.accept, command_token(config))
+        commands = Commands(actions.by_name(), audit, config.commands.accept, token)
         self.reports = Reports(
             camera=camera,
             trigger=self._trigger,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 Payload: TypeAlias = dict[str, Any]
 AlertType: TypeAlias = Literal["new", "update", "end"]
@@ -67,7 +67,7 @@ class DefectRegion:
             "y": self.y,
             "width": self.width,
             "height": self.height,
-            "score": _finite_or_none(self.score),
+            "score": finite_or_none(self.score),
         }
 
 
@@ -107,7 +107,7 @@ class Result:
         """(score - threshold) / threshold: negative is good, 1 is twice the threshold; None without a score."""
         if not self.threshold:
             return None
-        return _finite_or_none((self.score - self.threshold) / self.threshold)
+        return finite_or_none((self.score - self.threshold) / self.threshold)
 
     def payload(self) -> Payload:
         """Content of the topic ``result``."""
@@ -118,12 +118,12 @@ class Result:
             "creationTime": self.created_at_ms,
             "resultEvaluation": int(self.evaluation),
             "resultCode": int(self.code),
-            "score": _finite_or_none(self.score),
-            "threshold": _finite_or_none(self.threshold),
+            "score": finite_or_none(self.score),
+            "threshold": finite_or_none(self.threshold),
             "margin": self.margin,
             "regions": [region.payload() for region in self.regions],
             "imageRef": self.image_ref,
-            "processingTimes": {stage: _finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},
+            "processingTimes": {stage: finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},
             "historical": False,
             "isSimulated": self.is_simulated,
         }
@@ -171,158 +171,6 @@ class Alert:
         }
 
 
-def status_payload(  # noqa: PLR0913 - one keyword for each key of the contract
-    *, online: bool, timestamp_ms: int, state: str, reason: str, session_id: str, version: str
-) -> Payload:
-    """Content of the topic ``status``."""
-    return {
-        "online": online,
-        "timestamp": timestamp_ms,
-        "state": state,
-        "reason": reason,
-        "sessionId": session_id,
-        "version": version,
-    }
-
-
-def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
-    *,
-    bundle_hash: str,
-    threshold: float,
-    false_reject_rate: float,
-    backend: str,
-    backend_reason: str,
-    calibrated_at_ms: int,
-    camera: str,
-) -> Payload:
-    """Content of the topic ``info``."""
-    return {
-        "bundleHash": bundle_hash,
-        "threshold": _finite_or_none(threshold),
-        "falseRejectRate": _finite_or_none(false_reject_rate),
-        "backend": backend,
-        "backendReason": backend_reason,
-        "calibratedAt": calibrated_at_ms,
-        "camera": camera,
-    }
-
-
-def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
-    *,
-    timestamp_ms: int,
-    fps: float,
-    p50_ms: Mapping[str, float],
-    p99_ms: Mapping[str, float],
-    captured: int,
-    results: int,
-    last_result_age_ms: int | None,
-    camera: str,
-    dropped: Mapping[str, int],
-    outbox_depth: int,
-    disk_free_bytes: int,
-    temperature_c: float | None,
-    drift: float | None,
-) -> Payload:
-    """Content of the topic ``health``.
-
-    Args:
-        timestamp_ms: Now.
-        fps: Results a second.
-        p50_ms: Median duration by stage.
-        p99_ms: The same that 99 % of the frames did not exceed.
-        captured: Frames since the start.
-        results: Of these, frames with a verdict.
-        last_result_age_ms: Since the last verdict; None before the first.
-        camera: Its state.
-        dropped: Frames, records and pictures by the reason they were dropped for.
-        outbox_depth: Records that wait.
-        disk_free_bytes: Where records and pictures lie.
-        temperature_c: Of the processor; None where it does not say.
-        drift: Of the scores against calibration; None where it is not watched.
-    """
-    return {
-        "timestamp": timestamp_ms,
-        "fps": fps,
-        "p50": dict(p50_ms),
-        "p99": dict(p99_ms),
-        "captured": captured,
-        "results": results,
-        "lastResultAge": last_result_age_ms,
-        "camera": camera,
-        "dropped": dict(dropped),
-        "outboxDepth": outbox_depth,
-        "diskFree": disk_free_bytes,
-        "temperature": temperature_c,
-        "drift": drift,
-    }
-
-
-def plc_payload(  # noqa: PLR0913 - one keyword for each key of the contract
-    *,
-    seq: int | None,
-    part_id: str | None,
-    evaluation: Evaluation,
-    code: ResultCode,
-    score: float,
-    valid: bool,
-    age_ms: int,
-) -> Payload:
-    """Content of the topic ``plc``.
-
-    Args:
-        seq: Of the frame; None where there was none.
-        part_id: As the trigger named it.
-        evaluation: ``NOT_DECIDABLE`` wherever ``valid`` is false.
-        code: Why.
-        score: NaN where there is none.
-        valid: The evaluation was made in time, and may be acted upon.
-        age_ms: Since the trigger; since the frame was captured where nobody triggers.
-    """
-    return {
-        "seq": seq,
-        "partId": part_id,
-        "resultEvaluation": int(evaluation),
-        "resultCode": int(code),
-        "score": _finite_or_none(score),
-        "valid": valid,
-        "ageMs": age_ms,
-    }
-
-
-def acknowledgement_payload(  # noqa: PLR0913 - one keyword for each key of the contract
-    *,
-    command_id: str | None,
-    command: str,
-    accepted: bool,
-    error: str | None = None,
-    progress: float | None = None,
-    audit_hash: str | None = None,
-) -> Payload:
-    """Content of the topic ``cmd/ack``.
-
-    Args:
-        command_id: As the command had it; None where it could not be read.
-        command: Last level of its topic.
-        accepted: It is done, or being done.
-        error: Why it was refused, or failed.
-        progress: 0 to 1; None for a command that is done at once.
-        audit_hash: Of its entry in the audit log; whoever keeps it can prove that entries were cut off.
-    """
-    return {
-        "commandId": command_id,
-        "command": command,
-        "accepted": accepted,
-        "error": error,
-        "progress": progress,
-        "auditHash": audit_hash,
-    }
-
-
-def alert_state_payload(*, timestamp_ms: int, active: Iterable[Alert]) -> Payload:
-    """Content of the topic ``alert/state``."""
-    return {"timestamp": timestamp_ms, "active": [alert.payload() for alert in active]}
-
-
 def to_json(payload: Payload | list[Any]) -> str:
     """Strict JSON; a number that JSON does not know (NaN, infinite) becomes null."""
     try:
@@ -341,14 +189,15 @@ def _dumps(payload: Payload | list[Any]) -> str:
     return json.dumps(payload, allow_nan=False, separators=(",", ":"))
 
 
-def _finite_or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """What JSON knows of a number: NaN and infinity become null."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def _without_non_finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, float):
-        return _finite_or_none(value)
+        return finite_or_none(value)
     if isinstance(value, dict):
         return {key: _without_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.records import ResultCode, alert_state_payload, health_payload, info_payload
+from agent.clock import now_ms
+from agent.payloads import alert_state_payload, health_payload, info_payload
+from agent.records import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,11 +136,6 @@ def disk_free_bytes(folder: Path) -> int:
         return shutil.disk_usage(folder).free
     except OSError:
         return 0  # a card that was pulled, say, has room for nothing
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def _temperature_c() -> float | None:

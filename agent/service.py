@@ -82,10 +82,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         ShiftwatchError: It cannot start: bundle, configuration, camera or outbox; nothing has been changed.
     """
     configured = open_bundle(config.bundle)
-    (
-        broker_settings(config),
-        command_token(config),
-    )  # read again below: what is missing is told before anything is opened
+    settings, token = broker_settings(config), command_token(config)
     choice = choose(config.engine.backend)
     camera = open_camera(
         config.camera.source,
@@ -109,7 +106,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         audit = AuditLog(config.state_dir / "audit.jsonl")
         stack.enter_context(camera)
         stop.reaches(camera)
-        assembly = Assembly(config, camera, outbox, controls, versions, audit, choice, stack)
+        assembly = Assembly(config, settings, token, camera, outbox, controls, versions, audit, choice, stack)
         if endpoint is not None:
             endpoint.tell(assembly.figures)
         _note_start(versions, controls, audit)

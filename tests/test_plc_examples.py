@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.records import status_payload, to_json
+from agent.payloads import status_payload
+from agent.records import to_json
 from agent.topics import Topics
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()

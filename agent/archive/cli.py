@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from agent.archive.marking import mark as mark_picture
 from agent.archive.moment import moment_ms
 from agent.archive.picture import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.reading import Wanted, reading
+from agent.clock import now_ms
 from agent.records import to_json
 from calibration.terminal import console, error_console, escape, progress_bar
 
@@ -122,7 +122,7 @@ def mark_command(
 
     Example: `shiftwatch-agent archive mark 3f2a9c01 good --by "M. Bauer" --config station.yaml`
     """
-    said = Mark("good" if label is Said.GOOD else "defect", storable(by or _user()), _now_ms())
+    said = Mark("good" if label is Said.GOOD else "defect", storable(by or _user()), now_ms())
     picture = mark_picture(_folder(config), result, said)
     words = f"{picture.result_id}, {CLASS_NAMES[picture.evaluation]}: {said.label}, says {text.printable(said.by)}"
     console.print(escape(words), soft_wrap=True)
@@ -175,19 +175,15 @@ def _wanted(  # noqa: PLR0913 - one for each question
     min_score: float | None = None,
     labelled: bool = False,
 ) -> Wanted:
-    now_ms, ever = _now_ms(), Wanted()
+    asked_at_ms, ever = now_ms(), Wanted()
     return Wanted(
         evaluation=None if of_class is None else CLASSES[of_class.value],
-        since_ms=ever.since_ms if since is None else moment_ms(since, now_ms),
-        until_ms=ever.until_ms if until is None else moment_ms(until, now_ms),
+        since_ms=ever.since_ms if since is None else moment_ms(since, asked_at_ms),
+        until_ms=ever.until_ms if until is None else moment_ms(until, asked_at_ms),
         part_id=None if part_id is None else storable(part_id),
         min_score=min_score,
         labelled=labelled,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _user() -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.audit.line import OWN_FIELDS, RECOVERED, Entry, entry, from_line, lines_backwards, to_line
+from agent.clock import now_ms
 from agent.errors import AuditError
 from calibration.durable import flush_folder
 
@@ -57,7 +57,7 @@ class AuditLog:
             if not self._is_continued:
                 self._continue()
             try:
-                following = entry(self._last, _now_ms(), event, fields)
+                following = entry(self._last, now_ms(), event, fields)
             except RecursionError as error:
                 raise AuditError(what=f"{event}: nested too deeply for the audit log", remedy="send less") from error
             self._write(to_line(following))
@@ -73,7 +73,7 @@ class AuditLog:
         if end.lost:
             lost = end.lost.removesuffix(b"\n")
             fields = {"lostBytes": len(lost), "lostSha256": sha256(lost).hexdigest(), "torn": not end.has_newline}
-            self._last = entry(end.last, _now_ms(), RECOVERED, fields)
+            self._last = entry(end.last, now_ms(), RECOVERED, fields)
             repair += to_line(self._last)
         self._write(repair)
         self._is_continued = True
@@ -129,7 +129,3 @@ def audit_file_errors(doing: str, path: Path) -> Iterator[None]:
             what=f"cannot {doing} the audit log {path}: {error.strerror}",
             remedy="make room on its disk, or mend its permissions",
         ) from error
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

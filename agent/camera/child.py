@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.camera.slots import LONGEST_MESSAGE_BYTES, SLOT_BYTES, SLOTS, Slots, Told
+from agent.clock import now_ms
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class _Capture:
             self._source.open()
             self._tell(Told("opened", texts=tuple(self._source.refused_settings)))
             while self._source.grab():
-                self._tell_frame(time.time_ns() // 1_000_000, time.monotonic_ns())
+                self._tell_frame(now_ms(), time.monotonic_ns())
             what = f"camera {self._source.name} has stopped giving frames"
             self._tell(Told("failed", texts=(what, "check its power, its cable or the network")))
         except CameraError as error:

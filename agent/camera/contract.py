@@ -69,35 +69,10 @@ class Camera(Protocol):
         """Let go of the source."""
 
 
-class Capture(Protocol):
+class Capture(Camera, Protocol):
     """A camera for one thread: it gives every frame, and nothing in between; see Camera for all else."""
 
     name: str
 
-    @property
-    def captured(self) -> int:
-        """See Camera."""
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """See Camera."""
-
-    @property
-    def state(self) -> CameraState:
-        """See Camera."""
-
-    @property
-    def reason(self) -> str:
-        """See Camera."""
-
-    def __enter__(self) -> Self:
-        """See Camera."""
-
     def __iter__(self) -> Iterator[Frame]:
         """Frames until the file ends or ``stop``; ends within a second of it unless a driver hangs."""
-
-    def stop(self) -> None:
-        """See Camera."""
-
-    def __exit__(self, *exception: object) -> None:
-        """See Camera."""

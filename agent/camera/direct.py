@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent.camera.contract import Frame
+from agent.clock import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class DirectCamera:
         self._state = "closed"
 
     def _retrieve(self) -> Frame | None:
-        captured_at_ms, captured_ns = time.time_ns() // 1_000_000, self._clock_ns()
+        captured_at_ms, captured_ns = now_ms(), self._clock_ns()
         seq = self._captured
         self._captured += 1
         image = self._source.retrieve()

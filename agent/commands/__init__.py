@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from agent.clock import now_ms
 from agent.commands.text import arguments_of, command_id_of, envelope_of
 from agent.errors import AuditError, CommandRefusedError
-from agent.records import acknowledgement_payload
+from agent.payloads import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -101,7 +102,7 @@ class Commands:
         audit: AuditLog,
         accepted: Collection[str],
         token: str | None = None,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._actions = actions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from agent.commands import action
@@ -64,7 +63,7 @@ class Actions:
                 what="this station looks at every frame", remedy="set trigger.source: command in its configuration"
             )
         if self._controls.paused is not None:
-            part = Part(arguments.part_id, time.time_ns() // 1_000_000, time.monotonic_ns())
+            part = Part.asked_now(arguments.part_id)
             self._handshake.refuse(part, ResultCode.PAUSED)
             raise CommandRefusedError(what="the station is paused", remedy="give the command resume first")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import AuditError, CommandRefusedError
-from agent.records import acknowledgement_payload
+from agent.payloads import acknowledgement_payload
 from calibration.bundle import open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 

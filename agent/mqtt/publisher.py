@@ -15,11 +15,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from agent.clock import now_ms
 from agent.mqtt.broker import BrokerSettings, Will
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.speaker import GOODBYE_S, Speaker
 from agent.pace import DEFAULT_PACE, Pace
-from agent.records import Payload, status_payload, to_json
+from agent.payloads import status_payload
+from agent.records import Payload, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +182,7 @@ class Publisher(Speaker):
         return to_json(
             status_payload(
                 online=online,
-                timestamp_ms=time.time_ns() // 1_000_000,
+                timestamp_ms=now_ms(),
                 state=state,
                 reason=reason,
                 session_id=self._station.session_id,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from agent.clock import now_ms
 from agent.errors import OutboxError
 from agent.outbox.schema import bring_up_to_date, is_whole
 from calibration.durable import flush_folder
@@ -142,7 +142,7 @@ def is_corruption(error: Exception) -> bool:
 
 
 def _set_aside(path: Path) -> Path:
-    kept = path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}")
+    kept = path.with_name(f"{path.name}.corrupt-{now_ms()}")
     for suffix in _SUFFIXES:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))

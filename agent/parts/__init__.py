@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
+
+from agent.clock import now_ms
 
 
 class Part(NamedTuple):
@@ -17,3 +20,8 @@ class Part(NamedTuple):
     part_id: str | None
     asked_at_ms: int
     asked_ns: int
+
+    @classmethod
+    def asked_now(cls, part_id: str | None) -> Part:
+        """A part that is triggered in this moment."""
+        return cls(part_id, now_ms(), time.monotonic_ns())

@@ -14,7 +14,8 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.parts import Part
-from agent.records import Evaluation, ResultCode, plc_payload
+from agent.payloads import plc_payload
+from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ _BLIND_EVERY_NS = 1_000_000_000
 
 
 class Answer(NamedTuple):
-    """What is known of a part; see `agent.records.plc_payload`."""
+    """What is known of a part; see `agent.payloads.plc_payload`."""
 
     part: Part
     seq: int | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,7 +62,7 @@ class OnCommand:
         with self._lock:
             if len(self._waiting) >= _LONGEST_QUEUE:
                 return False
-            part = Part(part_id, time.time_ns() // 1_000_000, time.monotonic_ns())
+            part = Part.asked_now(part_id)
             self._handshake.expect(part)
             self._waiting.append(part)
             return True

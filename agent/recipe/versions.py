@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.clock import now_ms
 from agent.errors import CommandRefusedError
 from calibration.durable import replace_file
 
@@ -55,7 +55,7 @@ class Versions:
         Raises:
             OSError: It cannot be written.
         """
-        version = Version(bundle.identity, str(bundle.path.absolute()), threshold, time.time_ns() // 1_000_000)
+        version = Version(bundle.identity, str(bundle.path.absolute()), threshold, now_ms())
         is_new = not self.served or self.served[-1][:3] != version[:3]
         if is_new:
             self.served = [*self.served, version][-_KEPT:]

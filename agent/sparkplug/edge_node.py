@@ -14,6 +14,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent.clock import now_ms
 from agent.errors import SparkplugPayloadError
 from agent.mqtt.broker import Will
 from agent.mqtt.speaker import GOODBYE_S, Speaker
@@ -21,7 +22,7 @@ from agent.pace import DEFAULT_PACE
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.metrics import metrics_of
 from agent.sparkplug.payload import decode
-from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload, now_ms
+from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload
 
 if TYPE_CHECKING:
     from agent.mqtt.broker import BrokerSettings

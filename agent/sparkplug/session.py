@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from agent.clock import now_ms
 from agent.sparkplug.payload import DataType, Metric, Value, encode
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ log = logging.getLogger(__name__)
 
 REBIRTH = "Node Control/Rebirth"
 _SEQ_COUNT = 256
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def death_payload(birth_number: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from agent.clock import now_ms
 from agent.records import to_json
 from agent.watch import Board
 from agent.watch.heard import printable
@@ -71,13 +72,13 @@ class Lines:
 
     def hear(self, received: Received) -> None:
         """Print it if it is news."""
-        now_ms = _now_ms()
-        taken = self._board.hear(received.topic, received.payload, now_ms)
+        heard_at_ms = now_ms()
+        taken = self._board.hear(received.topic, received.payload, heard_at_ms)
         if taken is None:
             return
         if self._as_json:
             self._print(to_json({"topic": received.topic, "content": taken.content}))
-        elif taken.is_new and (text := line(taken.root, taken.message, now_ms)):
+        elif taken.is_new and (text := line(taken.root, taken.message, heard_at_ms)):
             self._print(text)
 
     def rest(self) -> None:
@@ -132,7 +133,7 @@ class Page:
 
     def hear(self, received: Received) -> None:
         """Put it on the board."""
-        self._board.hear(received.topic, received.payload, _now_ms())
+        self._board.hear(received.topic, received.payload, now_ms())
         self._is_new = True
 
     def rest(self) -> None:
@@ -142,14 +143,10 @@ class Page:
             self._is_new = False
             self._drawn_s = time.monotonic()
             height = self._live.console.height
-            self._live.update(page(self._board, self._connection, self._topic, _now_ms(), height), refresh=True)
+            self._live.update(page(self._board, self._connection, self._topic, now_ms(), height), refresh=True)
 
 
 def _reader_has_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

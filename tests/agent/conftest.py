@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from real_broker import Listener, Mosquitto, broker_in
-from stations import teach
+from stations import Outcome, teach
+
+from agent.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,3 +42,19 @@ def listen() -> Iterator[Callable[[int], Listener]]:
     yield make
     for listener in listeners:
         listener.close()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+    """Runs ``shiftwatch-agent`` as its console script does."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Outcome(int(ended.value.code or 0), *capfd.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

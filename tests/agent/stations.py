@@ -127,6 +127,15 @@ def kept_records(folder: Path) -> list[Waiting]:
         return outbox.waiting(0, 1_000_000)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Of a command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
 class Agent:
     """``shiftwatch-agent run`` as a process of its own; ended, at the latest, with the ``with`` block."""
 

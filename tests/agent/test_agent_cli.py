@@ -18,6 +18,7 @@ import pytest
 from stations import (
     PATIENCE_S,
     Agent,
+    Outcome,
     broken_parts,
     closed_port,
     good_parts,
@@ -27,10 +28,8 @@ from stations import (
     write_pictures,
 )
 
-from agent.cli import main
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from real_broker import Listener, Mosquitto
 
@@ -56,30 +55,6 @@ finally:
     memory = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
     print("peak kB:", memory.split()[1], "onnx:", "onnx" in sys.modules, file=sys.stderr)
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
-    """Runs ``shiftwatch-agent`` as its console script does."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return Outcome(int(ended.value.code or 0), out, err)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent import config
-from agent.cli import main
 from agent.config import AgentConfig, load
 from agent.errors import ConfigError
 from agent.install import Step, write
@@ -22,6 +19,8 @@ from agent.install.unit_files import UNIT, File, unit_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from stations import Outcome
 
 STATION = """\
 # The press of line 2.
@@ -41,24 +40,6 @@ SHARED = {
     "etc/sysusers.d/shiftwatch.conf",
     "etc/tmpfiles.d/shiftwatch.conf",
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Outcome(int(ended.value.code or 0), *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
