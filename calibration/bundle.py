@@ -209,14 +209,18 @@ def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
     Raises:
         ScoreMismatchError: One differs by more than the tolerance in the manifest, or that of the engine's arithmetic.
     """
-    golden = bundle.golden()
-    checks = [
-        GoldenCheck(float(expected), engine(frame).score, bundle.manifest.working_point.threshold)
-        for frame, expected in zip(golden.frames, golden.scores, strict=True)
-    ]
+    checks = golden_checks(bundle.golden(), bundle.manifest.working_point.threshold, engine)
     tolerance = max(bundle.manifest.golden_tolerance, engine.tolerance)
     refuse_mismatch(checks, tolerance, f"{engine.backend} on this device")
     return checks
+
+
+def golden_checks(golden: GoldenFrames, threshold: float, engine: Engine) -> list[GoldenCheck]:
+    """Score golden frames with an engine, without a verdict."""
+    return [
+        GoldenCheck(float(expected), engine(frame).score, threshold)
+        for frame, expected in zip(golden.frames, golden.scores, strict=True)
+    ]
 
 
 def refuse_mismatch(checks: list[GoldenCheck], tolerance: float, runner: str) -> None:

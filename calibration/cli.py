@@ -14,6 +14,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate as evaluate_images
 from calibration.evaluation import refuse_without_metrics, write_figures, write_scores
 from calibration.fit_command import fit
+from calibration.merge_command import merge
 from calibration.options import BundlePath, Threads
 from calibration.plots import write_plots
 from calibration.report import write_report
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 
 app.command()(fit)
+app.command()(merge)
 
 
 @app.command()

@@ -50,7 +50,7 @@ def pooled_target(covariances: Float64, ridge: float) -> Float64:
     return pooled
 
 
-def analytic_shrinkage(covariances: Float64, count: int, ridge: float) -> float:
+def analytic_shrinkage(covariances: Float64, count: float, ridge: float) -> float:
     """The alpha that minimises the expected Frobenius error, all locations taken together.
 
     Ledoit and Wolf (2004) with the pooled covariance in place of the scaled identity, measured in the target's own

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -128,6 +128,11 @@ class FeatureGraph:
     def levels(self) -> tuple[FeatureMap, ...]:
         """Its outputs."""
         return tuple(_feature_map(output) for output in self.model.graph.output)
+
+
+def values(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, ValueType]:
+    """Name -> (ONNX element type, shape) of a graph's inputs or outputs, as ``GraphBuilder.model`` takes them."""
+    return {info.name: (info.type.tensor_type.elem_type, _shape(info)) for info in infos}
 
 
 def _feature_map(value: onnx.ValueInfoProto) -> FeatureMap:

@@ -32,47 +32,56 @@ class LeaveOneOut:
         Sigma' = A - c v v^T,  A = w (n - 1) / (n - 2) C + B,  c = w n / ((n - 1) (n - 2))
         v^T Sigma'^-1 v = t / (1 - c t),  t = v^T A^-1 v        (Sherman and Morrison 1950)
 
+    Of images that weigh u, n is the sum of all weights, n / (n - 1) becomes n / (n - u), n - 1 and n - 2 the
+    ``Moments.freedom`` f with the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
+
     In float64: where images are fewer than channels, c t is close to 1.
 
     Attributes:
         mean: mu, (locations, d).
         whitening: Of A, (locations, d, d).
-        count: n.
-        own_weight: w, that of a location's own covariance.
+        farther: n / (n - 1), how much farther an image is from the mean without it.
+        share: c.
         order: Of the generalised mean.
     """
 
     mean: Float64
     whitening: Float64
-    count: int
-    own_weight: float
+    farther: float
+    share: float
     order: float
 
     @classmethod
     def of(
-        cls, moments: Moments, regularised: Callable[[Float64], Float64], own_weight: float, order: float
+        cls,
+        moments: Moments,
+        regularised: Callable[[Float64], Float64],
+        *,
+        own_weight: float,
+        order: float,
+        image_weight: float = 1.0,
     ) -> LeaveOneOut:
         """From the moments of all images.
 
         Args:
             moments: Of three images or more.
             regularised: Covariances (n, d, d) to Sigma: w C + B, with a B that one image hardly changes.
-            own_weight: w.
+            own_weight: w, that of a location's own covariance.
             order: Of the generalised mean.
+            image_weight: u, what each image that will be scored weighs in the moments.
         """
-        count = moments.count
-        scale = (count - 1) / (count - 2)
+        others = moments.count - image_weight
+        freedom = others - (moments.squares - image_weight**2) / others
+        scale, farther = moments.freedom / freedom, moments.count / others
         factors = whitening(moments.covariance(), lambda local: regularised(local * scale), np.float64)
-        return cls(moments.mean, factors, count, own_weight, order)
+        return cls(moments.mean, factors, farther, own_weight * image_weight * farther / freedom, order)
 
     def scores(self, reduced: Float32) -> Scores:
         """Of images that the moments hold, (n, d, h, w)."""
         images, channels, height, width = reduced.shape
-        count = self.count
-        share = self.own_weight * count / ((count - 1) * (count - 2))
         distances = np.empty((images, height * width), np.float32)
         for place, vectors in enumerate(reduced.reshape(images, channels, -1).transpose(2, 0, 1)):
             whitened = (vectors - self.mean[place]) @ self.whitening[place].T
             seen = np.square(whitened).sum(axis=1)
-            distances[:, place] = (count / (count - 1)) ** 2 * seen / (1 - share * seen)
+            distances[:, place] = self.farther**2 * seen / (1 - self.share * seen)
         return Scores(generalised_mean(distances, self.order), distances.reshape(images, height, width))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
+
+
+def software() -> dict[str, str]:
+    """Versions of what makes a bundle."""
+    packages = ("shiftwatch", "numpy", "onnx", "onnxruntime")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 class _Record(BaseModel):
@@ -89,6 +97,27 @@ class ImagesRecord(_Record):
     left_out: tuple[str, ...] = ()
 
 
+class ParentRecord(_Record):
+    """A bundle that went into a merged one: its identity, where its images lay, how many, and what each weighs."""
+
+    identity: str
+    sources: tuple[str, ...]
+    images: int
+    weight: float
+
+
+class MergeRecord(_Record):
+    """What a merged bundle was made of.
+
+    ``effective_images``: so many images of equal weight say as much; ``rescored``: of the scores that the threshold is
+    made of so many are exact, the others are estimates.
+    """
+
+    parents: tuple[ParentRecord, ...]
+    effective_images: float
+    rescored: int
+
+
 class Manifest(_Record):
     """What a bundle is."""
 
@@ -102,5 +131,18 @@ class Manifest(_Record):
     detector: DetectorRecord
     working_point: WorkingPointRecord
     choice: ChoiceRecord | None = None
+    merge: MergeRecord | None = None
     golden_tolerance: float
     files: dict[str, str] = {}
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the images lay."""
+        if self.merge is None:
+            return (self.images.source,)
+        return tuple(dict.fromkeys(source for parent in self.merge.parents for source in parent.sources))
+
+    @property
+    def effective_images(self) -> float:
+        """So many images of equal weight say as much as those learnt from."""
+        return self.images.count if self.merge is None else self.merge.effective_images

@@ -11,7 +11,7 @@ import numpy as np
 from calibration.errors import DegenerateFeaturesError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,25 +22,28 @@ if TYPE_CHECKING:
 class Moments:
     """What a fit needs to know about any number of feature vectors.
 
-    Updates and sums are exact: any split of the data, in any order, gives the same moments up to rounding.
+    Updates and sums are exact: any split of the data, in any order, gives the same moments up to rounding. Vectors may
+    weigh less than 1, see ``weighted``; the covariance is unbiased for any weights.
 
     Attributes:
-        count: Vectors seen at each location.
+        count: Sum of the vectors' weights at each location: their number, where all weigh 1.
         mean: (locations, d), float64.
-        scatter: Centred outer products, summed: (locations, d, d), float64.
+        scatter: Weighted centred outer products, summed: (locations, d, d), float64.
+        squares: Sum of the squared weights.
 
     References:
         Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
 
-    count: int
+    count: float
     mean: Float64
     scatter: Float64
+    squares: float
 
     @classmethod
     def empty(cls, locations: int, channels: int) -> Moments:
         """Moments of nothing."""
-        return cls(0, np.zeros((locations, channels)), np.zeros((locations, channels, channels)))
+        return cls(0, np.zeros((locations, channels)), np.zeros((locations, channels, channels)), 0)
 
     @classmethod
     def of(cls, vectors: NDArray[np.floating]) -> Moments:
@@ -76,6 +79,7 @@ class Moments:
             rows[-1] = weighted[location]
             self.scatter[location] += rows.T @ rows
         self._move(step, added)
+        self.squares += added
 
     def add(self, other: Moments) -> None:
         """Add the moments of other vectors at the same locations; the result is that of seeing all at once."""
@@ -85,12 +89,33 @@ class Moments:
         for location, row in enumerate(self._weighted(step, other.count)):
             self.scatter[location] += other.scatter[location] + np.outer(row, row)
         self._move(step, other.count)
+        self.squares += other.squares
 
-    def _weighted(self, step: Float64, added: int) -> Float64:
+    def weighted(self, weight: float) -> Moments:
+        """The moments if each vector weighed so many times what it does: a forgetting factor.
+
+        It multiplies n and the outer products; mean and covariance stay as they are, and count for less in a sum.
+
+        Args:
+            weight: Above 0; 1 changes nothing.
+        """
+        return Moments(weight * self.count, self.mean.copy(), weight * self.scatter, weight**2 * self.squares)
+
+    @property
+    def effective_count(self) -> float:
+        """So many vectors of equal weight say as much: (sum of w)^2 / sum of w^2 (Kish 1965); n where all weigh 1."""
+        return self.count**2 / self.squares
+
+    @property
+    def freedom(self) -> float:
+        """What the scatter is divided by: sum of w - sum of w^2 / sum of w; n - 1 where all weigh 1."""
+        return self.count - self.squares / self.count
+
+    def _weighted(self, step: Float64, added: float) -> Float64:
         """The vectors whose outer products are the scatter between the means of old and new, (locations, d)."""
         return step * sqrt(self.count * added / (self.count + added))
 
-    def _move(self, step: Float64, added: int) -> None:
+    def _move(self, step: Float64, added: float) -> None:
         """Move the mean to that of ``count`` old and ``added`` new vectors."""
         self.count += added
         self.mean += step * (added / self.count)
@@ -101,38 +126,44 @@ class Moments:
         Raises:
             DegenerateFeaturesError: Fewer than two vectors.
         """
-        if self.count <= 1:
+        if not self.count or self.effective_count <= 1:
             raise DegenerateFeaturesError(
-                what=f"a covariance needs at least two images, got {self.count}",
+                what=f"a covariance needs at least two images, got {self.count:g}",
                 remedy="give more good images",
             )
-        return self.scatter / (self.count - 1)
+        return self.scatter / self.freedom
 
     def packed(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         """Arrays for a file; the scatter as its upper triangle, since it is symmetric."""
         rows, columns = np.triu_indices(self.mean.shape[1])
-        return {"count": np.array(self.count), "mean": self.mean, "scatter": self.scatter[:, rows, columns]}
+        return {
+            "count": np.array(self.count),
+            "squares": np.array(self.squares),
+            "mean": self.mean,
+            "scatter": self.scatter[:, rows, columns],
+        }
 
     @classmethod
     def unpacked(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Moments:
-        """The inverse of ``packed``."""
+        """The inverse of ``packed``; arrays of older software, without squared weights, are of vectors that weigh 1."""
         mean = arrays["mean"]
         locations, channels = mean.shape
         rows, columns = np.triu_indices(channels)
         scatter = np.zeros((locations, channels, channels))
         scatter[:, rows, columns] = arrays["scatter"]
         scatter[:, columns, rows] = arrays["scatter"]
-        return cls(int(arrays["count"]), mean.copy(), scatter)
+        count = arrays["count"].item()
+        return cls(count, mean.copy(), scatter, arrays["squares"].item() if "squares" in arrays else count)
 
 
-def merged(parts: list[Moments]) -> Moments:
+def merged(parts: Sequence[Moments]) -> Moments:
     """The moments of all parts together; the parts stay as they are.
 
     Args:
         parts: At least one, all of the same locations and channels.
     """
     first, *others = parts
-    total = Moments(first.count, first.mean.copy(), first.scatter.copy())
+    total = Moments(first.count, first.mean.copy(), first.scatter.copy(), first.squares)
     for part in others:
         total.add(part)
     return total

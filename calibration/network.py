@@ -9,8 +9,9 @@ import onnx
 import onnx.compose
 from onnx import helper
 
+from calibration.errors import BundleError
 from calibration.flavour import FROM_HALF, TO_HALF
-from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder
+from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,64 @@ def fused_network(backbone: Backbone, detector: Detector, head: Head, *, divide_
             "features": (FLOAT, (1, *features.shape)),
         },
     )
+
+
+def rebuild(network: bytes, head: Head) -> bytes:
+    """The network with another head, as on a device that learns on: needs no backbone but the one inside.
+
+    What comes before the head stays as it is, to the byte; with the head that it has, so does the whole.
+
+    Args:
+        network: Content of a bundle's ``network.onnx``, whose head is a ``WhiteningHead``; it is not changed.
+        head: For the same reduced features.
+
+    Raises:
+        BundleError: Its head is of another kind.
+    """
+    model, graph, reduced = _without_head(network)
+    head.attach(graph, reduced)
+    return graph.model(values(model.graph.input), values(model.graph.output)).SerializeToString()
+
+
+def reducing(network: bytes) -> bytes:
+    """The network without its head: what ``feature_network`` makes, from a bundle's ``network.onnx``.
+
+    Raises:
+        BundleError: Its head is not a ``WhiteningHead``.
+    """
+    model, graph, reduced = _without_head(network)
+    graph.add("Identity", reduced.name, output="reduced")
+    features = {"features": values(model.graph.output)["features"]}
+    outputs = {"reduced": (FLOAT, (1, *reduced.shape)), **features}
+    return graph.model(values(model.graph.input), outputs).SerializeToString()
+
+
+def _without_head(network: bytes) -> tuple[onnx.ModelProto, GraphBuilder, FeatureMap]:
+    """The network, all of it that comes before the head, and what the head reads."""
+    model = onnx.load_from_string(network)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    mean = next((node for node in model.graph.node if "head.mean" in node.input), None)
+    if mean is None:
+        raise BundleError(
+            what="the network has no head that could be exchanged", remedy="calibrate again, with mean_shift or padim"
+        )
+    reduced = mean.input[0]
+    while makers[reduced].op_type in {"Reshape", "Transpose"}:  # of the head: no reduction ends with these
+        reduced = makers[reduced].input[0]
+    graph = GraphBuilder(model.graph.name)
+    behind = {reduced}
+    read_behind: set[str] = set()
+    for node in model.graph.node:  # each after those that it reads
+        if behind.isdisjoint(node.input):
+            graph.nodes.append(node)
+        else:
+            behind.update(node.output)
+            read_behind.update(node.input)
+    of_head = read_behind - {name for node in graph.nodes for name in node.input}
+    graph.initializers.extend(tensor for tensor in model.graph.initializer if tensor.name not in of_head)
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in of_head}
+    _, (_, height, width) = values(model.graph.output)["map"]
+    return model, graph, FeatureMap(reduced, (sizes["head.whitening"][1], height, width))
 
 
 def feature_shape(backbone: Backbone) -> tuple[int, int, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,7 +15,8 @@ from calibration.bundle import (
     NETWORK,
     REFERENCE,
     Bundle,
-    GoldenCheck,
+    GoldenFrames,
+    golden_checks,
     npz,
     refuse_existing,
     refuse_mismatch,
@@ -38,6 +37,7 @@ from calibration.manifest import (
     PreprocessRecord,
     RegionRecord,
     WorkingPointRecord,
+    software,
 )
 from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
@@ -145,11 +145,13 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     golden = gathered.golden
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in golden.reduced]
     network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
-    _prove(network, golden, golden_scores, point.threshold, settings.threads)
+    known = GoldenFrames(np.stack(golden.frames), np.array(golden_scores))
+    with OnnxRuntimeEngine(network, settings.threads) as engine:
+        refuse_mismatch(golden_checks(known, point.threshold, engine), GOLDEN_TOLERANCE, "the exported network")
     reference: dict[str, NDArray[Any]] = {
         **gathered.reference.arrays(sequential=images.sequential),
-        "golden_frames": np.stack(golden.frames),
-        "golden_scores": np.array(golden_scores),
+        "golden_frames": known.frames,
+        "golden_scores": known.scores,
         "good_scores": scores,
         **_doubtful(images, gathered.names, scores, highest, settings),
     }
@@ -237,16 +239,6 @@ def _doubtful(
     }
 
 
-def _prove(network: bytes, golden: GoldenSample, expected: list[float], threshold: float, threads: int) -> None:
-    """The exported network gives the scores that calibration computed, or calibration fails."""
-    with OnnxRuntimeEngine(network, threads) as engine:
-        checks = [
-            GoldenCheck(score, engine(frame).score, threshold)
-            for frame, score in zip(golden.frames, expected, strict=True)
-        ]
-    refuse_mismatch(checks, GOLDEN_TOLERANCE, "the exported network")
-
-
 def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
     images: Images, backbone: Backbone, settings: Settings, count: int, fit: Fit, point: WorkingPoint
 ) -> Manifest:
@@ -255,10 +247,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
     channels, *grid = feature_shape(backbone)
     return Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        software={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("shiftwatch", "numpy", "onnx", "onnxruntime")},
-        },
+        software=software(),
         images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
         preprocess=PreprocessRecord(
             height=preprocess.height,

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 THUMBNAIL = 32
 _REMEMBERED = 1024
 _FOLDS = 5
-_HALF_HIDDEN = 0.5
-_RECOGNISED = 0.25
+HALF_HIDDEN = 0.5
+RECOGNISED = 0.25
 
 # In log odds of light, logs of energies, shares of the picture, correlations: what no good frames can tell.
 _LIGHT = Bounds(math.log(1.5), math.log(4.0))
 _DETAIL = Bounds(math.log(2.0), math.log(6.0))
 _EDGES = Bounds(math.log(1.25), math.log(2.0))
 _STRANGE = Bounds(0.2, 0.2)
-_MOVED = Bounds(0.0, 0.05)
+MOVED = Bounds(0.0, 0.05)
 _CHANGE = Bounds(math.log(2.0), math.log(10.0))
 
 
@@ -189,11 +189,11 @@ class ReferenceStatistics:
             return Limit(math.nan, "nothing stands still")
         others = {fold: Structure((total - one) / np.float32((folds != fold).sum())) for fold, one in sums.items()}
         found = [others[fold].displacement(directions(each)) for fold, each in zip(folds, seen, strict=True)]
-        limit = limit_apart(np.array([each.there - each.here for each in found]), _MOVED, sequential=sequential)
+        limit = limit_apart(np.array([each.there - each.here for each in found]), MOVED, sequential=sequential)
         here = float(np.median([each.here for each in found]))
-        cells = structure.seen_from(_HALF_HIDDEN * here, limit.value)
+        cells = structure.seen_from(HALF_HIDDEN * here, limit.value)
         pixels = frame_statistics.pixels_in_cell(*self._input_size)
-        arrays["moved_recognised"] = np.array(_RECOGNISED * here)
+        arrays["moved_recognised"] = np.array(RECOGNISED * here)
         arrays["moved_seen_from"] = np.array([math.nan if each is None else each * pixels for each in cells])
         return Limit(math.nan, "too little stands still") if cells == (None, None) and limit.is_on else limit
 

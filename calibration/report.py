@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle, GoldenCheck
-    from calibration.manifest import WorkingPointRecord
     from calibration.speed import Speed
-    from calibration.working_point import WorkingPoint
 
 _METHODS = {
     "mean_shift": "Features of frozen layers are averaged over a small region. For each place of the picture the mean "
@@ -81,7 +79,7 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> 
         )
     parts = [
         _header(bundle, reference, speed),
-        _promise(bundle.working_point, reference["good_scores"], bundle.manifest.working_point),
+        _promise(bundle, reference["good_scores"]),
         _doubtful(bundle, reference),
         _learnt_from(bundle, reference),
         _checks(bundle, reference),
@@ -112,7 +110,8 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Speed) ->
     )
 
 
-def _promise(point: WorkingPoint, scores: NDArray[np.float64], record: WorkingPointRecord) -> str:
+def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
+    point, record = bundle.working_point, bundle.manifest.working_point
     low, high = point.interval
     if point.method == "quantile":
         rejects = f"rejects {percent(low)} to {percent(high)}"
@@ -128,11 +127,6 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], record: WorkingPo
             f"({one_in(high)}). To measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} "
             "images or more."
         )
-    turns = (
-        "each image was left out of them in turn"
-        if record.folds == point.images
-        else f"in {record.folds} turns, each time holding back a part of the images"
-    )
     above = int((scores > point.threshold).sum())
     positive = np.maximum(scores, np.finfo(np.float64).tiny)
     chart = histogram(
@@ -148,13 +142,27 @@ def _promise(point: WorkingPoint, scores: NDArray[np.float64], record: WorkingPo
         chart,
         '<p class="axis-title">score (logarithmic), number of images</p>',
         f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; of the "
-        f"{len(scores):,} good images that is so for {above:,}. Each was scored as a new part will be, by statistics "
-        f"that had not seen it ({turns}).</p>",
+        f"{len(scores):,} good images that is so for {above:,}. {_known_of_scores(bundle)}</p>",
         _chi_square(record.chi_square, scores),
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
         "It says nothing about how many defects are found: for that, run <code>shiftwatch-calibrate evaluate</code> "
         "with labelled images.</p>",
     )
+
+
+def _known_of_scores(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    if manifest.merge is not None:
+        return (
+            f"<b>The threshold is an estimate</b>: the statistics are those of {len(manifest.merge.parents)} bundles, "
+            f"and under them {manifest.merge.rescored} of the scores are known; the others follow from what these have "
+            "become. Check it with good parts that were not learnt."
+        )
+    folds = manifest.working_point.folds
+    turns = f"in {folds} turns, each time holding back a part of the images"
+    if folds == manifest.images.count:
+        turns = "each image was left out of them in turn"
+    return f"Each was scored as a new part will be, by statistics that had not seen it ({turns})."
 
 
 def _chi_square(threshold: float | None, scores: NDArray[np.float64]) -> str:
@@ -230,6 +238,7 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     rows = [
         ("Source", escape(images.source)),
         ("Learnt from", f"{images.count:,} good images"),
+        *_merged_from(bundle),
         ("Left out by name", f"{len(images.left_out):,}" if images.left_out else "none"),
         ("Skipped", f"{len(images.skipped):,}, not readable" if images.skipped else "none"),
         ("Region inspected", place),
@@ -257,6 +266,18 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         '<p class="small">Number of images by brightness and sharpness. Two heaps, or an image far from all others, '
         "may be a change of light or a blurred lens.</p>",
     )
+
+
+def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
+    merge = bundle.manifest.merge
+    return [
+        (
+            "Merged from",
+            f"{parent.images:,} images, each counting {parent.weight:g}, of bundle "
+            f'<span class="mono">{escape(parent.identity[:16])}</span>',
+        )
+        for parent in (merge.parents if merge else ())
+    ]
 
 
 def _checks(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:

@@ -47,7 +47,17 @@ def describe(bundle: Bundle) -> None:
     table.add_row("identity", bundle.identity[:16])
     if manifest.choice:
         table.add_row("chosen", manifest.choice.reason)
+    for parent in manifest.merge.parents if manifest.merge else ():
+        images = f"{parent.images} images of weight {parent.weight:g} from {', '.join(parent.sources)}"
+        table.add_row("merged", f"{parent.identity[:16]}: {escape(images)}")
     console.print(table)
+    if manifest.merge:
+        console.print(
+            f"[yellow]the threshold is an estimate:[/] of {manifest.images.count} good scores under the new statistics "
+            f"{manifest.merge.rescored} are known; check it with good parts that were not learnt "
+            "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)",
+            soft_wrap=True,
+        )
     if high > _TOO_UNCERTAIN * point.false_reject_rate:
         needed = round(_ENOUGH / point.false_reject_rate)
         console.print(
@@ -65,8 +75,8 @@ def describe(bundle: Bundle) -> None:
 
 def print_evaluation(result: Evaluation, bundle: Bundle) -> None:
     """How well a bundle does."""
-    folder = Path(bundle.manifest.images.source).resolve()
-    taught = sum(each.image.path.resolve().parent == folder for each in result.good)
+    folders = {Path(source).resolve() for source in bundle.manifest.sources}
+    taught = sum(each.image.path.resolve().parent in folders for each in result.good)
     good, defective = len(result.good), len(result.defective)
     table = Table("figure", "value", title=f"{good} good, {defective} defective images")
     table.add_row("image AUROC", f"{result.image_auroc:.4f}")
@@ -91,7 +101,7 @@ def print_evaluation(result: Evaluation, bundle: Bundle) -> None:
     print_some("images skipped", result.skipped)
     if taught:
         console.print(
-            f"[bold red]no fair test:[/] {taught} of the {good} good images lie in the folder that was taught; "
+            f"[bold red]no fair test:[/] {taught} of the {good} good images lie in a folder that was taught; "
             "set some aside and give those",
             soft_wrap=True,
         )

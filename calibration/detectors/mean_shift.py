@@ -129,7 +129,7 @@ class MeanShift:
         return Fit(
             resolved.head(total),
             held_out,
-            self._parameters(resolved),
+            self.parameters(total),
             total.packed(),
             one_by_one=one_by_one,
             law=whitened_law(store.shape, self.pooling_order),
@@ -156,20 +156,38 @@ class MeanShift:
             return replace(self, alpha=1.0)  # one location: its covariance is the pooled one
         if self.alpha is not None:
             return self
-        return replace(self, alpha=analytic_shrinkage(learnt.covariance(), learnt.count, self.ridge))
+        return replace(self, alpha=analytic_shrinkage(learnt.covariance(), learnt.effective_count, self.ridge))
 
-    def leave_one_out(self, moments: Moments, pooled: NDArray[np.float64]) -> LeaveOneOut:
+    def unseen(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
+        """Scores images that the moments hold as if they did not; where all places share them, one counts for nothing.
+
+        Args:
+            moments: Of all images.
+            image_weight: What each image that will be scored weighs in the moments.
+        """
+        if self.location == "shared":
+            return self.head(moments)
+        return self.resolved(moments).leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
+
+    def leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
         """Scores images that the moments hold as if they did not.
 
         Args:
             moments: Of all images.
             pooled: Pooled covariance without those that will be scored, (d, d).
+            image_weight: What each of these weighs in the moments.
         """
         target, alpha = pooled_target(pooled[None], self.ridge), self.alpha or 1.0
         own, fixed = 1 - alpha, alpha * target
         if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
             own, fixed = 1.0, target - pooled
-        return LeaveOneOut.of(moments, lambda local: own * local + fixed, own_weight=own, order=self.pooling_order)
+        return LeaveOneOut.of(
+            moments,
+            lambda local: own * local + fixed,
+            own_weight=own,
+            order=self.pooling_order,
+            image_weight=image_weight,
+        )
 
     def _vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
@@ -179,7 +197,7 @@ class MeanShift:
         held_out = (
             self._modes_head(learn_modes(store, others, self._vectors, self.modes)) for others in folds.without_each()
         )
-        return Fit(self._modes_head(modes), held_out, self._parameters(self.resolved(modes)))
+        return Fit(self._modes_head(modes), held_out, self.parameters(modes))
 
     def _modes_head(self, modes: Modes) -> WhiteningHead:
         covariances = modes.covariance()
@@ -193,9 +211,9 @@ class MeanShift:
         whitened = np.matmul(modes.means - mean[:, None], whitening.transpose(0, 2, 1))
         return WhiteningHead(mean.astype(np.float32), whitening, self.pooling_order, whitened.astype(np.float32))
 
-    def _parameters(self, resolved: MeanShift) -> dict[str, float | str | bool]:
-        """For the manifest; JSON has no infinity."""
-        given = {name: value for name, value in asdict(resolved).items() if value is not None}
+    def parameters(self, learnt: Moments | Modes) -> dict[str, float | str | bool]:
+        """Those in force, for the manifest; JSON has no infinity."""
+        given = {name: value for name, value in asdict(self.resolved(learnt)).items() if value is not None}
         if self.pooling_order == inf:
             given["pooling_order"] = "inf"
         return {**given, "alpha_from_moments": self.alpha is None}

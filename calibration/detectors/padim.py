@@ -69,24 +69,32 @@ class Padim:
         del levels
         if folds.independent:
             total = partial.moments(store, folds.images)
-            unseen = LeaveOneOut.of(total, _regularised, own_weight=1.0, order=inf)
+            unseen = self.unseen(total)
             held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
         else:
             parts = partial.of_folds(store, folds)
             total = merged(parts)
-            held_out = (_head(others) for others in partial.without_each(parts))
+            held_out = (self.head(others) for others in partial.without_each(parts))
         return Fit(
-            _head(total),
+            self.head(total),
             held_out,
-            {"dimensions": total.mean.shape[1]},
+            self.parameters(total),
             total.packed(),
             one_by_one=folds.independent,
             law=whitened_law(store.shape, inf),
         )
 
+    def head(self, moments: Moments) -> WhiteningHead:
+        """The head for these moments: Sigma_l = C_l + 0.01 I."""
+        return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
 
-def _head(moments: Moments) -> WhiteningHead:
-    return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
+    def unseen(self, moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
+        """Scores images that the moments hold as if they did not; ``image_weight`` is what each weighs in them."""
+        return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
+
+    def parameters(self, moments: Moments) -> dict[str, float | str | bool]:
+        """Those in force, for the manifest."""
+        return {"dimensions": moments.mean.shape[1]}
 
 
 def _regularised(covariances: NDArray[np.float64]) -> NDArray[np.float64]:

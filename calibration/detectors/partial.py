@@ -51,7 +51,7 @@ def of_all(store: FeatureStore, folds: Folds) -> tuple[Moments, list[Float64]]:
 class _Pooled:
     """Moments with their scatter summed over locations: (locations, d) and (d, d)."""
 
-    count: int
+    count: float
     mean: Float64
     scatter: Float64
 

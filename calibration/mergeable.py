@@ -1,0 +1,88 @@
+"""What can be merged, and why something else cannot: every reason at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import SettingError
+from calibration.merging import differences
+from calibration.network import reducing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from calibration.bundle import Bundle
+
+_ALIKE = 1e-3
+
+
+def refuse_senseless(bundles: Sequence[Bundle], weights: Sequence[float]) -> None:
+    """Raise SettingError unless there is something to merge, each with a weight, and no image in it twice."""
+    if len(bundles) < 2:  # noqa: PLR2004
+        raise SettingError(what=f"{len(bundles)} bundle has nothing to be merged with", remedy="give two or more")
+    if len(weights) != len(bundles):
+        raise SettingError(
+            what=f"{len(weights)} weights for {len(bundles)} bundles", remedy="give one for each, e.g. --weight 0.5,1"
+        )
+    for weight in weights:
+        if not 0.0 < weight <= 1.0:
+            raise SettingError(
+                what=f"an image cannot count {weight:g} times",
+                remedy="give weights above 0 and up to 1; 1 forgets nothing",
+            )
+    names: dict[str, Path] = {}
+    for bundle in bundles:
+        merge = bundle.manifest.merge
+        for identity in (bundle.identity, *(parent.identity for parent in (merge.parents if merge else ()))):
+            if identity in names:
+                raise SettingError(
+                    what=f"{names[identity]} and {bundle.path} hold the same images, which would count twice",
+                    remedy="give each bundle once, and none that was merged already",
+                )
+            names[identity] = bundle.path
+
+
+def refuse_others(bundles: Sequence[Bundle]) -> None:
+    """Raise SettingError unless all differ in nothing but their images; it says in what they do."""
+    first, *others = bundles
+    found = [
+        f"{bundle.path}: {difference}"
+        for bundle in others
+        for difference in differences(first.manifest, bundle.manifest)
+    ]
+    if found:
+        raise SettingError(
+            what=f"{first.path} cannot be merged with others than its like ({'; '.join(found)})",
+            remedy="calibrate both with the same options and software",
+        )
+
+
+def refuse_other_features(bundles: Sequence[Bundle], threads: int) -> None:
+    """What a manifest does not say, such as how pictures are normalised: the features of golden frames tell."""
+    first, *others = bundles
+    ours = reducing(first.network.read_bytes())
+    frames = first.golden().frames
+    for bundle in others:
+        theirs = reducing(bundle.network.read_bytes())
+        if theirs != ours and not _alike(_features(ours, frames, threads), _features(theirs, frames, threads)):
+            raise SettingError(
+                what=f"the networks of {first.path} and {bundle.path} give different features",
+                remedy="calibrate both with the same options, weights and software",
+            )
+
+
+def _features(network: bytes, frames: NDArray[np.uint8], threads: int) -> NDArray[np.float32]:
+    with OnnxRuntimeEngine(network, threads) as engine:
+        return np.stack([engine.reduced(frame) for frame in frames])
+
+
+def _alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Up to rounding, channel by channel."""
+    sizes, apart = (np.sqrt(np.square(each).sum(axis=(0, 2, 3))) for each in (one, one - other))
+    return bool((apart <= _ALIKE * sizes).all())

@@ -1,0 +1,194 @@
+"""Bundles added: one network that knows what each of them knows, without their images and without torch.
+
+Exact, as from all images at once: mean, covariance, whitening, network, scores of the golden frames. An estimate: the
+threshold, see ``merged_scores``. The laxest of all: the limits of the camera checks, see ``merged_reference``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from calibration.bundle import (
+    MOMENTS,
+    NETWORK,
+    REFERENCE,
+    GoldenFrames,
+    golden_checks,
+    npz,
+    refuse_existing,
+    refuse_mismatch,
+    write_bundle,
+)
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import BundleError
+from calibration.golden import GOOD_FRAMES
+from calibration.head import whitened_law
+from calibration.manifest import (
+    ImagesRecord,
+    Manifest,
+    MergeRecord,
+    ParentRecord,
+    WorkingPointRecord,
+    software,
+)
+from calibration.mergeable import refuse_other_features, refuse_others, refuse_senseless
+from calibration.merged_reference import merged_reference
+from calibration.merged_scores import KeptFrames, rescored, together
+from calibration.merging import added, learner
+from calibration.moments import Moments
+from calibration.network import rebuild, reducing
+from calibration.working_point import chi_square_threshold, working_point
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from calibration.bundle import Bundle
+    from calibration.head import WhiteningHead
+    from calibration.merging import Learner
+
+
+def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threads: int = 0) -> Bundle:
+    """Write the bundle of all images that the given ones were learnt from.
+
+    Args:
+        bundles: Two or more of the same network, preprocessing and detector.
+        weights: What an image of each counts in the statistics, in (0, 1]; see ``merging.added``.
+        path: Folder of the bundle; must not exist.
+        threads: Of the network; 0 takes one for each core.
+
+    Raises:
+        SettingError: They cannot be added, with every reason; or a weight makes no sense.
+        BundleError: The folder exists, or one was made by older software.
+        ScoreMismatchError: The network does not give the scores that follow from the statistics.
+        StorageError: No room; nothing half-written is left.
+    """
+    refuse_existing(path)
+    refuse_senseless(bundles, weights)
+    refuse_others(bundles)
+    method = learner(bundles[0].manifest.detector)
+    refuse_other_features(bundles, threads)
+    network = bundles[0].network.read_bytes()
+    with threadpool_limits(1, "blas"), OnnxRuntimeEngine(reducing(network), threads) as engine:
+        parents = [_Parent.of(bundle, weight, engine) for bundle, weight in zip(bundles, weights, strict=True)]
+        total = added([parent.moments for parent in parents], weights)
+        head = method.head(total)
+        good = together([parent.rescored(method, total) for parent in parents])
+        golden = _golden(parents)
+        scores = head.scores(np.stack([engine.reduced(frame) for frame in golden["golden_frames"]]))
+    known = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
+    point = _working_point(parents, good["good_scores"], head)
+    manifest = _manifest(parents, total, method.parameters(total), point)
+    merged = rebuild(network, head)
+    with OnnxRuntimeEngine(merged, threads) as engine:
+        checks = golden_checks(known, point.threshold, engine)
+    refuse_mismatch(checks, manifest.golden_tolerance, "the merged network")
+    frames = [frame for parent in parents for frame in parent.kept.frames]
+    reference = {
+        **merged_reference([parent.reference for parent in parents], frames),
+        **golden,
+        "golden_scores": known.scores,
+        **good,
+    }
+    return write_bundle(path, manifest, {NETWORK: merged, MOMENTS: npz(total.packed()), REFERENCE: npz(reference)})
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """One of the bundles, and what is needed of its files."""
+
+    manifest: Manifest
+    identity: str
+    weight: float
+    moments: Moments
+    reference: dict[str, NDArray[Any]]
+    kept: KeptFrames
+
+    @classmethod
+    def of(cls, bundle: Bundle, weight: float, engine: OnnxRuntimeEngine) -> _Parent:
+        reference = bundle.reference()
+        if "highest_frames" not in reference:
+            raise BundleError(
+                what=f"{bundle.path} was made by older software and lacks the frames that its scores are known of",
+                remedy="calibrate again",
+            )
+        kept = KeptFrames.of(reference, engine.reduced)
+        return cls(bundle.manifest, bundle.identity, weight, Moments.unpacked(bundle.moments()), reference, kept)
+
+    def rescored(self, method: Learner, total: Moments) -> dict[str, NDArray[Any]]:
+        kept = self.kept.forgotten(self.weight)
+        return rescored(self.reference, kept, self.kept.unseen(method, self.moments), kept.unseen(method, total))
+
+    def record(self) -> ParentRecord:
+        manifest = self.manifest
+        return ParentRecord(
+            identity=self.identity, sources=manifest.sources, images=manifest.images.count, weight=self.weight
+        )
+
+
+def _golden(parents: Sequence[_Parent]) -> dict[str, NDArray[Any]]:
+    """Golden frames of each bundle in turn, no more than a fit keeps; and the damaged one of the first."""
+    each_in_turn = [
+        (parent.reference["golden_frames"][turn], parent.weight * float(parent.kept.weights[turn]))
+        for turn in range(GOOD_FRAMES)
+        for parent in parents
+        if turn < parent.kept.golden
+    ]
+    frames, weights = zip(*each_in_turn[:GOOD_FRAMES], strict=True)
+    damaged = parents[0].reference["golden_frames"][-1]
+    return {"golden_frames": np.stack([*frames, damaged]), "golden_weights": np.array(weights)}
+
+
+def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head: WhiteningHead) -> WorkingPointRecord:
+    """At the lowest rate that any of the bundles promises."""
+    rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
+    point = working_point(scores, rate)
+    law = whitened_law(parents[0].kept.reduced.shape[1:], head.order)
+    return WorkingPointRecord(
+        threshold=point.threshold,
+        false_reject_rate=rate,
+        interval=point.interval,
+        method=point.method,
+        folds=sum(parent.manifest.working_point.folds for parent in parents),
+        chi_square=chi_square_threshold(law, rate),
+    )
+
+
+def _manifest(
+    parents: Sequence[_Parent],
+    total: Moments,
+    parameters: Mapping[str, bool | int | float | str],
+    point: WorkingPointRecord,
+) -> Manifest:
+    first = parents[0].manifest
+    images = [parent.manifest.images for parent in parents]
+    vectors_an_image = parents[0].moments.effective_count / first.effective_images
+    record = MergeRecord(
+        parents=tuple(parent.record() for parent in parents),
+        effective_images=total.effective_count / vectors_an_image,
+        rescored=sum(len(parent.reference["highest_scores"]) for parent in parents),
+    )
+    return first.model_copy(
+        update={
+            "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "software": software(),
+            "images": ImagesRecord(
+                source=" + ".join(dict.fromkeys(source for parent in parents for source in parent.manifest.sources)),
+                count=sum(each.count for each in images),
+                skipped=tuple(name for each in images for name in each.skipped),
+                left_out=tuple(name for each in images for name in each.left_out),
+            ),
+            "detector": first.detector.model_copy(update={"parameters": dict(parameters)}),
+            "working_point": point,
+            "choice": None,
+            "merge": record,
+            "golden_tolerance": max(parent.manifest.golden_tolerance for parent in parents),
+        }
+    )
