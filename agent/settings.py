@@ -157,6 +157,7 @@ def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
     return Rules(
         threshold=decision.threshold or bundle.manifest.working_point.threshold,
         raise_after=decision.raise_after,
+        raise_within=decision.raise_within,
         clear_after=decision.clear_after,
         clear_ratio=decision.clear_ratio,
         update_every_ms=round(decision.update_every_s * 1000),

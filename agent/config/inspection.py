@@ -112,7 +112,13 @@ class DecisionConfig(Section):
     threshold: float | None = Field(
         default=None, gt=0, description="Score above which a part is NotOK; else the bundle's."
     )
-    raise_after: int = Field(default=1, ge=1, description="NotOK results in a row that begin an alert.")
+    raise_after: int = Field(default=1, ge=1, description="NotOK results that begin an alert.")
+    raise_within: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="So many decidable results, the last ones, must hold them; else they must come in a row.",
+    )
     clear_after: int = Field(default=3, ge=1, description="Clear results in a row that end it.")
     clear_ratio: float = Field(
         default=0.9, gt=0, le=1, description="A result is clear at or below this share of the threshold."
@@ -122,6 +128,15 @@ class DecisionConfig(Section):
         ge=0.1,
         description="How often an alert is repeated while NotOK results come; at once when its severity rises.",
     )
+
+    @model_validator(mode="after")
+    def _room_for_all(self) -> Self:
+        if self.raise_within is not None and self.raise_within < self.raise_after:
+            problem = (
+                f"raise_within {self.raise_within} cannot hold raise_after {self.raise_after}; give as many or more"
+            )
+            raise ValueError(problem)
+        return self
 
 
 class ChecksConfig(Section):
