@@ -1,6 +1,6 @@
 """What a camera that lies changes in its frames, as numbers that calibration and the agent take alike.
 
-All but ``still_rows`` and ``relit`` are taken of the network input (after ``Preprocess``), and so mean the same on every camera.
+Nearly all are taken of the network input (after ``Preprocess``), and so mean the same on every camera.
 """
 
 from __future__ import annotations
