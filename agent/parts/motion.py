@@ -67,9 +67,9 @@ class OnMotion:
         except DatasetError:
             return in_hand or self._part(frame)  # which it is not, and `look` says why
         is_still = self._stillness.goes_on(cells_of(inspected), frame.captured_ns)
-        if is_still and in_hand is not None:
+        if in_hand is not None and not self._stillness.has_moved:
             return in_hand
-        if not is_still and self._moves_since_ns is None:
+        if self._stillness.has_moved and self._moves_since_ns is None:
             self._moves_since_ns = frame.captured_ns
         if self._has_settled(frame, is_still=is_still):
             return self._settled(frame, recipe)
@@ -86,6 +86,7 @@ class OnMotion:
 
     def _settled(self, frame: Frame, recipe: Recipe) -> Part | None:
         self._moves_since_ns = None
+        self._stillness.settle()
         if self._told_unsettled:
             self._told_unsettled = False
             log.info("what is before the camera stands still again")
