@@ -48,6 +48,7 @@ class OnMotion:
         self._unsettled_ns = round(unsettled_ms * 1e6)
         self._stillness = Stillness()
         self._moves_since_ns: int | None = None
+        self._seen_ns = 0
         self._told_frozen = self._told_unsettled = False
         self._lock = threading.Lock()
         self._unseen: list[Part] = []
@@ -69,14 +70,19 @@ class OnMotion:
         is_still = self._stillness.goes_on(cells_of(inspected), frame.captured_ns)
         if in_hand is not None and not self._stillness.has_moved:
             return in_hand
-        if self._stillness.has_moved and self._moves_since_ns is None:
-            self._moves_since_ns = frame.captured_ns
+        self._note_motion(frame)
         if self._has_settled(frame, is_still=is_still):
             return self._settled(frame, recipe)
         if self._freezes(recipe):
             return self._part(frame)
         self._pass_over(frame)
         return None
+
+    def _note_motion(self, frame: Frame) -> None:
+        """Since when something moves; not through a pause, say, or while the camera was lost."""
+        unseen_ns, self._seen_ns = frame.captured_ns - self._seen_ns, frame.captured_ns
+        if self._stillness.has_moved and (self._moves_since_ns is None or unseen_ns >= self._unsettled_ns):
+            self._moves_since_ns = frame.captured_ns
 
     def _has_settled(self, frame: Frame, *, is_still: bool) -> bool:
         since_ns = self._stillness.since_ns

@@ -202,7 +202,7 @@ def test_a_part_that_creeps_does_not_settle() -> None:
 
 def test_key_frames_of_a_video_are_no_parts() -> None:
     pictures = Belt(0.5).stand(100)
-    again = np.random.default_rng(1).normal(0, 2.5, (conveyor.HEIGHT_PX // 8, conveyor.WIDTH_PX // 8, 3))
+    again = np.random.default_rng(1).normal(0, 4.0, (conveyor.HEIGHT_PX // 8, conveyor.WIDTH_PX // 8, 3))
     blocks = cv2.resize(again, (conveyor.WIDTH_PX, conveyor.HEIGHT_PX), interpolation=cv2.INTER_NEAREST)
     for number in range(0, 100, 20):
         pictures[number : number + 10] = [
@@ -256,6 +256,20 @@ def test_what_never_settles_is_told_and_recorded_once_and_looked_at_when_it_does
         "what is before the camera has not stood still for",
         "what is before the camera stands still again",
     ]
+
+
+def test_a_pause_in_the_middle_of_a_motion_is_no_motion() -> None:
+    belt = Belt()
+    first, then = belt.stand(4) + belt.index()[:5], belt.index() + belt.stand()
+    recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
+    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: recipe, SETTLED_MS, 1000)
+    for start_ms, pictures in ((0, first), (60_000, then)):
+        parts = [
+            trigger(Frame(number, picture, 0, (start_ms + number * FRAME_MS) * 1_000_000))
+            for number, picture in enumerate(pictures)
+        ]
+    assert sum(part is not None for part in parts) == 1
+    assert trigger.dropped["unsettled"] == 0
 
 
 def test_a_part_is_in_hand_until_it_moves() -> None:
