@@ -29,7 +29,7 @@ _SHARE = 0.99
 _STILL, _MOVED = 4.0, 8.0
 _LEAST_NOISE = 0.5  # grey levels: what rounding to whole ones does to a picture without noise
 _FALL, _RISE = 0.7, 1.05
-_FORGETTING = np.float32(0.02)
+_FORGETTING = 0.02
 
 
 def cells_of(inspected: Image) -> Cells:
@@ -79,11 +79,13 @@ class Stillness:
             self._noise = max(self._noise, min(change, _RISE * self._noise))
         else:
             self._first, self.since_ns = cells, now_ns
-        self._largest = max(self._largest, change)  # at the start it may be motion that was taken for noise
+        self._largest = max(change, (1 - _FORGETTING) * self._largest)  # at the start motion may be taken for noise
         if self._largest > _MOVED * self._floor or not self._is_within(_MOVED, self._settled, cells):
             self.has_moved = True
         elif not self.has_moved:
-            self._settled = self._settled + _FORGETTING * (cells - self._settled)  # daylight is slower than any part
+            self._settled = self._settled + np.float32(_FORGETTING) * (
+                cells - self._settled
+            )  # daylight is slower than any part
         return is_same
 
     def settle(self) -> None:
