@@ -83,9 +83,8 @@ class Stillness:
         if self._largest > _MOVED * self._floor or not self._is_within(_MOVED, self._settled, cells):
             self.has_moved = True
         elif not self.has_moved:
-            self._settled = self._settled + np.float32(_FORGETTING) * (
-                cells - self._settled
-            )  # daylight is slower than any part
+            # Daylight is slower than any part.
+            self._settled = self._settled + np.float32(_FORGETTING) * (cells - self._settled)
         return is_same
 
     def settle(self) -> None:
