@@ -21,12 +21,12 @@ from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
 from agent.parts.handshake import Handshake
-from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
+from agent.parts.trigger import OnCommand, UnlessPaused
 from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports
 from agent.serving import serve
-from agent.settings import open_archive, station_topics
+from agent.settings import combining_of, open_archive, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:
@@ -80,10 +80,9 @@ class Assembly:
         self._announced_state: tuple[str, str] | None = None
         self._triggers = config.trigger.source == "command"
         self._handshake = Handshake(config.plc.deadline_ms, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
-        self._parts = OnCommand(self._handshake, config.trigger.delay_ms)
-        self._trigger = UnlessPaused(
-            self._parts if self._triggers else EveryFrame(self._handshake), lambda: controls.paused is not None
-        )
+        parts = trigger_of(config.trigger, self._handshake, lambda: controls.served.recipe)
+        self._trigger = UnlessPaused(parts, lambda: controls.paused is not None)
+        self._combining = combining_of(config.trigger, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
         self.archive = open_archive(config)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         rollback = Rollback(
@@ -96,7 +95,9 @@ class Assembly:
             follow_up=self._follow_up,
             changed=self._changed,
         )
-        actions = Actions(controls, self._parts if self._triggers else None, self._handshake, rollback, self._changed)
+        actions = Actions(
+            controls, parts if isinstance(parts, OnCommand) else None, self._handshake, rollback, self._changed
+        )
         commands = Commands(actions.by_name(), audit, config.commands.accept, token)
         self.reports = Reports(
             camera=camera,
@@ -144,7 +145,9 @@ class Assembly:
         log.info("watching %s as %s", self.reports.source, self._root)
         self._end_left_over_alerts()
         try:
-            state = inspect(self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat)
+            state = inspect(
+                self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat, self._combining
+            )
         finally:
             self._service_manager.stopping()
         for alert in (state.alert, state.camera.alert):
@@ -154,7 +157,7 @@ class Assembly:
 
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
-            self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
+            self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault, seen.frames)
         self._give_up()  # the publisher does it in time, but not while it has no line
         state = self.reports.state()
         if state != self._announced_state:
@@ -172,7 +175,7 @@ class Assembly:
 
     def _give_up(self) -> None:
         """From any thread: parts without a verdict in time; those without a frame get their record here."""
-        for part in self._parts.withdraw(self._handshake.overdue()):
+        for part in self._trigger.withdraw(self._handshake.overdue()):
             threshold = self._controls.served.recipe.rules.threshold
             self._recorder.record_missed(part, self.reports.why_no_verdict(), threshold)
 

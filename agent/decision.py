@@ -18,7 +18,9 @@ class Rules:
 
     Attributes:
         threshold: A score above it is NotOK; positive.
-        raise_after: NotOK results in a row that begin an alert.
+        raise_after: NotOK results that begin an alert.
+        raise_within: So many decidable results, the last ones since the alert before, must hold them; None: they must
+            come in a row.
         clear_after: Clear results in a row that end it.
         clear_ratio: A result is clear at or below this share of the threshold, 0 to 1 (0 excluded). What lies between
             is OK, but ends no alert.
@@ -35,6 +37,7 @@ class Rules:
     clear_ratio: float = 0.9
     update_every_ms: int = 10_000
     untrusted_after_ms: int = 2_000
+    raise_within: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse rules that could never raise or never clear an alert."""
@@ -43,6 +46,7 @@ class Rules:
             for name, value, fits, allowed in (
                 ("threshold", self.threshold, 0 < self.threshold < math.inf, "a number above 0"),
                 ("raise_after", self.raise_after, self.raise_after >= 1, "1 or more"),
+                ("raise_within", self.raise_within, self.window >= self.raise_after, "raise_after or more"),
                 ("clear_after", self.clear_after, self.clear_after >= 1, "1 or more"),
                 ("clear_ratio", self.clear_ratio, 0 < self.clear_ratio <= 1, "a number above 0, at most 1"),
                 ("update_every_ms", self.update_every_ms, self.update_every_ms >= 1, "1 or more"),
@@ -52,6 +56,11 @@ class Rules:
         ]
         if problems:
             raise ConfigError(what="the rules of decision are not usable", problems=problems)
+
+    @property
+    def window(self) -> int:
+        """Decidable results that are looked at for the beginning of an alert."""
+        return self.raise_after if self.raise_within is None else self.raise_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +82,14 @@ class State:
     Attributes:
         alert: The last event of the active alert; None when there is none.
         alert_at_ms: When that event was.
-        bad_in_a_row: NotOK results since the last OK one.
-        bad_since_ms: Time of the first of them.
+        lately: The last decidable results since the alert before, oldest first: the time of a NotOK one, None for OK.
         clear_in_a_row: Clear results since the last one that was not.
         camera: Whether frames can be trusted.
     """
 
     alert: Alert | None = None
     alert_at_ms: int = 0
-    bad_in_a_row: int = 0
-    bad_since_ms: int = 0
+    lately: tuple[int | None, ...] = ()
     clear_in_a_row: int = 0
     camera: CameraState = field(default_factory=CameraState)
 
@@ -158,16 +165,16 @@ def end(state: State, now_ms: int, result_id: str | None = None) -> tuple[Alert 
 
 
 def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms: int) -> tuple[Alert | None, State]:
-    since_ms = state.bad_since_ms if state.bad_in_a_row else now_ms
-    state = replace(state, bad_in_a_row=state.bad_in_a_row + 1, bad_since_ms=since_ms, clear_in_a_row=0)
+    state = replace(state, lately=_with(rules, state, now_ms), clear_in_a_row=0)
     event = None
     if state.alert is None:
-        if state.bad_in_a_row >= rules.raise_after:
+        bad_at_ms = [at_ms for at_ms in state.lately if at_ms is not None]
+        if len(bad_at_ms) >= rules.raise_after:
             event = Alert(
                 type="new",
                 severity=severity,
                 cause="defect",
-                started_at_ms=since_ms,
+                started_at_ms=bad_at_ms[0],
                 result_id=result_id,
                 alert_id=f"defect-{result_id}",  # so that a replay gives it again
             )
@@ -179,10 +186,15 @@ def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms
 
 def _after_good(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> tuple[Alert | None, State]:
     is_clear = score <= rules.clear_ratio * rules.threshold
-    state = replace(state, bad_in_a_row=0, clear_in_a_row=state.clear_in_a_row + 1 if is_clear else 0)
+    clear_in_a_row = state.clear_in_a_row + 1 if is_clear else 0
+    state = replace(state, lately=_with(rules, state, None), clear_in_a_row=clear_in_a_row)
     if state.alert is None or state.clear_in_a_row < rules.clear_after:
         return None, state
     return end(state, now_ms, result_id)
+
+
+def _with(rules: Rules, state: State, bad_at_ms: int | None) -> tuple[int | None, ...]:
+    return (*state.lately, bad_at_ms)[-rules.window :]
 
 
 def _is_update_due(rules: Rules, state: State, now_ms: int) -> bool:

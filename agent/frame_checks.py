@@ -89,6 +89,11 @@ class FrameChecks:
         self._rows_before: Image | None = None
         self._unchanged = 0
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether so many frames in a row, the last one among them, did not differ."""
+        return self._unchanged >= self._frozen_after
+
     def of_frame(self, image: Image) -> Distrust | None:
         """Whether it has the size that calibration saw.
 
@@ -137,7 +142,7 @@ class FrameChecks:
         self._unchanged = self._unchanged + 1 if same else 0
 
     def _stillness(self) -> Distrust | None:
-        if self._unchanged < self._frozen_after:
+        if not self.is_frozen:
             return None
         return Distrust(ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same")
 

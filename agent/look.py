@@ -1,4 +1,4 @@
-"""One frame: prepared, scored, judged."""
+"""One frame: checked, prepared, scored."""
 
 from __future__ import annotations
 
@@ -7,30 +7,56 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.decision import Decision, decide
-from agent.frame_checks import alert_cause
-from agent.records import ResultCode, new_id
+from agent.records import ResultCode
 from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:
     from agent.camera import Frame
-    from agent.decision import State
+    from agent.decision import Decision
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was made of one part in one frame.
+class View:
+    """One frame of a part.
 
     Attributes:
-        recipe: What judged it.
+        recipe: What scored it.
         inference: Score and map; None when the frame could not be scored.
         code: Why not; ``NONE`` when it could.
         fault: The same for people.
+        times_ms: Duration of each stage.
+    """
+
+    frame: Frame
+    part: Part
+    recipe: Recipe
+    inference: Inference | None
+    code: ResultCode
+    fault: str | None
+    times_ms: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Squared distance; NaN when the frame could not be scored."""
+        return float("nan") if self.inference is None else self.inference.score
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was made of one part.
+
+    Attributes:
+        frame: The decisive one.
+        recipe: What judged it.
+        inference: Score and map of that frame; None when the part could not be decided.
+        code: Why not; ``NONE`` when it could.
+        fault: Why frames cannot be judged, for people.
         decision: Verdict, alert, next state.
-        times_ms: Duration of each stage so far.
+        frames: How many the part had.
+        times_ms: Duration of each stage so far, of the decisive frame.
     """
 
     result_id: str
@@ -41,11 +67,12 @@ class Seen:
     code: ResultCode
     fault: str | None
     decision: Decision
+    frames: int = 1
     times_ms: dict[str, float] = field(default_factory=dict)
 
 
-def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
-    """Score and judge one frame; one that cannot be trusted or scored is NotDecidable, never OK.
+def look(frame: Frame, part: Part, recipe: Recipe) -> View:
+    """Score one frame; one that cannot be trusted or scored says why.
 
     A frame that cannot be trusted is not scored: what the network makes of a blocked view says nothing of the part.
     """
@@ -70,10 +97,7 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     except EngineError as error:
         code, fault = ResultCode.ENGINE_FAULT, str(error)
     watch.ends("inference")
-    result_id = new_id()
-    score = float("nan") if inference is None else inference.score
-    decision = decide(recipe.rules, state, score, result_id, frame.captured_at_ms, alert_cause(code))
-    return Seen(result_id, frame, part, recipe, inference, code, fault, decision, watch.times_ms(frame.captured_ns))
+    return View(frame, part, recipe, inference, code, fault, watch.times_ms(frame.captured_ns))
 
 
 class _Stages:

@@ -53,13 +53,15 @@ class LoopMetrics:
         clock_s: Monotonic clock.
 
     Attributes:
-        results: Frames with a verdict.
+        results: Parts with a verdict.
+        combined: Frames of these parts beyond the first of each.
         verdicts: How many of each.
         fault: Why the last frame could not be judged; None if it could.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.results = 0
+        self.combined = 0
         self.verdicts: Counter[Evaluation] = Counter()
         self.fault: str | None = None
         self._clock_s = clock_s
@@ -68,10 +70,15 @@ class LoopMetrics:
         self._finished_s = np.full(_REMEMBERED, -np.inf)
 
     def note(
-        self, durations_ms: Mapping[str, float], verdict: Evaluation = Evaluation.UNDEFINED, fault: str | None = None
+        self,
+        durations_ms: Mapping[str, float],
+        verdict: Evaluation = Evaluation.UNDEFINED,
+        fault: str | None = None,
+        frames: int = 1,
     ) -> None:
-        """A frame is done; ``durations_ms`` by stage, ``fault`` where it could not be judged."""
+        """A part of so many frames is done; ``durations_ms`` by stage, ``fault`` where it could not be judged."""
         self.verdicts[verdict] += 1
+        self.combined += frames - 1
         self.fault = fault
         for stage, duration_ms in durations_ms.items():
             if stage not in self._stages:

@@ -72,7 +72,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         p50_ms: Median duration by stage.
         p99_ms: The same that 99 % of the frames did not exceed.
         captured: Frames since the start.
-        results: Of these, frames with a verdict.
+        results: Verdicts on these; the other frames are among ``dropped``.
         last_result_age_ms: Since the last verdict; None before the first.
         camera: Its state.
         dropped: Frames, records and pictures by the reason they were dropped for.

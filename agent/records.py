@@ -76,7 +76,9 @@ class Result:
     """The verdict on one part.
 
     Attributes:
-        seq: Number of the frame in this session; a gap is a frame without a result. None where no frame came in time.
+        seq: Number of the (decisive) frame in this session; a gap is a frame without a result. None where no frame came
+            in time.
+        frames: That the part had.
         part_id: As the trigger named the part; None when it did not.
         code: Why, where the score does not say it.
         score: Squared distance; NaN or infinite when the network gave none, null in the payload.
@@ -91,6 +93,7 @@ class Result:
     score: float
     threshold: float
     code: ResultCode = ResultCode.NONE
+    frames: int = 1
     regions: tuple[DefectRegion, ...] = ()
     image_ref: str | None = None
     processing_times_ms: Mapping[str, float] = field(default_factory=dict)
@@ -121,6 +124,7 @@ class Result:
             "score": finite_or_none(self.score),
             "threshold": finite_or_none(self.threshold),
             "margin": self.margin,
+            "frames": self.frames,
             "regions": [region.payload() for region in self.regions],
             "imageRef": self.image_ref,
             "processingTimes": {stage: finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},

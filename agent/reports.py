@@ -101,8 +101,9 @@ class Reports:
         return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, kept_out, refused)
 
     def frames_dropped(self) -> Counter[str]:
-        """Frames without a result, by reason."""
-        return _sum(self.camera.dropped, self.trigger.dropped)
+        """Frames without a result of their own, by reason; ``combined`` are those that went into another's."""
+        combined = {"combined": self.metrics.combined} if self.metrics.combined else {}
+        return _sum(self.camera.dropped, self.trigger.dropped, combined)
 
     def health(self) -> Payload:
         """Content of ``health``."""

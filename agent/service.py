@@ -60,9 +60,9 @@ class Summary:
 
     Attributes:
         captured: Frames the camera gave.
-        results: Frames with a verdict.
+        results: Parts with a verdict.
         verdicts: How many of each verdict.
-        dropped: Frames without one, by reason.
+        dropped: Frames without one of their own, by reason.
         published: Records (results and alerts) that the broker has.
         waiting: Records still in the outbox.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.recipe import Recipe
 from agent.recipe.controls import Served
-from agent.settings import engine_deployment, frame_checks_of, rules_of
+from agent.settings import empty_place_of, engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, ShiftwatchError
@@ -39,17 +39,17 @@ def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callabl
         progress: Called, from any thread, with each step of an engine that is built on this device.
 
     Raises:
-        ConfigError: Its threshold and the configured rules do not fit.
+        ConfigError: Its threshold and the configured rules, or its frames and the empty place, do not fit.
         EngineError: No backend loads it.
         ScoreMismatchError: It scores otherwise than calibration did.
     """
-    rules = rules_of(config, bundle)
+    rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
     with ExitStack() as stack:
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
         checks = frame_checks_of(config, bundle)
-        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid, checks)
+        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid, checks, empty_place)
         _tell_what_is_off(checks)
         return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
 

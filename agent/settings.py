@@ -6,25 +6,37 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
 from agent.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
+from agent.combining import Combining
 from agent.decision import Rules
+from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
 from agent.frame_checks import FrameChecks
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
+from agent.parts.motion import OnMotion
+from agent.parts.trigger import EveryFrame, OnCommand
 from agent.topics import SparkplugTopics, Topics
 from calibration.backends import Deployment
 from calibration.bundle_engine import engine_folder
+from calibration.errors import DatasetError
+from calibration.preprocess import as_bgr8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import AgentConfig
-    from agent.config.inspection import CameraConfig, StationConfig
+    from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.surroundings import MqttConfig
+    from agent.parts.handshake import Handshake
+    from agent.parts.trigger import Trigger
+    from agent.recipe import Recipe
+    from agent.records import ResultCode
     from calibration.bundle import Bundle
 
 
@@ -157,6 +169,7 @@ def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
     return Rules(
         threshold=decision.threshold or bundle.manifest.working_point.threshold,
         raise_after=decision.raise_after,
+        raise_within=decision.raise_within,
         clear_after=decision.clear_after,
         clear_ratio=decision.clear_ratio,
         update_every_ms=round(decision.update_every_s * 1000),
@@ -171,6 +184,43 @@ def frame_checks_of(config: AgentConfig, bundle: Bundle) -> FrameChecks | None:
     # Files that are played again and again repeat themselves by right.
     frozen_after = None if kind_of(config.camera.source) == "path" else config.checks.frozen_after
     return FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=frozen_after)
+
+
+def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:
+    """What the empty place looks like; None where nobody has shown it.
+
+    Raises:
+        ConfigError: The picture cannot be read, or is not as the frames that calibration saw.
+    """
+    path = config.trigger.empty
+    if path is None:
+        return None
+    picture, reference = cv2.imread(str(path), cv2.IMREAD_COLOR), bundle.reference()
+    if picture is None:
+        raise ConfigError(problems=[f"trigger.empty: {path} cannot be read as a picture"])
+    known, (rows, columns) = reference.get("frame_size"), picture.shape[:2]
+    if known is not None and known.size and tuple(known) != (rows, columns):
+        problem = f"{path} has {columns}x{rows} pixels; calibration saw frames of {known[1]}x{known[0]}"
+        raise ConfigError(problems=[f"trigger.empty: {problem}"])
+    try:
+        return EmptyPlace(as_bgr8(picture), bundle.preprocess, reference)
+    except DatasetError as error:
+        raise ConfigError(problems=[f"trigger.empty: {path}: {error.what}"]) from error
+
+
+def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipe: Callable[[], Recipe]) -> Trigger:
+    """Which frames show a part."""
+    if trigger.source == "command":
+        return OnCommand(handshake, trigger.delay_ms)
+    if trigger.source == "motion":
+        return OnMotion(handshake, recipe, trigger.settled_ms, trigger.unsettled_after_s * 1000)
+    return EveryFrame(handshake, trigger.every)
+
+
+def combining_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> Combining:
+    """What the frames of a part say together."""
+    count = trigger.frames_per_part
+    return Combining(count, trigger.combine, trigger.least_decidable or count // 2 + 1, why_fewer)
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:

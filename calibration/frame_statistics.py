@@ -1,6 +1,6 @@
 """What a camera that lies changes in its frames, as numbers that calibration and the agent take alike.
 
-All but ``still_rows`` are taken of the network input (after ``Preprocess``), and so mean the same on every camera.
+Nearly all are taken of the network input (after ``Preprocess``), and so mean the same on every camera.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _CELLS_IN_BLOCK = 4
 _STILL_ROWS = 64
 _LEAST_NOISY = 0.01
 _LIGHT_LEVELS = 16
+_LIGHT_TIMES = 1.3
+_SAYS_LIGHT = 8
 _LEAST_ENERGY = 1e-3
 
 
@@ -92,6 +94,21 @@ def known_colours(pictures: NDArray[np.uint8]) -> tuple[Image, Image]:
 def strange_share(seen: Image, least: Image, most: Image) -> float:
     """Share of the blocks whose colour is none of those known there, 0 to 1."""
     return 1.0 - cv2.countNonZero(cv2.inRange(seen, least, most)) / (seen.size // 3)
+
+
+def relit(picture: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture in the light of another: by the median ratio of both, at most 30 % more or less.
+
+    What hides half of the picture does not look like light, and a lamp that fails not like one that flickers.
+
+    Args:
+        picture: Grey levels, of any shape.
+        other: The same shape.
+    """
+    lit = picture > _SAYS_LIGHT  # below it rounding says more
+    ratio = float(np.median(other[lit] / picture[lit])) if lit.any() else 1.0
+    brought: NDArray[np.float32] = picture * np.float32(min(max(ratio, 1 / _LIGHT_TIMES), _LIGHT_TIMES))
+    return brought
 
 
 def still_rows(picture: Image) -> Image:

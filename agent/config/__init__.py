@@ -80,6 +80,7 @@ def named_paths(config: AgentConfig) -> dict[str, Path]:
         "mqtt.tls.cert_file": config.mqtt.tls.cert_file,
         "mqtt.tls.key_file": config.mqtt.tls.key_file,
         "commands.token_file": config.commands.token_file,
+        "trigger.empty": config.trigger.empty,
     }
     source = config.camera.source
     if isinstance(source, str) and kind_of(source) == "path":

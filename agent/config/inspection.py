@@ -75,13 +75,57 @@ class CameraConfig(Section):
 
 
 class TriggerConfig(Section):
-    """Which frames show a part."""
+    """Which frames show a part, and how many of them."""
 
-    source: Literal["every_frame", "command"] = Field(
+    source: Literal["every_frame", "command", "motion"] = Field(
         default="every_frame",
-        description="Each frame is a part; or the line names each by `cmd/trigger`, and the next frame is its.",
+        description="Each frame is a part; or the line names each by `cmd/trigger`, and the next frame is its; or what "
+        "has moved and then stands still is one.",
+    )
+    every: int = Field(
+        default=1, ge=1, le=100_000, description="With `every_frame`: each n-th frame of the camera is a part."
     )
     delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
+    settled_ms: int = Field(
+        default=200, ge=0, le=60_000, description="With `motion`: so long a part stands still before it is looked at."
+    )
+    unsettled_after_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=3600,
+        description="With `motion`: what moves for so long is a part without a verdict, once until it stands still.",
+    )
+    empty: FilePath | None = Field(
+        default=None,
+        description="With `motion`: a picture of the empty place, as the camera gives it; else what settles is a part.",
+    )
+    frames_per_part: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Frames that a part has, one after the other; together they are one result.",
+    )
+    combine: Literal["worst", "median", "best"] = Field(
+        default="worst", description="Which of them decides: the highest score, the middle one, or the lowest."
+    )
+    least_decidable: int | None = Field(
+        default=None,
+        ge=1,
+        description="With fewer frames that can be trusted and scored a part is NotDecidable; else it needs more than "
+        "half.",
+    )
+
+    @model_validator(mode="after")
+    def _keys_that_fit(self) -> Self:
+        if self.source != "every_frame" and self.every > 1:
+            problem = f"every is given, but source is {self.source}; remove it, or set source to every_frame"
+        elif self.source != "motion" and self.empty is not None:
+            problem = f"empty is given, but source is {self.source}; remove it, or set source to motion"
+        elif (self.least_decidable or 1) > self.frames_per_part:
+            problem = f"least_decidable is {self.least_decidable} of {self.frames_per_part} frames; give no more"
+        else:
+            return self
+        raise ValueError(problem)
 
 
 class PlcConfig(Section):
@@ -112,7 +156,13 @@ class DecisionConfig(Section):
     threshold: float | None = Field(
         default=None, gt=0, description="Score above which a part is NotOK; else the bundle's."
     )
-    raise_after: int = Field(default=1, ge=1, description="NotOK results in a row that begin an alert.")
+    raise_after: int = Field(default=1, ge=1, description="NotOK results that begin an alert.")
+    raise_within: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="So many decidable results, the last ones, must hold them; else they must come in a row.",
+    )
     clear_after: int = Field(default=3, ge=1, description="Clear results in a row that end it.")
     clear_ratio: float = Field(
         default=0.9, gt=0, le=1, description="A result is clear at or below this share of the threshold."
@@ -122,6 +172,15 @@ class DecisionConfig(Section):
         ge=0.1,
         description="How often an alert is repeated while NotOK results come; at once when its severity rises.",
     )
+
+    @model_validator(mode="after")
+    def _room_for_all(self) -> Self:
+        if self.raise_within is not None and self.raise_within < self.raise_after:
+            problem = (
+                f"raise_within {self.raise_within} cannot hold raise_after {self.raise_after}; give as many or more"
+            )
+            raise ValueError(problem)
+        return self
 
 
 class ChecksConfig(Section):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.decision import Rules
+    from agent.empty_place import EmptyPlace
     from agent.frame_checks import FrameChecks
     from calibration.engine import Engine
     from calibration.preprocess import Preprocess
@@ -22,6 +23,7 @@ class Recipe:
         rules: When a score is a defect.
         grid: Of the features, (h, w): says where the map lies in the region.
         checks: Whether a frame can be trusted; None trusts every frame that fits.
+        empty_place: Whether there is anything to judge; None where nobody has shown it empty.
     """
 
     preprocess: Preprocess
@@ -29,3 +31,4 @@ class Recipe:
     rules: Rules
     grid: tuple[int, int]
     checks: FrameChecks | None = None
+    empty_place: EmptyPlace | None = None

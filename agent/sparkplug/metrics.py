@@ -32,6 +32,7 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "score": DataType.DOUBLE,
         "threshold": DataType.DOUBLE,
         "margin": DataType.DOUBLE,
+        "frames": DataType.INT32,
         "regions": DataType.STRING,
         "imageRef": DataType.STRING,
         "processingTimes": DataType.STRING,

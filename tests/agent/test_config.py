@@ -138,6 +138,10 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("decision: {threshold: .nan}", "decision.threshold: nan is not allowed; use a number above 0"),
         ("decision: {raise_after: 1.5}", "decision.raise_after: 1.5 is not allowed; use a whole number, 1 or more"),
         (
+            "decision: {raise_after: 3, raise_within: 2}",
+            "decision: raise_within 2 cannot hold raise_after 3; give as many or more",
+        ),
+        (
             "engine: {backend: gpu}",
             "engine.backend: 'gpu' is not allowed; use one of: auto, tensorrt, cuda, onnxruntime",
         ),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -27,6 +27,10 @@ rules = st.builds(
     clear_after=st.integers(1, 4),
     clear_ratio=st.sampled_from([0.5, 0.9, 1.0]),
     update_every_ms=st.integers(1, 3_000),
+).flatmap(
+    lambda rules_: st.one_of(st.none(), st.integers(rules_.raise_after, 9)).map(
+        lambda within: replace(rules_, raise_within=within)
+    )
 )
 
 
@@ -110,6 +114,20 @@ def test_a_score_between_clear_level_and_threshold_is_ok_but_clears_nothing() ->
 
 def test_the_clear_level_itself_is_clear() -> None:
     assert run(RULES, BAD, BAD, 90.0, 90.0).types == ["new", "end"]
+
+
+def test_an_alert_can_begin_with_so_many_bad_results_among_the_last() -> None:
+    two_of_four = replace(RULES, raise_within=4)
+    assert run(two_of_four, BAD, GOOD, GOOD, GOOD, BAD, GOOD).types == []
+    assert run(two_of_four, GOOD, BAD, math.nan, GOOD, math.nan, GOOD, BAD).events == [
+        Alert(alert_id="defect-r6", type="new", severity=600, cause="defect", started_at_ms=100, result_id="r6")
+    ]
+
+
+def test_what_an_ended_alert_was_about_begins_no_other() -> None:
+    two_of_nine = replace(RULES, raise_within=9)
+    assert run(two_of_nine, BAD, BAD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD).types == ["new", "end"]
+    assert run(two_of_nine, BAD, BAD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, BAD).types == ["new", "end", "new"]
 
 
 def test_a_result_without_a_score_neither_raises_nor_clears_nor_interrupts() -> None:
@@ -203,20 +221,23 @@ def test_alerts_begin_and_end_exactly_when_the_last_decidable_results_say_so(
     rules_: Rules, all_scores: list[float]
 ) -> None:
     """Against the rules written as sentences about the whole past."""
-    decidable: list[float] = []
-    is_active, active_since = False, 0
-    for score, decision in zip(all_scores, run(rules_, *all_scores).decisions, strict=True):
-        expected = None
+    decidable: list[tuple[int, float]] = []
+    is_active, began, ended = False, 0, 0
+    for number, (score, decision) in enumerate(zip(all_scores, run(rules_, *all_scores).decisions, strict=True)):
+        expected, since_ms = None, None
         if math.isfinite(score):
-            decidable.append(score)
-            row = decidable[-rules_.raise_after :]
-            clear_row = decidable[active_since:][-rules_.clear_after :]
-            if not is_active and len(row) == rules_.raise_after and min(row) > 100:
-                expected, is_active, active_since = "new", True, len(decidable)
+            decidable.append((number, score))
+            last = decidable[ended:][-(rules_.raise_within or rules_.raise_after) :]
+            bad = [when for when, one in last if one > 100]
+            clear_row = [one for _, one in decidable[began:][-rules_.clear_after :]]
+            if not is_active and len(bad) >= rules_.raise_after:
+                expected, since_ms, is_active, began = "new", bad[0] * 100, True, len(decidable)
             elif is_active and len(clear_row) == rules_.clear_after and max(clear_row) <= 100 * rules_.clear_ratio:
-                expected, is_active = "end", False
-        event_type = None if decision.event is None else decision.event.type
-        assert (None if event_type == "update" else event_type) == expected
+                expected, is_active, ended = "end", False, len(decidable)
+        event = decision.event
+        assert (None if event is None or event.type == "update" else event.type) == expected
+        if event is not None and event.type == "new":
+            assert event.started_at_ms == since_ms
 
 
 @given(rules, st.lists(scores, max_size=30))
@@ -233,10 +254,11 @@ def test_ok_means_a_finite_score_at_or_below_the_threshold(score: float, before:
 
 def test_rules_that_cannot_work_are_refused_with_all_their_problems() -> None:
     with pytest.raises(ConfigError) as refusal:
-        Rules(threshold=math.nan, raise_after=0, clear_after=0, clear_ratio=1.1, update_every_ms=0)
+        Rules(threshold=math.nan, raise_after=0, raise_within=-1, clear_after=0, clear_ratio=1.1, update_every_ms=0)
     assert refusal.value.problems == (
         "threshold: nan is not allowed; use a number above 0",
         "raise_after: 0 is not allowed; use 1 or more",
+        "raise_within: -1 is not allowed; use raise_after or more",
         "clear_after: 0 is not allowed; use 1 or more",
         "clear_ratio: 1.1 is not allowed; use a number above 0, at most 1",
         "update_every_ms: 0 is not allowed; use 1 or more",

@@ -15,6 +15,8 @@ from agent.frame_checks import FrameChecks, alert_cause
 from agent.look import look
 from agent.loop import inspect
 from agent.parts import Part
+from agent.parts.handshake import Handshake
+from agent.parts.trigger import EveryFrame
 from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
 from agent.serving import _tell_what_is_off
@@ -278,10 +280,12 @@ def run(images: Sequence[Image], checks: FrameChecks, score: float, *without_par
     seen: list[Seen] = []
     recipe = Recipe(SCENE, ConfidentEngine(score), Rules(threshold=100.0), (2, 2), checks)
 
-    def trigger(frame: Frame) -> Part | None:
-        return None if frame.seq in without_part else Part(None, frame.captured_at_ms, frame.captured_ns)
+    class Trigger(EveryFrame):
+        def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
+            return None if frame.seq in without_part else super().__call__(frame, in_hand)
 
-    state = inspect(Listed(images), trigger, lambda: recipe, seen.append, lambda _: None)
+    handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
+    state = inspect(Listed(images), Trigger(handshake), lambda: recipe, seen.append, lambda _: None)
     return seen, state
 
 
@@ -299,7 +303,7 @@ def test_a_frame_of_another_size_reaches_neither_preprocessing_nor_network(check
     engine = ConfidentEngine(1.0)
     image = np.zeros((480, 640, 3), np.uint8)
     recipe = Recipe(SCENE, engine, Rules(threshold=100.0), (2, 2), checks)
-    seen = look(Frame(0, image, 0, 0), Part(None, 0, 0), recipe, State())
+    seen = look(Frame(0, image, 0, 0), Part(None, 0, 0), recipe)
     assert seen.code is ResultCode.FRAME_UNUSABLE
     assert engine.asked == 0
 

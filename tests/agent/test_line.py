@@ -137,6 +137,25 @@ def test_parts_that_the_line_names_are_answered_by_name_and_in_order(
     assert summary.dropped["untriggered"] > 0
 
 
+def test_several_frames_of_a_named_part_are_one_answer_and_one_result(
+    line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
+) -> None:
+    trigger = {**BY_COMMAND, "frames_per_part": 3}
+    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING, trigger=trigger, plc=PATIENT)
+    station = Running(config)
+    line.wait_until_running()
+    for name in ("A", "B"):
+        line.do("trigger", {"partId": name})
+        line.listener.wait_for(lambda heard, name=name: [one["partId"] for one in heard.on("/result")][-1:] == [name])
+    done = station.end()
+    told, results = line.listener.on("/plc"), line.listener.on("/result")
+    assert [(one["partId"], one["valid"]) for one in told] == [("A", True), ("B", True)]
+    assert [(one["partId"], one["frames"]) for one in results] == [("A", 3), ("B", 3)]
+    assert [one["seq"] for one in told] == [one["seq"] for one in results]
+    assert done.dropped["combined"] == 4
+    assert done.captured == done.results + sum(done.dropped.values())
+
+
 def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # noqa: PLR0913, PLR0917 - fixtures
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

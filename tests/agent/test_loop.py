@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.camera import Frame
+from agent.combining import Combining
 from agent.decision import Rules, State
 from agent.look import Seen
 from agent.look import look as look_at
@@ -102,12 +103,17 @@ class EveryFrame:
         self.dropped: Counter[str] = Counter()
         self._empty = empty
 
-    def __call__(self, frame: Frame) -> Part | None:
+    def withdraw(self, _: list[Part]) -> list[Part]:
+        return []
+
+    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
+        if in_hand is not None:
+            return in_hand
         return None if frame.seq in self._empty else Part(f"part {frame.seq}", frame.captured_at_ms, frame.captured_ns)
 
 
 def look(frame: Frame, preprocess: Preprocess, engine: ScriptedEngine, rules: Rules, state: State) -> Seen:
-    return look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)), state)
+    return Combining()([look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)))], state)
 
 
 def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[Seen], State]:

@@ -162,6 +162,32 @@ def test_a_part_that_is_given_up_before_its_frame_came_is_not_looked_at(monkeypa
     assert parts(frame(clock.now_ns)) is None
 
 
+def test_the_frames_of_a_part_end_where_the_next_part_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("agent.parts.time.monotonic_ns", clock)
+    parts = OnCommand(handshake_at(clock), delay_ms=20)
+    parts.ask("A")
+    clock.pass_ms(20)
+    first = parts(frame(clock.now_ns))
+    assert first is not None
+    parts.ask("B")
+    assert parts(frame(clock.now_ns + 19 * MS), first) is first
+    second = parts(frame(clock.now_ns + 20 * MS), first)
+    assert second is not None
+    assert (first.part_id, second.part_id) == ("A", "B")
+    assert parts.dropped == {}
+
+
+def test_a_pause_interrupts_a_part() -> None:
+    clock = Clock()
+    paused = False
+    trigger = UnlessPaused(EveryFrame(handshake_at(clock)), lambda: paused)
+    part = trigger(frame(clock.now_ns))
+    assert trigger(frame(clock.now_ns), part) is part
+    paused = True
+    assert trigger(frame(clock.now_ns), part) is None
+
+
 def test_nobody_can_queue_triggers_without_end() -> None:
     parts = OnCommand(handshake_at(Clock()), delay_ms=0)
     assert [parts.ask(None) for _ in range(1001)] == [True] * 1000 + [False]
@@ -178,7 +204,9 @@ def test_while_paused_no_frame_is_looked_at_and_each_is_counted() -> None:
 
 
 class LineAgainstItsController(RuleBasedStateMachine):
-    """Triggers, frames and time in any order: each part is answered once, in order, never late and valid."""
+    """Triggers, frames and time in any order: each part, of up to two frames, is answered once, in order, never late
+    and valid.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,6 +215,7 @@ class LineAgainstItsController(RuleBasedStateMachine):
         self.parts = OnCommand(self.handshake, delay_ms=0)
         self.asked: list[str] = []
         self.asked_ns: dict[str, int] = {}
+        self.in_hand: Part | None = None
         self.looking: list[Part] = []
         self.heard: list[dict[str, Any]] = []
 
@@ -207,14 +236,17 @@ class LineAgainstItsController(RuleBasedStateMachine):
     @precondition(lambda self: not self.looking)
     @rule()
     def a_frame_comes(self) -> None:
-        part = self.parts(frame(self.clock.now_ns))
-        if part is not None:
-            self.looking.append(part)
+        before, self.in_hand = self.in_hand, self.parts(frame(self.clock.now_ns), self.in_hand)
+        if before is not None:
+            self.looking.append(before)  # this was its second frame, or that of the next part
+            self.in_hand = None if self.in_hand is before else self.in_hand
 
     @precondition(lambda self: self.looking)
     @rule()
     def it_is_judged(self) -> None:
-        self.handshake.tell(ok(self.looking.pop()))
+        part = self.looking.pop()
+        in_time = not self.handshake.is_late(part)
+        assert self.handshake.tell(ok(part)) == in_time
 
     @rule()
     def the_publisher_speaks(self) -> None:

@@ -43,6 +43,7 @@ def test_result_carries_the_keys_of_the_contract() -> None:
         "score": 150.0,
         "threshold": 100.0,
         "margin": 0.5,
+        "frames": 1,
         "regions": [{"x": 1, "y": 2, "width": 3, "height": 4, "score": 150.0}],
         "imageRef": "2023/11/14/7.jpg",
         "processingTimes": {"network": 12.5},

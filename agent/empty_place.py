@@ -1,0 +1,61 @@
+"""Whether the place before the camera is empty, by a picture of it that a person has taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from calibration.frame_statistics import grey_of, relit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from calibration.preprocess import Image, Preprocess
+
+_HALF_WAY = 0.5
+
+
+class EmptyPlace:
+    """Tells the empty place from all else.
+
+    It is empty when it is less than half as far from the picture of the empty place as good parts are; light may differ
+    by 30 %. Whatever else is there is a part, however little it looks like a good one: it must not pass unseen.
+
+    Args:
+        picture: Of the empty place, as the camera gives it.
+        preprocess: Of the bundle.
+        reference: Arrays of ``reference.npz``.
+
+    Raises:
+        DatasetError: The region of interest does not fit into the picture.
+    """
+
+    def __init__(self, picture: Image, preprocess: Preprocess, reference: Mapping[str, NDArray[Any]]) -> None:
+        self._preprocess = preprocess
+        self._mean, deviation = (reference[name].astype(np.float32) for name in ("thumbnail_mean", "thumbnail_std"))
+        self._empty = self._thumbnail(picture)
+        apart = self._mean - relit(self._empty, self._mean)
+        # The mean square distance of single good parts, which may lie here and there, not that of their mean.
+        self._good = float(np.sqrt(np.mean(apart**2 + deviation**2)))
+
+    def __call__(self, image: Image) -> bool:
+        """Whether nothing is there.
+
+        Args:
+            image: A frame; one into which the region of interest fits.
+        """
+        return self.distance(image) < _HALF_WAY
+
+    def distance(self, image: Image) -> float:
+        """From the empty place, 0; good parts are about at 1."""
+        seen = self._thumbnail(image)
+        return float(np.sqrt(np.mean((seen - relit(self._empty, seen)) ** 2))) / max(self._good, 1.0)
+
+    def _thumbnail(self, image: Image) -> NDArray[np.float32]:
+        rows, columns = self._mean.shape
+        grey = grey_of(self._preprocess(image))
+        return cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
