@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
+    from calibration.preprocess import Place, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Seen:
 
     Attributes:
         recipe: What judged it.
+        region: What was inspected, where the part lay; None when the frame could not be prepared.
         inference: Score and map; None when the frame could not be scored.
         code: Why not; ``NONE`` when it could.
         fault: The same for people.
@@ -37,6 +39,7 @@ class Seen:
     frame: Frame
     part: Part
     recipe: Recipe
+    region: Region | None
     inference: Inference | None
     code: ResultCode
     fault: str | None
@@ -51,13 +54,15 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     """
     watch = _Stages()
     inference, code, fault = None, ResultCode.NONE, None
+    place: Place | None = None
     try:
         distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
         watch.ends("checks")
-        prepared = recipe.preprocess(frame.image)
+        place = recipe.preprocess.locate(frame.image)
+        prepared = recipe.preprocess.prepared(frame.image, place.region)
         watch.ends("preprocess")
         if recipe.checks is not None:
-            distrust = distrust or recipe.checks.of_input(prepared, frame.image)
+            distrust = distrust or recipe.checks.of_input(prepared, place)
             watch.ends("checks")
         if distrust is None:
             inference = recipe.engine(prepared)
@@ -73,7 +78,9 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     result_id = new_id()
     score = float("nan") if inference is None else inference.score
     decision = decide(recipe.rules, state, score, result_id, frame.captured_at_ms, alert_cause(code))
-    return Seen(result_id, frame, part, recipe, inference, code, fault, decision, watch.times_ms(frame.captured_ns))
+    region = None if place is None else place.region
+    times_ms = watch.times_ms(frame.captured_ns)
+    return Seen(result_id, frame, part, recipe, region, inference, code, fault, decision, times_ms)
 
 
 class _Stages:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.preprocess import Image, Region, crop
+from calibration.region import Image, Region, crop, whole
 
 Array: TypeAlias = NDArray[np.float32]
 Colour: TypeAlias = tuple[int, int, int]
@@ -33,7 +33,7 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
 
     Args:
         frame: (rows, columns, 3), uint8, BGR; not changed.
-        region: What the score map covers, from edge to edge; None is the whole frame.
+        region: What the score map covers, from edge to edge, also outside the frame; None is the whole frame.
         score_map: (h, w), squared distances, any resolution; places that are not finite stay bare.
         threshold: Of the score, positive.
 
@@ -41,19 +41,21 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
         (rows, columns, 3), uint8, BGR.
 
     Raises:
-        DatasetError: The region reaches outside the frame.
+        DatasetError: The region is nowhere in the frame.
     """
     picture: Image = frame.copy()
-    inspected = picture if region is None else crop(picture, region)
+    covered = region or whole(frame)
+    visible = covered.visible(*frame.shape[:2])
+    inspected, of_map = crop(picture, visible), visible.moved(-covered.x, -covered.y)
     line_px = max(1, round(min(picture.shape[:2]) / 400))
     if region is not None:
         corner = (region.x + region.width - 1, region.y + region.height - 1)
         cv2.rectangle(picture, (region.x, region.y), corner, _LIGHT, line_px)
     distance = _relative_distance(score_map, threshold)
-    enlarged = _enlarged(distance, inspected.shape[0], inspected.shape[1])
-    _blend(inspected, enlarged)
+    enlarged = _enlarged(distance, covered.height, covered.width)
+    _blend(inspected, crop(enlarged, of_map))
     if distance.max() > 1:
-        _outline(inspected, _above(distance, enlarged), line_px)
+        _outline(inspected, crop(_above(distance, enlarged), of_map), line_px)
     return picture
 
 
