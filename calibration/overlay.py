@@ -22,6 +22,7 @@ _HIGHEST_RATIO = 4.0
 _SMALLEST_SHARE = 0.25
 
 _WHITE: Colour = (255, 255, 255)
+_BLACK: Colour = (0, 0, 0)
 _RED: Colour = (48, 32, 224)
 _LIGHT: Colour = (232, 232, 232)
 
@@ -65,6 +66,18 @@ def visible_threshold(score_map: Array, threshold: float) -> float:
     Its own highest place then, so that the heat shows where that is; nothing is outlined.
     """
     return max(min(threshold, float(score_map.max())), float(np.finfo(np.float32).tiny))
+
+
+def hatched(picture: Image, area: NDArray[np.bool_]) -> Image:
+    """The picture with an area of it hatched; the area may be of another size."""
+    rows, columns = picture.shape[:2]
+    inside = cv2.resize(area.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
+    step_px = max(4, min(rows, columns) // 32)
+    down, right = np.indices((rows, columns))
+    light, dark = ((down + right + shift) % step_px < max(1, step_px // 4) for shift in (0, step_px // 2))
+    drawn: Image = picture.copy()
+    drawn[inside & light], drawn[inside & dark] = _WHITE, _BLACK
+    return drawn
 
 
 def _relative_distance(score_map: Array, threshold: float) -> Array:

@@ -142,6 +142,7 @@ def _labels(
     drawn = np.zeros(frame_size, np.uint8)
     for area in areas:
         _draw(drawn, area)
+    drawn = np.asarray(cv2.dilate(drawn, np.ones((3, 3), np.uint8)), np.uint8)  # weights too small for eight bits count
     enlarged = preprocess.resized(cut(np.repeat(drawn[..., None] * np.uint8(255), 3, axis=2), region))
     labels = areas_of(enlarged[..., 0] > 0)
     if labels.all() or not labels.any():
