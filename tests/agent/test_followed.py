@@ -22,12 +22,15 @@ from agent.parts import Part
 from agent.recipe import Recipe
 from agent.recorder import Recorder
 from agent.records import Evaluation, ResultCode
+from agent.regions import defect_regions
 from agent.topics import Topics
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import Wanted, prepare
 from calibration.preprocess import Preprocess, Region
+from calibration.region import whole
+from calibration.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,16 +159,31 @@ def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Pat
     kept = recorded(seen, tmp_path)
     (snapshot,) = kept.snapshots
     assert snapshot.region == seen.region
+    assert seen.inference is not None
+    score_map = covering(seen.inference.map, recipe.grid)
+    assert seen.region is not None
+    assert snapshot.regions == defect_regions(score_map, snapshot.threshold, seen.region, whole(snapshot.image))
     x, y = SPOT[0] + right, SPOT[1] + 20 + down
     (worst, *_) = snapshot.regions
     assert worst.x <= x <= worst.x + worst.width
     assert worst.y <= y <= worst.y + worst.height
-    assert seen.region is not None
     files = encoded(snapshot)
     assert json.loads(files[NUMBERS])["region"]["x"] == seen.region.x
     heat = cv2.imdecode(np.frombuffer(files[OVERLAY], np.uint8), cv2.IMREAD_COLOR)
     changed = np.abs(heat[:160].astype(int) - snapshot.image).max(axis=2) > 40
     assert changed[y - 12 : y + 12, x - 12 : x + 12].mean() > 0.15
+
+
+def test_a_part_beyond_the_limit_has_moved_also_where_nothing_else_can_tell(bundle: Bundle) -> None:
+    without_arrays = FrameChecks({}, bundle.preprocess, frozen_after=None)
+    assert "moved" in without_arrays.off
+    image = view(900, 11, -2)
+    place = bundle.preprocess.locate(image)
+    distrust = without_arrays.of_input(bundle.preprocess.prepared(image, place.region), place)
+    assert distrust is not None
+    assert distrust.code is ResultCode.MOVED
+    assert place.displacement is not None
+    assert "off by {:+d}, {:+d} pixels".format(*place.displacement) in distrust.fault
 
 
 def test_a_part_that_is_not_found_is_inspected_where_the_region_lies(recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from agent.demo.conveyor import parts
 from calibration.dataset import labelled_images
+from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pictures import read_picture
 from calibration.pipeline import Settings, calibrate
@@ -126,24 +128,42 @@ def preprocess_for(frame: Image) -> Preprocess:
     return Preprocess(mtd.SIDE, mtd.SIDE, Region(left, top, mtd.SIDE, mtd.SIDE))
 
 
-def auroc(data: Parts, backbone: Backbone, shifted: tuple[str, str], *, align: bool) -> tuple[float, str]:
-    """Image AUROC, and how many of the test images were followed."""
+@dataclass(frozen=True)
+class Outcome:
+    """Of one bundle: image AUROC, share of the test images that were followed, milliseconds for each."""
+
+    auroc: float
+    followed: float
+    locate_ms: float
+    cut_ms: float
+    network_ms: float
+
+
+def outcome(data: Parts, backbone: Backbone, detector: MeanShift, shifted: tuple[str, str], *, align: bool) -> Outcome:
+    """Calibrate and test."""
     random = np.random.default_rng(0)
     taught = _shown(data.good, random, shifted=shifted[0] == "all")
     tested = _shown(data.test, random, shifted=shifted[1] == "test")
     preprocess = preprocess_for(next(iter(taught))[1])
     preprocess = prepare(taught, preprocess, Wanted(data.align_px if align else None), _silent)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(preprocess, threads=mtd.THREADS)
+        settings = Settings(preprocess, detector, threads=mtd.THREADS)
         bundle = calibrate(taught, backbone, settings, Path(folder) / "bundle", _silent)
         with OnnxRuntimeEngine(bundle.network, mtd.THREADS) as engine:
-            places = [bundle.preprocess.locate(image) for _, image in tested]
-            scores = [
-                engine(bundle.preprocess.prepared(image, place.region)).score
-                for (_, image), place in zip(tested, places, strict=True)
-            ]
-    followed = np.mean([place.displacement is not None and not place.too_far for place in places])
-    return float(roc_auc_score(data.defective, scores)), f"{followed:.0%}" if align else ""
+            scores, followed, times_ms = [], [], []
+            for _, image in tested:
+                clock_s = [time.perf_counter()]
+                place = bundle.preprocess.locate(image)
+                clock_s.append(time.perf_counter())
+                prepared = bundle.preprocess.prepared(image, place.region)
+                clock_s.append(time.perf_counter())
+                scores.append(engine(prepared).score)
+                clock_s.append(time.perf_counter())
+                followed.append(place.displacement is not None and not place.too_far)
+                times_ms.append(1e3 * np.diff(clock_s))
+    return Outcome(
+        float(roc_auc_score(data.defective, scores)), float(np.mean(followed)), *np.median(times_ms, axis=0).tolist()
+    )
 
 
 def _shown(pictures: list[Image], random: np.random.Generator, *, shifted: bool) -> Shown:
@@ -160,9 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--backbones", nargs="+", choices=mtd.BACKBONES, default=["filterbank", "lite0"])
+    parser.add_argument("--location", choices=("local", "shared"), default="local")
     arguments = parser.parse_args()
+    detector = MeanShift(location=arguments.location)
     table = Table("set", "backbone", "taught", "tested", box=box.MARKDOWN)
-    for title in ("AUROC", "loss", "aligned", "loss", "followed"):
+    for title in ("AUROC", "loss", "aligned", "loss", "followed", "locate ms", "cut ms", "network ms"):
         table.add_column(title, justify="right")
     sources: dict[str, Callable[[], Parts]] = {"mtd": tiles, "flanges": flanges, "hazelnut": hazelnuts}
     for name in arguments.sets:
@@ -170,14 +192,14 @@ def main() -> None:
         for backbone in arguments.backbones:
             network, still = mtd.backbone_of(backbone), None
             for shifted in CONDITIONS:
-                (plain, _), (aligned, followed) = (
-                    auroc(data, network, shifted, align=align) for align in (False, True)
-                )
-                still = plain if still is None else still
+                plain, aligned = (outcome(data, network, detector, shifted, align=align) for align in (False, True))
+                still = plain.auroc if still is None else still
                 words = ["shifted" if each != "none" else "still" for each in shifted]
-                figures = (f"{plain:.3f}", f"{still - plain:+.3f}", f"{aligned:.3f}", f"{still - aligned:+.3f}")
-                table.add_row(name, backbone, *words, *figures, followed)
-                mtd.console.print(name, backbone, *words, *figures, followed)
+                for each in (plain, aligned):
+                    words += [f"{each.auroc:.3f}", f"{still - each.auroc:+.3f}"]
+                times = (f"{ms:.2f}" for ms in (aligned.locate_ms, aligned.cut_ms, aligned.network_ms))
+                table.add_row(name, backbone, *words, f"{aligned.followed:.0%}", *times)
+                mtd.console.print(name, backbone, *words, f"{aligned.followed:.0%}")
     mtd.console.print(table)
 
 

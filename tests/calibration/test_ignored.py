@@ -178,6 +178,18 @@ def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
         np.testing.assert_array_equal(again(frame), learnt(frame))
 
 
+def test_what_is_ignored_is_nothing_to_align_by() -> None:
+    pictures = displaced(20, 6)
+    learnt = prepare(Drawn(pictures), PLAIN, Wanted(LIMIT_PX, [LABEL]), lambda *_: None).alignment
+    full = prepare(Drawn(pictures), PLAIN, Wanted(LIMIT_PX), lambda *_: None).alignment
+    assert learnt is not None
+    assert full is not None
+    under = crop(learnt.reference, LABEL.moved(-REGION.x, -REGION.y))
+    assert not under.any()
+    assert crop(full.reference, LABEL.moved(-REGION.x, -REGION.y)).any()
+    assert learnt.reference.any()
+
+
 def test_the_report_shows_what_is_ignored(masked: Bundle) -> None:
     page = report_page(masked, [GoldenCheck(100.0, 100.0)], Speed(2.5, 100, "cpu", "cpu"))
     assert "What is hatched is ignored" in page
