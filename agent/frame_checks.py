@@ -6,10 +6,12 @@ A part seen on such a frame is not decidable, whatever its score.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.records import ResultCode
 from calibration import frame_statistics
+from calibration.errors import DatasetError
 from calibration.structure import Structure, directions
 
 if TYPE_CHECKING:
@@ -113,9 +115,7 @@ class FrameChecks:
 
     def pass_over(self, image: Image) -> None:
         """A frame that shows no part: only whether the camera is frozen is learnt from it."""
-        region = self._preprocess.region
-        rows, columns = image.shape[:2]
-        if region is None or (region.x + region.width <= columns and region.y + region.height <= rows):
+        with suppress(DatasetError):  # nothing is learnt from one of another size
             self._compare(image)
 
     def of_input(self, prepared: Image, place: Place) -> Distrust | None:

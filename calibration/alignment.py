@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from calibration.frame_statistics import grey_of
-from calibration.region import cut
+from calibration.region import Region, cut
 from calibration.structure import directions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.region import Image, Region
+    from calibration.region import Image
     from calibration.structure import Directions
 
 _CELLS = 112
@@ -68,7 +68,7 @@ class Grid(NamedTuple):
         """The region and what is in reach around it, (rows + 2 reach, columns + 2 reach), grey."""
         margin = self.reach * self.cell_px
         rows, columns = self.rows + 2 * self.reach, self.columns + 2 * self.reach
-        wide = type(region)(region.x - margin, region.y - margin, columns * self.cell_px, rows * self.cell_px)
+        wide = Region(region.x - margin, region.y - margin, columns * self.cell_px, rows * self.cell_px)
         grey = grey_of(np.ascontiguousarray(cut(frame, wide)))
         return np.asarray(cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 

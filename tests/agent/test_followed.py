@@ -186,6 +186,13 @@ def test_a_part_beyond_the_limit_has_moved_also_where_nothing_else_can_tell(bund
     assert "off by {:+d}, {:+d} pixels".format(*place.displacement) in distrust.fault
 
 
+def test_an_empty_frame_of_another_size_is_passed_over(bundle: Bundle) -> None:
+    checks = FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=3)
+    checks.pass_over(view(1))
+    checks.pass_over(np.zeros((90, 90, 3), np.uint8))
+    checks.pass_over(np.zeros((500, 500, 3), np.uint8))
+
+
 def test_a_part_that_is_not_found_is_inspected_where_the_region_lies(recipe: Recipe) -> None:
     table = np.random.default_rng(1).normal(58, 3, (160, 208, 3)).clip(0, 255).astype(np.uint8)
     assert seen_by(recipe, table).region == REGION
