@@ -77,6 +77,7 @@ def _judged(view: View, frames: int, code: ResultCode, state: State) -> Seen:
         frame=view.frame,
         part=view.part,
         recipe=view.recipe,
+        region=view.region,
         inference=view.inference if is_scored else None,
         code=code,
         fault=view.fault if view.code is code else None,

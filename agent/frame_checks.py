@@ -6,10 +6,12 @@ A part seen on such a frame is not decidable, whatever its score.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.records import ResultCode
 from calibration import frame_statistics
+from calibration.errors import DatasetError
 from calibration.structure import Structure, directions
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image, Preprocess
+    from calibration.preprocess import Image, Place, Preprocess
 
 _NAMES = ("resolution", "dark", "over_exposed", "moved", "blocked", "blurred_detail", "blurred_edges")
 _LOWER = {"dark", "blurred_detail", "blurred_edges"}
@@ -54,6 +56,12 @@ class Distrust(NamedTuple):
 
     code: ResultCode
     fault: str
+
+
+def _moved(right: int, down: int) -> Distrust:
+    return Distrust(
+        ResultCode.MOVED, f"the camera has moved: the picture is off by {right:+d}, {down:+d} pixels (right, down)"
+    )
 
 
 class FrameChecks:
@@ -112,23 +120,21 @@ class FrameChecks:
 
     def pass_over(self, image: Image) -> None:
         """A frame that shows no part: only whether the camera is frozen is learnt from it."""
-        region = self._preprocess.region
-        rows, columns = image.shape[:2]
-        if region is None or (region.x + region.width <= columns and region.y + region.height <= rows):
+        with suppress(DatasetError):  # nothing is learnt from one of another size
             self._compare(image)
 
-    def of_input(self, prepared: Image, image: Image) -> Distrust | None:
+    def of_input(self, prepared: Image, place: Place) -> Distrust | None:
         """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
 
         Args:
             prepared: Network input.
-            image: The frame that it was made of.
+            place: Where in the frame it was taken.
         """
         grey = frame_statistics.grey_of(prepared)
         return (
             self._light(grey)
             or self._stillness()
-            or self._place(grey, image)
+            or self._place(grey, place)
             or self._view(prepared)
             or self._sharpness(grey)
         )
@@ -155,19 +161,19 @@ class FrameChecks:
             return Distrust(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
         return None
 
-    def _place(self, grey: Image, image: Image) -> Distrust | None:
+    def _place(self, grey: Image, place: Place) -> Distrust | None:
+        if place.too_far and place.displacement is not None:
+            return _moved(*place.displacement)
         if self._structure is None:
             return None
         found = self._structure.displacement(directions(frame_statistics.thumbnail(grey)))
         if found.there - found.here <= self._limits["moved"] or found.there < self._recognised:
             return None
         cell = frame_statistics.pixels_in_cell(*grey.shape)
-        (rows, columns), inspected = grey.shape, self._preprocess.inspected(image)
-        right = round(found.cells[0] * cell * inspected.shape[1] / columns)
-        down = round(found.cells[1] * cell * inspected.shape[0] / rows)
-        return Distrust(
-            ResultCode.MOVED, f"the camera has moved: the picture is off by {right:+d}, {down:+d} pixels (right, down)"
-        )
+        rows, columns = grey.shape
+        right = round(found.cells[0] * cell * place.region.width / columns)
+        down = round(found.cells[1] * cell * place.region.height / rows)
+        return _moved(right, down)
 
     def _view(self, prepared: Image) -> Distrust | None:
         if self._known is None:

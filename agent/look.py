@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
+    from calibration.preprocess import Place, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class View:
 
     Attributes:
         recipe: What scored it.
+        region: What was inspected, where the part lay; None when the frame could not be prepared.
         inference: Score and map; None when the frame could not be scored.
         code: Why not; ``NONE`` when it could.
         fault: The same for people.
@@ -33,6 +35,7 @@ class View:
     frame: Frame
     part: Part
     recipe: Recipe
+    region: Region | None
     inference: Inference | None
     code: ResultCode
     fault: str | None
@@ -51,6 +54,7 @@ class Seen:
     Attributes:
         frame: The decisive one.
         recipe: What judged it.
+        region: What was inspected of that frame; None when it could not be prepared.
         inference: Score and map of that frame; None when the part could not be decided.
         code: Why not; ``NONE`` when it could.
         fault: Why frames cannot be judged, for people.
@@ -63,6 +67,7 @@ class Seen:
     frame: Frame
     part: Part
     recipe: Recipe
+    region: Region | None
     inference: Inference | None
     code: ResultCode
     fault: str | None
@@ -78,13 +83,15 @@ def look(frame: Frame, part: Part, recipe: Recipe) -> View:
     """
     watch = _Stages()
     inference, code, fault = None, ResultCode.NONE, None
+    place: Place | None = None
     try:
         distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
         watch.ends("checks")
-        prepared = recipe.preprocess(frame.image)
+        place = recipe.preprocess.locate(frame.image)
+        prepared = recipe.preprocess.prepared(frame.image, place.region)
         watch.ends("preprocess")
         if recipe.checks is not None:
-            distrust = distrust or recipe.checks.of_input(prepared, frame.image)
+            distrust = distrust or recipe.checks.of_input(prepared, place)
             watch.ends("checks")
         if distrust is None:
             inference = recipe.engine(prepared)
@@ -97,7 +104,9 @@ def look(frame: Frame, part: Part, recipe: Recipe) -> View:
     except EngineError as error:
         code, fault = ResultCode.ENGINE_FAULT, str(error)
     watch.ends("inference")
-    return View(frame, part, recipe, inference, code, fault, watch.times_ms(frame.captured_ns))
+    region = None if place is None else place.region
+    times_ms = watch.times_ms(frame.captured_ns)
+    return View(frame, part, recipe, region, inference, code, fault, times_ms)
 
 
 class _Stages:

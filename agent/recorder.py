@@ -9,7 +9,7 @@ from agent.archive import Snapshot
 from agent.parts.handshake import Answer
 from agent.records import Evaluation, Result, ResultCode, to_json
 from agent.regions import defect_regions
-from calibration.preprocess import Region
+from calibration.region import whole
 from calibration.score_map import covering
 
 if TYPE_CHECKING:
@@ -159,9 +159,8 @@ class Recorder:
     @staticmethod
     def _regions(seen: Seen, score_map: Array) -> tuple[DefectRegion, ...]:
         """Where the defects are."""
-        rows, columns = seen.frame.image.shape[:2]
-        inspected = seen.recipe.preprocess.region or Region(0, 0, columns, rows)
-        return defect_regions(score_map, seen.recipe.rules.threshold, inspected)
+        frame = whole(seen.frame.image)
+        return defect_regions(score_map, seen.recipe.rules.threshold, seen.region or frame, frame)
 
     def _picture(
         self, seen: Seen, code: ResultCode, regions: tuple[DefectRegion, ...], score_map: Array | None
@@ -174,7 +173,7 @@ class Recorder:
             Snapshot(
                 image=seen.frame.image,
                 score_map=score_map,
-                region=seen.recipe.preprocess.region,
+                region=seen.region or seen.recipe.preprocess.region,
                 threshold=seen.recipe.rules.threshold,
                 score=float("nan") if seen.inference is None else seen.inference.score,
                 result_id=seen.result_id,

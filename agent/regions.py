@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 _MOST = 8
 
 
-def defect_regions(score_map: NDArray[np.float32], threshold: float, area: Region) -> tuple[DefectRegion, ...]:
+def defect_regions(
+    score_map: NDArray[np.float32], threshold: float, area: Region, frame: Region
+) -> tuple[DefectRegion, ...]:
     """Connected parts of the map above the threshold, the worst first, at most eight.
 
     Args:
         score_map: (h, w).
         threshold: Of the score.
-        area: Part of the frame that the map covers, in frame pixels.
+        area: What the map covers, in frame pixels; where it is moved with the part, maybe beyond the frame.
+        frame: The whole of it: no defect reaches outside.
     """
     # In double precision, as the score was judged: a score just above the threshold must have a place.
     above = (score_map.astype(np.float64) > threshold).astype(np.uint8)
@@ -34,5 +37,8 @@ def defect_regions(score_map: NDArray[np.float32], threshold: float, area: Regio
         left, top, width, height = (int(value) for value in boxes[label][:4])
         x, right = (area.x + round(edge * area.width / columns) for edge in (left, left + width))
         y, bottom = (area.y + round(edge * area.height / rows) for edge in (top, top + height))
+        # A defect of the repeated border lies on the border.
+        x, y = min(max(x, 0), frame.width - 1), min(max(y, 0), frame.height - 1)
+        right, bottom = max(min(right, frame.width), x + 1), max(min(bottom, frame.height), y + 1)
         found.append(DefectRegion(x, y, right - x, bottom - y, float(score_map[labels == label].max())))
     return tuple(sorted(found, key=lambda region: -region.score)[:_MOST])

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from pydantic import ValidationError
 from calibration.durable import flush_folder, write_flushed
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.manifest import SCHEMA_VERSION, Manifest
-from calibration.preprocess import Preprocess, Region
+from calibration.stored_preprocess import preprocess_of
 from calibration.working_point import WorkingPoint
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.engine import Engine
+    from calibration.preprocess import Preprocess
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
@@ -79,12 +81,10 @@ class Bundle:
         """The fused network."""
         return self.path / NETWORK
 
-    @property
+    @cached_property
     def preprocess(self) -> Preprocess:
         """Frame to network input."""
-        record = self.manifest.preprocess
-        region = Region(**record.region.model_dump()) if record.region else None
-        return Preprocess(record.height, record.width, region)
+        return preprocess_of(self.manifest.preprocess, partial(_array, self.path / REFERENCE))
 
     @property
     def working_point(self) -> WorkingPoint:
@@ -109,6 +109,12 @@ class Bundle:
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def _array(path: Path, name: str) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        array: NDArray[Any] = archive[name]
+        return array
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -273,11 +273,11 @@ def size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def region(text: str) -> Region:
+def region(text: str, option: str = "--roi") -> Region:
     """``X,Y,WIDTH,HEIGHT`` in frame pixels."""
-    sides = numbers("--roi", text, "X,Y,WIDTH,HEIGHT in frame pixels")
+    sides = numbers(option, text, "X,Y,WIDTH,HEIGHT in frame pixels")
     if len(sides) != 4 or any(side % 1 for side in sides):  # noqa: PLR2004
-        raise SettingError(what=f"--roi {text} is not a region", remedy="give X,Y,WIDTH,HEIGHT in frame pixels")
+        raise SettingError(what=f"{option} {text} is not a region", remedy="give X,Y,WIDTH,HEIGHT in frame pixels")
     return Region(*map(int, sides))
 
 

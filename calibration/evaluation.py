@@ -12,7 +12,8 @@ import numpy as np
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.pictures import read_mask, read_picture
 from calibration.pixels import PixelHistogram
-from calibration.preprocess import crop
+from calibration.preprocess import located
+from calibration.region import cut
 from calibration.score_map import covering
 from calibration.working_point import expected_share
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from calibration.bundle import Bundle
     from calibration.dataset import Labelled
     from calibration.engine import Engine
-    from calibration.preprocess import Image, Preprocess
+    from calibration.preprocess import Image
     from calibration.working_point import WorkingPoint
 
 
@@ -122,12 +123,13 @@ def evaluate(
         except DatasetError as error:
             skipped.append(error.what)
             continue
-        inference = engine(_prepared(preprocess, image, picture))
+        prepared, place = located(preprocess, str(image.path), picture)
+        inference = engine(prepared)
         scored.append(Scored(image, inference.score))
         brightness.append(float(picture.mean()))
         if image.mask or not image.defective:
-            score_map = covering(inference.map, grid)
-            pixels.add(score_map, mask if preprocess.region is None else crop(mask, preprocess.region))
+            defective = cut(mask.astype(np.uint8), place.region) > 0
+            pixels.add(covering(inference.map, grid), defective, preprocess.judged(place.region))
     truth = _truth(scored)
     return Evaluation(
         scored=scored,
@@ -151,13 +153,6 @@ def _mask(image: Labelled, picture: Image) -> NDArray[np.bool_]:
             remedy="draw it on the picture as it is shown, upright",
         )
     return mask
-
-
-def _prepared(preprocess: Preprocess, image: Labelled, picture: Image) -> Image:
-    try:
-        return preprocess(picture)
-    except DatasetError as error:
-        raise DatasetError(what=f"{image.path}: {error.what}", remedy=error.remedy) from error
 
 
 def refuse_without_metrics() -> None:

@@ -1,5 +1,6 @@
 """``shiftwatch-calibrate fit``: options in, bundle out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,9 +15,11 @@ from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.name_list import names_in, write_names
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings, calibrate
+from calibration.preparation import prepare
 from calibration.preprocess import Preprocess
 from calibration.summary import describe, print_written
 from calibration.terminal import progress_bar
+from calibration.wanted import wanted
 
 
 def fit(  # noqa: PLR0913 - one parameter for each option of the command
@@ -32,6 +35,22 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         str | None,
         typer.Option(metavar="X,Y,W,H", help="Region of interest, in frame pixels.", rich_help_panel=LEARNING),
     ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS|auto",
+            help="Move the region with the part, up to so many frame pixels; auto: 5 % of its shorter side.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE|X,Y,W,H",
+            help="Never judge this: a picture of the frame's size, white where ignored, or a rectangle; repeatable.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     leave_out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Names of images not to learn from, one a line.", rich_help_panel=LEARNING),
@@ -181,6 +200,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
 
     `shiftwatch-calibrate fit photos/good --auto --out washers`
+
+    `shiftwatch-calibrate fit photos/good --roi 320,80,512,512 --align auto --ignore label.png --out washers`
     """
     refuse_existing(out)
     given = {
@@ -198,6 +219,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "epochs": epochs,
         "svdd_weight": svdd_weight,
     }
+    learning = wanted(align, ignore)
     height, width = choices.size(size)
     settings = Settings(
         preprocess=Preprocess(height, width, None if roi is None else choices.region(roi)),
@@ -214,6 +236,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     colours = choices.colours("--mean", mean), choices.colours("--std", std)
     named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
     with progress_bar() as progress:
+        settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))
         if isinstance(settings.detector, PatchSvdd):
             choices.refuse_with_patch_svdd({"backbone": backbone, "stages": stages, "weights": weights, "auto": auto})
             network = choices.encoders(images, settings, settings.detector, out, progress)

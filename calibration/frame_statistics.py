@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.region import Image
 
 _THUMBNAIL_CELLS = 112
 _CELLS_IN_BLOCK = 4

@@ -30,13 +30,42 @@ class RegionRecord(_Record):
     height: int
 
 
+class AlignmentRecord(_Record):
+    """How far the region follows the part, and how far good parts were displaced, in frame pixels.
+
+    ``least_prominence`` is that of a peak that is believed, null where nothing stands still and no region is moved.
+    Median and 99th percentile are of the ``followed`` parts, along the side of the frame where each was farther off.
+    """
+
+    limit_px: int
+    least_prominence: float | None
+    followed: int
+    too_far: int
+    not_found: int
+    median_px: float | None
+    p99_px: float | None
+
+
+class IgnoredRecord(_Record):
+    """What is painted over: its share of the network input, and the colour (BGR) of each connected area."""
+
+    share: float
+    colours: tuple[tuple[int, int, int], ...]
+
+
 class PreprocessRecord(_Record):
-    """How a frame becomes network input; the division by brightness is inside the network."""
+    """How a frame becomes network input; the division by brightness is inside the network.
+
+    ``frame_size`` is (rows, columns), null where any will do.
+    """
 
     height: int
     width: int
     region: RegionRecord | None
     divide_brightness: bool
+    frame_size: tuple[int, int] | None = None
+    alignment: AlignmentRecord | None = None
+    ignored: IgnoredRecord | None = None
 
 
 class BackboneRecord(_Record):

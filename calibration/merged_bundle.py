@@ -42,6 +42,7 @@ from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
 from calibration.moments import Moments
 from calibration.network import rebuild, reducing
+from calibration.stored_preprocess import arrays_of
 from calibration.working_point import chi_square_threshold, working_point
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     refuse_mismatch(checks, manifest.golden_tolerance, "the merged network")
     frames = [frame for parent in parents for frame in parent.kept.frames]
     reference = {
+        **arrays_of(bundles[0].preprocess),
         **merged_reference([parent.reference for parent in parents], frames),
         **golden,
         "golden_scores": known.scores,

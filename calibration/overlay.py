@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.preprocess import Image, Region, crop
+from calibration.region import Image, Region, crop, whole
 
 Array: TypeAlias = NDArray[np.float32]
 Colour: TypeAlias = tuple[int, int, int]
@@ -22,6 +22,7 @@ _HIGHEST_RATIO = 4.0
 _SMALLEST_SHARE = 0.25
 
 _WHITE: Colour = (255, 255, 255)
+_BLACK: Colour = (0, 0, 0)
 _RED: Colour = (48, 32, 224)
 _LIGHT: Colour = (232, 232, 232)
 
@@ -33,7 +34,7 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
 
     Args:
         frame: (rows, columns, 3), uint8, BGR; not changed.
-        region: What the score map covers, from edge to edge; None is the whole frame.
+        region: What the score map covers, from edge to edge, also outside the frame; None is the whole frame.
         score_map: (h, w), squared distances, any resolution; places that are not finite stay bare.
         threshold: Of the score, positive.
 
@@ -41,19 +42,21 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
         (rows, columns, 3), uint8, BGR.
 
     Raises:
-        DatasetError: The region reaches outside the frame.
+        DatasetError: The region is nowhere in the frame.
     """
     picture: Image = frame.copy()
-    inspected = picture if region is None else crop(picture, region)
+    covered = region or whole(frame)
+    visible = covered.visible(*frame.shape[:2])
+    inspected, of_map = crop(picture, visible), visible.moved(-covered.x, -covered.y)
     line_px = max(1, round(min(picture.shape[:2]) / 400))
     if region is not None:
         corner = (region.x + region.width - 1, region.y + region.height - 1)
         cv2.rectangle(picture, (region.x, region.y), corner, _LIGHT, line_px)
     distance = _relative_distance(score_map, threshold)
-    enlarged = _enlarged(distance, inspected.shape[0], inspected.shape[1])
-    _blend(inspected, enlarged)
+    enlarged = _enlarged(distance, covered.height, covered.width)
+    _blend(inspected, crop(enlarged, of_map))
     if distance.max() > 1:
-        _outline(inspected, _above(distance, enlarged), line_px)
+        _outline(inspected, crop(_above(distance, enlarged), of_map), line_px)
     return picture
 
 
@@ -63,6 +66,18 @@ def visible_threshold(score_map: Array, threshold: float) -> float:
     Its own highest place then, so that the heat shows where that is; nothing is outlined.
     """
     return max(min(threshold, float(score_map.max())), float(np.finfo(np.float32).tiny))
+
+
+def hatched(picture: Image, area: NDArray[np.bool_]) -> Image:
+    """The picture with an area of it hatched; the area may be of another size."""
+    rows, columns = picture.shape[:2]
+    inside = cv2.resize(area.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
+    step_px = max(4, min(rows, columns) // 32)
+    down, right = np.indices((rows, columns))
+    light, dark = ((down + right + shift) % step_px < max(1, step_px // 4) for shift in (0, step_px // 2))
+    drawn: Image = picture.copy()
+    drawn[inside & light], drawn[inside & dark] = _WHITE, _BLACK
+    return drawn
 
 
 def _relative_distance(score_map: Array, threshold: float) -> Array:

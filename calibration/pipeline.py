@@ -34,14 +34,14 @@ from calibration.manifest import (
     DetectorRecord,
     ImagesRecord,
     Manifest,
-    PreprocessRecord,
-    RegionRecord,
     WorkingPointRecord,
     software,
 )
 from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
+from calibration.preprocess import located
 from calibration.reference import ReferenceStatistics
+from calibration.stored_preprocess import arrays_of, record_of
 from calibration.working_point import (
     WorkingPoint,
     chi_square_threshold,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.dataset import Images
     from calibration.detectors import Detector, Fit
-    from calibration.preprocess import Preprocess
+    from calibration.preprocess import Place, Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 
@@ -73,7 +73,7 @@ class Settings:
     """How to calibrate.
 
     Attributes:
-        preprocess: Frame to network input.
+        preprocess: Frame to network input, prepared for these images where it learns from them.
         detector: Method and parameters.
         divide_brightness: Divide each frame by its own mean brightness first.
         augment: Varied copies of each image that are learnt, too.
@@ -153,10 +153,11 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         "golden_frames": known.frames,
         "golden_scores": known.scores,
         "good_scores": scores,
+        **arrays_of(settings.preprocess),
         **_doubtful(images, gathered.names, scores, highest, settings),
     }
     files = {NETWORK: network, MOMENTS: npz(fit.statistics), REFERENCE: npz(reference)}
-    manifest = _manifest(images, backbone, settings, count, fit, point)
+    manifest = _manifest(images, backbone, settings, gathered, fit, point)
     return write_bundle(path, manifest, files)
 
 
@@ -178,6 +179,7 @@ class _Gathered:
 
     features: FeatureStore
     names: list[str] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
     golden: GoldenSample = field(default_factory=GoldenSample)
 
@@ -187,12 +189,13 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
     random = np.random.default_rng(0)
     with OnnxRuntimeEngine(network, settings.threads) as engine:
         for name, image in images:
-            frame = preprocessed(settings.preprocess, name, image)
+            frame, place = located(settings.preprocess, name, image)
             reduced = engine.reduced(frame)
             gathered.features.append(reduced)
             for _ in range(settings.augment):
                 gathered.features.append(engine.reduced(varied(frame, random)))
             gathered.names.append(name)
+            gathered.places.append(place)
             gathered.reference.update(frame, settings.preprocess.inspected(image), image.shape[:2])
             gathered.golden.offer(frame, reduced)
             progress("learning", len(gathered.names), len(images))
@@ -201,10 +204,7 @@ def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathe
 
 def preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Network input of an image; an error names it."""
-    try:
-        return preprocess(image)
-    except DatasetError as error:
-        raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
+    return located(preprocess, name, image)[0]
 
 
 def refuse_too_few(count: int, images: Images) -> None:
@@ -240,23 +240,15 @@ def _doubtful(
 
 
 def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
-    images: Images, backbone: Backbone, settings: Settings, count: int, fit: Fit, point: WorkingPoint
+    images: Images, backbone: Backbone, settings: Settings, gathered: _Gathered, fit: Fit, point: WorkingPoint
 ) -> Manifest:
-    preprocess = settings.preprocess
-    region = preprocess.region
+    count = len(gathered.names)
     channels, *grid = feature_shape(backbone)
     return Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         software=software(),
         images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
-        preprocess=PreprocessRecord(
-            height=preprocess.height,
-            width=preprocess.width,
-            region=None
-            if region is None
-            else RegionRecord(x=region.x, y=region.y, width=region.width, height=region.height),
-            divide_brightness=settings.divide_brightness,
-        ),
+        preprocess=record_of(settings.preprocess, gathered.places, divide_brightness=settings.divide_brightness),
         augment=settings.augment,
         backbone=BackboneRecord(
             name=backbone.name,

@@ -32,19 +32,23 @@ class PixelHistogram:
         self.regions = 0
         self._region_shares = np.zeros(_BINS)
 
-    def add(self, score_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    def add(
+        self, score_map: NDArray[np.float32], mask: NDArray[np.bool_], judged: NDArray[np.bool_] | None = None
+    ) -> None:
         """Count one image.
 
         Args:
             score_map: (h, w), covering the picture from edge to edge.
             mask: (rows, columns), true where the defect is; the map is enlarged to it.
+            judged: Of the same size, true where pixels count; None: everywhere.
         """
         rows, columns = mask.shape
+        judged = np.ones_like(mask) if judged is None else judged
         grown = cv2.resize(score_map, (columns, rows), interpolation=cv2.INTER_LINEAR)
         values = np.clip(np.log(np.maximum(grown, 1e-30)), _LOWEST, _HIGHEST)
-        self.good += self._counts(values[~mask])
-        self.defective += self._counts(values[mask])
-        labels, labelled = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        self.good += self._counts(values[~mask & judged])
+        self.defective += self._counts(values[mask & judged])
+        labels, labelled = cv2.connectedComponents((mask & judged).astype(np.uint8), connectivity=8)
         for label in range(1, labels):
             counts = self._counts(values[labelled == label])
             self._region_shares += counts / counts.sum()

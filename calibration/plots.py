@@ -122,8 +122,9 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
     columns = figure.subplots(2, len(worst), squeeze=False).T
     for (plain, heated), each in zip(columns, worst, strict=True):
         picture = read_picture(each.image.path)
-        score_map = covering(engine(bundle.preprocess(picture)).map, grid)
-        heat = overlay(picture, bundle.preprocess.region, score_map, visible_threshold(score_map, threshold))
+        place = bundle.preprocess.locate(picture)
+        score_map = covering(engine(bundle.preprocess.prepared(picture, place.region)).map, grid)
+        heat = overlay(picture, place.region, score_map, visible_threshold(score_map, threshold))
         for axes, shown in ((plain, picture), (heated, heat)):
             axes.imshow(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
             axes.set_axis_off()

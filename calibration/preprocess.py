@@ -6,53 +6,68 @@ Everything after this step (colour order, normalisation, backbone, head) is insi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.alignment import Place
 from calibration.errors import DatasetError
+from calibration.region import Image, Region, crop, cut, whole
 
-Image: TypeAlias = NDArray[np.uint8]
-Scalar = TypeVar("Scalar", bound=np.generic)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
+    from calibration.alignment import Alignment
+    from calibration.ignored import Ignored
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Rectangle of the frame, in frame pixels, that is inspected."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        """As it is written on the command line: ``x,y,width,height``."""
-        return f"{self.x},{self.y},{self.width},{self.height}"
+__all__ = ["Image", "Place", "Preprocess", "Region", "as_bgr8", "crop", "located"]
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Crop to the region of interest, then resize.
+    """Locate the part, cut the region of interest, resize it, paint over what is ignored.
 
     Attributes:
         height: Rows of the network input, in pixels.
         width: Columns of the network input, in pixels.
         region: Region of interest; None takes the whole frame.
+        frame_size: (rows, columns) that a frame must have; None takes any.
+        alignment: Moves the region with the part; None leaves it.
+        ignored: What is never judged; None judges all.
     """
 
     height: int
     width: int
     region: Region | None = None
+    frame_size: tuple[int, int] | None = None
+    alignment: Alignment | None = None
+    ignored: Ignored | None = None
 
     def inspected(self, frame: Image) -> Image:
-        """The part of a frame that is looked at, as the camera gave it; without a copy.
+        """The region of interest where it lies without alignment, as the camera gave it; without a copy.
 
         Raises:
-            DatasetError: The region of interest reaches outside the frame.
+            DatasetError: It reaches outside the frame, or the frame has not the size that calibration saw.
         """
+        if self.frame_size not in {None, frame.shape[:2]}:
+            raise _another_size(self.frame_size, frame)
         return frame if self.region is None else crop(frame, self.region)
+
+    def locate(self, frame: Image) -> Place:
+        """Where in the frame the part is inspected.
+
+        Raises:
+            DatasetError: As of ``inspected``.
+        """
+        self.inspected(frame)
+        region = self.region or whole(frame)
+        return Place(region) if self.alignment is None else self.alignment(frame, region)
+
+    def prepared(self, frame: Image, region: Region) -> Image:
+        """Network input of what a frame shows there, as ``__call__`` gives it."""
+        picture = self.resized(cut(frame, region))
+        return picture if self.ignored is None else self.ignored(picture)
 
     def __call__(self, frame: Image) -> Image:
         """Network input of one frame.
@@ -64,42 +79,57 @@ class Preprocess:
             (height, width, 3), uint8, BGR, contiguous.
 
         Raises:
-            DatasetError: The region of interest reaches outside the frame.
+            DatasetError: As of ``inspected``.
         """
-        cropped = self.inspected(frame)
-        rows, columns = cropped.shape[:2]
+        return self.prepared(frame, self.locate(frame).region)
+
+    def judged(self, region: Region) -> NDArray[np.bool_]:
+        """What of the region is not ignored, (its height, its width)."""
+        if self.ignored is None:
+            return np.ones((region.height, region.width), np.bool_)
+        labels = cv2.resize(self.ignored.labels, (region.width, region.height), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(labels == 0)
+
+    def resized(self, picture: Image) -> Image:
+        """A picture of any size in that of the network input, contiguous."""
+        rows, columns = picture.shape[:2]
         if (rows, columns) == (self.height, self.width):
-            return np.ascontiguousarray(cropped)
+            return np.ascontiguousarray(picture)
         if rows < self.height or columns < self.width:
-            return _resized(cropped, self.height, self.width, cv2.INTER_LINEAR)
+            return _resized(picture, self.height, self.width, cv2.INTER_LINEAR)
         # Averaging keeps fine defects from aliasing away. OpenCV does it several times as fast over whole pixels, so
         # the frame first grows to the next whole multiple.
         multiple = _resized(
-            cropped, -(-rows // self.height) * self.height, -(-columns // self.width) * self.width, cv2.INTER_LINEAR
+            picture, -(-rows // self.height) * self.height, -(-columns // self.width) * self.width, cv2.INTER_LINEAR
         )
         return _resized(multiple, self.height, self.width, cv2.INTER_AREA)
+
+
+def located(preprocess: Preprocess, name: str, image: Image) -> tuple[Image, Place]:
+    """Network input of an image, and where it was taken.
+
+    Raises:
+        DatasetError: That of ``Preprocess``, which names the image.
+    """
+    try:
+        place = preprocess.locate(image)
+        return preprocess.prepared(image, place.region), place
+    except DatasetError as error:
+        raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
+
+
+def _another_size(known: tuple[int, int] | None, frame: Image) -> DatasetError:
+    rows, columns = known or (0, 0)
+    return DatasetError(
+        what=f"the frame has {frame.shape[1]}x{frame.shape[0]} pixels, those calibrated with had {columns}x{rows}",
+        remedy="give frames of that size: what is followed (--align) or ignored (--ignore) has its place in them",
+    )
 
 
 def _resized(picture: Image, rows: int, columns: int, interpolation: int) -> Image:
     if picture.shape[:2] == (rows, columns):
         return picture
     return cv2.resize(picture, (columns, rows), interpolation=interpolation).astype(np.uint8, copy=False)
-
-
-def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
-    """The part of the frame inside the region, without a copy.
-
-    Raises:
-        DatasetError: The region reaches outside the frame.
-    """
-    rows, columns = frame.shape[:2]
-    inside = region.x >= 0 and region.y >= 0 and region.width > 0 and region.height > 0
-    if not inside or region.x + region.width > columns or region.y + region.height > rows:
-        raise DatasetError(
-            what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
-            remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
-        )
-    return frame[region.y : region.y + region.height, region.x : region.x + region.width]
 
 
 def as_bgr8(image: NDArray[Any]) -> Image:

@@ -11,6 +11,7 @@ import numpy as np
 
 from calibration import frame_statistics
 from calibration.frame_limits import Bounds, Limit, limit_apart, limit_of
+from calibration.remembered import Remembered
 from calibration.structure import Structure, directions
 
 if TYPE_CHECKING:
@@ -40,24 +41,6 @@ def sharpness(frame: Image) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
 
 
-class _Remembered:
-    """Small pictures of the good frames, at most 1024: of more, every second, fourth, ... frame."""
-
-    def __init__(self) -> None:
-        self.pictures: list[Image] = []
-        self._every = 1
-        self._seen = 0
-
-    def offer(self, picture: Image) -> None:
-        if self._seen % self._every == 0:
-            if len(self.pictures) == _REMEMBERED:
-                self.pictures = self.pictures[::2]
-                self._every *= 2
-            if self._seen % self._every == 0:
-                self.pictures.append(picture)
-        self._seen += 1
-
-
 @dataclass
 class ReferenceStatistics:
     """How bright, sharp and alike the good frames are, and from that the limits of the camera checks.
@@ -74,8 +57,8 @@ class ReferenceStatistics:
     _change: list[float] = field(default_factory=list)
     _sizes: set[tuple[int, ...]] = field(default_factory=set)
     _input_size: tuple[int, ...] = ()
-    _thumbnails: _Remembered = field(default_factory=_Remembered)
-    _blocks: _Remembered = field(default_factory=_Remembered)
+    _thumbnails: Remembered = field(default_factory=lambda: Remembered(_REMEMBERED))
+    _blocks: Remembered = field(default_factory=lambda: Remembered(_REMEMBERED))
     _rows_before: Image | None = None
     _still: int = 0
     _still_at_most: int = 0
@@ -87,7 +70,7 @@ class ReferenceStatistics:
 
         Args:
             frame: Network input, (height, width, 3).
-            inspected: The region of the picture that it was made from.
+            inspected: The region of interest of the picture, where it lies without alignment.
             frame_size: Rows and columns of the whole picture.
         """
         grey = frame_statistics.grey_of(frame)

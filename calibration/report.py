@@ -13,8 +13,9 @@ import numpy as np
 from calibration.charts import Mark, histogram
 from calibration.check_table import check_rows
 from calibration.errors import BundleError, StorageError
-from calibration.overlay import overlay, visible_threshold
+from calibration.overlay import hatched, overlay, visible_threshold
 from calibration.page import SPACE, bullets, enlarged, number, one_in, page, percent, picture, section, table
+from calibration.preprocess_table import learnt_rows
 from calibration.score_map import covering
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle, GoldenCheck
+    from calibration.preprocess import Preprocess
     from calibration.speed import Speed
 
 _METHODS = {
@@ -242,11 +244,12 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         ("Left out by name", f"{len(images.left_out):,}" if images.left_out else "none"),
         ("Skipped", f"{len(images.skipped):,}, not readable" if images.skipped else "none"),
         ("Region inspected", place),
+        *((name, escape(text)) for name, text in learnt_rows(preprocess)),
         ("Size for the network", f"{preprocess.width} x {preprocess.height} pixels"),
         ("Brightness", brightness),
     ]
     good_frames = reference["golden_frames"][:-1]  # the last one is damaged on purpose
-    shown = "".join(picture(enlarged(frame), "One of the good images") for frame in good_frames)
+    shown = "".join(picture(_as_judged(frame, bundle.preprocess), "One of the good images") for frame in good_frames)
     charts = (
         ("Brightness", "mean of all pixels, 0 to 255", reference["brightness"].mean(axis=1)),
         ("Sharpness", "variance of the Laplacian", reference["sharpness"]),
@@ -262,6 +265,7 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         "<h3>Skipped</h3>" + bullets(images.skipped) if images.skipped else "",
         "<h3>Some of the good images, as the network sees them</h3>",
         f'<div class="pictures">{shown}</div>',
+        '<p class="small">What is hatched is ignored.</p>' if preprocess.ignored else "",
         f'<div class="columns">{columns}</div>',
         '<p class="small">Number of images by brightness and sharpness. Two heaps, or an image far from all others, '
         "may be a change of light or a blurred lens.</p>",
@@ -278,6 +282,11 @@ def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
         )
         for parent in (merge.parents if merge else ())
     ]
+
+
+def _as_judged(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    shown = enlarged(frame)
+    return shown if preprocess.ignored is None else hatched(shown, preprocess.ignored.area)
 
 
 def _checks(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:

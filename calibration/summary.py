@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from calibration.preprocess_table import learnt_rows
 from calibration.terminal import console, escape
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.evaluation import Evaluation
+    from calibration.manifest import AlignmentRecord
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
@@ -30,6 +32,8 @@ def describe(bundle: Bundle) -> None:
     table.add_row("good images", f"{manifest.images.count} from {escape(manifest.images.source)}")
     if manifest.images.left_out:
         table.add_row("left out", str(len(manifest.images.left_out)))
+    for name, text in learnt_rows(manifest.preprocess):
+        table.add_row(name.lower(), text)
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
     table.add_row(
         "features",
@@ -65,6 +69,7 @@ def describe(bundle: Bundle) -> None:
             f"{needed:,} images would make sure of {point.false_reject_rate:.2%}",
             soft_wrap=True,
         )
+    _print_alignment(manifest.preprocess.alignment)
     print_some("images skipped", manifest.images.skipped)
     _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
     console.print(
@@ -120,6 +125,17 @@ def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
             console.print(f"  {escape(line)}", soft_wrap=True)
         if len(lines) > shown:
             console.print(f"  and {len(lines) - shown} more")
+
+
+def _print_alignment(record: AlignmentRecord | None) -> None:
+    if record is not None and record.least_prominence is None:
+        console.print("[yellow]alignment is off:[/] nothing on these parts stands still to be found again")
+    elif record is not None and record.too_far:
+        console.print(
+            f"[yellow]{record.too_far} good parts are off by more than {record.limit_px} pixels:[/] a frame with "
+            "such a part will be called moved; raise --align, or leave those images out",
+            soft_wrap=True,
+        )
 
 
 def _print_suspicious(names: list[str]) -> None:

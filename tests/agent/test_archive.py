@@ -399,7 +399,7 @@ def test_a_directory_that_cannot_be_made_only_costs_the_pictures(tmp_path: Path)
 
 
 def test_a_region_that_does_not_fit_only_costs_the_picture(tmp_path: Path) -> None:
-    bad = replace(snapshot(), region=Region(0, 0, 99, 99))
+    bad = replace(snapshot(), region=Region(99, 99, 9, 9))
     with Archive(tmp_path, 10) as archive:
         archive.submit(bad)
         archive.submit(snapshot(1))

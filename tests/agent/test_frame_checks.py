@@ -70,7 +70,7 @@ def checks(reference: dict[str, np.ndarray]) -> FrameChecks:
 
 
 def found(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> Distrust | None:
-    return checks.of_frame(image) or checks.of_input(preprocess(image), image)
+    return checks.of_frame(image) or checks.of_input(preprocess(image), preprocess.locate(image))
 
 
 def code_of(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> ResultCode:

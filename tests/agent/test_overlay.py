@@ -93,7 +93,18 @@ def test_places_without_a_usable_score_stay_bare(value: float) -> None:
 
 def test_a_region_outside_the_frame_is_refused() -> None:
     with pytest.raises(DatasetError):
-        overlay(grey_frame(100, 100), REGION, flat_map(), 100.0)
+        overlay(grey_frame(20, 40), REGION, flat_map(), 100.0)
+
+
+@pytest.mark.parametrize(("right", "down"), [(-50, 0), (0, -30), (100, 80), (-50, 80)])
+def test_heat_of_a_region_that_reaches_beyond_the_border_lies_where_it_lay_before(right: int, down: int) -> None:
+    """On a frame with a margin all of the region is seen; without the margin the rest of the picture is the same."""
+    score_map = np.random.default_rng(1).uniform(0, 300, (6, 6)).astype(np.float32)
+    region, margin = REGION.moved(right, down), 200
+    wide = overlay(grey_frame(160 + 2 * margin, 200 + 2 * margin), region.moved(margin, margin), score_map, 100.0)
+    seen = overlay(grey_frame(), region, score_map, 100.0)
+    inner = np.s_[8:-8, 8:-8]  # outlines are drawn along the frame's border, too
+    assert np.abs(seen.astype(int) - wide[margin:-margin, margin:-margin])[inner].mean() < 1
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,9 @@ def clip(request: pytest.FixtureRequest, data: Path) -> Clip:
 
 
 def is_flagged(checks: FrameChecks, image: Image) -> bool:
-    return checks.of_frame(image) is not None or checks.of_input(PREPROCESS(image), image) is not None
+    return (
+        checks.of_frame(image) is not None or checks.of_input(PREPROCESS(image), PREPROCESS.locate(image)) is not None
+    )
 
 
 @dataclass
@@ -207,12 +209,13 @@ def test_good_stills_that_were_not_learnt_are_trusted(name: str, data: Path) -> 
 
 def test_a_camera_check_takes_less_than_the_network(clip: Clip) -> None:
     checks, image = clip.checks(), clip.rest[0]
-    prepared = PREPROCESS(image)
+    place = PREPROCESS.locate(image)
+    prepared = PREPROCESS.prepared(image, place.region)
     ticks = []
     for _ in range(50):
         began = cv2.getTickCount()
         checks.of_frame(image)
-        checks.of_input(prepared, image)
+        checks.of_input(prepared, place)
         ticks.append(cv2.getTickCount() - began)
     median_ms = float(np.median(ticks)) / cv2.getTickFrequency() * 1e3
     print(f"\n{clip.name}: {median_ms:.2f} ms a frame")  # noqa: T201 - as above

@@ -1,0 +1,86 @@
+"""A rectangle of the frame, and the pixels in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import DatasetError
+
+Image: TypeAlias = NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Rectangle of the frame, in frame pixels, that is inspected."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """As it is written on the command line: ``x,y,width,height``."""
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+    def moved(self, right: int, down: int) -> Region:
+        """The same rectangle elsewhere."""
+        return Region(self.x + right, self.y + down, self.width, self.height)
+
+    def visible(self, rows: int, columns: int) -> Region:
+        """What a frame of this size shows of it.
+
+        Raises:
+            DatasetError: Nothing.
+        """
+        left, top = max(self.x, 0), max(self.y, 0)
+        right, bottom = min(self.x + self.width, columns), min(self.y + self.height, rows)
+        if right <= left or bottom <= top:
+            raise _outside(self, rows, columns)
+        return Region(left, top, right - left, bottom - top)
+
+
+def whole(frame: NDArray[Any]) -> Region:
+    """The region that is the whole frame."""
+    return Region(0, 0, frame.shape[1], frame.shape[0])
+
+
+def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
+    """The part of the frame inside the region, without a copy.
+
+    Raises:
+        DatasetError: The region reaches outside the frame.
+    """
+    rows, columns = frame.shape[:2]
+    inside = region.x >= 0 and region.y >= 0 and region.width > 0 and region.height > 0
+    if not inside or region.x + region.width > columns or region.y + region.height > rows:
+        raise _outside(region, rows, columns)
+    return frame[region.y : region.y + region.height, region.x : region.x + region.width]
+
+
+def cut(frame: Image, region: Region) -> Image:
+    """The same of a region that may reach outside: there the frame's border is repeated.
+
+    Raises:
+        DatasetError: The region is nowhere in the frame.
+    """
+    rows, columns = frame.shape[:2]
+    visible = region.visible(rows, columns)
+    pixels = crop(frame, visible)
+    if visible == region:
+        return pixels
+    left, top = visible.x - region.x, visible.y - region.y
+    right, bottom = region.width - visible.width - left, region.height - visible.height - top
+    return np.asarray(cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _outside(region: Region, rows: int, columns: int) -> DatasetError:
+    return DatasetError(
+        what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
+        remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
+    )

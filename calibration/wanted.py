@@ -1,0 +1,51 @@
+"""What ``--align`` and ``--ignore`` stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibration import choices
+from calibration.errors import SettingError
+from calibration.frame_statistics import grey_of
+from calibration.pictures import read_picture
+from calibration.preparation import AUTO_PX, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calibration.preparation import Area
+
+_AUTO = "auto"
+_WHITE = 128
+
+
+def wanted(align: str | None, ignore: Sequence[str]) -> Wanted:
+    """What is to be learnt of the preprocessing.
+
+    Args:
+        align: Pixels, or ``auto``; None: nothing.
+        ignore: Each a file or ``X,Y,W,H``.
+
+    Raises:
+        SettingError: Neither of these.
+        DatasetError: A file is not a picture.
+    """
+    return Wanted(None if align is None else _displacement(align), [_area(each) for each in ignore])
+
+
+def _displacement(text: str) -> int:
+    if text == _AUTO:
+        return AUTO_PX
+    if not text.isdecimal() or not int(text):
+        raise SettingError(
+            what=f"--align {text} is no number of pixels", remedy="give a whole number above 0, e.g. 12, or `auto`"
+        )
+    return int(text)
+
+
+def _area(text: str) -> Area:
+    if not text.strip("0123456789,. -"):
+        return choices.region(text, "--ignore")
+    area: Area = grey_of(read_picture(Path(text))) >= _WHITE
+    return area
