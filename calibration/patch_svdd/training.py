@@ -14,12 +14,13 @@ from torch import nn
 from calibration.backbone import Backbone
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
+from calibration.gathering import preprocessed
 from calibration.graph import FeatureGraph
 from calibration.network import STANDARD_BRIGHTNESS
 from calibration.patch_svdd.checkpoint import Checkpoint
 from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
 from calibration.patch_svdd.patches import Frames
-from calibration.pipeline import preprocessed, refuse_too_few, refuse_too_large
+from calibration.pipeline import refuse_too_few, refuse_too_large
 from calibration.working_point import refuse_senseless_rate
 
 if TYPE_CHECKING:
