@@ -26,6 +26,14 @@ _LOOK_S = 2.0
 _PATIENCE_S = 60.0
 _NOTHING_WRITTEN = "nothing was written"
 
+# Without a dashboard, a scheduler's HTTP server would still take port 8787, which another may have.
+UNSEEN: dict[str, Any] = {
+    "protocol": "tcp://",
+    "host": "127.0.0.1",
+    "dashboard_address": "127.0.0.1:0",
+    "scheduler_kwargs": {"dashboard": False},
+}
+
 
 class Cluster:
     """Workers that all see the same pictures and run the same software as this process.
@@ -142,7 +150,7 @@ def _local(address: str) -> LocalCluster:
         raise SettingError(what=f"--dask {address} makes no sense", remedy="give local, local:2 or tcp://HOST:PORT")
     workers = int(number or os.cpu_count() or 1)
     try:
-        return LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+        return LocalCluster(n_workers=workers, threads_per_worker=1, **UNSEEN)
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             what=f"{workers} workers cannot be started here: {error}", remedy="give fewer, or leave out --dask"
