@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
 
 _PARTS = 64
-_LEAST_IMAGES = 8
+_LEAST_IMAGES = 32
 _PART_BYTES = 2**26
 _ADDED_AT_ONCE = 4
 

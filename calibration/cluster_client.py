@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -130,6 +131,7 @@ def connected(address: str) -> Iterator[Client]:
     """
     # The network is part of a task on purpose: what is scattered instead is lost with the worker that holds it.
     terms = {"distributed.admin.large-graph-warning-threshold": "1GB"}
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # each of its errors is told as one, see below
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(terms))
         if address.partition(":")[0] == "local":
@@ -168,6 +170,6 @@ def _translated() -> Iterator[None]:
         ) from error
     except (CancelledError, OSError, distributed.TimeoutError) as error:
         raise ClusterError(
-            what=f"the cluster is lost ({type(error).__name__}: {error}); {_NOTHING_WRITTEN}",
+            what=f"the cluster is lost ({type(error).__name__}: {' '.join(str(error).split())}); {_NOTHING_WRITTEN}",
             remedy="look at the log of its scheduler, and calibrate again",
         ) from error

@@ -97,7 +97,8 @@ class Fit:
 
 
 @pytest.fixture
-def fit(small_filterbank: Backbone, tmp_path: Path, folder: Path) -> Fit:
+def fit(small_filterbank: Backbone, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    monkeypatch.setattr("calibration.cluster._LEAST_IMAGES", 4)  # parts enough for sums of sums
     return Fit(small_filterbank, tmp_path / "out", folder)
 
 
@@ -194,7 +195,8 @@ def test_a_cluster_that_is_lost_is_said_to_be_and_leaves_nothing(fit: Fit) -> No
     assert not fit.folder.exists()
 
 
-def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path) -> None:
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_client, "_LOOK_S", 0.1)
     with threads(0) as (_, client):
         impatient = Cluster(client, patience_s=0.1)
         with pytest.raises(ClusterError, match="cluster"):
