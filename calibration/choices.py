@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -14,6 +15,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
+from calibration.gathering import gathered_here
 from calibration.preprocess import Region
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from calibration.dataset import Images
     from calibration.detectors import Detector
+    from calibration.gathering import Gather
     from calibration.pipeline import Progress, Settings
 
 Colours: TypeAlias = tuple[float, float, float]
@@ -239,6 +242,29 @@ def encoders(images: Images, settings: Settings, detector: PatchSvdd, out: Path,
             remedy="install it: pip install '.[fit]' in the project's folder; or choose another --detector",
         ) from error
     return trained_encoders(images, settings, detector, checkpoint(out), progress)
+
+
+@contextmanager
+def gathering(dask: str | None) -> Iterator[Gather]:
+    """Where to gather: here, or on the cluster of this address.
+
+    Raises:
+        SettingError: Dask is not installed, or the address makes no sense.
+        ClusterError: Nobody answers there.
+    """
+    if dask is None:
+        yield gathered_here
+        return
+    try:
+        from calibration.cluster import OnCluster  # noqa: PLC0415 - as in _one
+        from calibration.cluster_client import Cluster, connected  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingError(
+            what=f"--dask needs Dask ({error})",
+            remedy="install it: pip install '.[dask]' in the project's folder; or leave out --dask",
+        ) from error
+    with connected(dask) as client:
+        yield OnCluster(Cluster(client))
 
 
 def checkpoint(out: Path) -> Path:

@@ -9,6 +9,7 @@ ShiftwatchError               the command stops with exit code 2 and prints the 
 ├── BundleError               build the bundle again, or fetch a good copy
 │   └── ScoreMismatchError    this device does not reproduce the calibrated scores
 ├── EngineError               mend the runtime on this device
+├── ClusterError              mend the cluster, or calibrate without it
 └── StorageError              free disk space or fix permissions
 """
 
@@ -27,6 +28,14 @@ class ShiftwatchError(Exception):
         super().__init__(f"{what}\n  {remedy}")
         self.what = what
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes, which may raise one, too."""
+        return _made_again, (type(self), self.what, self.remedy)
+
+
+def _made_again(kind: type[ShiftwatchError], what: str, remedy: str) -> ShiftwatchError:
+    return kind(what=what, remedy=remedy)
 
 
 class SettingError(ShiftwatchError):
@@ -59,6 +68,10 @@ class ScoreMismatchError(BundleError):
 
 class EngineError(ShiftwatchError):
     """The runtime refuses the network: mend the installation on this device."""
+
+
+class ClusterError(ShiftwatchError):
+    """The Dask cluster cannot be used, or was lost: mend it, or calibrate without; nothing was written."""
 
 
 class StorageError(ShiftwatchError):

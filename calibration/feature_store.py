@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from calibration.errors import DegenerateFeaturesError, StorageError
+from calibration.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
+
+    from calibration.head import Scorer, Scores
+
+    Float32 = NDArray[np.float32]
 
 _BATCH = 64
 _BATCH_BYTES = 2**24
@@ -30,6 +35,32 @@ def batch_images(shape: tuple[int, ...], images: int) -> int:
         images: How many there are.
     """
     return max(1, min(_BATCH, images, _BATCH_BYTES // (4 * int(np.prod(shape)))))
+
+
+class Features(Protocol):
+    """Reduced features of images, wherever they lie: on this disk, or on the workers of a cluster.
+
+    Attributes:
+        shape: Of one array, (d, h, w).
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def refuse_copies(self) -> None:
+        """Raise DegenerateFeaturesError unless two images differ."""
+
+    def batches(self, indices: Sequence[int]) -> Iterator[Float32]:
+        """Features of some images, in their order, a few at a time: (n, d, h, w)."""
+
+    def moments(self, indices: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:
+        """Moments of some images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
+
+    def scores(self, indices: Sequence[int], scorer: Scorer) -> Iterator[Scores]:
+        """Scores of some images, in their order, a few at a time."""
 
 
 class FeatureStore:
@@ -74,11 +105,7 @@ class FeatureStore:
             DegenerateFeaturesError: A value is not finite.
             StorageError: The disk is full.
         """
-        if not np.isfinite(features).all():
-            raise DegenerateFeaturesError(
-                what="the backbone gave features that are not finite numbers",
-                remedy="check the weights; an FP16 network may have overflowed",
-            )
+        refuse_not_finite(features)
         if self._first is None:
             self._first = features
         self._varies = self._varies or not np.array_equal(features, self._first)
@@ -91,10 +118,7 @@ class FeatureStore:
     def refuse_copies(self) -> None:
         """Raise DegenerateFeaturesError unless two images differ."""
         if not self._varies:
-            raise DegenerateFeaturesError(
-                what="the features of all images are the same: nothing can be learnt about how good parts vary",
-                remedy="give pictures of different good parts, not copies of one",
-            )
+            raise all_alike()
 
     def batches(self, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Features of some images, in their order, a few at a time: (n, d, h, w).
@@ -114,6 +138,35 @@ class FeatureStore:
                 self._file.seek(index * self._bytes)
                 batch[row] = np.frombuffer(self._file.read(self._bytes), np.float32).reshape(self.shape)
             yield batch
+
+    def moments(self, indices: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:
+        """Moments of some images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
+        batches = (vectors(batch) for batch in self.batches(indices))
+        total = Moments.of(next(batches))
+        for batch in batches:
+            total.update(batch)
+        return total
+
+    def scores(self, indices: Sequence[int], scorer: Scorer) -> Iterator[Scores]:
+        """Scores of some images, in their order, a few at a time."""
+        return (scorer.scores(batch) for batch in self.batches(indices))
+
+
+def refuse_not_finite(features: Float32) -> None:
+    """Raise DegenerateFeaturesError if one is no number."""
+    if not np.isfinite(features).all():
+        raise DegenerateFeaturesError(
+            what="the backbone gave features that are not finite numbers",
+            remedy="check the weights; an FP16 network may have overflowed",
+        )
+
+
+def all_alike() -> DegenerateFeaturesError:
+    """What is wrong with copies of one image."""
+    return DegenerateFeaturesError(
+        what="the features of all images are the same: nothing can be learnt about how good parts vary",
+        remedy="give pictures of different good parts, not copies of one",
+    )
 
 
 def _storage_error(folder: Path, error: OSError) -> StorageError:

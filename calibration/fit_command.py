@@ -188,6 +188,14 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     ] = 300.0,
     memory_limit_mib: MemoryLimit = 4096,
     threads: Threads = 0,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Read pictures and compute features on a Dask cluster that sees them under the same paths: "
+            "`tcp://HOST:PORT`, or `local:N` for N processes here.",
+        ),
+    ] = None,
 ) -> None:
     """Learn from good images and write a bundle.
 
@@ -235,10 +243,12 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     images = good_images(source, frame_range(frames), unwanted)
     colours = choices.colours("--mean", mean), choices.colours("--std", std)
     named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
-    with progress_bar() as progress:
+    with choices.gathering(dask) as gather, progress_bar() as progress:
         settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))
         if isinstance(settings.detector, PatchSvdd):
-            choices.refuse_with_patch_svdd({"backbone": backbone, "stages": stages, "weights": weights, "auto": auto})
+            choices.refuse_with_patch_svdd(
+                {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
+            )
             network = choices.encoders(images, settings, settings.detector, out, progress)
         elif auto:
             choices.refuse_with_auto(
@@ -248,7 +258,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             network, settings = chosen(images, candidates, settings, time_budget_s, progress)
         else:
             network = choices.backbone(named, (height, width))
-        bundle = calibrate(images, network, settings, out, progress)
+        bundle = calibrate(images, network, settings, out, progress, gather)
     if isinstance(settings.detector, PatchSvdd):
         choices.checkpoint(out).unlink(missing_ok=True)
     describe(bundle)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -29,18 +30,15 @@ class GoldenSample:
     def __init__(self) -> None:
         self.frames: list[Image] = []
         self.reduced: list[NDArray[np.float32]] = []
-        self._seen = 0
-        self._random = np.random.default_rng(0)
+        self._places = _places()
 
     def offer(self, frame: Image, reduced: NDArray[np.float32]) -> None:
         """Maybe keep this frame."""
-        self._seen += 1
-        if len(self.frames) < GOOD_FRAMES:
+        place = next(self._places)
+        if place == len(self.frames):
             self.frames.append(frame)
             self.reduced.append(reduced)
-            return
-        place = int(self._random.integers(self._seen))
-        if place < GOOD_FRAMES:
+        elif place is not None:
             self.frames[place], self.reduced[place] = frame, reduced
 
     def add_damaged(self, features_of: Callable[[Image], NDArray[np.float32]]) -> None:
@@ -53,3 +51,18 @@ class GoldenSample:
         patch[(np.indices(patch.shape[:2]).sum(axis=0) // 4) % 2 == 0] ^= 0xFF
         self.frames.append(damaged)
         self.reduced.append(features_of(damaged))
+
+
+def kept_of(count: int) -> list[int]:
+    """Which of so many frames, offered in their order, a sample keeps, in its order."""
+    kept = {place: index for index, place in zip(range(count), _places(), strict=False) if place is not None}
+    return [kept[place] for place in sorted(kept)]
+
+
+def _places() -> Iterator[int | None]:
+    """For each frame the place in the sample that it takes, or None."""
+    random = np.random.default_rng(0)
+    yield from range(GOOD_FRAMES)
+    for seen in itertools.count(GOOD_FRAMES + 1):
+        place = int(random.integers(seen))
+        yield place if place < GOOD_FRAMES else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors import Fit
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
 
 FOLDS = 5
 
@@ -35,17 +35,16 @@ def with_copies(folds: Folds, copies: int) -> Folds:
 
 
 def out_of_fold_scores(
-    store: FeatureStore, folds: Folds, rows: int, fit: Fit, progress: Callable[[str, int, int], None]
+    store: Features, folds: Folds, rows: int, fit: Fit, progress: Callable[[str, int, int], None]
 ) -> tuple[NDArray[np.float64], HighestScores]:
     """Score of every image, the first of its rows, under statistics that have not seen it, (n,), and the highest."""
     scores, highest = np.empty(store.count // rows), HighestScores()
     for number, (fold, head) in enumerate(zip(folds.parts, fit.held_out, strict=True), start=1):
         place = 0
-        for batch in store.batches([index * rows for index in fold]):
-            indices = fold[place : place + len(batch)]
-            scored = head.scores(batch)
+        for scored in store.scores([index * rows for index in fold], head):
+            indices = fold[place : place + len(scored.score)]
             scores[indices] = scored.score
             highest.offer(indices, scored)
-            place += len(batch)
+            place += len(indices)
         progress("validating", number, len(folds.parts))
     return scores, highest

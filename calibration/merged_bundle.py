@@ -126,7 +126,10 @@ class _Parent:
 
     def rescored(self, method: Learner, total: Moments) -> dict[str, NDArray[Any]]:
         kept = self.kept.forgotten(self.weight)
-        return rescored(self.reference, kept, self.kept.unseen(method, self.moments), kept.unseen(method, total))
+        old = self.kept.unseen(method, self.moments)
+        if self.manifest.working_point.folds == self.manifest.images.count:  # each was left out alone, as here
+            old.score[kept.golden :] = self.reference["highest_scores"]
+        return rescored(self.reference, kept, old, kept.unseen(method, total))
 
     def record(self) -> ParentRecord:
         manifest = self.manifest

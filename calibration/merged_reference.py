@@ -92,7 +92,7 @@ def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Lim
     greys = [frame_statistics.grey_of(frame) for frame in good]
     found = [structure.displacement(directions(frame_statistics.thumbnail(grey))) for grey in greys]
     measured = limit_apart(np.array([each.there - each.here for each in found]), MOVED, sequential=False)
-    if not measured.is_on:
+    if not measured.is_on or not _same_view(parts, laxest.value):
         return Limit(math.nan, "the bundles do not show the same view")
     limit = max(laxest, measured, key=lambda each: each.value)
     before = min(float(part["moved_recognised"]) for part in parts) / RECOGNISED
@@ -105,3 +105,13 @@ def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Lim
     arrays["moved_recognised"] = np.array(RECOGNISED * here)
     arrays["moved_seen_from"] = np.array([math.nan if each is None else each * pixels for each in cells])
     return limit
+
+
+def _same_view(parts: Sequence[Arrays], limit: float) -> bool:
+    """Whether no bundle would say of another's mean view that the camera has moved."""
+    for part in parts:
+        structure = Structure(part["structure"])
+        found = [structure.displacement(other["structure"]) for other in parts]
+        if any(each.there - each.here > limit and each.there >= part["moved_recognised"] for each in found):
+            return False
+    return True

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from calibration.augmentation import varied
 from calibration.bundle import (
     MOMENTS,
     NETWORK,
@@ -25,8 +24,7 @@ from calibration.bundle import (
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
-from calibration.feature_store import FeatureStore
-from calibration.golden import GoldenSample
+from calibration.gathering import Extraction, gathered_here
 from calibration.held_out import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.manifest import (
     BackboneRecord,
@@ -40,7 +38,6 @@ from calibration.manifest import (
 from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
 from calibration.preprocess import located
-from calibration.reference import ReferenceStatistics
 from calibration.stored_preprocess import arrays_of, record_of
 from calibration.working_point import (
     WorkingPoint,
@@ -59,7 +56,8 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.dataset import Images
     from calibration.detectors import Detector, Fit
-    from calibration.preprocess import Place, Preprocess
+    from calibration.gathering import Gather, Gathered
+    from calibration.preprocess import Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 
@@ -105,7 +103,14 @@ class Settings:
             )
 
 
-def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path, progress: Progress) -> Bundle:
+def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and where
+    images: Images,
+    backbone: Backbone,
+    settings: Settings,
+    path: Path,
+    progress: Progress,
+    gather: Gather = gathered_here,
+) -> Bundle:
     """Learn what good looks like and write the bundle.
 
     Args:
@@ -114,6 +119,7 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
         settings: How.
         path: Folder of the bundle; must not exist.
         progress: Told about every image.
+        gather: Where features are computed and kept.
 
     Raises:
         SettingError: The false-reject rate makes no sense, or is too low for so few images.
@@ -131,10 +137,10 @@ def calibrate(images: Images, backbone: Backbone, settings: Settings, path: Path
     shape = reduced_shape(extractor)
     refuse_too_large(shape, len(images) * (1 + settings.augment), settings)
     # BLAS threads cost these small matrices more than they give, and much more beside a running agent.
-    with threadpool_limits(1, "blas"), FeatureStore(path.parent, shape) as store:
-        gathered = _Gathered(store)
-        _gather(images, extractor.SerializeToString(), settings, gathered, progress)
-        count = len(gathered.names)
+    extraction = Extraction(extractor.SerializeToString(), shape, settings.preprocess, settings.augment)
+    looked_at = gather(images, extraction, path.parent, settings.threads, progress)
+    with threadpool_limits(1, "blas"), looked_at as gathered:
+        store, count = gathered.features, len(gathered.names)
         refuse_too_few(count, images)
         refuse_unsupported_rate(settings.false_reject_rate, count)
         store.refuse_copies()
@@ -173,40 +179,6 @@ def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Setting
         )
 
 
-@dataclass(frozen=True)
-class _Gathered:
-    """What one pass over the images leaves."""
-
-    features: FeatureStore
-    names: list[str] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
-    reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
-    golden: GoldenSample = field(default_factory=GoldenSample)
-
-
-def _gather(images: Images, network: bytes, settings: Settings, gathered: _Gathered, progress: Progress) -> None:
-    """One pass over the images: features to disk, each image's before those of its copies; pictures into statistics."""
-    random = np.random.default_rng(0)
-    with OnnxRuntimeEngine(network, settings.threads) as engine:
-        for name, image in images:
-            frame, place = located(settings.preprocess, name, image)
-            reduced = engine.reduced(frame)
-            gathered.features.append(reduced)
-            for _ in range(settings.augment):
-                gathered.features.append(engine.reduced(varied(frame, random)))
-            gathered.names.append(name)
-            gathered.places.append(place)
-            gathered.reference.update(frame, settings.preprocess.inspected(image), image.shape[:2])
-            gathered.golden.offer(frame, reduced)
-            progress("learning", len(gathered.names), len(images))
-        gathered.golden.add_damaged(engine.reduced)
-
-
-def preprocessed(preprocess: Preprocess, name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Network input of an image; an error names it."""
-    return located(preprocess, name, image)[0]
-
-
 def refuse_too_few(count: int, images: Images) -> None:
     """Raise DatasetError unless enough images were usable."""
     if count < MINIMUM_IMAGES:
@@ -222,7 +194,7 @@ def _doubtful(
 ) -> dict[str, NDArray[Any]]:
     """Arrays for the bundle: the good images a person should look at, read a second time."""
     chosen = [names[index] for index in highest.indices]
-    frames = {name: preprocessed(settings.preprocess, name, image) for name, image in images.again(chosen)}
+    frames = {name: located(settings.preprocess, name, image)[0] for name, image in images.again(chosen)}
     if len(frames) < len(chosen):
         raise DatasetError(
             what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
@@ -240,7 +212,7 @@ def _doubtful(
 
 
 def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
-    images: Images, backbone: Backbone, settings: Settings, gathered: _Gathered, fit: Fit, point: WorkingPoint
+    images: Images, backbone: Backbone, settings: Settings, gathered: Gathered, fit: Fit, point: WorkingPoint
 ) -> Manifest:
     count = len(gathered.names)
     channels, *grid = feature_shape(backbone)

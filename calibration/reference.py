@@ -41,6 +41,51 @@ def sharpness(frame: Image) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the statistics need to know of one good frame.
+
+    Attributes:
+        rows: Some rows of it, for comparison with the next frame of a video; None where frames are no neighbours.
+    """
+
+    colour: NDArray[np.float64]
+    sharpness: float
+    small: NDArray[np.float64]
+    light: float
+    detail: float
+    edges: float
+    input_size: tuple[int, ...]
+    thumbnail: Image
+    blocks: Image
+    frame_size: tuple[int, ...]
+    rows: Image | None
+
+    @classmethod
+    def of(cls, frame: Image, inspected: Image, frame_size: tuple[int, ...]) -> Observation:
+        """Look at one good frame.
+
+        Args:
+            frame: Network input, (height, width, 3).
+            inspected: The region of the picture that it was made from.
+            frame_size: Rows and columns of the whole picture.
+        """
+        grey = frame_statistics.grey_of(frame)
+        return cls(
+            colour=np.array(cv2.mean(frame)[:3]),
+            sharpness=sharpness(frame),
+            small=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64),
+            light=frame_statistics.brightness(grey),
+            detail=frame_statistics.detail(grey),
+            edges=frame_statistics.edges(grey),
+            input_size=grey.shape,
+            thumbnail=frame_statistics.thumbnail(grey),
+            blocks=frame_statistics.blocks(frame),
+            frame_size=frame_size,
+            rows=frame_statistics.still_rows(inspected),
+        )
+
+
 @dataclass
 class ReferenceStatistics:
     """How bright, sharp and alike the good frames are, and from that the limits of the camera checks.
@@ -66,33 +111,28 @@ class ReferenceStatistics:
     _squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros((THUMBNAIL, THUMBNAIL)))
 
     def update(self, frame: Image, inspected: Image, frame_size: tuple[int, ...]) -> None:
-        """Add one good frame.
+        """Add one good frame; arguments as of ``Observation.of``."""
+        self.add(Observation.of(frame, inspected, frame_size))
 
-        Args:
-            frame: Network input, (height, width, 3).
-            inspected: The region of interest of the picture, where it lies without alignment.
-            frame_size: Rows and columns of the whole picture.
-        """
-        grey = frame_statistics.grey_of(frame)
-        small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
+    def add(self, seen: Observation) -> None:
+        """Add what was seen of the next good frame."""
         self.count += 1
-        self._brightness.append(np.array(cv2.mean(frame)[:3]))
-        self._sharpness.append(sharpness(frame))
-        self._sum += small
-        self._squares += small**2
-        self._light.append(frame_statistics.brightness(grey))
-        self._detail.append(frame_statistics.detail(grey))
-        self._edges.append(frame_statistics.edges(grey))
-        self._input_size = grey.shape
-        self._thumbnails.offer(frame_statistics.thumbnail(grey))
-        self._blocks.offer(frame_statistics.blocks(frame))
-        self._sizes.add(frame_size)
-        rows = frame_statistics.still_rows(inspected)
-        if self._rows_before is not None:
-            self._change.append(frame_statistics.change(self._rows_before, rows))
+        self._brightness.append(seen.colour)
+        self._sharpness.append(seen.sharpness)
+        self._sum += seen.small
+        self._squares += seen.small**2
+        self._light.append(seen.light)
+        self._detail.append(seen.detail)
+        self._edges.append(seen.edges)
+        self._input_size = seen.input_size
+        self._thumbnails.offer(seen.thumbnail)
+        self._blocks.offer(seen.blocks)
+        self._sizes.add(seen.frame_size)
+        if self._rows_before is not None and seen.rows is not None:
+            self._change.append(frame_statistics.change(self._rows_before, seen.rows))
             self._still = 0 if self._change[-1] > 0.0 else self._still + 1
             self._still_at_most = max(self._still, self._still_at_most)
-        self._rows_before = rows
+        self._rows_before = seen.rows
 
     def arrays(self, *, sequential: bool) -> dict[str, NDArray[Any]]:
         """Arrays for the bundle.

@@ -274,14 +274,9 @@ def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
 
 def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
     merge = bundle.manifest.merge
-    return [
-        (
-            "Merged from",
-            f"{parent.images:,} images, each counting {parent.weight:g}, of bundle "
-            f'<span class="mono">{escape(parent.identity[:16])}</span>',
-        )
-        for parent in (merge.parents if merge else ())
-    ]
+    parents = merge.parents if merge else ()
+    each = ((f"{parent.images:,} images, each counting {parent.weight:g}", parent.identity) for parent in parents)
+    return [("Merged from", f'{images}, of bundle <span class="mono">{name[:16]}</span>') for images, name in each]
 
 
 def _as_judged(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

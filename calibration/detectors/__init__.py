@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import FeatureMap, GraphBuilder
     from calibration.head import Head, Scorer
     from calibration.working_point import Law
@@ -91,7 +91,7 @@ class Detector(Protocol):
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """What ``fit`` will take, for features reduced to (d, h, w)."""
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Learn from the reduced features of good images.
 
         Args:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
@@ -113,13 +113,13 @@ class Gaussian:
         channels = reduced[0]
         return (7 * 4 * images * channels + 8 * 8 * channels**2) / 2**20
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Means and whitenings of the levels."""
         held_out = (self._head(store, others, levels) for others in folds.without_each())
         head = self._head(store, folds.images, levels)
         return Fit(head, held_out, asdict(self), law=head.law)
 
-    def _head(self, store: FeatureStore, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
+    def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
         means, whitenings = [], []
         for level in _levels(vectors, lengths):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from calibration.detectors import Folds
     from calibration.detectors.modes import Modes
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import GraphBuilder
     from calibration.head import Scorer
     from calibration.moments import Moments
@@ -110,7 +110,7 @@ class MeanShift:
         locations = 1 if self.location == "shared" else reduced[1] * reduced[2]
         return partial.memory_mib(reduced, images, locations, self.modes)
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """One look at the features: the moments of all, or of each fold and sums of them."""
         del levels
         if self.modes > 1:
@@ -192,7 +192,7 @@ class MeanShift:
     def _vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
 
-    def _fit_modes(self, store: FeatureStore, folds: Folds) -> Fit:
+    def _fit_modes(self, store: Features, folds: Folds) -> Fit:
         modes = learn_modes(store, folds.images, self._vectors, self.modes)
         held_out = (
             self._modes_head(learn_modes(store, others, self._vectors, self.modes)) for others in folds.without_each()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
@@ -49,7 +49,7 @@ class Modes:
         return covariance
 
 
-def learn_modes(store: FeatureStore, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
+def learn_modes(store: Features, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
     """K-means at each location (Hermann et al. 2022, several means), on a sample; then the scatter over all images.
 
     Args:
@@ -103,7 +103,7 @@ def _lloyd(sample: Float32, centres: Float32) -> tuple[Float32, float]:
 
 
 def _around(
-    store: FeatureStore,
+    store: Features,
     images: Sequence[int],
     vectors: Callable[[Float32], Float32],
     centres: Float32,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import GraphBuilder
     from calibration.head import Scorer
     from calibration.moments import Moments
@@ -64,11 +64,11 @@ class Padim:
         """Covariances, mostly."""
         return partial.memory_mib(reduced, images, reduced[1] * reduced[2])
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Sigma_l = C_l + 0.01 I."""
         del levels
         if folds.independent:
-            total = partial.moments(store, folds.images)
+            total = store.moments(folds.images, partial.by_location)
             unseen = self.unseen(total)
             held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
         else:

@@ -9,15 +9,16 @@ import numpy as np
 
 from calibration.detectors.modes import SAMPLE
 from calibration.feature_store import batch_images
-from calibration.moments import Moments, merged
+from calibration.moments import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
+    from calibration.moments import Moments
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
@@ -35,15 +36,15 @@ def all_together(reduced: Float32) -> Float32:
     return together
 
 
-def of_folds(store: FeatureStore, folds: Folds, vectors: Callable[[Float32], Float32] = by_location) -> list[Moments]:
+def of_folds(store: Features, folds: Folds, vectors: Callable[[Float32], Float32] = by_location) -> list[Moments]:
     """Moments of each fold, in one look at the features."""
-    return [moments(store, fold, vectors) for fold in folds.parts]
+    return [store.moments(fold, vectors) for fold in folds.parts]
 
 
-def of_all(store: FeatureStore, folds: Folds) -> tuple[Moments, list[Float64]]:
+def of_all(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:
     """Moments of all images, and for each fold the pooled covariance without it, (d, d)."""
-    parts = [_Pooled.of(moments(store, fold)) for fold in folds.parts]
-    total = moments(store, folds.images)
+    parts = [_Pooled.of(store.moments(fold, by_location)) for fold in folds.parts]
+    total = store.moments(folds.images, by_location)
     return total, [_Pooled.of(total).without(part).covariance() for part in parts]
 
 
@@ -77,15 +78,6 @@ def without_each(parts: list[Moments]) -> Iterator[Moments]:
     """For each part, the moments of all others, one at a time."""
     for held in range(len(parts)):
         yield merged([*parts[:held], *parts[held + 1 :]])
-
-
-def moments(store: FeatureStore, images: Sequence[int], vectors: Callable[[Float32], Float32] = by_location) -> Moments:
-    """Moments of some images."""
-    batches = (vectors(batch) for batch in store.batches(images))
-    total = Moments.of(next(batches))
-    for batch in batches:
-        total.update(batch)
-    return total
 
 
 def memory_mib(reduced: tuple[int, int, int], images: int, locations: int, modes: int = 1) -> float:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
@@ -199,16 +199,16 @@ class PatchSvdd:
         numbers = 2 * total + candidates * (2 * channels + 4) + entries * (5 * channels + 2 * height * width)
         return 4 * (numbers + batch) / 2**20
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Both banks from all patches, and for each fold from those of the others; the encoders have seen all."""
         del levels
         held_out = (self._head(store, others) for others in folds.without_each())
         return Fit(self._head(store, folds.images), held_out, asdict(self))
 
-    def _head(self, store: FeatureStore, images: Sequence[int]) -> PatchSvddHead:
+    def _head(self, store: Features, images: Sequence[int]) -> PatchSvddHead:
         return PatchSvddHead(self._bank(store, images, part=0), self._bank(store, images, part=1))
 
-    def _bank(self, store: FeatureStore, images: Sequence[int], *, part: int) -> FieldBank:
+    def _bank(self, store: Features, images: Sequence[int], *, part: int) -> FieldBank:
         channels = store.shape[0]
         places = int(np.prod(grids(store.shape)[part]))
         batches = (apart(batch)[part] for batch in store.batches(images))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors import Folds
-    from calibration.feature_store import FeatureStore
+    from calibration.feature_store import Features
     from calibration.graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
@@ -151,14 +151,14 @@ class PatchCore:
         numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
 
-    def fit(self, store: FeatureStore, folds: Folds, levels: Sequence[int]) -> Fit:
+    def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """A coreset of all patches, and for each fold one of the others."""
         del levels
         held_out = (self._head(store, others) for others in folds.without_each())
         head = self._head(store, folds.images)
         return Fit(head, held_out, {**asdict(self), "bank": len(head.bank)})
 
-    def _head(self, store: FeatureStore, images: Sequence[int]) -> MemoryHead:
+    def _head(self, store: Features, images: Sequence[int]) -> MemoryHead:
         random = np.random.default_rng(_SEED)
         total = len(images) * int(np.prod(store.shape[1:]))
         patches = sample(store.batches(images), (total, store.shape[0]), self.candidates, random)

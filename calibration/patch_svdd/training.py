@@ -19,7 +19,8 @@ from calibration.network import STANDARD_BRIGHTNESS
 from calibration.patch_svdd.checkpoint import Checkpoint
 from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
 from calibration.patch_svdd.patches import Frames
-from calibration.pipeline import preprocessed, refuse_too_few, refuse_too_large
+from calibration.pipeline import refuse_too_few, refuse_too_large
+from calibration.preprocess import located
 from calibration.working_point import refuse_senseless_rate
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Fra
     pictures: list[Image] = []
     count, digest, different = 0, hashlib.sha256(), set[bytes]()
     for name, image in images:
-        frame = np.ascontiguousarray(preprocessed(settings.preprocess, name, image)[..., ::-1])
+        frame = np.ascontiguousarray(located(settings.preprocess, name, image)[0][..., ::-1])
         own = hashlib.sha256(frame.data).digest()
         digest.update(own)
         different.add(own)

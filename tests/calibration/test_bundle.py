@@ -169,7 +169,7 @@ def test_nothing_in_a_bundle_needs_pickle(learnt: Bundle) -> None:
     for name in (MOMENTS, REFERENCE):
         with np.load(learnt.path / name, allow_pickle=False) as archive:
             assert all(archive[key].dtype != object for key in archive.files)
-    assert set(learnt.moments()) == {"count", "mean", "scatter"}
+    assert set(learnt.moments()) == {"count", "squares", "mean", "scatter"}
     assert {"golden_frames", "golden_scores", "good_scores", "brightness", "sharpness"} <= set(learnt.reference())
 
 

@@ -1,0 +1,186 @@
+"""What was learnt apart and added is what learning from everything at once would have given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from calibration.backbone import filterbank_backbone
+from calibration.detectors.gaussian import GaussianHead
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import BundleError
+from calibration.graph import GraphBuilder
+from calibration.head import WhiteningHead
+from calibration.merging import added
+from calibration.moments import Moments
+from calibration.network import feature_network, fused_network, rebuild, reduced_shape, reducing
+
+if TYPE_CHECKING:
+    from calibration.backbone import Backbone
+    from calibration.detectors import Detector
+    from calibration.merging import Learner
+
+Vectors = NDArray[np.float64]
+PLACES, CHANNELS = 4, 3
+WEIGHTS = [0.3, 1.0]
+DETECTORS = [
+    MeanShift(),
+    MeanShift(alpha=1.0, averaging=1),
+    MeanShift(location="shared", pooling_order=float("inf")),
+    MeanShift(location="global"),
+    MeanShift(patch=2, dimensions=8),
+    Padim(10),
+    Padim(None),
+]
+
+
+@pytest.fixture
+def parts() -> list[Vectors]:
+    """Two sets of correlated vectors, 12 and 20 at each place, whose means differ."""
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(CHANNELS, CHANNELS))
+    return [100 + shift + random.normal(size=(PLACES, count, CHANNELS)) @ mixing for count, shift in ((12, 0), (20, 2))]
+
+
+def weights_of(parts: list[Vectors]) -> NDArray[np.float64]:
+    return np.repeat(WEIGHTS, [part.shape[1] for part in parts])
+
+
+def test_weights_of_one_add_as_one_fit_to_all_would(parts: list[Vectors]) -> None:
+    total, once = added([Moments.of(part) for part in parts], [1, 1]), Moments.of(np.concatenate(parts, axis=1))
+    assert (total.count, total.squares, total.effective_count) == (32, 32, 32)
+    np.testing.assert_allclose(total.mean, once.mean, rtol=1e-12)
+    np.testing.assert_allclose(total.covariance(), once.covariance(), rtol=1e-10)
+
+
+def test_mean_and_covariance_are_those_of_weighted_vectors(parts: list[Vectors]) -> None:
+    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    weights = weights_of(parts)
+    for place, vectors in enumerate(np.concatenate(parts, axis=1)):
+        np.testing.assert_allclose(total.mean[place], np.average(vectors, axis=0, weights=weights), rtol=1e-12)
+        expected = np.cov(vectors, rowvar=False, aweights=weights)
+        np.testing.assert_allclose(total.covariance()[place], expected, rtol=1e-9)
+    assert total.effective_count == pytest.approx(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def test_one_weight_for_all_changes_no_covariance_and_no_effective_count(parts: list[Vectors]) -> None:
+    whole = Moments.of(parts[0])
+    half = whole.weighted(0.5)
+    assert (half.count, half.effective_count) == (6, 12)
+    np.testing.assert_allclose(half.covariance(), whole.covariance(), rtol=1e-12)
+
+
+def test_what_was_forgotten_can_be_forgotten_again(parts: list[Vectors]) -> None:
+    one, other = (Moments.of(part) for part in parts)
+    twice = added([added([one, other], [0.5, 1.0]), other], [0.5, 1.0])
+    at_once = added([one, other, other], [0.25, 0.5, 1.0])
+    assert twice.effective_count == pytest.approx(at_once.effective_count)
+    np.testing.assert_allclose(twice.covariance(), at_once.covariance(), rtol=1e-10)
+
+
+def test_weighted_moments_survive_a_file_and_older_files_have_weights_of_one(parts: list[Vectors]) -> None:
+    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    packed = total.packed()
+    again = Moments.unpacked(packed)
+    assert (again.count, again.squares) == (total.count, total.squares)
+    older = {name: array for name, array in Moments.of(parts[0]).packed().items() if name != "squares"}
+    assert Moments.unpacked(older).effective_count == 12
+
+
+@pytest.mark.parametrize("method", [MeanShift(), MeanShift(alpha=0.5), Padim(None)], ids=str)
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which: int, method: Learner) -> None:
+    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    one = parts[which][:, :1]
+    remaining = [np.delete(part, 0, axis=1) if part is parts[which] else part for part in parts]
+    without = added([Moments.of(part) for part in remaining], WEIGHTS)
+    reduced = one.transpose(1, 2, 0)[..., None].astype(np.float32)
+    score = method.unseen(total, WEIGHTS[which]).scores(reduced).map
+    # The pooled covariance alone keeps the image's share, which is why it is not exact for a small alpha.
+    shift = one[:, 0] - without.mean
+    covariance = without.covariance()
+    if isinstance(method, MeanShift):
+        target = total.covariance().mean(axis=0)
+        variances = np.diag(target)
+        target = target + np.diag(1e-3 * np.maximum(variances, 1e-3 * variances.mean()))
+        covariance = (1 - (method.alpha or 1)) * covariance + (method.alpha or 1) * target
+    else:
+        covariance = covariance + 0.01 * np.eye(CHANNELS)
+    expected = [v @ np.linalg.solve(c, v) for v, c in zip(shift, covariance, strict=True)]
+    np.testing.assert_allclose(score.ravel(), expected, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return filterbank_backbone(64, 96)
+
+
+def head_for(detector: Any, backbone: Backbone, seed: int) -> WhiteningHead:  # noqa: ANN401 - mean_shift or padim
+    channels, height, width = reduced_shape(feature_network(backbone, detector, divide_brightness=False))
+    places = 1 if getattr(detector, "location", "local") == "shared" else height * width
+    vectors = np.random.default_rng(seed).normal(size=(places, 30, channels))
+    head = detector.head(Moments.of(vectors))
+    assert isinstance(head, WhiteningHead)
+    return head
+
+
+@pytest.mark.parametrize("detector", DETECTORS, ids=str)
+def test_a_rebuilt_network_is_the_one_that_a_fit_would_have_made_to_the_byte(
+    detector: Detector, backbone: Backbone
+) -> None:
+    one, other = (head_for(detector, backbone, seed) for seed in (0, 1))
+    fused = [
+        fused_network(backbone, detector, head, divide_brightness=True).SerializeToString() for head in (one, other)
+    ]
+    assert rebuild(fused[0], one) == fused[0]
+    assert rebuild(fused[0], other) == fused[1] != fused[0]
+
+
+def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbone) -> None:
+    """With alpha derived from the data all places may come to share one whitening, or no longer do."""
+    local, shared = MeanShift(), MeanShift(alpha=1.0)
+    heads = [head_for(each, backbone, 0) for each in (local, shared)]
+    assert [len(head.whitening) for head in heads] == [15, 1]
+    fused = [fused_network(backbone, local, head, divide_brightness=False).SerializeToString() for head in heads]
+    assert rebuild(fused[0], heads[1]) == fused[1]
+    assert rebuild(fused[1], heads[0]) == fused[0]
+
+
+def test_all_before_the_head_stays_as_it_is(backbone: Backbone) -> None:
+    detector = MeanShift()
+    network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
+    again = onnx.load_from_string(rebuild(network.SerializeToString(), head_for(detector, backbone, 1)))
+    assert [node.SerializeToString() for node in network.graph.node] == [
+        node.SerializeToString() for node in again.graph.node
+    ]
+    changed = [
+        one.name
+        for one, other in zip(network.graph.initializer, again.graph.initializer, strict=True)
+        if one.SerializeToString() != other.SerializeToString()
+    ]
+    assert changed == ["head.mean", "head.whitening"]
+
+
+def test_without_its_head_a_network_gives_what_was_learnt_from(backbone: Backbone) -> None:
+    detector = MeanShift()
+    network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
+    frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    learnt_from = feature_network(backbone, detector, divide_brightness=False).SerializeToString()
+    with OnnxRuntimeEngine(reducing(network.SerializeToString()), 1) as one, OnnxRuntimeEngine(learnt_from, 1) as other:
+        np.testing.assert_array_equal(one.reduced(frame), other.reduced(frame))
+        np.testing.assert_array_equal(one.features(frame), other.features(frame))
+
+
+def test_a_network_with_another_kind_of_head_is_refused() -> None:
+    graph = GraphBuilder("shiftwatch")
+    head = GaussianHead((np.zeros(2, np.float32),), (np.eye(2, dtype=np.float32),))
+    graph.add("Identity", graph.constant("head.mean.0", head.means[0]), output="score")
+    network = graph.model({}, {"score": (1, (2,))}).SerializeToString()
+    with pytest.raises(BundleError, match=r"(?s)no head that could be exchanged.*mean_shift or padim"):
+        rebuild(network, WhiteningHead(np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32)[None]))
