@@ -13,7 +13,7 @@ from calibration.summary import describe
 
 
 def merge(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE BUNDLE...", help="Folders that `fit` wrote.")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Two or more folders that `fit` wrote.")],
     out: Annotated[
         Path, typer.Option("--output", "--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")
     ],
