@@ -273,8 +273,10 @@ def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
     return [
         (
             "Merged from",
-            f"{parent.images:,} images, each counting {parent.weight:g}, of bundle "
-            f'<span class="mono">{escape(parent.identity[:16])}</span>',
+            (
+                f"{parent.images:,} images, each counting {parent.weight:g}, of bundle "
+                f'<span class="mono">{escape(parent.identity[:16])}</span>'
+            ),
         )
         for parent in (merge.parents if merge else ())
     ]
