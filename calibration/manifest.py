@@ -147,6 +147,20 @@ class MergeRecord(_Record):
     rescored: int
 
 
+class RelearningRecord(_Record):
+    """How a device learnt on.
+
+    ``parent``: identity of the bundle that it began with; ``parts``: that it collected; ``old_weight``: what an image
+    of the parent counted against one of them; ``effective_images``: so many of equal weight say as much.
+    """
+
+    mode: Literal["threshold", "mean", "full", "teach"]
+    parent: str
+    parts: int
+    old_weight: float | None
+    effective_images: float
+
+
 class Manifest(_Record):
     """What a bundle is."""
 
@@ -161,6 +175,7 @@ class Manifest(_Record):
     working_point: WorkingPointRecord
     choice: ChoiceRecord | None = None
     merge: MergeRecord | None = None
+    relearning: RelearningRecord | None = None
     golden_tolerance: float
     files: dict[str, str] = {}
 
@@ -174,4 +189,5 @@ class Manifest(_Record):
     @property
     def effective_images(self) -> float:
         """So many images of equal weight say as much as those learnt from."""
-        return self.images.count if self.merge is None else self.merge.effective_images
+        made = self.merge or self.relearning
+        return self.images.count if made is None else made.effective_images

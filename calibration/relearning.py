@@ -1,0 +1,261 @@
+"""A bundle that learns on from parts that a device has seen: a changed lamp, another steel, a new product.
+
+``threshold``  the network stays; the threshold follows from the parts' scores
+``mean``       the means of all places are the parts', their covariances stay
+``full``       the old statistics are seen through the new lens (``transport``), then the parts are added to them
+``teach``      everything is the parts': another product
+
+The parts came by unseen. So those that look suspicious are left out, and an old image, which a person called good,
+counts more than a new part. The scores that the threshold is made of are those of parts that the statistics have not
+seen: each fifth of them under the statistics of the old images and the other parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from calibration.bundle import (
+    MOMENTS,
+    NETWORK,
+    REFERENCE,
+    golden_checks,
+    npz,
+    refuse_existing,
+    refuse_mismatch,
+    write_bundle,
+)
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DatasetError, SettingError
+from calibration.head import Scores, whitened_law
+from calibration.held_out import FOLDS
+from calibration.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
+from calibration.merging import learner
+from calibration.moments import Moments
+from calibration.network import rebuild
+from calibration.outliers import suspicious
+from calibration.relearnt_reference import about_parts, golden_of, reference_of
+from calibration.relearnt_statistics import Lesson
+from calibration.stored_preprocess import arrays_of
+from calibration.working_point import (
+    chi_square_threshold,
+    refuse_senseless_rate,
+    refuse_unsupported_rate,
+    working_point,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from calibration.bundle import Bundle
+    from calibration.collection import Collection
+    from calibration.head import WhiteningHead
+
+    Progress: TypeAlias = Callable[[str, int, int], None]
+
+Mode: TypeAlias = Literal["threshold", "mean", "full", "teach"]
+
+MINIMUM_PARTS = 2 * FOLDS
+_STRANGER = 8.0
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to learn on.
+
+    Attributes:
+        mode: See the top of this file.
+        old_weight: What an image of the old bundle counts against a new part in ``full``; 0 forgets the old ones.
+        false_reject_rate: None keeps that of the old bundle.
+        sequential: Neighbouring parts resemble each other, as frames of a video do.
+    """
+
+    mode: Mode = "full"
+    old_weight: float = 2.0
+    false_reject_rate: float | None = None
+    sequential: bool = True
+
+
+@dataclass(frozen=True)
+class Relearnt:
+    """What became of it.
+
+    Attributes:
+        bundle: Written, not served yet.
+        left_out: Names of suspicious parts, the worst first; not learnt, to be looked at by a person.
+    """
+
+    bundle: Bundle
+    left_out: tuple[str, ...]
+
+
+def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
+    """Raise SettingError where so many parts cannot do what is asked: too few, or a detector without moments."""
+    if parts < MINIMUM_PARTS:
+        raise SettingError(
+            what=f"{parts} parts are too few to learn from", remedy=f"give {MINIMUM_PARTS} or more; better 100"
+        )
+    rate = _rate(bundle, plan)
+    refuse_senseless_rate(rate)
+    refuse_unsupported_rate(rate, parts)
+    if not 0.0 <= plan.old_weight < np.inf:
+        raise SettingError(
+            what=f"an old image cannot count {plan.old_weight:g} times", remedy="give 0 or more; 2 is usual"
+        )
+    if plan.mode != "threshold":
+        learner(bundle.manifest.detector)
+
+
+def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, progress: Progress) -> Relearnt:
+    """Write a new bundle; the old one stays as it is.
+
+    Args:
+        bundle: That judged the parts.
+        collection: Its parts, by the same network.
+        plan: How.
+        path: Folder of the new bundle; must not exist.
+        progress: Told step, done, total.
+
+    Raises:
+        SettingError: See ``refuse_unteachable``.
+        DatasetError: The parts show another product, or hardly differ (the line stands still).
+        DegenerateFeaturesError: All alike.
+        ScoreMismatchError: The new network does not score as its statistics say.
+        StorageError: No room; nothing half-written is left.
+    """
+    refuse_existing(path)
+    refuse_unteachable(bundle, plan, len(collection))
+    if plan.mode != "teach":
+        _refuse_strangers(bundle, collection)
+    with threadpool_limits(1, "blas"):
+        learn = _threshold if plan.mode == "threshold" else _statistics
+        manifest, files, suspects = learn(bundle, collection, plan, progress)
+    return Relearnt(write_bundle(path, manifest, files), tuple(collection.names[index] for index in suspects))
+
+
+def _threshold(
+    bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
+) -> tuple[Manifest, dict[str, bytes], list[int]]:
+    """Network and statistics stay."""
+    everyone = range(len(collection))
+    scores = _scored(bundle, collection, everyone, progress)
+    suspects = suspicious(scores.score.astype(np.float64))
+    kept = [index for index in everyone if index not in suspects]
+    good = Scores(scores.score[kept], scores.map[kept])
+    before, rate = bundle.manifest.working_point, _rate(bundle, plan)
+    chi_square = before.chi_square if rate == before.false_reject_rate else None
+    point = _working_point(good, rate, len(kept), chi_square)
+    manifest = _manifest(bundle, collection, plan, suspects, bundle.manifest.effective_images)
+    reference = {**bundle.reference(), **about_parts(collection, kept, good)}
+    files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
+    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz(reference)}, suspects
+
+
+def _statistics(
+    bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
+) -> tuple[Manifest, dict[str, bytes], list[int]]:
+    """The network gets another head."""
+    assert plan.mode != "threshold"  # noqa: S101 - for the type checker
+    method = learner(bundle.manifest.detector)
+    old = Moments.unpacked(bundle.moments())
+    vectors_an_image = old.effective_count / bundle.manifest.effective_images
+    lesson = Lesson(collection, plan.mode, old, plan.old_weight)
+    del old  # there is little memory
+    suspects = lesson.suspects(method, suspicious)
+    kept = [index for index in range(len(collection)) if index not in suspects]
+    scores = lesson.held_out(method, kept, sequential=plan.sequential, progress=progress)
+    total = lesson.statistics(kept)
+    head = method.head(total)
+    point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
+    golden = golden_of(collection, kept, head)
+    network = rebuild(bundle.network.read_bytes(), head)
+    with OnnxRuntimeEngine(network, 1) as engine:
+        checks = golden_checks(golden, point.threshold, engine)
+    refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
+    progress("learning", FOLDS + 1, FOLDS + 1)
+    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
+    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
+    forget = plan.mode == "teach"
+    reference = {
+        **arrays_of(bundle.preprocess),
+        **reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
+        "golden_frames": golden.frames,
+        "golden_scores": golden.scores,
+        **about_parts(collection, kept, scores),
+    }
+    files = {NETWORK: network, MOMENTS: npz(total.packed()), REFERENCE: npz(reference)}
+    return manifest.model_copy(update={"detector": detector, "working_point": point}), files, suspects
+
+
+def _refuse_strangers(bundle: Bundle, collection: Collection) -> None:
+    """Raise DatasetError where half of the parts are far beyond any defect; a changed lamp does not do that."""
+    chosen = np.unique(np.linspace(0, len(collection) - 1, _LOOKED_AT).round().astype(int))
+    scores = _scored(bundle, collection, [int(index) for index in chosen], lambda *_: None).score
+    times = float(np.median(scores)) / bundle.manifest.working_point.threshold
+    if not times <= _STRANGER:
+        raise DatasetError(
+            what=f"these parts are not what the bundle knows: half of them score over {times:.0f} times its threshold",
+            remedy="look at the camera; for another product recalibrate with the mode teach",
+        )
+
+
+def _scored(bundle: Bundle, collection: Collection, indices: Sequence[int], progress: Progress) -> Scores:
+    """By the bundle's own network, which may be of any detector."""
+    found = []
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        for index in indices:
+            found.append(engine(collection.frame(index)))
+            progress("scoring", len(found), len(indices))
+    return Scores(np.array([each.score for each in found], np.float32), np.stack([each.map for each in found]))
+
+
+def _rate(bundle: Bundle, plan: Plan) -> float:
+    return plan.false_reject_rate or bundle.manifest.working_point.false_reject_rate
+
+
+def _chi_square(bundle: Bundle, plan: Plan, collection: Collection, head: WhiteningHead) -> float | None:
+    return chi_square_threshold(whitened_law(collection.features.shape, head.order), _rate(bundle, plan))
+
+
+def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | None) -> WorkingPointRecord:
+    point = working_point(scores.score.astype(np.float64), rate)
+    return WorkingPointRecord(
+        threshold=point.threshold,
+        false_reject_rate=rate,
+        interval=point.interval,
+        method=point.method,
+        folds=folds,
+        chi_square=chi_square,
+    )
+
+
+def _manifest(
+    bundle: Bundle, collection: Collection, plan: Plan, suspects: list[int], effective_images: float
+) -> Manifest:
+    return bundle.manifest.model_copy(
+        update={
+            "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "software": software(),
+            "images": ImagesRecord(
+                source=f"parts seen by the device, mode {plan.mode}",
+                count=len(collection) - len(suspects),
+                skipped=(),
+                left_out=tuple(collection.names[index] for index in suspects),
+            ),
+            "choice": None,
+            "merge": None,
+            "relearning": RelearningRecord(
+                mode=plan.mode,
+                parent=bundle.identity,
+                parts=len(collection),
+                old_weight=plan.old_weight if plan.mode == "full" else None,
+                effective_images=effective_images,
+            ),
+        }
+    )
