@@ -47,4 +47,5 @@ def build(
         speed = measured_speed(bundle, engine)
     folder = escape(str(engine_folder(bundle)))
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"
-    console.print(f"engine in {folder}: {done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame")
+    how = f"{done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"
+    console.print(f"engine in {folder}: {how}", soft_wrap=True)

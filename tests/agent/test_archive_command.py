@@ -41,7 +41,7 @@ Command: TypeAlias = "Callable[..., tuple[int, str, str]]"
 def archive(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], station: Path) -> Command:
     """Runs ``shiftwatch-agent archive``; gives exit code, output and errors."""
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> tuple[int, str, str]:
         command = ["shiftwatch-agent", "archive", *map(str, arguments), "--config", str(station)]

@@ -15,6 +15,7 @@ from stations import Taught
 from agent.active_alerts import ActiveAlerts
 from agent.archive.picture import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
+from agent.combining import Combining
 from agent.decision import Rules, State
 from agent.frame_checks import FrameChecks
 from agent.look import look
@@ -92,7 +93,7 @@ def recipe(bundle: Bundle) -> Iterator[Recipe]:
 
 
 def seen_by(recipe: Recipe, image: Image) -> Seen:
-    return look(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe, State())
+    return Combining()([look(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe)], State())
 
 
 @dataclass

@@ -8,6 +8,8 @@ import pytest
 MOST = 1.25
 ATTEMPTS = 3
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def mosquitto() -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # its caches with others, gives 4; this guards against a head that searches in another way.
 LEAST = 3.0
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_head_is_several_times_as_fast_as_a_search_by_scikit_learn(
     data: Path, weights: Path, tmp_path: Path

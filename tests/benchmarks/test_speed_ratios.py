@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def lite0(data: Path, weights: Path) -> Backbone:

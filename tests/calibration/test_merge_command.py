@@ -219,7 +219,11 @@ def test_figures_of_frames_are_those_of_all_frames(both: Bundle, washers: Washer
 def distrusted(bundle: Bundle, pictures: list[Image]) -> list[str]:
     """What is wrong with these frames, in the eyes of the agent."""
     checks = FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None)
-    found = [checks.of_frame(each) or checks.of_input(bundle.preprocess(each), each) for each in pictures]
+    located = [(each, bundle.preprocess.locate(each)) for each in pictures]
+    found = [
+        checks.of_frame(each) or checks.of_input(bundle.preprocess.prepared(each, place.region), place)
+        for each, place in located
+    ]
     return [each.fault for each in found if each]
 
 

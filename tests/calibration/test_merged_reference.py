@@ -49,8 +49,9 @@ def notes(reference: Arrays) -> dict[str, str]:
 
 def codes(reference: Arrays, frames: list[Image]) -> set[ResultCode | None]:
     """What the agent says of these frames."""
-    checks = FrameChecks(reference, Preprocess(SIDE, SIDE), frozen_after=None)
-    found = [checks.of_frame(each) or checks.of_input(each, each) for each in frames]
+    preprocess = Preprocess(SIDE, SIDE)
+    checks = FrameChecks(reference, preprocess, frozen_after=None)
+    found = [checks.of_frame(each) or checks.of_input(each, preprocess.locate(each)) for each in frames]
     return {each.code if each else None for each in found}
 
 
