@@ -64,9 +64,11 @@ class Access:
         if left < 1:
             raise RefusedError(429, f"too many wrong tokens; try again in {_ONE_MORE_AFTER_S:g} s")
         given = authorization.removeprefix(_SCHEME) if authorization.startswith(_SCHEME) else ""
+        if not given:
+            raise RefusedError(401, "this needs the token")
         if not hmac.compare_digest(given.encode(errors="replace"), self._token.encode()):
             self._note_wrong(address, left - 1)
-            raise RefusedError(401, "the token is wrong" if given else "this needs the token")
+            raise RefusedError(401, "the token is wrong")
 
     def _wrong_ones_left(self, address: str) -> float:
         left, at_s = self._left.get(address, (_WRONG_AT_ONCE, self._clock_s()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.1
 """Between two pictures, at least."""
 _STATE_EVERY_S = 1.0
-_LIFE_EVERY_S = 2.0
+_LIFE_EVERY_S = 1.0
 _TOLD_AT_MOST_EVERY_S, _TOLD_AT_LEAST_EVERY_S = 0.2, 1.0
 
 

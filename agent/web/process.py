@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.preprocess import Image
 
 _ENDED_WITHIN_S = 1.0
+_BEGUN_WITHIN_S = 60.0
 _AGAIN = "it is started again; the inspection goes on"
 
 
@@ -39,7 +40,7 @@ class PageProcess:
         self._listener = listener
         self._silent_after_s = silent_after_s
         self._resources = ExitStack()
-        self._heard_at_s = time.monotonic()
+        self._limit_s, self._since_s = _BEGUN_WITHIN_S, time.monotonic()
 
     def __enter__(self) -> Self:
         """Start it.
@@ -79,7 +80,7 @@ class PageProcess:
             message = b""
         if not message:
             raise PageError(what=self._how_it_ended(), remedy=_AGAIN)
-        self._heard_at_s = time.monotonic()
+        self._limit_s, self._since_s = self._silent_after_s, time.monotonic()
         return cast("Asked", message.decode())
 
     def tell(self, message: bytes) -> bool:
@@ -119,14 +120,12 @@ class PageProcess:
                 start_new_session=True,  # Ctrl-C is for the agent, who ends it
             )
         started.callback(_end, self._process)
-        self._heard_at_s = time.monotonic()
+        self._limit_s, self._since_s = _BEGUN_WITHIN_S, time.monotonic()
         self.tell(self._order.as_bytes())
 
     def _check_life(self) -> None:
-        if time.monotonic() - self._heard_at_s > self._silent_after_s:
-            raise PageError(
-                what=f"the page's process gives no sign of life within {self._silent_after_s:g} s", remedy=_AGAIN
-            )
+        if time.monotonic() - self._since_s > self._limit_s:
+            raise PageError(what=f"the page's process gives no sign of life within {self._limit_s:g} s", remedy=_AGAIN)
 
     def _how_it_ended(self) -> str:
         try:

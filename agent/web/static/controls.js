@@ -88,6 +88,8 @@ export class Controls {
 
   lock(why) {
     this.token = null;
+    this.isEdited = false;
+    this.chart.wish = null;
     sessionStorage.removeItem("token");
     get("unlock-answer").textContent = why;
     this.show();

@@ -84,7 +84,7 @@ function figures(state, update) {
   const { info, health } = state;
   const dropped = Object.entries(health.dropped).filter(([, count]) => count);
   const total = dropped.reduce((sum, [, count]) => sum + count, 0);
-  const inspects = state.state === "running" ? "inspecting" : `${state.state}: ${state.reason}`;
+  const inspects = state.state === "running" ? "inspecting" : state.reason || state.state;
   const brokers = state.brokers.map((each) => [`Broker, ${each.name}`,
     each.connected ? "connected" : `NOT CONNECTED${each.error ? `: ${each.error}` : ""}`, !each.connected]);
   const waiting = state.brokers.map((each) => each.waiting.toLocaleString("en")).join(" + ");
@@ -94,7 +94,7 @@ function figures(state, update) {
     ["State", inspects, state.state !== "running"],
     ["Camera", `${health.camera === "running" ? "gives frames" : health.camera.toUpperCase()}, ${info.camera}`, health.camera !== "running"],
     ...brokers,
-    ["Outbox", `${waiting} records wait`, state.brokers.some((each) => each.waiting > 100)],
+    ["Outbox", `${waiting} waiting`, state.brokers.some((each) => each.waiting > 100)],
     ["Frames", `${number(health.fps)} per second${latency}; ${health.results.toLocaleString("en")} results`],
     ["Dropped", total ? `${total.toLocaleString("en")}: ${dropped.map(([why, count]) => `${count.toLocaleString("en")} ${why}`).join(", ")}` : "nothing"],
     ["Threshold", state.info.threshold === state.baseThreshold ? `${number(info.threshold)}, the bundle's or configured` : `${number(info.threshold)}, set by command; before: ${number(state.baseThreshold)}`],
