@@ -88,6 +88,10 @@ class Live:
             self._waiting -= 1
         return None if self._picture is None else self._picture[1]
 
+    def ask_soon(self) -> None:
+        """The station may have changed just now."""
+        self._asked_at_s.pop("state", None)
+
     async def listen(self) -> None:
         """Until the agent has gone; then this process ends, too."""
         loop = asyncio.get_running_loop()

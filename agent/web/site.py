@@ -144,6 +144,7 @@ class Site:
         answer = await run_in_threadpool(self._give, name, await _object(request))
         if not answer["accepted"]:
             raise RefusedError(409, str(answer["error"]))
+        self._live.ask_soon()
         return JSONResponse({"auditHash": answer["auditHash"]})
 
     def _give(self, name: str, args: Payload) -> Payload:

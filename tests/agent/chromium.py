@@ -64,7 +64,7 @@ class Tab:
         for descriptor in (theirs_in, theirs_out):
             os.close(descriptor)
         self._resources.callback(process.wait)
-        self._resources.callback(process.terminate)
+        self._resources.callback(process.kill)
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):

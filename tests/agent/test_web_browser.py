@@ -148,13 +148,16 @@ def check_that_nothing_old_looks_live(tab: Tab, agent: Agent) -> None:
     tab.ask("window.before = true")
     page = page_of(agent)
     assert page is not None
-    os.kill(page, signal.SIGSTOP)
+    for pid in (agent.process.pid, page):
+        os.kill(pid, signal.SIGSTOP)
     tab.until(f"{text('word')} === 'NO CONNECTION' && document.body.dataset.link === 'lost'")
     assert tab.ask("document.getElementById('stage').classList.contains('old')")
-    os.kill(page, signal.SIGKILL)
-    tab.until("document.body.dataset.link === 'live'")
-    assert tab.ask("window.before") is True  # it came back by itself, without being loaded again
-    os.kill(agent.process.pid, signal.SIGSTOP)
+    os.kill(page, signal.SIGCONT)
     tab.until(f"{text('word')} === 'NO ANSWER' && document.body.dataset.link === 'lost'")
     os.kill(agent.process.pid, signal.SIGCONT)
     tab.until("document.body.dataset.link === 'live'")
+    os.kill(page, signal.SIGKILL)
+    tab.until("document.body.dataset.link === 'lost'")
+    tab.until("document.body.dataset.link === 'live'")
+    assert page_of(agent) != page
+    assert tab.ask("window.before") is True  # it came back by itself, without being loaded again

@@ -1,6 +1,6 @@
 // The line to the page's process: it is made again for ever, and what it brought says how old it is.
 
-const SILENT_AFTER_MS = 4000;
+const SILENT_AFTER_MS = 3000;
 const AGAIN_AFTER_MS = 1500;
 
 export class Connection {

@@ -8,7 +8,7 @@ import { age } from "./format.js";
 import { Picture } from "./picture.js";
 import { Station } from "./station.js";
 
-const AGENT_SILENT_AFTER_MS = 5000;
+const AGENT_SILENT_AFTER_MS = 3000;
 const PICTURE_OLD_AFTER_MS = 5000;
 const get = (id) => document.getElementById(id);
 
