@@ -71,13 +71,15 @@ def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytes
         assert served.ask("/").status == 200
         first = served.page.pid
         os.kill(first, signal.SIGSTOP)
+        for number in range(_WAITING_AT_MOST):  # more than the socket holds
+            served.put(result(number))
         until(lambda: served.page.pid not in {None, first}, 30)
         assert served.ask("/").status == 200
     assert not is_alive(first)
     assert any("gives no sign of life within 2.5 s" in message for message in caplog.messages)
 
 
-def test_the_page_ends_with_an_agent_that_is_killed(tmp_path: Path) -> None:
+def test_a_page_that_hangs_ends_with_an_agent_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
@@ -91,6 +93,7 @@ with serving(Path({str(tmp_path)!r})) as served:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as agent:  # noqa: S603 - our own
         assert agent.stdout is not None
         pid = int(agent.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
         agent.kill()
     until(lambda: not is_alive(pid))
 
