@@ -28,6 +28,8 @@ from agent.reports import Reports
 from agent.serving import serve
 from agent.settings import combining_of, open_archive, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
+from agent.web.opening import page_of
+from agent.web.state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +86,7 @@ class Assembly:
         self._trigger = UnlessPaused(parts, lambda: controls.paused is not None)
         self._combining = combining_of(config.trigger, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
         self.archive = open_archive(config)
+        self.page = page_of(config, stack)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         rollback = Rollback(
             controls,
@@ -111,9 +114,12 @@ class Assembly:
             active_alerts=self._active_alerts,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
+            page_dropped={} if self.page is None else self.page.dropped,
         )
         self.control_socket = ControlSocket(
-            config.state_dir, lambda name, text, user: commands.answer(name, text, via="local", user=user)
+            config.state_dir,
+            lambda name, text, user: commands.answer(name, text, via="local", user=user),
+            lambda: None if self.page is None else self.page.pid,
         )
         self._dialogue = Dialogue(topics, self._handshake, commands, self._give_up)
         station = Station(
@@ -127,8 +133,9 @@ class Assembly:
         self.publisher = Publisher(settings, topics, outbox, station, self._dialogue)
         edge_nodes = edge_nodes_of(config, settings, station, stack)
         self.speakers: Sequence[Speaker] = (self.publisher, *edge_nodes)
+        pages = () if self.page is None else (self.page,)
         self._recorder = Recorder(
-            Copies(outbox, *edge_nodes),
+            Copies(outbox, *edge_nodes, *pages),
             self.archive,
             self._handshake,
             self.publisher,
@@ -139,6 +146,8 @@ class Assembly:
         self._service_manager = ServiceManager(self.reports.in_a_line)
         self.figures = Figures(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
+        if self.page is not None:
+            self.page.tell_state(lambda: state_of(self.reports, self.speakers))
 
     def run(self) -> None:
         """Inspect until the camera ends or is stopped."""
@@ -158,6 +167,8 @@ class Assembly:
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
             self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault, seen.frames)
+            if self.page is not None:
+                self.page.show(seen)
         self._give_up()  # the publisher does it in time, but not while it has no line
         state = self.reports.state()
         if state != self._announced_state:

@@ -10,6 +10,7 @@ ShiftwatchError
 ├── StationUnreachableError   start the agent, or ask as its user
 ├── AuditError                mend the disk; what cannot be written down is not done
 ├── MetricsError              give the metrics a port and an address that are free
+├── PageError                 install the extra `web`, or give the page a port and an address that are free
 ├── InstallError              become root, or mend what stands in the way; nothing was written
 ├── ArchiveError              name another picture, mend permissions, or let the agent make the index anew
 ├── OutboxError               mend the disk, or install the version that wrote the file
@@ -82,6 +83,10 @@ class StationUnreachableError(ShiftwatchError):
 
 class MetricsError(ShiftwatchError):
     """Metrics cannot be served where they are configured: give them a port and an address that are free."""
+
+
+class PageError(ShiftwatchError):
+    """The live page cannot be served: install its packages, or give it a free port; its process is started again."""
 
 
 class InstallError(ShiftwatchError):

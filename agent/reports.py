@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ class Reports:
     Attributes:
         source: The camera as it may stand in a message.
         state_dir: Where records and pictures lie.
+        page_dropped: Results that the live page did not take, by reason; counted on.
     """
 
     camera: Camera
@@ -50,6 +51,7 @@ class Reports:
     active_alerts: ActiveAlerts
     source: str
     state_dir: Path
+    page_dropped: Mapping[str, int] = field(default_factory=dict)
 
     def state(self) -> tuple[str, str]:
         """State and reason, for ``status``."""
@@ -98,7 +100,8 @@ class Reports:
         """Everything that came to nothing, by reason."""
         kept_out = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
         refused = {f"command: {name}": count for name, count in dict(self.commands.refused).items()}
-        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, kept_out, refused)
+        shown = self.page_dropped
+        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, kept_out, refused, shown)
 
     def frames_dropped(self) -> Counter[str]:
         """Frames without a result of their own, by reason; ``combined`` are those that went into another's."""

@@ -114,8 +114,9 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         for speaker in assembly.speakers:
             speaker.start()
         stack.callback(_stop, assembly.speakers)
-        if assembly.archive is not None:
-            stack.enter_context(assembly.archive)
+        for part in (assembly.archive, assembly.page):
+            if part is not None:
+                stack.enter_context(part)
         with assembly.control_socket:
             assembly.run()
     counted = assembly.metrics

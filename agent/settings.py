@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from agent.recipe import Recipe
     from agent.records import ResultCode
     from calibration.bundle import Bundle
+
+_HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
 
 def station_topics(station: StationConfig) -> Topics:
@@ -108,6 +111,20 @@ def command_token(config: AgentConfig) -> str | None:
     if token == "":
         raise ConfigError(
             problems=[f"commands.token_file: {config.commands.token_file} is empty; write a token into it"]
+        )
+    return token
+
+
+def web_token(config: AgentConfig) -> str | None:
+    """What changes from the live page must bring; None leaves it read-only.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds what is no token.
+    """
+    token = read_secret(config.web.token_file, "web.token_file")
+    if token is not None and not re.fullmatch(_HEADER_TEXT, token):
+        raise ConfigError(
+            problems=[f"web.token_file: {config.web.token_file} holds no token; write 8 or more letters and digits"]
         )
     return token
 

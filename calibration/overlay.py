@@ -60,6 +60,23 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
     return picture
 
 
+def heat_layer(score_map: Array, threshold: float, rows: int, columns: int) -> Image:
+    """The heat alone, to be laid over the region by somebody else: its transparency is where there is none.
+
+    Args:
+        score_map: As for ``overlay``.
+        threshold: Of the score, positive.
+        rows: Of the layer.
+        columns: Of the layer.
+
+    Returns:
+        (rows, columns, 4), uint8, BGR and opacity, which is 255 where the heat is plain to see.
+    """
+    heat, visible = _heat(_enlarged(_relative_distance(score_map, threshold), rows, columns))
+    layer: Image = np.dstack([heat * (visible > 0)[..., None], np.rint(255 * visible).astype(np.uint8)])
+    return layer
+
+
 def visible_threshold(score_map: Array, threshold: float) -> float:
     """What to give ``overlay`` for a picture that may be below the threshold.
 
@@ -111,12 +128,18 @@ def _above(distance: Array, enlarged: Array) -> NDArray[np.bool_]:
 
 
 def _blend(picture: Image, distance: Array) -> None:
+    heat, visible = _heat(distance)
+    opacity = (_OPACITY * visible)[..., None]
+    picture[:] = np.rint(picture + opacity * (heat.astype(np.float32) - picture)).astype(np.uint8)
+
+
+def _heat(distance: Array) -> tuple[Image, Array]:
+    """Colour, and how much of it is to be seen, 0 to 1."""
     strength = np.clip((distance - _FAINTEST) / (_STRONGEST - _FAINTEST), 0.0, 1.0)
     shade = 255 * (_COLOUR_FROM + (_COLOUR_TO - _COLOUR_FROM) * strength)
-    heat = cv2.applyColorMap(shade.astype(np.uint8), cv2.COLORMAP_INFERNO).astype(np.float32)
+    heat: Image = cv2.applyColorMap(shade.astype(np.uint8), cv2.COLORMAP_INFERNO).astype(np.uint8, copy=False)
     visible = np.clip(3 * strength, 0.0, 1.0)
-    opacity = (_OPACITY * visible * visible * (3 - 2 * visible))[..., None]
-    picture[:] = np.rint(picture + opacity * (heat - picture)).astype(np.uint8)
+    return heat, visible * visible * (3 - 2 * visible)
 
 
 def _outline(picture: Image, area: NDArray[np.bool_], line_px: int) -> None:

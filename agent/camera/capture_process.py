@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from agent.camera.slots import LONGEST_MESSAGE_BYTES, Slots, Told, new_memory
+from agent.child_process import how_it_ended
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class CaptureProcess:
     def _how_it_ended(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             code = 0 if self._process is None else self._process.wait(_CLOSED_WITHIN_S)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return f"the capture process of camera {self._name} {how}"
+            return f"the capture process of camera {self._name} {how_it_ended(code)}"
         return f"the capture process of camera {self._name} has hung up"
 
 

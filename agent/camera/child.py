@@ -6,7 +6,6 @@ serve one viewer, and believe for a minute in one that vanished), or by SIGKILL 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.camera.slots import LONGEST_MESSAGE_BYTES, SLOT_BYTES, SLOTS, Slots, Told
+from agent.child_process import die_with
 from agent.clock import now_ms
 from agent.errors import CameraError
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from agent.camera.sources import Source
     from calibration.preprocess import Image
 
-_PR_SET_PDEATHSIG = 1
 _CHANNELS = 3
 
 
 def main() -> None:
     """In the new process; arguments: the parent's id, the descriptors of the socket and of the memory."""
     parent, line, memory = (int(argument) for argument in sys.argv[1:])
-    _die_with(parent)
+    die_with(parent)  # even while a driver hangs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     for descriptor in (line, memory):  # what a driver starts must not outlive us with our line in its hands
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes no keyword
@@ -45,13 +44,6 @@ def main() -> None:
         with suppress(SystemExit, BrokenPipeError, ConnectionResetError):  # the parent wants no more, or has gone
             _Capture(source, to_parent, Slots(memory)).run()
     os._exit(0)  # what drivers do at a regular end is no concern of ours, and some crash
-
-
-def _die_with(parent: int) -> None:
-    """Even while a driver hangs; the kernel sends the signal as soon as the thread ends that has started us."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was faster
-        os._exit(1)
 
 
 class _Capture:

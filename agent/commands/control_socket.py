@@ -42,11 +42,18 @@ class ControlSocket:
     Args:
         state_dir: Where the socket lies.
         answer: Given the name of a command, its text and who gave it; carries it out.
+        page_pid: Of the live page's process, whose user is ``web``; None while there is none.
     """
 
-    def __init__(self, state_dir: Path, answer: Callable[[str, bytes, str], Payload]) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        answer: Callable[[str, bytes, str], Payload],
+        page_pid: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._state_dir = state_dir
         self._answer = answer
+        self._page_pid = page_pid
         self._waiting: dict[str, queue.SimpleQueue[Payload]] = {}
         self._server: _Server | None = None
 
@@ -79,6 +86,17 @@ class ControlSocket:
         if waiting is not None:
             waiting.put(answer)
 
+    def _user_of(self, connection: socket.socket) -> str:
+        """Who it is by the operating system, which nobody can pretend to be."""
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        (process, user, _) = struct.unpack("3i", credentials)
+        if process == self._page_pid():
+            return "web"
+        try:
+            return pwd.getpwuid(user).pw_name
+        except KeyError:
+            return f"user {user}"
+
     def _serve(self, connection: socket.socket) -> None:
         connection.settimeout(_PATIENCE_S)
         with connection.makefile("rb") as file:
@@ -90,7 +108,7 @@ class ControlSocket:
             follow_ups: queue.SimpleQueue[Payload] = queue.SimpleQueue()
             self._waiting[command_id] = follow_ups
             try:
-                answer = self._answer(name, json.dumps(given).encode(), _user_of(connection))
+                answer = self._answer(name, json.dumps(given).encode(), self._user_of(connection))
                 _tell(connection, answer)
                 while answer["progress"] is not None and answer["progress"] < 1:
                     answer = follow_ups.get(timeout=_FOLLOW_UP_WITHIN_S)
@@ -151,15 +169,6 @@ def _short(folder: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
-
-
-def _user_of(connection: socket.socket) -> str:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    (_, user, _) = struct.unpack("3i", credentials)
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
 
 
 def _tell(connection: socket.socket, answer: Payload) -> None:

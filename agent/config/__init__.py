@@ -28,6 +28,7 @@ from agent.config.surroundings import (
     MqttConfig,
     OutboxConfig,
     SparkplugConfig,
+    WebConfig,
 )
 from agent.config.values import FilePath, Section
 
@@ -54,6 +55,7 @@ class AgentConfig(Section):
     archive: ArchiveConfig = ArchiveConfig()
     outbox: OutboxConfig = OutboxConfig()
     metrics: MetricsConfig = MetricsConfig()
+    web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
 
 
@@ -81,6 +83,7 @@ def named_paths(config: AgentConfig) -> dict[str, Path]:
         "mqtt.tls.key_file": config.mqtt.tls.key_file,
         "commands.token_file": config.commands.token_file,
         "trigger.empty": config.trigger.empty,
+        "web.token_file": config.web.token_file,
     }
     source = config.camera.source
     if isinstance(source, str) and kind_of(source) == "path":

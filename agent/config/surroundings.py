@@ -162,6 +162,24 @@ class MetricsConfig(Section):
     port: int = Field(default=9464, ge=1, le=65535, description="TCP port, each station its own.")
 
 
+class WebConfig(Section):
+    """A live page for browsers; needs the extra `web`. Whoever reaches it may look, who has the token may change."""
+
+    enabled: bool = Field(default=False, description="Serve it at `http://HOST:PORT/`.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8480, ge=1, le=65535, description="TCP port, each station its own.")
+    names: list[str] = Field(
+        default=[],
+        description="Names that browsers may ask it by, besides addresses, `localhost` and the host's own.",
+        json_schema_extra={"allowed": "a list of host names"},
+    )
+    token_file: FilePath | None = Field(
+        default=None,
+        description="File with the token for threshold, pause and marks: eight or more letters and digits; "
+        "none leaves the page read-only.",
+    )
+
+
 class LogConfig(Section):
     """What the agent says on stderr."""
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from agent.camera.sources import source_from
 from agent.config import load
-from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError
+from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError, PageError
 from agent.mqtt.broker import connect
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
-from agent.settings import broker_settings, camera_settings, engine_deployment
+from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
 from agent.sole_user import is_in_use
+from agent.web.opening import check_packages, listening, url
 from calibration.backends import choose, serving
 from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, DatasetError, EngineError
@@ -41,8 +42,9 @@ _MEASURING_S, _FEWEST_RUNS = 2.0, 20
 
 
 def records(config: str) -> Iterator[Finding]:
-    """Whether an agent is running on them, and whether there is room."""
-    state_dir = load(Path(config)).state_dir
+    """Whether an agent is running on them, and whether there is room; also whether its page can be served."""
+    loaded = load(Path(config))
+    state_dir = loaded.state_dir
     yield disk_finding(state_dir)
     try:
         running = is_in_use(state_dir)
@@ -51,6 +53,21 @@ def records(config: str) -> Iterator[Finding]:
         yield Finding("agent", "warning", f"whether one runs cannot be seen: {error}", remedy)
     else:
         yield ok("agent", f"{'running' if running else 'none is running'} on {state_dir}")
+    if loaded.web.enabled:
+        yield _page_finding(loaded)
+
+
+def _page_finding(config: AgentConfig) -> Finding:
+    """Whether the live page can be served; a running agent serves it already."""
+    web = config.web
+    try:
+        check_packages()
+        token = web_token(config)
+        if not _runs(config):
+            listening(web.host, web.port).close()
+    except (PageError, ConfigError) as error:
+        return fault("page", error)
+    return ok("page", f"{url(web.host, web.port)}, {'read-only' if token is None else 'changes need its token'}")
 
 
 def camera(config: str) -> Iterator[Finding]:

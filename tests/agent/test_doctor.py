@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -157,6 +158,19 @@ def test_frames_that_do_not_fit_the_bundle_are_a_fault(
     assert misfit["region"].level == "fault"
     assert "does not fit into a frame of 50x50" in misfit["region"].found
     assert {finding.level for finding in station.network(config, width=96.0, height=72.0)} == {"ok"}
+
+
+def test_the_page_is_looked_at_where_it_is_wanted(bundle: Path, tmp_path: Path) -> None:
+    def said(**web: object) -> list[str]:
+        config = write_config(tmp_path, bundle, tmp_path, 1, web=web)
+        found = [each for each in station.records(str(config)) if each.name == "page"]
+        return [f"{each.level} {each.found}" for each in found]
+
+    port = closed_port()
+    assert said() == []
+    assert said(enabled=True, port=port) == [f"ok http://127.0.0.1:{port}/, read-only"]
+    with socket.create_server(("127.0.0.1", port)):
+        assert "in use" in said(enabled=True, port=port)[0]
 
 
 def test_golden_frames_that_score_otherwise_are_a_fault(

@@ -307,7 +307,8 @@ def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path
     keys = {line.split("`")[1] for line in config.reference().splitlines() if "| a path |" in line}
     everything = tmp_path / "a.yaml"
     everything.write_text(
-        "bundle: b\ncamera: {source: clip}\ncommands: {token_file: t}\ntrigger: {source: motion, empty: e}\n"
+        "bundle: b\ncamera: {source: clip}\ncommands: {token_file: t}\nweb: {token_file: w}\n"
+        "trigger: {source: motion, empty: e}\n"
         "mqtt: {username: u, password_file: p, tls: {enabled: true, ca_file: a, cert_file: c, key_file: k}}\n"
     )
     named = config.named_paths(load(everything))

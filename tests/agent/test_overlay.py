@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.archive.caption import Caption, captioned
 from calibration.errors import DatasetError
-from calibration.overlay import Array, overlay
+from calibration.overlay import Array, heat_layer, overlay
 from calibration.preprocess import Image, Region
 
 REGION = Region(x=40, y=20, width=112, height=112)
@@ -53,6 +53,20 @@ def test_heat_lies_where_the_score_is_and_not_elsewhere() -> None:
     assert columns.mean() == pytest.approx(REGION.x + 10 * 8, abs=2)
     assert np.ptp(rows) < 40
     assert np.ptp(columns) < 40
+
+
+def test_the_layer_has_the_same_heat_at_the_same_place_and_nothing_elsewhere() -> None:
+    score_map = flat_map()
+    score_map[2:4, 9:11] = 400.0
+    layer = heat_layer(score_map, 100.0, 112, 112)
+    assert layer.shape == (112, 112, 4)
+    assert layer[24, 80, 3] == 255
+    assert layer[60:, :, :].max() == 0
+    # Over a black frame and at the opacity of the overlay it is the overlay.
+    black = overlay(np.zeros((112, 112, 3), np.uint8), None, score_map, 1e5 / 250)
+    shown = heat_layer(score_map, 1e5 / 250, 112, 112)
+    inside = shown[..., :3] * (0.45 * shown[..., 3:] / 255.0)
+    assert np.abs(inside - black).max() <= 2
 
 
 def test_nothing_but_the_region_is_coloured() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
@@ -123,18 +124,23 @@ print(len(mmap.mmap(-1, 4096)), socket.socket().family.name)
 def test_the_agent_works_under_the_filter_of_its_unit(
     filtered: Path, mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
-    """ONNX Runtime, OpenCV, SQLite, MQTT, the archive and the metrics; no GPU, no camera that is a device."""
+    """ONNX Runtime, OpenCV, SQLite, MQTT, archive, metrics and page; no GPU, no camera that is a device."""
     mosquitto.start()
     listener = listen(mosquitto.port)
     parts = write_pictures(tmp_path / "parts", [*good_parts(5), *broken_parts(2)])
     metrics = {"enabled": True, "port": closed_port()}
+    web = {"enabled": True, "port": closed_port()}
     playback = {"playback": "realtime", "frames_per_s": 50, "loop": True}
-    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=playback, metrics=metrics)
+    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=playback, metrics=metrics, web=web)
     command = confined_python(filtered, "-m", "agent")
     with Agent(config, wrapper=f"import os, sys; os.execv({command[0]!r}, {command!r} + sys.argv[1:])") as agent:
         listener.wait_for(lambda heard: len(heard.on("/result")) > 10 and heard.on("/alert"))
         status = Path(f"/proc/{agent.process.pid}/status").read_text()
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
+        page = f"http://127.0.0.1:{web['port']}"
+        for name in ("", "/picture"):  # a port in the queue of the kernel: the page's process may still be starting
+            with urllib.request.urlopen(page + name, timeout=20) as answer:  # noqa: S310 - our own page
+                assert len(answer.read()) > 1000
         agent.end(signal.SIGTERM)
     assert agent.process.returncode == 0, agent.log
     assert {result["resultEvaluation"] for result in listener.on("/result")} == {1, 2}

@@ -5,6 +5,9 @@ publisher sends every record to a real mosquitto and the archive writes a pictur
 beforehand. Blocks of loop and of bare calls take turns, and a block of bare calls begins only when everything has been
 sent, so that the loop pays for all of its own work.
 
+With ``--everything`` frames are checked before they are trusted, metrics are fetched each second, and somebody watches
+the live page, whose process makes ten pictures a second.
+
 The ratio is that of the fifth percentiles: a neighbour that takes a core away for a moment triples the time of a call,
 so on a machine that is not ours alone medians compare neighbours.
 """
@@ -15,6 +18,7 @@ import argparse
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,8 +38,10 @@ from agent.camera import Frame
 from agent.commands import Commands
 from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
+from agent.frame_checks import FrameChecks
 from agent.loop import inspect
 from agent.metrics import LoopMetrics
+from agent.metrics_endpoint import MetricsEndpoint
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
@@ -43,9 +49,12 @@ from agent.outbox import Outbox
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame
 from agent.recipe import Recipe
-from agent.recorder import Recorder
+from agent.recorder import Copies, Recorder
 from agent.records import ResultCode
 from agent.topics import Topics
+from agent.web.messages import Order
+from agent.web.opening import listening
+from agent.web.page import Page
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pipeline import Settings, calibrate
@@ -86,12 +95,14 @@ class Cost:
         preprocess_ms: Of these, region and resize.
         engine_ms: The engine alone, on frames prepared beforehand.
         published: Records the broker has acknowledged.
+        pictures: What the viewer of the page got.
     """
 
     loop_ms: list[float] = field(default_factory=list)
     preprocess_ms: list[float] = field(default_factory=list)
     engine_ms: list[float] = field(default_factory=list)
     published: int = 0
+    pictures: int = 0
 
     @property
     def ratio(self) -> float:
@@ -128,13 +139,14 @@ class DecodedFrames:
         """The list ends by itself."""
 
 
-def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS) -> Cost:
+def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS, *, everything: bool = False) -> Cost:
     """The cost of the loop and of the engine, by turns.
 
     Args:
         mosquitto: The broker's binary.
         region: Of the frames of 640x480 pixels.
         blocks: Of each.
+        everything: With frame checks, metrics, and the live page with a viewer.
     """
     images = [part.image for part in parts(BLOCK * 3, seed=2, defect_every=_DEFECT_EVERY)]
     cost = Cost()
@@ -151,14 +163,19 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
         publisher = stack.enter_context(Publisher(settings, topics, outbox, _station(), dialogue))
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
-        recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid)
+        checks = FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None) if everything else None
+        recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid, checks)
         active_alerts = ActiveAlerts(folder / "active_alert.json")
-        recorder = Recorder(outbox, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
         metrics = LoopMetrics()
+        page = stack.enter_context(watched(folder, metrics)) if everything else None
+        store = outbox if page is None else Copies(outbox, page)
+        recorder = Recorder(store, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
 
         def heartbeat(seen: Seen | None) -> None:
             if seen is not None:
                 metrics.note(seen.times_ms)
+                if page is not None:
+                    page.show(seen)
                 cost.preprocess_ms.append(seen.times_ms["preprocess"])
 
         for number in range(blocks + 1):
@@ -171,7 +188,35 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS)
                 cost.loop_ms += camera.durations_ms
                 cost.engine_ms += engine_ms
         cost.published = publisher.published
+        cost.pictures = len((folder / "pictures").read_text().splitlines()) if everything else 0
     return cost
+
+
+@contextmanager
+def watched(folder: Path, metrics: LoopMetrics) -> Iterator[Page]:
+    """The live page with a viewer, who notes each picture, and metrics that somebody fetches."""
+    order = Order(
+        names=(),
+        token=None,
+        state_dir=str(folder),
+        has_archive=True,
+        station="benchmark",
+        version="0",
+        log_level="warning",
+        log_format="text",
+    )
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening("127.0.0.1", 0))
+        endpoint = stack.enter_context(MetricsEndpoint("127.0.0.1", 0))
+        page = Page(order, listener)
+        page.tell_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
+        stack.enter_context(page)
+        ports = (str(listener.getsockname()[1]), endpoint.url.rpartition(":")[2].partition("/")[0])
+        output = stack.enter_context((folder / "pictures").open("w"))
+        command = [sys.executable, str(Path(__file__).with_name("viewer.py")), *ports]
+        viewer = stack.enter_context(subprocess.Popen(command, stdout=output))  # noqa: S603 - our own
+        stack.callback(viewer.kill)
+        yield page
 
 
 def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> Dialogue:
@@ -266,15 +311,16 @@ def main() -> None:
     parser.add_argument(
         "--blocks", type=int, default=BLOCKS, help=f"of the loop, and of the engine; {BLOCK} frames each"
     )
+    parser.add_argument("--everything", action="store_true", help="with frame checks, metrics and a viewer of the page")
     arguments = parser.parse_args()
     binary = mosquitto_binary()
     if binary is None:
         parser.error("mosquitto is not installed: apt-get install mosquitto")
     table = Table("frame", box=box.MARKDOWN)
-    for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5"):
+    for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5", "pictures"):
         table.add_column(title, justify="right")
     for region in (WHOLE_FACTOR, FRACTION):
-        cost = measure(binary, region, arguments.blocks)
+        cost = measure(binary, region, arguments.blocks, everything=arguments.everything)
         times = [
             np.percentile(durations_ms, share)
             for durations_ms, shares in (
@@ -285,8 +331,8 @@ def main() -> None:
             for share in shares
         ]
         size = f"{region.width}x{region.height} to {SIDE}x{SIDE}"
-        table.add_row(size, *(f"{ms:.2f} ms" for ms in times), f"{cost.ratio:.2f}")
-    Console(width=120, highlight=False).print(table)
+        table.add_row(size, *(f"{ms:.2f} ms" for ms in times), f"{cost.ratio:.2f}", f"{cost.pictures}")
+    Console(width=140, highlight=False).print(table)
 
 
 if __name__ == "__main__":

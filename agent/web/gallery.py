@@ -1,0 +1,82 @@
+"""The newest rejects in the archive, and a person's word on them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+
+from agent.archive.marking import mark
+from agent.archive.picture import OVERLAY, Mark, sibling
+from agent.archive.reading import Wanted, reading
+from agent.clock import now_ms
+from agent.errors import ArchiveError
+from agent.records import Evaluation
+from agent.web.picture import as_jpeg
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.archive.picture import Label, Picture
+    from agent.records import Payload
+
+_NEWEST = 24
+_KEPT = 64
+SIZES_PX = {"small": 320, "large": 1280}
+
+
+class Gallery:
+    """Reads the archive while the agent writes it; from any thread.
+
+    Args:
+        folder: Of the archive.
+        by: Whose word it is.
+    """
+
+    def __init__(self, folder: Path, by: str) -> None:
+        self._folder = folder
+        self._by = by
+        self.jpeg = lru_cache(_KEPT)(self._jpeg)
+
+    def newest(self) -> list[Payload]:
+        """The newest NotOK pictures.
+
+        Raises:
+            ArchiveError: There is no archive, or it cannot be read.
+        """
+        with reading(self._folder) as archive:
+            return [_entry(picture) for picture in archive.newest(Wanted(evaluation=Evaluation.NOT_OK), _NEWEST)]
+
+    def _jpeg(self, result_id: str, longest_side_px: int) -> bytes:
+        """The picture of a result with its heat.
+
+        Raises:
+            ArchiveError: There is no such picture any more.
+        """
+        with reading(self._folder) as archive:
+            picture = archive.named(result_id)
+        for path in (sibling(picture.path, OVERLAY), picture.path):
+            image = cv2.imread(str(self._folder / path))
+            if image is not None:
+                return as_jpeg(image.astype("uint8", copy=False), longest_side_px)
+        raise ArchiveError(what=f"the picture of {result_id} has been removed", remedy="the oldest go")
+
+    def mark(self, result_id: str, label: Label) -> Payload:
+        """Note what a person saw.
+
+        Raises:
+            ArchiveError: There is no such picture, or the archive cannot be written.
+        """
+        return _entry(mark(self._folder, result_id, Mark(label, self._by, now_ms())))
+
+
+def _entry(picture: Picture) -> Payload:
+    return {
+        "id": picture.result_id,
+        "part": picture.part_id,
+        "at": picture.created_at_ms,
+        "ratio": picture.ratio,
+        "label": picture.label,
+        "by": picture.marked_by,
+    }

@@ -1,0 +1,66 @@
+"""A frame as browsers get it: once for all of them, the heat on a layer of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import cv2
+
+from calibration.overlay import heat_layer
+from calibration.preprocess import Region
+from calibration.score_map import covering
+
+if TYPE_CHECKING:
+    from agent.records import Payload
+    from agent.web.messages import Room, Shown
+    from calibration.preprocess import Image
+
+_LONGEST_SIDE_PX = 1280
+_LONGEST_LAYER_PX = 320
+_JPEG_QUALITY = 80
+
+
+def encoded(room: Room, shown: Shown, more: Payload) -> bytes:
+    """The picture in the shared memory, its heat and what is known of it, in one piece.
+
+    Returns:
+        Four bytes, big endian, with the length of a JSON object; the object; a JPEG of ``jpegBytes``; a PNG, with
+        transparency, of ``heatBytes``, which covers ``region``.
+    """
+    jpeg = as_jpeg(room.picture(shown.rows, shown.columns), _LONGEST_SIDE_PX)
+    region = Region(*(shown.region or (0, 0, shown.columns, shown.rows)))
+    heat = b"" if shown.map_shape is None else _heat(room, shown, region)
+    about = {
+        "id": shown.result_id,
+        "at": shown.captured_at_ms,
+        "rows": shown.rows,
+        "columns": shown.columns,
+        "region": [region.x, region.y, region.width, region.height],
+        "isWhole": shown.region is None,
+        **more,
+        "jpegBytes": len(jpeg),
+        "heatBytes": len(heat),
+    }
+    header = json.dumps(about).encode()
+    return b"".join((len(header).to_bytes(4, "big"), header, jpeg, heat))
+
+
+def as_jpeg(image: Image, longest_side_px: int) -> bytes:
+    """A picture, made smaller where it is larger than that."""
+    size = _fitting(image.shape[1], image.shape[0], longest_side_px)
+    smaller = image if size == image.shape[1::-1] else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+
+
+def _heat(room: Room, shown: Shown, region: Region) -> bytes:
+    if shown.map_shape is None:
+        return b""
+    score_map = covering(room.score_map(*shown.map_shape), shown.grid)
+    columns, rows = _fitting(region.width, region.height, _LONGEST_LAYER_PX)
+    return cv2.imencode(".png", heat_layer(score_map, shown.threshold, rows, columns))[1].tobytes()
+
+
+def _fitting(width: int, height: int, longest_px: int) -> tuple[int, int]:
+    factor = min(1.0, longest_px / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))

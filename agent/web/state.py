@@ -1,0 +1,39 @@
+"""What the page tells of the station besides its results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.clock import now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.mqtt.speaker import Speaker
+    from agent.records import Payload
+    from agent.reports import Reports
+
+
+def state_of(reports: Reports, speakers: Sequence[Speaker]) -> Payload:
+    """From any thread, without waiting.
+
+    Args:
+        reports: What the station knows of itself.
+        speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
+    """
+    state, reason = reports.state()
+    served = reports.controls.served
+    connections = zip(("MQTT", "Sparkplug"), speakers, strict=False)
+    return {
+        "at": now_ms(),
+        "state": state,
+        "reason": reason,
+        "info": reports.info(),
+        "health": reports.health(),
+        "alerts": reports.alert_state()["active"],
+        "brokers": [
+            {"name": name, "connected": speaker.connected, "waiting": speaker.waiting, "error": speaker.last_error}
+            for name, speaker in connections
+        ],
+        "baseThreshold": served.base_threshold,
+    }

@@ -1,0 +1,84 @@
+// The newest kept pictures of defects, and what a person says of them.
+
+import { dayAndClock, element, number } from "./format.js";
+
+const AT_MOST_EVERY_MS = 5000;
+const get = (id) => document.getElementById(id);
+
+export class Archive {
+  constructor(controls) {
+    this.controls = controls;
+    this.known = "";
+    this.loadedAt = -Infinity;
+    this.entries = [];
+  }
+
+  // reject: identity of the newest one; a new one may have a picture.
+  take(reject) {
+    const now = performance.now();
+    if (document.hidden || now - this.loadedAt < AT_MOST_EVERY_MS || (reject === this.known && !this.isRetrying)) return;
+    this.loadedAt = now;
+    this.isRetrying = reject !== this.known; // once more: pictures are written a moment later
+    this.known = reject;
+    this.load();
+  }
+
+  async load() {
+    try {
+      const response = await fetch("archive", { signal: AbortSignal.timeout(10000) });
+      const content = await response.json();
+      get("archive-says").textContent = response.ok ? (content.length ? "" : "None yet.") : content.error;
+      if (response.ok) this.show(content);
+    } catch {
+      get("archive-says").textContent = "The list cannot be loaded now.";
+    }
+  }
+
+  show(entries) {
+    this.entries = entries;
+    const before = new Map([...get("pictures").children].map((item) => [item.dataset.id, item]));
+    get("pictures").replaceChildren(...entries.map((entry) => this.fill(before.get(entry.id) ?? this.item(entry), entry)));
+  }
+
+  refresh() {
+    this.show(this.entries);
+  }
+
+  item(entry) {
+    const made = element("li");
+    made.dataset.id = entry.id;
+    const image = element("img");
+    image.loading = "lazy";
+    image.src = `archive/${entry.id}/small.jpg`;
+    image.alt = `Picture of ${entry.part ?? "a part"} at ${dayAndClock(entry.at)}`;
+    const open = element("button", "open", image);
+    open.type = "button";
+    open.addEventListener("click", () => {
+      get("large-picture").src = `archive/${entry.id}/large.jpg`;
+      get("large-picture").alt = image.alt;
+      get("large").showModal();
+    });
+    made.append(open, element("p", "caption"), element("p", "label"), element("p", "marking"), element("p", "answer"));
+    made.querySelector(".answer").setAttribute("role", "alert");
+    return made;
+  }
+
+  fill(item, entry) {
+    const ratio = entry.ratio === null ? "" : ` · ${number(entry.ratio)} × threshold`;
+    item.querySelector(".caption").textContent = `${dayAndClock(entry.at)}${entry.part ? ` · ${entry.part}` : ""}${ratio}`;
+    item.querySelector(".label").textContent = entry.label ? `marked ${entry.label}, says ${entry.by}` : "";
+    const other = entry.label === "good" ? "defect" : "good";
+    const button = element("button", "", other === "good" ? "This was good" : "It was a defect");
+    button.type = "button";
+    button.addEventListener("click", () => this.mark(item, entry, other));
+    item.querySelector(".marking").replaceChildren(...(this.controls.isUnlocked ? [button] : []));
+    return item;
+  }
+
+  async mark(item, entry, label) {
+    if (await this.controls.give(`archive/${entry.id}`, { label }, item.querySelector(".answer"), "")) {
+      Object.assign(entry, { label, by: "web" });
+      this.fill(item, entry);
+    }
+  }
+}

@@ -1,0 +1,138 @@
+// What changes the station: only with the token, which travels in a header and stays in this tab.
+
+import { number } from "./format.js";
+
+const WIDEST = 10;
+const get = (id) => document.getElementById(id);
+
+export class Controls {
+  // chart: shows where a threshold would lie. changed: called when the page is locked or unlocked.
+  constructor(chart, changed) {
+    this.chart = chart;
+    this.changed = changed;
+    this.token = sessionStorage.getItem("token");
+    this.base = null;
+    this.isEdited = false;
+    this.isPaused = false;
+    get("unlock").addEventListener("submit", (event) => this.unlock(event));
+    get("lock").addEventListener("click", () => this.lock(""));
+    get("threshold-slider").addEventListener("input", () => this.wish(this.base * WIDEST ** (get("threshold-slider").value / 1000), true));
+    get("threshold-number").addEventListener("input", () => this.wish(Number(get("threshold-number").value), false));
+    get("threshold").addEventListener("submit", (event) => this.setThreshold(event, Number(get("threshold-number").value)));
+    get("threshold-back").addEventListener("click", (event) => this.setThreshold(event, null));
+    get("pause").addEventListener("submit", (event) => this.pauseOrResume(event));
+  }
+
+  allow(canChange) {
+    this.canChange = canChange;
+    this.show();
+  }
+
+  get isUnlocked() {
+    return Boolean(this.canChange && this.token);
+  }
+
+  take(state) {
+    this.base = state.baseThreshold;
+    this.isPaused = state.state === "paused";
+    get("pause-button").textContent = this.isPaused ? "Resume inspection" : "Pause inspection";
+    get("reason").disabled = this.isPaused;
+    if (!this.isEdited) this.follow(state.info.threshold);
+  }
+
+  // Nobody is moving it: it stands where the threshold is.
+  follow(threshold) {
+    if (document.activeElement === get("threshold-number")) return;
+    get("threshold-number").value = Number(threshold.toPrecision(6));
+    get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
+    get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
+  }
+
+  wish(threshold, isFromSlider) {
+    this.isEdited = true;
+    this.chart.wish = threshold > 0 ? threshold : null;
+    if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
+    else if (threshold > 0) get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
+    get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
+    const [above, of] = this.chart.above(threshold);
+    get("threshold-effect").textContent = threshold > 0 ? `${above} of the ${of} points in the chart lie above ${number(threshold)}.` : "";
+  }
+
+  async setThreshold(event, threshold) {
+    event.preventDefault();
+    const done = threshold === null ? "back to the bundle's or configured threshold" : `the threshold is ${number(threshold)}`;
+    if (await this.give("command/threshold", { threshold }, get("threshold-answer"), done)) {
+      this.isEdited = false;
+      this.chart.wish = null;
+      get("threshold-effect").textContent = "";
+    }
+  }
+
+  async pauseOrResume(event) {
+    event.preventDefault();
+    const reason = get("reason").value.trim() || null;
+    if (this.isPaused) await this.give("command/resume", {}, get("pause-answer"), "resumed");
+    else if (await this.give("command/pause", { reason }, get("pause-answer"), "paused; the line hears that nothing is decided")) get("reason").value = "";
+  }
+
+  async unlock(event) {
+    event.preventDefault();
+    this.token = get("token").value;
+    get("token").value = "";
+    const isRight = await this.give("unlock", {}, get("unlock-answer"), "");
+    if (isRight) sessionStorage.setItem("token", this.token);
+    else this.token = null;
+    this.show();
+    if (isRight) get("threshold-slider").focus();
+  }
+
+  lock(why) {
+    this.token = null;
+    this.isEdited = false;
+    this.chart.wish = null;
+    sessionStorage.removeItem("token");
+    get("unlock-answer").textContent = why;
+    this.show();
+  }
+
+  show() {
+    get("read-only").hidden = this.canChange;
+    get("unlock").hidden = !this.canChange || this.isUnlocked;
+    get("unlocked").hidden = !this.isUnlocked;
+    this.changed();
+  }
+
+  // Whether it was done; the answer says so, or why not.
+  async give(path, content, answer, done) {
+    answer.className = "answer";
+    answer.textContent = "…";
+    let isDone = false;
+    try {
+      const response = await this.post(path, content);
+      isDone = response.ok;
+      answer.textContent = isDone ? done && `Done: ${done}.` : `Refused: ${await errorOf(response)}`;
+      if (response.status === 401 && path !== "unlock") this.lock("The token is no longer right; give the new one.");
+    } catch {
+      answer.textContent = "Not done: no connection to the station.";
+    }
+    answer.classList.toggle("bad", !isDone);
+    return isDone;
+  }
+
+  post(path, content) {
+    return fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Authorization: `Bearer ${encodeURI(this.token)}` },
+      body: JSON.stringify(content),
+      signal: AbortSignal.timeout(15000),
+    });
+  }
+}
+
+async function errorOf(response) {
+  try {
+    return (await response.json()).error;
+  } catch {
+    return `HTTP ${response.status}`;
+  }
+}

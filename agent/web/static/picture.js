@@ -1,0 +1,107 @@
+// The newest picture, its heat and the marks of its defects: fetched one by one, as fast as this device shows them.
+
+import { SHAPES, shape } from "./format.js";
+
+const PATIENCE_MS = 8000;
+const AGAIN_AFTER_MS = 1000;
+const HELD_MS = 2000;
+const get = (id) => document.getElementById(id);
+
+export class Picture {
+  constructor() {
+    this.at = null;
+    this.id = "";
+    this.fetched = 0;
+    this.heldUntil = 0;
+    get("show-heat").addEventListener("change", () => this.style());
+    get("show-marks").addEventListener("change", () => this.style());
+    get("opacity").addEventListener("input", () => this.style());
+    this.style();
+    this.follow();
+  }
+
+  async follow() {
+    for (;;) {
+      const began = performance.now();
+      try {
+        if (!document.hidden && performance.now() >= this.heldUntil) await this.next();
+        else await rest(AGAIN_AFTER_MS);
+      } catch {
+        await rest(AGAIN_AFTER_MS); // the connection tells, and pictures say how old they are
+      }
+      await rest(Math.max(0, 60 - (performance.now() - began)));
+    }
+  }
+
+  async next() {
+    const response = await fetch(`picture?after=${this.id}`, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+    if (response.status === 204) return;
+    if (!response.ok) throw new Error(`${response.status}`);
+    const content = await response.arrayBuffer();
+    const length = new DataView(content).getUint32(0);
+    const about = JSON.parse(new TextDecoder().decode(new Uint8Array(content, 4, length)));
+    const jpegAt = 4 + length;
+    const heatAt = jpegAt + about.jpegBytes;
+    await draw(get("frame"), new Blob([content.slice(jpegAt, heatAt)], { type: "image/jpeg" }));
+    if (about.heatBytes) await draw(get("heat"), new Blob([content.slice(heatAt)], { type: "image/png" }));
+    get("heat").hidden = !about.heatBytes;
+    this.place(about);
+    const isReject = about.evaluation !== null && about.evaluation !== 1;
+    this.heldUntil = isReject && get("hold").checked ? performance.now() + HELD_MS : 0;
+    get("picture-of").replaceChildren(...(about.evaluation === null ? [] : [shape(about.evaluation), ` ${about.verdict}`]),
+      ` ${about.part ?? `#${about.seq}`}`);
+    get("picture-of").className = `of ${SHAPES[about.evaluation ?? 0]}`;
+    this.id = about.id;
+    this.at = about.at;
+    this.fetched += 1;
+    get("stage").dataset.fetched = this.fetched;
+    get("no-picture").hidden = true;
+  }
+
+  place(about) {
+    const { rows, columns, region, regions } = about;
+    const stage = get("stage");
+    const heat = get("heat").style;
+    stage.style.setProperty("--ratio", columns / rows);
+    heat.left = `${(100 * region[0]) / columns}%`;
+    heat.top = `${(100 * region[1]) / rows}%`;
+    heat.width = `${(100 * region[2]) / columns}%`;
+    heat.height = `${(100 * region[3]) / rows}%`;
+    const marks = get("marks");
+    marks.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    const boxes = regions.map((each) => rectangle(around(each, columns / 100), "defect"));
+    marks.replaceChildren(...(about.isWhole ? [] : [rectangle(region, "region")]), ...boxes.flat());
+  }
+
+  style() {
+    get("heat").style.opacity = get("show-heat").checked ? get("opacity").value / 100 : 0;
+    get("opacity").disabled = !get("show-heat").checked;
+    get("marks").style.display = get("show-marks").checked ? "" : "none";
+  }
+}
+
+function around(defect, margin) {
+  return [defect.x - margin, defect.y - margin, defect.width + 2 * margin, defect.height + 2 * margin];
+}
+
+// White under colour: one of them can be told from any part.
+function rectangle([x, y, width, height], kind) {
+  return [`${kind} under`, kind].map((name) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    made.setAttribute("class", name);
+    for (const [key, value] of Object.entries({ x, y, width, height })) made.setAttribute(key, value);
+    return made;
+  });
+}
+
+async function draw(canvas, blob) {
+  const image = await createImageBitmap(blob);
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  image.close();
+}
+
+function rest(ms) {
+  return new Promise((resolve) => { setTimeout(resolve, ms); });
+}

@@ -1,0 +1,107 @@
+// Verdict, lists, state and alerts in words.
+
+import { SHAPES, age, clock, dayAndClock, element, number, shape } from "./format.js";
+
+const OLD_AFTER_MS = 10000;
+const STATES = { paused: "PAUSED", lost: "CAMERA LOST", closed: "CAMERA CLOSED", fault: "FAULT", running: "" };
+const get = (id) => document.getElementById(id);
+
+export class Station {
+  constructor() {
+    this.update = null;
+  }
+
+  take(update) {
+    this.update = update;
+    rows(get("last"), update.last);
+    rows(get("rejects"), update.rejects);
+    if (update.state) {
+      figures(update.state, update);
+      alerts(update.state.alerts);
+    }
+  }
+
+  // Every half second, because silence ages.
+  show(isLive, agentIsSilent, now) {
+    const { shown, state } = this.update ?? { shown: null, state: null };
+    const last = shown ? `${shown.verdict}, ${age(now - shown.at)}` : "no verdict yet";
+    if (!isLive) say("none", "NO CONNECTION", "What stands here is old.", `before: ${last}`);
+    else if (agentIsSilent) say("none", "NO ANSWER", "The agent does not answer.", `before: ${last}`);
+    else if (state && STATES[state.state]) say("doubt", STATES[state.state], state.reason, `before: ${last}`);
+    else if (!shown) say("none", "WAITING", "No part was seen yet.", "");
+    else verdict(shown, now);
+  }
+}
+
+function verdict(shown, now) {
+  const ratio = shown.score === null ? "no score" : `score ${number(shown.score)} · threshold ${number(shown.threshold)}`;
+  const part = shown.part === null ? `frame ${shown.seq ?? "none"}` : `part ${shown.part}`;
+  const of = shown.of > 1 ? `worst of ${shown.of} in a second · ` : "";
+  const isOld = now - shown.at > OLD_AFTER_MS;
+  const when = isOld ? `${age(now - shown.at)}, at ${dayAndClock(shown.at)}` : clock(shown.at);
+  say(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${ratio} · ${when}`);
+  get("verdict").classList.toggle("old", isOld);
+}
+
+function say(kind, word, why, detail) {
+  const tile = get("verdict");
+  tile.className = kind;
+  tile.dataset.length = word.length > 7 ? "long" : "short";
+  tile.querySelector("use").setAttribute("href", `#shape-${kind}`);
+  write(get("word"), word);
+  write(get("why"), why);
+  write(get("detail"), detail);
+  document.title = `${word} – ${get("station").textContent}`;
+}
+
+function write(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
+function rows(table, entries) {
+  const made = entries.map((entry) => {
+    const row = element("tr", "",
+      element("td", "time", clock(entry.at)),
+      element("td", "verdict", shape(entry.evaluation), ` ${entry.verdict}`),
+      element("td", "part", entry.part ?? (entry.seq === null ? "" : `#${entry.seq}`)),
+      element("td", "score", entry.score === null ? "" : number(entry.score)),
+      element("td", "code", entry.why));
+    row.className = SHAPES[entry.evaluation];
+    return row;
+  });
+  const none = element("tr", "", element("td", "", "none"));
+  table.tBodies[0].replaceChildren(...(made.length ? made : [none]));
+}
+
+function alerts(active) {
+  const made = active.map((alert) => element("p", "banner",
+    `ALERT since ${dayAndClock(alert.startTime)}: ${alert.cause}, severity ${alert.severity} of 1000`));
+  const before = [...get("alerts").children].map((each) => each.textContent).join();
+  if (before !== made.map((each) => each.textContent).join()) get("alerts").replaceChildren(...made);
+}
+
+function figures(state, update) {
+  const { info, health } = state;
+  const dropped = Object.entries(health.dropped).filter(([, count]) => count);
+  const total = dropped.reduce((sum, [, count]) => sum + count, 0);
+  const inspects = state.state === "running" ? "inspecting" : state.reason || state.state;
+  const brokers = state.brokers.map((each) => [`Broker, ${each.name}`,
+    each.connected ? "connected" : `NOT CONNECTED${each.error ? `: ${each.error}` : ""}`, !each.connected]);
+  const waiting = state.brokers.map((each) => each.waiting.toLocaleString("en")).join(" + ");
+  const latency = health.p99.total === undefined ? "" : `, ${number(health.p99.total)} ms p99`;
+  const temperature = health.temperature === null ? "" : `, ${number(health.temperature)} °C`;
+  const all = [
+    ["State", inspects, state.state !== "running"],
+    ["Camera", `${health.camera === "running" ? "gives frames" : health.camera.toUpperCase()}, ${info.camera}`, health.camera !== "running"],
+    ...brokers,
+    ["Outbox", `${waiting} waiting`, state.brokers.some((each) => each.waiting > 100)],
+    ["Frames", `${number(health.fps)} per second${latency}; ${health.results.toLocaleString("en")} results`],
+    ["Dropped", total ? `${total.toLocaleString("en")}: ${dropped.map(([why, count]) => `${count.toLocaleString("en")} ${why}`).join(", ")}` : "nothing"],
+    ["Threshold", state.info.threshold === state.baseThreshold ? `${number(info.threshold)}, the bundle's or configured` : `${number(info.threshold)}, set by command; before: ${number(state.baseThreshold)}`],
+    ["Bundle", `${info.bundleHash.slice(0, 12)}, calibrated ${new Date(info.calibratedAt).toLocaleDateString("en-CA")}, on ${info.backend}`],
+    ["Device", `${number(health.diskFree / 2 ** 30)} GiB free${temperature}`],
+  ];
+  get("figures").replaceChildren(...all.map(([name, value, isBad]) => element("div", isBad ? "bad" : "",
+    element("dt", "", name), element("dd", "", ...(isBad ? [shape(3), " "] : []), value))));
+  write(get("about-page"), `${update.viewers} ${update.viewers === 1 ? "viewer" : "viewers"}`);
+}
