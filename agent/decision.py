@@ -77,6 +77,7 @@ class State:
         bad_since_ms: Time of the first of them.
         clear_in_a_row: Clear results since the last one that was not.
         camera: Whether frames can be trusted.
+        drift: The active alert about drift; None when there is none.
     """
 
     alert: Alert | None = None
@@ -85,6 +86,7 @@ class State:
     bad_since_ms: int = 0
     clear_in_a_row: int = 0
     camera: CameraState = field(default_factory=CameraState)
+    drift: Alert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Decision:
     event: Alert | None
     state: State
     camera_event: Alert | None = None
+    drift_event: Alert | None = None
 
 
 def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
@@ -149,12 +152,12 @@ def severity_of(score: float, threshold: float) -> int:
 
 
 def end(state: State, now_ms: int, result_id: str | None = None) -> tuple[Alert | None, State]:
-    """End the active alert without a clear result: at shutdown, or when one was left over at start.
+    """End the alert about defects without a clear result: at shutdown, or when one was left over at start.
 
     Returns:
         The ``end`` event, None when no alert is active; and the state with which to go on.
     """
-    return (None if state.alert is None else state.alert.ended(now_ms, result_id)), State()
+    return (None if state.alert is None else state.alert.ended(now_ms, result_id)), State(drift=state.drift)
 
 
 def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms: int) -> tuple[Alert | None, State]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent.decision import Decision, decide
+from agent.drift_alert import following
 from agent.frame_checks import alert_cause
-from agent.records import ResultCode, new_id
+from agent.records import Evaluation, ResultCode, new_id
 from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:
@@ -73,7 +74,20 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     result_id = new_id()
     score = float("nan") if inference is None else inference.score
     decision = decide(recipe.rules, state, score, result_id, frame.captured_at_ms, alert_cause(code))
+    if recipe.drift is not None and decision.verdict.evaluation is Evaluation.OK:
+        recipe.drift.note(prepared, score, frame.captured_ns)
+    decision = _with_drift(decision, recipe, result_id, frame.captured_at_ms)
     return Seen(result_id, frame, part, recipe, inference, code, fault, decision, watch.times_ms(frame.captured_ns))
+
+
+def _with_drift(decision: Decision, recipe: Recipe, result_id: str, now_ms: int) -> Decision:
+    """The same with the event of drift, if there is one; an exchanged recipe has seen none yet."""
+    cause = None if recipe.drift is None else recipe.drift.cause
+    event = following(decision.state.drift, cause, result_id, now_ms)
+    if event is None:
+        return decision
+    active = None if event.type == "end" else event
+    return replace(decision, drift_event=event, state=replace(decision.state, drift=active))
 
 
 class _Stages:

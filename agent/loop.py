@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from agent.decision import State
+from agent.drift.report import REMEDY
 from agent.look import look
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agent.look import Seen
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
+    from agent.records import Alert
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def inspect(
         seen = look(frame, part, judging, state)
         record(seen)
         _log_change(fault, seen.fault)
+        _log_drift(seen.decision.drift_event)
         state, fault = seen.decision.state, seen.fault
         heartbeat(seen)
     return state
@@ -61,3 +64,10 @@ def _log_change(before: str | None, now: str | None) -> None:
         log.error("frames cannot be judged: %s", now)
     elif now is None and before is not None:
         log.info("frames can be judged again")
+
+
+def _log_drift(event: Alert | None) -> None:
+    if event is not None and event.type == "end":
+        log.info("%s: it is gone", event.cause)
+    elif event is not None:
+        log.warning("%s; rejects of good parts may rise: %s", event.cause, REMEDY)

@@ -11,6 +11,7 @@ from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
 from agent.decision import Rules
+from agent.drift import DriftWatch
 from agent.errors import ConfigError
 from agent.frame_checks import FrameChecks
 from agent.mqtt.broker import BrokerSettings
@@ -171,6 +172,11 @@ def frame_checks_of(config: AgentConfig, bundle: Bundle) -> FrameChecks | None:
     # Files that are played again and again repeat themselves by right.
     frozen_after = None if kind_of(config.camera.source) == "path" else config.checks.frozen_after
     return FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=frozen_after)
+
+
+def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
+    """What good parts are held against; None where nobody wants it."""
+    return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold) if config.drift.enabled else None
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:

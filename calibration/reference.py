@@ -93,7 +93,7 @@ class ReferenceStatistics:
         grey = frame_statistics.grey_of(frame)
         small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
         self.count += 1
-        self._brightness.append(np.array(cv2.mean(frame)[:3]))
+        self._brightness.append(frame_statistics.mean_colour(frame))
         self._sharpness.append(sharpness(frame))
         self._sum += small
         self._squares += small**2
@@ -114,8 +114,9 @@ class ReferenceStatistics:
     def arrays(self, *, sequential: bool) -> dict[str, NDArray[Any]]:
         """Arrays for the bundle.
 
-        ``brightness`` (n, 3) BGR and ``sharpness`` (n,) of every good frame; ``thumbnail_mean`` and ``thumbnail_std``
-        (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and ``check_notes``, and what they need:
+        ``brightness`` (n, 3) BGR, ``sharpness`` (n,) and ``edges`` (n,) of every good frame, in their order;
+        ``thumbnail_mean`` and ``thumbnail_std`` (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and
+        ``check_notes``, and what they need:
 
         ``frame_size`` (2,), empty where good frames have several;
         ``still_at_most``, how many frames of a video in a row were identical to the one before;
@@ -133,6 +134,7 @@ class ReferenceStatistics:
         arrays: dict[str, NDArray[Any]] = {
             "brightness": np.array(self._brightness).reshape(-1, 3),
             "sharpness": np.array(self._sharpness),
+            "edges": np.array(self._edges),
             "thumbnail_mean": mean,
             "thumbnail_std": np.sqrt(variance),
             "frame_size": np.array(next(iter(self._sizes)) if len(self._sizes) == 1 else (), np.int64),

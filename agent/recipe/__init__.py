@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.decision import Rules
+    from agent.drift import DriftWatch
     from agent.frame_checks import FrameChecks
     from calibration.engine import Engine
     from calibration.preprocess import Preprocess
@@ -22,6 +23,7 @@ class Recipe:
         rules: When a score is a defect.
         grid: Of the features, (h, w): says where the map lies in the region.
         checks: Whether a frame can be trusted; None trusts every frame that fits.
+        drift: Whether good parts walk away from calibration; None does not ask.
     """
 
     preprocess: Preprocess
@@ -29,3 +31,4 @@ class Recipe:
     rules: Rules
     grid: tuple[int, int]
     checks: FrameChecks | None = None
+    drift: DriftWatch | None = None

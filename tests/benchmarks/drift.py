@@ -1,0 +1,262 @@
+"""Does the agent warn of drift in time, and not without a cause? Drawn numbers, real tiles, real clips."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import mtd
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from agent.drift import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, appearance
+from agent.drift.comparison import Comparison
+from agent.drift.evidence import Evidence
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.pictures import read_picture
+from calibration.pipeline import Settings, calibrate
+from calibration.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from numpy.typing import NDArray
+
+    from calibration.bundle import Bundle
+    from calibration.preprocess import Image
+
+BLOCKS_A_DAY = int(86_400 / BLOCK_S)
+EVERY_BLOCKS = 8.0 * FALSE_ALARM_DAYS * BLOCKS_A_DAY
+LEVELS = 16
+CLIPS = ("bolt-multi-size-detection.gif", "fruit-and-vegetable-detection.gif", "bottle-detection.mp4")
+FAULTS: dict[str, Callable[[Image, float], Image]] = {
+    "lamp ages, to half its light": lambda image, level: faded(image, 1 - 0.5 * level, 0),
+    "gain rises, to twice": lambda image, level: faded(image, 1 + level, 0),
+    "lens fogs, to half the contrast": lambda image, level: faded(image, 1 - 0.5 * level, 64 * level),
+    "focus is lost, to sigma 3 pixels": lambda image, level: cv2.GaussianBlur(image, (0, 0), 3 * level + 1e-3),
+}
+
+
+def faded(image: Image, gain: float, veil: float) -> Image:
+    """Light times a gain, under a grey veil."""
+    return np.clip(image * gain + veil, 0, 255).astype(np.uint8)
+
+
+# Drawn numbers
+
+
+def coins(every_blocks: float, runs: int, random: np.random.Generator) -> float:
+    """Mean number of blocks before the first warning where all eight sides toss fair coins."""
+    lengths = []
+    for _ in range(runs):
+        sides = [Evidence(8 * every_blocks) for _ in range(8)]
+        lengths.append(0)
+        while not any(side.found for side in sides):
+            lengths[-1] += 1
+            for side, beyond in zip(sides, random.random(8) < 0.5, strict=True):  # noqa: PLR2004 - a fair coin
+                side.add(beyond=bool(beyond))
+    return float(np.mean(lengths))
+
+
+def slow_and_fast(shape: tuple[int, int], slow_blocks: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """Standard normal; half of the variance is the same within a block, and like that of its neighbours."""
+    fast = random.standard_normal(shape)
+    if not slow_blocks:
+        return fast
+    keep = np.exp(-1 / slow_blocks)
+    slow, noise = np.empty(shape[0]), random.standard_normal(shape[0])
+    slow[0] = noise[0]
+    for block in range(1, shape[0]):
+        slow[block] = keep * slow[block - 1] + np.sqrt(1 - keep**2) * noise[block]
+    return (slow[:, None] + fast) / np.sqrt(2)
+
+
+def first_warning(comparison: Comparison, values: NDArray[np.float64]) -> int | None:
+    """Number of the block after which one statistic, held against calibration in both directions, is said to drift."""
+    sides = Evidence(EVERY_BLOCKS), Evidence(EVERY_BLOCKS)
+    for number, block in enumerate(values, start=1):
+        sides[0].add(beyond=comparison.lower(block) > comparison.limit)
+        sides[1].add(beyond=comparison.higher(block) > comparison.limit)
+        if sides[0].found or sides[1].found:
+            return number
+    return None
+
+
+def drawn(images: int, blocks: int, shift: float, slow_blocks: float, random: np.random.Generator) -> int | None:
+    """The same for one new calibration and its line."""
+    values = slow_and_fast((blocks, BLOCK_PARTS), slow_blocks, random) + shift
+    return first_warning(Comparison(random.standard_normal(images), 0.0), values)
+
+
+def false_warnings(runs: int, days: int) -> Table:
+    """Nothing drifts."""
+    table = Table("good images", "slow part", "warned", "allowed", box=box.MARKDOWN)
+    random = np.random.default_rng(0)
+    for images in (20, 100, 1000):
+        for slow_blocks in (0, 3, 12, 48):
+            warned = sum(drawn(images, days * BLOCKS_A_DAY, 0.0, slow_blocks, random) is not None for _ in range(runs))
+            slow = f"{slow_blocks * BLOCK_S / 3600:g} h" if slow_blocks else "none"
+            table.add_row(str(images), slow, f"{warned} of {runs}", f"{runs * days / FALSE_ALARM_DAYS / 4:.1f}")
+    return table
+
+
+def delays(runs: int, days: int) -> Table:
+    """A statistic that has shifted all at once."""
+    table = Table("shift", *(f"{images} images" for images in (20, 100, 1000)), box=box.MARKDOWN)
+    random = np.random.default_rng(1)
+    for shift in (0.1, 0.2, 0.3, 0.5, 1.0, 3.0):
+        cells = []
+        for images in (20, 100, 1000):
+            found = [drawn(images, days * BLOCKS_A_DAY, shift, 0, random) for _ in range(runs)]
+            known = [each for each in found if each is not None]
+            median = f"{np.median(known) * BLOCK_PARTS:.0f} parts" if known else "-"
+            cells.append(f"{median}, {len(known)} of {runs}")
+        table.add_row(f"{shift:g} sigma", *cells)
+    return table
+
+
+# Real pictures
+
+
+@dataclass
+class Frames:
+    """Pictures to learn from."""
+
+    frames: list[Image]
+    sequential: bool
+    source: str = "frames"
+    skipped: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[tuple[str, Image]]:
+        return ((f"{number:05}", frame) for number, frame in enumerate(self.frames))
+
+    def again(self, names: Collection[str]) -> Iterator[tuple[str, Image]]:
+        return ((name, frame) for name, frame in self if name in names)
+
+
+def taught(frames: list[Image], *, sequential: bool, folder: str, rate: float = 0.01) -> Bundle:
+    """A bundle of these."""
+    settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), false_reject_rate=rate, threads=mtd.THREADS)
+    path = Path(folder) / f"{len(list(Path(folder).iterdir()))}"
+    return calibrate(Frames(frames, sequential), mtd.backbone_of("filterbank"), settings, path, lambda *_: None)
+
+
+def watched(bundle: Bundle, frames: list[Image]) -> NDArray[np.float64]:
+    """Score and appearance of each, (n, 4)."""
+    with OnnxRuntimeEngine(bundle.network.read_bytes(), mtd.THREADS) as engine:
+        prepared = [bundle.preprocess(frame) for frame in frames]
+        return np.array([(engine(each).score, *appearance(each)) for each in prepared])
+
+
+def play(watch: DriftWatch, rows: Any, blocks: int, threshold: float) -> int | None:  # noqa: ANN401 - number to row
+    """Parts of so many blocks, at BLOCK_PARTS each; the first at whose end there was a warning."""
+    step_ns = round(BLOCK_S / (BLOCK_PARTS - 1) * 1e9) + 1
+    for part in range(blocks * BLOCK_PARTS):
+        row = rows(part)
+        if row[0] <= threshold:
+            watch.add(tuple(row), part * step_ns)
+        if watch.cause is not None:
+            return part + 1
+    return None
+
+
+def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> Table:
+    """Tiles that were not learnt come by, ever worse."""
+    paths = sorted((mtd.MTD / "MT_Free" / "Imgs").glob("*.jpg"))
+    order = np.random.default_rng(0).permutation(len(paths))
+    good = [read_picture(paths[index]) for index in order]
+    bundle, new = taught(good[:images], sequential=False, folder=folder), good[761:]
+    reference, threshold = bundle.reference(), bundle.manifest.working_point.threshold
+    parts = days * BLOCKS_A_DAY * BLOCK_PARTS
+    table = Table(
+        f"{images} tiles learnt", "warned at", "cause", "rejects then", "predicted", "rejects double at", box=box.MARKDOWN
+    )
+    unchanged = watched(bundle, new)
+    watch = DriftWatch(reference, threshold)
+    at = play(watch, lambda _: unchanged[random.integers(len(new))], days * BLOCKS_A_DAY, threshold)
+    shares = ", ".join(f"{each.statistic} {each.share:.2f} of {each.limit:.2f}" for each in watch.report.findings)
+    table.add_row("nothing", f"{at}", watch.cause, f"{(unchanged[:, 0] > threshold).mean():.1%}", "", "")
+    for name, fault in FAULTS.items():
+        levels = np.stack(
+            [watched(bundle, [fault(each, level / LEVELS) for each in new]) for level in range(LEVELS + 1)]
+        )
+        rejects = (levels[:, :, 0] > threshold).mean(axis=1)
+        double = 2 * max(rejects[0], 0.01)
+        doubled = np.argmax(rejects >= double) if (rejects >= double).any() else None
+
+        def row(part: int, levels: NDArray[np.float64] = levels) -> NDArray[np.float64]:
+            level = min(int(part / parts * LEVELS + random.random()), LEVELS)
+            return levels[level, random.integers(levels.shape[1])]
+
+        watch = DriftWatch(reference, threshold)
+        at = play(watch, row, days * BLOCKS_A_DAY, threshold)
+        predicted = watch.report.predicted_rate
+        then = "" if at is None else f"{np.interp(at / parts * LEVELS, np.arange(LEVELS + 1), rejects):.1%}"
+        table.add_row(
+            name,
+            "never" if at is None else f"{at / parts:.0%} of the way, part {at}",
+            watch.cause,
+            then,
+            "" if predicted is None else f"{predicted:.1%}",
+            f"not ({rejects[-1]:.1%} at the end)" if doubled is None else f"{doubled / LEVELS:.0%}, part {doubled * parts // LEVELS}",
+        )
+    mtd.console.print(f"unchanged: {shares}")
+    return table
+
+
+def clips(folder: str) -> Table:
+    """The second half of a clip against its first, without end."""
+    table = Table("clip", "frames", "statistic", "share", "limit", "warned", box=box.MARKDOWN)
+    for name in CLIPS:
+        video, frames = cv2.VideoCapture(str(mtd.DATA / "conveyor" / name)), []
+        while (frame := video.read()[1]) is not None:
+            frames.append(frame)
+        half = len(frames) // 2
+        bundle = taught(frames[:half], sequential=True, folder=folder, rate=0.05)
+        threshold = bundle.manifest.working_point.threshold
+        rows = watched(bundle, frames[half:])
+        watch = DriftWatch(bundle.reference(), threshold)
+        at = play(watch, lambda part, rows=rows: rows[part % len(rows)], 300, threshold)
+        for each in watch.report.findings:
+            shown = f"{each.direction} {each.share:.2f}", f"{each.limit:.2f}", "yes" if each.found else "no"
+            table.add_row(name.split("-")[0], str(half), each.statistic, *shown)
+        for statistic, why in watch.off.items():
+            table.add_row(name.split("-")[0], str(half), statistic, "off", why, "")
+        mtd.console.print(f"{name}: {at}; rejects {(rows[:, 0] > threshold).mean():.1%}")
+    return table
+
+
+def main() -> None:
+    """Print the tables of README.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--only", choices=("coins", "false", "delays", "tiles", "clips"))
+    arguments = parser.parse_args()
+    runs, days, only = arguments.runs, arguments.days, arguments.only
+    random = np.random.default_rng(2)
+    if only in {None, "coins"}:
+        for every in (100, 1000):
+            mtd.console.print(f"coins: stated {every} blocks, found {coins(every, runs, random):.0f}")
+    if only in {None, "false"}:
+        mtd.console.print(false_warnings(runs, days))
+    if only in {None, "delays"}:
+        mtd.console.print(delays(min(runs, 50), days))
+    with tempfile.TemporaryDirectory() as folder:
+        for images in (761, 100) if only in {None, "tiles"} else ():
+            mtd.console.print(tiles(images, days, random, folder))
+        if only in {None, "clips"}:
+            mtd.console.print(clips(folder))
+
+
+if __name__ == "__main__":
+    main()
