@@ -74,7 +74,7 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     result_id = new_id()
     score = float("nan") if inference is None else inference.score
     decision = decide(recipe.rules, state, score, result_id, frame.captured_at_ms, alert_cause(code))
-    if recipe.drift is not None and decision.verdict.evaluation is Evaluation.OK:
+    if recipe.drift is not None and decision.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
         recipe.drift.note(prepared, score, frame.captured_ns)
     decision = _with_drift(decision, recipe, result_id, frame.captured_at_ms)
     return Seen(result_id, frame, part, recipe, inference, code, fault, decision, watch.times_ms(frame.captured_ns))

@@ -115,8 +115,8 @@ class ReferenceStatistics:
         """Arrays for the bundle.
 
         ``brightness`` (n, 3) BGR, ``sharpness`` (n,) and ``edges`` (n,) of every good frame, in their order;
-        ``thumbnail_mean`` and ``thumbnail_std`` (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and
-        ``check_notes``, and what they need:
+        ``thumbnail_mean`` and ``thumbnail_std`` (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off)
+        and ``check_notes``, and what they need:
 
         ``frame_size`` (2,), empty where good frames have several;
         ``still_at_most``, how many frames of a video in a row were identical to the one before;

@@ -200,7 +200,7 @@ class _Tail:
         share = rate / self.share
         if abs(self.shape) < _NO_SHAPE:
             return self.start - self.scale * log(share)
-        return self.start + self.scale / self.shape * (1 - share**self.shape)
+        return self.start + self.scale / self.shape * (1 - exp(self.shape * log(share)))
 
     def share_above(self, limit: float) -> float:
         if self.scale <= 0.0:
@@ -208,8 +208,13 @@ class _Tail:
         far = (limit - self.start) / self.scale
         if abs(self.shape) < _NO_SHAPE:
             return self.share * exp(-far)
-        beyond: float = max(1 - self.shape * far, 0.0) ** (1 / self.shape)
-        return self.share * beyond
+        left = max(1 - self.shape * far, 0.0)
+        return 0.0 if left <= 0.0 < self.shape else self.share * exp(log(left) / self.shape)
+
+
+def share_above_at_most(count: int, above: int, confidence: float) -> float:
+    """The true share above the k-th highest of n scores, which is Beta(k, n + 1 - k), exceeds it so seldom."""
+    return _beta_quantile(above, count, confidence)
 
 
 def _rate_interval(count: int, above: int) -> tuple[float, float]:

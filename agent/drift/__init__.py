@@ -1,9 +1,9 @@
 """Whether good parts and their light walk away from calibration: an early warning, which changes no verdict.
 
-Good is what is judged OK: its score and the light, colour and sharpness of its frame are held against those of
-calibration's good images that this threshold would pass, too. What is the same for minutes (frames of one part, a lamp
-that flickers, a cloud) is one block; a sequential test counts the blocks that lie beyond what calibration's sample can
-mean, see ``Evidence``.
+Parts that are OK are held against calibration's good images that this threshold would pass, too: score, light, colour
+and sharpness. Among all parts, high scores are counted. What is the same for minutes (frames of one part, a lamp that
+flickers, a cloud) is one block; a sequential test counts the blocks that lie beyond what calibration's sample can mean,
+see ``Evidence``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from agent.drift.comparison import Comparison
+from agent.drift.comparison import SIDES, HighScores, Ranks, high_quantile
 from agent.drift.evidence import ENDS_AFTER, Evidence
 from agent.drift.report import DriftReport, Finding
 from calibration import frame_statistics
 from calibration.working_point import share_above
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -36,10 +36,11 @@ _DAY_S = 86_400.0
 _PART_EVERY_S = (0.5, 1.5)
 _OLDER = "the bundle was made before there was this"
 _TOO_FEW = "too few good images, or too much like their neighbours"
+_HIGH_SCORES = "high scores"
 
 
 class _Statistic(NamedTuple):
-    """What is watched; ``tolerance`` is harmless, in its own unit."""
+    """What is ranked; ``tolerance`` is harmless, in its own unit."""
 
     name: str
     lower: str
@@ -48,7 +49,7 @@ class _Statistic(NamedTuple):
 
 
 # Log odds of the mean (5 % of the light of a grey picture), logs of ratios.
-_STATISTICS = (
+_RANKED = (
     _Statistic("score", "scores lower", "scores higher", 0.0),
     _Statistic("brightness", "darker", "brighter", 0.1),
     _Statistic("colour", "bluer", "redder", 0.1),
@@ -56,38 +57,53 @@ _STATISTICS = (
 )
 
 
-class _Watched:
-    """One statistic in both directions."""
+class _Side:
+    """One statistic in one direction."""
 
-    def __init__(self, statistic: _Statistic, comparison: Comparison) -> None:
-        every_blocks = 2 * len(_STATISTICS) * FALSE_ALARM_DAYS * _DAY_S / BLOCK_S
-        self._statistic = statistic
-        self._comparison = comparison
-        self._lower, self._higher = Evidence(every_blocks), Evidence(every_blocks)
-        self._recent: deque[tuple[float, float, float]] = deque(maxlen=ENDS_AFTER)
+    def __init__(self, direction: str, share: Callable[[Float64], float]) -> None:
+        self.direction = direction
+        self.evidence = Evidence(SIDES * FALSE_ALARM_DAYS * _DAY_S / BLOCK_S)
+        self._share = share
+        self._recent: deque[float] = deque(maxlen=ENDS_AFTER)
+
+    def add(self, values: Float64, limit: float) -> None:
+        share = self._share(values)
+        self.evidence.add(beyond=share > limit)
+        self._recent.append(share)
+
+    @property
+    def share(self) -> float:
+        return float(np.mean(self._recent))
+
+
+class _Watched:
+    """One statistic in its directions, the last of which is upwards."""
+
+    def __init__(
+        self, name: str, compared: Ranks | HighScores, typical_of: Callable[[Float64], float], *sides: _Side
+    ) -> None:
+        self._name = name
+        self._compared = compared
+        self._typical_of = typical_of
+        self._sides = sides
+        self._recent: deque[float] = deque(maxlen=ENDS_AFTER)
 
     def add(self, values: Float64) -> Finding:
         """One block further: what is known of it now."""
-        lower, higher = self._comparison.lower(values), self._comparison.higher(values)
-        self._lower.add(beyond=lower > self._comparison.limit)
-        self._higher.add(beyond=higher > self._comparison.limit)
-        self._recent.append((lower, higher, float(np.median(values))))
-        return self._finding()
-
-    def _finding(self) -> Finding:
-        lower, higher, now = np.mean(self._recent, axis=0).tolist()
-        goes_up = (self._higher.found, higher) > (self._lower.found, lower)
-        side = self._higher if goes_up else self._lower
+        for side in self._sides:
+            side.add(values, self._compared.limit)
+        self._recent.append(self._typical_of(values))
+        side = max(self._sides, key=lambda side: (side.evidence.found, side.share))
         return Finding(
-            statistic=self._statistic.name,
-            goes_up=goes_up,
-            direction=self._statistic.higher if goes_up else self._statistic.lower,
-            share=higher if goes_up else lower,
-            limit=self._comparison.limit,
-            evidence=side.strength,
-            found=side.found,
-            now=now,
-            calibrated=self._comparison.typical,
+            statistic=self._name,
+            goes_up=side is self._sides[-1],
+            direction=side.direction,
+            share=side.share,
+            limit=self._compared.limit,
+            evidence=side.evidence.strength,
+            found=side.evidence.found,
+            now=float(np.mean(self._recent)),
+            calibrated=self._compared.typical,
         )
 
 
@@ -107,20 +123,13 @@ class DriftWatch:
         self._reference = reference
         self._scores: Float64 = reference["good_scores"]
         self._threshold = threshold
-        good = _good(reference, self._scores <= threshold)
-        self.off = {each.name: _OLDER for each in _STATISTICS if each.name not in good}
-        self._watched: dict[str, _Watched] = {}
-        for each in _STATISTICS:
-            if len(good.get(each.name, ())):
-                comparison = Comparison(good[each.name], each.tolerance)
-                if comparison.can_tell:
-                    self._watched[each.name] = _Watched(each, comparison)
-        self.off.update({name: _TOO_FEW for name in good if name not in self._watched})
-        self._stated = share_above(self._scores, threshold)
+        self._watched = _watched(reference, self._scores <= threshold)
+        self.off = _off(reference, set(self._watched))
         self._random = np.random.default_rng(0)
         self._due_ns = self._began_ns = 0
         self._block: list[tuple[float, ...]] = []
-        self.report: DriftReport = DriftReport(0, (), self._stated, None, self.off)
+        self._findings: dict[str, Finding] = {}
+        self.report = DriftReport(0, (), share_above(self._scores, threshold), None, self.off)
 
     def at(self, threshold: float) -> DriftWatch:
         """A new one, for another threshold."""
@@ -128,15 +137,15 @@ class DriftWatch:
 
     @property
     def cause(self) -> str | None:
-        """Of an alert: the direction with most evidence; None while there is no drift."""
+        """Of an alert: what has drifted most; None while nothing has."""
         return self.report.cause
 
     def note(self, prepared: Image, score: float, captured_ns: int) -> None:
-        """A part that is OK; one a second or so is looked at, by chance, so that no rhythm of the line is met.
+        """A part that was judged; one a second or so is looked at, by chance, so that no rhythm of the line is met.
 
         Args:
             prepared: Network input.
-            score: Of the network.
+            score: Of the network, finite.
             captured_ns: Monotonic clock.
         """
         if captured_ns < self._due_ns:
@@ -153,17 +162,28 @@ class DriftWatch:
             self._end_block()
 
     def _end_block(self) -> None:
-        columns = dict(zip((each.name for each in _STATISTICS), np.array(self._block).T, strict=True))
-        self._block = []
-        findings = tuple(watched.add(columns[name]) for name, watched in self._watched.items())
-        self.report = DriftReport(self.report.blocks + 1, findings, self._stated, self._predicted(findings), self.off)
+        block, self._block = np.array(self._block), []
+        passed = block[block[:, 0] <= self._threshold]
+        columns = {_HIGH_SCORES: block[:, 0]}
+        if 2 * len(passed) >= len(block):  # where most are rejected, the others are no sample of good ones
+            columns.update(zip((each.name for each in _RANKED), passed.T, strict=True))
+        for name, watched in self._watched.items():
+            if name in columns:
+                self._findings[name] = watched.add(columns[name])
+        self.report = DriftReport(
+            self.report.blocks + 1,
+            tuple(self._findings.values()),
+            self.report.stated_rate,
+            self._predicted_rate(),
+            self.off,
+        )
 
-    def _predicted(self, findings: tuple[Finding, ...]) -> float | None:
-        """Share of good parts above the threshold if all scores have grown as their median has."""
-        for each in findings:
-            if each.statistic == "score" and each.now > 0.0:
-                return share_above(self._scores, self._threshold * each.calibrated / each.now)
-        return None
+    def _predicted_rate(self) -> float | None:
+        """Share of good parts above the threshold if all scores have grown as the high ones have."""
+        high = self._findings.get(_HIGH_SCORES)
+        if high is None or high.now <= 0.0:
+            return None
+        return share_above(self._scores, self._threshold * high.calibrated / high.now)
 
 
 def appearance(prepared: Image) -> tuple[float, float, float]:
@@ -173,8 +193,32 @@ def appearance(prepared: Image) -> tuple[float, float, float]:
     return frame_statistics.light_of(colour), frame_statistics.warmth_of(colour), sharpness
 
 
-def _good(reference: Mapping[str, NDArray[Any]], passed: NDArray[np.bool_]) -> dict[str, Float64]:
-    """By statistic, of the good images that pass."""
+def _watched(reference: Mapping[str, NDArray[Any]], passed: NDArray[np.bool_]) -> dict[str, _Watched]:
+    """What calibration's images can be held against, by name."""
+    sequential = "still_at_most" in reference
+    watched: dict[str, _Watched] = {}
+    good = _good(reference)
+    for each in _RANKED:
+        if each.name in good and passed.any():
+            ranks = Ranks(good[each.name][passed], each.tolerance, sequential=sequential)
+            sides = _Side(each.lower, ranks.lower), _Side(each.higher, ranks.higher)
+            if ranks.can_tell:
+                watched[each.name] = _Watched(each.name, ranks, lambda values: float(np.median(values)), *sides)
+    scores = HighScores(good["score"], sequential=sequential)
+    if scores.can_tell:
+        more = _Side("more high scores", scores.share)
+        watched[_HIGH_SCORES] = _Watched(_HIGH_SCORES, scores, high_quantile, more)
+    return watched
+
+
+def _off(reference: Mapping[str, NDArray[Any]], watched: set[str]) -> dict[str, str]:
+    known = {*_good(reference), _HIGH_SCORES}
+    names = [*(each.name for each in _RANKED), _HIGH_SCORES]
+    return {name: _TOO_FEW if name in known else _OLDER for name in names if name not in watched}
+
+
+def _good(reference: Mapping[str, NDArray[Any]]) -> dict[str, Float64]:
+    """By statistic, of the good images."""
     colours = reference["brightness"]
     good: dict[str, Float64] = {
         "score": reference["good_scores"],
@@ -183,4 +227,4 @@ def _good(reference: Mapping[str, NDArray[Any]], passed: NDArray[np.bool_]) -> d
     }
     if "edges" in reference:
         good["sharpness"] = reference["edges"]
-    return {name: values[passed] for name, values in good.items()}
+    return good

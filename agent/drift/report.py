@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from agent.records import Payload
 
 REMEDY = "clean the lens, check the lamp, or recalibrate: shiftwatch-agent recalibrate"
-_CLEAR, _STRONG = 0.65, 0.85
+_SYMPTOMS = {"score", "high scores"}
+_CLEAR, _STRONG = 0.3, 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,13 @@ class Finding:
     Attributes:
         goes_up: The direction in which there is more to see.
         direction: The same in words.
-        share: Of parts now that lie in this direction from a random good image of calibration; 0.5 is no change.
+        share: Of parts now that lie in this direction from a random good image of calibration, where 0.5 is no change;
+            of high scores, where it is 0.2.
         limit: What that share must exceed in most blocks to be drift.
         evidence: From 0 to 1, which is enough.
         found: Whether it has drifted.
-        now: Median.
-        calibrated: Median of calibration's good images.
+        now: Median; of high scores the value that a fifth of all is above.
+        calibrated: The same of calibration's good images.
     """
 
     statistic: str
@@ -42,11 +44,16 @@ class Finding:
     calibrated: float
 
     @property
+    def beyond(self) -> float:
+        """From 0 at the limit to 1."""
+        return (self.share - self.limit) / (1.0 - self.limit)
+
+    @property
     def strength(self) -> str:
         """In a word."""
         if not self.found:
             return "none"
-        return "strong" if self.share >= _STRONG else "clear" if self.share >= _CLEAR else "slight"
+        return "strong" if self.beyond >= _STRONG else "clear" if self.beyond >= _CLEAR else "slight"
 
     def payload(self) -> Payload:
         """Content of an entry of ``drift`` in ``health``."""
@@ -83,7 +90,9 @@ class DriftReport:
     def cause(self) -> str | None:
         """Of the alert; None where nothing has drifted."""
         found = [each for each in self.findings if each.found]
-        return f"drift: {max(found, key=lambda each: each.share).direction}" if found else None
+        # What has changed before the camera says more than what that does to scores.
+        told = max(found, key=lambda each: (each.statistic not in _SYMPTOMS, each.beyond), default=None)
+        return None if told is None else f"drift: {told.direction}"
 
     @property
     def words(self) -> str:

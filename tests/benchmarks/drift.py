@@ -14,8 +14,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from agent.drift import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, appearance
-from agent.drift.comparison import Comparison
+from agent.drift import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _good, appearance
+from agent.drift.comparison import SIDES, HighScores, Ranks
 from agent.drift.evidence import Evidence
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.pictures import read_picture
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from calibration.preprocess import Image
 
 BLOCKS_A_DAY = int(86_400 / BLOCK_S)
-EVERY_BLOCKS = 8.0 * FALSE_ALARM_DAYS * BLOCKS_A_DAY
+EVERY_BLOCKS = SIDES * FALSE_ALARM_DAYS * BLOCKS_A_DAY
 LEVELS = 16
 CLIPS = ("bolt-multi-size-detection.gif", "fruit-and-vegetable-detection.gif", "bottle-detection.mp4")
 FAULTS: dict[str, Callable[[Image, float], Image]] = {
@@ -51,14 +51,14 @@ def faded(image: Image, gain: float, veil: float) -> Image:
 
 
 def coins(every_blocks: float, runs: int, random: np.random.Generator) -> float:
-    """Mean number of blocks before the first warning where all eight sides toss fair coins."""
+    """Mean number of blocks before the first warning where all sides toss fair coins."""
     lengths = []
     for _ in range(runs):
-        sides = [Evidence(8 * every_blocks) for _ in range(8)]
+        sides = [Evidence(SIDES * every_blocks) for _ in range(SIDES)]
         lengths.append(0)
         while not any(side.found for side in sides):
             lengths[-1] += 1
-            for side, beyond in zip(sides, random.random(8) < 0.5, strict=True):  # noqa: PLR2004 - a fair coin
+            for side, beyond in zip(sides, random.random(SIDES) < 0.5, strict=True):
                 side.add(beyond=bool(beyond))
     return float(np.mean(lengths))
 
@@ -76,12 +76,12 @@ def slow_and_fast(shape: tuple[int, int], slow_blocks: float, random: np.random.
     return (slow[:, None] + fast) / np.sqrt(2)
 
 
-def first_warning(comparison: Comparison, values: NDArray[np.float64]) -> int | None:
+def first_warning(ranks: Ranks, values: NDArray[np.float64]) -> int | None:
     """Number of the block after which one statistic, held against calibration in both directions, is said to drift."""
     sides = Evidence(EVERY_BLOCKS), Evidence(EVERY_BLOCKS)
     for number, block in enumerate(values, start=1):
-        sides[0].add(beyond=comparison.lower(block) > comparison.limit)
-        sides[1].add(beyond=comparison.higher(block) > comparison.limit)
+        sides[0].add(beyond=ranks.lower(block) > ranks.limit)
+        sides[1].add(beyond=ranks.higher(block) > ranks.limit)
         if sides[0].found or sides[1].found:
             return number
     return None
@@ -90,7 +90,7 @@ def first_warning(comparison: Comparison, values: NDArray[np.float64]) -> int | 
 def drawn(images: int, blocks: int, shift: float, slow_blocks: float, random: np.random.Generator) -> int | None:
     """The same for one new calibration and its line."""
     values = slow_and_fast((blocks, BLOCK_PARTS), slow_blocks, random) + shift
-    return first_warning(Comparison(random.standard_normal(images), 0.0), values)
+    return first_warning(Ranks(random.standard_normal(images), 0.0, sequential=False), values)
 
 
 def false_warnings(runs: int, days: int) -> Table:
@@ -157,13 +157,12 @@ def watched(bundle: Bundle, frames: list[Image]) -> NDArray[np.float64]:
         return np.array([(engine(each).score, *appearance(each)) for each in prepared])
 
 
-def play(watch: DriftWatch, rows: Any, blocks: int, threshold: float) -> int | None:  # noqa: ANN401 - number to row
+def play(watch: DriftWatch, rows: Any, blocks: int) -> int | None:  # noqa: ANN401 - number to row
     """Parts of so many blocks, at BLOCK_PARTS each; the first at whose end there was a warning."""
     step_ns = round(BLOCK_S / (BLOCK_PARTS - 1) * 1e9) + 1
     for part in range(blocks * BLOCK_PARTS):
         row = rows(part)
-        if row[0] <= threshold:
-            watch.add(tuple(row), part * step_ns)
+        watch.add(tuple(row), part * step_ns)
         if watch.cause is not None:
             return part + 1
     return None
@@ -178,13 +177,14 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
     reference, threshold = bundle.reference(), bundle.manifest.working_point.threshold
     parts = days * BLOCKS_A_DAY * BLOCK_PARTS
     table = Table(
-        f"{images} tiles learnt", "warned at", "cause", "rejects then", "predicted", "rejects double at", box=box.MARKDOWN
+        f"{images} tiles learnt",
+        "warned at",
+        "cause",
+        "rejects then",
+        "predicted",
+        "rejects double at",
+        box=box.MARKDOWN,
     )
-    unchanged = watched(bundle, new)
-    watch = DriftWatch(reference, threshold)
-    at = play(watch, lambda _: unchanged[random.integers(len(new))], days * BLOCKS_A_DAY, threshold)
-    shares = ", ".join(f"{each.statistic} {each.share:.2f} of {each.limit:.2f}" for each in watch.report.findings)
-    table.add_row("nothing", f"{at}", watch.cause, f"{(unchanged[:, 0] > threshold).mean():.1%}", "", "")
     for name, fault in FAULTS.items():
         levels = np.stack(
             [watched(bundle, [fault(each, level / LEVELS) for each in new]) for level in range(LEVELS + 1)]
@@ -198,7 +198,7 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
             return levels[level, random.integers(levels.shape[1])]
 
         watch = DriftWatch(reference, threshold)
-        at = play(watch, row, days * BLOCKS_A_DAY, threshold)
+        at = play(watch, row, days * BLOCKS_A_DAY)
         predicted = watch.report.predicted_rate
         then = "" if at is None else f"{np.interp(at / parts * LEVELS, np.arange(LEVELS + 1), rejects):.1%}"
         table.add_row(
@@ -207,9 +207,36 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
             watch.cause,
             then,
             "" if predicted is None else f"{predicted:.1%}",
-            f"not ({rejects[-1]:.1%} at the end)" if doubled is None else f"{doubled / LEVELS:.0%}, part {doubled * parts // LEVELS}",
+            f"not ({rejects[-1]:.1%} at the end)"
+            if doubled is None
+            else f"{doubled / LEVELS:.0%}, part {doubled * parts // LEVELS}",
         )
-    mtd.console.print(f"unchanged: {shares}")
+    return table
+
+
+def unchanged(images: int, seeds: int, folder: str) -> Table:
+    """New good tiles, each once: how they rank on average over random splits, where nothing has changed."""
+    paths = sorted((mtd.MTD / "MT_Free" / "Imgs").glob("*.jpg"))
+    good = [read_picture(path) for path in paths]
+    shares: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        order = np.random.default_rng(seed).permutation(len(good))
+        bundle = taught([good[index] for index in order[:images]], sequential=False, folder=folder)
+        rows, threshold = (
+            watched(bundle, [good[index] for index in order[761:]]),
+            bundle.manifest.working_point.threshold,
+        )
+        reference = bundle.reference()
+        passed = rows[rows[:, 0] <= threshold]
+        for place, (name, values) in enumerate(_good(reference).items()):
+            ranks = Ranks(values[reference["good_scores"] <= threshold], 0.0, sequential=False)
+            shares.setdefault(name, []).append(ranks.higher(passed[:, place]))
+        shares.setdefault("high scores", []).append(
+            HighScores(reference["good_scores"], sequential=False).share(rows[:, 0])
+        )
+    table = Table(f"{images} tiles learnt", "share, mean", "lowest", "highest", box=box.MARKDOWN)
+    for name, each in shares.items():
+        table.add_row(name, *(f"{value:.3f}" for value in (np.mean(each), min(each), max(each))))
     return table
 
 
@@ -225,7 +252,7 @@ def clips(folder: str) -> Table:
         threshold = bundle.manifest.working_point.threshold
         rows = watched(bundle, frames[half:])
         watch = DriftWatch(bundle.reference(), threshold)
-        at = play(watch, lambda part, rows=rows: rows[part % len(rows)], 300, threshold)
+        at = play(watch, lambda part, rows=rows: rows[part % len(rows)], 300)
         for each in watch.report.findings:
             shown = f"{each.direction} {each.share:.2f}", f"{each.limit:.2f}", "yes" if each.found else "no"
             table.add_row(name.split("-")[0], str(half), each.statistic, *shown)
@@ -240,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--only", choices=("coins", "false", "delays", "tiles", "clips"))
+    parser.add_argument("--only", choices=("coins", "false", "delays", "unchanged", "tiles", "clips"))
     arguments = parser.parse_args()
     runs, days, only = arguments.runs, arguments.days, arguments.only
     random = np.random.default_rng(2)
@@ -252,6 +279,8 @@ def main() -> None:
     if only in {None, "delays"}:
         mtd.console.print(delays(min(runs, 50), days))
     with tempfile.TemporaryDirectory() as folder:
+        for images in (761, 100, 30) if only in {None, "unchanged"} else ():
+            mtd.console.print(unchanged(images, 10, folder))
         for images in (761, 100) if only in {None, "tiles"} else ():
             mtd.console.print(tiles(images, days, random, folder))
         if only in {None, "clips"}:
