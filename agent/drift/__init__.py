@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FALSE_ALARM_DAYS = 365
 """Of inspection, day and night: no sooner comes a warning without a cause, on average and of all kinds together."""
-BLOCK_S = 300.0
+BLOCK_S = 3600.0
 BLOCK_PARTS = 30
 _DAY_S = 86_400.0
 _PART_EVERY_S = (0.5, 1.5)

@@ -3,25 +3,29 @@
 An e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection",
 definition 2.2 and section 2.3): bettors start anew with each block, one unit of money each, and what all of them own
 together is at least M on average no sooner than after M blocks. They bet on one thing alone, that a block lies beyond
-the limit, and lose on average as long as that is not more probable than that it does not.
+the limit, at odds by which they lose on average as long as nothing has changed.
+
+The odds know that neighbours are alike. After a block within the limit, one beyond it is taken to be as probable as
+not; after one beyond it, another is taken to be as probable as it was in the runs that have ended, if that is more.
 """
 
 from __future__ import annotations
 
 import math
 
-BETS = (0.6, 0.75, 0.9)
-"""Probabilities of a block beyond the limit on which the bettors bet, a third of each one's money on each."""
-ENDS_AFTER = 12
-"""Blocks in a row within the limit that end what was found: one time in 4096 while it lasts."""
+BETS = (0.2, 0.5, 0.8)
+"""How far above the odds the bettors bet, of the way to certainty; a third of each one's money on each."""
+ENDS_AFTER = 8
+"""Blocks in a row within the limit that end what was found."""
+_EVEN = 0.5
 
 
 class Evidence:
     """Of one side of one statistic.
 
     Args:
-        every_blocks: While a block is not more often beyond the limit than within it, whatever came before, one is
-            found no sooner than after so many blocks on average.
+        every_blocks: While blocks are beyond the limit no more often than the odds say, drift is found no sooner than
+            after so many on average.
 
     Attributes:
         found: Whether it is there: from enough evidence until `ENDS_AFTER` blocks in a row that have none.
@@ -31,25 +35,46 @@ class Evidence:
         self.found = False
         self._every_blocks = every_blocks
         self._within = 0
-        self._shares = [0.0] * len(BETS)
+        self._owned = [0.0] * len(BETS)
+        self._run = 0
+        self._runs_ended = 0
+        self._blocks_in_them = 0
 
     @property
     def strength(self) -> float:
         """From 0 to 1, which is enough; on a logarithmic scale."""
-        return 1.0 if self.found else math.log1p(self._owned) / math.log1p(self._every_blocks)
+        return 1.0 if self.found else math.log1p(self._mean) / math.log1p(self._every_blocks)
 
     def add(self, *, beyond: bool) -> None:
         """One block further."""
         if self.found:
             self._within = 0 if beyond else self._within + 1
-            if self._within == ENDS_AFTER:
-                self.found, self._within, self._shares = False, 0, [0.0] * len(BETS)
+            self.found = self._within < ENDS_AFTER
+            if not self.found:
+                self._owned, self._run = [0.0] * len(BETS), 0  # what has drifted is no example of a run
             return
-        self._shares = [
-            (own + 1.0) * 2.0 * (bet if beyond else 1.0 - bet) for own, bet in zip(self._shares, BETS, strict=True)
-        ]
-        self.found = self._owned >= self._every_blocks
+        odds = self._odds()
+        bets = [odds + (1.0 - odds) * each for each in BETS]
+        gains = [bet / odds if beyond else (1.0 - bet) / (1.0 - odds) for bet in bets]
+        self._owned = [(own + 1.0) * gain for own, gain in zip(self._owned, gains, strict=True)]
+        self._count(beyond=beyond)
+        self.found, self._within = self._mean >= self._every_blocks, 0
 
     @property
-    def _owned(self) -> float:
-        return sum(self._shares) / len(self._shares)
+    def _mean(self) -> float:
+        return sum(self._owned) / len(self._owned)
+
+    def _odds(self) -> float:
+        """Probability that the next block lies beyond the limit."""
+        if not self._run:
+            return _EVEN
+        stayed = self._blocks_in_them - self._runs_ended
+        return max(_EVEN, (stayed + 1.0) / (self._blocks_in_them + 2.0))
+
+    def _count(self, *, beyond: bool) -> None:
+        if beyond:
+            self._run += 1
+        elif self._run:
+            self._runs_ended += 1
+            self._blocks_in_them += self._run
+            self._run = 0

@@ -98,7 +98,7 @@ def false_warnings(runs: int, days: int) -> Table:
     table = Table("good images", "slow part", "warned", "allowed", box=box.MARKDOWN)
     random = np.random.default_rng(0)
     for images in (20, 100, 1000):
-        for slow_blocks in (0, 3, 12, 48):
+        for slow_blocks in (0.0, 0.25, 1.0, 4.0, 12.0):
             warned = sum(drawn(images, days * BLOCKS_A_DAY, 0.0, slow_blocks, random) is not None for _ in range(runs))
             slow = f"{slow_blocks * BLOCK_S / 3600:g} h" if slow_blocks else "none"
             table.add_row(str(images), slow, f"{warned} of {runs}", f"{runs * days / FALSE_ALARM_DAYS / 4:.1f}")
