@@ -140,5 +140,6 @@ class DriftConfig(Section):
     """Good parts and their light that slowly become others than calibration saw: a warning."""
 
     enabled: bool = Field(
-        default=True, description="Hold OK parts against calibration; falsely warns once a year of inspection at most."
+        default=True,
+        description="Hold OK parts against calibration; built to warn without a cause once a year at most.",
     )

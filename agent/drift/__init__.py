@@ -1,9 +1,9 @@
 """Whether good parts and their light walk away from calibration: an early warning, which changes no verdict.
 
 Parts that are OK are held against calibration's good images that this threshold would pass, too: score, light, colour
-and sharpness. Among all parts, high scores are counted. What is the same for minutes (frames of one part, a lamp that
-flickers, a cloud) is one block; a sequential test counts the blocks that lie beyond what calibration's sample can mean,
-see ``Evidence``.
+and sharpness. Among all parts, high scores are counted. Neighbours are alike (frames of one part, a lamp that flickers,
+a cloud), and so an hour is one block; a sequential test counts the blocks that lie beyond what calibration's sample can
+mean, see ``Evidence``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from agent.drift.comparison import SIDES, HighScores, Ranks, high_quantile
-from agent.drift.evidence import ENDS_AFTER, Evidence
+from agent.drift.evidence import Evidence
 from agent.drift.report import DriftReport, Finding
 from calibration import frame_statistics
 from calibration.working_point import share_above
@@ -33,7 +33,8 @@ FALSE_ALARM_DAYS = 365
 BLOCK_S = 3600.0
 BLOCK_PARTS = 30
 _DAY_S = 86_400.0
-_PART_EVERY_S = (0.5, 1.5)
+_RECENT = 12
+_PART_EVERY_S = (5.0, 15.0)
 _OLDER = "the bundle was made before there was this"
 _TOO_FEW = "too few good images, or too much like their neighbours"
 _HIGH_SCORES = "high scores"
@@ -64,7 +65,7 @@ class _Side:
         self.direction = direction
         self.evidence = Evidence(SIDES * FALSE_ALARM_DAYS * _DAY_S / BLOCK_S)
         self._share = share
-        self._recent: deque[float] = deque(maxlen=ENDS_AFTER)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def add(self, values: Float64, limit: float) -> None:
         share = self._share(values)
@@ -86,7 +87,7 @@ class _Watched:
         self._compared = compared
         self._typical_of = typical_of
         self._sides = sides
-        self._recent: deque[float] = deque(maxlen=ENDS_AFTER)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def add(self, values: Float64) -> Finding:
         """One block further: what is known of it now."""
@@ -141,7 +142,7 @@ class DriftWatch:
         return self.report.cause
 
     def note(self, prepared: Image, score: float, captured_ns: int) -> None:
-        """A part that was judged; one a second or so is looked at, by chance, so that no rhythm of the line is met.
+        """A part that was judged; one in about ten seconds is looked at, by chance: no rhythm of the line is met.
 
         Args:
             prepared: Network input.

@@ -19,7 +19,7 @@ _CLEAR, _STRONG = 0.3, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of one statistic; ``now`` and ``share`` are of the last hour or more.
+    """What is known of one statistic; ``now`` and ``share`` are of the last twelve blocks.
 
     Attributes:
         goes_up: The direction in which there is more to see.

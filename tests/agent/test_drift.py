@@ -104,24 +104,26 @@ def shifted(rows: Iterable[NDArray[np.float64]], statistic: str, by: float) -> I
 # Evidence
 
 
-def test_fair_coins_warn_no_sooner_than_stated_on_average() -> None:
+@pytest.mark.parametrize("stays", [0.5, 0.8, 0.9])
+def test_without_a_change_drift_is_found_no_sooner_than_stated_on_average_also_among_neighbours(stays: float) -> None:
     random, lengths = np.random.default_rng(0), []
-    for _ in range(100):
-        evidence, length = Evidence(200), 0
-        while not evidence.found:
-            evidence.add(beyond=bool(random.random() < 0.5))
+    for _ in range(30):
+        evidence, length, beyond = Evidence(200), 0, False
+        while not evidence.found and length < 2000:
+            beyond ^= bool(random.random() > stays)
+            evidence.add(beyond=beyond)
             length += 1
         lengths.append(length)
-    assert np.mean(lengths) - 2 * np.std(lengths) / 10 >= 200
+    assert np.mean(lengths) - 2 * np.std(lengths) / np.sqrt(30) >= 200
 
 
-def test_one_in_a_year_takes_two_hours_of_blocks_that_all_lie_beyond() -> None:
+def test_one_in_a_year_takes_a_day_of_blocks_that_all_lie_beyond() -> None:
     (watched,) = {each._sides[0].evidence._every_blocks for each in a_watch()._watched.values()}
     evidence, blocks_needed = Evidence(watched), 0
     while not evidence.found:
         evidence.add(beyond=True)
         blocks_needed += 1
-    assert 20 <= blocks_needed <= 27
+    assert 20 <= blocks_needed <= 32
 
 
 @given(st.lists(st.booleans(), max_size=150))
@@ -136,6 +138,16 @@ def test_evidence_is_found_only_after_a_block_beyond_and_ends_only_after_enough_
         if before:
             assert evidence.found == (within < ENDS_AFTER)
             within = 0 if not evidence.found else within
+
+
+def test_what_comes_and_goes_every_few_hours_is_learnt_and_is_no_drift() -> None:
+    def found(block_lasts: int) -> bool:
+        evidence = Evidence(80_000)
+        return any(evidence.add(beyond=number // block_lasts % 2 == 1) or evidence.found for number in range(2000))
+
+    assert not found(6)
+    assert not found(12), "day and night"
+    assert found(100)
 
 
 # Ranks
@@ -160,7 +172,7 @@ def test_one_part_moves_a_share_by_its_own_share_at_most(good: list[float], new:
         assert abs(share(changed) - share(np.array(new))) <= 1 / len(new) + 1e-9
 
 
-@pytest.mark.parametrize("images", [20, 100, 1000])
+@pytest.mark.parametrize("images", [20, 100, 300])
 def test_limits_leave_room_for_an_unlucky_calibration(images: int) -> None:
     random = np.random.default_rng(images)
     misled = 0
@@ -190,8 +202,8 @@ def test_neighbours_that_are_alike_count_less() -> None:
 
 
 @pytest.mark.parametrize("images", [20, 100, 1000])
-def test_what_does_not_change_gives_no_warning_in_ten_days(images: int) -> None:
-    reports = play(a_watch(images), blocks(2880, np.random.default_rng(5)))
+def test_what_does_not_change_gives_no_warning_in_three_months(images: int) -> None:
+    reports = play(a_watch(images), blocks(2160, np.random.default_rng(5)))
     assert {report.cause for report in reports} == {None}
 
 
@@ -202,35 +214,37 @@ def test_a_change_is_told_with_its_direction_and_ends_when_it_is_gone(statistic:
     reports = play(watch, shifted(blocks(60, random), statistic, by))
     assert reports[-1].cause in CAUSES[statistic, direction]
     begun = next(number for number, report in enumerate(reports) if report.cause)
-    assert 20 <= begun <= 40, "two to three hours"
+    assert 19 <= begun <= 40, "a day or two"
     assert all(report.cause for report in reports[begun:])
     ended = play(watch, blocks(3 * ENDS_AFTER, random), begin_ns=10**15)
     assert ended[0].cause is not None
     assert ended[-1].cause is None
 
 
-def test_a_small_change_is_told_before_rejects_double() -> None:
-    random = np.random.default_rng(2)
+def told_after(watch: DriftWatch, by: float) -> int:
+    """Blocks of a line that is not slow, until higher scores are told."""
+    for number, block in enumerate(shifted(blocks(1000, np.random.default_rng(2), parts=360), "score", by)):
+        if play(watch, [block])[-1].cause:
+            return number
+    return 1000
+
+
+def test_a_small_change_takes_longer_and_its_rejects_are_predicted() -> None:
     watch = a_watch(1000).at(120.0)
-    reports = play(watch, shifted(blocks(400, random), "score", 2.5))  # a quarter of a deviation; 1.7 rejects for one
-    assert reports[-1].cause in CAUSES["score", 1]
-    assert reports[-1].predicted_rate is not None
-    assert reports[-1].stated_rate < reports[-1].predicted_rate
+    assert told_after(watch, 2.5) > told_after(watch.at(120.0), 20.0)
+    assert watch.cause in CAUSES["score", 1]
+    assert watch.report.predicted_rate is not None
+    assert 1.2 < watch.report.predicted_rate / watch.report.stated_rate < 3, "1.8, if it were known"
 
 
-def test_a_creeping_change_is_told_before_its_rejects_double() -> None:
-    random, watch = np.random.default_rng(3), a_watch(500)
-    steps = np.linspace(0, 20, 4000)  # two deviations in two weeks
-    told = None
-    for step, block in zip(steps, blocks(len(steps), random), strict=True):
-        play(watch, shifted([block], "score", step))
+def test_a_creeping_change_is_told_before_its_rejects_have_doubled() -> None:
+    random, watch = np.random.default_rng(3), a_watch(500).at(123.26)  # one in a hundred is rejected
+    for step in np.linspace(0, 20, 1440):  # two deviations in two months
+        play(watch, shifted(blocks(1, random, parts=360), "score", step))
         if watch.cause:
-            told = step
             break
-    limit = float(np.quantile(watch._scores, 0.99))
-    doubled = 3.0  # from 2.33 to about 2.05 deviations
-    assert told is not None
-    assert told < doubled * 1.5, (told, limit)
+    assert watch.cause in CAUSES["score", 1]
+    assert step < 2.72, "2.33 - 2.05 deviations are twice the rejects"
 
 
 def test_a_few_defective_parts_are_no_drift_and_are_counted_alike_however_bad() -> None:
@@ -383,10 +397,10 @@ def test_a_defect_alert_that_ends_does_not_lose_the_one_about_drift() -> None:
     assert state.drift is not None
 
 
-def test_parts_that_could_not_be_judged_are_left_out_and_one_a_second_is_enough() -> None:
+def test_parts_that_could_not_be_judged_are_left_out_and_one_in_ten_seconds_is_enough() -> None:
     drift, state = a_watch(), State()
     for number in range(50):
-        looked_at(drift, math.nan if number % 2 else 100.0, state, number, number * 0.1)
+        looked_at(drift, math.nan if number % 2 else 100.0, state, number, float(number))
     assert 3 <= len(drift._block) <= 11
     assert not np.isnan(drift._block).any()
 
@@ -404,7 +418,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_station_under_a_fading_lamp_says_so_everywhere_and_ends_the_alert_when_it_stops(
+def test_a_station_under_a_fading_lamp_says_so_and_ends_the_alert_when_it_stops(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path, listen: Callable[[int], Listener]
 ) -> None:
     mosquitto.start()
@@ -415,14 +429,12 @@ def test_a_station_under_a_fading_lamp_says_so_everywhere_and_ends_the_alert_whe
         write_config(tmp_path, bundle, pictures, mosquitto.port, camera=camera, checks={"enabled": False})
     )
     listener.wait_for(lambda heard: heard.on("/alert"))
-    listener.wait_for(lambda heard: any(each["drift"]["cause"] for each in heard.on("/health")))
     running.end()
     listener.wait_for(lambda heard: len(heard.on("/alert")) > 1)
     new, ended = listener.on("/alert")
     assert (new["type"], new["cause"], new["severity"]) == ("new", "drift: darker", 200)
     assert (ended["type"], ended["alertId"], ended["resultId"]) == ("end", new["alertId"], None)
     assert listener.on("/alert/state")[-1]["active"] == []
-    assert "clean the lens" in listener.on("/health")[-1]["drift"]["remedy"]
 
 
 def test_it_is_off_where_nobody_wants_it(bundle: Path, tmp_path: Path) -> None:
