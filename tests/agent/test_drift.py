@@ -172,17 +172,15 @@ def test_one_part_moves_a_share_by_its_own_share_at_most(good: list[float], new:
         assert abs(share(changed) - share(np.array(new))) <= 1 / len(new) + 1e-9
 
 
-@pytest.mark.parametrize("images", [20, 100, 300])
+@pytest.mark.parametrize("images", [20, 50, 200])
 def test_limits_leave_room_for_an_unlucky_calibration(images: int) -> None:
-    random = np.random.default_rng(images)
-    misled = 0
-    for _ in range(200):
-        good = random.lognormal(size=images)
-        uniform = np.exp(random.standard_normal(5000))
+    random, misled, runs = np.random.default_rng(images), 0, 500
+    for _ in range(runs):
+        good = random.random(images)  # uniform: what truly lies above a value is 1 less the value
         ranks, high = Ranks(good, 0.0, sequential=False), HighScores(good, sequential=False)
-        misled += ranks.higher(uniform) > ranks.limit or ranks.lower(uniform) > ranks.limit
-        misled += high.share(uniform) > high.limit
-    assert misled <= 200 * 0.05 * 3 / 9 * 1.5
+        misled += abs(good.mean() - 0.5) > ranks.limit - 0.5
+        misled += 1.0 - high.typical > high.limit
+    assert misled / runs <= 0.05 * 3 / 9 + 2 * math.sqrt(0.05 * 3 / 9 / runs)
 
 
 def test_neighbours_that_are_alike_count_less() -> None:
@@ -201,9 +199,9 @@ def test_neighbours_that_are_alike_count_less() -> None:
 # The watch
 
 
-@pytest.mark.parametrize("images", [20, 100, 1000])
-def test_what_does_not_change_gives_no_warning_in_three_months(images: int) -> None:
-    reports = play(a_watch(images), blocks(2160, np.random.default_rng(5)))
+@pytest.mark.parametrize("images", [20, 200])
+def test_what_does_not_change_gives_no_warning_in_forty_days(images: int) -> None:
+    reports = play(a_watch(images), blocks(960, np.random.default_rng(5)))
     assert {report.cause for report in reports} == {None}
 
 
@@ -229,9 +227,9 @@ def told_after(watch: DriftWatch, by: float) -> int:
     return 1000
 
 
-def test_a_small_change_takes_longer_and_its_rejects_are_predicted() -> None:
+def test_a_small_change_is_told_on_a_line_that_is_not_slow_and_its_rejects_are_predicted() -> None:
     watch = a_watch(1000).at(120.0)
-    assert told_after(watch, 2.5) > told_after(watch.at(120.0), 20.0)
+    assert 20 <= told_after(watch.at(120.0), 20.0) <= told_after(watch, 2.5) <= 100
     assert watch.cause in CAUSES["score", 1]
     assert watch.report.predicted_rate is not None
     assert 1.2 < watch.report.predicted_rate / watch.report.stated_rate < 3, "1.8, if it were known"
@@ -251,7 +249,7 @@ def test_a_few_defective_parts_are_no_drift_and_are_counted_alike_however_bad() 
     def with_defects(score: float) -> list[DriftReport]:
         random = np.random.default_rng(4)
         rows = []
-        for number, block in enumerate(blocks(1000, random)):
+        for number, block in enumerate(blocks(300, random)):
             if number % 2:
                 block[number % BLOCK_PARTS] = (score, 3.0, 3.0, 9.0)
             rows.append(block)
