@@ -235,7 +235,7 @@ def test_a_small_change_is_told_on_a_line_that_is_not_slow_and_its_rejects_are_p
     assert 1.2 < watch.report.predicted_rate / watch.report.stated_rate < 3, "1.8, if it were known"
 
 
-def test_a_creeping_change_is_told_before_its_rejects_have_doubled() -> None:
+def test_a_creeping_change_is_told_when_its_rejects_have_about_doubled() -> None:
     random, watch = np.random.default_rng(3), a_watch(500).at(123.26)  # one in a hundred is rejected
     for step in np.linspace(0, 20, 1440):  # two deviations in two months
         play(watch, shifted(blocks(1, random, parts=360), "score", step))
