@@ -159,7 +159,7 @@ class Assembly:
             )
         finally:
             self._service_manager.stopping()
-        for alert in (state.alert, state.camera.alert):
+        for alert in (state.alert, state.camera.alert, state.drift):
             if alert is not None:
                 # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
                 self._recorder.record_alert(alert.ended(now_ms()), now_ms())

@@ -7,18 +7,19 @@ most frequent cause; a frame that never came counts with the reason for that.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.decision import decide
+from agent.drift_alert import following
 from agent.frame_checks import alert_cause
 from agent.look import Seen
-from agent.records import ResultCode, new_id
+from agent.records import Evaluation, ResultCode, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.decision import State
+    from agent.decision import Decision, State
     from agent.look import View
 
 CombinationRule: TypeAlias = Literal["worst", "median", "best"]
@@ -72,6 +73,7 @@ def _judged(view: View, frames: int, code: ResultCode, state: State) -> Seen:
     is_scored = code is ResultCode.NONE
     result_id = new_id()
     score = view.score if is_scored else float("nan")
+    decision = decide(view.recipe.rules, state, score, result_id, view.frame.captured_at_ms, alert_cause(code))
     return Seen(
         result_id=result_id,
         frame=view.frame,
@@ -81,7 +83,20 @@ def _judged(view: View, frames: int, code: ResultCode, state: State) -> Seen:
         inference=view.inference if is_scored else None,
         code=code,
         fault=view.fault if view.code is code else None,
-        decision=decide(view.recipe.rules, state, score, result_id, view.frame.captured_at_ms, alert_cause(code)),
+        decision=_with_drift(decision, view, result_id),
         frames=frames,
         times_ms=view.times_ms,
     )
+
+
+def _with_drift(decision: Decision, view: View, result_id: str) -> Decision:
+    """The same with the event of drift, if there is one; an exchanged recipe has seen none yet."""
+    watch = view.recipe.drift
+    if watch is not None and view.prepared is not None and decision.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
+        watch.note(view.prepared, view.score, view.frame.captured_ns)
+    cause = None if watch is None else watch.cause
+    event = following(decision.state.drift, cause, result_id, view.frame.captured_at_ms)
+    if event is None:
+        return decision
+    active = None if event.type == "end" else event
+    return replace(decision, drift_event=event, state=replace(decision.state, drift=active))

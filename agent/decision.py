@@ -85,6 +85,7 @@ class State:
         lately: The last decidable results since the alert before, oldest first: the time of a NotOK one, None for OK.
         clear_in_a_row: Clear results since the last one that was not.
         camera: Whether frames can be trusted.
+        drift: The active alert about drift; None when there is none.
     """
 
     alert: Alert | None = None
@@ -92,6 +93,7 @@ class State:
     lately: tuple[int | None, ...] = ()
     clear_in_a_row: int = 0
     camera: CameraState = field(default_factory=CameraState)
+    drift: Alert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Decision:
     event: Alert | None
     state: State
     camera_event: Alert | None = None
+    drift_event: Alert | None = None
 
 
 def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
@@ -156,12 +159,12 @@ def severity_of(score: float, threshold: float) -> int:
 
 
 def end(state: State, now_ms: int, result_id: str | None = None) -> tuple[Alert | None, State]:
-    """End the active alert without a clear result: at shutdown, or when one was left over at start.
+    """End the alert about defects without a clear result: at shutdown, or when one was left over at start.
 
     Returns:
         The ``end`` event, None when no alert is active; and the state with which to go on.
     """
-    return (None if state.alert is None else state.alert.ended(now_ms, result_id)), State()
+    return (None if state.alert is None else state.alert.ended(now_ms, result_id)), State(drift=state.drift)
 
 
 def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms: int) -> tuple[Alert | None, State]:

@@ -45,6 +45,7 @@ class Figures:
         yield from self._frames()
         yield _histogram(self._reports.metrics.stages)
         yield from self._camera()
+        yield from self._drift()
         yield from self._broker()
 
     def _build_info(self) -> Metric:
@@ -68,6 +69,19 @@ class Figures:
         now = self._reports.camera.state
         states = [((state,), float(state == now)) for state in get_args(CameraState)]
         yield _family(GaugeMetricFamily, "camera_state", "1 for the state it is in.", ("state",), states)
+
+    def _drift(self) -> Iterator[Metric]:
+        report = self._reports.drift
+        if report is None:
+            return
+        meaning = "Of good parts against calibration: 0 none, 1 upwards, -1 downwards."
+        found = [((each.statistic,), (1 if each.goes_up else -1) * each.found) for each in report.findings]
+        yield _family(GaugeMetricFamily, "drift", meaning, ("statistic",), found)
+        evidence = [((each.statistic,), each.evidence) for each in report.findings]
+        yield _family(GaugeMetricFamily, "drift_evidence", "From 0 to 1: then it is drift.", ("statistic",), evidence)
+        rates = {"stated": report.stated_rate, "predicted": report.predicted_rate}
+        known = [((name,), rate) for name, rate in rates.items() if rate is not None]
+        yield _family(GaugeMetricFamily, "false_reject_rate", "By calibration; with scores of now.", ("kind",), known)
 
     def _broker(self) -> Iterator[Metric]:
         speakers = self._speakers.items()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
-    from calibration.preprocess import Place, Region
+    from calibration.preprocess import Image, Place, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class View:
 
     Attributes:
         recipe: What scored it.
-        region: What was inspected, where the part lay; None when the frame could not be prepared.
+        prepared: Network input; None when the frame could not be prepared.
+        region: What was inspected, where the part lay; None likewise.
         inference: Score and map; None when the frame could not be scored.
         code: Why not; ``NONE`` when it could.
         fault: The same for people.
@@ -35,6 +36,7 @@ class View:
     frame: Frame
     part: Part
     recipe: Recipe
+    prepared: Image | None
     region: Region | None
     inference: Inference | None
     code: ResultCode
@@ -84,6 +86,7 @@ def look(frame: Frame, part: Part, recipe: Recipe) -> View:
     watch = _Stages()
     inference, code, fault = None, ResultCode.NONE, None
     place: Place | None = None
+    prepared: Image | None = None
     try:
         distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
         watch.ends("checks")
@@ -106,7 +109,7 @@ def look(frame: Frame, part: Part, recipe: Recipe) -> View:
     watch.ends("inference")
     region = None if place is None else place.region
     times_ms = watch.times_ms(frame.captured_ns)
-    return View(frame, part, recipe, region, inference, code, fault, times_ms)
+    return View(frame, part, recipe, prepared, region, inference, code, fault, times_ms)
 
 
 class _Stages:

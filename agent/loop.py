@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.combining import Combining
 from agent.decision import State
+from agent.drift.report import REMEDY
 from agent.look import look
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
+    from agent.records import Alert
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
         seen = combine(views, state)
         record(seen)
         _log_change(fault, seen.fault)
+        _log_drift(seen.decision.drift_event)
         state, fault = seen.decision.state, seen.fault
         heartbeat(seen)
     return state
@@ -105,3 +108,10 @@ def _log_change(before: str | None, now: str | None) -> None:
         log.error("frames cannot be judged: %s", now)
     elif now is None and before is not None:
         log.info("frames can be judged again")
+
+
+def _log_drift(event: Alert | None) -> None:
+    if event is not None and event.type == "end":
+        log.info("%s: it is gone", event.cause)
+    elif event is not None:
+        log.warning("%s; rejects of good parts may rise: %s", event.cause, REMEDY)

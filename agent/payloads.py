@@ -62,7 +62,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     outbox_depth: int,
     disk_free_bytes: int,
     temperature_c: float | None,
-    drift: float | None,
+    drift: Payload | None,
 ) -> Payload:
     """Content of the topic ``health``.
 
@@ -79,7 +79,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         outbox_depth: Records that wait.
         disk_free_bytes: Where records and pictures lie.
         temperature_c: Of the processor; None where it does not say.
-        drift: Of the scores against calibration; None where it is not watched.
+        drift: Of good parts against calibration, see ``DriftReport``; None where it is not watched.
     """
     return {
         "timestamp": timestamp_ms,

@@ -88,7 +88,7 @@ class Recorder:
         started_ns = time.monotonic_ns()
         result = self._result(seen)
         self._put(result)
-        for event in (seen.decision.event, seen.decision.camera_event):
+        for event in (seen.decision.event, seen.decision.camera_event, seen.decision.drift_event):
             if event is not None:
                 self.record_alert(event, seen.frame.captured_at_ms)
         self._handshake.tell(Answer(seen.part, result.seq, result.evaluation, result.code, result.score))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.archive import Archive
     from agent.camera import Camera
     from agent.commands import Commands
+    from agent.drift.report import DriftReport
     from agent.metrics import LoopMetrics
     from agent.outbox import Outbox
     from agent.parts.handshake import Handshake
@@ -76,7 +77,14 @@ class Reports:
         state, reason = self.state()
         why = f" ({reason})" if reason else ""
         frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
-        return f"{state}{why}; {frames}, {self.dropped().total()} dropped, {self.outbox.depth()} records wait"
+        drift = f"; {self.drift.words}" if self.drift is not None and self.drift.words else ""
+        return f"{state}{why}; {frames}, {self.dropped().total()} dropped, {self.outbox.depth()} records wait{drift}"
+
+    @property
+    def drift(self) -> DriftReport | None:
+        """What is known of drift; None where it is not watched."""
+        watch = self.controls.served.recipe.drift
+        return None if watch is None else watch.report
 
     def info(self) -> Payload:
         """Content of ``info``."""
@@ -123,7 +131,7 @@ class Reports:
             outbox_depth=self.outbox.depth(),
             disk_free_bytes=disk_free_bytes(self.state_dir),
             temperature_c=_temperature_c(),
-            drift=None,
+            drift=None if self.drift is None else self.drift.payload(),
         )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from agent.recipe import Recipe
 from agent.recipe.controls import Served
-from agent.settings import empty_place_of, engine_deployment, frame_checks_of, rules_of
+from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent.config import AgentConfig
     from agent.frame_checks import FrameChecks
@@ -49,8 +49,12 @@ def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callabl
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
         checks = frame_checks_of(config, bundle)
-        recipe = Recipe(bundle.preprocess, served.engine, rules, bundle.manifest.backbone.grid, checks, empty_place)
+        drift = drift_of(config, bundle)
+        grid = bundle.manifest.backbone.grid
+        recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift)
         _tell_what_is_off(checks)
+        if drift is not None and drift.off:
+            log.warning("drift is not noticed in %s", _by_reason(drift.off))
         return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
 
 
@@ -58,11 +62,14 @@ def _tell_what_is_off(checks: FrameChecks | None) -> None:
     if checks is None:
         log.warning("frames are not checked: checks.enabled is false")
     elif checks.off:
-        names: dict[str, list[str]] = {}
-        for name, why in checks.off.items():
-            names.setdefault(why, []).append(name)
-        off = "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items())
-        log.warning("some camera faults will not be noticed (%s)", off)
+        log.warning("some camera faults will not be noticed (%s)", _by_reason(checks.off))
+
+
+def _by_reason(off: Mapping[str, str]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, why in off.items():
+        names.setdefault(why, []).append(name)
+    return "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items())
 
 
 def first_bundle(configured: Bundle, versions: Versions) -> Bundle:

@@ -15,6 +15,7 @@ from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
 from agent.combining import Combining
 from agent.decision import Rules
+from agent.drift import DriftWatch
 from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
 from agent.frame_checks import FrameChecks
@@ -238,6 +239,11 @@ def combining_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) ->
     """What the frames of a part say together."""
     count = trigger.frames_per_part
     return Combining(count, trigger.combine, trigger.least_decidable or count // 2 + 1, why_fewer)
+
+
+def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
+    """What good parts are held against; None where nobody wants it."""
+    return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold) if config.drift.enabled else None
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:

@@ -24,6 +24,7 @@ _LIGHT_LEVELS = 16
 _LIGHT_TIMES = 1.3
 _SAYS_LIGHT = 8
 _LEAST_ENERGY = 1e-3
+_LUMINANCE = np.array((0.114, 0.587, 0.299))  # of OpenCV, BGR
 
 
 def grey_of(frame: Image) -> Image:
@@ -33,8 +34,28 @@ def grey_of(frame: Image) -> Image:
 
 def brightness(grey: Image) -> float:
     """Log odds of the mean: 0 at half of white, falls toward black and rises toward white without an end."""
-    share = (cv2.mean(grey)[0] + 0.5) / 256
+    return log_odds(cv2.mean(grey)[0])
+
+
+def log_odds(mean: float) -> float:
+    """Of a mean grey level, 0 to 255."""
+    share = (mean + 0.5) / 256
     return math.log(share / (1.0 - share))
+
+
+def mean_colour(frame: Image) -> NDArray[np.float64]:
+    """Of the whole picture, BGR, (3,)."""
+    return np.array(cv2.mean(frame)[:3])
+
+
+def light_of(colour: NDArray[np.float64]) -> float:
+    """``brightness`` of a picture with this mean colour, up to the rounding of its pixels."""
+    return log_odds(float(_LUMINANCE @ colour))
+
+
+def warmth_of(colour: NDArray[np.float64]) -> float:
+    """Log of red over blue: how yellow the light is, however bright."""
+    return math.log((colour[2] + 1.0) / (colour[0] + 1.0))
 
 
 def mean_of(brightness_odds: float) -> float:

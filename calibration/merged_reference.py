@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
+FIGURES = ("brightness", "sharpness", "edges")
+"""Of every good frame, in their order, as are their scores; bundles of older software lack some."""
+
 _BELOW = frozenset({"dark", "frozen", "blurred_detail", "blurred_edges"})  # limits that a good frame lies above
 
 
@@ -38,7 +41,11 @@ def merged_reference(parts: Sequence[Arrays], good: Sequence[Image]) -> dict[str
     """
     sizes = {tuple(part.get("frame_size", np.array(())).tolist()) for part in parts}
     arrays: dict[str, NDArray[Any]] = {
-        **{name: np.concatenate([part[name] for part in parts]) for name in ("brightness", "sharpness")},
+        **{
+            name: np.concatenate([part[name] for part in parts])
+            for name in FIGURES
+            if all(name in each for each in parts)
+        },
         **_thumbnail(parts),
         "frame_size": np.array(sizes.pop() if len(sizes) == 1 else (), np.int64),
     }

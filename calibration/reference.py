@@ -72,7 +72,7 @@ class Observation:
         """
         grey = frame_statistics.grey_of(frame)
         return cls(
-            colour=np.array(cv2.mean(frame)[:3]),
+            colour=frame_statistics.mean_colour(frame),
             sharpness=sharpness(frame),
             small=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64),
             light=frame_statistics.brightness(grey),
@@ -137,8 +137,9 @@ class ReferenceStatistics:
     def arrays(self, *, sequential: bool) -> dict[str, NDArray[Any]]:
         """Arrays for the bundle.
 
-        ``brightness`` (n, 3) BGR and ``sharpness`` (n,) of every good frame; ``thumbnail_mean`` and ``thumbnail_std``
-        (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off) and ``check_notes``, and what they need:
+        ``brightness`` (n, 3) BGR, ``sharpness`` (n,) and ``edges`` (n,) of every good frame, in their order;
+        ``thumbnail_mean`` and ``thumbnail_std`` (32, 32), grey. By check ``check_names``, ``check_limits`` (NaN: off)
+        and ``check_notes``, and what they need:
 
         ``frame_size`` (2,), empty where good frames have several;
         ``still_at_most``, how many frames of a video in a row were identical to the one before;
@@ -156,6 +157,7 @@ class ReferenceStatistics:
         arrays: dict[str, NDArray[Any]] = {
             "brightness": np.array(self._brightness).reshape(-1, 3),
             "sharpness": np.array(self._sharpness),
+            "edges": np.array(self._edges),
             "thumbnail_mean": mean,
             "thumbnail_std": np.sqrt(variance),
             "frame_size": np.array(next(iter(self._sizes)) if len(self._sizes) == 1 else (), np.int64),

@@ -152,7 +152,8 @@ def _threshold(
     chi_square = before.chi_square if rate == before.false_reject_rate else None
     point = _working_point(good, rate, len(kept), chi_square)
     manifest = _manifest(bundle, collection, plan, suspects, bundle.manifest.effective_images)
-    reference = {**bundle.reference(), **about_parts(collection, kept, good)}
+    looks = reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=False)
+    reference = {**bundle.reference(), **looks, **about_parts(collection, kept, good)}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
     return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz(reference)}, suspects
 

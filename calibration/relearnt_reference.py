@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.bundle import GoldenFrames
 from calibration.golden import GoldenSample
-from calibration.merged_reference import merged_reference
+from calibration.merged_reference import FIGURES, merged_reference
 from calibration.outliers import HIGHEST
 from calibration.reference import ReferenceStatistics
 
@@ -49,7 +49,10 @@ def reference_of(
         frame = collection.frame(index)
         statistics.update(frame, frame, tuple(old["frame_size"].tolist()) if "frame_size" in old else ())
     arrays = _as_whole_frames_were(statistics.arrays(sequential=sequential), old)
-    return arrays if forget else merged_reference([old, arrays], [collection.frame(index) for index in kept])
+    if forget:
+        return arrays
+    both = merged_reference([old, arrays], [collection.frame(index) for index in kept])
+    return {**both, **{name: arrays[name] for name in FIGURES}}  # as the scores, which are those of the parts
 
 
 def about_parts(collection: Collection, kept: list[int], scores: Scores) -> Arrays:

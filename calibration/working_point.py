@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
+_NO_SHAPE = 1e-6
 _DRAWS, _ENOUGH_DRAWS = 10_000, 10
 
 
@@ -64,7 +65,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     if above >= 1:
         interval = _rate_interval(count, above)
         return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
-    threshold = _pareto_quantile(ordered, false_reject_rate)
+    threshold = _Tail.of(ordered).quantile(false_reject_rate)
     # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
     interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
@@ -154,25 +155,66 @@ def _log_choices(count: int, hits: int) -> float:
     return lgamma(count + 1) - lgamma(hits + 1) - lgamma(count - hits + 1)
 
 
-def _pareto_quantile(ordered: Float64, rate: float) -> float:
-    """Value that a share ``rate`` exceeds, by a generalised Pareto tail over the highest fifth."""
+def share_above(scores: Float64, limit: float) -> float:
+    """Share of new good parts that will score above a limit: what ``working_point`` turns around.
+
+    Between the scores by interpolation, where k / (n + 1) lie above the k-th highest; beyond the highest by the tail.
+
+    Args:
+        scores: Out-of-fold scores of good images, (n,), finite.
+        limit: Any number.
+    """
+    ordered = np.sort(scores)
     count = len(ordered)
-    tail = max(2, round(_TAIL_SHARE * count))
-    start = ordered[-tail - 1] if tail < count else ordered[0]
-    excess = ordered[-tail:] - start
-    mean = float(excess.mean())
-    if mean <= 0.0:
-        return float(ordered[-1])
-    position = (np.arange(1, tail + 1) - 0.35) / tail
-    weighted = float(((1 - position) * excess).mean())
-    spread = max(mean - 2 * weighted, 1e-12 * mean)
-    # Hosking's k, hardly above 0: so few scores can't show that a tail ends.
-    shape = float(np.clip(mean / spread - 2, -0.5, 0.1))
-    scale = mean * (1 + shape)
-    share = rate * count / tail
-    if abs(shape) < 1e-6:  # noqa: PLR2004
-        return float(start - scale * np.log(share))
-    return float(start + scale / shape * (1 - share**shape))
+    if limit <= ordered[-1]:
+        return float(np.interp(limit, ordered, np.arange(count, 0, -1) / (count + 1)))
+    return min(1.0 / (count + 1), _Tail.of(ordered).share_above(limit))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """A generalised Pareto tail over the highest fifth: ``share`` lie beyond ``start``; ``shape`` is Hosking's k."""
+
+    start: float
+    scale: float
+    shape: float
+    share: float
+
+    @classmethod
+    def of(cls, ordered: Float64) -> _Tail:
+        count = len(ordered)
+        tail = max(2, round(_TAIL_SHARE * count))
+        start = ordered[-tail - 1] if tail < count else ordered[0]
+        excess = ordered[-tail:] - start
+        mean = float(excess.mean())
+        if mean <= 0.0:
+            return cls(float(start), 0.0, 0.1, tail / count)
+        position = (np.arange(1, tail + 1) - 0.35) / tail
+        weighted = float(((1 - position) * excess).mean())
+        spread = max(mean - 2 * weighted, 1e-12 * mean)
+        # Hardly above 0: so few scores can't show that a tail ends.
+        shape = float(np.clip(mean / spread - 2, -0.5, 0.1))
+        return cls(float(start), mean * (1 + shape), shape, tail / count)
+
+    def quantile(self, rate: float) -> float:
+        share = rate / self.share
+        if abs(self.shape) < _NO_SHAPE:
+            return self.start - self.scale * log(share)
+        return self.start + self.scale / self.shape * (1 - exp(self.shape * log(share)))
+
+    def share_above(self, limit: float) -> float:
+        if self.scale <= 0.0:
+            return 0.0
+        far = (limit - self.start) / self.scale
+        if abs(self.shape) < _NO_SHAPE:
+            return self.share * exp(-far)
+        left = max(1 - self.shape * far, 0.0)
+        return 0.0 if left <= 0.0 < self.shape else self.share * exp(log(left) / self.shape)
+
+
+def share_above_at_most(count: int, above: int, confidence: float) -> float:
+    """The true share above the k-th highest of n scores, which is Beta(k, n + 1 - k), exceeds it so seldom."""
+    return _beta_quantile(above, count, confidence)
 
 
 def _rate_interval(count: int, above: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from agent.config.inspection import (
     ChecksConfig,
     CommandsConfig,
     DecisionConfig,
+    DriftConfig,
     PlcConfig,
     StationConfig,
     TriggerConfig,
@@ -47,6 +48,7 @@ class AgentConfig(Section):
     trigger: TriggerConfig = TriggerConfig()
     decision: DecisionConfig = DecisionConfig()
     checks: ChecksConfig = ChecksConfig()
+    drift: DriftConfig = DriftConfig()
     mqtt: MqttConfig = MqttConfig()
     plc: PlcConfig = PlcConfig()
     commands: CommandsConfig = CommandsConfig()

@@ -193,3 +193,12 @@ class ChecksConfig(Section):
     frozen_after: int = Field(
         default=10, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
     )
+
+
+class DriftConfig(Section):
+    """Good parts and their light that slowly become others than calibration saw: a warning."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Hold OK parts against calibration; built to warn without a cause once a year at most.",
+    )

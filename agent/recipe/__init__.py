@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.decision import Rules
+    from agent.drift import DriftWatch
     from agent.empty_place import EmptyPlace
     from agent.frame_checks import FrameChecks
     from calibration.engine import Engine
@@ -24,6 +25,7 @@ class Recipe:
         grid: Of the features, (h, w): says where the map lies in the region.
         checks: Whether a frame can be trusted; None trusts every frame that fits.
         empty_place: Whether there is anything to judge; None where nobody has shown it empty.
+        drift: Whether good parts walk away from calibration; None does not ask.
     """
 
     preprocess: Preprocess
@@ -32,3 +34,4 @@ class Recipe:
     grid: tuple[int, int]
     checks: FrameChecks | None = None
     empty_place: EmptyPlace | None = None
+    drift: DriftWatch | None = None

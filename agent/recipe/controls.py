@@ -41,7 +41,8 @@ class Served:
     def with_threshold(self, threshold: float) -> Served:
         """The same with another threshold."""
         rules = replace(self.recipe.rules, threshold=threshold)
-        return replace(self, recipe=replace(self.recipe, rules=rules))
+        drift = None if self.recipe.drift is None else self.recipe.drift.at(threshold)
+        return replace(self, recipe=replace(self.recipe, rules=rules, drift=drift))
 
 
 class CommandedThreshold:

@@ -74,7 +74,7 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "outboxDepth": DataType.INT64,
         "diskFree": DataType.INT64,
         "temperature": DataType.DOUBLE,
-        "drift": DataType.DOUBLE,
+        "drift": DataType.STRING,
     },
 }
 _PYTHON_TYPES: Mapping[DataType, tuple[type, ...]] = {

@@ -67,7 +67,9 @@ def views(*scores: float | ResultCode) -> list[View]:
     for seq, score in enumerate(scores):
         code = score if isinstance(score, ResultCode) else ResultCode.NONE
         inference = None if isinstance(score, ResultCode) else Inference(score, np.zeros((2, 2), np.float32))
-        made.append(View(frame(seq), PART, RECIPE, None, inference, code, "why" if code else None, {"inference": 1.0}))
+        made.append(
+            View(frame(seq), PART, RECIPE, None, None, inference, code, "why" if code else None, {"inference": 1.0})
+        )
     return made
 
 

@@ -227,7 +227,7 @@ HEALTH: dict[str, type | tuple[type, ...]] = {
     "outboxDepth": int,
     "diskFree": int,
     "temperature": (float, type(None)),
-    "drift": (float, type(None)),
+    "drift": dict,
 }
 
 

@@ -12,7 +12,7 @@ from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
 
 from calibration.errors import SettingError
 from calibration.head import whitened_law
-from calibration.working_point import chi_square_threshold, refuse_unsupported_rate, working_point
+from calibration.working_point import chi_square_threshold, refuse_unsupported_rate, share_above, working_point
 
 if TYPE_CHECKING:
     from scipy.stats import rv_continuous
@@ -155,3 +155,21 @@ def test_the_largest_of_many_places_has_the_law_of_the_largest_of_independent_on
 def test_there_is_no_chi_square_threshold_without_a_law_or_for_a_rate_too_low_to_simulate() -> None:
     assert chi_square_threshold(None, 0.01) is None
     assert chi_square_threshold(whitened_law((30, 5, 5), np.inf), 1e-5) is None
+
+
+@DISTRIBUTIONS
+@pytest.mark.parametrize("rate", [0.1, 0.02, 0.005, 0.001])
+def test_the_share_above_a_threshold_is_the_rate_that_it_was_made_for(distribution: rv_continuous, rate: float) -> None:
+    for seed in range(20):
+        scores = distribution.rvs(150, random_state=np.random.default_rng(seed))
+        point = working_point(scores, rate)
+        step = 1 / 151 if point.method == "quantile" else 0.0
+        # A tail that ends before the highest score leaves the threshold there.
+        tight = point.threshold > scores.max() or point.method == "quantile"
+        assert not tight or rate - step - 1e-9 <= share_above(scores, point.threshold) <= rate + 1e-9
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=10, max_size=50), st.floats(0, 1e7), st.floats(1, 10))
+def test_fewer_parts_are_above_a_higher_limit(scores: list[float], limit: float, times: float) -> None:
+    lower, higher = (share_above(np.array(scores), each) for each in (limit, limit * times))
+    assert 0 <= higher <= lower <= 1
