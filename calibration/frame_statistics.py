@@ -65,19 +65,25 @@ def mean_of(brightness_odds: float) -> float:
 
 def detail(grey: Image) -> float:
     """Log of the variance of the Laplacian (Pech-Pacheco et al. 2000): how much there is to see, and how sharp."""
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    return math.log(deviation[0, 0] ** 2 + 1.0)
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S)
+    variance = cv2.norm(laplacian, cv2.NORM_L2SQR) / grey.size - cv2.mean(laplacian)[0] ** 2
+    return math.log(max(variance, 0.0) + 1.0)
 
 
 def edges(grey: Image) -> float:
     """Log of what a small blur takes from the energy of gradients, over what it leaves: how sharp what there is, is."""
-    fine, coarse = _gradient_energy(grey), _gradient_energy(cv2.GaussianBlur(grey, (5, 5), 1.0))
+    fine, coarse = _gradient_energy(grey), _gradient_energy(_softened(grey))
     return math.log(max(fine / max(coarse, 1.0) - 1.0, _LEAST_ENERGY))
 
 
-def _gradient_energy(grey: cv2.typing.MatLike) -> float:
-    slopes = (cv2.Sobel(grey, cv2.CV_16S, across, 1 - across, ksize=1) for across in (1, 0))
-    return sum(cv2.norm(slope, cv2.NORM_L2SQR) for slope in slopes)
+def _softened(grey: Image) -> Image:
+    return cv2.GaussianBlur(grey, (5, 5), 1.0).astype(np.uint8, copy=False)
+
+
+def _gradient_energy(grey: Image) -> float:
+    """Of differences between the next pixels on both sides; a border has none."""
+    across = cv2.norm(grey[:, 2:], grey[:, :-2], cv2.NORM_L2SQR)
+    return float(across + cv2.norm(grey[2:], grey[:-2], cv2.NORM_L2SQR))
 
 
 def pixels_in_cell(height: int, width: int) -> int:
