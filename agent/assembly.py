@@ -12,6 +12,7 @@ from agent.clock import now_ms
 from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
+from agent.commands.exchange import Exchange
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
@@ -22,11 +23,12 @@ from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
+from agent.recalibration.desk import Recalibrations
 from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports
 from agent.serving import serve
-from agent.settings import open_archive, station_topics
+from agent.settings import open_archive, recalibration_terms, station_topics
 from agent.sparkplug.edge_nodes import edge_nodes_of
 
 if TYPE_CHECKING:
@@ -86,17 +88,32 @@ class Assembly:
         )
         self.archive = open_archive(config)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
-        rollback = Rollback(
+        exchange = Exchange(
             controls,
             versions,
             audit,
             # An engine that is built in the loop takes minutes; its steps are progress, too.
             lambda bundle: serve(config, choice, bundle, self._service_manager.progress),
             in_loop="tensorrt" in choice.backends,
-            follow_up=self._follow_up,
             changed=self._changed,
         )
-        actions = Actions(controls, self._parts if self._triggers else None, self._handshake, rollback, self._changed)
+        self.recalibrations = Recalibrations(
+            recalibration_terms(config),
+            controls,
+            versions,
+            audit,
+            exchange,
+            state=lambda: self.reports.state(),  # noqa: PLW0108 - made below
+            follow_up=self._follow_up,
+        )
+        actions = Actions(
+            controls,
+            self._parts if self._triggers else None,
+            self._handshake,
+            Rollback(controls, versions, exchange, self._follow_up),
+            self.recalibrations.prepare,
+            self._changed,
+        )
         commands = Commands(actions.by_name(), audit, config.commands.accept, token)
         self.reports = Reports(
             camera=camera,
@@ -110,6 +127,7 @@ class Assembly:
             active_alerts=self._active_alerts,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
+            recalibrations=self.recalibrations,
         )
         self.control_socket = ControlSocket(
             config.state_dir, lambda name, text, user: commands.answer(name, text, via="local", user=user)
@@ -155,6 +173,7 @@ class Assembly:
     def _heartbeat(self, seen: Seen | None) -> None:
         if seen is not None:
             self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault)
+            self.recalibrations.note(seen)
         self._give_up()  # the publisher does it in time, but not while it has no line
         state = self.reports.state()
         if state != self._announced_state:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
+    from calibration.preprocess import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Seen:
         fault: The same for people.
         decision: Verdict, alert, next state.
         times_ms: Duration of each stage so far.
+        prepared: Network input; None where the frame could not be prepared.
     """
 
     result_id: str
@@ -42,6 +44,7 @@ class Seen:
     fault: str | None
     decision: Decision
     times_ms: dict[str, float] = field(default_factory=dict)
+    prepared: Image | None = None
 
 
 def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
@@ -50,6 +53,7 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     A frame that cannot be trusted is not scored: what the network makes of a blocked view says nothing of the part.
     """
     watch = _Stages()
+    prepared: Image | None = None
     inference, code, fault = None, ResultCode.NONE, None
     try:
         distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
@@ -73,7 +77,8 @@ def look(frame: Frame, part: Part, recipe: Recipe, state: State) -> Seen:
     result_id = new_id()
     score = float("nan") if inference is None else inference.score
     decision = decide(recipe.rules, state, score, result_id, frame.captured_at_ms, alert_cause(code))
-    return Seen(result_id, frame, part, recipe, inference, code, fault, decision, watch.times_ms(frame.captured_ns))
+    times_ms = watch.times_ms(frame.captured_ns)
+    return Seen(result_id, frame, part, recipe, inference, code, fault, decision, times_ms, prepared)
 
 
 class _Stages:

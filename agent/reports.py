@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.outbox import Outbox
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import Trigger
+    from agent.recalibration.desk import Recalibrations
     from agent.recipe.controls import Controls
     from agent.records import Payload
 
@@ -50,6 +51,7 @@ class Reports:
     active_alerts: ActiveAlerts
     source: str
     state_dir: Path
+    recalibrations: Recalibrations
 
     def state(self) -> tuple[str, str]:
         """State and reason, for ``status``."""
@@ -120,6 +122,7 @@ class Reports:
             disk_free_bytes=disk_free_bytes(self.state_dir),
             temperature_c=_temperature_c(),
             drift=None,
+            recalibration=self.recalibrations.under_way,
         )
 
 

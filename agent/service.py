@@ -116,7 +116,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.callback(_stop, assembly.speakers)
         if assembly.archive is not None:
             stack.enter_context(assembly.archive)
-        with assembly.control_socket:
+        with assembly.recalibrations, assembly.control_socket:
             assembly.run()
     counted = assembly.metrics
     return Summary(

@@ -17,6 +17,7 @@ from agent.config.inspection import (
     CommandsConfig,
     DecisionConfig,
     PlcConfig,
+    RecalibrationConfig,
     StationConfig,
     TriggerConfig,
 )
@@ -39,7 +40,8 @@ class AgentConfig(Section):
     state_dir: FilePath = Field(
         default=Path("state"),
         validate_default=True,
-        description="Folder for `outbox.sqlite`, `archive/`, and `engines/` where they cannot lie beside the bundle.",
+        description="Folder for `outbox.sqlite`, `archive/`, `bundles/` made here, and `engines/` where they cannot "
+        "lie beside the bundle.",
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig
@@ -49,6 +51,7 @@ class AgentConfig(Section):
     mqtt: MqttConfig = MqttConfig()
     plc: PlcConfig = PlcConfig()
     commands: CommandsConfig = CommandsConfig()
+    recalibration: RecalibrationConfig = RecalibrationConfig()
     sparkplug: SparkplugConfig = SparkplugConfig()
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()
