@@ -173,13 +173,15 @@ def _statistics(
     head = method.head(total)
     point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
     golden = golden_of(collection, kept, head)
+    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
+    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
+    moments = npz(total.packed())
+    del lesson, total
     network = rebuild(bundle.network.read_bytes(), head)
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
     progress("learning", FOLDS + 1, FOLDS + 1)
-    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
-    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
     forget = plan.mode == "teach"
     reference = {
         **reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
@@ -187,7 +189,7 @@ def _statistics(
         "golden_scores": golden.scores,
         **about_parts(collection, kept, scores),
     }
-    files = {NETWORK: network, MOMENTS: npz(total.packed()), REFERENCE: npz(reference)}
+    files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz(reference)}
     return manifest.model_copy(update={"detector": detector, "working_point": point}), files, suspects
 
 
