@@ -152,6 +152,7 @@ class Course:
         self._tap = None
         self.found |= {"collected": tap.given, "notCollected": dict(tap.missed)}
         process.order("learn")
+        self._tell("learning", 0.0)
 
     def _learnt(self, process: LearningProcess) -> None:
         told = self._await(process, "learnt", "learning")

@@ -24,7 +24,12 @@ _WAITING = 64
 _WAITING_BYTES = 32 * 2**20
 _LEAST_WAITING = 4
 _ENDED_WITHIN_S = 0.5
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_SMALL = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    **dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(256 * 1024)),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""One thread; and glibc gives back to the kernel what is not needed any more."""
 
 
 class LearningProcess:
@@ -49,7 +54,7 @@ class LearningProcess:
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **_ONE_THREAD},
+                env={**os.environ, **_SMALL},
             )
         except OSError as error:
             raise RecalibrationError(
