@@ -178,6 +178,7 @@ def _statistics(
     moments = npz(total.packed())
     del lesson, total
     network = rebuild(bundle.network.read_bytes(), head)
+    del head
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")

@@ -132,6 +132,9 @@ class Course:
             return MOST_PARTS
         return self._task.arguments.parts or self._terms.parts
 
+    def _new_tap(self, process: LearningProcess, wanted: int) -> Tap:
+        return Tap(process.offer, wanted, other_product=self._task.arguments.mode == "teach")
+
     def _begin(self, process: LearningProcess) -> None:
         with self._lock:
             self._process = process
@@ -140,7 +143,7 @@ class Course:
         self._heard_s = time.monotonic()
 
     def _collect(self, process: LearningProcess) -> None:
-        tap = self._tap = Tap(process.offer, self._wanted)
+        tap = self._tap = self._new_tap(process, self._wanted)
         began_s, seconds = time.monotonic(), self._task.arguments.seconds
         kept = 0
         while not (tap.is_full if seconds is None else tap.is_full or time.monotonic() - began_s >= seconds):
@@ -152,6 +155,7 @@ class Course:
         self._tap = None
         self.found |= {"collected": tap.given, "notCollected": dict(tap.missed)}
         process.order("learn")
+        self._tap = self._new_tap(process, self._terms.shadow_parts)  # some wait until it has learnt: time is saved
         self._tell("learning", 0.0)
 
     def _learnt(self, process: LearningProcess) -> None:
@@ -165,8 +169,9 @@ class Course:
 
     def _judge_beside(self, process: LearningProcess) -> None:
         wanted = self._terms.shadow_parts
-        tap = self._tap = Tap(process.offer, wanted)
-        began_s = time.monotonic()
+        tap = self._tap
+        assert tap is not None  # noqa: S101 - since it collects no more
+        began_s = tap.last_s = time.monotonic()
         judged = 0
         while judged < wanted:
             told = self._hear(process, owes=judged < tap.given)

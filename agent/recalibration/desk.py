@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.clock import now_ms
 from agent.commands.exchange import Occasion
-from agent.errors import AuditError, CommandRefusedError
+from agent.errors import AuditError, CommandRefusedError, RecalibrationError
 from agent.payloads import acknowledgement_payload
 from agent.recalibration import figures
 from agent.recalibration.bundles import BundlesMadeHere
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.commands.exchange import Exchange
     from agent.commands.text import RecalibrateArguments
     from agent.look import Seen
+    from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Terms
     from agent.recipe.controls import Controls
     from agent.recipe.versions import Versions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SEE_LOG = "the log tells why; what judges now is in `info`"
 _TOLD_EVERY_S = 1.0
 _STOPS_WITHIN_S = 0.5
 
@@ -168,27 +170,34 @@ class Recalibrations:
         self._thread.start()
 
     def _work(self, task: Task, course: Course) -> None:
-        workplace = self._bundles.workplace()
         made_of = task.base.bundle
         known_ms = self._versions.learnt_ms(made_of.identity) or _made_ms(made_of.manifest.created_at)
         read_ms = now_ms()
         try:
-            made = course.learn(workplace, marks_in(self._terms.state_dir / "archive", known_ms))
-            if task.arguments.dry_run:
+            path = self._learnt(task, course, marks_in(self._terms.state_dir / "archive", known_ms))
+            if path is None:
                 self._end(task, course, "tried", None)
             else:
-                self._take_over(task, course, made, known_ms if task.arguments.mode == "threshold" else read_ms)
+                self._take_over(task, course, path, known_ms if task.arguments.mode == "threshold" else read_ms)
         except ShiftwatchError as error:
             event = "refused" if isinstance(error, CommandRefusedError) else "failed"
             self._end(task, course, event, error)
         finally:
-            shutil.rmtree(workplace, ignore_errors=True)
-            self._forget(course)
+            if self._course is course:  # it has had no last word
+                unfinished = RecalibrationError(what="the recalibration was not brought to its end", remedy=_SEE_LOG)
+                self._end(task, course, "failed", unfinished)
 
-    def _take_over(self, task: Task, course: Course, made: Path, learnt_ms: int) -> None:
+    def _learnt(self, task: Task, course: Course, marks: Marks) -> Path | None:
+        """Where the new bundle lies; None where nothing is to be kept of it."""
+        workplace = self._bundles.workplace()
+        try:
+            made = course.learn(workplace, marks)
+            return None if task.arguments.dry_run else self._bundles.accept(made, course.found["bundle"])
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+    def _take_over(self, task: Task, course: Course, path: Path, learnt_ms: int) -> None:
         self._note_progress(task, "taking over", 0.95)
-        identity = course.found["bundle"]
-        path = self._bundles.accept(made, identity)
         try:
             self._exchange.reserve()
         except CommandRefusedError:
@@ -203,7 +212,7 @@ class Recalibrations:
             over.set()
 
         self._exchange.let_judge(
-            path, identity, self._occasion(task, course, learnt_ms), ended, course.refuse_other_base
+            path, course.found["bundle"], self._occasion(task, course, learnt_ms), ended, course.refuse_other_base
         )
         while not over.wait(_TOLD_EVERY_S):
             if self._closing.is_set():

@@ -123,9 +123,9 @@ class Pupil:
         parts = agreed = bad = bad_before = 0
         with OnnxRuntimeEngine(new.network, _THREADS) as engine:
             for message in self._messages:
-                is_bad, was_bad = not engine(message.image).score <= threshold, bool(message.header["notOk"])
-                parts, agreed = parts + 1, agreed + (is_bad == was_bad)
-                bad, bad_before = bad + is_bad, bad_before + was_bad
+                is_bad, was_bad = not engine(message.image).score <= threshold, message.header["notOk"]
+                parts, agreed = parts + 1, agreed + (is_bad is was_bad)  # which is neither where nothing was decided
+                bad, bad_before = bad + is_bad, bad_before + bool(was_bad)
                 self._tell("judged", parts=parts, agreed=agreed, bad=bad, badBefore=bad_before, peakMib=_peak_mib())
 
     def _progress(self, step: str, done: int, total: int) -> None:

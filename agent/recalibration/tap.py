@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from agent.look import Seen
 
+_ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
 BUSY = "not taken, the learning process was busy"
 
 
@@ -31,8 +32,9 @@ class Tap:
         last_s: When the last one was taken, or the tap was opened; monotonic.
     """
 
-    def __init__(self, give: Callable[[Message], bool], wanted: int) -> None:
+    def __init__(self, give: Callable[[Message], bool], wanted: int, *, other_product: bool = False) -> None:
         self._give = give
+        self._taken = {ResultCode.NONE, *(_ABOUT_THE_PRODUCT if other_product else ())}
         self.wanted = wanted
         self.given = 0
         self.missed: Counter[str] = Counter()
@@ -44,10 +46,10 @@ class Tap:
         return self.given >= self.wanted
 
     def offer(self, seen: Seen) -> None:
-        """Called by the loop with each part: whatever its verdict, if the frame could be trusted and was scored."""
+        """Called by the loop with each part: whatever its verdict, if the frame could be trusted."""
         if self.is_full:
             return
-        if seen.code is not ResultCode.NONE or seen.inference is None or seen.prepared is None:
+        if seen.code not in self._taken or seen.prepared is None:
             self.missed[f"frames {seen.code.name.lower().replace('_', ' ')}"] += 1
         elif not self._give(_part(seen)):
             self.missed[BUSY] += 1
@@ -62,6 +64,7 @@ class Tap:
 
 def _part(seen: Seen) -> Message:
     assert seen.prepared is not None  # noqa: S101 - `offer` has looked
-    is_bad = seen.decision.verdict.evaluation is Evaluation.NOT_OK
+    evaluation = seen.decision.verdict.evaluation
+    is_bad = None if evaluation is Evaluation.NOT_DECIDABLE else evaluation is Evaluation.NOT_OK
     header = {"kind": "part", "name": seen.result_id, "shape": seen.prepared.shape, "notOk": is_bad}
     return Message(header, seen.prepared.tobytes())
