@@ -71,8 +71,10 @@ class Lesson:
         score = np.empty(len(kept), np.float32)
         maps: dict[int, NDArray[np.float32]] = {}
         for number, (fold, others) in enumerate(zip(folds.parts, folds.without_each(), strict=True), start=1):
-            head = method.head(self.statistics([kept[row] for row in others]))
-            scored = self._scores(head, [kept[row] for row in fold])
+            # No name for the head: the last one would stay while the next one is made.
+            scored = self._scores(
+                method.head(self.statistics([kept[row] for row in others])), [kept[row] for row in fold]
+            )
             score[list(fold)] = scored.score
             maps.update(zip(fold, scored.map, strict=True))
             progress("learning", number, len(folds.parts) + 1)
