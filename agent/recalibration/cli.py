@@ -141,11 +141,11 @@ def _given(state_dir: Path, arguments: Payload) -> Payload:
     answer: Payload = {"accepted": False, "error": "the agent ended before it answered", "progress": None}
     columns = (TextColumn("{task.description:>15}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=error_console) as bar:
-        task = bar.add_task("", total=1.0)
+        task = bar.add_task("", total=1.0, visible=False)
         for answer in ask_station(state_dir, command):
             phase = answer.get("phase")
             if phase is not None:
-                bar.update(task, description=phase, completed=answer["progress"])
+                bar.update(task, visible=True, description=phase, completed=answer["progress"])
     return answer
 
 

@@ -74,6 +74,7 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "diskFree": DataType.INT64,
         "temperature": DataType.DOUBLE,
         "drift": DataType.DOUBLE,
+        "recalibration": DataType.STRING,
     },
 }
 _PYTHON_TYPES: Mapping[DataType, tuple[type, ...]] = {
