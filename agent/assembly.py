@@ -12,6 +12,7 @@ from agent.clock import now_ms
 from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
+from agent.commands.exchange import Exchange
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
@@ -22,11 +23,12 @@ from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import OnCommand, UnlessPaused
+from agent.recalibration.desk import Recalibrations
 from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports
 from agent.serving import serve
-from agent.settings import combining_of, open_archive, station_topics, trigger_of
+from agent.settings import combining_of, open_archive, recalibration_terms, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
 from agent.web.opening import page_of
 from agent.web.state import state_of
@@ -88,18 +90,31 @@ class Assembly:
         self.archive = open_archive(config)
         self.page = page_of(config, stack)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
-        rollback = Rollback(
+        exchange = Exchange(
             controls,
             versions,
             audit,
             # An engine that is built in the loop takes minutes; its steps are progress, too.
             lambda bundle: serve(config, choice, bundle, self._service_manager.progress),
             in_loop="tensorrt" in choice.backends,
-            follow_up=self._follow_up,
             changed=self._changed,
         )
+        self.recalibrations = Recalibrations(
+            recalibration_terms(config),
+            controls,
+            versions,
+            audit,
+            exchange,
+            state=lambda: self.reports.state(),  # noqa: PLW0108 - made below
+            follow_up=self._follow_up,
+        )
         actions = Actions(
-            controls, parts if isinstance(parts, OnCommand) else None, self._handshake, rollback, self._changed
+            controls,
+            parts if isinstance(parts, OnCommand) else None,
+            self._handshake,
+            Rollback(controls, versions, exchange, self._follow_up),
+            self.recalibrations.prepare,
+            self._changed,
         )
         commands = Commands(actions.by_name(), audit, config.commands.accept, token)
         self.reports = Reports(
@@ -115,6 +130,7 @@ class Assembly:
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
             page_dropped={} if self.page is None else self.page.dropped,
+            recalibrations=self.recalibrations,
         )
         self.control_socket = ControlSocket(
             config.state_dir,
@@ -169,6 +185,7 @@ class Assembly:
             self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault, seen.frames)
             if self.page is not None:
                 self.page.show(seen)
+            self.recalibrations.note(seen)
         self._give_up()  # the publisher does it in time, but not while it has no line
         state = self.reports.state()
         if state != self._announced_state:

@@ -18,6 +18,7 @@ from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.install import cli as install_command
+from agent.recalibration import cli as recalibrate_command
 from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
 from agent.settings import station_topics
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(watch_command.app)
 app.add_typer(install_command.app)
+app.add_typer(recalibrate_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")
 app.add_typer(archive_command.app, name="archive")

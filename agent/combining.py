@@ -86,6 +86,7 @@ def _judged(view: View, frames: int, code: ResultCode, state: State) -> Seen:
         decision=_with_drift(decision, view, result_id),
         frames=frames,
         times_ms=view.times_ms,
+        prepared=view.prepared,
     )
 
 

@@ -7,6 +7,7 @@ ShiftwatchError
 ├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
 ├── SparkplugPayloadError     mend the host application; what it sent was ignored
 ├── CommandRefusedError       mend the command; it was not carried out
+├── RecalibrationError        see why; the bundle before judges on
 ├── StationUnreachableError   start the agent, or ask as its user
 ├── AuditError                mend the disk; what cannot be written down is not done
 ├── MetricsError              give the metrics a port and an address that are free
@@ -75,6 +76,10 @@ class SparkplugPayloadError(ShiftwatchError):
 
 class CommandRefusedError(ShiftwatchError):
     """A command is malformed, not allowed or not possible now; nothing has been changed."""
+
+
+class RecalibrationError(ShiftwatchError):
+    """Learning on has failed; the bundle that judged judges on."""
 
 
 class StationUnreachableError(ShiftwatchError):

@@ -63,6 +63,7 @@ class Seen:
         decision: Verdict, alert, next state.
         frames: How many the part had.
         times_ms: Duration of each stage so far, of the decisive frame.
+        prepared: Network input of the decisive frame; None where it could not be prepared.
     """
 
     result_id: str
@@ -76,6 +77,7 @@ class Seen:
     decision: Decision
     frames: int = 1
     times_ms: dict[str, float] = field(default_factory=dict)
+    prepared: Image | None = None
 
 
 def look(frame: Frame, part: Part, recipe: Recipe) -> View:

@@ -63,6 +63,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     disk_free_bytes: int,
     temperature_c: float | None,
     drift: Payload | None,
+    recalibration: Mapping[str, object] | None = None,
 ) -> Payload:
     """Content of the topic ``health``.
 
@@ -80,6 +81,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         disk_free_bytes: Where records and pictures lie.
         temperature_c: Of the processor; None where it does not say.
         drift: Of good parts against calibration, see ``DriftReport``; None where it is not watched.
+        recalibration: How far it has come; None where none is under way.
     """
     return {
         "timestamp": timestamp_ms,
@@ -95,6 +97,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         "diskFree": disk_free_bytes,
         "temperature": temperature_c,
         "drift": drift,
+        "recalibration": None if recalibration is None else dict(recalibration),
     }
 
 
@@ -138,6 +141,8 @@ def acknowledgement_payload(  # noqa: PLR0913 - one keyword for each key of the 
     error: str | None = None,
     progress: float | None = None,
     audit_hash: str | None = None,
+    phase: str | None = None,
+    figures: Mapping[str, object] | None = None,
 ) -> Payload:
     """Content of the topic ``cmd/ack``.
 
@@ -148,7 +153,10 @@ def acknowledgement_payload(  # noqa: PLR0913 - one keyword for each key of the 
         error: Why it was refused, or failed.
         progress: 0 to 1; None for a command that is done at once.
         audit_hash: Of its entry in the audit log; whoever keeps it can prove that entries were cut off.
+        phase: What is being done; only of a command that tells.
+        figures: What was found; only of a command that tells, and at its end.
     """
+    more = {"phase": phase, "figures": None if figures is None else dict(figures)}
     return {
         "commandId": command_id,
         "command": command,
@@ -156,6 +164,7 @@ def acknowledgement_payload(  # noqa: PLR0913 - one keyword for each key of the 
         "error": error,
         "progress": progress,
         "auditHash": audit_hash,
+        **{name: value for name, value in more.items() if value is not None},
     }
 
 

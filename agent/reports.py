@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.outbox import Outbox
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import Trigger
+    from agent.recalibration.desk import Recalibrations
     from agent.recipe.controls import Controls
     from agent.records import Payload
 
@@ -52,6 +53,7 @@ class Reports:
     active_alerts: ActiveAlerts
     source: str
     state_dir: Path
+    recalibrations: Recalibrations
     page_dropped: Mapping[str, int] = field(default_factory=dict)
 
     def state(self) -> tuple[str, str]:
@@ -132,6 +134,7 @@ class Reports:
             disk_free_bytes=disk_free_bytes(self.state_dir),
             temperature_c=_temperature_c(),
             drift=None if self.drift is None else self.drift.payload(),
+            recalibration=self.recalibrations.under_way,
         )
 
 

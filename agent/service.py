@@ -117,7 +117,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         for part in (assembly.archive, assembly.page):
             if part is not None:
                 stack.enter_context(part)
-        with assembly.control_socket:
+        with assembly.recalibrations, assembly.control_socket:
             assembly.run()
     counted = assembly.metrics
     return Summary(

@@ -23,6 +23,7 @@ from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
 from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand
+from agent.recalibration.terms import Terms
 from agent.topics import SparkplugTopics, Topics
 from calibration.backends import Deployment
 from calibration.bundle_engine import engine_folder
@@ -178,6 +179,22 @@ def open_archive(config: AgentConfig) -> Archive | None:
         kept.max_mib,
         max_age_days=kept.max_age_days,
         ok_every=kept.ok_every,
+    )
+
+
+def recalibration_terms(config: AgentConfig) -> Terms:
+    """How the station learns on."""
+    section = config.recalibration
+    return Terms(
+        state_dir=config.state_dir,
+        configured=config.bundle,
+        parts=section.parts,
+        old_weight=section.old_weight,
+        shadow_parts=section.shadow_parts,
+        min_detection=section.min_detection,
+        quiet_s=section.quiet_s,
+        keep_bundles=section.keep_bundles,
+        sequential=config.trigger.source == "every_frame",
     )
 
 

@@ -124,15 +124,14 @@ def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, prog
 
     Raises:
         SettingError: See ``refuse_unteachable``.
-        DatasetError: The parts show another product, or hardly differ (the line stands still).
+        DatasetError: The parts show another product, all have the same defect, or hardly differ (the line stands
+            still).
         DegenerateFeaturesError: All alike.
         ScoreMismatchError: The new network does not score as its statistics say.
         StorageError: No room; nothing half-written is left.
     """
     refuse_existing(path)
     refuse_unteachable(bundle, plan, len(collection))
-    if plan.mode != "teach":
-        _refuse_strangers(bundle, collection)
     with threadpool_limits(1, "blas"):
         learn = _threshold if plan.mode == "threshold" else _statistics
         manifest, files, suspects = learn(bundle, collection, plan, progress)
@@ -143,6 +142,7 @@ def _threshold(
     bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
     """Network and statistics stay."""
+    _refuse_strangers(bundle, collection)
     everyone = range(len(collection))
     scores = _scored(bundle, collection, everyone, progress)
     suspects = suspicious(scores.score.astype(np.float64))
@@ -168,20 +168,23 @@ def _statistics(
     vectors_an_image = old.effective_count / bundle.manifest.effective_images
     lesson = Lesson(collection, plan.mode, old, plan.old_weight)
     del old  # there is little memory
-    suspects = lesson.suspects(method, suspicious)
+    suspects = lesson.suspects(method, bundle.manifest.working_point.threshold)
     kept = [index for index in range(len(collection)) if index not in suspects]
     scores = lesson.held_out(method, kept, sequential=plan.sequential, progress=progress)
     total = lesson.statistics(kept)
     head = method.head(total)
     point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
     golden = golden_of(collection, kept, head)
+    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
+    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
+    moments = npz(total.packed())
+    del lesson, total
     network = rebuild(bundle.network.read_bytes(), head)
+    del head
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
     progress("learning", FOLDS + 1, FOLDS + 1)
-    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
-    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
     forget = plan.mode == "teach"
     reference = {
         **arrays_of(bundle.preprocess),
@@ -190,19 +193,20 @@ def _statistics(
         "golden_scores": golden.scores,
         **about_parts(collection, kept, scores),
     }
-    files = {NETWORK: network, MOMENTS: npz(total.packed()), REFERENCE: npz(reference)}
+    files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz(reference)}
     return manifest.model_copy(update={"detector": detector, "working_point": point}), files, suspects
 
 
 def _refuse_strangers(bundle: Bundle, collection: Collection) -> None:
-    """Raise DatasetError where half of the parts are far beyond any defect; a changed lamp does not do that."""
+    """Raise DatasetError where half of the parts are far beyond any defect."""
     chosen = np.unique(np.linspace(0, len(collection) - 1, _LOOKED_AT).round().astype(int))
     scores = _scored(bundle, collection, [int(index) for index in chosen], lambda *_: None).score
     times = float(np.median(scores)) / bundle.manifest.working_point.threshold
     if not times <= _STRANGER:
         raise DatasetError(
             what=f"these parts are not what the bundle knows: half of them score over {times:.0f} times its threshold",
-            remedy="look at the camera; for another product recalibrate with the mode teach",
+            remedy="look at the camera; after a change of lamp or lens recalibrate with the mode full, for another "
+            "product with teach",
         )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.commands import action
-from agent.commands.text import NoArguments, ReasonArguments, RollbackArguments, ThresholdArguments, TriggerArguments
+from agent.commands.text import (
+    NoArguments,
+    ReasonArguments,
+    RecalibrateArguments,
+    RollbackArguments,
+    ThresholdArguments,
+    TriggerArguments,
+)
 from agent.errors import CommandRefusedError
 from agent.parts import Part
 from agent.records import ResultCode
@@ -29,21 +36,24 @@ class Actions:
         parts: Where the line names parts; None where it does not.
         handshake: Hears of parts that are named while the station is paused.
         rollback: Brings earlier bundles back.
+        recalibrate: Prepares that command.
         changed: Called when what the station says of itself has changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each once
         self,
         controls: Controls,
         parts: OnCommand | None,
         handshake: Handshake,
         rollback: Rollback,
+        recalibrate: Callable[[Command, RecalibrateArguments], Do],
         changed: Callable[[], None],
     ) -> None:
         self._controls = controls
         self._parts = parts
         self._handshake = handshake
         self._rollback = rollback
+        self._recalibrate = recalibrate
         self._changed = changed
 
     def by_name(self) -> Mapping[str, Action]:
@@ -54,6 +64,7 @@ class Actions:
             "resume": action(NoArguments, self._prepare_resume),
             "threshold": action(ThresholdArguments, self._prepare_threshold),
             "rollback": action(RollbackArguments, self._rollback.prepare, takes_time=True),
+            "recalibrate": action(RecalibrateArguments, self._recalibrate, takes_time=True),
         }
 
     def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:

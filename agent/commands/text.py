@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=BaseModel)
 
+MOST_PARTS = 5000
 _LONGEST = 64 * 1024
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -53,6 +54,31 @@ class RollbackArguments(Strict):
     """Of ``rollback``: the hash of a bundle that was served, or its beginning; null takes the one before this."""
 
     bundle: Annotated[str, Field(min_length=8, pattern="^[0-9a-f]*$")] | None = None
+
+
+class RecalibrateArguments(Strict):
+    """Of ``recalibrate``; what is null follows from the configuration.
+
+    Attributes:
+        mode: See `calibration.relearning`.
+        parts: To collect.
+        seconds: To collect for, instead.
+        old_weight: What an image of the bundle counts against a part, in the mode ``full``.
+        false_reject_rate: Null keeps the bundle's.
+        dry_run: Say what would be; change nothing.
+        force: Also where something speaks against it.
+        cancel: End the one that is under way instead.
+    """
+
+    mode: Literal["threshold", "mean", "full", "teach"] = "full"
+    parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    old_weight: Annotated[float, Field(ge=0, le=1000)] | None = None
+    false_reject_rate: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    dry_run: bool = False
+    force: bool = False
+    cancel: bool = False
+    reason: _Text | None = None
 
 
 class Envelope(Strict):

@@ -18,6 +18,7 @@ from agent.config.inspection import (
     DecisionConfig,
     DriftConfig,
     PlcConfig,
+    RecalibrationConfig,
     StationConfig,
     TriggerConfig,
 )
@@ -41,7 +42,8 @@ class AgentConfig(Section):
     state_dir: FilePath = Field(
         default=Path("state"),
         validate_default=True,
-        description="Folder for `outbox.sqlite`, `archive/`, and `engines/` where they cannot lie beside the bundle.",
+        description="Folder for `outbox.sqlite`, `archive/`, `bundles/` made here, and `engines/` where they cannot "
+        "lie beside the bundle.",
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig
@@ -52,6 +54,7 @@ class AgentConfig(Section):
     mqtt: MqttConfig = MqttConfig()
     plc: PlcConfig = PlcConfig()
     commands: CommandsConfig = CommandsConfig()
+    recalibration: RecalibrationConfig = RecalibrationConfig()
     sparkplug: SparkplugConfig = SparkplugConfig()
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()

@@ -142,7 +142,7 @@ class PlcConfig(Section):
 class CommandsConfig(Section):
     """What may be commanded over MQTT; on the device itself everything may."""
 
-    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback"]] = Field(
+    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback", "recalibrate"]] = Field(
         default=["trigger", "pause", "resume"], description="Commands that are accepted."
     )
     token_file: FilePath | None = Field(
@@ -201,4 +201,28 @@ class DriftConfig(Section):
     enabled: bool = Field(
         default=True,
         description="Hold OK parts against calibration; built to warn without a cause once a year at most.",
+    )
+
+
+class RecalibrationConfig(Section):
+    """Learning on from parts that come by, on command."""
+
+    parts: int = Field(default=200, ge=10, le=5000, description="Parts that are collected, unless the command says.")
+    old_weight: float = Field(
+        default=2.0, ge=0, le=1000, description="What an image of the bundle counts against one of these parts."
+    )
+    shadow_parts: int = Field(
+        default=100, ge=0, le=5000, description="Parts that both bundles judge before the new one takes over."
+    )
+    min_detection: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="So large a share of the defects that the old bundle finds must be found by the new one.",
+    )
+    quiet_s: float = Field(
+        default=30.0, ge=1, le=86_400, description="It is given up when for so long no part could be collected."
+    )
+    keep_bundles: int = Field(
+        default=5, ge=1, le=1000, description="Bundles made here that are kept to roll back to; older ones go."
     )

@@ -21,12 +21,21 @@ _KEPT = 50
 
 
 class Version(NamedTuple):
-    """A bundle and its threshold, from when they were served."""
+    """A bundle and its threshold, from when they were served.
+
+    Attributes:
+        by: Who brought it in; None for whoever wrote the configuration.
+        why: For people.
+        learnt_ms: It knows what people had marked as good until then; None where that is unknown.
+    """
 
     identity: str
     path: str
     threshold: float
     since_ms: int
+    by: str | None = None
+    why: str | None = None
+    learnt_ms: int | None = None
 
 
 class Versions:
@@ -49,13 +58,34 @@ class Versions:
             return None
         return self.served[-1] if self.served[-1].identity != self._configured else None
 
-    def note(self, bundle: Bundle, threshold: float) -> bool:
+    def learnt_ms(self, identity: str) -> int | None:
+        """Until when a bundle knows what people had marked; None where that is unknown."""
+        known = [version.learnt_ms for version in self.served if version.identity == identity and version.learnt_ms]
+        return known[-1] if known else None
+
+    def note(
+        self,
+        bundle: Bundle,
+        threshold: float,
+        *,
+        by: str | None = None,
+        why: str | None = None,
+        learnt_ms: int | None = None,
+    ) -> bool:
         """It is served from now on; whether that is not what was served last.
+
+        Args:
+            bundle: Which.
+            threshold: That it is served with.
+            by: See Version.
+            why: See Version.
+            learnt_ms: See Version; None keeps what is known.
 
         Raises:
             OSError: It cannot be written.
         """
-        version = Version(bundle.identity, str(bundle.path.absolute()), threshold, now_ms())
+        learnt_ms = learnt_ms or self.learnt_ms(bundle.identity)
+        version = Version(bundle.identity, str(bundle.path.absolute()), threshold, now_ms(), by, why, learnt_ms)
         is_new = not self.served or self.served[-1][:3] != version[:3]
         if is_new:
             self.served = [*self.served, version][-_KEPT:]

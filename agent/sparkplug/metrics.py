@@ -75,6 +75,7 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "diskFree": DataType.INT64,
         "temperature": DataType.DOUBLE,
         "drift": DataType.STRING,
+        "recalibration": DataType.STRING,
     },
 }
 _PYTHON_TYPES: Mapping[DataType, tuple[type, ...]] = {

@@ -73,6 +73,7 @@ class Desk:
         self.handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
         self.parts = OnCommand(self.handshake, 0)
         self.rollback = PaperRollback()
+        self.recalibrated: list[str] = []
         self.changes = 0
         self.log = folder / "audit.jsonl"
         actions = Actions(
@@ -80,6 +81,7 @@ class Desk:
             self.parts if triggers else None,
             self.handshake,
             self.rollback,  # type: ignore[arg-type]
+            lambda _, arguments: lambda: self.recalibrated.append(arguments.mode),
             self._change,
         )
         self.commands = Commands(actions.by_name(), AuditLog(self.log), accepted, token, lambda: NOW_MS)

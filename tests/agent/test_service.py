@@ -228,6 +228,7 @@ HEALTH: dict[str, type | tuple[type, ...]] = {
     "diskFree": int,
     "temperature": (float, type(None)),
     "drift": dict,
+    "recalibration": (dict, type(None)),
 }
 
 

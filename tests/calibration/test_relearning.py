@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess
 from calibration.proving import Proof, objections, prove
-from calibration.relearning import Mode, Plan, refuse_unteachable, relearn
+from calibration.relearning import Plan, refuse_unteachable, relearn
+from calibration.relearnt_statistics import _refuse_same_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.preprocess import Image
-    from calibration.relearning import Relearnt
+    from calibration.relearning import Mode, Relearnt
 
     Learn = Callable[..., Relearnt]
 
-MODES: tuple[Mode, ...] = get_args(Mode)
 PARTS = 40
 
 
@@ -78,7 +78,7 @@ def rejected(bundle: Bundle, pictures: Sequence[Image]) -> float:
     return float(np.mean(np.array(scores) > bundle.manifest.working_point.threshold))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["mean", "full", "teach"])
 def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
     learn: Learn, old: Bundle, mode: Mode
 ) -> None:
@@ -87,9 +87,7 @@ def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
     later = [relit(washer(number)) for number in range(200, 230)]
     assert rejected(old, later) > 0.9
     assert rejected(bundle, later) < 0.3
-    scratched = [relit(washer(number, scratched=True)) for number in range(230, 240)]
-    if mode != "threshold":  # which alone cannot tell a scratch from the other light
-        assert rejected(bundle, scratched) == 1.0
+    assert rejected(bundle, [relit(washer(number, scratched=True)) for number in range(230, 240)]) == 1.0
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         check_golden(bundle, engine)
 
@@ -138,11 +136,28 @@ def test_another_product_is_refused_but_can_be_taught(learn: Learn) -> None:
         cv2.rectangle(square, (5 + number % 3, 5), (50, 58), (200, 90, 20), -1)
         square[::4] = 250
         np.add(square, random.integers(0, 5, square.shape, np.uint8), out=square)
-    with pytest.raises(DatasetError, match="not what the bundle knows"):
+    with pytest.raises(DatasetError, match="another product"):
         learn(squares, Plan("full"))
+    with pytest.raises(DatasetError, match="not what the bundle knows"):
+        learn(squares, Plan("threshold"))
     taught = learn(squares, Plan("teach"), "taught").bundle
     assert rejected(taught, squares[:10]) < 0.5
     assert rejected(taught, [washer(1)]) == 1.0
+
+
+def test_a_place_where_most_parts_differ_is_named() -> None:
+    typical = np.full((4, 5), 10.0, np.float32)
+    _refuse_same_defect(typical)
+    typical[1, 4] = 60.0
+    with pytest.raises(DatasetError, match=r"as if all had the same defect: 90% from the left and 38% from the top"):
+        _refuse_same_defect(typical)
+
+
+@pytest.mark.parametrize("mode", ["mean", "full"])
+def test_parts_that_are_all_scratched_are_refused(learn: Learn, mode: Mode) -> None:
+    scratched = [relit(washer(number, scratched=True)) for number in range(100, 100 + PARTS)]
+    with pytest.raises(DatasetError, match="by more than another light"):
+        learn(scratched, Plan(mode))
 
 
 def test_a_line_that_stands_still_is_refused(learn: Learn) -> None:

@@ -1,0 +1,169 @@
+"""``shiftwatch-agent recalibrate`` and ``versions``: the bundle of this station, and how it learns on."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from agent import config as configuration
+from agent.commands.control_socket import ask_station
+from agent.commands.text import MOST_PARTS
+from agent.recipe.versions import Versions
+from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape
+
+if TYPE_CHECKING:
+    from agent.records import Payload
+
+app = typer.Typer()
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]
+_IN_WORDS = {
+    "collected": "parts collected",
+    "notCollected": "not collected",
+    "leftOut": "left out as suspicious",
+    "leftOutResults": "these results",
+    "markedGood": "pictures marked as good, added",
+    "markedGoodLeftOut": "of these left out as suspicious",
+    "thresholdBefore": "threshold before",
+    "threshold": "threshold",
+    "falseRejects": "false rejects among the parts",
+    "syntheticFoundBefore": "synthetic defects found before",
+    "syntheticFound": "synthetic defects found",
+    "markedDefects": "pictures marked as defects",
+    "markedDefectsFoundBefore": "of these found before",
+    "markedDefectsFound": "of these found",
+    "objections": "what speaks against it",
+    "shadowParts": "parts judged by both bundles",
+    "agreement": "of these judged alike",
+    "notOkBefore": "of these NotOK before",
+    "notOk": "of these NotOK",
+    "bundle": "bundle",
+}
+_SHARES = {"falseRejects", "syntheticFoundBefore", "syntheticFound", "agreement", "notOkBefore", "notOk"}
+
+
+class Mode(str, Enum):
+    """What becomes of the statistics."""
+
+    THRESHOLD = "threshold"
+    MEAN = "mean"
+    FULL = "full"
+    TEACH = "teach"
+
+
+@app.command("recalibrate")
+def recalibrate_command(  # noqa: PLR0913 - one for each question
+    config: ConfigFile,
+    *,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="`full`: what was learnt, seen as the camera sees now, and the parts; `mean`: only how a mean part "
+            "looks; `threshold`: nothing but the threshold; `teach`: another product."
+        ),
+    ] = Mode.FULL,
+    parts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=MOST_PARTS, help="Collect so many, else recalibration.parts.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="Collect for so long instead.")] = None,
+    old_weight: Annotated[
+        float | None, typer.Option(metavar="X", min=0, help="What a learnt image counts against a part.")
+    ] = None,
+    false_reject_rate: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Good parts that may be rejected, else as calibrated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be; change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where something speaks against it.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the one that is under way.")] = False,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it stands in the audit log.")] = None,
+) -> None:
+    """Learn on from the good parts that come by now, while the inspection goes on.
+
+    Ctrl-C ends only the display.
+
+    Examples: `shiftwatch-agent recalibrate --config station.yaml --reason "new lamp"`;
+    `shiftwatch-agent recalibrate --config station.yaml --mode teach --parts 300`
+    """
+    arguments = {
+        "mode": mode.value,
+        "parts": parts,
+        "seconds": seconds,
+        "oldWeight": old_weight,
+        "falseRejectRate": false_reject_rate,
+        "dryRun": dry_run,
+        "force": force,
+        "cancel": cancel,
+        "reason": reason,
+    }
+    try:
+        answer = _given(configuration.load(config).state_dir, arguments)
+    except KeyboardInterrupt:
+        error_console.print("it goes on; to end it: shiftwatch-agent recalibrate --cancel --config ...")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if answer.get("figures"):
+        console.print(_table(answer["figures"]))
+    if not answer["accepted"]:
+        console.print(f"[bold red]recalibrate: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
+        raise typer.Exit(EXIT_MENDABLE)
+    noted = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
+    done = "cancelled" if cancel else "tried, nothing was changed" if dry_run else "done, the new bundle judges"
+    console.print(f"recalibrate: {done}{noted}", soft_wrap=True)
+
+
+@app.command("versions")
+def versions_command(config: ConfigFile) -> None:
+    """Print the bundles that this station has served, the last one last; `command rollback HASH` goes back to one.
+
+    Example: `shiftwatch-agent versions --config station.yaml`
+    """
+    loaded = configuration.load(config)
+    served = Versions(loaded.state_dir / "versions.json", "").served
+    table = Table("since", "bundle", "threshold", "by", "why", "on disk", box=None, pad_edge=False)
+    for version in served:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.since_ms / 1000))
+        words = (version.by or "", version.why or "configured")
+        is_there = "yes" if Path(version.path).is_dir() else "no"
+        table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, words), is_there)
+    console.print(table if served else "this station has not served any bundle yet")
+
+
+def _given(state_dir: Path, arguments: Payload) -> Payload:
+    """The last answer; until then the display moves."""
+    command = {"command": "recalibrate", "commandId": uuid4().hex, "args": arguments, "by": getpass.getuser()}
+    answer: Payload = {"accepted": False, "error": "the agent ended before it answered", "progress": None}
+    columns = (TextColumn("{task.description:>15}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=error_console) as bar:
+        task = bar.add_task("", total=1.0, visible=False)
+        for answer in ask_station(state_dir, command):
+            phase = answer.get("phase")
+            if phase is not None:
+                bar.update(task, visible=True, description=phase, completed=answer["progress"])
+    return answer
+
+
+def _table(figures: Payload) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, words in _IN_WORDS.items():
+        if figures.get(name) not in (None, [], {}):
+            table.add_row(words, Text(_value(name, figures[name])))
+    return table
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {cause}" for cause, count in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.1%}" if name in _SHARES else f"{value:g}"
+    return str(value)

@@ -1,0 +1,303 @@
+"""The command ``recalibrate``: begun, told about, cancelled, ended."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.clock import now_ms
+from agent.commands.exchange import Occasion
+from agent.errors import AuditError, CommandRefusedError, RecalibrationError
+from agent.payloads import acknowledgement_payload
+from agent.recalibration import figures
+from agent.recalibration.bundles import BundlesMadeHere
+from agent.recalibration.course import Course
+from agent.recalibration.marks import marks_in
+from agent.recalibration.terms import Task
+from calibration.errors import ShiftwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from agent.audit import AuditLog
+    from agent.commands import Command, Do
+    from agent.commands.exchange import Exchange
+    from agent.commands.text import RecalibrateArguments
+    from agent.look import Seen
+    from agent.recalibration.marks import Marks
+    from agent.recalibration.terms import Terms
+    from agent.recipe.controls import Controls
+    from agent.recipe.versions import Versions
+    from agent.records import Payload
+
+log = logging.getLogger(__name__)
+
+_SEE_LOG = "the log tells why; what judges now is in `info`"
+_TOLD_EVERY_S = 1.0
+_STOPS_WITHIN_S = 0.5
+
+
+class _Progress(NamedTuple):
+    command_id: str
+    phase: str
+    share: float
+
+
+class Recalibrations:
+    """One at a time; entered before commands come, and left when the loop has ended.
+
+    Args:
+        terms: Of the station.
+        exchange: Brings the new bundle in.
+        state: Of the station: a word and a reason.
+        follow_up: Told how a command goes on; from any thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - each once
+        self,
+        terms: Terms,
+        controls: Controls,
+        versions: Versions,
+        audit: AuditLog,
+        exchange: Exchange,
+        *,
+        state: Callable[[], tuple[str, str]],
+        follow_up: Callable[[Payload], None],
+    ) -> None:
+        self._terms = terms
+        self._controls = controls
+        self._versions = versions
+        self._audit = audit
+        self._exchange = exchange
+        self._state = state
+        self._follow_up = follow_up
+        self._bundles = BundlesMadeHere(terms.state_dir / "bundles")
+        self._course: Course | None = None
+        self._thread: threading.Thread | None = None
+        self._at: _Progress | None = None
+        self._told_s = float("-inf")
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Remove what an agent left that was killed while it learnt."""
+        self._bundles.remove_left_overs()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what is under way, at once."""
+        self._closing.set()
+        if self._course is not None:
+            self._course.cancel("the agent was stopped")
+        if self._thread is not None:
+            self._thread.join(_STOPS_WITHIN_S)
+
+    @property
+    def under_way(self) -> Payload | None:
+        """How far it has come; None where none is under way."""
+        at = self._at
+        return None if at is None else {"commandId": at.command_id, "phase": at.phase, "progress": round(at.share, 3)}
+
+    def note(self, seen: Seen) -> None:
+        """The loop has judged a part."""
+        course = self._course
+        if course is not None:
+            course.note(seen)
+
+    def prepare(self, command: Command, arguments: RecalibrateArguments) -> Do:
+        """See `commands.Action`."""
+        if arguments.cancel:
+            return self._prepare_cancel(command)
+        at = self._at
+        if at is not None:
+            raise CommandRefusedError(
+                what=f"a recalibration is under way: {at.phase}, {at.share:.0%} done",
+                remedy="wait until it is done, or cancel it: recalibrate --cancel",
+            )
+        if arguments.parts is not None and arguments.seconds is not None:
+            raise CommandRefusedError(what="parts and seconds are both given", remedy="give one of them")
+        base = self._controls.served
+        fixed, own = base.base_threshold, base.bundle.manifest.working_point.threshold
+        if fixed != own:
+            raise CommandRefusedError(
+                what=f"the configuration fixes the threshold at {fixed:g}, which means nothing to a new bundle",
+                remedy="remove decision.threshold from it, start again, and recalibrate",
+            )
+        return lambda: self._begin(command, arguments)
+
+    def _prepare_cancel(self, command: Command) -> Do:
+        course, at = self._course, self._at
+        if course is None or at is None:
+            raise CommandRefusedError(what="no recalibration is under way", remedy="nothing is to be done")
+        if at.phase == "taking over":
+            raise CommandRefusedError(
+                what="the new bundle is taking over already",
+                remedy="wait for that, then go back to the one before: rollback",
+            )
+
+        def cancel() -> None:
+            course.cancel(f"cancelled{f' by {command.by}' if command.by else ''}")
+            # Whoever cancels gets this before the last word on what was cancelled, or after it.
+            threading.Thread(target=self._acknowledge_cancel, args=(command,), name="cancel", daemon=True).start()
+
+        return cancel
+
+    def _acknowledge_cancel(self, command: Command) -> None:
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+        self._follow_up(
+            acknowledgement_payload(command_id=command.command_id, command=command.name, accepted=True, progress=1.0)
+        )
+
+    def _begin(self, command: Command, arguments: RecalibrateArguments) -> None:
+        task = Task(command, arguments, self._controls.served)
+        self._note_progress(task, "preparing", 0.001)
+        self._course = Course(
+            self._terms,
+            task,
+            self._controls,
+            self._state,
+            lambda phase, share: self._note_progress(task, phase, share),
+        )
+        self._thread = threading.Thread(target=self._work, args=(task, self._course), name="recalibration", daemon=True)
+        self._thread.start()
+
+    def _work(self, task: Task, course: Course) -> None:
+        made_of = task.base.bundle
+        known_ms = self._versions.learnt_ms(made_of.identity) or _made_ms(made_of.manifest.created_at)
+        read_ms = now_ms()
+        try:
+            path = self._learnt(task, course, marks_in(self._terms.state_dir / "archive", known_ms))
+            if path is None:
+                self._end(task, course, "tried", None)
+            else:
+                self._take_over(task, course, path, known_ms if task.arguments.mode == "threshold" else read_ms)
+        except ShiftwatchError as error:
+            event = "refused" if isinstance(error, CommandRefusedError) else "failed"
+            self._end(task, course, event, error)
+        finally:
+            if self._course is course:  # it has had no last word
+                unfinished = RecalibrationError(what="the recalibration was not brought to its end", remedy=_SEE_LOG)
+                self._end(task, course, "failed", unfinished)
+
+    def _learnt(self, task: Task, course: Course, marks: Marks) -> Path | None:
+        """Where the new bundle lies; None where nothing is to be kept of it."""
+        workplace = self._bundles.workplace()
+        try:
+            made = course.learn(workplace, marks)
+            return None if task.arguments.dry_run else self._bundles.accept(made, course.found["bundle"])
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+    def _take_over(self, task: Task, course: Course, path: Path, learnt_ms: int) -> None:
+        self._note_progress(task, "taking over", 0.95)
+        try:
+            self._exchange.reserve()
+        except CommandRefusedError:
+            self._bundles.remove(path)
+            raise
+        over = threading.Event()
+        failed: list[ShiftwatchError] = []
+
+        def ended(error: ShiftwatchError | None, audit_hash: str | None) -> None:
+            failed.extend([] if error is None else [error])
+            self._say_last(task, course, error, audit_hash)
+            over.set()
+
+        self._exchange.let_judge(
+            path, course.found["bundle"], self._occasion(task, course, learnt_ms), ended, course.refuse_other_base
+        )
+        while not over.wait(_TOLD_EVERY_S):
+            if self._closing.is_set():
+                return  # the loop has ended, and takes nothing any more
+        if failed:
+            self._bundles.remove(path)
+        else:
+            self._bundles.prune(self._terms.keep_bundles, [self._controls.served.bundle.path, self._terms.configured])
+
+    def _occasion(self, task: Task, course: Course, learnt_ms: int) -> Occasion:
+        command, arguments, parts = task.command, task.arguments, course.found["parts"]
+        because = f": {arguments.reason}" if arguments.reason else ""
+        return Occasion(
+            "recalibrated",
+            command.command_id,
+            command.by,
+            f"recalibrated, {arguments.mode}, {parts} parts{because}",
+            learnt_ms,
+            self._noted(task, course),
+        )
+
+    @staticmethod
+    def _noted(task: Task, course: Course) -> Payload:
+        return {
+            "parent": task.base.bundle.identity,
+            "mode": task.arguments.mode,
+            "parts": course.found.get("parts", course.found.get("collected", 0)),
+            "forced": task.arguments.force and bool(course.found.get("objections")),
+            "figures": figures.digest(course.found),
+        }
+
+    def _end(self, task: Task, course: Course, event: str, error: ShiftwatchError | None) -> None:
+        """Nothing was changed, whatever the reason."""
+        said = None if error is None else f"{error.what}; {error.remedy}"
+        audit_hash = None
+        try:
+            audit_hash = self._audit.append(
+                event, commandId=task.command.command_id, reason=said, **self._noted(task, course)
+            )
+        except AuditError as failure:
+            log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
+        self._say_last(task, course, error, audit_hash)
+
+    def _say_last(self, task: Task, course: Course, error: ShiftwatchError | None, audit_hash: str | None) -> None:
+        said = None if error is None else f"{error.what}; {error.remedy}"
+        log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "recalibration %s: %s",
+            "done" if error is None else f"ended, the bundle stays: {said}",
+            figures.text(course.found),
+        )
+        self._forget(course)  # first: whoever hears the last word may begin another one
+        self._follow_up(
+            acknowledgement_payload(
+                command_id=task.command.command_id,
+                command=task.command.name,
+                accepted=error is None,
+                error=said,
+                progress=1.0,
+                audit_hash=audit_hash,
+                figures=course.found,
+            )
+        )
+
+    def _forget(self, course: Course) -> None:
+        if self._course is course:
+            self._course = self._at = None
+
+    def _note_progress(self, task: Task, phase: str, share: float) -> None:
+        before, self._at = self._at, _Progress(task.command.command_id, phase, share)
+        is_new = before is None or before.phase != phase
+        if is_new:
+            log.info("recalibration: %s", phase)
+        if is_new or time.monotonic() - self._told_s >= _TOLD_EVERY_S:
+            self._told_s = time.monotonic()
+            self._follow_up(
+                acknowledgement_payload(
+                    command_id=task.command.command_id,
+                    command=task.command.name,
+                    accepted=True,
+                    progress=round(share, 3),
+                    phase=phase,
+                )
+            )
+
+
+def _made_ms(created_at: str) -> int:
+    return round(datetime.fromisoformat(created_at).timestamp() * 1000)

@@ -1,0 +1,70 @@
+"""Where the loop hands over parts: a part that cannot be taken at once is not taken, and counted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent.recalibration.wire import Message
+from agent.records import Evaluation, ResultCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.look import Seen
+
+_ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
+BUSY = "not taken, the learning process was busy"
+
+
+class Tap:
+    """Open until it has given what is wanted.
+
+    Args:
+        give: Takes a part without waiting; whether it did.
+        wanted: So many parts.
+
+    Attributes:
+        wanted: So many.
+        given: So many were taken.
+        missed: Those that were not, by cause.
+        last_s: When the last one was taken, or the tap was opened; monotonic.
+    """
+
+    def __init__(self, give: Callable[[Message], bool], wanted: int, *, other_product: bool = False) -> None:
+        self._give = give
+        self._taken = {ResultCode.NONE, *(_ABOUT_THE_PRODUCT if other_product else ())}
+        self.wanted = wanted
+        self.given = 0
+        self.missed: Counter[str] = Counter()
+        self.last_s = time.monotonic()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has given what is wanted."""
+        return self.given >= self.wanted
+
+    def offer(self, seen: Seen) -> None:
+        """Called by the loop with each part: whatever its verdict, if the frame could be trusted."""
+        if self.is_full:
+            return
+        if seen.code not in self._taken or seen.prepared is None:
+            self.missed[f"frames {seen.code.name.lower().replace('_', ' ')}"] += 1
+        elif not self._give(_part(seen)):
+            self.missed[BUSY] += 1
+        else:
+            self.given += 1
+            self.last_s = time.monotonic()
+
+    def causes(self) -> str:
+        """Why parts were missed, the most frequent cause first."""
+        return ", ".join(f"{count} {cause}" for cause, count in self.missed.most_common())
+
+
+def _part(seen: Seen) -> Message:
+    assert seen.prepared is not None  # noqa: S101 - `offer` has looked
+    evaluation = seen.decision.verdict.evaluation
+    is_bad = None if evaluation is Evaluation.NOT_DECIDABLE else evaluation is Evaluation.NOT_OK
+    header = {"kind": "part", "name": seen.result_id, "shape": seen.prepared.shape, "notOk": is_bad}
+    return Message(header, seen.prepared.tobytes())

@@ -1,0 +1,52 @@
+"""What holds for every recalibration of a station, and what one of them is to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.commands import Command
+    from agent.commands.text import RecalibrateArguments
+    from agent.recipe.controls import Served
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """As configured.
+
+    Attributes:
+        state_dir: With the archive, and the bundles that are made here.
+        configured: Folder of the bundle that the configuration names.
+        parts: To collect.
+        old_weight: See `calibration.relearning.Plan`.
+        shadow_parts: That both bundles judge; 0 judges none.
+        min_detection: See `calibration.proving.objections`.
+        quiet_s: So long no part may come.
+        keep_bundles: Newest bundles made here that stay.
+        sequential: Neighbouring parts resemble each other, as frames do that nobody triggers.
+    """
+
+    state_dir: Path
+    configured: Path
+    parts: int
+    old_weight: float
+    shadow_parts: int
+    min_detection: float
+    quiet_s: float
+    keep_bundles: int
+    sequential: bool
+
+
+class Task(NamedTuple):
+    """One recalibration.
+
+    Attributes:
+        base: What judged when it was commanded; where something else does, it has lost its ground.
+    """
+
+    command: Command
+    arguments: RecalibrateArguments
+    base: Served
