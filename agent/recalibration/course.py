@@ -121,6 +121,7 @@ class Course:
             "falseRejectRate": arguments.false_reject_rate,
             "sequential": terms.sequential,
             "parts": self._wanted,
+            "expected": 0 if arguments.seconds is not None else self._wanted,
             "minDetection": terms.min_detection,
             "defects": marks.defects,
             "good": marks.good if learns_features else (),
