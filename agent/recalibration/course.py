@@ -75,8 +75,9 @@ class Course:
             if self._process is not None:
                 self._process.kill()
 
-    def refuse_other_base(self) -> None:
-        """Raise CommandRefusedError where another bundle, or another threshold, judges than at the beginning."""
+    def refuse_void(self) -> None:
+        """Raise CommandRefusedError where it was cancelled, or another bundle or threshold judges than when it began."""
+        self._refuse_cancelled()
         if self._controls.served is not self._task.base:
             raise CommandRefusedError(
                 what="another bundle or threshold judges than when the recalibration began",
@@ -194,7 +195,7 @@ class Course:
 
     def _hear(self, process: LearningProcess, *, owes: bool) -> Told | None:
         """What it tells next, if it does soon; ``owes``: it has something to do."""
-        self.refuse_other_base()
+        self.refuse_void()
         try:
             told = process.hear(_TICK_S)
         except RecalibrationError:
