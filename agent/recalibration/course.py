@@ -76,7 +76,7 @@ class Course:
                 self._process.kill()
 
     def refuse_void(self) -> None:
-        """Raise CommandRefusedError where it was cancelled, or other bundle or threshold judge than at its beginning."""
+        """Raise CommandRefusedError where it was cancelled, or if another bundle or threshold judges than at first."""
         self._refuse_cancelled()
         if self._controls.served is not self._task.base:
             raise CommandRefusedError(
