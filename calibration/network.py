@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnx
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.detectors import Detector
-    from calibration.graph import FeatureGraph
+    from calibration.graph import FeatureGraph, ValueType
     from calibration.head import Head
 
+_Part = TypeVar("_Part", onnx.NodeProto, onnx.TensorProto)
 # Where each picture is divided by its own brightness, this is the brightness it ends up with: that of ImageNet.
 STANDARD_BRIGHTNESS = 0.45
 
@@ -78,9 +79,9 @@ def rebuild(network: bytes, head: Head) -> bytes:
     Raises:
         BundleError: Its head is of another kind.
     """
-    model, graph, reduced = _without_head(network)
+    inputs, outputs, graph, reduced = _without_head(network)
     head.attach(graph, reduced)
-    return graph.model(values(model.graph.input), values(model.graph.output)).SerializeToString()
+    return graph.model(inputs, outputs).SerializeToString()
 
 
 def reducing(network: bytes) -> bytes:
@@ -89,15 +90,19 @@ def reducing(network: bytes) -> bytes:
     Raises:
         BundleError: Its head is not a ``WhiteningHead``.
     """
-    model, graph, reduced = _without_head(network)
+    inputs, outputs, graph, reduced = _without_head(network)
     graph.add("Identity", reduced.name, output="reduced")
-    features = {"features": values(model.graph.output)["features"]}
-    outputs = {"reduced": (FLOAT, (1, *reduced.shape)), **features}
-    return graph.model(values(model.graph.input), outputs).SerializeToString()
+    kept = {"reduced": (FLOAT, (1, *reduced.shape)), "features": outputs["features"]}
+    return graph.model(inputs, kept).SerializeToString()
 
 
-def _without_head(network: bytes) -> tuple[onnx.ModelProto, GraphBuilder, FeatureMap]:
-    """The network, all of it that comes before the head, and what the head reads."""
+def _without_head(
+    network: bytes,
+) -> tuple[dict[str, ValueType], dict[str, ValueType], GraphBuilder, FeatureMap]:
+    """Inputs and outputs of the network, all of it that comes before the head, and what the head reads.
+
+    All copied: a part of a message keeps the whole in memory, of which a device has little.
+    """
     model = onnx.load_from_string(network)
     makers = {output: node for node in model.graph.node for output in node.output}
     mean = next((node for node in model.graph.node if "head.mean" in node.input), None)
@@ -113,15 +118,22 @@ def _without_head(network: bytes) -> tuple[onnx.ModelProto, GraphBuilder, Featur
     read_behind: set[str] = set()
     for node in model.graph.node:  # each after those that it reads
         if behind.isdisjoint(node.input):
-            graph.nodes.append(node)
+            graph.nodes.append(_copy(node))
         else:
             behind.update(node.output)
             read_behind.update(node.input)
     of_head = read_behind - {name for node in graph.nodes for name in node.input}
-    graph.initializers.extend(tensor for tensor in model.graph.initializer if tensor.name not in of_head)
+    graph.initializers.extend(_copy(tensor) for tensor in model.graph.initializer if tensor.name not in of_head)
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in of_head}
-    _, (_, height, width) = values(model.graph.output)["map"]
-    return model, graph, FeatureMap(reduced, (sizes["head.whitening"][1], height, width))
+    inputs, outputs = values(model.graph.input), values(model.graph.output)
+    _, (_, height, width) = outputs["map"]
+    return inputs, outputs, graph, FeatureMap(reduced, (sizes["head.whitening"][1], height, width))
+
+
+def _copy(message: _Part) -> _Part:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
 
 
 def feature_shape(backbone: Backbone) -> tuple[int, int, int]:

@@ -75,8 +75,9 @@ class Course:
             if self._process is not None:
                 self._process.kill()
 
-    def refuse_other_base(self) -> None:
-        """Raise CommandRefusedError where another bundle, or another threshold, judges than at the beginning."""
+    def refuse_void(self) -> None:
+        """Raise CommandRefusedError where it was cancelled, or if another bundle or threshold judges than at first."""
+        self._refuse_cancelled()
         if self._controls.served is not self._task.base:
             raise CommandRefusedError(
                 what="another bundle or threshold judges than when the recalibration began",
@@ -121,6 +122,7 @@ class Course:
             "falseRejectRate": arguments.false_reject_rate,
             "sequential": terms.sequential,
             "parts": self._wanted,
+            "expected": 0 if arguments.seconds is not None else self._wanted,
             "minDetection": terms.min_detection,
             "defects": marks.defects,
             "good": marks.good if learns_features else (),
@@ -193,7 +195,7 @@ class Course:
 
     def _hear(self, process: LearningProcess, *, owes: bool) -> Told | None:
         """What it tells next, if it does soon; ``owes``: it has something to do."""
-        self.refuse_other_base()
+        self.refuse_void()
         try:
             told = process.hear(_TICK_S)
         except RecalibrationError:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-import time
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
 from agent.commands.exchange import Occasion
-from agent.errors import AuditError, CommandRefusedError, RecalibrationError
-from agent.payloads import acknowledgement_payload
-from agent.recalibration import figures
+from agent.errors import CommandRefusedError, RecalibrationError
 from agent.recalibration.bundles import BundlesMadeHere
 from agent.recalibration.course import Course
 from agent.recalibration.marks import marks_in
+from agent.recalibration.telling import Telling, noted
 from agent.recalibration.terms import Task
 from calibration.errors import ShiftwatchError
 
@@ -40,14 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SEE_LOG = "the log tells why; what judges now is in `info`"
-_TOLD_EVERY_S = 1.0
+_LOOK_UP_S = 1.0
 _STOPS_WITHIN_S = 0.5
-
-
-class _Progress(NamedTuple):
-    command_id: str
-    phase: str
-    share: float
 
 
 class Recalibrations:
@@ -74,15 +66,12 @@ class Recalibrations:
         self._terms = terms
         self._controls = controls
         self._versions = versions
-        self._audit = audit
+        self._telling = Telling(audit, follow_up)
         self._exchange = exchange
         self._state = state
-        self._follow_up = follow_up
         self._bundles = BundlesMadeHere(terms.state_dir / "bundles")
         self._course: Course | None = None
         self._thread: threading.Thread | None = None
-        self._at: _Progress | None = None
-        self._told_s = float("-inf")
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
@@ -93,15 +82,16 @@ class Recalibrations:
     def __exit__(self, *_: object) -> None:
         """End what is under way, at once."""
         self._closing.set()
-        if self._course is not None:
-            self._course.cancel("the agent was stopped")
+        course = self._course
+        if course is not None:
+            course.cancel("the agent was stopped")
         if self._thread is not None:
             self._thread.join(_STOPS_WITHIN_S)
 
     @property
     def under_way(self) -> Payload | None:
         """How far it has come; None where none is under way."""
-        at = self._at
+        at = self._telling.at
         return None if at is None else {"commandId": at.command_id, "phase": at.phase, "progress": round(at.share, 3)}
 
     def note(self, seen: Seen) -> None:
@@ -114,7 +104,7 @@ class Recalibrations:
         """See `commands.Action`."""
         if arguments.cancel:
             return self._prepare_cancel(command)
-        at = self._at
+        at = self._telling.at
         if at is not None:
             raise CommandRefusedError(
                 what=f"a recalibration is under way: {at.phase}, {at.share:.0%} done",
@@ -132,7 +122,7 @@ class Recalibrations:
         return lambda: self._begin(command, arguments)
 
     def _prepare_cancel(self, command: Command) -> Do:
-        course, at = self._course, self._at
+        course, at = self._course, self._telling.at
         if course is None or at is None:
             raise CommandRefusedError(what="no recalibration is under way", remedy="nothing is to be done")
         if at.phase == "taking over":
@@ -152,19 +142,17 @@ class Recalibrations:
         thread = self._thread
         if thread is not None:
             thread.join()
-        self._follow_up(
-            acknowledgement_payload(command_id=command.command_id, command=command.name, accepted=True, progress=1.0)
-        )
+        self._telling.done(command.command_id, command.name)
 
     def _begin(self, command: Command, arguments: RecalibrateArguments) -> None:
         task = Task(command, arguments, self._controls.served)
-        self._note_progress(task, "preparing", 0.001)
+        self._telling.progress(task, "preparing", 0.001)
         self._course = Course(
             self._terms,
             task,
             self._controls,
             self._state,
-            lambda phase, share: self._note_progress(task, phase, share),
+            lambda phase, share: self._telling.progress(task, phase, share),
         )
         self._thread = threading.Thread(target=self._work, args=(task, self._course), name="recalibration", daemon=True)
         self._thread.start()
@@ -197,7 +185,7 @@ class Recalibrations:
             shutil.rmtree(workplace, ignore_errors=True)
 
     def _take_over(self, task: Task, course: Course, path: Path, learnt_ms: int) -> None:
-        self._note_progress(task, "taking over", 0.95)
+        self._telling.progress(task, "taking over", 0.95)
         try:
             self._exchange.reserve()
         except CommandRefusedError:
@@ -212,9 +200,9 @@ class Recalibrations:
             over.set()
 
         self._exchange.let_judge(
-            path, course.found["bundle"], self._occasion(task, course, learnt_ms), ended, course.refuse_other_base
+            path, course.found["bundle"], self._occasion(task, course, learnt_ms), ended, course.refuse_void
         )
-        while not over.wait(_TOLD_EVERY_S):
+        while not over.wait(_LOOK_UP_S):
             if self._closing.is_set():
                 return  # the loop has ended, and takes nothing any more
         if failed:
@@ -231,72 +219,21 @@ class Recalibrations:
             command.by,
             f"recalibrated, {arguments.mode}, {parts} parts{because}",
             learnt_ms,
-            self._noted(task, course),
+            noted(task, course.found),
         )
-
-    @staticmethod
-    def _noted(task: Task, course: Course) -> Payload:
-        return {
-            "parent": task.base.bundle.identity,
-            "mode": task.arguments.mode,
-            "parts": course.found.get("parts", course.found.get("collected", 0)),
-            "forced": task.arguments.force and bool(course.found.get("objections")),
-            "figures": figures.digest(course.found),
-        }
 
     def _end(self, task: Task, course: Course, event: str, error: ShiftwatchError | None) -> None:
         """Nothing was changed, whatever the reason."""
-        said = None if error is None else f"{error.what}; {error.remedy}"
-        audit_hash = None
-        try:
-            audit_hash = self._audit.append(
-                event, commandId=task.command.command_id, reason=said, **self._noted(task, course)
-            )
-        except AuditError as failure:
-            log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
+        audit_hash = self._telling.note(task, course.found, event, error)
         self._say_last(task, course, error, audit_hash)
 
     def _say_last(self, task: Task, course: Course, error: ShiftwatchError | None, audit_hash: str | None) -> None:
-        said = None if error is None else f"{error.what}; {error.remedy}"
-        log.log(
-            logging.INFO if error is None else logging.WARNING,
-            "recalibration %s: %s",
-            "done" if error is None else f"ended, the bundle stays: {said}",
-            figures.text(course.found),
-        )
         self._forget(course)  # first: whoever hears the last word may begin another one
-        self._follow_up(
-            acknowledgement_payload(
-                command_id=task.command.command_id,
-                command=task.command.name,
-                accepted=error is None,
-                error=said,
-                progress=1.0,
-                audit_hash=audit_hash,
-                figures=course.found,
-            )
-        )
+        self._telling.last(task, course.found, error, audit_hash)
 
     def _forget(self, course: Course) -> None:
         if self._course is course:
-            self._course = self._at = None
-
-    def _note_progress(self, task: Task, phase: str, share: float) -> None:
-        before, self._at = self._at, _Progress(task.command.command_id, phase, share)
-        is_new = before is None or before.phase != phase
-        if is_new:
-            log.info("recalibration: %s", phase)
-        if is_new or time.monotonic() - self._told_s >= _TOLD_EVERY_S:
-            self._told_s = time.monotonic()
-            self._follow_up(
-                acknowledgement_payload(
-                    command_id=task.command.command_id,
-                    command=task.command.name,
-                    accepted=True,
-                    progress=round(share, 3),
-                    phase=phase,
-                )
-            )
+            self._course = self._telling.at = None
 
 
 def _made_ms(created_at: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from calibration.bundle import open_bundle
 from calibration.collection import Collection
@@ -70,24 +71,24 @@ class Pupil:
         self._shadow(relearnt.bundle)
 
     def _collect(self, collection: Collection) -> None:
+        disk = os.statvfs(self._order["folder"])
+        free = disk.f_bavail * disk.f_frsize
         for message in self._messages:
             if message.header["kind"] != "part":
                 return
             collection.add(message.header["name"], message.image)
-            if len(collection) == 1:
-                self._refuse_little_room(collection, message.content)
+            self._refuse_little_room(collection, len(message.content), free)
             self._tell("collected", parts=len(collection))
 
-    def _refuse_little_room(self, collection: Collection, frame: bytes) -> None:
-        """Records and pictures need the disk, too."""
-        features = 0 if self._plan.mode == "threshold" else collection.reduced(0).nbytes
-        needed = (len(frame) + features) * int(self._order["parts"])
-        disk = os.statvfs(self._order["folder"])
-        free = disk.f_bavail * disk.f_frsize
+    def _refuse_little_room(self, collection: Collection, frame_bytes: int, free: int) -> None:
+        """Records and pictures need the disk, too; ``free`` bytes were before the first part."""
+        feature_bytes = 0 if self._plan.mode == "threshold" else 4 * int(np.prod(collection.features.shape))
+        parts = max(len(collection), self._order["expected"])
+        needed = (frame_bytes + feature_bytes) * parts
         if needed > free / 2:
             raise StorageError(
-                what=f"{self._order['parts']} parts need {needed / 2**20:.0f} MiB for a while, and half of the "
-                f"{free / 2**20:.0f} MiB that are free on the disk is for records and pictures",
+                what=f"{parts} parts need {needed / 2**20:.0f} MiB for a while, and half of the {free / 2**20:.0f} MiB "
+                "that are free on the disk is for records and pictures",
                 remedy="make room on the disk of state_dir, or collect fewer parts",
             )
 

@@ -121,6 +121,7 @@ def seen(of: Result | None = None, *, size: tuple[int, int] = (48, 64), captured
         "Seen",
         SimpleNamespace(
             result_id=new_id() if of is None else of.result_id,
+            region=None,
             frame=SimpleNamespace(image=image, captured_at_ms=1_000_000, captured_ns=captured_ns),
             recipe=SimpleNamespace(
                 preprocess=SimpleNamespace(region=Region(8, 4, 32, 32)),

@@ -204,6 +204,22 @@ def test_a_dark_camera_is_no_teacher(line: Callable[..., Line]) -> None:
     assert station.events[-1]["event"] == "refused"
 
 
+def test_a_paused_station_learns_nothing(line: Callable[..., Line]) -> None:
+    station = line(good_parts(10), quiet_s=1)
+    assert station.end_of("pause", reason="lens")["accepted"]
+    refused = station.end_of(seconds=60)
+    assert "the station is paused (paused by" in refused["error"]
+    assert station.end_of("resume")["accepted"]
+    assert station.end_of(parts=5, seconds=5)["error"].startswith("parts and seconds are both given")
+
+
+def test_parts_are_collected_for_a_time(line: Callable[..., Line]) -> None:
+    station = line(good_parts(40))
+    tried = station.end_of(seconds=1, mode="threshold", dryRun=True)
+    assert tried["accepted"], tried
+    assert tried["figures"]["collected"] >= ENOUGH
+
+
 def test_too_few_parts_and_a_dry_run_change_nothing(line: Callable[..., Line]) -> None:
     station = line(good_parts(40))
     before = (station.state / "versions.json").read_text()

@@ -1,0 +1,116 @@
+"""How a recalibration is told: its progress, its last word, its entry in the audit log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.errors import AuditError
+from agent.payloads import acknowledgement_payload
+from agent.recalibration import figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.audit import AuditLog
+    from agent.recalibration.terms import Task
+    from agent.records import Payload
+    from calibration.errors import ShiftwatchError
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+
+
+class Progress(NamedTuple):
+    """How far one has come.
+
+    Attributes:
+        share: 0 to 1.
+    """
+
+    command_id: str
+    phase: str
+    share: float
+
+
+class Telling:
+    """To whoever commanded it, to the log, and to the audit log.
+
+    Args:
+        audit: The log that stays.
+        follow_up: Told how a command goes on; from any thread.
+
+    Attributes:
+        at: How far the one under way has come; None where none is.
+    """
+
+    def __init__(self, audit: AuditLog, follow_up: Callable[[Payload], None]) -> None:
+        self.at: Progress | None = None
+        self._audit = audit
+        self._follow_up = follow_up
+        self._told_s = float("-inf")
+
+    def progress(self, task: Task, phase: str, share: float) -> None:
+        """Each phase, and once a second."""
+        before, self.at = self.at, Progress(task.command.command_id, phase, share)
+        is_new = before is None or before.phase != phase
+        if is_new:
+            log.info("recalibration: %s", phase)
+        if is_new or time.monotonic() - self._told_s >= _EVERY_S:
+            self._told_s = time.monotonic()
+            self._follow_up(
+                acknowledgement_payload(
+                    command_id=task.command.command_id,
+                    command=task.command.name,
+                    accepted=True,
+                    progress=round(share, 3),
+                    phase=phase,
+                )
+            )
+
+    def note(self, task: Task, found: Payload, event: str, error: ShiftwatchError | None) -> str | None:
+        """Write down that nothing was changed, and why; the hash of the entry, if there is one."""
+        try:
+            said = None if error is None else f"{error.what}; {error.remedy}"
+            return self._audit.append(event, commandId=task.command.command_id, reason=said, **noted(task, found))
+        except AuditError as failure:
+            log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
+            return None
+
+    def last(self, task: Task, found: Payload, error: ShiftwatchError | None, audit_hash: str | None) -> None:
+        """How it went, with all figures."""
+        said = None if error is None else f"{error.what}; {error.remedy}"
+        log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "recalibration %s: %s",
+            "done" if error is None else f"ended, the bundle stays: {said}",
+            figures.text(found),
+        )
+        self._follow_up(
+            acknowledgement_payload(
+                command_id=task.command.command_id,
+                command=task.command.name,
+                accepted=error is None,
+                error=said,
+                progress=1.0,
+                audit_hash=audit_hash,
+                figures=found,
+            )
+        )
+
+    def done(self, command_id: str, command: str) -> None:
+        """A command that only ended another one."""
+        self._follow_up(acknowledgement_payload(command_id=command_id, command=command, accepted=True, progress=1.0))
+
+
+def noted(task: Task, found: Payload) -> Payload:
+    """What the audit log keeps of one; the figures themselves are in the log."""
+    return {
+        "parent": task.base.bundle.identity,
+        "mode": task.arguments.mode,
+        "parts": found.get("parts", found.get("collected", 0)),
+        "forced": task.arguments.force and bool(found.get("objections")),
+        "figures": figures.digest(found),
+    }
