@@ -6,6 +6,7 @@ A part seen on such a frame is not decidable, whatever its score.
 from __future__ import annotations
 
 import math
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from calibration.errors import DatasetError
 from calibration.structure import Structure, directions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -75,12 +76,22 @@ class FrameChecks:
         frozen_after: So many frames in a row that do not differ from the one before mean that the camera is frozen, or
             more where good frames stood still for long; None for files, which may repeat themselves.
 
+        unhurried_ms: What happens to a mount and a lens takes its time: place and sharpness are looked at no more
+            often, and what was found holds until then.
+        clock_ns: Monotonic clock.
+
     Attributes:
         off: Checks that cannot be made, with the reason.
     """
 
     def __init__(
-        self, reference: Mapping[str, NDArray[Any]], preprocess: Preprocess, *, frozen_after: int | None
+        self,
+        reference: Mapping[str, NDArray[Any]],
+        preprocess: Preprocess,
+        *,
+        frozen_after: int | None,
+        unhurried_ms: int = 0,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         limits, notes = _limits_in(reference)
         self.off = {name: notes[name] for name, limit in limits.items() if math.isnan(limit)}
@@ -94,6 +105,7 @@ class FrameChecks:
         self._known = None if "blocked" in self.off else (reference["blocks_least"], reference["blocks_most"])
         self._structure = None if "moved" in self.off else Structure(reference["structure"])
         self._recognised = math.inf if self._structure is None else float(reference["moved_recognised"])
+        self._at_place, self._sharp = (_NowAndThen(unhurried_ms, clock_ns) for _ in range(2))
         self._rows_before: Image | None = None
         self._unchanged = 0
 
@@ -134,9 +146,9 @@ class FrameChecks:
         return (
             self._light(grey)
             or self._stillness()
-            or self._place(grey, place)
+            or self._at_place(lambda: self._place(grey, place))
             or self._view(prepared)
-            or self._sharpness(grey)
+            or self._sharp(lambda: self._sharpness(grey))
         )
 
     def _compare(self, image: Image) -> None:
@@ -192,3 +204,19 @@ class FrameChecks:
         if frame_statistics.edges(grey) < self._limits["blurred_edges"]:
             return Distrust(ResultCode.BLURRED, "the frame is blurred: its edges are softer than those of any good one")
         return None
+
+
+class _NowAndThen:
+    """Makes a check when its time has come; what it found holds until the next time."""
+
+    def __init__(self, every_ms: int, clock_ns: Callable[[], int]) -> None:
+        self._every_ns = every_ms * 1_000_000
+        self._clock_ns = clock_ns
+        self._due_ns = 0
+        self._found: Distrust | None = None
+
+    def __call__(self, check: Callable[[], Distrust | None]) -> Distrust | None:
+        now_ns = self._clock_ns()
+        if now_ns >= self._due_ns:
+            self._found, self._due_ns = check(), now_ns + self._every_ns
+        return self._found

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
+
 from agent.assembly import Assembly
 from agent.audit import AuditLog
 from agent.camera import open_camera
@@ -81,6 +83,9 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     Raises:
         ShiftwatchError: It cannot start: bundle, configuration, camera or outbox; nothing has been changed.
     """
+    # Frames are prepared and checked in a fraction of a millisecond: to wake OpenCV's threads takes longer than that,
+    # and the cores are for the network.
+    cv2.setNumThreads(1)
     configured = open_bundle(config.bundle)
     settings, token = broker_settings(config), command_token(config)
     choice = choose(config.engine.backend)

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
+_UNHURRIED_MS = 100
+
 
 def station_topics(station: StationConfig) -> Topics:
     """The topics of a station."""
@@ -218,7 +220,8 @@ def frame_checks_of(config: AgentConfig, bundle: Bundle) -> FrameChecks | None:
         return None
     # Files that are played again and again repeat themselves by right.
     frozen_after = None if kind_of(config.camera.source) == "path" else config.checks.frozen_after
-    return FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=frozen_after)
+    reference = bundle.reference()
+    return FrameChecks(reference, bundle.preprocess, frozen_after=frozen_after, unhurried_ms=_UNHURRIED_MS)
 
 
 def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:

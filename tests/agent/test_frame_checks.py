@@ -369,3 +369,24 @@ def test_the_station_of_the_other_tests_is_trusted(bundle: Path) -> None:
     checks = FrameChecks(open_bundle(bundle).reference(), PREPROCESS, frozen_after=None)
     shown = [part(number, broken=broken) for number in range(500, 600) for broken in (False, True)]
     assert [found(checks, image, PREPROCESS) for image in shown] == [None] * 200
+
+
+def test_what_changes_slowly_is_looked_at_now_and_then_and_holds_meanwhile(reference: dict[str, np.ndarray]) -> None:
+    now_ms = 1000
+    checks = FrameChecks(reference, SCENE, frozen_after=None, unhurried_ms=100, clock_ns=lambda: now_ms * 1_000_000)
+
+    def code_of(image: Image) -> ResultCode | None:
+        found = checks.of_frame(image) or checks.of_input(SCENE(image), SCENE.locate(image))
+        return found and found.code
+
+    soft = cv2.GaussianBlur(scene(1), (0, 0), 6)
+    assert code_of(scene(0)) is None
+    now_ms += 99
+    assert code_of(soft) is None
+    assert code_of(scene(2) // 12) is ResultCode.DARK  # light is looked at each time
+    now_ms += 1
+    assert code_of(soft) is ResultCode.BLURRED
+    now_ms += 99
+    assert code_of(scene(3)) is ResultCode.BLURRED
+    now_ms += 1
+    assert code_of(scene(3)) is None

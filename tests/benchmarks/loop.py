@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import mtd
 import numpy as np
 from rich import box
 from rich.console import Console
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
     from agent.camera import CameraState
     from agent.look import Seen
+    from calibration.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.engine import Engine
     from calibration.preprocess import Image
@@ -139,7 +142,14 @@ class DecodedFrames:
         """The list ends by itself."""
 
 
-def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS, *, everything: bool = False) -> Cost:
+def measure(
+    mosquitto: str,
+    region: Region = WHOLE_FACTOR,
+    blocks: int = BLOCKS,
+    *,
+    everything: bool = False,
+    backbone: Backbone | None = None,
+) -> Cost:
     """The cost of the loop and of the engine, by turns.
 
     Args:
@@ -147,13 +157,15 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS,
         region: Of the frames of 640x480 pixels.
         blocks: Of each.
         everything: With frame checks, metrics, and the live page with a viewer.
+        backbone: None takes the filterbank, the cheapest there is.
     """
     images = [part.image for part in parts(BLOCK * 3, seed=2, defect_every=_DEFECT_EVERY)]
+    cv2.setNumThreads(1)  # as `run_station`
     cost = Cost()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(running(mosquitto, folder))
-        bundle = teach(folder, region)
+        bundle = teach(folder, region, backbone)
         engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, THREADS))
         outbox = stack.enter_context(Outbox(folder / "outbox.sqlite"))
         topics = Topics("benchmark/vision/station")
@@ -163,7 +175,11 @@ def measure(mosquitto: str, region: Region = WHOLE_FACTOR, blocks: int = BLOCKS,
         publisher = stack.enter_context(Publisher(settings, topics, outbox, _station(), dialogue))
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
-        checks = FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None) if everything else None
+        checks = (
+            FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None, unhurried_ms=100)
+            if everything
+            else None
+        )
         recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid, checks)
         active_alerts = ActiveAlerts(folder / "active_alert.json")
         metrics = LoopMetrics()
@@ -224,11 +240,11 @@ def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> Dialogue:
     return Dialogue(topics, handshake, Commands({}, AuditLog(folder / "audit.jsonl"), ()), handshake.overdue)
 
 
-def teach(folder: Path, region: Region) -> Bundle:
-    """The filterbank on a few parts."""
+def teach(folder: Path, region: Region, backbone: Backbone | None = None) -> Bundle:
+    """A network that has seen a few parts."""
     images = RenderedParts()
     settings = Settings(Preprocess(SIDE, SIDE, region), threads=THREADS)
-    return calibrate(images, filterbank_backbone(SIDE, SIDE), settings, folder / "bundle", lambda *_: None)
+    return calibrate(images, backbone or filterbank_backbone(SIDE, SIDE), settings, folder / "bundle", lambda *_: None)
 
 
 @dataclass
@@ -312,6 +328,7 @@ def main() -> None:
         "--blocks", type=int, default=BLOCKS, help=f"of the loop, and of the engine; {BLOCK} frames each"
     )
     parser.add_argument("--everything", action="store_true", help="with frame checks, metrics and a viewer of the page")
+    parser.add_argument("--backbone", default="filterbank", help="see mtd.py")
     arguments = parser.parse_args()
     binary = mosquitto_binary()
     if binary is None:
@@ -320,7 +337,8 @@ def main() -> None:
     for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5", "pictures"):
         table.add_column(title, justify="right")
     for region in (WHOLE_FACTOR, FRACTION):
-        cost = measure(binary, region, arguments.blocks, everything=arguments.everything)
+        backbone = None if arguments.backbone == "filterbank" else mtd.backbone_of(arguments.backbone)
+        cost = measure(binary, region, arguments.blocks, everything=arguments.everything, backbone=backbone)
         times = [
             np.percentile(durations_ms, share)
             for durations_ms, shares in (

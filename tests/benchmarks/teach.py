@@ -1,0 +1,76 @@
+"""A new product taught on the device: the bolt clip's first half, then defects pasted into its second half.
+
+The bundle in force knows another product (magnetic tiles); nothing but its backbone is used. Sizes are shares of the
+shorter side of the inspected picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import mtd
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from calibration.collection import Collection
+from calibration.dataset import good_images
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.network import reducing
+from calibration.preprocess import Preprocess
+from calibration.relearning import Plan, relearn
+from calibration.synthetic import KINDS
+
+CLIP = "bolt-multi-size-detection.gif"
+SIZES = (0.05, 0.08, 0.12, 0.18, 0.25)
+EACH = 60
+TILES = 60
+
+
+def main() -> None:
+    """One row for each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--backbone", default="filterbank", choices=mtd.BACKBONES)
+    parser.add_argument("--clip", default=CLIP)
+    parser.add_argument("--false-reject-rate", type=float, default=0.02)
+    arguments = parser.parse_args()
+    frames = [image for _, image in good_images(mtd.DATA / "conveyor" / arguments.clip)]
+    taught, later = frames[: len(frames) // 2], frames[len(frames) // 2 :]
+    preprocess = Preprocess(mtd.SIDE, mtd.SIDE)
+    with tempfile.TemporaryDirectory() as folder:
+        tiles = list(mtd.split().learnt)[:TILES]
+        old = mtd.fit(mtd.backbone_of(arguments.backbone), tiles, mtd.settings_of(), Path(folder, "old"))
+        with (
+            OnnxRuntimeEngine(reducing(old.network.read_bytes()), mtd.THREADS) as engine,
+            Collection(Path(folder), engine) as collection,
+        ):
+            for number, frame in enumerate(taught):
+                collection.add(f"frame {number}", preprocess(frame))
+            plan = Plan("teach", false_reject_rate=arguments.false_reject_rate)
+            bundle = relearn(old, collection, plan, Path(folder, "new"), lambda *_: None).bundle
+        threshold = bundle.manifest.working_point.threshold
+        random = np.random.default_rng(0)
+        prepared = [preprocess(frame) for frame in later]
+        table = Table("defect, share of the shorter side", *KINDS, "all", box=box.MARKDOWN)
+        with OnnxRuntimeEngine(bundle.network, mtd.THREADS) as engine:
+            rejected = np.mean([engine(frame).score > threshold for frame in prepared])
+            for size in SIZES:
+                side = max(4, round(size * mtd.SIDE))
+                found = {
+                    name: [
+                        engine(kind(prepared[int(random.integers(len(prepared)))], side, random)).score > threshold
+                        for _ in range(EACH)
+                    ]
+                    for name, kind in KINDS.items()
+                }
+                rates = [f"{np.mean(each):.0%}" for each in found.values()]
+                table.add_row(f"{size:.2f} ({side} px)", *rates, f"{np.mean(list(found.values())):.0%}")
+    mtd.console.print(f"{arguments.backbone}, {arguments.clip}: {len(taught)} frames taught, {len(later)} later ones,")
+    mtd.console.print(f"of which {rejected:.1%} are rejected as they are; promised {arguments.false_reject_rate:.1%}")
+    mtd.console.print(table)
+
+
+if __name__ == "__main__":
+    main()
