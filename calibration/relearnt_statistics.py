@@ -135,7 +135,7 @@ class Lesson:
             for batch in self._collection.features.batches(list(range(count)))
         )
         distances = np.concatenate(list(scaled))
-        return np.flatnonzero(distances <= _FAR * np.median(distances)).tolist()
+        return [int(index) for index in np.flatnonzero(distances <= _FAR * np.median(distances))]
 
     def _moments(self, parts: list[int]) -> Moments:
         moments: Moments | None = None
