@@ -13,6 +13,7 @@ from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.control_socket import ControlSocket
 from agent.commands.exchange import Exchange
+from agent.commands.marking import Marking
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
@@ -114,6 +115,7 @@ class Assembly:
             self._handshake,
             Rollback(controls, versions, exchange, self._follow_up),
             self.recalibrations.prepare,
+            Marking(config.state_dir / "archive" if config.archive.enabled else None, self._follow_up).prepare,
             self._changed,
         )
         commands = Commands(actions.by_name(), audit, config.commands.accept, token)

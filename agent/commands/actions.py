@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands import action
 from agent.commands.text import (
+    MarkArguments,
     NoArguments,
     ReasonArguments,
     RecalibrateArguments,
@@ -37,6 +38,7 @@ class Actions:
         handshake: Hears of parts that are named while the station is paused.
         rollback: Brings earlier bundles back.
         recalibrate: Prepares that command.
+        mark: Likewise.
         changed: Called when what the station says of itself has changed.
     """
 
@@ -47,6 +49,7 @@ class Actions:
         handshake: Handshake,
         rollback: Rollback,
         recalibrate: Callable[[Command, RecalibrateArguments], Do],
+        mark: Callable[[Command, MarkArguments], Do],
         changed: Callable[[], None],
     ) -> None:
         self._controls = controls
@@ -54,6 +57,7 @@ class Actions:
         self._handshake = handshake
         self._rollback = rollback
         self._recalibrate = recalibrate
+        self._mark = mark
         self._changed = changed
 
     def by_name(self) -> Mapping[str, Action]:
@@ -65,6 +69,7 @@ class Actions:
             "threshold": action(ThresholdArguments, self._prepare_threshold),
             "rollback": action(RollbackArguments, self._rollback.prepare, takes_time=True),
             "recalibrate": action(RecalibrateArguments, self._recalibrate, takes_time=True),
+            "mark": action(MarkArguments, self._mark, takes_time=True),
         }
 
     def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:

@@ -81,6 +81,13 @@ class RecalibrateArguments(Strict):
     reason: _Text | None = None
 
 
+class MarkArguments(Strict):
+    """Of ``mark``: what the picture of a result shows; the identity of the result, or the beginning of it."""
+
+    result_id: Annotated[str, Field(min_length=8, max_length=64, pattern="^[0-9a-f]*$")]
+    label: Literal["good", "defect"]
+
+
 class Envelope(Strict):
     """Around every command."""
 

@@ -142,7 +142,7 @@ class PlcConfig(Section):
 class CommandsConfig(Section):
     """What may be commanded over MQTT; on the device itself everything may."""
 
-    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback", "recalibrate"]] = Field(
+    accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback", "recalibrate", "mark"]] = Field(
         default=["trigger", "pause", "resume"], description="Commands that are accepted."
     )
     token_file: FilePath | None = Field(

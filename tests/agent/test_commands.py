@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stations import until
 
 from agent.audit import AuditLog
 from agent.commands import Commands
 from agent.commands.actions import Actions
+from agent.commands.marking import Marking
 from agent.errors import AuditError, CommandRefusedError
 from agent.parts import Part
 from agent.parts.handshake import Handshake
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 NOW_MS = 1_800_000_000_000
 PASSPHRASE = "correct horse"  # noqa: S105 - of the test
-ALL = ("trigger", "pause", "resume", "threshold", "rollback")
+ALL = ("trigger", "pause", "resume", "threshold", "rollback", "mark")
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Desk:
         self.parts = OnCommand(self.handshake, 0)
         self.rollback = PaperRollback()
         self.recalibrated: list[str] = []
+        self.told: list[dict[str, Any]] = []
         self.changes = 0
         self.log = folder / "audit.jsonl"
         actions = Actions(
@@ -82,6 +85,7 @@ class Desk:
             self.handshake,
             self.rollback,  # type: ignore[arg-type]
             lambda _, arguments: lambda: self.recalibrated.append(arguments.mode),
+            Marking(folder / "archive", self.told.append).prepare,
             self._change,
         )
         self.commands = Commands(actions.by_name(), AuditLog(self.log), accepted, token, lambda: NOW_MS)
@@ -162,6 +166,16 @@ def test_a_threshold_that_cannot_be_kept_is_refused_and_the_log_says_both(desk: 
     assert "No space left" in desk.give("threshold", {"threshold": 50.0})["error"]
     assert [entry["event"] for entry in desk.entries] == ["command", "refused"]
     assert desk.changes == 0
+
+
+def test_a_picture_is_marked_beside_the_other_commands_and_its_second_answer_tells_how_it_went(desk: Desk) -> None:
+    answer = desk.give("mark", {"resultId": "0123456789abcdef", "label": "good"}, by="Ana")
+    assert (answer["accepted"], answer["progress"]) == (True, 0.0)
+    until(lambda: desk.told)
+    assert (desk.told[0]["accepted"], desk.told[0]["progress"]) == (False, 1.0)
+    assert "archive" in desk.told[0]["error"]
+    assert desk.entries[-1]["args"] == {"resultId": "0123456789abcdef", "label": "good"}
+    assert not desk.give("mark", {"resultId": "0123456789abcdef", "label": "nice"}, commandId="2")["accepted"]
 
 
 def test_rollback_takes_time_and_says_so(desk: Desk) -> None:
@@ -312,6 +326,7 @@ def is_valid(name: str, text: bytes, *, retained: bool) -> bool:
         "resume": set(),
         "threshold": {"threshold"},
         "rollback": {"bundle"},
+        "mark": {"resultId", "label"},
     }
     return well_formed and allowed and name in known and args.keys() <= known[name] and not retained
 
