@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from calibration import choices
+from calibration import choices, option_values
 from calibration.averages import over_runs, over_sets
 from calibration.benchmark import Candidate, Run, Task, benchmark_runs, tasks
 from calibration.benchmark_summary import print_benchmark
@@ -91,8 +91,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     refuse_without_metrics()
     if json:
         refuse_unwritable(json)
-    input_size = choices.size(size)
-    normalisation = choices.colours("--mean", mean), choices.colours("--std", std)
+    input_size = option_values.size(size)
+    normalisation = option_values.colours("--mean", mean), option_values.colours("--std", std)
     named = choices.backbones(backbone, stages, weights, normalisation)
     detectors = {text: choices.described_detector(text) for text in detector}
     sets = [data for source in datasets for data in labelled_sets(source)]

@@ -29,6 +29,11 @@ class ShiftwatchError(Exception):
         self.what = what
         self.remedy = remedy
 
+    @property
+    def in_a_line(self) -> str:
+        """What and what to do, where there is no room for two lines."""
+        return f"{self.what}; {self.remedy}"
+
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes, which may raise one, too."""
         return _made_again, (type(self), self.what, self.remedy)

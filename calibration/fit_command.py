@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from calibration import choices
+from calibration import choices, option_values
 from calibration.auto import chosen
 from calibration.bundle import refuse_existing
 from calibration.dataset import frame_range, good_images
@@ -228,9 +228,9 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "svdd_weight": svdd_weight,
     }
     learning = wanted(align, ignore)
-    height, width = choices.size(size)
+    height, width = option_values.size(size)
     settings = Settings(
-        preprocess=Preprocess(height, width, None if roi is None else choices.region(roi)),
+        preprocess=Preprocess(height, width, None if roi is None else option_values.region(roi)),
         detector=choices.detector(detector, given),
         divide_brightness=divide_brightness,
         augment=augment,
@@ -241,7 +241,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     )
     unwanted = names_in(leave_out) if leave_out else frozenset[str]()
     images = good_images(source, frame_range(frames), unwanted)
-    colours = choices.colours("--mean", mean), choices.colours("--std", std)
+    colours = option_values.colours("--mean", mean), option_values.colours("--std", std)
     named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
     with choices.gathering(dask) as gather, progress_bar() as progress:
         settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from calibration.working_point import WorkingPoint
 
 SCHEMA_VERSION = 1
 
@@ -98,6 +101,18 @@ class WorkingPointRecord(_Record):
     method: str
     folds: int
     chi_square: float | None = None
+
+    @classmethod
+    def of(cls, point: WorkingPoint, folds: int, chi_square: float | None) -> WorkingPointRecord:
+        """As it was found."""
+        return cls(
+            threshold=point.threshold,
+            false_reject_rate=point.false_reject_rate,
+            interval=point.interval,
+            method=point.method,
+            folds=folds,
+            chi_square=chi_square,
+        )
 
 
 class TrialRecord(_Record):

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from calibration.bundle import open_bundle
-from calibration.choices import numbers
 from calibration.merged_bundle import merge as merge_bundles
+from calibration.option_values import numbers
 from calibration.options import Threads
 from calibration.summary import describe
 

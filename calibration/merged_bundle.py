@@ -156,14 +156,8 @@ def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head
     rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
     point = working_point(scores, rate)
     law = whitened_law(parents[0].kept.reduced.shape[1:], head.order)
-    return WorkingPointRecord(
-        threshold=point.threshold,
-        false_reject_rate=rate,
-        interval=point.interval,
-        method=point.method,
-        folds=sum(parent.manifest.working_point.folds for parent in parents),
-        chi_square=chi_square_threshold(law, rate),
-    )
+    folds = sum(parent.manifest.working_point.folds for parent in parents)
+    return WorkingPointRecord.of(point, folds, chi_square_threshold(law, rate))
 
 
 def _manifest(

@@ -230,13 +230,8 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
             grid=(grid[0], grid[1]),
         ),
         detector=DetectorRecord(name=settings.detector.name, parameters=dict(fit.parameters)),
-        working_point=WorkingPointRecord(
-            threshold=point.threshold,
-            false_reject_rate=point.false_reject_rate,
-            interval=point.interval,
-            method=point.method,
-            folds=count if fit.one_by_one else FOLDS,
-            chi_square=chi_square_threshold(fit.law, point.false_reject_rate),
+        working_point=WorkingPointRecord.of(
+            point, count if fit.one_by_one else FOLDS, chi_square_threshold(fit.law, point.false_reject_rate)
         ),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

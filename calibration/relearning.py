@@ -49,7 +49,7 @@ from calibration.working_point import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from calibration.bundle import Bundle
@@ -62,7 +62,6 @@ Mode: TypeAlias = Literal["threshold", "mean", "full", "teach"]
 
 MINIMUM_PARTS = 2 * FOLDS
 _STRANGER = 8.0
-_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -142,18 +141,18 @@ def _threshold(
     bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
     """Network and statistics stay."""
-    _refuse_strangers(bundle, collection)
-    everyone = range(len(collection))
-    scores = _scored(bundle, collection, everyone, progress)
+    scores = _scored(bundle, collection, progress)
+    _refuse_strangers(float(np.median(scores.score)) / bundle.manifest.working_point.threshold)
     suspects = suspicious(scores.score.astype(np.float64))
-    kept = [index for index in everyone if index not in suspects]
+    kept = [index for index in range(len(collection)) if index not in suspects]
     good = Scores(scores.score[kept], scores.map[kept])
     before, rate = bundle.manifest.working_point, _rate(bundle, plan)
     chi_square = before.chi_square if rate == before.false_reject_rate else None
     point = _working_point(good, rate, len(kept), chi_square)
     manifest = _manifest(bundle, collection, plan, suspects, bundle.manifest.effective_images)
-    looks = reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=False)
-    reference = {**bundle.reference(), **looks, **about_parts(collection, kept, good)}
+    before_it = bundle.reference()
+    looks = reference_of(before_it, collection, kept, sequential=plan.sequential, forget=False)
+    reference = {**before_it, **looks, **about_parts(collection, kept, good)}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
     return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz(reference)}, suspects
 
@@ -197,11 +196,8 @@ def _statistics(
     return manifest.model_copy(update={"detector": detector, "working_point": point}), files, suspects
 
 
-def _refuse_strangers(bundle: Bundle, collection: Collection) -> None:
-    """Raise DatasetError where half of the parts are far beyond any defect."""
-    chosen = np.unique(np.linspace(0, len(collection) - 1, _LOOKED_AT).round().astype(int))
-    scores = _scored(bundle, collection, [int(index) for index in chosen], lambda *_: None).score
-    times = float(np.median(scores)) / bundle.manifest.working_point.threshold
+def _refuse_strangers(times: float) -> None:
+    """Raise DatasetError where half of the parts are far beyond any defect: so many times the threshold."""
     if not times <= _STRANGER:
         raise DatasetError(
             what=f"these parts are not what the bundle knows: half of them score over {times:.0f} times its threshold",
@@ -210,13 +206,13 @@ def _refuse_strangers(bundle: Bundle, collection: Collection) -> None:
         )
 
 
-def _scored(bundle: Bundle, collection: Collection, indices: Sequence[int], progress: Progress) -> Scores:
+def _scored(bundle: Bundle, collection: Collection, progress: Progress) -> Scores:
     """By the bundle's own network, which may be of any detector."""
     found = []
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
-        for index in indices:
+        for index in range(len(collection)):
             found.append(engine(collection.frame(index)))
-            progress("scoring", len(found), len(indices))
+            progress("scoring", len(found), len(collection))
     return Scores(np.array([each.score for each in found], np.float32), np.stack([each.map for each in found]))
 
 
@@ -229,15 +225,7 @@ def _chi_square(bundle: Bundle, plan: Plan, collection: Collection, head: Whiten
 
 
 def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | None) -> WorkingPointRecord:
-    point = working_point(scores.score.astype(np.float64), rate)
-    return WorkingPointRecord(
-        threshold=point.threshold,
-        false_reject_rate=rate,
-        interval=point.interval,
-        method=point.method,
-        folds=folds,
-        chi_square=chi_square,
-    )
+    return WorkingPointRecord.of(working_point(scores.score.astype(np.float64), rate), folds, chi_square)
 
 
 def _manifest(

@@ -50,10 +50,6 @@ class Lesson:
         old: Moments of the old bundle.
         old_weight: What one of its images counts against a part, in ``full``.
 
-    Attributes:
-        likeness: How much the parts look like the old images, see ``likeness``; None where that cannot be told, and
-            in ``teach``.
-
     Raises:
         DatasetError: The parts show another product, or hardly differ (the line stands still).
     """
@@ -62,12 +58,10 @@ class Lesson:
         self._collection = collection
         self._places = len(old.mean)
         self._kind: Statistics = "teach" if kind == "full" and old_weight == 0 else kind
-        self.likeness: float | None = None
         self._seen_anew: Moments | None = None
         if kind != "teach":
             ordinary = self._moments(self._ordinary())
-            self.likeness = likeness(old, ordinary)
-            _refuse_another_product(self.likeness)
+            _refuse_another_product(likeness(old, ordinary))
             _refuse_standstill(old, ordinary)
             self._seen_anew = transported(old, ordinary)
         if self._kind == "full" and self._seen_anew is not None:
@@ -138,14 +132,7 @@ class Lesson:
         return [int(index) for index in np.flatnonzero(distances <= _FAR * np.median(distances))]
 
     def _moments(self, parts: list[int]) -> Moments:
-        moments: Moments | None = None
-        for batch in self._collection.features.batches(parts):
-            vectors = all_together(batch) if self._places == 1 else by_location(batch)
-            if moments is None:
-                moments = Moments.empty(len(vectors), vectors.shape[2])
-            moments.update(vectors)
-        assert moments is not None  # noqa: S101 - there are parts
-        return moments
+        return self._collection.features.moments(parts, all_together if self._places == 1 else by_location)
 
     def _scores(self, head: WhiteningHead, parts: list[int]) -> Scores:
         scored = [head.scores(batch) for batch in self._collection.features.batches(parts)]

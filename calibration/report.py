@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.charts import Mark, histogram
-from calibration.check_table import check_rows
 from calibration.errors import BundleError, StorageError
-from calibration.overlay import hatched, overlay, visible_threshold
-from calibration.page import SPACE, bullets, enlarged, number, one_in, page, percent, picture, section, table
-from calibration.preprocess_table import learnt_rows
+from calibration.overlay import overlay, visible_threshold
+from calibration.page import SPACE, enlarged, number, one_in, page, percent, picture, section
+from calibration.report_facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
 from calibration.score_map import covering
 
 if TYPE_CHECKING:
@@ -24,26 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle, GoldenCheck
-    from calibration.preprocess import Preprocess
     from calibration.speed import Speed
-
-_METHODS = {
-    "mean_shift": "Features of frozen layers are averaged over a small region. For each place of the picture the mean "
-    "and the covariance of the good parts are known; the covariance is drawn toward the one that all places share, by "
-    "the weight alpha. The score of a place is its squared Mahalanobis distance from the good parts (after Hermann et "
-    "al. 2022, Defard et al. 2021, Ledoit and Wolf 2004); that of a picture a mean in which the highest count most.",
-    "padim": "For each place of the picture the mean and the covariance of the good parts are known, over some of the "
-    "features. The score of a place is its squared Mahalanobis distance from the good parts (PaDiM, Defard et al. "
-    "2021); that of a picture is the largest.",
-    "gaussian": "Each level of features is averaged over the whole picture and compared with the good parts by its "
-    "Mahalanobis distance; the score is the sum over the levels (Rippel et al. 2021). It does not say where in the "
-    "picture a defect is.",
-    "patchcore": "A few patches of the good parts are remembered, so that they cover all others. The score of a place "
-    "is its squared distance to the nearest one remembered (PatchCore, Roth et al. 2022); that of a picture is the "
-    "largest, re-weighted.",
-    "patch_svdd": "Patches of two sizes are compared with those remembered, by features trained on the good parts. The "
-    "score is the product of the distances to the nearest of both sizes (Patch SVDD, Yi and Yoon 2020).",
-}
 
 
 def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> None:
@@ -83,11 +62,11 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> 
         _header(bundle, reference, speed),
         _promise(bundle, reference["good_scores"]),
         _doubtful(bundle, reference),
-        _learnt_from(bundle, reference),
-        _checks(bundle, reference),
-        _method(bundle),
-        _machine(checks, speed),
-        _identity(bundle),
+        learnt_from(bundle, reference),
+        checks_of(bundle, reference),
+        method_of(bundle),
+        machine_of(checks, speed),
+        identity_of(bundle),
         "<footer>Written by <code>shiftwatch-calibrate report</code>. One file, which loads nothing.</footer>",
     ]
     return page(f"{bundle.path.absolute().name}: calibration report", "\n".join(parts))
@@ -107,7 +86,7 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Speed) ->
     )
     return (
         f'<header><p class="kind">Shiftwatch calibration report</p><h1>{escape(bundle.path.absolute().name)}</h1>'
-        f'<p class="when">Learnt on {_when(bundle)} from {escape(images.source)}</p>'
+        f'<p class="when">Learnt on {when_of(bundle)} from {escape(images.source)}</p>'
         f'<dl class="figures">{cells}</dl></header>'
     )
 
@@ -228,135 +207,3 @@ def _pair(
         f'<figcaption><span class="name">{escape(short)}</span>{badge}<br><span class="ratio">score {number(score)}, '
         f"{score / threshold:.2f}{SPACE}\u00d7{SPACE}threshold: {verdict}</span></figcaption></figure>"
     )
-
-
-def _learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
-    images, preprocess = bundle.manifest.images, bundle.manifest.preprocess
-    region = preprocess.region
-    place = "the whole frame"
-    if region is not None:
-        place = f"{region.width} x {region.height} pixels, {region.x} from the left and {region.y} from the top"
-    brightness = "divided out of each picture" if preprocess.divide_brightness else "kept as it is"
-    rows = [
-        ("Source", escape(images.source)),
-        ("Learnt from", f"{images.count:,} good images"),
-        *_merged_from(bundle),
-        ("Left out by name", f"{len(images.left_out):,}" if images.left_out else "none"),
-        ("Skipped", f"{len(images.skipped):,}, not readable" if images.skipped else "none"),
-        ("Region inspected", place),
-        *((name, escape(text)) for name, text in learnt_rows(preprocess)),
-        ("Size for the network", f"{preprocess.width} x {preprocess.height} pixels"),
-        ("Brightness", brightness),
-    ]
-    good_frames = reference["golden_frames"][:-1]  # the last one is damaged on purpose
-    shown = "".join(picture(_as_judged(frame, bundle.preprocess), "One of the good images") for frame in good_frames)
-    charts = (
-        ("Brightness", "mean of all pixels, 0 to 255", reference["brightness"].mean(axis=1)),
-        ("Sharpness", "variance of the Laplacian", reference["sharpness"]),
-    )
-    columns = "".join(
-        f'<div><h3>{title}</h3>{histogram(values, title)}<p class="axis-title">{axis}</p></div>'
-        for title, axis, values in charts
-    )
-    return section(
-        "What it has learnt from",
-        table(rows),
-        "<h3>Left out</h3>" + bullets(images.left_out) if images.left_out else "",
-        "<h3>Skipped</h3>" + bullets(images.skipped) if images.skipped else "",
-        "<h3>Some of the good images, as the network sees them</h3>",
-        f'<div class="pictures">{shown}</div>',
-        '<p class="small">What is hatched is ignored.</p>' if preprocess.ignored else "",
-        f'<div class="columns">{columns}</div>',
-        '<p class="small">Number of images by brightness and sharpness. Two heaps, or an image far from all others, '
-        "may be a change of light or a blurred lens.</p>",
-    )
-
-
-def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
-    merge = bundle.manifest.merge
-    parents = merge.parents if merge else ()
-    each = ((f"{parent.images:,} images, each counting {parent.weight:g}", parent.identity) for parent in parents)
-    return [("Merged from", f'{images}, of bundle <span class="mono">{name[:16]}</span>') for images, name in each]
-
-
-def _as_judged(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    shown = enlarged(frame)
-    return shown if preprocess.ignored is None else hatched(shown, preprocess.ignored.area)
-
-
-def _checks(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
-    preprocess, size = bundle.preprocess, reference.get("frame_size", np.array(()))
-    seen = (preprocess.width, preprocess.height)
-    if preprocess.region is not None:
-        seen = (preprocess.region.width, preprocess.region.height)
-    elif len(size):
-        seen = (int(size[1]), int(size[0]))
-    rows = check_rows(reference, (seen[0] / preprocess.width, seen[1] / preprocess.height))
-    return section(
-        "When a frame is not trusted",
-        "<p>The agent calls no part OK on a frame that good ones say cannot be trusted.</p>",
-        table([(name, escape(state)) for name, state in rows])
-        if rows
-        else "<p>The bundle was made before there were these checks. Calibrate again to have them.</p>",
-    )
-
-
-def _method(bundle: Bundle) -> str:
-    manifest = bundle.manifest
-    backbone = manifest.backbone
-    parameters = ", ".join(f"{escape(name)} {_value(value)}" for name, value in manifest.detector.parameters.items())
-    stages = f" ({escape(', '.join(backbone.stages))})" if backbone.stages else ""
-    tail = "quantile of the scores above"
-    if manifest.working_point.method == "tail":
-        tail = "generalised Pareto tail fitted to the highest fifth of the scores above"
-    return section(
-        "How it decides",
-        f"<p>{escape(_METHODS.get(manifest.detector.name, manifest.detector.name))}</p>",
-        table(
-            [
-                ("Features", f"{escape(backbone.name)}{stages}"),
-                ("Grid", f"{backbone.channels} channels on a grid of {backbone.grid[1]} x {backbone.grid[0]} places"),
-                ("Detector", f"{escape(manifest.detector.name)}: {parameters}"),
-                ("Threshold", tail),
-                *([("Why these settings", escape(manifest.choice.reason))] if manifest.choice else []),
-            ]
-        ),
-    )
-
-
-def _machine(checks: Sequence[GoldenCheck], speed: Speed) -> str:
-    deviation = max(check.deviation for check in checks)
-    return section(
-        "On the machine of this report",
-        table(
-            [
-                ("Machine", escape(speed.processor)),
-                ("Runtime", escape(speed.backend)),
-                ("Time of the network", f"{speed.median_ms:.3g}{SPACE}ms, the median of {speed.runs} runs"),
-                ("Golden frames", f"{len(checks)} scored again, at most {deviation:.1e} away from calibration"),
-            ]
-        ),
-    )
-
-
-def _identity(bundle: Bundle) -> str:
-    manifest = bundle.manifest
-    rows = [("Bundle", bundle.identity), *((name, digest) for name, digest in sorted(manifest.files.items()))]
-    weights = [("Weights", digest) for digest in manifest.backbone.weights_sha256]
-    software = ", ".join(f"{escape(name)} {escape(number)}" for name, number in manifest.software.items())
-    return section(
-        "Identity",
-        '<p class="small">SHA-256 of the manifest, which identifies the bundle, and of each file. The agent tells the '
-        "line the first as <code>bundleHash</code>.</p>",
-        table([(name, f'<span class="mono">{escape(digest)}</span>') for name, digest in (*rows, *weights)]),
-        table([("Made with", software)]),
-    )
-
-
-def _when(bundle: Bundle) -> str:
-    when = datetime.fromisoformat(bundle.manifest.created_at)
-    return f"{when.day} {when:%B %Y, %H:%M} {when.tzname()}"
-
-
-def _value(value: float | str | bool) -> str:  # noqa: FBT001 - a parameter of any kind
-    return f"{value:g}" if isinstance(value, float) else escape(str(value))

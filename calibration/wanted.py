@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration import choices
+from calibration import option_values
 from calibration.errors import SettingError
 from calibration.frame_statistics import grey_of
 from calibration.pictures import read_picture
@@ -46,6 +46,6 @@ def _displacement(text: str) -> int:
 
 def _area(text: str) -> Area:
     if not text.strip("0123456789,. -"):
-        return choices.region(text, "--ignore")
+        return option_values.region(text, "--ignore")
     area: Area = grey_of(read_picture(Path(text))) >= _WHITE
     return area

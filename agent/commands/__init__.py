@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.audit import AuditLog
     from agent.commands.text import Envelope
     from agent.records import Payload
+    from calibration.errors import ShiftwatchError
 
 A = TypeVar("A", bound=BaseModel)
 Via: TypeAlias = Literal["mqtt", "local"]
@@ -47,6 +48,24 @@ class Command(NamedTuple):
     command_id: str
     name: str
     by: str | None
+
+
+def last_word(
+    command: Command,
+    error: ShiftwatchError | None = None,
+    audit_hash: str | None = None,
+    figures: Mapping[str, object] | None = None,
+) -> Payload:
+    """The answer that ends a command which took its time."""
+    return acknowledgement_payload(
+        command_id=command.command_id,
+        command=command.name,
+        accepted=error is None,
+        error=None if error is None else error.in_a_line,
+        progress=1.0,
+        audit_hash=audit_hash,
+        figures=figures,
+    )
 
 
 class Action(NamedTuple):
@@ -211,7 +230,7 @@ class Commands:
             command_id=command.command_id or None,
             command=name,
             accepted=False,
-            error=f"{refusal.what}; {refusal.remedy}",
+            error=refusal.in_a_line,
             audit_hash=audit_hash,
         )
 

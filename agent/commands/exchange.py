@@ -131,7 +131,7 @@ class Exchange:
         """Write down how it went; the hash of the entry in the audit log, if there is one."""
         served = self._controls.served
         bundle = served.bundle
-        said = None if error is None else f"{error.what}; {error.remedy}"
+        said = None if error is None else error.in_a_line
         try:
             if error is None:
                 self._versions.note(

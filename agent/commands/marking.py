@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from agent.archive.marking import mark
 from agent.archive.picture import Mark
 from agent.clock import now_ms
+from agent.commands import last_word
 from agent.errors import ArchiveError, CommandRefusedError
-from agent.payloads import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,17 +41,10 @@ class Marking:
         return lambda: threading.Thread(target=self._work, args=work, name="marking", daemon=True).start()
 
     def _work(self, directory: Path, command: Command, arguments: MarkArguments) -> None:
-        error = None
+        said = Mark(arguments.label, command.by or "mqtt", now_ms())
         try:
-            mark(directory, arguments.result_id, Mark(arguments.label, command.by or "mqtt", now_ms()))
-        except ArchiveError as failure:
-            error = f"{failure.what}; {failure.remedy}"
-        self._follow_up(
-            acknowledgement_payload(
-                command_id=command.command_id,
-                command=command.name,
-                accepted=error is None,
-                error=error,
-                progress=1.0,
-            )
-        )
+            mark(directory, arguments.result_id, said)
+        except ArchiveError as error:
+            self._follow_up(last_word(command, error))
+        else:
+            self._follow_up(last_word(command))

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.commands import last_word
 from agent.commands.exchange import Occasion
-from agent.payloads import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,16 +49,7 @@ class Rollback:
 
     def _work(self, command: Command, version: Version) -> None:
         def ended(error: ShiftwatchError | None, audit_hash: str | None) -> None:
-            self._follow_up(
-                acknowledgement_payload(
-                    command_id=command.command_id,
-                    command=command.name,
-                    accepted=error is None,
-                    error=None if error is None else f"{error.what}; {error.remedy}",
-                    progress=1.0,
-                    audit_hash=audit_hash,
-                )
-            )
+            self._follow_up(last_word(command, error, audit_hash))
 
         occasion = Occasion("rolled back", command.command_id, command.by, "rolled back")
         self._exchange.let_judge(Path(version.path), version.identity, occasion, ended)

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 from rich.table import Table
 
+from agent.child_process import peak_memory_mib
 from agent.config import load
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
@@ -29,6 +29,7 @@ from calibration.terminal import console, escape, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from agent.demo.conveyor import Part
     from calibration.bundle import Bundle
@@ -175,7 +176,7 @@ def _run_agent(config: Path, log: Path) -> float | None:
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as agent:  # noqa: S603 - our own program
         try:
             while agent.poll() is None:
-                peak_mib = _peak_memory_mib(agent.pid) or peak_mib
+                peak_mib = peak_memory_mib(agent.pid) or peak_mib
                 time.sleep(0.1)
         finally:
             agent.terminate()
@@ -185,15 +186,6 @@ def _run_agent(config: Path, log: Path) -> float | None:
             remedy=f"read {log}",
         )
     return peak_mib
-
-
-def _peak_memory_mib(pid: int) -> float | None:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(sizes[0]) / 1024 if sizes else None
 
 
 def _tell(heard: Heard, truth: list[str | None]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
+from agent.commands import last_word
 from agent.commands.exchange import Occasion
 from agent.errors import CommandRefusedError, RecalibrationError
 from agent.recalibration.bundles import BundlesMadeHere
@@ -67,6 +68,7 @@ class Recalibrations:
         self._controls = controls
         self._versions = versions
         self._telling = Telling(audit, follow_up)
+        self._follow_up = follow_up
         self._exchange = exchange
         self._state = state
         self._bundles = BundlesMadeHere(terms.state_dir / "bundles")
@@ -142,7 +144,7 @@ class Recalibrations:
         thread = self._thread
         if thread is not None:
             thread.join()
-        self._telling.done(command.command_id, command.name)
+        self._follow_up(last_word(command))
 
     def _begin(self, command: Command, arguments: RecalibrateArguments) -> None:
         task = Task(command, arguments, self._controls.served)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agent.child_process import how_it_ended
 from agent.errors import CommandRefusedError, RecalibrationError
 from agent.recalibration.wire import Message, packed
 
@@ -136,7 +136,5 @@ class LearningProcess:
 
     def _how_it_ended(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(_ENDED_WITHIN_S)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return f"the learning process {how}"
+            return f"the learning process {how_it_ended(self._process.wait(_ENDED_WITHIN_S))}"
         return "the learning process has hung up"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from agent.child_process import peak_memory_mib
 from calibration.bundle import open_bundle
 from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
 from calibration.network import reducing
-from calibration.preprocess import as_bgr8
+from calibration.pictures import read_picture
 from calibration.proving import objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 
@@ -116,7 +115,7 @@ class Pupil:
             leftOutNames=relearnt.left_out[:_NAMED],
             proof=asdict(proof),
             objections=objections(proof, self._order["minDetection"]),
-            peakMib=_peak_mib(),
+            peakMib=peak_memory_mib(os.getpid()) or 0.0,
         )
 
     def _shadow(self, new: Bundle) -> None:
@@ -127,7 +126,14 @@ class Pupil:
                 is_bad, was_bad = not engine(message.image).score <= threshold, message.header["notOk"]
                 parts, agreed = parts + 1, agreed + (is_bad is was_bad)  # which is neither where nothing was decided
                 bad, bad_before = bad + is_bad, bad_before + bool(was_bad)
-                self._tell("judged", parts=parts, agreed=agreed, bad=bad, badBefore=bad_before, peakMib=_peak_mib())
+                self._tell(
+                    "judged",
+                    parts=parts,
+                    agreed=agreed,
+                    bad=bad,
+                    badBefore=bad_before,
+                    peakMib=peak_memory_mib(os.getpid()) or 0.0,
+                )
 
     def _progress(self, step: str, done: int, total: int) -> None:
         self._tell("progress", step=step, done=done, total=total)
@@ -136,18 +142,5 @@ class Pupil:
 def _network_inputs(bundle: Bundle, paths: Iterable[str]) -> Iterator[Image]:
     """Of pictures in the archive; those that it has removed meanwhile, or that do not fit any more, are left out."""
     for path in paths:
-        picture = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-        if picture is not None:
-            try:
-                yield bundle.preprocess(as_bgr8(picture))
-            except DatasetError:
-                continue
-
-
-def _peak_mib() -> float:
-    """Most memory that this process ever had; 0 where the system does not say."""
-    try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return 0.0
-    return 0.0 if found is None else int(found[1]) / 1024
+        with suppress(DatasetError):
+            yield bundle.preprocess(read_picture(Path(path)))

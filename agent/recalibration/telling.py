@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.commands import last_word
 from agent.errors import AuditError
 from agent.payloads import acknowledgement_payload
 from agent.recalibration import figures
@@ -73,36 +74,21 @@ class Telling:
     def note(self, task: Task, found: Payload, event: str, error: ShiftwatchError | None) -> str | None:
         """Write down that nothing was changed, and why; the hash of the entry, if there is one."""
         try:
-            said = None if error is None else f"{error.what}; {error.remedy}"
-            return self._audit.append(event, commandId=task.command.command_id, reason=said, **noted(task, found))
+            reason = None if error is None else error.in_a_line
+            return self._audit.append(event, commandId=task.command.command_id, reason=reason, **noted(task, found))
         except AuditError as failure:
             log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
             return None
 
     def last(self, task: Task, found: Payload, error: ShiftwatchError | None, audit_hash: str | None) -> None:
         """How it went, with all figures."""
-        said = None if error is None else f"{error.what}; {error.remedy}"
         log.log(
             logging.INFO if error is None else logging.WARNING,
             "recalibration %s: %s",
-            "done" if error is None else f"ended, the bundle stays: {said}",
+            "done" if error is None else f"ended, the bundle stays: {error.in_a_line}",
             figures.text(found),
         )
-        self._follow_up(
-            acknowledgement_payload(
-                command_id=task.command.command_id,
-                command=task.command.name,
-                accepted=error is None,
-                error=said,
-                progress=1.0,
-                audit_hash=audit_hash,
-                figures=found,
-            )
-        )
-
-    def done(self, command_id: str, command: str) -> None:
-        """A command that only ended another one."""
-        self._follow_up(acknowledgement_payload(command_id=command_id, command=command, accepted=True, progress=1.0))
+        self._follow_up(last_word(task.command, error, audit_hash, found))
 
 
 def noted(task: Task, found: Payload) -> Payload:
