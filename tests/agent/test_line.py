@@ -422,3 +422,35 @@ def test_an_audit_log_that_cannot_be_opened_refuses_commands_and_stops_nothing(t
     (tmp_path / "audit.jsonl").mkdir()
     commands = Commands({}, AuditLog(tmp_path / "audit.jsonl"), ())
     assert not commands.answer("pause", b'{"commandId": "1"}')["accepted"]
+
+
+def test_the_line_recalibrates_and_marks_over_mqtt(
+    line: Line, mosquitto: Mosquitto, bundle: Path, tmp_path: Path
+) -> None:
+    config = write_config(
+        tmp_path,
+        bundle,
+        write_pictures(tmp_path / "parts", [*good_parts(60), *broken_parts(1)]),
+        mosquitto.port,
+        camera={"playback": "realtime", "frames_per_s": 100, "loop": True},
+        decision={},
+        commands={"accept": ["recalibrate", "mark"]},
+        recalibration={"shadow_parts": 10},
+    )
+    station = Running(config)
+    line.listener.wait_for(lambda heard: any(result["imageRef"] for result in heard.on("/result")))
+    before = line.listener.on("/info")[-1]["bundleHash"]
+    archived = next(result for result in line.listener.on("/result") if result["imageRef"])
+    line.listener.wait_for(lambda _: (tmp_path / "state" / "archive" / archived["imageRef"]).exists())
+    command_id = line.command("recalibrate", {"parts": 30, "reason": "new lamp"})
+
+    def last() -> list[dict[str, Any]]:
+        answers = [one for one in line.listener.on("cmd/ack") if one["commandId"] == command_id]
+        return [one for one in answers if one["progress"] in {None, 1}]
+
+    line.listener.wait_for(lambda _: last(), 60)
+    assert last()[0]["accepted"], last()
+    assert last()[0]["figures"]["bundle"] != before
+    line.listener.wait_for(lambda heard: heard.on("/info")[-1]["bundleHash"] == last()[0]["figures"]["bundle"])
+    assert line.do("mark", {"resultId": archived["resultId"], "label": "defect"})["progress"] == 1
+    station.end()

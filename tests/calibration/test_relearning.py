@@ -21,6 +21,8 @@ from calibration.preprocess import Preprocess
 from calibration.proving import Proof, objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.relearnt_statistics import _refuse_same_defect
+from calibration.report import report_page
+from calibration.speed import measured_speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -209,3 +211,21 @@ def test_a_bundle_that_would_miss_defects_is_objected_to() -> None:
     good = Proof(0.01, 0.9, 0.85, 10, 10, 10)
     assert objections(good, 0.8) == []
     assert len(objections(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
+
+
+def test_a_bundle_that_learnt_on_has_a_report_and_learns_on_again(learn: Learn, old: Bundle, tmp_path: Path) -> None:
+    first = learn([relit(washer(number)) for number in range(100, 100 + PARTS)], Plan(sequential=False)).bundle
+    with OnnxRuntimeEngine(first.network, 1) as engine:
+        page = report_page(first, check_golden(first, engine), measured_speed(first, engine))
+    assert "parts seen by the device, mode full" in page
+    with (
+        OnnxRuntimeEngine(reducing(first.network.read_bytes()), 1) as engine,
+        Collection(tmp_path / "again", engine) as collection,
+    ):
+        for number in range(200, 200 + PARTS):
+            collection.add(f"part {number}", old.preprocess(washer(number)))
+        second = relearn(first, collection, Plan(sequential=False), tmp_path / "second", quiet).bundle
+    record = second.manifest.relearning
+    assert record is not None
+    assert record.parent == first.identity
+    assert rejected(second, [washer(number) for number in range(300, 330)]) < 0.3
