@@ -29,7 +29,7 @@ from agent.recorder import Copies, Recorder
 from agent.records import new_id
 from agent.reports import Reports
 from agent.serving import serve
-from agent.settings import combining_of, open_archive, recalibration_terms, station_topics, trigger_of
+from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
 from agent.web.opening import page_of
 from agent.web.state import state_of
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from agent.mqtt.speaker import Speaker
     from agent.outbox import Outbox
     from agent.recipe.controls import Controls
-    from agent.recipe.versions import Versions
     from agent.records import Payload
     from calibration.backends import Choice
 
@@ -73,7 +72,6 @@ class Assembly:
         camera: Camera,
         outbox: Outbox,
         controls: Controls,
-        versions: Versions,
         audit: AuditLog,
         choice: Choice,
         stack: ExitStack,
@@ -85,25 +83,22 @@ class Assembly:
         self._announced_state: tuple[str, str] | None = None
         self._triggers = config.trigger.source == "command"
         self._handshake = Handshake(config.plc.deadline_ms, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
-        parts = trigger_of(config.trigger, self._handshake, lambda: controls.served.recipe)
+        parts = trigger_of(config.trigger, self._handshake, lambda: controls.judging)
         self._trigger = UnlessPaused(parts, lambda: controls.paused is not None)
         self._combining = combining_of(config.trigger, lambda: self.reports.why_no_verdict())  # noqa: PLW0108 - made below
         self.archive = open_archive(config)
         self.page = page_of(config, stack)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         exchange = Exchange(
-            controls,
-            versions,
             audit,
             # An engine that is built in the loop takes minutes; its steps are progress, too.
-            lambda bundle: serve(config, choice, bundle, self._service_manager.progress),
+            lambda bundle, zone: serve(config, choice, bundle, zone.name, self._service_manager.progress),
             in_loop="tensorrt" in choice.backends,
             changed=self._changed,
         )
         self.recalibrations = Recalibrations(
             recalibration_terms(config),
             controls,
-            versions,
             audit,
             exchange,
             state=lambda: self.reports.state(),  # noqa: PLW0108 - made below
@@ -113,9 +108,9 @@ class Assembly:
             controls,
             parts if isinstance(parts, OnCommand) else None,
             self._handshake,
-            Rollback(controls, versions, exchange, self._follow_up),
+            Rollback(controls, exchange, self._follow_up),
             self.recalibrations.prepare,
-            Marking(config.state_dir / "archive" if config.archive.enabled else None, self._follow_up).prepare,
+            Marking(archive_folder(config) if config.archive.enabled else None, self._follow_up).prepare,
             self._changed,
         )
         commands = Commands(actions.by_name(), audit, config.commands.accept, token)
@@ -173,7 +168,7 @@ class Assembly:
         self._end_left_over_alerts()
         try:
             state = inspect(
-                self.camera, self._trigger, self._controls.recipe, self._recorder, self._heartbeat, self._combining
+                self.camera, self._trigger, self._controls.recipes, self._recorder, self._heartbeat, self._combining
             )
         finally:
             self._service_manager.stopping()
@@ -206,8 +201,7 @@ class Assembly:
     def _give_up(self) -> None:
         """From any thread: parts without a verdict in time; those without a frame get their record here."""
         for part in self._trigger.withdraw(self._handshake.overdue()):
-            threshold = self._controls.served.recipe.rules.threshold
-            self._recorder.record_missed(part, self.reports.why_no_verdict(), threshold)
+            self._recorder.record_missed(part, self.reports.why_no_verdict(), self._controls.threshold)
 
     def _follow_up(self, answer: Payload) -> None:
         """From any thread: a command that took its time is done, or has failed."""

@@ -1,7 +1,8 @@
-"""What several frames of one part say together: one score, one verdict, one step of the alerts; pure.
+"""What several frames of one part, and several zones of it, say together: one verdict, one step of the alerts; pure.
 
-Frames that cannot be trusted or scored are left out. With fewer than so many others the part is NotDecidable, with the
-most frequent cause; a frame that never came counts with the reason for that.
+In each zone, frames that cannot be trusted or scored are left out. With fewer than so many others the zone is
+NotDecidable, with the most frequent cause; a frame that never came counts with the reason for that. A part is NotOK if
+a zone is, whatever is wrong with the others; else NotDecidable if a zone is; else OK.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.decision import decide
+from agent.decision import decide, judge
 from agent.drift_alert import following
 from agent.frame_checks import alert_cause
-from agent.look import Seen
+from agent.look import Judged, Seen
 from agent.records import Evaluation, ResultCode, new_id
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Combining:
 
     Attributes:
         frames_per_part: Fewer where the part or the frames end earlier.
-        rule: The decisive frame has the highest score, the middle one (of an even number the worse of both), or the
-            lowest.
+        rule: The decisive frame of a zone has the highest score, the middle one (of an even number the worse of both),
+            or the lowest.
         least_decidable: With fewer scores there is no verdict; at most ``frames_per_part``.
         why_fewer: Why the frames ended before there were enough, asked when they have.
     """
@@ -46,58 +47,84 @@ class Combining:
     least_decidable: int = 1
     why_fewer: Callable[[], ResultCode] = _too_late
 
-    def __call__(self, views: Sequence[View], state: State) -> Seen:
+    def __call__(self, looks: Sequence[Sequence[View]], state: State) -> Seen:
         """Judge one part.
 
         Args:
-            views: Of its frames, at least one.
+            looks: Of its frames, at least one, the views of all zones, in the same order.
             state: From the part before.
         """
+        zones = tuple(self._combined(views) for views in zip(*looks, strict=True))
+        decisive = _decisive(zones)
+        result_id, shown = new_id(), decisive.view
+        untrusted = next((cause for cause in (alert_cause(zone.code) for zone in zones) if cause is not None), None)
+        decision = decide(shown.recipe.rules, state, decisive.score, result_id, shown.frame.captured_at_ms, untrusted)
+        return Seen(
+            result_id=result_id,
+            part=shown.part,
+            zones=zones,
+            decisive=decisive,
+            decision=_with_drift(decision, zones, result_id, shown.frame.captured_at_ms),
+            frames=len(looks),
+            times_ms=_times_ms(next(views for views in looks if views[0].frame.seq == shown.frame.seq)),
+        )
+
+    def _combined(self, views: Sequence[View]) -> Judged:
         scored = [view for view in views if view.code is ResultCode.NONE]
         if len(scored) >= self.least_decidable:
-            return _judged(self._decisive(scored), len(views), ResultCode.NONE, state)
+            return _judged(self._by_rule(scored), ResultCode.NONE)
         missing = self.frames_per_part - len(views)
         causes: Counter[ResultCode] = Counter(view.code for view in views if view.code is not ResultCode.NONE)
         if missing > 0:
             causes[self.why_fewer()] += missing
         ((code, _),) = causes.most_common(1)
-        shown = next((view for view in views if view.code is code), views[-1])
-        return _judged(shown, len(views), code, state)
+        return _judged(next((view for view in views if view.code is code), views[-1]), code)
 
-    def _decisive(self, scored: Sequence[View]) -> View:
+    def _by_rule(self, scored: Sequence[View]) -> View:
         place = {"best": 0, "median": len(scored) // 2, "worst": -1}[self.rule]
         return sorted(scored, key=lambda view: view.score)[place]
 
 
-def _judged(view: View, frames: int, code: ResultCode, state: State) -> Seen:
-    is_scored = code is ResultCode.NONE
-    result_id = new_id()
-    score = view.score if is_scored else float("nan")
-    decision = decide(view.recipe.rules, state, score, result_id, view.frame.captured_at_ms, alert_cause(code))
-    return Seen(
-        result_id=result_id,
-        frame=view.frame,
-        part=view.part,
-        recipe=view.recipe,
-        region=view.region,
-        inference=view.inference if is_scored else None,
-        code=code,
-        fault=view.fault if view.code is code else None,
-        decision=_with_drift(decision, view, result_id),
-        frames=frames,
-        times_ms=view.times_ms,
-        prepared=view.prepared,
-    )
+def _judged(view: View, code: ResultCode) -> Judged:
+    score = view.score if code is ResultCode.NONE else float("nan")
+    return Judged(view, code, judge(score, view.recipe.rules.threshold))
 
 
-def _with_drift(decision: Decision, view: View, result_id: str) -> Decision:
+def _decisive(zones: Sequence[Judged]) -> Judged:
+    """The worst that was decided, by score over threshold, unless what was not decided goes before it."""
+    undecided = [zone for zone in zones if zone.code is not ResultCode.NONE]
+    is_bad = any(zone.verdict.evaluation is Evaluation.NOT_OK for zone in zones)
+    if undecided and not is_bad:
+        return undecided[0]
+    return max((zone for zone in zones if zone.code is ResultCode.NONE), key=lambda zone: zone.ratio)
+
+
+def _times_ms(views: Sequence[View]) -> dict[str, float]:
+    """Of one frame: its zones were looked at one after the other."""
+    first, last = views[0].times_ms, views[-1].times_ms
+    spent = {stage: sum(view.times_ms[stage] for view in views) for stage in first}
+    return {
+        **spent,
+        **{stage: times[stage] for stage, times in (("waiting", first), ("total", last)) if stage in times},
+    }
+
+
+def _with_drift(decision: Decision, zones: Sequence[Judged], result_id: str, now_ms: int) -> Decision:
     """The same with the event of drift, if there is one; an exchanged recipe has seen none yet."""
-    watch = view.recipe.drift
-    if watch is not None and view.prepared is not None and decision.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
-        watch.note(view.prepared, view.score, view.frame.captured_ns)
-    cause = None if watch is None else watch.cause
-    event = following(decision.state.drift, cause, result_id, view.frame.captured_at_ms)
+    causes = [cause for cause in map(_drift_of, zones) if cause is not None]
+    event = following(decision.state.drift, causes[0] if causes else None, result_id, now_ms)
     if event is None:
         return decision
     active = None if event.type == "end" else event
     return replace(decision, drift_event=event, state=replace(decision.state, drift=active))
+
+
+def _drift_of(zone: Judged) -> str | None:
+    view = zone.view
+    recipe = view.recipe
+    if recipe.drift is None:
+        return None
+    if view.prepared is not None and zone.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
+        recipe.drift.note(view.prepared, view.score, view.frame.captured_ns)
+    cause = recipe.drift.cause
+    return f"{cause} in {recipe.zone}" if cause and recipe.zone else cause

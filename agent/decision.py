@@ -115,14 +115,13 @@ def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
     Args:
         rules: May differ from those of the step before; an active alert goes on.
         state: From the step before.
-        score: Squared distance of the network.
+        score: Squared distance of the network; NaN when there is none that can be trusted.
         result_id: Identity of this result.
         now_ms: Wall clock, ms since 1970. It may be set back: times of an alert never run backwards for it.
-        untrusted: Cause of an alert, where the frame cannot be trusted; its score then counts for nothing.
+        untrusted: Cause of an alert, where the frame, or a zone of it, cannot be trusted.
     """
     camera_event, camera = following(state.camera, untrusted, rules.untrusted_after_ms, result_id, now_ms)
-    scored = float("nan") if untrusted is not None else score
-    return replace(_decide(rules, replace(state, camera=camera), scored, result_id, now_ms), camera_event=camera_event)
+    return replace(_decide(rules, replace(state, camera=camera), score, result_id, now_ms), camera_event=camera_event)
 
 
 def _decide(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> Decision:

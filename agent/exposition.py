@@ -49,9 +49,12 @@ class Figures:
         yield from self._broker()
 
     def _build_info(self) -> Metric:
-        served = self._reports.controls.served
-        about = {**self._about, "bundle": served.bundle.identity, "backend": served.recipe.engine.backend}
-        return _family(GaugeMetricFamily, "build_info", "What runs here.", tuple(about), [(tuple(about.values()), 1)])
+        names = (*self._about, "zone", "bundle", "backend")
+        every = [
+            ((*self._about.values(), zone.name, zone.served.bundle.identity, zone.served.recipe.engine.backend), 1)
+            for zone in self._reports.controls.zones
+        ]
+        return _family(GaugeMetricFamily, "build_info", "What runs here.", names, every)
 
     def _frames(self) -> Iterator[Metric]:
         reports = self._reports
@@ -71,17 +74,24 @@ class Figures:
         yield _family(GaugeMetricFamily, "camera_state", "1 for the state it is in.", ("state",), states)
 
     def _drift(self) -> Iterator[Metric]:
-        report = self._reports.drift
-        if report is None:
+        reports = self._reports.drifts
+        if not reports:
             return
+        findings = [(zone, each) for zone, report in reports.items() for each in report.findings]
+        labels = ("zone", "statistic")
         meaning = "Of good parts against calibration: 0 none, 1 upwards, -1 downwards."
-        found = [((each.statistic,), (1 if each.goes_up else -1) * each.found) for each in report.findings]
-        yield _family(GaugeMetricFamily, "drift", meaning, ("statistic",), found)
-        evidence = [((each.statistic,), each.evidence) for each in report.findings]
-        yield _family(GaugeMetricFamily, "drift_evidence", "From 0 to 1: then it is drift.", ("statistic",), evidence)
-        rates = {"stated": report.stated_rate, "predicted": report.predicted_rate}
-        known = [((name,), rate) for name, rate in rates.items() if rate is not None]
-        yield _family(GaugeMetricFamily, "false_reject_rate", "By calibration; with scores of now.", ("kind",), known)
+        found = [((zone, each.statistic), (1 if each.goes_up else -1) * each.found) for zone, each in findings]
+        yield _family(GaugeMetricFamily, "drift", meaning, labels, found)
+        evidence = [((zone, each.statistic), each.evidence) for zone, each in findings]
+        yield _family(GaugeMetricFamily, "drift_evidence", "From 0 to 1: then it is drift.", labels, evidence)
+        rates = [
+            ((zone, kind), rate)
+            for zone, report in reports.items()
+            for kind, rate in (("stated", report.stated_rate), ("predicted", report.predicted_rate))
+            if rate is not None
+        ]
+        meaning = "By calibration; with scores of now."
+        yield _family(GaugeMetricFamily, "false_reject_rate", meaning, ("zone", "kind"), rates)
 
     def _broker(self) -> Iterator[Metric]:
         speakers = self._speakers.items()

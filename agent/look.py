@@ -1,4 +1,4 @@
-"""One frame: checked, prepared, scored."""
+"""One zone of one frame: checked, prepared, scored; and what such views say of a part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:
     from agent.camera import Frame
-    from agent.decision import Decision
+    from agent.decision import Decision, Verdict
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One frame of a part.
+    """One zone of one frame of a part.
 
     Attributes:
         recipe: What scored it.
@@ -50,38 +50,93 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """One zone of a part.
+
+    Attributes:
+        view: The decisive one.
+        code: Why it could not be decided; ``NONE`` when it could.
+        verdict: On this zone alone.
+    """
+
+    view: View
+    code: ResultCode
+    verdict: Verdict
+
+    @property
+    def inference(self) -> Inference | None:
+        """Score and map; None when the zone could not be decided."""
+        return self.view.inference if self.code is ResultCode.NONE else None
+
+    @property
+    def score(self) -> float:
+        """Squared distance; NaN when the zone could not be decided."""
+        return float("nan") if self.inference is None else self.inference.score
+
+    @property
+    def ratio(self) -> float:
+        """Score by threshold."""
+        return self.score / self.view.recipe.rules.threshold
+
+    @property
+    def fault(self) -> str | None:
+        """Why frames cannot be judged, for people."""
+        return self.view.fault if self.view.code is self.code else None
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What was made of one part.
 
     Attributes:
-        frame: The decisive one.
-        recipe: What judged it.
-        region: What was inspected of that frame; None when it could not be prepared.
-        inference: Score and map of that frame; None when the part could not be decided.
-        code: Why not; ``NONE`` when it could.
-        fault: Why frames cannot be judged, for people.
+        zones: Each of them; one where the station has one bundle.
+        decisive: The one of them that speaks for the part.
         decision: Verdict, alert, next state.
         frames: How many the part had.
         times_ms: Duration of each stage so far, of the decisive frame.
-        prepared: Network input of the decisive frame; None where it could not be prepared.
     """
 
     result_id: str
-    frame: Frame
     part: Part
-    recipe: Recipe
-    region: Region | None
-    inference: Inference | None
-    code: ResultCode
-    fault: str | None
+    zones: tuple[Judged, ...]
+    decisive: Judged
     decision: Decision
     frames: int = 1
     times_ms: dict[str, float] = field(default_factory=dict)
-    prepared: Image | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """The decisive one."""
+        return self.decisive.view.frame
+
+    @property
+    def recipe(self) -> Recipe:
+        """What judged the decisive zone."""
+        return self.decisive.view.recipe
+
+    @property
+    def region(self) -> Region | None:
+        """What was inspected there; None when the frame could not be prepared."""
+        return self.decisive.view.region
+
+    @property
+    def inference(self) -> Inference | None:
+        """Score and map of the decisive zone; None when the part could not be decided."""
+        return self.decisive.inference
+
+    @property
+    def code(self) -> ResultCode:
+        """Why not; ``NONE`` when it could."""
+        return self.decisive.code
+
+    @property
+    def fault(self) -> str | None:
+        """Why frames, or some zone of them, cannot be judged, for people."""
+        return next((zone.fault for zone in (self.decisive, *self.zones) if zone.fault is not None), None)
 
 
 def look(frame: Frame, part: Part, recipe: Recipe) -> View:
-    """Score one frame; one that cannot be trusted or scored says why.
+    """Score what a recipe inspects of a frame; one that cannot be trusted or scored says why.
 
     A frame that cannot be trusted is not scored: what the network makes of a blocked view says nothing of the part.
     """

@@ -11,7 +11,8 @@ from agent.drift.report import REMEDY
 from agent.look import look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeAlias
 
     from agent.camera import Camera, Frame
     from agent.look import Seen, View
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
     from agent.records import Alert
+
+    Look: TypeAlias = Sequence[View]  # at one frame: each zone
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ _ONE_FRAME = Combining()
 def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
     camera: Camera,
     trigger: Trigger,
-    recipe: Callable[[], Recipe],
+    recipes: Callable[[], Sequence[Recipe]],
     record: Callable[[Seen], None],
     heartbeat: Callable[[Seen | None], None],
     combine: Combining = _ONE_FRAME,
@@ -38,7 +41,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
     Args:
         camera: Entered already.
         trigger: Says which frames show a part.
-        recipe: What judges the next part; asked between two parts, because commands exchange it.
+        recipes: What judges the zones of the next part; asked between two parts, because commands exchange it.
         record: Puts the verdict on disk before the network sees it.
         heartbeat: Called last, so that a hang anywhere above starves the watchdog; also when no part was complete.
         combine: How many frames a part has, and what they say together.
@@ -47,11 +50,11 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
         The state of the alerts at the end.
     """
     state, fault = State(), None
-    for views in _parts(camera, trigger, recipe, combine.frames_per_part):
-        if not views:
+    for looks in _parts(camera, trigger, recipes, combine.frames_per_part):
+        if not looks:
             heartbeat(None)
             continue
-        seen = combine(views, state)
+        seen = combine(looks, state)
         record(seen)
         _log_change(fault, seen.fault)
         _log_drift(seen.decision.drift_event)
@@ -61,31 +64,31 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
 
 
 def _parts(
-    camera: Camera, trigger: Trigger, recipe: Callable[[], Recipe], frames_per_part: int
-) -> Iterator[list[View]]:
+    camera: Camera, trigger: Trigger, recipes: Callable[[], Sequence[Recipe]], frames_per_part: int
+) -> Iterator[list[Look]]:
     """What was seen of each part; nothing wherever none is complete.
 
     A part has so many frames, or fewer when it is interrupted: the frame after it does not show it any more, the
     camera is lost, or the frames end.
     """
-    views: list[View] = []
+    looks: list[Look] = []
     for frame in camera:
-        in_hand = views[0].part if views else None
+        in_hand = looks[0][0].part if looks else None
         part = _part_shown(camera, trigger, frame, in_hand)
-        if views and part is not in_hand:
-            yield views
-            views = []
-        if not views:
-            judging = recipe()
+        if looks and part is not in_hand:
+            yield looks
+            looks = []
+        if not looks:
+            judging = recipes()
         if frame is not None:
-            views += _looked_at(frame, part, judging)
-        if len(views) == frames_per_part:
-            yield views
-            views = []
+            looks += _looked_at(frame, part, judging)
+        if len(looks) == frames_per_part:
+            yield looks
+            looks = []
         else:
             yield []
-    if views:
-        yield views
+    if looks:
+        yield looks
 
 
 def _part_shown(camera: Camera, trigger: Trigger, frame: Frame | None, in_hand: Part | None) -> Part | None:
@@ -94,11 +97,12 @@ def _part_shown(camera: Camera, trigger: Trigger, frame: Frame | None, in_hand: 
     return in_hand if camera.state == "running" else None  # a slow one may yet give the next frame
 
 
-def _looked_at(frame: Frame, part: Part | None, judging: Recipe) -> list[View]:
+def _looked_at(frame: Frame, part: Part | None, judging: Sequence[Recipe]) -> list[Look]:
     if part is not None:
-        return [look(frame, part, judging)]
-    if judging.checks is not None:
-        judging.checks.pass_over(frame.image)
+        return [[look(frame, part, recipe) for recipe in judging]]
+    for recipe in judging:
+        if recipe.checks is not None:
+            recipe.checks.pass_over(frame.image)
     return []
 
 

@@ -26,7 +26,7 @@ def status_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     }
 
 
-def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
+def bundle_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     *,
     bundle_hash: str,
     threshold: float,
@@ -34,9 +34,8 @@ def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
     backend: str,
     backend_reason: str,
     calibrated_at_ms: int,
-    camera: str,
 ) -> Payload:
-    """Content of the topic ``info``."""
+    """What ``info`` says of a bundle that judges."""
     return {
         "bundleHash": bundle_hash,
         "threshold": finite_or_none(threshold),
@@ -44,8 +43,18 @@ def info_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         "backend": backend,
         "backendReason": backend_reason,
         "calibratedAt": calibrated_at_ms,
-        "camera": camera,
     }
+
+
+def info_payload(*, camera: str, bundle: Payload, zones: Mapping[str, Payload]) -> Payload:
+    """Content of the topic ``info``.
+
+    Args:
+        camera: Where frames come from.
+        bundle: That judges; of several zones the first one's.
+        zones: The bundle of each zone by its name; none where the station has one bundle.
+    """
+    return {**bundle, "camera": camera, "zones": dict(zones)}
 
 
 def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
@@ -80,7 +89,7 @@ def health_payload(  # noqa: PLR0913 - one keyword for each key of the contract
         outbox_depth: Records that wait.
         disk_free_bytes: Where records and pictures lie.
         temperature_c: Of the processor; None where it does not say.
-        drift: Of good parts against calibration, see ``DriftReport``; None where it is not watched.
+        drift: Of good parts against calibration, see ``drift_payload``; None where it is not watched.
         recalibration: How far it has come; None where none is under way.
     """
     return {

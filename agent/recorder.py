@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from agent.archive import Snapshot
+from agent.archive import Heat, Snapshot
 from agent.parts.handshake import Answer
-from agent.records import Evaluation, Result, ResultCode, to_json
+from agent.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.regions import defect_regions
 from calibration.region import whole
 from calibration.score_map import covering
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.active_alerts import ActiveAlerts
     from agent.archive import Archive
-    from agent.look import Seen
+    from agent.look import Judged, Seen
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
     from agent.parts import Part
     from agent.parts.handshake import Handshake
     from agent.records import Alert, DefectRegion
     from agent.topics import Topics
-    from calibration.overlay import Array
 
 
 class Line(Protocol):
@@ -98,7 +99,13 @@ class Recorder:
         seen.times_ms["total"] = (finished_ns - seen.frame.captured_ns) / 1e6
 
     def record_missed(self, part: Part, code: ResultCode, threshold: float) -> None:
-        """Record a part of which there was no frame in time; the controller has been told. From any thread."""
+        """Record a part of which there was no frame in time; the controller has been told. From any thread.
+
+        Args:
+            part: Which.
+            code: Why.
+            threshold: NaN where there are several.
+        """
         self._put(
             Result(
                 seq=None,
@@ -129,8 +136,9 @@ class Recorder:
         self._outbox.put("result", result.result_id, self._topics.result, payload, result.created_at_ms)
 
     def _result(self, seen: Seen) -> Result:
-        score_map = self._defect_map(seen)
-        regions = () if score_map is None else self._regions(seen, score_map)
+        heat = _heat_of_defects(seen)
+        regions = _defects(seen, heat)
+        zones = {zone.view.recipe.zone: _zone_result(zone) for zone in seen.zones if zone.view.recipe.zone}
         is_late = seen.code is ResultCode.NONE and self._handshake.is_late(seen.part)
         code = ResultCode.TOO_LATE if is_late else seen.code
         return Result(
@@ -141,29 +149,23 @@ class Recorder:
             evaluation=seen.decision.verdict.evaluation,
             code=code,
             frames=seen.frames,
-            score=float("nan") if seen.inference is None else seen.inference.score,
+            score=seen.decisive.score,
             threshold=seen.recipe.rules.threshold,
             regions=regions,
-            image_ref=self._picture(seen, code, regions, score_map),
+            zone=seen.recipe.zone or None,
+            zones=zones,
+            image_ref=self._picture(seen, code, regions, heat, zones),
             processing_times_ms={stage: round(ms, 3) for stage, ms in seen.times_ms.items()},
             is_simulated=self._is_simulated,
         )
 
-    @staticmethod
-    def _defect_map(seen: Seen) -> Array | None:
-        """Over the inspected region; None where no defect is."""
-        if seen.inference is None or seen.decision.verdict.evaluation is not Evaluation.NOT_OK:
-            return None
-        return covering(seen.inference.map, seen.recipe.grid)
-
-    @staticmethod
-    def _regions(seen: Seen, score_map: Array) -> tuple[DefectRegion, ...]:
-        """Where the defects are."""
-        frame = whole(seen.frame.image)
-        return defect_regions(score_map, seen.recipe.rules.threshold, seen.region or frame, frame)
-
     def _picture(
-        self, seen: Seen, code: ResultCode, regions: tuple[DefectRegion, ...], score_map: Array | None
+        self,
+        seen: Seen,
+        code: ResultCode,
+        regions: tuple[DefectRegion, ...],
+        heat: Mapping[str, Heat],
+        zones: Mapping[str, ZoneResult],
     ) -> str | None:
         """Reference of the picture that is kept of this result, if one is."""
         evaluation = seen.decision.verdict.evaluation
@@ -172,10 +174,10 @@ class Recorder:
         return self._archive.submit(
             Snapshot(
                 image=seen.frame.image,
-                score_map=score_map,
+                heat=tuple(heat.values()),
                 region=seen.region or seen.recipe.preprocess.region,
                 threshold=seen.recipe.rules.threshold,
-                score=float("nan") if seen.inference is None else seen.inference.score,
+                score=seen.decisive.score,
                 result_id=seen.result_id,
                 part_id=seen.part.part_id,
                 seq=seen.frame.seq,
@@ -183,5 +185,38 @@ class Recorder:
                 evaluation=evaluation,
                 code=code,
                 regions=regions,
+                zones=zones,
             )
         )
+
+
+def _heat_of_defects(seen: Seen) -> dict[str, Heat]:
+    """Of each zone in which the decisive frame shows a defect, by its name, the worst first."""
+    rejected = [zone for zone in seen.zones if zone.verdict.evaluation is Evaluation.NOT_OK]
+    heat = {}
+    for zone in sorted(rejected, key=lambda zone: zone.ratio, reverse=True):
+        view, inference = zone.view, zone.inference
+        if inference is not None and view.frame.seq == seen.frame.seq:
+            score_map = covering(inference.map, view.recipe.grid)
+            heat[view.recipe.zone] = Heat(view.region, score_map, view.recipe.rules.threshold)
+    return heat
+
+
+def _defects(seen: Seen, heat: Mapping[str, Heat]) -> tuple[DefectRegion, ...]:
+    """Where they are, the worst zone first."""
+    frame = whole(seen.frame.image)
+    return tuple(
+        defect
+        for name, each in heat.items()
+        for defect in defect_regions(each.score_map, each.threshold, each.region or frame, frame, name or None)
+    )
+
+
+def _zone_result(zone: Judged) -> ZoneResult:
+    return ZoneResult(
+        seq=zone.view.frame.seq,
+        evaluation=zone.verdict.evaluation,
+        code=zone.code,
+        score=zone.score,
+        threshold=zone.view.recipe.rules.threshold,
+    )

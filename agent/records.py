@@ -52,13 +52,18 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class DefectRegion:
-    """Rectangle where the score map is above the threshold, in frame pixels."""
+    """Rectangle where the score map is above the threshold, in frame pixels.
+
+    Attributes:
+        zone: In which it lies; None where the station has one bundle.
+    """
 
     x: int
     y: int
     width: int
     height: int
     score: float
+    zone: str | None = None
 
     def payload(self) -> Payload:
         """As it stands in ``regions`` of a result."""
@@ -68,6 +73,34 @@ class DefectRegion:
             "width": self.width,
             "height": self.height,
             "score": finite_or_none(self.score),
+            "zone": self.zone,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneResult:
+    """The verdict on one of several zones of a part.
+
+    Attributes:
+        seq: Number of the frame that decided it.
+        score: As of `Result`.
+    """
+
+    seq: int
+    evaluation: Evaluation
+    code: ResultCode
+    score: float
+    threshold: float
+
+    def payload(self) -> Payload:
+        """As it stands in ``zones`` of a result, by its name."""
+        return {
+            "seq": self.seq,
+            "resultEvaluation": int(self.evaluation),
+            "resultCode": int(self.code),
+            "score": finite_or_none(self.score),
+            "threshold": finite_or_none(self.threshold),
+            "margin": _margin(self.score, self.threshold),
         }
 
 
@@ -81,7 +114,10 @@ class Result:
         frames: That the part had.
         part_id: As the trigger named the part; None when it did not.
         code: Why, where the score does not say it.
-        score: Squared distance; NaN or infinite when the network gave none, null in the payload.
+        score: Squared distance; NaN or infinite when the network gave none, null in the payload. Of several zones the
+            decisive one's, as the threshold.
+        zone: The decisive one; None where the station has one bundle.
+        zones: What was found in each; empty likewise.
         image_ref: Where the archive keeps the image; None when it does not.
         processing_times_ms: Duration of each stage.
     """
@@ -98,6 +134,8 @@ class Result:
     image_ref: str | None = None
     processing_times_ms: Mapping[str, float] = field(default_factory=dict)
     is_simulated: bool = False
+    zone: str | None = None
+    zones: Mapping[str, ZoneResult] = field(default_factory=dict)
     result_id: str = field(default_factory=new_id)
 
     @property
@@ -108,9 +146,7 @@ class Result:
     @property
     def margin(self) -> float | None:
         """(score - threshold) / threshold: negative is good, 1 is twice the threshold; None without a score."""
-        if not self.threshold:
-            return None
-        return finite_or_none((self.score - self.threshold) / self.threshold)
+        return _margin(self.score, self.threshold)
 
     def payload(self) -> Payload:
         """Content of the topic ``result``."""
@@ -125,6 +161,8 @@ class Result:
             "threshold": finite_or_none(self.threshold),
             "margin": self.margin,
             "frames": self.frames,
+            "zone": self.zone,
+            "zones": {name: zone.payload() for name, zone in self.zones.items()},
             "regions": [region.payload() for region in self.regions],
             "imageRef": self.image_ref,
             "processingTimes": {stage: finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},
@@ -197,6 +235,10 @@ def finite_or_none(value: float) -> float | None:
     """What JSON knows of a number: NaN and infinity become null."""
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _margin(score: float, threshold: float) -> float | None:
+    return finite_or_none((score - threshold) / threshold) if threshold else None
 
 
 def _without_non_finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -18,7 +18,7 @@ _MOST = 8
 
 
 def defect_regions(
-    score_map: NDArray[np.float32], threshold: float, area: Region, frame: Region
+    score_map: NDArray[np.float32], threshold: float, area: Region, frame: Region, zone: str | None = None
 ) -> tuple[DefectRegion, ...]:
     """Connected parts of the map above the threshold, the worst first, at most eight.
 
@@ -27,6 +27,7 @@ def defect_regions(
         threshold: Of the score.
         area: What the map covers, in frame pixels; where it is moved with the part, maybe beyond the frame.
         frame: The whole of it: no defect reaches outside.
+        zone: Its name.
     """
     # In double precision, as the score was judged: a score just above the threshold must have a place.
     above = (score_map.astype(np.float64) > threshold).astype(np.uint8)
@@ -40,5 +41,5 @@ def defect_regions(
         # A defect of the repeated border lies on the border.
         x, y = min(max(x, 0), frame.width - 1), min(max(y, 0), frame.height - 1)
         right, bottom = max(min(right, frame.width), x + 1), max(min(bottom, frame.height), y + 1)
-        found.append(DefectRegion(x, y, right - x, bottom - y, float(score_map[labels == label].max())))
+        found.append(DefectRegion(x, y, right - x, bottom - y, float(score_map[labels == label].max()), zone))
     return tuple(sorted(found, key=lambda region: -region.score)[:_MOST])

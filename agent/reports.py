@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
-from agent.payloads import alert_state_payload, health_payload, info_payload
+from agent.drift.report import drift_payload
+from agent.payloads import alert_state_payload, bundle_payload, health_payload, info_payload
 from agent.records import ResultCode
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from agent.parts.trigger import Trigger
     from agent.recalibration.desk import Recalibrations
     from agent.recipe.controls import Controls
+    from agent.recipe.served import Served
     from agent.records import Payload
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
@@ -79,28 +81,23 @@ class Reports:
         state, reason = self.state()
         why = f" ({reason})" if reason else ""
         frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
-        drift = f"; {self.drift.words}" if self.drift is not None and self.drift.words else ""
-        return f"{state}{why}; {frames}, {self.dropped().total()} dropped, {self.outbox.depth()} records wait{drift}"
+        drifts = [
+            f"; {report.words}{f' in {zone}' * bool(zone)}" for zone, report in self.drifts.items() if report.words
+        ]
+        waiting = f"{self.dropped().total()} dropped, {self.outbox.depth()} records wait"
+        return f"{state}{why}; {frames}, {waiting}{''.join(drifts)}"
 
     @property
-    def drift(self) -> DriftReport | None:
-        """What is known of drift; None where it is not watched."""
-        watch = self.controls.served.recipe.drift
-        return None if watch is None else watch.report
+    def drifts(self) -> dict[str, DriftReport]:
+        """What is known of drift by zone; nothing where it is not watched."""
+        watches = {recipe.zone: recipe.drift for recipe in self.controls.judging}
+        return {zone: watch.report for zone, watch in watches.items() if watch is not None}
 
     def info(self) -> Payload:
         """Content of ``info``."""
-        served = self.controls.served
-        manifest = served.bundle.manifest
-        return info_payload(
-            bundle_hash=served.bundle.identity,
-            threshold=served.recipe.rules.threshold,
-            false_reject_rate=manifest.working_point.false_reject_rate,
-            backend=served.recipe.engine.backend,
-            backend_reason=served.reason,
-            calibrated_at_ms=round(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
-            camera=self.source,
-        )
+        bundles = {zone.name: _about(zone.served) for zone in self.controls.zones}
+        zones = {name: about for name, about in bundles.items() if name}
+        return info_payload(camera=self.source, bundle=next(iter(bundles.values())), zones=zones)
 
     def alert_state(self) -> Payload:
         """Content of ``alert/state``."""
@@ -133,9 +130,21 @@ class Reports:
             outbox_depth=self.outbox.depth(),
             disk_free_bytes=disk_free_bytes(self.state_dir),
             temperature_c=_temperature_c(),
-            drift=None if self.drift is None else self.drift.payload(),
+            drift=drift_payload(self.drifts),
             recalibration=self.recalibrations.under_way,
         )
+
+
+def _about(served: Served) -> Payload:
+    manifest = served.bundle.manifest
+    return bundle_payload(
+        bundle_hash=served.bundle.identity,
+        threshold=served.recipe.rules.threshold,
+        false_reject_rate=manifest.working_point.false_reject_rate,
+        backend=served.recipe.engine.backend,
+        backend_reason=served.reason,
+        calibrated_at_ms=round(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
+    )
 
 
 def _sum(*counts: Mapping[str, int]) -> Counter[str]:

@@ -15,9 +15,8 @@ from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics_endpoint import MetricsEndpoint
-from agent.recipe.controls import CommandedThreshold, Controls
-from agent.recipe.versions import Versions
-from agent.serving import first_bundle, serve
+from agent.recipe.controls import Controls
+from agent.serving import open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.sole_user import sole_user
 from calibration.backends import choose
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.config import AgentConfig
     from agent.mqtt.speaker import Speaker
+    from agent.recipe.zone import Zone
     from agent.records import Evaluation
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     # Frames are prepared and checked in a fraction of a millisecond: to wake OpenCV's threads takes longer than that,
     # and the cores are for the network.
     cv2.setNumThreads(1)
-    configured = open_bundle(config.bundle)
+    configured = {zone: open_bundle(path) for zone, path in config.bundle.items()}
     settings, token = broker_settings(config), command_token(config)
     choice = choose(config.engine.backend)
     camera = open_camera(
@@ -101,20 +101,20 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.enter_context(sole_user(config.state_dir))
         metrics = config.metrics
         endpoint = stack.enter_context(MetricsEndpoint(metrics.host, metrics.port)) if metrics.enabled else None
-        versions = Versions(config.state_dir / "versions.json", configured.identity)
-        controls = Controls(
-            serve(config, choice, first_bundle(configured, versions)),
-            CommandedThreshold(config.state_dir / "threshold.json"),
-        )
-        stack.callback(controls.close)
+        zones = []
+        for name, bundle in configured.items():
+            zones.append(open_zone(config, choice, name, bundle))
+            stack.callback(zones[-1].close)
+        controls = Controls(zones)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")
         stack.enter_context(camera)
         stop.reaches(camera)
-        assembly = Assembly(config, settings, token, camera, outbox, controls, versions, audit, choice, stack)
+        assembly = Assembly(config, settings, token, camera, outbox, controls, audit, choice, stack)
         if endpoint is not None:
             endpoint.tell(assembly.figures)
-        _note_start(versions, controls, audit)
+        for zone in zones:
+            _note_start(zone, audit)
         # Left in the opposite order: the last pictures, then the last records, then the camera.
         for speaker in assembly.speakers:
             speaker.start()
@@ -135,13 +135,13 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
 
 
-def _note_start(versions: Versions, controls: Controls, audit: AuditLog) -> None:
+def _note_start(zone: Zone, audit: AuditLog) -> None:
     """What judges from here on, where that is not what judged last: somebody has changed it."""
-    served = controls.served
+    served = zone.served
     threshold = served.recipe.rules.threshold
     try:
-        if versions.note(served.bundle, threshold):
-            audit.append("started", bundle=served.bundle.identity, threshold=threshold)
+        if zone.versions.note(served.bundle, threshold):
+            audit.append("started", bundle=served.bundle.identity, threshold=threshold, **zone.noted)
     except (OSError, AuditError) as error:
         log.warning("which bundle judges from now on cannot be written down: %s", error)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.recipe import Recipe
-from agent.recipe.controls import Served
+from agent.recipe.served import Served
+from agent.recipe.versions import Versions
+from agent.recipe.zone import Zone, folder_of, versions_file
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from agent.config import AgentConfig
     from agent.frame_checks import FrameChecks
-    from agent.recipe.versions import Versions
     from calibration.backends import Choice
     from calibration.bundle import Bundle
 
@@ -29,13 +30,35 @@ log = logging.getLogger(__name__)
 _BUILD_LOG_EVERY_S = 10.0
 
 
-def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callable[[], object] = lambda: None) -> Served:
+def open_zone(config: AgentConfig, choice: Choice, name: str, configured: Bundle) -> Zone:
+    """What a zone is inspected with: the configured bundle, or the one that a command chose instead since then.
+
+    Args:
+        config: Of the station.
+        choice: What may run it.
+        name: Of the zone.
+        configured: Its bundle.
+
+    Raises:
+        ShiftwatchError: As of ``serve``.
+    """
+    folder = folder_of(name, config.state_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = Versions(versions_file(folder), configured.identity)
+    served = serve(config, choice, first_bundle(configured, versions), name)
+    return Zone(name, folder, config.bundle[name], versions, served)
+
+
+def serve(
+    config: AgentConfig, choice: Choice, bundle: Bundle, zone: str, progress: Callable[[], object] = lambda: None
+) -> Served:
     """Load the network of a bundle and prove it on the golden frames.
 
     Args:
         config: Of the station.
         choice: What may run it.
         bundle: Holds the network.
+        zone: Name of what it inspects.
         progress: Called, from any thread, with each step of an engine that is built on this device.
 
     Raises:
@@ -51,7 +74,7 @@ def serve(config: AgentConfig, choice: Choice, bundle: Bundle, progress: Callabl
         checks = frame_checks_of(config, bundle)
         drift = drift_of(config, bundle)
         grid = bundle.manifest.backbone.grid
-        recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift)
+        recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift, zone)
         _tell_what_is_off(checks)
         if drift is not None and drift.off:
             log.warning("drift is not noticed in %s", _by_reason(drift.off))

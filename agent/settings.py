@@ -31,7 +31,7 @@ from calibration.errors import DatasetError
 from calibration.preprocess import as_bgr8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agent.config import AgentConfig
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
@@ -171,13 +171,18 @@ def open_outbox(config: AgentConfig, name: str) -> Outbox:
     return Outbox(config.state_dir / name, bounds.max_records, bounds.max_mib, bounds.max_age_days)
 
 
+def archive_folder(config: AgentConfig) -> Path:
+    """Where the pictures are."""
+    return config.state_dir / "archive"
+
+
 def open_archive(config: AgentConfig) -> Archive | None:
     """The pictures in the state folder; None where none are to be kept."""
     kept = config.archive
     if not kept.enabled:
         return None
     return Archive(
-        config.state_dir / "archive",
+        archive_folder(config),
         kept.max_mib,
         max_age_days=kept.max_age_days,
         ok_every=kept.ok_every,
@@ -188,8 +193,7 @@ def recalibration_terms(config: AgentConfig) -> Terms:
     """How the station learns on."""
     section = config.recalibration
     return Terms(
-        state_dir=config.state_dir,
-        configured=config.bundle,
+        archive=archive_folder(config),
         parts=section.parts,
         old_weight=section.old_weight,
         shadow_parts=section.shadow_parts,
@@ -246,12 +250,12 @@ def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:
         raise ConfigError(problems=[f"trigger.empty: {path}: {error.what}"]) from error
 
 
-def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipe: Callable[[], Recipe]) -> Trigger:
+def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipes: Callable[[], Sequence[Recipe]]) -> Trigger:
     """Which frames show a part."""
     if trigger.source == "command":
         return OnCommand(handshake, trigger.delay_ms)
     if trigger.source == "motion":
-        return OnMotion(handshake, recipe, trigger.settled_ms, trigger.unsettled_after_s * 1000)
+        return OnMotion(handshake, recipes, trigger.settled_ms, trigger.unsettled_after_s * 1000)
     return EveryFrame(handshake, trigger.every)
 
 

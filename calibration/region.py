@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Image: TypeAlias = NDArray[np.uint8]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -48,6 +51,14 @@ class Region:
 def whole(frame: NDArray[Any]) -> Region:
     """The region that is the whole frame."""
     return Region(0, 0, frame.shape[1], frame.shape[0])
+
+
+def enclosing(regions: Sequence[Region]) -> Region:
+    """The smallest region that holds all of these, at least one."""
+    left, top = min(each.x for each in regions), min(each.y for each in regions)
+    right = max(each.x + each.width for each in regions)
+    bottom = max(each.y + each.height for each in regions)
+    return Region(left, top, right - left, bottom - top)
 
 
 def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.archive.room import MIB, Limits
-from agent.archive.snapshot import Selection, Snapshot
+from agent.archive.snapshot import Heat, Selection, Snapshot
 from agent.archive.store import Store
 from calibration.errors import ShiftwatchError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from agent.records import Evaluation, ResultCode
 
-__all__ = ["Archive", "Snapshot"]
+__all__ = ["Archive", "Heat", "Snapshot"]
 
 _WAITING_AT_MOST = 8
 _WAITING_BYTES_AT_MOST = 128 * MIB

@@ -87,8 +87,10 @@ def encoded(snapshot: Snapshot) -> dict[str, bytes]:
         DatasetError: The region reaches outside it.
     """
     pictures = {FRAME: _as(".png", (), snapshot.image)}
-    if snapshot.score_map is not None:
-        heat = overlay(snapshot.image, snapshot.region, snapshot.score_map, snapshot.threshold)
+    if snapshot.heat:
+        heat = snapshot.image
+        for each in snapshot.heat:
+            heat = overlay(heat, each.region, each.score_map, each.threshold)
         caption = Caption(snapshot.score, snapshot.threshold, snapshot.created_at_ms)
         pictures[OVERLAY] = _as(".jpg", _JPEG, captioned(heat, caption))
     return {**pictures, NUMBERS: to_json(_numbers(snapshot, pictures)).encode()}
@@ -124,6 +126,19 @@ def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> Picture
         return _picture(path, content, sum(map(room_of, sizes.values()))) if is_whole else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def rejected_zones(numbers: bytes) -> frozenset[str]:
+    """Names of the zones in which the frame shows a defect; none where the station had one bundle, or it is damaged."""
+    try:
+        content = json.loads(numbers)
+        zones = dict(content["zones"]).items()
+        seq = content["seq"]
+        return frozenset(
+            name for name, zone in zones if zone["resultEvaluation"] == Evaluation.NOT_OK and zone["seq"] == seq
+        )
+    except (KeyError, TypeError, ValueError):
+        return frozenset()
 
 
 def mark_from(content: bytes) -> Mark | None:
@@ -164,6 +179,7 @@ def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
         "threshold": snapshot.threshold,
         "regions": [region.payload() for region in snapshot.regions],
         "region": None if snapshot.region is None else asdict(snapshot.region),
+        "zones": {name: zone.payload() for name, zone in snapshot.zones.items()},
         "frame": frame,
         "frameBytes": len(pictures[FRAME]),
     }

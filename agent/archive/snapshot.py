@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from agent.records import DefectRegion
+    from agent.records import DefectRegion, ZoneResult
     from calibration.overlay import Array
     from calibration.preprocess import Image, Region
 
 _SAME_CAUSE_EVERY_S = 60.0
 _DICE = random.SystemRandom()
+
+
+class Heat(NamedTuple):
+    """A score map, to be laid over a region of the frame; see ``overlay``."""
+
+    region: Region | None
+    score_map: Array
+    threshold: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +35,14 @@ class Snapshot:
 
     Attributes:
         image: (rows, columns, 3), uint8, BGR; must not be written to any more.
-        score_map: (h, w), float32, where a heat map shall lie beside the frame; None where not.
-        region: Part of the frame that the map covers; None is the whole frame.
+        heat: What shall lie beside the frame as a heat map; nothing where there is no defect.
+        region: Part of the frame that was inspected, of several zones the decisive one; None is the whole frame.
         score: NaN where there is none.
+        zones: As of `Result`.
     """
 
     image: Image
-    score_map: Array | None
+    heat: tuple[Heat, ...]
     region: Region | None
     threshold: float
     score: float
@@ -44,6 +53,7 @@ class Snapshot:
     evaluation: Evaluation
     code: ResultCode = ResultCode.NONE
     regions: tuple[DefectRegion, ...] = ()
+    zones: Mapping[str, ZoneResult] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:

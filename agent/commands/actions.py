@@ -102,7 +102,8 @@ class Actions:
         self._changed()
 
     def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Do:
-        base = self._controls.served.base_threshold
+        zone = self._controls.zone(arguments.zone)
+        base = zone.served.base_threshold
         threshold = arguments.threshold
         if threshold is not None and not base / _WIDEST <= threshold <= base * _WIDEST:
             raise CommandRefusedError(
@@ -112,7 +113,7 @@ class Actions:
 
         def change() -> None:
             try:
-                self._controls.set_threshold(threshold)
+                zone.set_threshold(threshold)
             except OSError as error:
                 raise CommandRefusedError(
                     what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="make room on its disk"

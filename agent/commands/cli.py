@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Command the agent that runs on this device; the same commands come over MQTT.", no_args_is_help=True
 )
+Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Of a station with several zones: which of them.")]
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of its station.")]
 
 
@@ -61,6 +62,7 @@ def threshold(
     value: Annotated[float | None, typer.Argument(metavar="[SCORE]", help="Above it a part is NotOK.")] = None,
     *,
     reset: Annotated[bool, typer.Option("--reset", help="Back to the configured or calibrated one.")] = False,
+    zone: Zone = None,
 ) -> None:
     """Change the threshold, also for later starts, until the bundle or the configured threshold is another.
 
@@ -70,7 +72,7 @@ def threshold(
     if (value is None) != reset:
         message = "give either a score or --reset"
         raise typer.BadParameter(message)
-    _give(config, "threshold", {"threshold": value})
+    _give(config, "threshold", {"threshold": value, "zone": zone})
 
 
 @app.command("rollback")
@@ -79,12 +81,14 @@ def rollback(
     bundle: Annotated[
         str | None, typer.Argument(metavar="[HASH]", help="Bundle to go back to; else the one before this.")
     ] = None,
+    *,
+    zone: Zone = None,
 ) -> None:
     """Go back to a bundle that was served before, while the inspection goes on.
 
     Example: `shiftwatch-agent command rollback --config station.yaml`
     """
-    _give(config, "rollback", {"bundle": bundle})
+    _give(config, "rollback", {"bundle": bundle, "zone": zone})
 
 
 def _give(config: Path, name: str, args: Payload) -> None:

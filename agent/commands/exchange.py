@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.audit import AuditLog
-    from agent.recipe.controls import Controls, Served
-    from agent.recipe.versions import Versions
+    from agent.recipe.served import Served
+    from agent.recipe.zone import Zone
     from calibration.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -46,23 +46,19 @@ class Exchange:
     """One at a time.
 
     Args:
-        serve: Gives the engine of a bundle, proved on its golden frames.
+        serve: Gives the engine of a bundle for a zone, proved on its golden frames.
         in_loop: Engines must be made by the thread that uses them: the frames of those seconds are dropped.
         changed: Called when another bundle judges.
     """
 
-    def __init__(  # noqa: PLR0913 - each once
+    def __init__(
         self,
-        controls: Controls,
-        versions: Versions,
         audit: AuditLog,
-        serve: Callable[[Bundle], Served],
+        serve: Callable[[Bundle, Zone], Served],
         *,
         in_loop: bool,
         changed: Callable[[], None],
     ) -> None:
-        self._controls = controls
-        self._versions = versions
         self._audit = audit
         self._serve = serve
         self._in_loop = in_loop
@@ -80,8 +76,9 @@ class Exchange:
                 what="another bundle is being brought in", remedy="wait for its acknowledgement on cmd/ack"
             )
 
-    def let_judge(
+    def let_judge(  # noqa: PLR0913, PLR0917 - each once
         self,
+        zone: Zone,
         path: Path,
         identity: str,
         occasion: Occasion,
@@ -91,6 +88,7 @@ class Exchange:
         """Bring a bundle in; returns when it is offered to the loop.
 
         Args:
+            zone: What it shall judge.
             path: Where it lies.
             identity: What must lie there.
             occasion: Why.
@@ -100,7 +98,7 @@ class Exchange:
         """
 
         def end(error: ShiftwatchError | None) -> None:
-            audit_hash = self._note(occasion, error)
+            audit_hash = self._note(zone, occasion, error)
             self._under_way.release()
             ended(error, audit_hash)
 
@@ -111,7 +109,7 @@ class Exchange:
                     what=f"{path} holds another bundle now",
                     remedy="keep each bundle in a folder of its own; deploy the old one again",
                 )
-            served = None if self._in_loop else self._serve(bundle)
+            served = None if self._in_loop else self._serve(bundle, zone)
         except ShiftwatchError as error:
             end(error)
             return
@@ -123,18 +121,18 @@ class Exchange:
                 if served is not None:
                     served.close()
                 raise
-            return served or self._serve(bundle)
+            return served or self._serve(bundle, zone)
 
-        self._controls.exchange(make, end)
+        zone.exchange(make, end)
 
-    def _note(self, occasion: Occasion, error: ShiftwatchError | None) -> str | None:
+    def _note(self, zone: Zone, occasion: Occasion, error: ShiftwatchError | None) -> str | None:
         """Write down how it went; the hash of the entry in the audit log, if there is one."""
-        served = self._controls.served
+        served = zone.served
         bundle = served.bundle
         said = None if error is None else error.in_a_line
         try:
             if error is None:
-                self._versions.note(
+                zone.versions.note(
                     bundle,
                     served.recipe.rules.threshold,
                     by=occasion.by,
@@ -142,7 +140,7 @@ class Exchange:
                     learnt_ms=occasion.learnt_ms,
                 )
                 self._changed()
-                log.info("the bundle %s judges from now on", bundle.identity[:12])
+                log.info("the bundle %s judges %sfrom now on", bundle.identity[:12], f"{zone.name} " * bool(zone.name))
             else:
                 log.error("not %s, the bundle stays: %s", occasion.event, said)
             return self._audit.append(
@@ -150,6 +148,7 @@ class Exchange:
                 commandId=occasion.command_id,
                 bundle=bundle.identity,
                 reason=said,
+                **zone.noted,
                 **occasion.noted,
             )
         except (OSError, AuditError) as failure:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from agent.commands.exchange import Exchange
     from agent.commands.text import RollbackArguments
     from agent.recipe.controls import Controls
-    from agent.recipe.versions import Version, Versions
+    from agent.recipe.versions import Version
+    from agent.recipe.zone import Zone
     from agent.records import Payload
     from calibration.errors import ShiftwatchError
 
@@ -29,27 +30,25 @@ class Rollback:
         follow_up: Told how a command went on.
     """
 
-    def __init__(
-        self, controls: Controls, versions: Versions, exchange: Exchange, follow_up: Callable[[Payload], None]
-    ) -> None:
+    def __init__(self, controls: Controls, exchange: Exchange, follow_up: Callable[[Payload], None]) -> None:
         self._controls = controls
-        self._versions = versions
         self._exchange = exchange
         self._follow_up = follow_up
 
     def prepare(self, command: Command, arguments: RollbackArguments) -> Do:
         """See `commands.Action`."""
-        version = self._versions.before(self._controls.served.bundle.identity, arguments.bundle)
+        zone = self._controls.zone(arguments.zone)
+        version = zone.versions.before(zone.served.bundle.identity, arguments.bundle)
 
         def begin() -> None:
             self._exchange.reserve()
-            threading.Thread(target=self._work, args=(command, version), name="rollback", daemon=True).start()
+            threading.Thread(target=self._work, args=(command, zone, version), name="rollback", daemon=True).start()
 
         return begin
 
-    def _work(self, command: Command, version: Version) -> None:
+    def _work(self, command: Command, zone: Zone, version: Version) -> None:
         def ended(error: ShiftwatchError | None, audit_hash: str | None) -> None:
             self._follow_up(last_word(command, error, audit_hash))
 
         occasion = Occasion("rolled back", command.command_id, command.by, "rolled back")
-        self._exchange.let_judge(Path(version.path), version.identity, occasion, ended)
+        self._exchange.let_judge(zone, Path(version.path), version.identity, occasion, ended)

@@ -45,15 +45,25 @@ class ReasonArguments(Strict):
 
 
 class ThresholdArguments(Strict):
-    """Of ``threshold``: the score above which a part is NotOK; null goes back to the configured one."""
+    """Of ``threshold``: the score above which a part is NotOK; null goes back to the configured one.
+
+    Attributes:
+        zone: Of a station that has several: which.
+    """
 
     threshold: Annotated[float, Field(gt=0)] | None
+    zone: _Text | None = None
 
 
 class RollbackArguments(Strict):
-    """Of ``rollback``: the hash of a bundle that was served, or its beginning; null takes the one before this."""
+    """Of ``rollback``: the hash of a bundle that was served, or its beginning; null takes the one before this.
+
+    Attributes:
+        zone: As of ``threshold``.
+    """
 
     bundle: Annotated[str, Field(min_length=8, pattern="^[0-9a-f]*$")] | None = None
+    zone: _Text | None = None
 
 
 class RecalibrateArguments(Strict):
@@ -68,6 +78,7 @@ class RecalibrateArguments(Strict):
         dry_run: Say what would be; change nothing.
         force: Also where something speaks against it.
         cancel: End the one that is under way instead.
+        zone: As of ``threshold``.
     """
 
     mode: Literal["threshold", "mean", "full", "teach"] = "full"
@@ -79,6 +90,7 @@ class RecalibrateArguments(Strict):
     force: bool = False
     cancel: bool = False
     reason: _Text | None = None
+    zone: _Text | None = None
 
 
 class MarkArguments(Strict):

@@ -6,8 +6,9 @@ The models stop at the command line; other modules receive values.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.camera.sources import kind_of
 from agent.config import text
@@ -32,13 +33,18 @@ from agent.config.surroundings import (
     SparkplugConfig,
     WebConfig,
 )
-from agent.config.values import FilePath, Section
+from agent.config.values import Bundles, FilePath, Section
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class AgentConfig(Section):
     """The whole file; one for each camera."""
 
-    bundle: FilePath = Field(description="Folder of the calibrated bundle.")
+    bundle: Bundles = Field(
+        description="Folder of the calibrated bundle; several zones of the picture may each have their own."
+    )
     state_dir: FilePath = Field(
         default=Path("state"),
         validate_default=True,
@@ -63,6 +69,16 @@ class AgentConfig(Section):
     web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
 
+    @model_validator(mode="after")
+    def _threshold_of_one(self) -> Self:
+        if self.decision.threshold is not None and len(self.bundle) > 1:
+            problem = (
+                "decision.threshold is one number, but each zone has scores of its own; remove it, and calibrate with "
+                "another --false-reject-rate, or give the command threshold with the zone"
+            )
+            raise ValueError(problem)
+        return self
+
 
 def load(path: Path) -> AgentConfig:
     """The configuration in a YAML file; relative paths in it start at the file's folder.
@@ -81,7 +97,7 @@ def missing_files(config: AgentConfig) -> list[str]:
 def named_paths(config: AgentConfig) -> dict[str, Path]:
     """Files and folders that the station reads, by dotted key; ``state_dir``, which it makes, is not among them."""
     named: dict[str, Path | None] = {
-        "bundle": config.bundle,
+        **{f"bundle.{zone}" if zone else "bundle": path for zone, path in config.bundle.items()},
         "mqtt.password_file": config.mqtt.password_file,
         "mqtt.tls.ca_file": config.mqtt.tls.ca_file,
         "mqtt.tls.cert_file": config.mqtt.tls.cert_file,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -45,6 +46,16 @@ def _number_or_auto(setting: object) -> object:
     return float(setting) if isinstance(setting, int) else setting
 
 
+def _by_zone(bundle: object, info: ValidationInfo) -> object:
+    """A single bundle is that of the zone without a name."""
+    paths = bundle if isinstance(bundle, dict) else {"": bundle}
+    names = [str(name) for name in bundle] if isinstance(bundle, dict) else ["only"]
+    are_paths = all(isinstance(path, (str, Path)) and str(path) for path in paths.values())
+    if not paths or not are_paths or not all(re.fullmatch(_ZONE, name) for name in names):
+        raise ValueError  # As above.
+    return {str(name): _from_folder(path, info) for name, path in paths.items()}
+
+
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
 Level: TypeAlias = Annotated[
     str,
@@ -60,12 +71,19 @@ CameraSource: TypeAlias = Annotated[
         }
     ),
 ]
-
+Bundles: TypeAlias = Annotated[
+    dict[str, Path],
+    BeforeValidator(_by_zone),
+    Field(json_schema_extra={"allowed": "a path, or for each zone its name (letters, digits, - and _) and a path"}),
+]
 NumberOrAuto: TypeAlias = Annotated[
     float | Literal["auto"] | None,
     BeforeValidator(_number_or_auto),
     Field(json_schema_extra={"allowed": "a number, or auto"}),
 ]
+
+
+_ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 
 class Section(BaseModel):

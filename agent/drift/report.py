@@ -101,7 +101,7 @@ class DriftReport:
         return f"drift: {', '.join(found)}" if found else ""
 
     def payload(self) -> Payload:
-        """Content of ``drift`` in ``health``."""
+        """Content of ``drift`` in ``health``, or of one zone in it."""
         return {
             "cause": self.cause,
             "remedy": REMEDY if self.cause else None,
@@ -110,3 +110,19 @@ class DriftReport:
             "statistics": {each.statistic: each.payload() for each in self.findings},
             "off": dict(self.off),
         }
+
+
+def drift_payload(reports: Mapping[str, DriftReport]) -> Payload | None:
+    """Content of ``drift`` in ``health``; None where it is not watched.
+
+    Args:
+        reports: By zone; a single one may have no name.
+    """
+    if not reports or "" in reports:
+        return reports[""].payload() if reports else None
+    causes = [f"{report.cause} in {zone}" for zone, report in reports.items() if report.cause]
+    return {
+        "cause": causes[0] if causes else None,
+        "remedy": REMEDY if causes else None,
+        "zones": {zone: report.payload() for zone, report in reports.items()},
+    }

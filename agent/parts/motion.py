@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from agent.parts import Part
 from agent.parts.stillness import Stillness, cells_of
 from calibration.errors import DatasetError
+from calibration.region import crop, enclosing, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agent.camera import Frame
     from agent.parts.handshake import Handshake
     from agent.recipe import Recipe
+    from calibration.preprocess import Image
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +35,17 @@ class OnMotion:
 
     Args:
         handshake: Expects each part from the moment it has settled.
-        recipe: Has the region of interest, and knows the empty place.
+        recipes: Have the regions of interest, and know the empty place. What lies between several is looked at, too.
         settled_ms: So long it must stand still.
         unsettled_ms: So long something may move.
     """
 
     def __init__(
-        self, handshake: Handshake, recipe: Callable[[], Recipe], settled_ms: float, unsettled_ms: float
+        self, handshake: Handshake, recipes: Callable[[], Sequence[Recipe]], settled_ms: float, unsettled_ms: float
     ) -> None:
         self.dropped: Counter[str] = Counter()
         self._handshake = handshake
-        self._recipe = recipe
+        self._recipes = recipes
         self._settled_ns = round(settled_ms * 1e6)
         self._unsettled_ns = round(unsettled_ms * 1e6)
         self._stillness = Stillness()
@@ -62,9 +64,9 @@ class OnMotion:
 
     def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
         """See Trigger."""
-        recipe = self._recipe()
+        recipes = self._recipes()
         try:
-            inspected = recipe.preprocess.inspected(frame.image)
+            inspected = _inspected(frame, recipes)
         except DatasetError:
             return in_hand or self._part(frame)  # which it is not, and `look` says why
         is_still = self._stillness.goes_on(cells_of(inspected), frame.captured_ns)
@@ -72,8 +74,8 @@ class OnMotion:
             return in_hand
         self._note_motion(frame)
         if self._has_settled(frame, is_still=is_still):
-            return self._settled(frame, recipe)
-        if self._freezes(recipe):
+            return self._settled(frame, recipes)
+        if self._freezes(recipes):
             return self._part(frame)
         self._pass_over(frame)
         return None
@@ -90,20 +92,20 @@ class OnMotion:
             return False
         return frame.captured_ns - since_ns >= self._settled_ns
 
-    def _settled(self, frame: Frame, recipe: Recipe) -> Part | None:
+    def _settled(self, frame: Frame, recipes: Sequence[Recipe]) -> Part | None:
         self._moves_since_ns = None
         self._stillness.settle()
         if self._told_unsettled:
             self._told_unsettled = False
             log.info("what is before the camera stands still again")
-        if recipe.empty_place is not None and recipe.empty_place(frame.image):
+        if all(recipe.empty_place is not None and recipe.empty_place(frame.image) for recipe in recipes):
             self.dropped["empty"] += 1
             return None
         return self._part(frame)
 
-    def _freezes(self, recipe: Recipe) -> bool:
+    def _freezes(self, recipes: Sequence[Recipe]) -> bool:
         """Whether the camera is frozen since the frame before."""
-        is_frozen = recipe.checks is not None and recipe.checks.is_frozen
+        is_frozen = any(recipe.checks is not None and recipe.checks.is_frozen for recipe in recipes)
         was_told, self._told_frozen = self._told_frozen, is_frozen
         return is_frozen and not was_told
 
@@ -126,3 +128,14 @@ class OnMotion:
         part = Part(None, frame.captured_at_ms, frame.captured_ns)
         self._handshake.expect(part)
         return part
+
+
+def _inspected(frame: Frame, recipes: Sequence[Recipe]) -> Image:
+    """What all zones lie in.
+
+    Raises:
+        DatasetError: One of them reaches outside the frame.
+    """
+    for recipe in recipes:
+        recipe.preprocess.inspected(frame.image)
+    return crop(frame.image, enclosing([recipe.preprocess.region or whole(frame.image) for recipe in recipes]))

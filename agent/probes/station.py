@@ -168,7 +168,7 @@ def broker(config: str) -> Iterator[Finding]:
 def network(
     config: str, frames_per_s: float | None = None, width: float | None = None, height: float | None = None
 ) -> Iterator[Finding]:
-    """Whether the bundle is whole, its network scores rightly here and keeps up with the camera.
+    """Whether each bundle is whole, its network scores rightly here and keeps up with the camera.
 
     Args:
         config: File of the station.
@@ -177,8 +177,24 @@ def network(
         height: Of its frames.
     """
     loaded = load(Path(config))
+    if len(loaded.bundle) == 1:
+        (path,) = loaded.bundle.values()
+        yield from _zone_findings(loaded, path, frames_per_s, width, height)
+        return
+    p50_ms = p99_ms = 0.0
+    for zone, path in loaded.bundle.items():
+        for finding in _zone_findings(loaded, path, None, width, height):
+            p50_ms, p99_ms = p50_ms + finding.figures.get("p50_ms", 0.0), p99_ms + finding.figures.get("p99_ms", 0.0)
+            yield replace(finding, name=f"{finding.name} {zone}")
+    if p99_ms:
+        yield _speed_finding("speed of all", p50_ms, p99_ms, frames_per_s)
+
+
+def _zone_findings(
+    loaded: AgentConfig, path: Path, frames_per_s: float | None, width: float | None, height: float | None
+) -> Iterator[Finding]:
     try:
-        bundle = open_bundle(loaded.bundle)
+        bundle = open_bundle(path)
     except BundleError as error:
         yield fault("bundle", error)
         return
@@ -252,14 +268,18 @@ def speed_finding(times_ms: list[float], frames_per_s: float | None) -> Finding:
         times_ms: Of single inferences.
         frames_per_s: Of the camera; None where it is unknown, or waits.
     """
-    p50, p99 = (float(np.percentile(times_ms, share)) for share in (50, 99))
-    figures = {"p50_ms": p50, "p99_ms": p99}
-    found = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms a frame, the network alone"
+    p50_ms, p99_ms = (float(np.percentile(times_ms, share)) for share in (50, 99))
+    return _speed_finding("speed", p50_ms, p99_ms, frames_per_s)
+
+
+def _speed_finding(name: str, p50_ms: float, p99_ms: float, frames_per_s: float | None) -> Finding:
+    figures = {"p50_ms": p50_ms, "p99_ms": p99_ms}
+    found = f"p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms a frame, the network alone"
     if frames_per_s is None:
-        return ok("speed", found, **figures)
+        return ok(name, found, **figures)
     interval_ms = 1000 / frames_per_s
     found = f"{found}; the camera gives one each {interval_ms:.1f} ms"
-    if p99 < interval_ms:
-        return ok("speed", found, **figures)
+    if p99_ms < interval_ms:
+        return ok(name, found, **figures)
     remedy = "frames will be dropped: a smaller --size or backbone, a faster backend, or fewer frames"
-    return Finding("speed", "warning", found, remedy, figures)
+    return Finding(name, "warning", found, remedy, figures)

@@ -18,6 +18,7 @@ from agent import config as configuration
 from agent.commands.control_socket import ask_station
 from agent.commands.text import MOST_PARTS
 from agent.recipe.versions import Versions
+from agent.recipe.zone import folder_of, versions_file
 from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
     force: Annotated[bool, typer.Option("--force", help="Also where something speaks against it.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the one that is under way.")] = False,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it stands in the audit log.")] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a station with several zones: which of them learns.")
+    ] = None,
 ) -> None:
     """Learn on from the good parts that come by now, while the inspection goes on.
 
@@ -102,6 +106,7 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
         "force": force,
         "cancel": cancel,
         "reason": reason,
+        "zone": zone,
     }
     try:
         answer = _given(configuration.load(config).state_dir, arguments)
@@ -125,14 +130,17 @@ def versions_command(config: ConfigFile) -> None:
     Example: `shiftwatch-agent versions --config station.yaml`
     """
     loaded = configuration.load(config)
-    served = Versions(loaded.state_dir / "versions.json", "").served
-    table = Table("since", "bundle", "threshold", "by", "why", "on disk", box=None, pad_edge=False)
-    for version in served:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.since_ms / 1000))
-        words = (version.by or "", version.why or "configured")
-        is_there = "yes" if Path(version.path).is_dir() else "no"
-        table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, words), is_there)
-    console.print(table if served else "this station has not served any bundle yet")
+    for zone in loaded.bundle:
+        served = Versions(versions_file(folder_of(zone, loaded.state_dir)), "").served
+        table = Table("since", "bundle", "threshold", "by", "why", "on disk", box=None, pad_edge=False)
+        for version in served:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.since_ms / 1000))
+            words = (version.by or "", version.why or "configured")
+            is_there = "yes" if Path(version.path).is_dir() else "no"
+            table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, words), is_there)
+        if zone:
+            console.print(f"[bold]{escape(zone)}[/]")
+        console.print(table if served else "this station has not served any bundle yet")
 
 
 def _given(state_dir: Path, arguments: Payload) -> Payload:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Task, Terms
     from agent.recalibration.wire import Told
-    from agent.recipe.controls import Controls
     from agent.records import Payload
 
 _TICK_S = 0.1
@@ -34,7 +33,6 @@ class Course:
     Args:
         terms: Of the station.
         task: What to do.
-        controls: What judges.
         state: Of the station: a word and a reason.
         progress: Told phase and progress, 0 to 1, now and then.
 
@@ -46,14 +44,12 @@ class Course:
         self,
         terms: Terms,
         task: Task,
-        controls: Controls,
         state: Callable[[], tuple[str, str]],
         progress: Callable[[str, float], None],
     ) -> None:
         self.found: Payload = {"mode": task.arguments.mode}
         self._terms = terms
         self._task = task
-        self._controls = controls
         self._state = state
         self._progress = progress
         self._tap: Tap | None = None
@@ -78,7 +74,7 @@ class Course:
     def refuse_void(self) -> None:
         """Raise CommandRefusedError where it was cancelled, or if another bundle or threshold judges than at first."""
         self._refuse_cancelled()
-        if self._controls.served is not self._task.base:
+        if self._task.zone.served is not self._task.base:
             raise CommandRefusedError(
                 what="another bundle or threshold judges than when the recalibration began",
                 remedy="command it again, for what judges now",
@@ -135,7 +131,8 @@ class Course:
         return self._task.arguments.parts or self._terms.parts
 
     def _new_tap(self, process: LearningProcess, wanted: int) -> Tap:
-        return Tap(process.offer, wanted, other_product=self._task.arguments.mode == "teach")
+        task = self._task
+        return Tap(process.offer, wanted, task.zone.name, other_product=task.arguments.mode == "teach")
 
     def _begin(self, process: LearningProcess) -> None:
         with self._lock:

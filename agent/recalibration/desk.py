@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Terms
     from agent.recipe.controls import Controls
-    from agent.recipe.versions import Versions
+    from agent.recipe.zone import Zone
     from agent.records import Payload
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Recalibrations:
 
     Args:
         terms: Of the station.
+        controls: What judges: one zone at a time learns on.
         exchange: Brings the new bundle in.
         state: Of the station: a word and a reason.
         follow_up: Told how a command goes on; from any thread.
@@ -57,7 +58,6 @@ class Recalibrations:
         self,
         terms: Terms,
         controls: Controls,
-        versions: Versions,
         audit: AuditLog,
         exchange: Exchange,
         *,
@@ -66,19 +66,18 @@ class Recalibrations:
     ) -> None:
         self._terms = terms
         self._controls = controls
-        self._versions = versions
         self._telling = Telling(audit, follow_up)
         self._follow_up = follow_up
         self._exchange = exchange
         self._state = state
-        self._bundles = BundlesMadeHere(terms.state_dir / "bundles")
         self._course: Course | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         """Remove what an agent left that was killed while it learnt."""
-        self._bundles.remove_left_overs()
+        for zone in self._controls.zones:
+            _bundles_of(zone).remove_left_overs()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,14 +113,15 @@ class Recalibrations:
             )
         if arguments.parts is not None and arguments.seconds is not None:
             raise CommandRefusedError(what="parts and seconds are both given", remedy="give one of them")
-        base = self._controls.served
+        zone = self._controls.zone(arguments.zone)
+        base = zone.served
         fixed, own = base.base_threshold, base.bundle.manifest.working_point.threshold
         if fixed != own:
             raise CommandRefusedError(
                 what=f"the configuration fixes the threshold at {fixed:g}, which means nothing to a new bundle",
                 remedy="remove decision.threshold from it, start again, and recalibrate",
             )
-        return lambda: self._begin(command, arguments)
+        return lambda: self._begin(Task(command, arguments, zone, zone.served))
 
     def _prepare_cancel(self, command: Command) -> Do:
         course, at = self._course, self._telling.at
@@ -146,13 +146,11 @@ class Recalibrations:
             thread.join()
         self._follow_up(last_word(command))
 
-    def _begin(self, command: Command, arguments: RecalibrateArguments) -> None:
-        task = Task(command, arguments, self._controls.served)
+    def _begin(self, task: Task) -> None:
         self._telling.progress(task, "preparing", 0.001)
         self._course = Course(
             self._terms,
             task,
-            self._controls,
             self._state,
             lambda phase, share: self._telling.progress(task, phase, share),
         )
@@ -160,11 +158,11 @@ class Recalibrations:
         self._thread.start()
 
     def _work(self, task: Task, course: Course) -> None:
-        made_of = task.base.bundle
-        known_ms = self._versions.learnt_ms(made_of.identity) or _made_ms(made_of.manifest.created_at)
+        zone, made_of = task.zone, task.base.bundle
+        known_ms = zone.versions.learnt_ms(made_of.identity) or _made_ms(made_of.manifest.created_at)
         read_ms = now_ms()
         try:
-            path = self._learnt(task, course, marks_in(self._terms.state_dir / "archive", known_ms))
+            path = self._learnt(task, course, marks_in(self._terms.archive, known_ms, zone.name))
             if path is None:
                 self._end(task, course, "tried", None)
             else:
@@ -179,19 +177,21 @@ class Recalibrations:
 
     def _learnt(self, task: Task, course: Course, marks: Marks) -> Path | None:
         """Where the new bundle lies; None where nothing is to be kept of it."""
-        workplace = self._bundles.workplace()
+        bundles = _bundles_of(task.zone)
+        workplace = bundles.workplace()
         try:
             made = course.learn(workplace, marks)
-            return None if task.arguments.dry_run else self._bundles.accept(made, course.found["bundle"])
+            return None if task.arguments.dry_run else bundles.accept(made, course.found["bundle"])
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
 
     def _take_over(self, task: Task, course: Course, path: Path, learnt_ms: int) -> None:
         self._telling.progress(task, "taking over", 0.95)
+        bundles = _bundles_of(task.zone)
         try:
             self._exchange.reserve()
         except CommandRefusedError:
-            self._bundles.remove(path)
+            bundles.remove(path)
             raise
         over = threading.Event()
         failed: list[ShiftwatchError] = []
@@ -201,16 +201,15 @@ class Recalibrations:
             self._say_last(task, course, error, audit_hash)
             over.set()
 
-        self._exchange.let_judge(
-            path, course.found["bundle"], self._occasion(task, course, learnt_ms), ended, course.refuse_void
-        )
+        occasion = self._occasion(task, course, learnt_ms)
+        self._exchange.let_judge(task.zone, path, course.found["bundle"], occasion, ended, course.refuse_void)
         while not over.wait(_LOOK_UP_S):
             if self._closing.is_set():
                 return  # the loop has ended, and takes nothing any more
         if failed:
-            self._bundles.remove(path)
+            bundles.remove(path)
         else:
-            self._bundles.prune(self._terms.keep_bundles, [self._controls.served.bundle.path, self._terms.configured])
+            bundles.prune(self._terms.keep_bundles, [task.zone.served.bundle.path, task.zone.configured])
 
     def _occasion(self, task: Task, course: Course, learnt_ms: int) -> Occasion:
         command, arguments, parts = task.command, task.arguments, course.found["parts"]
@@ -236,6 +235,10 @@ class Recalibrations:
     def _forget(self, course: Course) -> None:
         if self._course is course:
             self._course = self._telling.at = None
+
+
+def _bundles_of(zone: Zone) -> BundlesMadeHere:
+    return BundlesMadeHere(zone.folder / "bundles")
 
 
 def _made_ms(created_at: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.archive.picture import NUMBERS, rejected_zones
 from agent.archive.reading import Wanted, reading
 from agent.errors import ArchiveError
 from agent.records import Evaluation
@@ -29,12 +30,13 @@ class Marks(NamedTuple):
     good: tuple[tuple[str, str], ...] = ()
 
 
-def marks_in(archive: Path, since_ms: int) -> Marks:
+def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
     """Read them; an archive that cannot be read has none, which is logged.
 
     Args:
         archive: Its folder.
         since_ms: What was called good before is known already.
+        zone: Only pictures that were NotOK in this zone: a defect elsewhere is none here.
     """
     try:
         with reading(archive) as index:
@@ -42,6 +44,8 @@ def marks_in(archive: Path, since_ms: int) -> Marks:
     except ArchiveError as error:
         log.info("no marked pictures: %s", error.what)
         return Marks()
+    if zone:
+        pictures = [picture for picture in pictures if zone in _rejected_zones(archive / picture.path)]
     defects = [str(archive / picture.path) for picture in pictures if picture.label == "defect"]
     good = [
         (picture.result_id, str(archive / picture.path))
@@ -51,3 +55,10 @@ def marks_in(archive: Path, since_ms: int) -> Marks:
         and (picture.marked_at_ms or 0) > since_ms
     ]
     return Marks(tuple(defects[-_MOST:]), tuple(good[-_MOST:]))
+
+
+def _rejected_zones(picture: Path) -> frozenset[str]:
+    try:
+        return rejected_zones(picture.with_suffix(NUMBERS).read_bytes())
+    except OSError:
+        return frozenset()  # removed meanwhile

@@ -12,7 +12,8 @@ from agent.records import Evaluation, ResultCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.look import Seen
+    from agent.look import Judged, Seen
+    from calibration.preprocess import Image
 
 _ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
 BUSY = "not taken, the learning process was busy"
@@ -24,6 +25,8 @@ class Tap:
     Args:
         give: Takes a part without waiting; whether it did.
         wanted: So many parts.
+        zone: Which of the part's zones it gives, by name.
+        other_product: Also what looks like none of the bundle's.
 
     Attributes:
         wanted: So many.
@@ -32,8 +35,9 @@ class Tap:
         last_s: When the last one was taken, or the tap was opened; monotonic.
     """
 
-    def __init__(self, give: Callable[[Message], bool], wanted: int, *, other_product: bool = False) -> None:
+    def __init__(self, give: Callable[[Message], bool], wanted: int, zone: str, *, other_product: bool = False) -> None:
         self._give = give
+        self._zone = zone
         self._taken = {ResultCode.NONE, *(_ABOUT_THE_PRODUCT if other_product else ())}
         self.wanted = wanted
         self.given = 0
@@ -49,9 +53,10 @@ class Tap:
         """Called by the loop with each part: whatever its verdict, if the frame could be trusted."""
         if self.is_full:
             return
-        if seen.code not in self._taken or seen.prepared is None:
-            self.missed[f"frames {seen.code.name.lower().replace('_', ' ')}"] += 1
-        elif not self._give(_part(seen)):
+        zone = next(each for each in seen.zones if each.view.recipe.zone == self._zone)
+        if zone.code not in self._taken or zone.view.prepared is None:
+            self.missed[f"frames {zone.code.name.lower().replace('_', ' ')}"] += 1
+        elif not self._give(_part(seen.result_id, zone, zone.view.prepared)):
             self.missed[BUSY] += 1
         else:
             self.given += 1
@@ -62,9 +67,8 @@ class Tap:
         return ", ".join(f"{count} {cause}" for cause, count in self.missed.most_common())
 
 
-def _part(seen: Seen) -> Message:
-    assert seen.prepared is not None  # noqa: S101 - `offer` has looked
-    evaluation = seen.decision.verdict.evaluation
+def _part(result_id: str, zone: Judged, prepared: Image) -> Message:
+    evaluation = zone.verdict.evaluation
     is_bad = None if evaluation is Evaluation.NOT_DECIDABLE else evaluation is Evaluation.NOT_OK
-    header = {"kind": "part", "name": seen.result_id, "shape": seen.prepared.shape, "notOk": is_bad}
-    return Message(header, seen.prepared.tobytes())
+    header = {"kind": "part", "name": result_id, "shape": prepared.shape, "notOk": is_bad}
+    return Message(header, prepared.tobytes())

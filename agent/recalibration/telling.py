@@ -75,7 +75,8 @@ class Telling:
         """Write down that nothing was changed, and why; the hash of the entry, if there is one."""
         try:
             reason = None if error is None else error.in_a_line
-            return self._audit.append(event, commandId=task.command.command_id, reason=reason, **noted(task, found))
+            about = {**task.zone.noted, **noted(task, found)}
+            return self._audit.append(event, commandId=task.command.command_id, reason=reason, **about)
         except AuditError as failure:
             log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
             return None
@@ -92,7 +93,7 @@ class Telling:
 
 
 def noted(task: Task, found: Payload) -> Payload:
-    """What the audit log keeps of one; the figures themselves are in the log."""
+    """What the audit log keeps of one, besides its zone; the figures themselves are in the log."""
     return {
         "parent": task.base.bundle.identity,
         "mode": task.arguments.mode,

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from agent.commands import Command
     from agent.commands.text import RecalibrateArguments
-    from agent.recipe.controls import Served
+    from agent.recipe.served import Served
+    from agent.recipe.zone import Zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +19,7 @@ class Terms:
     """As configured.
 
     Attributes:
-        state_dir: With the archive, and the bundles that are made here.
-        configured: Folder of the bundle that the configuration names.
+        archive: Folder with the pictures that people have marked.
         parts: To collect.
         old_weight: See `calibration.relearning.Plan`.
         shadow_parts: That both bundles judge; 0 judges none.
@@ -29,8 +29,7 @@ class Terms:
         sequential: Neighbouring parts resemble each other, as frames do that nobody triggers.
     """
 
-    state_dir: Path
-    configured: Path
+    archive: Path
     parts: int
     old_weight: float
     shadow_parts: int
@@ -44,9 +43,11 @@ class Task(NamedTuple):
     """One recalibration.
 
     Attributes:
+        zone: What learns on.
         base: What judged when it was commanded; where something else does, it has lost its ground.
     """
 
     command: Command
     arguments: RecalibrateArguments
+    zone: Zone
     base: Served

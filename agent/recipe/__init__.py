@@ -1,4 +1,4 @@
-"""What judges a frame, exchanged as a whole between two frames."""
+"""What judges a zone of a frame, exchanged as a whole between two frames."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Recipe:
         checks: Whether a frame can be trusted; None trusts every frame that fits.
         empty_place: Whether there is anything to judge; None where nobody has shown it empty.
         drift: Whether good parts walk away from calibration; None does not ask.
+        zone: Its name; empty where the station has one bundle.
     """
 
     preprocess: Preprocess
@@ -35,3 +36,4 @@ class Recipe:
     checks: FrameChecks | None = None
     empty_place: EmptyPlace | None = None
     drift: DriftWatch | None = None
+    zone: str = ""

@@ -33,6 +33,8 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "threshold": DataType.DOUBLE,
         "margin": DataType.DOUBLE,
         "frames": DataType.INT32,
+        "zone": DataType.STRING,
+        "zones": DataType.STRING,
         "regions": DataType.STRING,
         "imageRef": DataType.STRING,
         "processingTimes": DataType.STRING,
@@ -61,6 +63,7 @@ FIELDS: Mapping[Group, Mapping[str, DataType]] = {
         "backendReason": DataType.STRING,
         "calibratedAt": DataType.DATE_TIME,
         "camera": DataType.STRING,
+        "zones": DataType.STRING,
     },
     "health": {
         "fps": DataType.DOUBLE,

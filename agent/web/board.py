@@ -29,7 +29,8 @@ class Board:
     """Results and state as the agent tells them, for one thread.
 
     The chart is made of bins of a quarter of a second, of which each keeps its worst score, so that it costs the same
-    at one part a minute and at two hundred a second, and no reject is thinned out.
+    at one part a minute and at two hundred a second, and no reject is thinned out. Scores of several zones are
+    told by their thresholds there, because nothing else compares them.
 
     Args:
         clock_s: Monotonic.
@@ -108,15 +109,23 @@ class Board:
     def _note_bin(self, entry: Payload) -> None:
         self._count += 1
         began_ms = entry["at"] // BIN_MS * BIN_MS
-        score, evaluation = entry["score"], entry["evaluation"]
+        score, threshold, evaluation = *_charted(entry), entry["evaluation"]
         if self._bins and self._bins[-1][0] == began_ms:
             newest = self._bins[-1]
             newest[1] = max((each for each in (newest[1], score) if each is not None), default=None)
-            newest[2] = entry["threshold"]
+            newest[2] = threshold
             newest[3] = max(newest[3], evaluation, key=lambda each: _RANK[Evaluation(each)])
             newest[4:] = [newest[4] + 1, self._count]
         else:
-            self._bins.append([began_ms, score, entry["threshold"], evaluation, 1, self._count])
+            self._bins.append([began_ms, score, threshold, evaluation, 1, self._count])
+
+
+def _charted(entry: Payload) -> tuple[float | None, float | None]:
+    """Score and threshold."""
+    score, threshold = entry["score"], entry["threshold"]
+    if entry["zone"] is None or not threshold:
+        return score, threshold
+    return None if score is None else score / threshold, 1.0
 
 
 def _entry(result: Payload) -> Payload:
@@ -132,4 +141,5 @@ def _entry(result: Payload) -> Payload:
         "why": CODES[ResultCode(code)],
         "score": result["score"],
         "threshold": result["threshold"],
+        "zone": result["zone"],
     }

@@ -22,7 +22,6 @@ def state_of(reports: Reports, speakers: Sequence[Speaker]) -> Payload:
         speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
     """
     state, reason = reports.state()
-    served = reports.controls.served
     connections = zip(("MQTT", "Sparkplug"), speakers, strict=False)
     return {
         "at": now_ms(),
@@ -35,5 +34,8 @@ def state_of(reports: Reports, speakers: Sequence[Speaker]) -> Payload:
             {"name": name, "connected": speaker.connected, "waiting": speaker.waiting, "error": speaker.last_error}
             for name, speaker in connections
         ],
-        "baseThreshold": served.base_threshold,
+        "thresholds": {
+            zone.name: {"now": zone.served.recipe.rules.threshold, "base": zone.served.base_threshold}
+            for zone in reports.controls.zones
+        },
     }

@@ -21,7 +21,7 @@ from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -90,7 +90,7 @@ def write_pictures(folder: Path, images: Sequence[Image]) -> Path:
 
 def write_config(
     folder: Path,
-    bundle: Path,
+    bundle: Path | Mapping[str, Path],
     source: Path | str | int,
     port: int,
     *,
@@ -101,7 +101,7 @@ def write_config(
     path = folder / "station.yaml"
     levels = dict(zip(("enterprise", "site", "area", "line", "cell"), ROOT.split("/"), strict=False))
     content = {
-        "bundle": str(bundle),
+        "bundle": str(bundle) if isinstance(bundle, Path) else {zone: str(path) for zone, path in bundle.items()},
         "camera": {"source": str(source) if isinstance(source, Path) else source, "playback": "fast", **(camera or {})},
         "station": {**levels, "name": "station1"},
         "mqtt": {"host": "127.0.0.1", "port": port},

@@ -17,7 +17,7 @@ import pytest
 from stations import until
 
 import agent.archive
-from agent.archive import Archive, Snapshot, files
+from agent.archive import Archive, Heat, Snapshot, files
 from agent.archive.index import Index
 from agent.archive.reading import Wanted, reading
 from agent.archive.room import Limits
@@ -34,6 +34,7 @@ PATIENCE_S = 10.0
 MIB = 1024 * 1024
 NOON_MS = 1_790_000_000_123  # 2026-09-21 14:13:20.123 UTC
 DAY_MS = 86_400_000
+HEAT = Heat(Region(8, 8, 32, 32), np.full((4, 4), 10, np.float32), 100.0)
 
 
 class DiskUsage(NamedTuple):
@@ -55,7 +56,7 @@ def snapshot(
         image = np.random.default_rng(seq).integers(0, 255, (160, 200, 3), np.uint8)
     return Snapshot(
         image=image,
-        score_map=np.full((4, 4), 10, np.float32) if evaluation is Evaluation.NOT_OK else None,
+        heat=(HEAT,) if evaluation is Evaluation.NOT_OK else (),
         region=Region(8, 8, 32, 32),
         threshold=100.0,
         score=score,
@@ -140,6 +141,7 @@ def test_a_snapshot_is_a_frame_an_overlay_and_its_numbers_in_a_folder_of_its_day
         "threshold": 100.0,
         "regions": [],
         "region": {"x": 8, "y": 8, "width": 32, "height": 32},
+        "zones": {},
         "frame": "141320-123_7.png",
         "frameBytes": frame_bytes,
         "overlay": "141320-123_7.overlay.jpg",
@@ -399,7 +401,7 @@ def test_a_directory_that_cannot_be_made_only_costs_the_pictures(tmp_path: Path)
 
 
 def test_a_region_that_does_not_fit_only_costs_the_picture(tmp_path: Path) -> None:
-    bad = replace(snapshot(), region=Region(99, 99, 9, 9))
+    bad = replace(snapshot(), heat=(HEAT._replace(region=Region(99, 99, 9, 9)),))
     with Archive(tmp_path, 10) as archive:
         archive.submit(bad)
         archive.submit(snapshot(1))
@@ -486,4 +488,4 @@ def test_numbers_that_no_json_knows_are_null(tmp_path: Path) -> None:
         archive.submit(replace(snapshot(), regions=(region,), part_id="\ud800"))
     (numbers,) = tmp_path.glob("*/*.json")
     content = json.loads(numbers.read_bytes())
-    assert content["regions"] == [{"x": 1, "y": 2, "width": 3, "height": 4, "score": None}]
+    assert content["regions"] == [{"x": 1, "y": 2, "width": 3, "height": 4, "score": None, "zone": None}]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stations import Agent, broken_parts, good_parts, until, write_config, write_pictures
 
-from agent.archive import Snapshot
+from agent.archive import Heat, Snapshot
 from agent.archive.moment import moment_ms
 from agent.archive.room import MIB, Limits
 from agent.archive.store import Store
@@ -72,7 +72,7 @@ def station(tmp_path: Path) -> Path:
         evaluation = CLASSES[seq % 5]
         snapshot = Snapshot(
             image=frame_of(seq),
-            score_map=np.full((4, 4), 10, np.float32) if evaluation is Evaluation.NOT_OK else None,
+            heat=(Heat(None, np.full((4, 4), 10, np.float32), 100.0),) if evaluation is Evaluation.NOT_OK else (),
             region=None,
             threshold=100.0,
             score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 100.0 + seq,
@@ -133,7 +133,7 @@ def test_one_picture_is_shown_with_all_its_numbers(archive: Command, tmp_path: P
     fields = dict(line.strip().split(maxsplit=1) for line in out.splitlines())
     assert (fields["resultId"], fields["class"], fields["score"]) == (result_id(57), "not_ok", "157.0")
     assert json.loads(archive("show", result_id(57), "--json")[1])["regions"] == [
-        {"x": 1, "y": 2, "width": 3, "height": 4, "score": 5.0}
+        {"x": 1, "y": 2, "width": 3, "height": 4, "score": 5.0, "zone": None}
     ]
     shown = json.loads(archive("show", result_id(57), "--json")[1])
     assert cv2.imread(shown["overlayPath"]) is not None

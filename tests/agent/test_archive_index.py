@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from stations import until
 
-from agent.archive import Archive, Snapshot
+from agent.archive import Archive, Heat, Snapshot
 from agent.archive.index import INDEX_NAME, Index
 from agent.archive.marking import mark
 from agent.archive.picture import Mark, Picture
@@ -39,7 +39,7 @@ def snapshot(seq: int) -> Snapshot:
     evaluation = Evaluation(seq % 3 + 1)
     return Snapshot(
         image=np.full((24, 32, 3), seq % 200, np.uint8),
-        score_map=np.full((4, 4), 10, np.float32) if evaluation is Evaluation.NOT_OK else None,
+        heat=(Heat(None, np.full((4, 4), 10, np.float32), 100.0),) if evaluation is Evaluation.NOT_OK else (),
         region=None,
         threshold=100.0,
         score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else seq * 10.0,

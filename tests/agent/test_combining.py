@@ -73,10 +73,15 @@ def views(*scores: float | ResultCode) -> list[View]:
     return made
 
 
+def frames_of(*zones: list[View]) -> list[tuple[View, ...]]:
+    """Frame by frame."""
+    return list(zip(*zones, strict=True))
+
+
 @pytest.mark.parametrize(("rule", "decisive"), [("worst", 1), ("median", 3), ("best", 2)])
 def test_the_result_is_that_of_the_decisive_frame(rule: str, decisive: int) -> None:
     scores = (50.0, 150.0, 20.0, 90.0)
-    seen = Combining(4, rule)(views(*scores), State())
+    seen = Combining(4, rule)(frames_of(views(*scores)), State())
     assert (seen.frame.seq, seen.frames, seen.code, seen.fault) == (decisive, 4, ResultCode.NONE, None)
     assert seen.inference is not None
     assert seen.inference.score == scores[decisive]
@@ -96,7 +101,7 @@ def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
     """Against the rules as Python's own library has them."""
     count = len(scores) + missing
     combine = Combining(count, rule, min(least, count), lambda: ResultCode.CAMERA_LOST)
-    seen = combine(views(*scores), State())
+    seen = combine(frames_of(views(*scores)), State())
     scored = [score for score in scores if not isinstance(score, ResultCode)]
     assert seen.frames == len(scores)
     if len(scored) >= min(least, count):
@@ -115,15 +120,15 @@ def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
 def test_a_part_is_one_step_of_the_alerts() -> None:
     recipe = replace(RECIPE, rules=Rules(threshold=100.0, raise_after=2))
     bad = [replace(view, recipe=recipe) for view in views(150.0, 150.0, 150.0)]
-    first = Combining(3)(bad, State())
+    first = Combining(3)(frames_of(bad), State())
     assert first.decision.event is None
-    second = Combining(3)(bad, first.decision.state)
+    second = Combining(3)(frames_of(bad), first.decision.state)
     assert second.decision.event is not None
     assert second.decision.event.type == "new"
 
 
 def test_dark_frames_that_outnumber_the_others_are_a_fault_of_the_camera() -> None:
-    seen = Combining(3, "worst", 2)(views(ResultCode.DARK, 20.0, ResultCode.DARK), State())
+    seen = Combining(3, "worst", 2)(frames_of(views(ResultCode.DARK, 20.0, ResultCode.DARK)), State())
     assert (seen.code, seen.frame.seq, seen.fault) == (ResultCode.DARK, 0, "why")
     assert seen.decision.state.camera.untrusted_since_ms == 1000
     assert math.isnan(seen.decision.verdict.margin or math.nan)
@@ -170,7 +175,7 @@ def run(script: Sequence[str | int], combine: Combining, kind: str = "every_fram
     triggers: dict[str, Trigger] = {
         "every_frame": EveryFrame(handshake, every),
         "command": OnCommand(handshake, 0),
-        "motion": OnMotion(handshake, lambda: RECIPE, 0, 60_000),
+        "motion": OnMotion(handshake, lambda: (RECIPE,), 0, 60_000),
     }
     trigger = triggers[kind]
     camera = ScriptedCamera(script, trigger if isinstance(trigger, OnCommand) else None)
@@ -183,7 +188,7 @@ def run(script: Sequence[str | int], combine: Combining, kind: str = "every_fram
         if one is not None:
             metrics.note({}, one.decision.verdict.evaluation, None, one.frames)
 
-    inspect(camera, watched, lambda: RECIPE, seen.append, heartbeat, replace(combine, why_fewer=why))
+    inspect(camera, watched, lambda: (RECIPE,), seen.append, heartbeat, replace(combine, why_fewer=why))
     return Run(seen, camera, watched.dropped, metrics)
 
 
@@ -246,7 +251,7 @@ def test_what_judges_is_exchanged_between_two_parts_only() -> None:
     recipes = iter(replace(RECIPE, rules=Rules(threshold=limit)) for limit in (1.0, 2.0, 3.0, 4.0))
     handshake = Handshake(60_000, lambda: ResultCode.TOO_LATE)
     camera, seen = ScriptedCamera([10, 10, 10, 10]), []
-    inspect(camera, EveryFrame(handshake), lambda: next(recipes), seen.append, lambda _: None, Combining(2))
+    inspect(camera, EveryFrame(handshake), lambda: (next(recipes),), seen.append, lambda _: None, Combining(2))
     assert [one.recipe.rules.threshold for one in seen] == [1.0, 2.0]
 
 

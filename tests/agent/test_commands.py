@@ -17,6 +17,7 @@ from agent.errors import AuditError, CommandRefusedError
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import OnCommand
+from agent.recipe.controls import Controls
 from agent.records import ResultCode
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class Served:
 
 
 @dataclass
-class PaperControls:
+class PaperZone:
     """Remembers what commands changed."""
 
-    paused: str | None = None
+    name: str = ""
     threshold: float | None = None
     served: Served = field(default_factory=Served)
     disk_is_full: bool = False
@@ -71,7 +72,8 @@ class Desk:
         *,
         triggers: bool = True,
     ) -> None:
-        self.controls = PaperControls()
+        self.zone = PaperZone()
+        self.controls = Controls([self.zone])  # type: ignore[list-item]
         self.handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
         self.parts = OnCommand(self.handshake, 0)
         self.rollback = PaperRollback()
@@ -80,7 +82,7 @@ class Desk:
         self.changes = 0
         self.log = folder / "audit.jsonl"
         actions = Actions(
-            self.controls,  # type: ignore[arg-type]
+            self.controls,
             self.parts if triggers else None,
             self.handshake,
             self.rollback,  # type: ignore[arg-type]
@@ -104,7 +106,7 @@ class Desk:
     @property
     def state(self) -> tuple[object, ...]:
         waiting = len(self.parts._waiting)
-        return self.controls.paused, self.controls.threshold, waiting, len(self.rollback.begun), self.changes
+        return self.controls.paused, self.zone.threshold, waiting, len(self.rollback.begun), self.changes
 
 
 @pytest.fixture
@@ -154,15 +156,15 @@ def test_a_station_that_looks_at_every_frame_takes_no_trigger(tmp_path: Path) ->
     ("threshold", "accepted"), [(10.0, True), (1000, True), (None, True), (9.9, False), (1001, False)]
 )
 def test_the_threshold_changes_within_limits(desk: Desk, threshold: float | None, accepted: bool) -> None:  # noqa: FBT001 - a parameter
-    desk.controls.threshold = 55.0
+    desk.zone.threshold = 55.0
     answer = desk.give("threshold", {"threshold": threshold})
     assert answer["accepted"] == accepted
-    assert desk.controls.threshold == (threshold if accepted else 55.0)
+    assert desk.zone.threshold == (threshold if accepted else 55.0)
     assert accepted or "10 to 1000" in answer["error"]
 
 
 def test_a_threshold_that_cannot_be_kept_is_refused_and_the_log_says_both(desk: Desk) -> None:
-    desk.controls.disk_is_full = True
+    desk.zone.disk_is_full = True
     assert "No space left" in desk.give("threshold", {"threshold": 50.0})["error"]
     assert [entry["event"] for entry in desk.entries] == ["command", "refused"]
     assert desk.changes == 0
@@ -350,4 +352,4 @@ def test_no_payload_crashes_or_changes_anything_without_being_a_valid_command(
         assert is_valid(name, text, retained=retained)
     fuzzed.parts._waiting.clear()
     fuzzed.controls.paused = None
-    fuzzed.controls.threshold = None
+    fuzzed.zone.threshold = None

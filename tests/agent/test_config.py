@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -12,9 +13,6 @@ from agent.config import AgentConfig, load
 from agent.config.surroundings import EngineConfig
 from agent.errors import ConfigError
 from calibration.backends import AUTO, BACKENDS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MINIMAL = "bundle: bundle\ncamera:\n  source: 0\n"
 SOURCES = "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
@@ -52,11 +50,35 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
     written(folder, text)
     monkeypatch.chdir(tmp_path)
     loaded = load((folder / "agent.yaml").relative_to(tmp_path))
-    assert loaded.bundle == tmp_path / "bundles" / "nut"
+    assert loaded.bundle == {"": tmp_path / "bundles" / "nut"}
     assert loaded.state_dir == folder / "state"
     assert loaded.camera.source == str(folder / "clips" / "line.mp4")
     assert loaded.mqtt.password_file == folder / "secret"
     assert str(loaded.mqtt.tls.ca_file) == "/etc/ca.pem"
+
+
+def test_each_zone_may_have_a_bundle_of_its_own(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, "bundle: {thread: a, label-2: /b}\ncamera: {source: 0}"))
+    assert loaded.bundle == {"thread": tmp_path / "a", "label-2": Path("/b")}
+    assert config.named_paths(loaded) == {"bundle.thread": tmp_path / "a", "bundle.label-2": Path("/b")}
+
+
+@pytest.mark.parametrize(
+    "bundle", ["{}", "{a: 5}", "{a/b: c}", "{'': a}", "{a: ''}", "''", "null", "7", "[a]", "{a: {b: c}}"]
+)
+def test_a_bundle_is_a_path_or_a_path_for_each_zone(tmp_path: Path, bundle: str) -> None:
+    (problem,) = problems_of(tmp_path, f"bundle: {bundle}\ncamera: {{source: 0}}")
+    assert problem.startswith("bundle: ")
+    assert problem.endswith(
+        " is not allowed; use a path, or for each zone its name (letters, digits, - and _) and a path"
+    )
+
+
+def test_one_threshold_does_not_fit_several_zones(tmp_path: Path) -> None:
+    text = "bundle: {a: x, b: y}\ncamera: {source: 0}\ndecision: {threshold: 5}"
+    (problem,) = problems_of(tmp_path, text)
+    assert "decision.threshold is one number" in problem
+    assert load(written(tmp_path, text.replace(", b: y", ""))).decision.threshold == 5.0
 
 
 @pytest.mark.parametrize("source", ["rtsp://camera/line", "videotestsrc ! appsink", "/dev/video2", "/data/clip.mp4"])
@@ -71,7 +93,7 @@ def test_exposure_and_white_balance_are_numbers_or_automatic(tmp_path: Path) -> 
 
 def test_the_example_loads(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, config.example()))
-    assert loaded.bundle == tmp_path / "bundle"
+    assert loaded.bundle == {"": tmp_path / "bundle"}
 
 
 def test_the_example_also_loads_with_every_suggestion_taken(tmp_path: Path) -> None:
@@ -181,7 +203,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = "camera: {source: 0, loop: maybe}\nmqtt: {port: 0}\nmqtt: {prot: 1, port: 0}\nengine: {threads: -1}"
     assert problems_of(tmp_path, text) == (
         "mqtt: given twice, in line 2, column 1 and line 3, column 1",
-        "bundle: missing; use a path",
+        "bundle: missing; use a path, or for each zone its name (letters, digits, - and _) and a path",
         "camera.loop: 'maybe' is not allowed; use true or false",
         "mqtt.port: 0 is not allowed; use a whole number, 1 to 65535",
         "mqtt.prot: unknown key; did you mean 'port'?",
@@ -202,7 +224,7 @@ def test_a_key_given_twice_is_refused_though_all_else_is_right(tmp_path: Path) -
         ("bundle: 2024-13-45", "not a YAML value: month must be in 1..12"),
         ("bundle: \x07", "not YAML: unacceptable character #x0007"),
         ("- bundle", "the file: ['bundle'] is not allowed; use the keys bundle, state_dir, station, camera, "),
-        ("", "bundle: missing; use a path"),
+        ("", "bundle: missing; use a path, or for each zone its name (letters, digits, - and _) and a path"),
     ],
 )
 def test_what_is_no_configuration_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
@@ -258,4 +280,6 @@ def test_the_reference_shows_default_and_limits() -> None:
     (port,) = (line for line in lines if line.startswith("| `mqtt.port`"))
     assert port.startswith("| `mqtt.port` | `1883` | a whole number, 1 to 65535 | ")
     (bundle,) = (line for line in lines if line.startswith("| `bundle`"))
-    assert bundle.startswith("| `bundle` | required | a path | ")
+    assert bundle.startswith(
+        "| `bundle` | required | a path, or for each zone its name (letters, digits, - and _) and a path | "
+    )

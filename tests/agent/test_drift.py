@@ -28,7 +28,7 @@ from agent.exposition import Figures
 from agent.look import look
 from agent.parts import Part
 from agent.recipe import Recipe
-from agent.recipe.controls import Served
+from agent.recipe.served import Served
 from agent.reports import Reports
 from agent.settings import drift_of
 from calibration import frame_statistics
@@ -365,7 +365,7 @@ class Engine:
 def looked_at(drift: DriftWatch | None, score: float, state: State, number: int, seconds: float) -> Seen:
     recipe = Recipe(PREPROCESS, Engine(score), Rules(LIMIT), (2, 2), None, None, drift)
     frame = Frame(number, part(number), round(seconds * 1000), round(seconds * 1e9))
-    return Combining()([look(frame, Part(None, 0, 0), recipe)], state)
+    return Combining()([[look(frame, Part(None, 0, 0), recipe)]], state)
 
 
 def test_a_look_gives_the_alert_once_and_its_end_with_another_recipe_and_no_other_verdict() -> None:
@@ -470,11 +470,11 @@ def test_it_stands_in_health_in_the_status_line_and_for_prometheus() -> None:
     }  # fmt: skip
     assert report.words == "drift: darker (strong)"
     figures = {
-        family.name: family for family in Figures._drift(SimpleNamespace(_reports=SimpleNamespace(drift=report)))
+        family.name: family for family in Figures._drift(SimpleNamespace(_reports=SimpleNamespace(drifts={"": report})))
     }
     assert figures["shiftwatch_drift"].samples[0].value == -1
     assert {s.labels["kind"]: s.value for s in figures["shiftwatch_false_reject_rate"].samples} == {
         "stated": 0.01,
         "predicted": 0.023,
     }
-    assert isinstance(Reports.drift, property)
+    assert isinstance(Reports.drifts, property)

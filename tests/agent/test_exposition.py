@@ -143,6 +143,7 @@ def test_a_station_tells_its_figures_in_the_format_of_prometheus(
     about = {
         "station": ROOT,
         "version": "0.1.0",
+        "zone": "",
         "bundle": open_bundle(bundle).identity,
         "backend": "onnxruntime-cpu",
     }

@@ -93,7 +93,7 @@ def recipe(bundle: Bundle) -> Iterator[Recipe]:
 
 
 def seen_by(recipe: Recipe, image: Image) -> Seen:
-    return Combining()([look(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe)], State())
+    return Combining()([[look(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe)]], State())
 
 
 @dataclass

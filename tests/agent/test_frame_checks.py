@@ -285,7 +285,7 @@ def run(images: Sequence[Image], checks: FrameChecks, score: float, *without_par
             return None if frame.seq in without_part else super().__call__(frame, in_hand)
 
     handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
-    state = inspect(Listed(images), Trigger(handshake), lambda: recipe, seen.append, lambda _: None)
+    state = inspect(Listed(images), Trigger(handshake), lambda: (recipe,), seen.append, lambda _: None)
     return seen, state
 
 

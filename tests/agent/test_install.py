@@ -288,7 +288,7 @@ def rewritten(folder: Path, text: str) -> AgentConfig:
     ],
 )
 def test_paths_become_absolute_however_they_are_written(tmp_path: Path, text: str) -> None:
-    assert rewritten(tmp_path, text).bundle.is_absolute()
+    assert rewritten(tmp_path, text).bundle[""].is_absolute()
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_what_cannot_be_rewritten_is_refused_not_guessed(tmp_path: Path, text: s
 
 
 def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path) -> None:
-    keys = {line.split("`")[1] for line in config.reference().splitlines() if "| a path |" in line}
+    keys = {line.split("`")[1] for line in config.reference().splitlines() if "| a path" in line}
     everything = tmp_path / "a.yaml"
     everything.write_text(
         "bundle: b\ncamera: {source: clip}\ncommands: {token_file: t}\nweb: {token_file: w}\n"

@@ -113,14 +113,14 @@ class EveryFrame:
 
 
 def look(frame: Frame, preprocess: Preprocess, engine: ScriptedEngine, rules: Rules, state: State) -> Seen:
-    return Combining()([look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)))], state)
+    return Combining()([[look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)))]], state)
 
 
 def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[Seen], State]:
     """What the loop records of these frames, and its last state."""
     recorded: list[Seen] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(*script), RULES, (2, 2))
-    state = inspect(ListedCamera(frames), EveryFrame(), lambda: recipe, recorded.append, lambda _: None)
+    state = inspect(ListedCamera(frames), EveryFrame(), lambda: (recipe,), recorded.append, lambda _: None)
     return recorded, state
 
 
@@ -218,7 +218,7 @@ def test_a_frame_is_recorded_before_the_heartbeat_and_the_next_frame_comes_after
     inspect(
         camera,
         EveryFrame(),
-        lambda: recipe,
+        lambda: (recipe,),
         lambda seen: camera.events.append(f"record {seen.frame.seq}"),
         lambda seen: camera.events.append(f"heartbeat {seen.frame.seq}" if seen else "nothing"),
     )
@@ -235,7 +235,7 @@ def test_a_record_that_fails_starves_the_watchdog() -> None:
     beats: list[Seen | None] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(1.0), RULES, (2, 2))
     with pytest.raises(DiskError):
-        inspect(ListedCamera([frame(0)]), EveryFrame(), lambda: recipe, record, beats.append)
+        inspect(ListedCamera([frame(0)]), EveryFrame(), lambda: (recipe,), record, beats.append)
     assert not beats
 
 
@@ -244,7 +244,7 @@ def test_frames_without_a_part_are_not_looked_at_but_the_heart_beats() -> None:
     beats: list[Seen | None] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(1.0, 2.0), RULES, (2, 2))
     camera = ListedCamera([frame(0), None, frame(1), frame(2)])
-    inspect(camera, EveryFrame(1), lambda: recipe, recorded.append, beats.append)
+    inspect(camera, EveryFrame(1), lambda: (recipe,), recorded.append, beats.append)
     assert [one.part.part_id for one in recorded] == ["part 0", "part 2"]
     assert beats == [recorded[0], None, None, recorded[1]]
 
@@ -255,7 +255,7 @@ def test_another_recipe_judges_from_the_next_frame_on() -> None:
     inspect(
         ListedCamera([frame(0), frame(1)]),
         EveryFrame(),
-        lambda: recipes[len(recorded)],
+        lambda: [recipes[len(recorded)]],
         recorded.append,
         lambda _: None,
     )

@@ -130,7 +130,7 @@ def watch(
     """The numbers of the pictures that are parts, each of one frame."""
     recipe = Recipe(preprocess, Scorer(), Rules(threshold=1.0), (2, 2), checks, place)
     handshake = Handshake(0, lambda: ResultCode.TOO_LATE)
-    trigger = OnMotion(handshake, lambda: recipe, SETTLED_MS, unsettled_ms)
+    trigger = OnMotion(handshake, lambda: (recipe,), SETTLED_MS, unsettled_ms)
     parts, captured = [], 0
     for number, picture in enumerate(pictures):
         captured += 1
@@ -262,7 +262,7 @@ def test_a_pause_in_the_middle_of_a_motion_is_no_motion() -> None:
     belt = Belt()
     first, then = belt.stand(4) + belt.index()[:5], belt.index() + belt.stand()
     recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
-    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: recipe, SETTLED_MS, 1000)
+    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 1000)
     for start_ms, pictures in ((0, first), (60_000, then)):
         parts = [
             trigger(Frame(number, picture, 0, (start_ms + number * FRAME_MS) * 1_000_000))
@@ -276,7 +276,7 @@ def test_a_part_is_in_hand_until_it_moves() -> None:
     belt = Belt()
     pictures = [*belt.stand(4), *belt.index(), *belt.stand(9), *belt.index()]
     recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
-    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: recipe, SETTLED_MS, 60_000)
+    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 60_000)
     in_hand, frames = None, 0
     for number, picture in enumerate(pictures):
         in_hand = trigger(Frame(number, picture, 0, number * FRAME_MS * 1_000_000), in_hand)

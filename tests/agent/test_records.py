@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BrokerRefusedError, ConfigError
-from agent.payloads import alert_state_payload, health_payload, info_payload, status_payload
+from agent.payloads import alert_state_payload, bundle_payload, health_payload, info_payload, status_payload
 from agent.records import Alert, DefectRegion, Evaluation, Result, ResultCode, as_historical, to_json
 from agent.topics import Topics
 
@@ -44,7 +44,9 @@ def test_result_carries_the_keys_of_the_contract() -> None:
         "threshold": 100.0,
         "margin": 0.5,
         "frames": 1,
-        "regions": [{"x": 1, "y": 2, "width": 3, "height": 4, "score": 150.0}],
+        "regions": [{"x": 1, "y": 2, "width": 3, "height": 4, "score": 150.0, "zone": None}],
+        "zone": None,
+        "zones": {},
         "imageRef": "2023/11/14/7.jpg",
         "processingTimes": {"network": 12.5},
         "historical": False,
@@ -75,16 +77,18 @@ def test_alert_state_lists_the_active_alerts() -> None:
 def test_status_info_and_health_carry_the_keys_of_the_contract() -> None:
     status = status_payload(online=True, timestamp_ms=1, state="running", reason="", session_id="s", version="1")
     assert set(status) == {"online", "timestamp", "state", "reason", "sessionId", "version"}
-    info = info_payload(
+    bundle = bundle_payload(
         bundle_hash="b",
         threshold=1.0,
         false_reject_rate=0.01,
         backend="x",
         backend_reason="y",
         calibrated_at_ms=1,
-        camera="c",
     )
+    info = info_payload(camera="c", bundle=bundle, zones={"left": bundle})
+    assert info["zones"]["left"] == bundle
     assert set(info) == {
+        "zones",
         "bundleHash",
         "threshold",
         "falseRejectRate",

@@ -210,6 +210,7 @@ RETAINED: dict[str, dict[str, type | tuple[type, ...]]] = {
         "backend": str,
         "backendReason": str,
         "calibratedAt": int,
+        "zones": dict,
         "camera": str,
     },
     "/alert/state": {"timestamp": int, "active": list},

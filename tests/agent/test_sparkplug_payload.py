@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparkplug_host import BOOLEAN, DATE_TIME, DOUBLE, INT32, INT64, STRING, PublishedPayload, Said, read
 
 from agent.errors import SparkplugPayloadError
-from agent.payloads import health_payload, info_payload, status_payload
+from agent.payloads import bundle_payload, health_payload, info_payload, status_payload
 from agent.records import Alert, Evaluation, Payload, Result
 from agent.sparkplug.metrics import FIELDS, Group, metrics_of
 from agent.sparkplug.payload import DataType, Metric, decode, encode
@@ -24,13 +24,16 @@ SAID: dict[Group, Payload] = {
         online=True, timestamp_ms=1, state="running", reason="", session_id="session", version="1"
     ),
     "info": info_payload(
-        bundle_hash="b",
-        threshold=2.0,
-        false_reject_rate=0.001,
-        backend="cpu",
-        backend_reason="",
-        calibrated_at_ms=1,
         camera="0",
+        bundle=bundle_payload(
+            bundle_hash="b",
+            threshold=2.0,
+            false_reject_rate=0.001,
+            backend="cpu",
+            backend_reason="",
+            calibrated_at_ms=1,
+        ),
+        zones={},
     ),
     "health": health_payload(
         timestamp_ms=1,

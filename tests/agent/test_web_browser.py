@@ -110,7 +110,7 @@ def check_what_is_changed(tab: Tab, folder: Path) -> None:
     tab.until(f"{text('figures')}.includes('set by command')")
     (entry,) = audited(folder)
     assert (entry["command"], entry["by"], entry["via"]) == ("threshold", "web", "local")
-    assert entry["args"] == {"threshold": pytest.approx(THRESHOLD * 10**0.3, rel=1e-3)}
+    assert entry["args"] == {"threshold": pytest.approx(THRESHOLD * 10**0.3, rel=1e-3), "zone": None}
     tab.ask(f"{enter('threshold-number', THRESHOLD * 1000)}; {click('#threshold-set')}")
     assert "times away from the calibrated" in tab.until(
         f"{text('threshold-answer')}.startsWith('Refused') && {text('threshold-answer')}"

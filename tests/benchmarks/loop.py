@@ -197,7 +197,7 @@ def measure(
         for number in range(blocks + 1):
             block = [images[(number * BLOCK + place) % len(images)] for place in range(BLOCK)]
             camera = DecodedFrames(block)
-            inspect(camera, EveryFrame(handshake), lambda: recipe, recorder, heartbeat)
+            inspect(camera, EveryFrame(handshake), lambda: (recipe,), recorder, heartbeat)
             _wait_until_drained(outbox, archive)
             engine_ms = _bare(engine, [bundle.preprocess(image) for image in block])
             if number:  # the first pair warms up

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.archive import Archive, Snapshot
+from agent.archive import Archive, Heat, Snapshot
 from agent.archive.index import INDEX_NAME
 from agent.archive.reading import Wanted, reading
 from agent.archive.room import MIB, Limits
@@ -86,7 +86,7 @@ class Snapshots:
         evaluation = Evaluation.NOT_OK if is_flood else Evaluation(seq % 3 + 1)
         return Snapshot(
             image=self._images[seq % _IMAGES],
-            score_map=self._map if evaluation is Evaluation.NOT_OK else None,
+            heat=(Heat(None, self._map, 100.0),) if evaluation is Evaluation.NOT_OK else (),
             region=None,
             threshold=100.0,
             score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 90.0 + seq % 50,

@@ -18,6 +18,7 @@ export class Chart {
     this.says = says;
     this.bins = new Map(); // by their beginning: score, threshold, evaluation, count
     this.wish = null;
+    this.hasZones = false; // then scores are told by their thresholds
     new ResizeObserver(() => this.draw(this.now)).observe(svg);
   }
 
@@ -115,7 +116,7 @@ export class Chart {
     for (const { evaluation, count } of points) counts[NOTHING[evaluation]] += count;
     const threshold = points.length ? number(points[points.length - 1].threshold) : "unknown";
     this.says.textContent = points.length
-      ? `The worst score of each quarter of a second, last ${windowMs / 60e3} min; threshold ${threshold}.`
+      ? `The worst score of each quarter of a second, last ${windowMs / 60e3} min; ${this.hasZones ? "by the threshold of its zone" : `threshold ${threshold}`}.`
       : "No score yet.";
   }
 }

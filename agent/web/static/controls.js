@@ -11,7 +11,8 @@ export class Controls {
     this.chart = chart;
     this.changed = changed;
     this.token = sessionStorage.getItem("token");
-    this.base = null;
+    this.zone = "";
+    this.thresholds = {};
     this.isEdited = false;
     this.isPaused = false;
     get("unlock").addEventListener("submit", (event) => this.unlock(event));
@@ -19,6 +20,7 @@ export class Controls {
     get("threshold-slider").addEventListener("input", () => this.wish(this.base * WIDEST ** (get("threshold-slider").value / 1000), true));
     get("threshold-number").addEventListener("input", () => this.wish(Number(get("threshold-number").value), false));
     get("threshold").addEventListener("submit", (event) => this.setThreshold(event, Number(get("threshold-number").value)));
+    get("threshold-zone").addEventListener("change", () => this.choose(get("threshold-zone").value));
     get("threshold-back").addEventListener("click", (event) => this.setThreshold(event, null));
     get("pause").addEventListener("submit", (event) => this.pauseOrResume(event));
   }
@@ -32,12 +34,35 @@ export class Controls {
     return Boolean(this.canChange && this.token);
   }
 
+  // Of the zone that is chosen, where there are several.
+  get base() {
+    return this.thresholds[this.zone]?.base ?? null;
+  }
+
   take(state) {
-    this.base = state.baseThreshold;
+    const zones = Object.keys(state.thresholds);
+    if (zones.join() !== Object.keys(this.thresholds).join()) {
+      get("threshold-zone").replaceChildren(...zones.map((zone) => new Option(zone, zone)));
+      get("zone").hidden = zones.length === 1;
+      this.zone = zones[0];
+    }
+    this.thresholds = state.thresholds;
     this.isPaused = state.state === "paused";
     get("pause-button").textContent = this.isPaused ? "Resume inspection" : "Pause inspection";
     get("reason").disabled = this.isPaused;
-    if (!this.isEdited) this.follow(state.info.threshold);
+    if (!this.isEdited) this.follow(this.thresholds[this.zone].now);
+  }
+
+  choose(zone) {
+    this.zone = zone;
+    this.forget();
+    this.follow(this.thresholds[zone].now);
+  }
+
+  forget() {
+    this.isEdited = false;
+    this.chart.wish = null;
+    get("threshold-effect").textContent = "";
   }
 
   // Nobody is moving it: it stands where the threshold is.
@@ -50,22 +75,20 @@ export class Controls {
 
   wish(threshold, isFromSlider) {
     this.isEdited = true;
-    this.chart.wish = threshold > 0 ? threshold : null;
+    const isAlone = Object.keys(this.thresholds).length === 1; // else the chart is not of this zone alone
+    this.chart.wish = isAlone && threshold > 0 ? threshold : null;
     if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
     else if (threshold > 0) get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
     get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
     const [above, of] = this.chart.above(threshold);
-    get("threshold-effect").textContent = threshold > 0 ? `${above} of the ${of} points in the chart lie above ${number(threshold)}.` : "";
+    get("threshold-effect").textContent = isAlone && threshold > 0 ? `${above} of the ${of} points in the chart lie above ${number(threshold)}.` : "";
   }
 
   async setThreshold(event, threshold) {
     event.preventDefault();
     const done = threshold === null ? "back to the bundle's or configured threshold" : `the threshold is ${number(threshold)}`;
-    if (await this.give("command/threshold", { threshold }, get("threshold-answer"), done)) {
-      this.isEdited = false;
-      this.chart.wish = null;
-      get("threshold-effect").textContent = "";
-    }
+    const content = this.zone ? { threshold, zone: this.zone } : { threshold };
+    if (await this.give("command/threshold", content, get("threshold-answer"), done)) this.forget();
   }
 
   async pauseOrResume(event) {
@@ -88,8 +111,7 @@ export class Controls {
 
   lock(why) {
     this.token = null;
-    this.isEdited = false;
-    this.chart.wish = null;
+    this.forget();
     sessionStorage.removeItem("token");
     get("unlock-answer").textContent = why;
     this.show();

@@ -34,6 +34,7 @@ const told = {
   update(update) {
     agentSilentMs = update.silentMs;
     chart.take(update.bins, update.isWhole);
+    chart.hasZones = Object.keys(update.state?.thresholds ?? {}).length > 1;
     station.take(update);
     if (update.state) controls.take(update.state);
     if (!get("archive").hidden) archive.take(update.rejects[0]?.id ?? "none");

@@ -37,9 +37,10 @@ function verdict(shown, now) {
   const ratio = shown.score === null ? "no score" : `score ${number(shown.score)} · threshold ${number(shown.threshold)}`;
   const part = shown.part === null ? `frame ${shown.seq ?? "none"}` : `part ${shown.part}`;
   const of = shown.of > 1 ? `worst of ${shown.of} in a second · ` : "";
+  const zone = shown.zone === null ? "" : `${shown.zone}: `;
   const isOld = now - shown.at > OLD_AFTER_MS;
   const when = isOld ? `${age(now - shown.at)}, at ${dayAndClock(shown.at)}` : clock(shown.at);
-  say(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${ratio} · ${when}`);
+  say(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${zone}${ratio} · ${when}`);
   get("verdict").classList.toggle("old", isOld);
 }
 
@@ -65,7 +66,7 @@ function rows(table, entries) {
       element("td", "verdict", shape(entry.evaluation), ` ${entry.verdict}`),
       element("td", "part", entry.part ?? (entry.seq === null ? "" : `#${entry.seq}`)),
       element("td", "score", entry.score === null ? "" : number(entry.score)),
-      element("td", "code", entry.why));
+      element("td", "code", [entry.why, entry.evaluation === 1 ? "" : entry.zone].filter(Boolean).join(", ")));
     row.className = SHAPES[entry.evaluation];
     return row;
   });
@@ -97,11 +98,18 @@ function figures(state, update) {
     ["Outbox", `${waiting} waiting`, state.brokers.some((each) => each.waiting > 100)],
     ["Frames", `${number(health.fps)} per second${latency}; ${health.results.toLocaleString("en")} results`],
     ["Dropped", total ? `${total.toLocaleString("en")}: ${dropped.map(([why, count]) => `${count.toLocaleString("en")} ${why}`).join(", ")}` : "nothing"],
-    ["Threshold", state.info.threshold === state.baseThreshold ? `${number(info.threshold)}, the bundle's or configured` : `${number(info.threshold)}, set by command; before: ${number(state.baseThreshold)}`],
-    ["Bundle", `${info.bundleHash.slice(0, 12)}, calibrated ${new Date(info.calibratedAt).toLocaleDateString("en-CA")}, on ${info.backend}`],
+    ...Object.entries(state.thresholds).flatMap(([zone, { now, base }]) => zoneFigures(zone, info.zones[zone] ?? info, now, base)),
     ["Device", `${number(health.diskFree / 2 ** 30)} GiB free${temperature}`],
   ];
   get("figures").replaceChildren(...all.map(([name, value, isBad]) => element("div", isBad ? "bad" : "",
     element("dt", "", name), element("dd", "", ...(isBad ? [shape(3), " "] : []), value))));
   write(get("about-page"), `${update.viewers} ${update.viewers === 1 ? "viewer" : "viewers"}`);
+}
+
+function zoneFigures(zone, bundle, now, base) {
+  const of = zone ? `, ${zone}` : "";
+  return [
+    [`Threshold${of}`, now === base ? `${number(now)}, the bundle's or configured` : `${number(now)}, set by command; before: ${number(base)}`],
+    [`Bundle${of}`, `${bundle.bundleHash.slice(0, 12)}, calibrated ${new Date(bundle.calibratedAt).toLocaleDateString("en-CA")}, on ${bundle.backend}`],
+  ];
 }

@@ -1,0 +1,81 @@
+"""The bundle that judges a zone, and the threshold that a command gave it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from calibration.durable import replace_file
+from calibration.errors import ShiftwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.recipe import Recipe
+    from calibration.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The bundle that judges.
+
+    Attributes:
+        recipe: What the loop takes of it.
+        base_threshold: Before any command: the configured one, or the bundle's.
+        reason: Why this backend, for people.
+        close: Lets go of the engine; called by the loop's thread.
+    """
+
+    bundle: Bundle
+    recipe: Recipe
+    base_threshold: float
+    reason: str
+    close: Callable[[], object]
+
+    def with_threshold(self, threshold: float) -> Served:
+        """The same with another threshold."""
+        rules = replace(self.recipe.rules, threshold=threshold)
+        drift = None if self.recipe.drift is None else self.recipe.drift.at(threshold)
+        return replace(self, recipe=replace(self.recipe, rules=rules, drift=drift))
+
+
+class CommandedThreshold:
+    """The threshold that a command gave, also after a restart: one small file.
+
+    It is void once the bundle or the configured threshold is another: whoever changed these meant it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def of(self, served: Served) -> Served:
+        """Served with the threshold that was commanded for it, if one was."""
+        try:
+            known = json.loads(self._path.read_text())
+            if known["for"] == self._key(served):
+                return served.with_threshold(float(known["threshold"]))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, LookupError, TypeError, ShiftwatchError) as error:
+            log.warning("the commanded threshold in %s cannot be read and is not used: %s", self._path, error)
+        return served
+
+    def keep(self, served: Served) -> None:
+        """From now on its threshold is the commanded one.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if served.recipe.rules.threshold == served.base_threshold:
+            self._path.unlink(missing_ok=True)
+        else:
+            known = {"for": self._key(served), "threshold": served.recipe.rules.threshold}
+            replace_file(self._path, json.dumps(known).encode())
+
+    def _key(self, served: Served) -> list[str | float]:
+        return [served.bundle.identity, served.base_threshold]
