@@ -120,8 +120,8 @@ def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
         )
     if plan.backbone is not None and plan.mode != "teach":
         raise SettingError(
-            what=f"the mode {plan.mode} learns on from what the bundle knows, which is nothing to {plan.backbone}",
-            remedy="leave the backbone out, or use the mode teach, which forgets the old product",
+            what=f"the mode {plan.mode} keeps the backbone of the bundle, and cannot be given {plan.backbone}",
+            remedy="leave the backbone out; only the mode teach, which forgets the old product, takes another",
         )
     if plan.mode != "threshold":
         learner(bundle.manifest.detector)
