@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from calibration.detectors import Detector
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import SettingError
@@ -15,6 +16,9 @@ from calibration.moments import Moments, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from calibration.head import Scorer, WhiteningHead
     from calibration.manifest import DetectorRecord, Manifest
@@ -27,8 +31,11 @@ _REASONS = {
 _KINDS = "divides the images into kinds, which may be others among all of them"
 
 
-class Learner(Protocol):
+class Learner(Detector, Protocol):
     """A detector that needs nothing but moments."""
+
+    def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the moments are of: (n, d, h, w) to (locations, vectors, d)."""
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.

@@ -12,6 +12,7 @@ from onnx import helper
 from calibration.errors import BundleError
 from calibration.flavour import FROM_HALF, TO_HALF
 from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
+from calibration.manifest import BackboneRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,6 +141,18 @@ def feature_shape(backbone: Backbone) -> tuple[int, int, int]:
     """(channels, h, w) of the output ``features``."""
     levels = [level for graph in backbone.graphs for level in graph.levels]
     return sum(level.shape[0] for level in levels), *levels[0].shape[1:]
+
+
+def backbone_record(backbone: Backbone) -> BackboneRecord:
+    """For the manifest."""
+    channels, height, width = feature_shape(backbone)
+    return BackboneRecord(
+        name=backbone.name,
+        stages=backbone.stages,
+        weights_sha256=backbone.weights_sha256,
+        channels=channels,
+        grid=(height, width),
+    )
 
 
 def reduced_shape(extractor: onnx.ModelProto) -> tuple[int, int, int]:

@@ -27,7 +27,6 @@ from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.gathering import Extraction, gathered_here
 from calibration.held_out import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.manifest import (
-    BackboneRecord,
     ChoiceRecord,
     DetectorRecord,
     ImagesRecord,
@@ -35,7 +34,7 @@ from calibration.manifest import (
     WorkingPointRecord,
     software,
 )
-from calibration.network import feature_network, feature_shape, fused_network, reduced_shape
+from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
 from calibration.preprocess import located
 from calibration.stored_preprocess import arrays_of, record_of
@@ -215,20 +214,13 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
     images: Images, backbone: Backbone, settings: Settings, gathered: Gathered, fit: Fit, point: WorkingPoint
 ) -> Manifest:
     count = len(gathered.names)
-    channels, *grid = feature_shape(backbone)
     return Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         software=software(),
         images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
         preprocess=record_of(settings.preprocess, gathered.places, divide_brightness=settings.divide_brightness),
         augment=settings.augment,
-        backbone=BackboneRecord(
-            name=backbone.name,
-            stages=backbone.stages,
-            weights_sha256=backbone.weights_sha256,
-            channels=channels,
-            grid=(grid[0], grid[1]),
-        ),
+        backbone=backbone_record(backbone),
         detector=DetectorRecord(name=settings.detector.name, parameters=dict(fit.parameters)),
         working_point=WorkingPointRecord.of(
             point, count if fit.one_by_one else FOLDS, chi_square_threshold(fit.law, point.false_reject_rate)

@@ -3,7 +3,7 @@
 ``threshold``  the network stays; the threshold follows from the parts' scores
 ``mean``       the means of all places are the parts', their covariances stay
 ``full``       the old statistics are seen through the new lens (``transport``), then the parts are added to them
-``teach``      everything is the parts': another product
+``teach``      everything is the parts': another product; on another backbone where asked for (``basis``)
 
 The parts came by unseen. So those that look suspicious are left out, and an old image, which a person called good,
 counts more than a new part. The scores that the threshold is made of are those of parts that the statistics have not
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from calibration.basis import basis_of, refuse_large_basis
 from calibration.bundle import (
     MOMENTS,
     NETWORK,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from calibration.basis import OtherBackbone
     from calibration.bundle import Bundle
     from calibration.collection import Collection
     from calibration.head import WhiteningHead
@@ -73,12 +75,16 @@ class Plan:
         old_weight: What an image of the old bundle counts against a new part in ``full``; 0 forgets the old ones.
         false_reject_rate: None keeps that of the old bundle.
         sequential: Neighbouring parts resemble each other, as frames of a video do.
+        backbone: For ``teach``: other than the bundle's. None keeps it.
+        memory_limit_mib: What the statistics on another backbone may take.
     """
 
     mode: Mode = "full"
     old_weight: float = 2.0
     false_reject_rate: float | None = None
     sequential: bool = True
+    backbone: OtherBackbone | None = None
+    memory_limit_mib: float = 4096.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,12 @@ class Relearnt:
 
 
 def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
-    """Raise SettingError where so many parts cannot do what is asked: too few, or a detector without moments."""
+    """Refuse what so many parts cannot do.
+
+    Raises:
+        SettingError: They are too few, the detector has no moments, or the backbone is not for this mode or bundle.
+        ModelTooLargeError: The statistics on another backbone would not fit.
+    """
     if parts < MINIMUM_PARTS:
         raise SettingError(
             what=f"{parts} parts are too few to learn from", remedy=f"give {MINIMUM_PARTS} or more; better 100"
@@ -107,8 +118,14 @@ def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
         raise SettingError(
             what=f"an old image cannot count {plan.old_weight:g} times", remedy="give 0 or more; 2 is usual"
         )
+    if plan.backbone is not None and plan.mode != "teach":
+        raise SettingError(
+            what=f"the mode {plan.mode} keeps the backbone of the bundle, and cannot be given {plan.backbone}",
+            remedy="leave the backbone out; only the mode teach, which forgets the old product, takes another",
+        )
     if plan.mode != "threshold":
         learner(bundle.manifest.detector)
+    refuse_large_basis(bundle, plan.backbone, parts, plan.memory_limit_mib)
 
 
 def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, progress: Progress) -> Relearnt:
@@ -116,13 +133,13 @@ def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, prog
 
     Args:
         bundle: That judged the parts.
-        collection: Its parts, by the same network.
+        collection: Its parts, by the network of ``basis_of``.
         plan: How.
         path: Folder of the new bundle; must not exist.
         progress: Told step, done, total.
 
     Raises:
-        SettingError: See ``refuse_unteachable``.
+        SettingError, ModelTooLargeError: See ``refuse_unteachable``.
         DatasetError: The parts show another product, all have the same defect, or hardly differ (the line stands
             still).
         DegenerateFeaturesError: All alike.
@@ -162,29 +179,31 @@ def _statistics(
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
     """The network gets another head."""
     assert plan.mode != "threshold"  # noqa: S101 - for the type checker
+    forget = plan.mode == "teach"
     method = learner(bundle.manifest.detector)
-    old = Moments.unpacked(bundle.moments())
-    vectors_an_image = old.effective_count / bundle.manifest.effective_images
-    lesson = Lesson(collection, plan.mode, old, plan.old_weight)
+    old = None if forget else Moments.unpacked(bundle.moments())
+    vectors_an_image = None if old is None else old.effective_count / bundle.manifest.effective_images
+    lesson = Lesson(collection, method, plan.mode, old, plan.old_weight)
     del old  # there is little memory
-    suspects = lesson.suspects(method, bundle.manifest.working_point.threshold)
+    suspects = lesson.suspects(bundle.manifest.working_point.threshold)
     kept = [index for index in range(len(collection)) if index not in suspects]
-    scores = lesson.held_out(method, kept, sequential=plan.sequential, progress=progress)
+    scores = lesson.held_out(kept, sequential=plan.sequential, progress=progress)
     total = lesson.statistics(kept)
     head = method.head(total)
     point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
     golden = golden_of(collection, kept, head)
-    manifest = _manifest(bundle, collection, plan, suspects, total.effective_count / vectors_an_image)
+    effective_images = len(kept) if vectors_an_image is None else total.effective_count / vectors_an_image
+    manifest = _manifest(bundle, collection, plan, suspects, effective_images)
     detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
     moments = npz(total.packed())
     del lesson, total
-    network = rebuild(bundle.network.read_bytes(), head)
-    del head
+    basis = basis_of(bundle, plan.backbone)
+    network, backbone = rebuild(basis.network, head), basis.backbone
+    del basis, head
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
     progress("learning", FOLDS + 1, FOLDS + 1)
-    forget = plan.mode == "teach"
     reference = {
         **arrays_of(bundle.preprocess),
         **reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
@@ -193,7 +212,8 @@ def _statistics(
         **about_parts(collection, kept, scores),
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz(reference)}
-    return manifest.model_copy(update={"detector": detector, "working_point": point}), files, suspects
+    update = {"backbone": backbone, "detector": detector, "working_point": point}
+    return manifest.model_copy(update=update), files, suspects
 
 
 def _refuse_strangers(times: float) -> None:
@@ -241,6 +261,7 @@ def _manifest(
                 skipped=(),
                 left_out=tuple(collection.names[index] for index in suspects),
             ),
+            "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # of parts nothing is varied
             "choice": None,
             "merge": None,
             "relearning": RelearningRecord(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from calibration.detectors.partial import all_together, by_location
 from calibration.errors import DatasetError
 from calibration.head import Scores
 from calibration.held_out import folds_of
@@ -45,35 +44,39 @@ class Lesson:
 
     Args:
         collection: With features.
+        method: Of the bundle.
         kind: ``mean``: the parts' means, the old covariances; ``full``: the old statistics under new conditions, and
-            the parts added; ``teach``: the parts alone.
-        old: Moments of the old bundle.
+            the parts added.
+        old: Moments of the old bundle, of the same features; None learns from the parts alone, whatever the kind.
         old_weight: What one of its images counts against a part, in ``full``.
 
     Raises:
         DatasetError: The parts show another product, or hardly differ (the line stands still).
     """
 
-    def __init__(self, collection: Collection, kind: Statistics, old: Moments, old_weight: float) -> None:
+    def __init__(
+        self, collection: Collection, method: Learner, kind: Statistics, old: Moments | None, old_weight: float
+    ) -> None:
         self._collection = collection
-        self._places = len(old.mean)
-        self._kind: Statistics = "teach" if kind == "full" and old_weight == 0 else kind
+        self._method = method
+        self._kind = kind
+        self._old: Moments | None = None
         self._seen_anew: Moments | None = None
-        if kind != "teach":
-            ordinary = self._moments(self._ordinary())
-            _refuse_another_product(likeness(old, ordinary))
-            _refuse_standstill(old, ordinary)
-            self._seen_anew = transported(old, ordinary)
-        if self._kind == "full" and self._seen_anew is not None:
-            self._old = self._seen_anew = self._seen_anew.weighted(old_weight)
-        else:
+        if old is None:
+            return
+        ordinary = self._moments(self._ordinary())
+        _refuse_another_product(likeness(old, ordinary))
+        _refuse_standstill(old, ordinary)
+        self._seen_anew = transported(old, ordinary)
+        if kind == "mean":
             self._old = old
+        elif old_weight > 0:
+            self._old = self._seen_anew = self._seen_anew.weighted(old_weight)
 
-    def suspects(self, method: Learner, threshold: float) -> list[int]:
+    def suspects(self, threshold: float) -> list[int]:
         """Parts that are far from the others, the farthest first, under statistics that no single part has a say in.
 
         Args:
-            method: Of the bundle.
             threshold: Of the old bundle.
 
         Raises:
@@ -81,15 +84,15 @@ class Lesson:
         """
         everyone = list(range(len(self._collection)))
         if self._seen_anew is None:
-            scores = self.held_out(method, everyone, sequential=False, progress=lambda *_: None)
+            scores = self.held_out(everyone, sequential=False, progress=lambda *_: None)
         else:
-            scores = self._scores(method.head(self._seen_anew), everyone)
+            scores = self._scores(self._method.head(self._seen_anew), everyone)
             _refuse_unexplained(float(np.median(scores.score)) / threshold)
             _refuse_same_defect(np.median(scores.map, axis=0))
         self._seen_anew = None  # not needed any more
         return suspicious(scores.score.astype(np.float64))
 
-    def held_out(self, method: Learner, kept: list[int], *, sequential: bool, progress: Progress) -> Scores:
+    def held_out(self, kept: list[int], *, sequential: bool, progress: Progress) -> Scores:
         """What parts score under statistics without them and their fold, in the order of ``kept``."""
         folds = folds_of(len(kept), sequential=sequential)
         score = np.empty(len(kept), np.float32)
@@ -97,7 +100,7 @@ class Lesson:
         for number, (fold, others) in enumerate(zip(folds.parts, folds.without_each(), strict=True), start=1):
             # No name for the head: the last one would stay while the next one is made.
             scored = self._scores(
-                method.head(self.statistics([kept[row] for row in others])), [kept[row] for row in fold]
+                self._method.head(self.statistics([kept[row] for row in others])), [kept[row] for row in fold]
             )
             score[list(fold)] = scored.score
             maps.update(zip(fold, scored.map, strict=True))
@@ -107,10 +110,11 @@ class Lesson:
     def statistics(self, parts: list[int]) -> Moments:
         """With some of the parts."""
         moments = self._moments(parts)
+        if self._old is None:
+            return moments
         if self._kind == "mean":
             return Moments(self._old.count, moments.mean, self._old.scatter, self._old.squares)
-        if self._kind == "full":
-            moments.add(self._old)
+        moments.add(self._old)
         return moments
 
     def _ordinary(self) -> list[int]:
@@ -132,7 +136,7 @@ class Lesson:
         return [int(index) for index in np.flatnonzero(distances <= _FAR * np.median(distances))]
 
     def _moments(self, parts: list[int]) -> Moments:
-        return self._collection.features.moments(parts, all_together if self._places == 1 else by_location)
+        return self._collection.features.moments(parts, self._method.vectors)
 
     def _scores(self, head: WhiteningHead, parts: list[int]) -> Scores:
         scored = [head.scores(batch) for batch in self._collection.features.batches(parts)]

@@ -71,6 +71,7 @@ class RecalibrateArguments(Strict):
 
     Attributes:
         mode: See `calibration.relearning`.
+        backbone: For `teach`: other than the bundle's.
         parts: To collect.
         seconds: To collect for, instead.
         old_weight: What an image of the bundle counts against a part, in the mode ``full``.
@@ -82,6 +83,7 @@ class RecalibrateArguments(Strict):
     """
 
     mode: Literal["threshold", "mean", "full", "teach"] = "full"
+    backbone: Literal["filterbank"] | None = None
     parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] | None = None
     seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     old_weight: Annotated[float, Field(ge=0, le=1000)] | None = None

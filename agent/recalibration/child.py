@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.recalibration.wire import received
-from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, ShiftwatchError
+from calibration.errors import (
+    DatasetError,
+    DegenerateFeaturesError,
+    ModelTooLargeError,
+    SettingError,
+    ShiftwatchError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from agent.recalibration.wire import Message
 
 _WAITING = 4
-_REFUSALS = (SettingError, DatasetError, DegenerateFeaturesError)
+_REFUSALS = (SettingError, DatasetError, DegenerateFeaturesError, ModelTooLargeError)
 
 
 def main() -> None:

@@ -60,6 +60,12 @@ class Mode(str, Enum):
     TEACH = "teach"
 
 
+class Backbone(str, Enum):
+    """What another product may be taught with."""
+
+    FILTERBANK = "filterbank"
+
+
 @app.command("recalibrate")
 def recalibrate_command(  # noqa: PLR0913 - one for each question
     config: ConfigFile,
@@ -71,6 +77,9 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
             "looks; `threshold`: nothing but the threshold; `teach`: another product."
         ),
     ] = Mode.FULL,
+    backbone: Annotated[
+        Backbone | None, typer.Option(help="With `teach`: the one without weights, in place of the bundle's own.")
+    ] = None,
     parts: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=MOST_PARTS, help="Collect so many, else recalibration.parts.")
     ] = None,
@@ -98,6 +107,7 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
     """
     arguments = {
         "mode": mode.value,
+        "backbone": backbone and backbone.value,
         "parts": parts,
         "seconds": seconds,
         "oldWeight": old_weight,

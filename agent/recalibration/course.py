@@ -114,6 +114,7 @@ class Course:
             "target": str(target.absolute()),
             "folder": str((workplace / "parts").absolute()),
             "mode": arguments.mode,
+            "backbone": arguments.backbone,
             "oldWeight": terms.old_weight if arguments.old_weight is None else arguments.old_weight,
             "falseRejectRate": arguments.false_reject_rate,
             "sequential": terms.sequential,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.child_process import peak_memory_mib
+from calibration.basis import basis_of
 from calibration.bundle import open_bundle
 from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -45,7 +46,14 @@ class Pupil:
         self._order = order
         self._messages = iter(messages)
         self._tell = tell
-        self._plan = Plan(order["mode"], order["oldWeight"], order["falseRejectRate"], sequential=order["sequential"])
+        self._plan = Plan(
+            order["mode"],
+            order["oldWeight"],
+            order["falseRejectRate"],
+            sequential=order["sequential"],
+            backbone=order["backbone"],
+            memory_limit_mib=_available_mib(),
+        )
 
     def run(self) -> None:
         """Until the agent ends the process.
@@ -60,7 +68,8 @@ class Pupil:
         with ExitStack() as stack:
             engine = None
             if self._plan.mode != "threshold":
-                engine = stack.enter_context(OnnxRuntimeEngine(reducing(bundle.network.read_bytes()), _THREADS))
+                network = reducing(basis_of(bundle, self._plan.backbone).network)
+                engine = stack.enter_context(OnnxRuntimeEngine(network, _THREADS))
             collection = stack.enter_context(Collection(Path(self._order["folder"]), engine))
             self._tell("ready")
             self._collect(collection)
@@ -137,6 +146,12 @@ class Pupil:
 
     def _progress(self, step: str, done: int, total: int) -> None:
         self._tell("progress", step=step, done=done, total=total)
+
+
+def _available_mib() -> float:
+    """Memory that this device has left."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def _network_inputs(bundle: Bundle, paths: Iterable[str]) -> Iterator[Image]:

@@ -122,7 +122,7 @@ class MeanShift:
             resolved = self.resolved(total)
             held_out = (resolved.leave_one_out(total, pooled) for pooled in others)
         else:
-            parts = partial.of_folds(store, folds, self._vectors)
+            parts = partial.of_folds(store, folds, self.vectors)
             total = merged(parts)
             resolved = self.resolved(total)
             held_out = (self.head(others) for others in partial.without_each(parts))
@@ -134,6 +134,10 @@ class MeanShift:
             one_by_one=one_by_one,
             law=whitened_law(store.shape, self.pooling_order),
         )
+
+    def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of every place, or of all places together: (n, d, h, w) to (locations, vectors, d)."""
+        return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
@@ -189,13 +193,10 @@ class MeanShift:
             image_weight=image_weight,
         )
 
-    def _vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
-        return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
-
     def _fit_modes(self, store: Features, folds: Folds) -> Fit:
-        modes = learn_modes(store, folds.images, self._vectors, self.modes)
+        modes = learn_modes(store, folds.images, self.vectors, self.modes)
         held_out = (
-            self._modes_head(learn_modes(store, others, self._vectors, self.modes)) for others in folds.without_each()
+            self._modes_head(learn_modes(store, others, self.vectors, self.modes)) for others in folds.without_each()
         )
         return Fit(self._modes_head(modes), held_out, self.parameters(modes))
 

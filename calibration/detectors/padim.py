@@ -84,6 +84,10 @@ class Padim:
             law=whitened_law(store.shape, inf),
         )
 
+    def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of every place: (n, d, h, w) to (locations, vectors, d)."""
+        return partial.by_location(reduced)
+
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments: Sigma_l = C_l + 0.01 I."""
         return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))

@@ -15,7 +15,8 @@ import numpy as np
 import yaml
 
 from agent.outbox import Outbox
-from calibration.backbone import filterbank_backbone
+from calibration.backbone import Backbone, filterbank_backbone
+from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess, Region
 
@@ -74,10 +75,19 @@ class Taught:
         return ((name, image) for name, image in self if name in names)
 
 
-def teach(path: Path) -> Path:
+def teach(path: Path, backbone: Backbone | None = None) -> Path:
     """A bundle of the good parts, in a second."""
     settings = Settings(Preprocess(64, 64, REGION), false_reject_rate=0.004, threads=1)
-    return calibrate(Taught(), filterbank_backbone(64, 64), settings, path, lambda *_: None).path
+    return calibrate(Taught(), backbone or filterbank_backbone(64, 64), settings, path, lambda *_: None).path
+
+
+def strided_backbone() -> Backbone:
+    """One layer of random weights, as an ONNX file may bring it: 12 channels at a stride of 8."""
+    graph = GraphBuilder("strided")
+    weights = graph.constant("weights", np.random.default_rng(0).normal(size=(12, 3, 8, 8)).astype(np.float32) / 8)
+    graph.add("Conv", "image", weights, strides=[8, 8], output="features")
+    model = graph.model({"image": (FLOAT, (1, 3, 64, 64))}, {"features": (FLOAT, (1, 12, 8, 8))})
+    return Backbone((FeatureGraph(model),), "strided.onnx", (), ("0" * 64,))
 
 
 def write_pictures(folder: Path, images: Sequence[Image]) -> Path:

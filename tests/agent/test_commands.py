@@ -229,6 +229,19 @@ def test_what_is_no_command_is_refused_with_the_reason_and_written_down(desk: De
     assert desk.commands.refused == {"pause": 1}
 
 
+@pytest.mark.parametrize(
+    ("backbone", "told"), [("filterbank", None), (None, None), ("lite0", "args.backbone: Input should be 'filterbank'")]
+)
+def test_another_product_is_taught_with_the_backbone_of_the_bundle_or_with_the_one_without_weights(
+    tmp_path: Path, backbone: str | None, told: str | None
+) -> None:
+    desk = Desk(tmp_path, accepted=("recalibrate",))
+    answer = desk.give("recalibrate", {"mode": "teach", "backbone": backbone})
+    assert answer["accepted"] is (told is None)
+    assert desk.recalibrated == (["teach"] if told is None else [])
+    assert (told or "") in (answer["error"] or "")
+
+
 def test_a_command_that_the_broker_kept_is_refused(desk: Desk) -> None:
     answer = desk.commands.answer("pause", b'{"commandId": "17"}', retained=True)
     assert "the broker has kept it" in answer["error"]

@@ -16,7 +16,18 @@ import cv2
 import numpy as np
 import pytest
 from running import Running
-from stations import PATIENCE_S, broken_parts, closed_port, good_parts, part, until, write_config, write_pictures
+from stations import (
+    PATIENCE_S,
+    broken_parts,
+    closed_port,
+    good_parts,
+    part,
+    strided_backbone,
+    teach,
+    until,
+    write_config,
+    write_pictures,
+)
 
 from agent.archive.marking import mark
 from agent.archive.picture import Mark
@@ -24,10 +35,12 @@ from agent.archive.reading import Wanted, reading
 from agent.clock import now_ms
 from agent.commands.control_socket import NAME, ask_station
 from agent.recalibration.bundles import BundlesMadeHere
+from agent.recalibration.pupil import Pupil
 from agent.recalibration.wire import Message, packed, received
 from agent.recipe.versions import Versions
 from agent.records import Evaluation
 from calibration.bundle import open_bundle
+from calibration.errors import ModelTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,8 +114,8 @@ def line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.syspath_prepend(str(tmp_path / "blocked"))
     made: list[Line] = []
 
-    def make(images: Sequence[Image], **settings: object) -> Line:
-        made.append(Line(tmp_path, bundle, images, **settings))
+    def make(images: Sequence[Image], known: Path = bundle, **settings: object) -> Line:
+        made.append(Line(tmp_path, known, images, **settings))
         return made[-1]
 
     yield make
@@ -179,6 +192,38 @@ def test_another_product_is_refused_unless_it_is_taught(line: Callable[..., Line
     taught = station.end_of(parts=ENOUGH, mode="teach")
     assert taught["accepted"], taught
     assert station.identity == taught["figures"]["bundle"] != before
+
+
+def test_a_station_whose_bundle_has_weights_is_taught_without_and_learns_on_from_there(
+    line: Callable[..., Line], command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    known = teach(tmp_path / "strided", strided_backbone())
+    station = line([cv2.circle(image, (48, 36), 5, (60, 70, 65), -1) for image in good_parts(60)], known)  # with a hole
+    without = ("--config", station.config, "--parts", ENOUGH, "--backbone", "filterbank")
+    refused = command("recalibrate", *without)
+    assert refused.code == 2
+    assert "the mode full keeps the backbone of the bundle" in refused.out
+    assert (station.identity, station.made_here) == (open_bundle(known).identity, [])
+    taught = command("recalibrate", *without, "--mode", "teach")
+    assert taught.code == 0, taught
+    made = open_bundle(station.state / "bundles" / station.made_here[0])
+    assert made.identity == station.identity
+    assert (made.manifest.backbone.name, made.manifest.backbone.weights_sha256) == ("filterbank", ())
+    assert station.events[1]["args"]["backbone"] == station.events[-2]["args"]["backbone"] == "filterbank"
+    later = station.end_of(parts=ENOUGH, mode="full")
+    assert later["accepted"], later
+    assert later["figures"]["bundle"] == station.identity != made.identity
+
+
+def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("agent.recalibration.pupil._available_mib", lambda: 1.0)
+    known = open_bundle(teach(tmp_path / "strided", strided_backbone()))
+    how = {"mode": "teach", "oldWeight": 2.0, "falseRejectRate": None, "sequential": True, "backbone": "filterbank"}
+    order = {"bundle": str(known.path), "identity": known.identity, "parts": ENOUGH, **how}
+    with pytest.raises(ModelTooLargeError, match="for their statistics; 1 MiB are free"):
+        Pupil(order, (), lambda *_, **__: None).run()
 
 
 def test_what_finds_too_little_judges_only_by_force_which_is_written_down(line: Callable[..., Line]) -> None:

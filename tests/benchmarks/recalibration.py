@@ -103,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--backbone", default="lite0", choices=mtd.BACKBONES)
     parser.add_argument("--mode", default="full")
+    parser.add_argument("--without-weights", action="store_true", help="with --mode teach: teach the filterbank")
     parser.add_argument("--parts", type=int, default=200)
     parser.add_argument("--frames-per-s", type=float, default=30.0)
     parser.add_argument("--quiet-s", type=float, default=30.0)
@@ -122,7 +123,8 @@ def main() -> None:
             time.sleep(_SETTLES_S)
             quiet_ms = time.time() * 1000
             time.sleep(arguments.quiet_s)
-            learning.run(folder / "state", {"mode": arguments.mode, "parts": arguments.parts})
+            backbone = "filterbank" if arguments.without_weights else None
+            learning.run(folder / "state", {"mode": arguments.mode, "parts": arguments.parts, "backbone": backbone})
             time.sleep(1)
             agent.send_signal(signal.SIGTERM)
             agent.wait(_ENDS_WITHIN_S)

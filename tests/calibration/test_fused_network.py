@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 from oracles import NaiveDistance, generalised_mean, naive_pool
+from random_backbone import random_backbone
 from washers import SIDE, washer
 
 from calibration.backbone import Backbone, filterbank_backbone
@@ -40,20 +41,6 @@ DETECTORS = {
     "shared, no averaging": MeanShift(averaging=1, location="shared"),
 }
 BRIGHTNESS = pytest.mark.parametrize("divide_brightness", [False, True], ids=["as it is", "brightness divided"])
-
-
-def random_backbone() -> Backbone:
-    """Two layers of random weights: 12 channels at a stride of 8."""
-    random = np.random.default_rng(0)
-    graph = GraphBuilder("random")
-    weights = [
-        graph.constant("first", random.normal(size=(8, 3, 5, 5)).astype(np.float32) / 8),
-        graph.constant("second", random.normal(size=(12, 8, 3, 3)).astype(np.float32) / 8),
-    ]
-    first = graph.add("Relu", graph.add("Conv", "image", weights[0], strides=[4, 4], pads=[2, 2, 2, 2]))
-    graph.add("Conv", first, weights[1], strides=[2, 2], pads=[1, 1, 1, 1], output="features")
-    model = graph.model({"image": (FLOAT, (1, 3, SIDE, SIDE))}, {"features": (FLOAT, (1, 12, 8, 8))})
-    return Backbone((FeatureGraph(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),), "random")
 
 
 def no_backbone(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Backbone:
