@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from calibration.engine import Inference
+from calibration.engine.cores import Cores
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OnnxRuntimeEngine:
         self._provider = provider
         self._network = network if isinstance(network, bytes) else str(network)
         self._threads = threads
+        self._cores = Cores(threads)
         self._session: Any = None
 
     def __enter__(self) -> Self:
@@ -63,6 +65,8 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # Between two frames the cores belong to decoding and to the line's other programs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._cores.affinities is not None:
+            options.add_session_config_entry("session.intra_op_thread_affinities", self._cores.affinities)
         try:
             self._session = self._opened(options)
         except (*REFUSALS, RuntimeError, ValueError) as error:  # the last two come from a GPU that does not work
@@ -115,7 +119,8 @@ class OnnxRuntimeEngine:
 
     def _run(self, outputs: list[str], frame: Image) -> list[NDArray[np.float32]]:
         try:
-            results: list[NDArray[np.float32]] = self._session.run(outputs, {"frame": frame[None]})
+            with self._cores.left_to_threads():
+                results: list[NDArray[np.float32]] = self._session.run(outputs, {"frame": frame[None]})
         except REFUSALS as error:
             raise EngineError(
                 what=f"ONNX Runtime cannot run the network: {str(error).splitlines()[0]}",
