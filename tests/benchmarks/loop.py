@@ -8,6 +8,10 @@ sent, so that the loop pays for all of its own work.
 With ``--everything`` frames are checked before they are trusted, metrics are fetched each second, and somebody watches
 the live page, whose process makes ten pictures a second.
 
+By itself the next frame is there as soon as the last is done; ``--frames-per-s`` lets loop and bare engine wait for
+theirs, as a camera does. Then each finds the cores idle, and what publisher and archive still have to do for the frame
+before does not take them from the network.
+
 The ratio is that of the fifth percentiles: a neighbour that takes a core away for a moment triples the time of a call,
 so on a machine that is not ours alone medians compare neighbours.
 """
@@ -38,6 +42,7 @@ from agent.archive import Archive
 from agent.audit import AuditLog
 from agent.camera import Frame
 from agent.commands import Commands
+from agent.config.surroundings import EngineConfig
 from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks import FrameChecks
@@ -75,7 +80,8 @@ if TYPE_CHECKING:
     from calibration.preprocess import Image
 
 SIDE = 224
-THREADS = 2
+THREADS = EngineConfig().thread_count()
+"""As the agent without being told: all cores but one, which is for all that is not the network."""
 _DEADLINE_MS = 1000
 BLOCK = 10
 BLOCKS = 30
@@ -113,11 +119,31 @@ class Cost:
         return float(np.percentile(self.loop_ms, _UNDISTURBED) / np.percentile(self.engine_ms, _UNDISTURBED))
 
 
+class Pace:
+    """Of a camera.
+
+    Args:
+        frames_per_s: None waits for nothing.
+    """
+
+    def __init__(self, frames_per_s: float | None) -> None:
+        self._interval_s = 0.0 if frames_per_s is None else 1.0 / frames_per_s
+        self._due_s = 0.0
+
+    def wait(self) -> None:
+        """Until the next frame is there."""
+        now_s = time.monotonic()
+        if self._due_s > now_s:
+            time.sleep(self._due_s - now_s)
+        self._due_s = max(now_s, self._due_s) + self._interval_s
+
+
 @dataclass
 class DecodedFrames:
     """A camera whose frames are in memory; measures how long the loop keeps each."""
 
     images: list[Image]
+    pace: Pace
     durations_ms: list[float] = field(default_factory=list)
     captured: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -126,6 +152,7 @@ class DecodedFrames:
 
     def __iter__(self) -> Iterator[Frame]:
         for image in self.images:
+            self.pace.wait()
             fresh = image.copy()  # in the caches, as a decoder leaves it
             start_ns = time.monotonic_ns()
             self.captured += 1
@@ -142,13 +169,15 @@ class DecodedFrames:
         """The list ends by itself."""
 
 
-def measure(
+def measure(  # noqa: PLR0913 - what the figures depend on
     mosquitto: str,
     region: Region = WHOLE_FACTOR,
     blocks: int = BLOCKS,
     *,
     everything: bool = False,
     backbone: Backbone | None = None,
+    threads: int = THREADS,
+    frames_per_s: float | None = None,
 ) -> Cost:
     """The cost of the loop and of the engine, by turns.
 
@@ -158,6 +187,8 @@ def measure(
         blocks: Of each.
         everything: With frame checks, metrics, and the live page with a viewer.
         backbone: None takes the filterbank, the cheapest there is.
+        threads: Of the engine.
+        frames_per_s: None takes as many as the loop can.
     """
     images = [part.image for part in parts(BLOCK * 3, seed=2, defect_every=_DEFECT_EVERY)]
     cv2.setNumThreads(1)  # as `run_station`
@@ -166,7 +197,7 @@ def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(running(mosquitto, folder))
         bundle = teach(folder, region, backbone)
-        engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, THREADS))
+        engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, threads))
         outbox = stack.enter_context(Outbox(folder / "outbox.sqlite"))
         topics = Topics("benchmark/vision/station")
         settings = BrokerSettings(host="127.0.0.1", port=port, client_id="loop")
@@ -194,12 +225,13 @@ def measure(
                     page.show(seen)
                 cost.preprocess_ms.append(seen.times_ms["preprocess"])
 
+        pace = Pace(frames_per_s)
         for number in range(blocks + 1):
             block = [images[(number * BLOCK + place) % len(images)] for place in range(BLOCK)]
-            camera = DecodedFrames(block)
+            camera = DecodedFrames(block, pace)
             inspect(camera, EveryFrame(handshake), lambda: (recipe,), recorder, heartbeat)
             _wait_until_drained(outbox, archive)
-            engine_ms = _bare(engine, [bundle.preprocess(image) for image in block])
+            engine_ms = _bare(engine, [bundle.preprocess(image) for image in block], pace)
             if number:  # the first pair warms up
                 cost.loop_ms += camera.durations_ms
                 cost.engine_ms += engine_ms
@@ -266,9 +298,10 @@ class RenderedParts:
         return ((name, image) for name, image in self if name in names)
 
 
-def _bare(engine: Engine, prepared: list[Image]) -> list[float]:
+def _bare(engine: Engine, prepared: list[Image], pace: Pace) -> list[float]:
     durations_ms = []
     for frame in prepared:
+        pace.wait()
         start_ns = time.monotonic_ns()
         engine(frame)
         durations_ms.append((time.monotonic_ns() - start_ns) / 1e6)
@@ -329,6 +362,8 @@ def main() -> None:
     )
     parser.add_argument("--everything", action="store_true", help="with frame checks, metrics and a viewer of the page")
     parser.add_argument("--backbone", default="filterbank", help="see mtd.py")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of the engine")
+    parser.add_argument("--frames-per-s", type=float, help="of the camera")
     arguments = parser.parse_args()
     binary = mosquitto_binary()
     if binary is None:
@@ -338,7 +373,15 @@ def main() -> None:
         table.add_column(title, justify="right")
     for region in (WHOLE_FACTOR, FRACTION):
         backbone = None if arguments.backbone == "filterbank" else mtd.backbone_of(arguments.backbone)
-        cost = measure(binary, region, arguments.blocks, everything=arguments.everything, backbone=backbone)
+        cost = measure(
+            binary,
+            region,
+            arguments.blocks,
+            everything=arguments.everything,
+            backbone=backbone,
+            threads=arguments.threads,
+            frames_per_s=arguments.frames_per_s,
+        )
         times = [
             np.percentile(durations_ms, share)
             for durations_ms, shares in (

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 import loop
+import mtd
 import pytest
 
 MOST = 1.25
@@ -22,10 +23,14 @@ def mosquitto() -> str:
     return binary
 
 
-def test_the_whole_loop_costs_at_most_a_quarter_more_than_the_network_alone(mosquitto: str) -> None:
+@pytest.mark.parametrize(("backbone", "everything"), [(None, False), ("lite0", True)], ids=["bare", "everything"])
+def test_the_whole_loop_costs_at_most_a_quarter_more_than_the_network_alone(
+    mosquitto: str, backbone: str | None, *, everything: bool
+) -> None:
     ratios = []
     for _ in range(ATTEMPTS):  # a busy neighbour can spoil one
-        cost = loop.measure(mosquitto)
+        known = None if backbone is None else mtd.backbone_of(backbone)
+        cost = loop.measure(mosquitto, everything=everything, backbone=known)
         assert len(cost.loop_ms) == len(cost.engine_ms) == loop.BLOCK * loop.BLOCKS
         assert cost.published > loop.BLOCK * loop.BLOCKS, "the publisher has to work beside the loop"
         ratios.append(cost.ratio)
