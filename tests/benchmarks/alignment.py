@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.dataset import NamedImage
     from calibration.preprocess import Image
+    from calibration.splits import Split
 
 SHIFT_PX = 12
 MARGIN_PX = 20
 TAUGHT_FLANGES, TESTED_FLANGES = 200, 600
 # Which images are shifted.
 CONDITIONS = (("none", "none"), ("none", "test"), ("all", "test"))
-SETS = ("mtd", "flanges", "hazelnut")
+SETS = ("mtd", "mtd_by_tile", "flanges", "hazelnut")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,15 @@ class Shown:
 
 def tiles() -> Parts:
     """Magnetic tiles, each brought to one size; by the protocol."""
-    split = mtd.split()
+    return _tiles(mtd.split())
+
+
+def other_tiles() -> Parts:
+    """Tiles that were not learnt at another exposure."""
+    return _tiles(mtd.split_by_tile())
+
+
+def _tiles(split: Split) -> Parts:
     test = [_of_size(read_picture(each.path)) for each in split.test]
     good = [_of_size(read_picture(path)) for path in split.learnt]
     return Parts(good, test, [each.defective for each in split.test], SHIFT_PX)
@@ -186,7 +195,12 @@ def main() -> None:
     table = Table("set", "backbone", "taught", "tested", box=box.MARKDOWN)
     for title in ("AUROC", "loss", "aligned", "loss", "followed", "locate ms", "cut ms", "network ms"):
         table.add_column(title, justify="right")
-    sources: dict[str, Callable[[], Parts]] = {"mtd": tiles, "flanges": flanges, "hazelnut": hazelnuts}
+    sources: dict[str, Callable[[], Parts]] = {
+        "mtd": tiles,
+        "mtd_by_tile": other_tiles,
+        "flanges": flanges,
+        "hazelnut": hazelnuts,
+    }
     for name in arguments.sets:
         data = sources[name]()
         for backbone in arguments.backbones:
