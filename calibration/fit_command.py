@@ -17,6 +17,7 @@ from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mea
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import prepare
 from calibration.preprocess import Preprocess
+from calibration.same_parts import part_by
 from calibration.summary import describe, print_written
 from calibration.terminal import progress_bar
 from calibration.wanted import wanted
@@ -66,6 +67,14 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             help="Share of the images that may be defective: lists the suspicious ones.", rich_help_panel=LEARNING
         ),
     ] = 0.0,
+    same_part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help=r"Pictures whose names agree in this show the same part (`part(\d+)`): left out together.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     suspicious: Annotated[
         Path | None,
         typer.Option(
@@ -235,6 +244,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         divide_brightness=divide_brightness,
         augment=augment,
         contamination=contamination,
+        part_of=None if same_part is None else part_by(same_part),
         false_reject_rate=false_reject_rate,
         memory_limit_mib=memory_limit_mib,
         threads=threads,

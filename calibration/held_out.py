@@ -10,7 +10,7 @@ from calibration.detectors import Folds
 from calibration.outliers import HighestScores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 FOLDS = 5
 
 
-def folds_of(count: int, *, sequential: bool) -> Folds:
-    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle."""
+def folds_of(count: int, *, sequential: bool, parts: Sequence[str] | None = None) -> Folds:
+    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle.
+
+    Args:
+        count: Of the images.
+        sequential: They are a video's.
+        parts: What each shows, where several may show the same: these stay together.
+    """
+    if parts is not None:
+        different = np.random.default_rng(0).permutation(sorted(set(parts)))
+        return Folds(
+            [np.flatnonzero(np.isin(parts, part)).tolist() for part in np.array_split(different, FOLDS)],
+            independent=False,
+        )
     order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
     return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
 

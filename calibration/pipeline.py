@@ -37,6 +37,7 @@ from calibration.manifest import (
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
 from calibration.preprocess import located
+from calibration.same_parts import parts_shown
 from calibration.stored_preprocess import arrays_of, record_of
 from calibration.working_point import (
     WorkingPoint,
@@ -75,6 +76,7 @@ class Settings:
         divide_brightness: Divide each frame by its own mean brightness first.
         augment: Varied copies of each image that are learnt, too.
         contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
+        part_of: From the name of an image to the part that it shows, where several show the same; None: all differ.
         choice: How these settings were chosen from the data; None where a person chose them.
         false_reject_rate: Share of good parts that may be called defective.
         memory_limit_mib: What the statistics may take; beyond it calibration refuses.
@@ -86,6 +88,7 @@ class Settings:
     divide_brightness: bool = False
     augment: int = 0
     contamination: float = 0.0
+    part_of: Callable[[str], str | None] | None = None
     choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
     memory_limit_mib: int = 4096
@@ -143,7 +146,11 @@ def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and wh
         refuse_too_few(count, images)
         refuse_unsupported_rate(settings.false_reject_rate, count)
         store.refuse_copies()
-        folds = folds_of(count, sequential=images.sequential)
+        parts = None
+        if settings.part_of is not None:
+            parts = parts_shown(gathered.names, settings.part_of, MINIMUM_IMAGES)
+            refuse_unsupported_rate(settings.false_reject_rate, len(set(parts)))
+        folds = folds_of(count, sequential=images.sequential, parts=parts)
         fit = detector.fit(store, with_copies(folds, settings.augment), backbone.level_channels)
         scores, highest = out_of_fold_scores(store, folds, 1 + settings.augment, fit, progress)
     point = working_point(scores, settings.false_reject_rate)

@@ -57,9 +57,9 @@ def split_by_tile(seed: int = 0) -> Split:
     (median), at larger ones by 0.1, as that of any two tiles does.
     """
     data = labelled_sets(MTD)[0]
-    images = sorted(data.test, key=lambda image: _number(image.path))
-    numbers = np.array([_number(image.path) for image in images])
-    tiles = np.cumsum(np.diff(numbers, prepend=numbers[0]) >= _NEXT_TILE)
+    images = data.test
+    by_name = tiles_by_name([image.path.name for image in images])
+    tiles = np.array([by_name[image.path.name] for image in images])
     defective = np.array([image.defective for image in images])
     good_tiles = np.setdiff1d(tiles, tiles[defective])
     learnt = np.isin(tiles, np.random.default_rng(seed).permutation(good_tiles)[: 4 * len(good_tiles) // 5])
@@ -73,9 +73,13 @@ def split_by_tile(seed: int = 0) -> Split:
     )
 
 
-def _number(path: Path) -> int:
-    (number,) = re.findall(r"_num_(\d+)", path.name)
-    return int(number)
+def tiles_by_name(names: list[str]) -> dict[str, str]:
+    """Which tile each picture shows."""
+    number = {name: int(re.findall(r"_num_(\d+)", name)[0]) for name in names}
+    ordered = sorted(names, key=lambda name: number[name])
+    numbers = np.array([number[name] for name in ordered])
+    tiles = np.cumsum(np.diff(numbers, prepend=numbers[0]) >= _NEXT_TILE)
+    return dict(zip(ordered, map(str, tiles), strict=True))
 
 
 def backbone_of(name: str) -> Backbone:
