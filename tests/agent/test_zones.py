@@ -38,6 +38,7 @@ from agent.web.board import Board
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
+from calibration.errors import BundleError
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess, Region
 
@@ -133,6 +134,7 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
     assert second.decision.verdict.evaluation is Evaluation.NOT_OK
     assert second.decision.camera_event is not None
     assert second.decision.camera_event.cause == "camera dark"
+    assert second.fault == "zone left: why"
 
 
 def test_drift_is_told_with_its_zone() -> None:
@@ -222,6 +224,15 @@ class Station:
         command = {"command": name, "commandId": f"{name}-{next(self._numbers)}", "args": args, "by": "Ana"}
         return list(ask_station(self.state, command))[-1]
 
+    def collecting(self, **args: object) -> Iterator[Answer]:
+        """A recalibration that collects for long, as soon as it does."""
+        answers = ask_station(
+            self.state, {"command": "recalibrate", "commandId": "long", "args": {"parts": 5000, **args}, "by": "Ana"}
+        )
+        while next(answers).get("phase") != "collecting":
+            pass
+        return answers
+
     def versions(self, zone: str) -> Versions:
         return Versions(self.state / "zones" / zone / "versions.json", "")
 
@@ -281,6 +292,19 @@ def test_a_zone_of_another_size_than_calibrated_is_not_decidable_for_the_part(
     assert summary.verdicts == {Evaluation.OK: 1, Evaluation.NOT_DECIDABLE: 1}
 
 
+def test_what_is_wrong_with_a_bundle_and_what_runs_it_is_told_with_its_zone(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = Station(tmp_path, bundles, [pair(1)], closed_port()).config
+    Running(config).wait()
+    for zone in ZONES:
+        assert f"zone {zone}: the network runs on" in caplog.text
+    config.write_text(config.read_text().replace(str(bundles["right"]), str(tmp_path / "nowhere")))
+    with pytest.raises(BundleError, match=r"^zone right: cannot read .*nowhere"):
+        Running(config).wait()
+
+
 def test_each_zone_is_commanded_by_its_name(
     bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
@@ -312,6 +336,24 @@ def test_each_zone_is_commanded_by_its_name(
         until(lambda: station.end_of("resume")["accepted"])
         assert station.end_of("rollback", zone="right")["accepted"]
         assert station.versions("right").served[-1].identity == open_bundle(bundles["right"]).identity
+
+
+def test_only_the_zone_that_learns_has_a_recalibration_to_cancel(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    looping = {"playback": "realtime", "frames_per_s": 100, "loop": True}
+    station = Station(tmp_path, bundles, [pair(n) for n in range(4000, 4010)], closed_port(), **looping)
+    with ending(station.run()):
+        learning = station.collecting(zone="right")
+        other = station.end_of("recalibrate", zone="left")
+        assert "zone right: a recalibration is under way: collecting" in other["error"]
+        refused = station.end_of("recalibrate", cancel=True, zone="left")
+        assert "no recalibration of left is under way, but one of right" in refused["error"]
+        assert station.end_of("recalibrate", cancel=True, zone="right")["accepted"]
+        assert "cancelled by" in list(learning)[-1]["error"]
+    assert "zone right: recalibration: collecting" in caplog.text
+    assert "zone right: recalibration ended, the bundle stays: cancelled by" in caplog.text
 
 
 class ending:  # noqa: N801 - reads as a word
