@@ -24,6 +24,7 @@ from agent.camera import Frame
 from agent.combining import Combining
 from agent.commands.control_socket import NAME, ask_station
 from agent.decision import Rules, State
+from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
 from agent.look import View
 from agent.parts import Part
@@ -416,3 +417,9 @@ def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], t
     both = sum(found[f"speed {zone}"].figures["p50_ms"] for zone in ZONES)
     assert math.isclose(found["speed of all"].figures["p50_ms"], both)
     assert found["speed of all"].level == "warning"
+    shown = [line for finding in found.values() for line in lines(finding, None)]
+    assert any("golden frames right all 4 score" in line for line in shown)
+    station.config.write_text(station.config.read_text().replace(str(bundles["right"]), str(tmp_path)))
+    found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}
+    assert found["bundle right"].level == "fault"
+    assert "speed of all" not in found  # that would be the speed of one
