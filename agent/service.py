@@ -16,6 +16,7 @@ from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics_endpoint import MetricsEndpoint
 from agent.recipe.controls import Controls
+from agent.recipe.zone import left_over
 from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.sole_user import sole_user
@@ -104,6 +105,10 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         for name, bundle in configured.items():
             zones.append(open_zone(config, choice, name, bundle))
             stack.callback(zones[-1].close)
+        for path in left_over(configured, config.state_dir):
+            log.warning(
+                "bundles and thresholds that were commanded before the zones were others judge no more: %s", path
+            )
         controls = Controls(zones)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")

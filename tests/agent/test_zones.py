@@ -210,10 +210,12 @@ class Station:
     ) -> None:
         self.state = folder / "state"
         pictures = write_pictures(folder / "pictures", images)
-        settings = {"shadow_parts": 5, "quiet_s": 20}
-        self.config = write_config(
-            folder, bundles, pictures, port, camera=camera, decision={"clear_after": 1}, recalibration=settings
-        )
+        settings: dict[str, dict[str, object]] = {
+            "decision": {"clear_after": 1},
+            "recalibration": {"shadow_parts": 5, "quiet_s": 20},
+            "archive": {"ok_every": 1},
+        }
+        self.config = write_config(folder, bundles, pictures, port, camera=camera, **settings)
         self._numbers = itertools.count()
 
     def run(self) -> Running:
@@ -394,6 +396,21 @@ def test_a_station_with_one_bundle_has_no_zones_to_name(bundles: dict[str, Path]
         assert "name none: the station has one bundle" in alone.end_of("threshold", zone="left", threshold=1.0)["error"]
 
 
+def test_what_was_commanded_of_a_zone_that_is_another_now_is_not_dropped_without_a_word(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    station = Station(tmp_path, bundles, [pair(1)], closed_port())
+    Running(station.config).wait()
+    assert "judge no more" not in caplog.text
+    station.config.write_text(station.config.read_text().replace("right:", "label:"))
+    Running(station.config).wait()
+    (record,) = [record for record in caplog.records if "judge no more" in record.message]
+    assert record.message.endswith(str(station.state / "zones" / "right" / "versions.json"))
+    caplog.clear()
+    Running(write_config(tmp_path, bundles["left"], tmp_path / "pictures", closed_port())).wait()
+    assert caplog.text.count("judge no more") == 3  # left, label, right
+
+
 def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tmp_path: Path) -> None:
     broken = ["left", "right", "left right"]
     station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
@@ -407,6 +424,26 @@ def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tm
     assert set(marks_in(archive, 0, "left").defects) == {paths[0], paths[2]}
     assert set(marks_in(archive, 0, "right").defects) == {paths[1], paths[2]}
     assert set(marks_in(archive, 0).defects) == set(paths)
+
+
+def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
+    bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    broken = ["left", "right", "left right", "", "left", "right"]
+    station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
+    Running(station.config).wait()
+    archive = station.state / "archive"
+    with reading(archive) as index:
+        ids = {picture.seq: picture.result_id for picture in index.each(Wanted())}
+    mark(archive, ids[4], Mark("good", "Ana", 1))
+    mark(archive, ids[5], Mark("defect", "Ana", 1))
+    told = command("archive", "export", tmp_path / "out", "--zone", "left", "--config", station.config)
+    assert "1 say nothing of left" in told.out
+    found = {
+        kind: {seq for seq, name in ids.items() for path in (tmp_path / "out").glob(kind) if name[:8] in path.name}
+        for kind in ("test/defect/*.png", "*/good/*.png")
+    }
+    assert found == {"test/defect/*.png": {0, 2}, "*/good/*.png": {1, 3, 4}}
 
 
 def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], tmp_path: Path) -> None:
