@@ -106,9 +106,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             zones.append(open_zone(config, choice, name, bundle))
             stack.callback(zones[-1].close)
         for path in left_over(configured, config.state_dir):
-            log.warning(
-                "bundles and thresholds that were commanded before the zones were others judge no more: %s", path
-            )
+            log.warning("what was commanded while the zones were named otherwise judges no more; remove it: %s", path)
         controls = Controls(zones)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")
