@@ -104,7 +104,7 @@ def lines(finding: Finding, width: int | None) -> Iterator[str]:
     texts = [finding.found, *([f"-> {finding.remedy}"] if finding.level != "ok" else [])]
     broken = [line for text in texts for line in _broken(text, width and max(width - len(indent), _NARROWEST))]
     colour = _COLOURS[finding.level]
-    yield f"[{colour}]{finding.level:<{_LEVEL_WIDTH}}[/]{finding.name:<{_NAME_WIDTH}}{escape(broken[0])}"
+    yield f"[{colour}]{finding.level:<{_LEVEL_WIDTH}}[/]{finding.name:<{_NAME_WIDTH - 1}} {escape(broken[0])}"
     for line in broken[1:]:
         yield f"{indent}{escape(line)}"
 

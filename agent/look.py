@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.recipe import about_zone
 from agent.records import ResultCode
 from calibration.errors import DatasetError, EngineError
 
@@ -81,7 +82,8 @@ class Judged:
     @property
     def fault(self) -> str | None:
         """Why frames cannot be judged, for people."""
-        return self.view.fault if self.view.code is self.code else None
+        fault = self.view.fault
+        return about_zone(self.view.recipe.zone, fault) if fault is not None and self.view.code is self.code else None
 
 
 @dataclass(frozen=True, slots=True)

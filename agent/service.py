@@ -16,11 +16,11 @@ from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics_endpoint import MetricsEndpoint
 from agent.recipe.controls import Controls
-from agent.serving import open_zone
+from agent.recipe.zone import left_over
+from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.sole_user import sole_user
 from calibration.backends import choose
-from calibration.bundle import open_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     # Frames are prepared and checked in a fraction of a millisecond: to wake OpenCV's threads takes longer than that,
     # and the cores are for the network.
     cv2.setNumThreads(1)
-    configured = {zone: open_bundle(path) for zone, path in config.bundle.items()}
+    configured = {zone: configured_bundle(zone, path) for zone, path in config.bundle.items()}
     settings, token = broker_settings(config), command_token(config)
     choice = choose(config.engine.backend)
     camera = open_camera(
@@ -105,6 +105,8 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         for name, bundle in configured.items():
             zones.append(open_zone(config, choice, name, bundle))
             stack.callback(zones[-1].close)
+        for path in left_over(configured, config.state_dir):
+            log.warning("what was commanded while the zones were named otherwise judges no more; remove it: %s", path)
         controls = Controls(zones)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")

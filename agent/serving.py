@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.recipe import Recipe
+from agent.recipe import Recipe, about_zone
 from agent.recipe.served import Served
 from agent.recipe.versions import Versions
 from agent.recipe.zone import Zone, folder_of, versions_file
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
 from calibration.bundle import check_golden, open_bundle
-from calibration.errors import BundleError, ShiftwatchError
+from calibration.errors import BundleError, EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from agent.config import AgentConfig
+    from agent.drift import DriftWatch
     from agent.frame_checks import FrameChecks
     from calibration.backends import Choice
     from calibration.bundle import Bundle
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BUILD_LOG_EVERY_S = 10.0
+
+
+def configured_bundle(zone: str, path: Path) -> Bundle:
+    """The bundle that the configuration names for a zone.
+
+    Raises:
+        BundleError: It is none, and whose.
+    """
+    with _naming(zone):
+        return open_bundle(path)
 
 
 def open_zone(config: AgentConfig, choice: Choice, name: str, configured: Bundle) -> Zone:
@@ -45,7 +56,7 @@ def open_zone(config: AgentConfig, choice: Choice, name: str, configured: Bundle
     folder = folder_of(name, config.state_dir)
     folder.mkdir(parents=True, exist_ok=True)
     versions = Versions(versions_file(folder), configured.identity)
-    served = serve(config, choice, first_bundle(configured, versions), name)
+    served = serve(config, choice, first_bundle(configured, versions, name), name)
     return Zone(name, folder, config.bundle[name], versions, served)
 
 
@@ -67,25 +78,35 @@ def serve(
         ScoreMismatchError: It scores otherwise than calibration did.
     """
     rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
-    with ExitStack() as stack:
+    with _naming(zone), ExitStack() as stack:
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
         served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
-        log.info("the network runs on %s (%s)", served.engine.backend, served.reason)
+        log.info(about_zone(zone, "the network runs on %s (%s)"), served.engine.backend, served.reason)
         checks = frame_checks_of(config, bundle)
         drift = drift_of(config, bundle)
         grid = bundle.manifest.backbone.grid
         recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift, zone)
-        _tell_what_is_off(checks)
-        if drift is not None and drift.off:
-            log.warning("drift is not noticed in %s", _by_reason(drift.off))
+        for line in _what_is_off(checks, drift):
+            log.warning("%s", about_zone(zone, line))
         return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
 
 
-def _tell_what_is_off(checks: FrameChecks | None) -> None:
+@contextmanager
+def _naming(zone: str) -> Iterator[None]:
+    """What is wrong with a bundle is told with the zone that it inspects."""
+    try:
+        yield
+    except (BundleError, EngineError) as error:
+        raise type(error)(what=about_zone(zone, error.what), remedy=error.remedy) from error
+
+
+def _what_is_off(checks: FrameChecks | None, drift: DriftWatch | None) -> Iterator[str]:
     if checks is None:
-        log.warning("frames are not checked: checks.enabled is false")
+        yield "frames are not checked: checks.enabled is false"
     elif checks.off:
-        log.warning("some camera faults will not be noticed (%s)", _by_reason(checks.off))
+        yield f"some camera faults will not be noticed ({_by_reason(checks.off)})"
+    if drift is not None and drift.off:
+        yield f"drift is not noticed in {_by_reason(drift.off)}"
 
 
 def _by_reason(off: Mapping[str, str]) -> str:
@@ -95,7 +116,7 @@ def _by_reason(off: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(each)}: {why}" for why, each in names.items())
 
 
-def first_bundle(configured: Bundle, versions: Versions) -> Bundle:
+def first_bundle(configured: Bundle, versions: Versions, zone: str) -> Bundle:
     """The configured bundle, or the one that a command chose instead since then."""
     commanded = versions.commanded
     if commanded is None:
@@ -105,9 +126,11 @@ def first_bundle(configured: Bundle, versions: Versions) -> Bundle:
         if bundle.identity != commanded.identity:
             raise BundleError(what=f"{commanded.path} holds another bundle now", remedy="deploy the old one again")
     except ShiftwatchError as error:
-        log.error("the bundle that was commanded does not serve, the configured one does: %s", error.what)  # noqa: TRY400 - the message says it all
+        unserved = about_zone(zone, "the bundle that was commanded does not serve, the configured one does: %s")
+        log.error(unserved, error.what)  # noqa: TRY400 - the message says it all
         return configured
-    log.info("the bundle %s was commanded and serves instead of the configured one", commanded.identity[:12])
+    serves = about_zone(zone, "the bundle %s was commanded and serves instead of the configured one")
+    log.info(serves, commanded.identity[:12])
     return bundle
 
 

@@ -137,6 +137,9 @@ def export_command(  # noqa: PLR0913 - one for each question
     since: Since = None,
     until: Until = None,
     labelled: Annotated[bool, typer.Option("--labelled", help="Only pictures that somebody has marked.")] = False,
+    zone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a station with several zones: go by what was found in it.")
+    ] = None,
 ) -> None:
     """Copy pictures into a folder that `shiftwatch-calibrate fit` and `evaluate` read (MVTec layout).
 
@@ -152,9 +155,9 @@ def export_command(  # noqa: PLR0913 - one for each question
     with reading(folder) as archive, progress_bar() as progress:
         total = archive.count(wanted)
         for number, picture in enumerate(archive.each(wanted), 1):
-            export_picture(folder, target, picture, done)
+            export_picture(folder, target, picture, done, zone)
             progress("export", number, max(number, total))
-    for line in text.outcome(target, done):
+    for line in text.outcome(target, done, zone):
         console.print(escape(line), soft_wrap=True)
     if done.elsewhere:
         error_console.print("[yellow]marked since an earlier export, and now in the wrong folder; move them:[/]")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from agent.archive.reading import evaluation_in
 from agent.errors import ArchiveError
 from agent.records import Evaluation
 from calibration.durable import write_flushed
@@ -29,7 +30,7 @@ class Exported:
     Attributes:
         copied: By folder.
         there: Were there already, from an earlier export.
-        undecided: Neither OK nor NotOK, and marked by nobody.
+        undecided: Neither OK nor NotOK, and marked by nobody; of a zone also defects that may lie elsewhere.
         gone: Pruned by the agent since the index was asked.
         elsewhere: Copies of an earlier export in a folder where they do not belong any more: somebody has marked them.
     """
@@ -54,7 +55,7 @@ def folder_of(picture: Picture) -> str | None:
     return TEST_DEFECT if picture.evaluation is Evaluation.NOT_OK else None
 
 
-def export(archive: Path, target: Path, picture: Picture, done: Exported) -> None:
+def export(archive: Path, target: Path, picture: Picture, done: Exported, zone: str | None = None) -> None:
     """Copy one frame as it was taken; what is there already stays as it is.
 
     Args:
@@ -62,12 +63,13 @@ def export(archive: Path, target: Path, picture: Picture, done: Exported) -> Non
         target: Made when needed.
         picture: Which.
         done: Is told.
+        zone: Only what was found in this one counts; None where the whole picture does.
 
     Raises:
         ArchiveError: The picture cannot be read.
         StorageError: The target cannot be written.
     """
-    folder = folder_of(picture)
+    folder = folder_of(picture if zone is None else _in_zone(zone, archive, picture))
     if folder is None:
         done.undecided += 1
         return
@@ -89,6 +91,14 @@ def export(archive: Path, target: Path, picture: Picture, done: Exported) -> Non
             remedy="make room or mend permissions, and give the same command again: it goes on where it was",
         ) from error
     done.copied[folder] += 1
+
+
+def _in_zone(zone: str, archive: Path, picture: Picture) -> Picture:
+    """The same as far as one zone goes; nothing is known where a marked defect may lie in another one."""
+    evaluation = evaluation_in(zone, archive, picture) or Evaluation.UNDEFINED
+    if picture.label == "defect" and evaluation is not Evaluation.NOT_OK:
+        return picture._replace(evaluation=Evaluation.UNDEFINED, label=None)
+    return picture._replace(evaluation=evaluation)
 
 
 def _content(path: Path) -> bytes | None:

@@ -128,17 +128,18 @@ def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> Picture
         return None
 
 
-def rejected_zones(numbers: bytes) -> frozenset[str]:
-    """Names of the zones in which the frame shows a defect; none where the station had one bundle, or it is damaged."""
+def zone_evaluations(numbers: bytes) -> dict[str, Evaluation]:
+    """What the frame shows in each zone, by its name.
+
+    Zones that another frame has decided are not among them; nor are any where the station had one bundle, or where the
+    numbers are damaged.
+    """
     try:
         content = json.loads(numbers)
-        zones = dict(content["zones"]).items()
-        seq = content["seq"]
-        return frozenset(
-            name for name, zone in zones if zone["resultEvaluation"] == Evaluation.NOT_OK and zone["seq"] == seq
-        )
+        seq, zones = content["seq"], dict(content["zones"]).items()
+        return {name: Evaluation(zone["resultEvaluation"]) for name, zone in zones if zone["seq"] == seq}
     except (KeyError, TypeError, ValueError):
-        return frozenset()
+        return {}
 
 
 def mark_from(content: bytes) -> Mark | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.archive.index import INDEX_NAME
-from agent.archive.picture import Picture
+from agent.archive.picture import NUMBERS, Picture, zone_evaluations
 from agent.errors import ArchiveError
 from agent.records import Evaluation
 
@@ -184,3 +184,11 @@ def _opened(directory: Path, how: str) -> Iterator[sqlite3.Connection]:
 def _picture(row: tuple[Any, ...]) -> Picture:
     picture = Picture(*row)
     return picture._replace(evaluation=Evaluation(picture.evaluation))
+
+
+def evaluation_in(zone: str, archive: Path, picture: Picture) -> Evaluation | None:
+    """What a picture shows in one of several zones; None where that is unknown, or it was removed meanwhile."""
+    try:
+        return zone_evaluations((archive / picture.path).with_suffix(NUMBERS).read_bytes()).get(zone)
+    except OSError:
+        return None

@@ -96,12 +96,17 @@ def all_numbers(folder: Path, picture: Picture) -> Payload:
     return beside | numbers(folder, picture)
 
 
-def outcome(target: Path, done: Exported) -> list[str]:
+def outcome(target: Path, done: Exported, zone: str | None = None) -> list[str]:
     """What was exported, and what not."""
     copied = ", ".join(f"{done.copied[folder]} into {folder}" for folder in (TRAIN_GOOD, TEST_GOOD, TEST_DEFECT))
+    undecided = "are NotDecidable and nobody has marked them"
+    if zone is not None:
+        undecided = (
+            f"say nothing of {zone}: not decided there by this frame, or marked as a defect that may lie elsewhere"
+        )
     left = {
         "were there already": done.there,
-        "are NotDecidable and nobody has marked them": done.undecided,
+        undecided: done.undecided,
         "were removed meanwhile, the oldest go": done.gone,
     }
     lines = [f"{target}: copied {copied}", *(f"  {count} {why}" for why, count in left.items() if count)]

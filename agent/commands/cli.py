@@ -94,7 +94,7 @@ def rollback(
 def _give(config: Path, name: str, args: Payload) -> None:
     state_dir = configuration.load(config).state_dir
     command = {"command": name, "commandId": uuid4().hex, "args": args, "by": getpass.getuser()}
-    answer: Payload = {"accepted": False, "error": "the agent ended before it answered", "progress": None}
+    answer: Payload = {}
     for answer in ask_station(state_dir, command):
         if answer["accepted"] and answer["progress"] == 0:
             console.print(f"{name}: accepted, under way")

@@ -123,8 +123,9 @@ def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
     """Give a command to the agent that runs on these records, and tell its answers until it is done.
 
     Raises:
-        StationUnreachableError: No agent runs there, this user may not command it, or it answers nothing.
+        StationUnreachableError: No agent runs there, this user may not command it, or it ends before its last word.
     """
+    is_done = False
     try:
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(_PATIENCE_S)
@@ -134,7 +135,9 @@ def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
             line.settimeout(_FOLLOW_UP_WITHIN_S)
             with line.makefile("rb") as file:
                 for text in file:
-                    yield json.loads(text)
+                    answer = json.loads(text)
+                    is_done = answer["progress"] is None or answer["progress"] >= 1
+                    yield answer
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise StationUnreachableError(
             what=f"no agent is running on {state_dir}", remedy="start it: shiftwatch-agent run --config ..."
@@ -144,6 +147,11 @@ def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
             what=f"the agent on {state_dir} cannot be commanded: {error.strerror or error}",
             remedy="do it as the agent's user or as root, for example with sudo -u shiftwatch",
         ) from error
+    if not is_done:
+        raise StationUnreachableError(
+            what=f"the agent on {state_dir} has not said what became of the command",
+            remedy="see whether it still runs, and its log; what judges is in `info`",
+        )
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

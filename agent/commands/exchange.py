@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import AuditError, CommandRefusedError
+from agent.recipe import about_zone
 from calibration.bundle import open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 
@@ -140,9 +141,9 @@ class Exchange:
                     learnt_ms=occasion.learnt_ms,
                 )
                 self._changed()
-                log.info("the bundle %s judges %sfrom now on", bundle.identity[:12], f"{zone.name} " * bool(zone.name))
+                log.info(about_zone(zone.name, "the bundle %s judges from now on"), bundle.identity[:12])
             else:
-                log.error("not %s, the bundle stays: %s", occasion.event, said)
+                log.error(about_zone(zone.name, "not %s, the bundle stays: %s"), occasion.event, said)
             return self._audit.append(
                 occasion.event if error is None else "failed",
                 commandId=occasion.command_id,
@@ -152,5 +153,6 @@ class Exchange:
                 **occasion.noted,
             )
         except (OSError, AuditError) as failure:
-            log.error("after the next start the configured bundle may judge again: %s", failure)  # noqa: TRY400 - the message says it all
+            forgotten = about_zone(zone.name, "after the next start the configured bundle may judge again: %s")
+            log.error(forgotten, failure)  # noqa: TRY400 - the message says it all
             return None

@@ -122,7 +122,7 @@ def _problem(model: Model, detail: ErrorDetails) -> str:
         parents.pop()  # a place in a list
     section = _section(model, parents)
     if detail["type"] == "value_error" and section is not None:
-        return f"{key}: {detail['ctx']['error']}"
+        return ": ".join([*([key] if key else []), str(detail["ctx"]["error"])])
     if section is not None:
         return _section_problem(section, key, detail)
     parent = _section(model, parents[:-1])

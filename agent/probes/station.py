@@ -181,12 +181,13 @@ def network(
         (path,) = loaded.bundle.values()
         yield from _zone_findings(loaded, path, frames_per_s, width, height)
         return
-    p50_ms = p99_ms = 0.0
+    speeds = []
     for zone, path in loaded.bundle.items():
         for finding in _zone_findings(loaded, path, None, width, height):
-            p50_ms, p99_ms = p50_ms + finding.figures.get("p50_ms", 0.0), p99_ms + finding.figures.get("p99_ms", 0.0)
+            speeds += [finding.figures] if "p99_ms" in finding.figures else []
             yield replace(finding, name=f"{finding.name} {zone}")
-    if p99_ms:
+    if len(speeds) == len(loaded.bundle):
+        p50_ms, p99_ms = (sum(speed[name] for speed in speeds) for name in ("p50_ms", "p99_ms"))
         yield _speed_finding("speed of all", p50_ms, p99_ms, frames_per_s)
 
 

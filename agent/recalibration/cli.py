@@ -156,7 +156,7 @@ def versions_command(config: ConfigFile) -> None:
 def _given(state_dir: Path, arguments: Payload) -> Payload:
     """The last answer; until then the display moves."""
     command = {"command": "recalibrate", "commandId": uuid4().hex, "args": arguments, "by": getpass.getuser()}
-    answer: Payload = {"accepted": False, "error": "the agent ended before it answered", "progress": None}
+    answer: Payload = {}
     columns = (TextColumn("{task.description:>15}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=error_console) as bar:
         task = bar.add_task("", total=1.0, visible=False)

@@ -17,6 +17,7 @@ from agent.recalibration.course import Course
 from agent.recalibration.marks import marks_in
 from agent.recalibration.telling import Telling, noted
 from agent.recalibration.terms import Task
+from agent.recipe import about_zone
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ class Recalibrations:
     def under_way(self) -> Payload | None:
         """How far it has come; None where none is under way."""
         at = self._telling.at
-        return None if at is None else {"commandId": at.command_id, "phase": at.phase, "progress": round(at.share, 3)}
+        if at is None:
+            return None
+        zone = {"zone": at.zone} if at.zone else {}
+        return {"commandId": at.command_id, **zone, "phase": at.phase, "progress": round(at.share, 3)}
 
     def note(self, seen: Seen) -> None:
         """The loop has judged a part."""
@@ -104,11 +108,11 @@ class Recalibrations:
     def prepare(self, command: Command, arguments: RecalibrateArguments) -> Do:
         """See `commands.Action`."""
         if arguments.cancel:
-            return self._prepare_cancel(command)
+            return self._prepare_cancel(command, arguments.zone)
         at = self._telling.at
         if at is not None:
             raise CommandRefusedError(
-                what=f"a recalibration is under way: {at.phase}, {at.share:.0%} done",
+                what=about_zone(at.zone, f"a recalibration is under way: {at.phase}, {at.share:.0%} done"),
                 remedy="wait until it is done, or cancel it: recalibrate --cancel",
             )
         if arguments.parts is not None and arguments.seconds is not None:
@@ -123,10 +127,15 @@ class Recalibrations:
             )
         return lambda: self._begin(Task(command, arguments, zone, zone.served))
 
-    def _prepare_cancel(self, command: Command) -> Do:
+    def _prepare_cancel(self, command: Command, zone: str | None) -> Do:
         course, at = self._course, self._telling.at
         if course is None or at is None:
             raise CommandRefusedError(what="no recalibration is under way", remedy="nothing is to be done")
+        if zone is not None and self._controls.zone(zone).name != at.zone:
+            raise CommandRefusedError(
+                what=f"no recalibration of {zone} is under way, but one of {at.zone}",
+                remedy=f"cancel that of {at.zone}",
+            )
         if at.phase == "taking over":
             raise CommandRefusedError(
                 what="the new bundle is taking over already",

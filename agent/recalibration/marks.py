@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive.picture import NUMBERS, rejected_zones
-from agent.archive.reading import Wanted, reading
+from agent.archive.reading import Wanted, evaluation_in, reading
 from agent.errors import ArchiveError
 from agent.records import Evaluation
 
@@ -45,7 +44,7 @@ def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
         log.info("no marked pictures: %s", error.what)
         return Marks()
     if zone:
-        pictures = [picture for picture in pictures if zone in _rejected_zones(archive / picture.path)]
+        pictures = [each for each in pictures if evaluation_in(zone, archive, each) is Evaluation.NOT_OK]
     defects = [str(archive / picture.path) for picture in pictures if picture.label == "defect"]
     good = [
         (picture.result_id, str(archive / picture.path))
@@ -55,10 +54,3 @@ def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
         and (picture.marked_at_ms or 0) > since_ms
     ]
     return Marks(tuple(defects[-_MOST:]), tuple(good[-_MOST:]))
-
-
-def _rejected_zones(picture: Path) -> frozenset[str]:
-    try:
-        return rejected_zones(picture.with_suffix(NUMBERS).read_bytes())
-    except OSError:
-        return frozenset()  # removed meanwhile

@@ -10,6 +10,7 @@ from agent.commands import last_word
 from agent.errors import AuditError
 from agent.payloads import acknowledgement_payload
 from agent.recalibration import figures
+from agent.recipe import about_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +29,12 @@ class Progress(NamedTuple):
     """How far one has come.
 
     Attributes:
+        zone: That learns; empty where it has no name.
         share: 0 to 1.
     """
 
     command_id: str
+    zone: str
     phase: str
     share: float
 
@@ -55,10 +58,10 @@ class Telling:
 
     def progress(self, task: Task, phase: str, share: float) -> None:
         """Each phase, and once a second."""
-        before, self.at = self.at, Progress(task.command.command_id, phase, share)
+        before, self.at = self.at, Progress(task.command.command_id, task.zone.name, phase, share)
         is_new = before is None or before.phase != phase
         if is_new:
-            log.info("recalibration: %s", phase)
+            log.info(about_zone(task.zone.name, "recalibration: %s"), phase)
         if is_new or time.monotonic() - self._told_s >= _EVERY_S:
             self._told_s = time.monotonic()
             self._follow_up(
@@ -85,7 +88,7 @@ class Telling:
         """How it went, with all figures."""
         log.log(
             logging.INFO if error is None else logging.WARNING,
-            "recalibration %s: %s",
+            about_zone(task.zone.name, "recalibration %s: %s"),
             "done" if error is None else f"ended, the bundle stays: {error.in_a_line}",
             figures.text(found),
         )

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from calibration.preprocess import Preprocess
 
 
+def about_zone(zone: str, text: str) -> str:
+    """The same, for people, with the zone that it is about; where the station has one bundle, it has no name."""
+    return f"zone {zone}: {text}" if zone else text
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Of one bundle and one threshold.

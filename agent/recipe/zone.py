@@ -9,7 +9,7 @@ from agent.recipe.served import CommandedThreshold
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from agent.recipe import Recipe
@@ -25,6 +25,19 @@ def folder_of(name: str, state_dir: Path) -> Path:
 def versions_file(folder: Path) -> Path:
     """Of a zone: which bundles it has served."""
     return folder / "versions.json"
+
+
+def left_over(zones: Collection[str], state_dir: Path) -> list[Path]:
+    """What zones have served that are not configured any more; the whole station, where it had one bundle.
+
+    Args:
+        zones: Names of those that are.
+        state_dir: Of the station.
+    """
+    files = {versions_file(folder) for folder in (state_dir, *(state_dir / "zones").glob("*"))}
+    return sorted(
+        path for path in files - {versions_file(folder_of(name, state_dir)) for name in zones} if path.exists()
+    )
 
 
 class Zone:

@@ -66,6 +66,7 @@ class Result(_Message):
     result_code: int = 0
     score: float | None = None
     threshold: float | None = None
+    zone: Text | None = None
     historical: bool = False
 
     @property

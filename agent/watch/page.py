@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from agent.records import Evaluation
 from agent.watch import text as words
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def _results(board: Board, labels: Labels, now_ms: int, height: int) -> _Section
     section = _Section("result", "station...", "part...", "verdict", ">score/thr.", "code...", height=height)
     for root, result in islice(reversed(board.results), min(_RESULTS_AT_MOST, section.height_left)):
         verdict = words.verdict(result)
-        notes = (words.code(result), "historical" if result.historical else "")
+        zone = "" if result.result_evaluation == Evaluation.OK else result.zone or ""
+        notes = (words.code(result), zone, "historical" if result.historical else "")
         section.add(
             words.clock(result.creation_time, now_ms),
             labels[root],

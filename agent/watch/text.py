@@ -70,6 +70,7 @@ def line(root: str, message: Message, now_ms: int) -> str | None:
     """One line for ``grep``; None for what is shown on the page only."""
     if isinstance(message, Result):
         words = ["result", verdict(message), f"part={_word(message.part_id)}", f"score/threshold={_ratio(message)}"]
+        words += [f"zone={_word(message.zone)}"] if message.zone else []
         words += [f"code={message.result_code}", *(["historical"] if message.historical else [])]
         return _line(root, message.creation_time, words)
     if isinstance(message, Alert):

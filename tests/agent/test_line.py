@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from stations import ROOT, THRESHOLD, Agent, broken_parts, good_parts, teach, wr
 
 from agent.audit import AuditLog
 from agent.commands import Commands
-from agent.commands.control_socket import ask_station
+from agent.commands.control_socket import NAME, ask_station
 from agent.config import load
 from agent.errors import StationUnreachableError
 from agent.look import look
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from real_broker import Listener, Mosquitto
+    from stations import Outcome
 
 LOOPING = {"playback": "realtime", "frames_per_s": 100, "loop": True}
 BY_COMMAND = {"source": "command"}
@@ -416,6 +419,32 @@ def test_a_socket_that_a_killed_agent_left_is_told_from_one_that_answers(
             time.sleep(0.05)
     assert answer["accepted"]
     station.end()
+
+
+def test_a_command_that_an_agent_dies_over_is_not_called_done(
+    tmp_path: Path, bundle: Path, parts: Path, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, bundle, parts, 1)
+    (tmp_path / "state").mkdir()
+    monkeypatch.chdir(tmp_path / "state")  # the path of a socket must not be longer than 107 bytes
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(NAME)
+        agent.listen()
+        for given in (["command", "rollback"], ["recalibrate"]):
+            under_way = to_json({"accepted": True, "error": None, "progress": 0.0}).encode() + b"\n"
+            with ThreadPoolExecutor() as dying:
+                dying.submit(_answer_and_die, agent, under_way)
+                outcome = command(*given, "--config", config)
+            assert outcome.code == 2
+            assert "has not said what became of the command" in outcome.err
+            assert "done" not in outcome.out
+
+
+def _answer_and_die(agent: socket.socket, answer: bytes) -> None:
+    connection, _ = agent.accept()
+    with connection, connection.makefile("rb") as asked:
+        asked.readline()
+        connection.sendall(answer)
 
 
 def test_an_audit_log_that_cannot_be_opened_refuses_commands_and_stops_nothing(tmp_path: Path) -> None:

@@ -225,12 +225,14 @@ def test_lines_are_for_grep(hall: Hall) -> None:
     hall.say("health", HEALTH)
     hall.say("result", result(1, Evaluation.NOT_OK, partId="left side"))
     hall.say("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=1, partId=None, historical=True))
+    hall.say("result", result(3, Evaluation.NOT_OK, zone="label"))
     hall.say("alert", Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS).payload())
     assert hall.lines == [
         f'2023-11-14T22:13:20.000+00:00 {ROOT} status running reason=""',
         f'2023-11-14T22:13:20.000+00:00 {ROOT} status lost reason="the camera gives no frames"',
         f'2023-11-14T22:13:21.000+00:00 {ROOT} result NotOK part="left side" score/threshold=1.5 code=0',
         f"2023-11-14T22:13:22.000+00:00 {ROOT} result NotDecidable part=none score/threshold=none code=1 historical",
+        f"2023-11-14T22:13:23.000+00:00 {ROOT} result NotOK part=A-3 score/threshold=1.5 zone=label code=0",
         f"2023-11-14T22:13:20.000+00:00 {ROOT} alert new severity=812 cause=defect",
     ]
 

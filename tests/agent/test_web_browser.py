@@ -136,7 +136,7 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
 
 
 def check_that_a_phone_shows_it_all(tab: Tab) -> None:
-    for width, height in ((360, 740), (1920, 1080)):
+    for width, height in ((360, 740), (1024, 768), (1280, 900), (1920, 1080)):
         tab.look(width, height)
         tab.until(f"document.documentElement.scrollWidth <= {width}")
     assert tab.ask("document.getElementById('state').getBoundingClientRect().bottom") <= 1080

@@ -24,6 +24,7 @@ from agent.camera import Frame
 from agent.combining import Combining
 from agent.commands.control_socket import NAME, ask_station
 from agent.decision import Rules, State
+from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
 from agent.look import View
 from agent.parts import Part
@@ -38,6 +39,7 @@ from agent.web.board import Board
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
+from calibration.errors import BundleError
 from calibration.pipeline import Settings, calibrate
 from calibration.preprocess import Preprocess, Region
 
@@ -133,6 +135,7 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
     assert second.decision.verdict.evaluation is Evaluation.NOT_OK
     assert second.decision.camera_event is not None
     assert second.decision.camera_event.cause == "camera dark"
+    assert second.fault == "zone left: why"
 
 
 def test_drift_is_told_with_its_zone() -> None:
@@ -207,10 +210,12 @@ class Station:
     ) -> None:
         self.state = folder / "state"
         pictures = write_pictures(folder / "pictures", images)
-        settings = {"shadow_parts": 5, "quiet_s": 20}
-        self.config = write_config(
-            folder, bundles, pictures, port, camera=camera, decision={"clear_after": 1}, recalibration=settings
-        )
+        settings: dict[str, dict[str, object]] = {
+            "decision": {"clear_after": 1},
+            "recalibration": {"shadow_parts": 5, "quiet_s": 20},
+            "archive": {"ok_every": 1},
+        }
+        self.config = write_config(folder, bundles, pictures, port, camera=camera, **settings)
         self._numbers = itertools.count()
 
     def run(self) -> Running:
@@ -221,6 +226,15 @@ class Station:
     def end_of(self, name: str, **args: object) -> Answer:
         command = {"command": name, "commandId": f"{name}-{next(self._numbers)}", "args": args, "by": "Ana"}
         return list(ask_station(self.state, command))[-1]
+
+    def collecting(self, **args: object) -> Iterator[Answer]:
+        """A recalibration that collects for long, as soon as it does."""
+        answers = ask_station(
+            self.state, {"command": "recalibrate", "commandId": "long", "args": {"parts": 5000, **args}, "by": "Ana"}
+        )
+        while next(answers).get("phase") != "collecting":
+            pass
+        return answers
 
     def versions(self, zone: str) -> Versions:
         return Versions(self.state / "zones" / zone / "versions.json", "")
@@ -281,6 +295,19 @@ def test_a_zone_of_another_size_than_calibrated_is_not_decidable_for_the_part(
     assert summary.verdicts == {Evaluation.OK: 1, Evaluation.NOT_DECIDABLE: 1}
 
 
+def test_what_is_wrong_with_a_bundle_and_what_runs_it_is_told_with_its_zone(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = Station(tmp_path, bundles, [pair(1)], closed_port()).config
+    Running(config).wait()
+    for zone in ZONES:
+        assert f"zone {zone}: the network runs on" in caplog.text
+    config.write_text(config.read_text().replace(str(bundles["right"]), str(tmp_path / "nowhere")))
+    with pytest.raises(BundleError, match=r"^zone right: cannot read .*nowhere"):
+        Running(config).wait()
+
+
 def test_each_zone_is_commanded_by_its_name(
     bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
@@ -312,6 +339,24 @@ def test_each_zone_is_commanded_by_its_name(
         until(lambda: station.end_of("resume")["accepted"])
         assert station.end_of("rollback", zone="right")["accepted"]
         assert station.versions("right").served[-1].identity == open_bundle(bundles["right"]).identity
+
+
+def test_only_the_zone_that_learns_has_a_recalibration_to_cancel(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    looping = {"playback": "realtime", "frames_per_s": 100, "loop": True}
+    station = Station(tmp_path, bundles, [pair(n) for n in range(4000, 4010)], closed_port(), **looping)
+    with ending(station.run()):
+        learning = station.collecting(zone="right")
+        other = station.end_of("recalibrate", zone="left")
+        assert "zone right: a recalibration is under way: collecting" in other["error"]
+        refused = station.end_of("recalibrate", cancel=True, zone="left")
+        assert "no recalibration of left is under way, but one of right" in refused["error"]
+        assert station.end_of("recalibrate", cancel=True, zone="right")["accepted"]
+        assert "cancelled by" in list(learning)[-1]["error"]
+    assert "zone right: recalibration: collecting" in caplog.text
+    assert "zone right: recalibration ended, the bundle stays: cancelled by" in caplog.text
 
 
 class ending:  # noqa: N801 - reads as a word
@@ -351,6 +396,21 @@ def test_a_station_with_one_bundle_has_no_zones_to_name(bundles: dict[str, Path]
         assert "name none: the station has one bundle" in alone.end_of("threshold", zone="left", threshold=1.0)["error"]
 
 
+def test_what_was_commanded_of_a_zone_that_is_another_now_is_not_dropped_without_a_word(
+    bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    station = Station(tmp_path, bundles, [pair(1)], closed_port())
+    Running(station.config).wait()
+    assert "judges no more" not in caplog.text
+    station.config.write_text(station.config.read_text().replace("right:", "label:"))
+    Running(station.config).wait()
+    (record,) = [record for record in caplog.records if "judges no more" in record.message]
+    assert record.message.endswith(str(station.state / "zones" / "right" / "versions.json"))
+    caplog.clear()
+    Running(write_config(tmp_path, bundles["left"], tmp_path / "pictures", closed_port())).wait()
+    assert caplog.text.count("judges no more") == 3  # left, label, right
+
+
 def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tmp_path: Path) -> None:
     broken = ["left", "right", "left right"]
     station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
@@ -366,6 +426,26 @@ def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tm
     assert set(marks_in(archive, 0).defects) == set(paths)
 
 
+def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
+    bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    broken = ["left", "right", "left right", "", "left", "right"]
+    station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
+    Running(station.config).wait()
+    archive = station.state / "archive"
+    with reading(archive) as index:
+        ids = {picture.seq: picture.result_id for picture in index.each(Wanted())}
+    mark(archive, ids[4], Mark("good", "Ana", 1))
+    mark(archive, ids[5], Mark("defect", "Ana", 1))
+    told = command("archive", "export", tmp_path / "out", "--zone", "left", "--config", station.config)
+    assert "1 say nothing of left" in told.out
+    found = {
+        kind: {seq for seq, name in ids.items() for path in (tmp_path / "out").glob(kind) if name[:8] in path.name}
+        for kind in ("test/defect/*.png", "*/good/*.png")
+    }
+    assert found == {"test/defect/*.png": {0, 2}, "*/good/*.png": {1, 3, 4}}
+
+
 def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], tmp_path: Path) -> None:
     station = Station(tmp_path, bundles, [pair(1)], closed_port())
     found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}
@@ -374,3 +454,9 @@ def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], t
     both = sum(found[f"speed {zone}"].figures["p50_ms"] for zone in ZONES)
     assert math.isclose(found["speed of all"].figures["p50_ms"], both)
     assert found["speed of all"].level == "warning"
+    shown = [line for finding in found.values() for line in lines(finding, None)]
+    assert any("golden frames right all 4 score" in line for line in shown)
+    station.config.write_text(station.config.read_text().replace(str(bundles["right"]), str(tmp_path)))
+    found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}
+    assert found["bundle right"].level == "fault"
+    assert "speed of all" not in found  # that would be the speed of one
