@@ -15,6 +15,7 @@ import socketserver
 import struct
 import threading
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import StationUnreachableError
@@ -22,7 +23,6 @@ from agent.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -61,11 +61,11 @@ class ControlSocket:
         """Listen; a folder in which no socket can be is logged, since the agent is not to stop for it."""
         try:
             with _short(self._state_dir) as folder:
-                path = f"{folder}/{NAME}"
-                with suppress(FileNotFoundError):
-                    os.unlink(path)  # noqa: PTH108 - of an agent that was killed; it is the only one here
-                self._server = _Server(path, self._serve)
-                os.chmod(path, 0o660)  # noqa: PTH101 - as above
+                new = Path(folder, f"{NAME}.new")
+                new.unlink(missing_ok=True)  # of an agent that was killed; it is the only one here
+                self._server = _Server(str(new), self._serve)
+                new.chmod(0o660)
+                new.replace(Path(folder, NAME))  # whoever sees it is heard
         except OSError as error:
             log.warning("no commands on this device: no socket in %s: %s", self._state_dir, error)
             return self
