@@ -101,11 +101,10 @@ def _decisive(zones: Sequence[Judged]) -> Judged:
 
 def _times_ms(views: Sequence[View]) -> dict[str, float]:
     """Of one frame: its zones were looked at one after the other."""
-    first, last = views[0].times_ms, views[-1].times_ms
-    spent = {stage: sum(view.times_ms[stage] for view in views) for stage in first}
+    own = {"waiting": views[0], "total": views[-1]}
     return {
-        **spent,
-        **{stage: times[stage] for stage, times in (("waiting", first), ("total", last)) if stage in times},
+        stage: own[stage].times_ms[stage] if stage in own else sum(view.times_ms[stage] for view in views)
+        for stage in views[0].times_ms
     }
 
 

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from agent.camera.sources import kind_of
 
+_ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
+
 
 def _from_folder(path: object, info: ValidationInfo) -> object:
     """Relative paths start at the folder of the file, so that they mean the same whoever starts the agent."""
@@ -48,12 +50,17 @@ def _number_or_auto(setting: object) -> object:
 
 def _by_zone(bundle: object, info: ValidationInfo) -> object:
     """A single bundle is that of the zone without a name."""
-    paths = bundle if isinstance(bundle, dict) else {"": bundle}
-    names = [str(name) for name in bundle] if isinstance(bundle, dict) else ["only"]
-    are_paths = all(isinstance(path, (str, Path)) and str(path) for path in paths.values())
-    if not paths or not are_paths or not all(re.fullmatch(_ZONE, name) for name in names):
+    if not isinstance(bundle, dict):
+        return {"": _bundle_path(bundle, info)}
+    if not bundle or not all(re.fullmatch(_ZONE, str(name)) for name in bundle):
         raise ValueError  # As above.
-    return {str(name): _from_folder(path, info) for name, path in paths.items()}
+    return {str(name): _bundle_path(path, info) for name, path in bundle.items()}
+
+
+def _bundle_path(path: object, info: ValidationInfo) -> object:
+    if not isinstance(path, (str, Path)) or path == "":
+        raise ValueError  # As above.
+    return _from_folder(path, info)
 
 
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
@@ -81,9 +88,6 @@ NumberOrAuto: TypeAlias = Annotated[
     BeforeValidator(_number_or_auto),
     Field(json_schema_extra={"allowed": "a number, or auto"}),
 ]
-
-
-_ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 
 class Section(BaseModel):
