@@ -113,6 +113,7 @@ def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.alone  # it measures
 def test_an_agent_that_is_told_to_stop_says_goodbye_and_ends_within_two_seconds(
     mosquitto: Mosquitto,
     listen: Callable[[int], Listener],
@@ -161,6 +162,7 @@ def test_an_agent_without_a_broker_ends_as_fast_and_keeps_its_records(bundle: Pa
     assert agent.log.count("records wait meanwhile") == 1, "told once, however many attempts end in it"
 
 
+@pytest.mark.alone  # it measures
 def test_an_agent_whose_broker_hangs_ends_within_two_seconds_too(bundle: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "parts", broken_parts(4))
     with socket.create_server(("127.0.0.1", 0)) as mute:
