@@ -143,6 +143,7 @@ def test_an_agent_that_is_told_to_stop_says_goodbye_and_ends_within_two_seconds(
     assert not list(archive.glob("*/*.part"))
 
 
+@pytest.mark.alone  # it measures
 def test_an_agent_without_a_broker_ends_as_fast_and_keeps_its_records(bundle: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "parts", broken_parts(4))
     config = write_config(tmp_path, bundle, source, closed_port(), camera=LOOPING)
