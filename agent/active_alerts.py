@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agent.records import Alert
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

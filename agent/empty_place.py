@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.frame_statistics import grey_of, relit
+from calibration.frame_statistics import relit
+from calibration.imaging.region import grey_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image, Preprocess
+    from calibration.imaging.preprocess import Image, Preprocess
 
 _HALF_WAY = 0.5
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agent.records import ResultCode
 from calibration import frame_statistics
 from calibration.errors import DatasetError
-from calibration.structure import Structure, directions
+from calibration.imaging.orientation import Structure, directions
+from calibration.imaging.region import grey_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image, Place, Preprocess
+    from calibration.imaging.preprocess import Image, Place, Preprocess
 
 _NAMES = ("resolution", "dark", "over_exposed", "moved", "blocked", "blurred_detail", "blurred_edges")
 _LOWER = {"dark", "blurred_detail", "blurred_edges"}
@@ -142,7 +143,7 @@ class FrameChecks:
             prepared: Network input.
             place: Where in the frame it was taken.
         """
-        grey = frame_statistics.grey_of(prepared)
+        grey = grey_of(prepared)
         return (
             self._light(grey)
             or self._stillness()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine import Inference
-    from calibration.preprocess import Image, Place, Region
+    from calibration.imaging.preprocess import Image, Place, Region
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from agent.archive import Heat, Snapshot
 from agent.parts.handshake import Answer
 from agent.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.regions import defect_regions
-from calibration.region import whole
-from calibration.score_map import covering
+from calibration.imaging.region import whole
+from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from agent.records import DefectRegion
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Region
+    from calibration.imaging.preprocess import Region
 
 _MOST = 8
 

@@ -28,7 +28,7 @@ from agent.topics import SparkplugTopics, Topics
 from calibration.backends import Deployment
 from calibration.bundle_engine import engine_folder
 from calibration.errors import DatasetError
-from calibration.preprocess import as_bgr8
+from calibration.imaging.preprocess import as_bgr8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.augmentation import varied
 from calibration.detectors import Detector, Folds, described
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
@@ -26,10 +25,11 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.feature_store import FeatureStore
+from calibration.imaging.augmentation import varied
+from calibration.imaging.synthetic_defects import with_defect
 from calibration.manifest import ChoiceRecord, TrialRecord
 from calibration.moments import Moments
 from calibration.network import feature_network
-from calibration.synthetic import with_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.dataset import Images
     from calibration.head import Head
+    from calibration.imaging.preprocess import Image, Preprocess
     from calibration.pipeline import Progress, Settings
-    from calibration.preprocess import Image, Preprocess
 
     Float32 = NDArray[np.float32]
 

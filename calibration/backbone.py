@@ -16,7 +16,7 @@ from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
 from calibration.filterbank import STRIDE, filterbank
 from calibration.folding import fold, foldable
-from calibration.graph import FLOAT, OPSET, FeatureGraph
+from calibration.onnx_graph import FLOAT, OPSET, FeatureGraph
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from calibration.averages import over_runs, over_sets
 from calibration.benchmark import Candidate, Run, Task, benchmark_runs, tasks
 from calibration.benchmark_summary import print_benchmark
 from calibration.evaluation import refuse_without_metrics
+from calibration.imaging.preprocess import Preprocess
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings
-from calibration.preprocess import Preprocess
 from calibration.run_file import RunFile, refuse_unwritable, write_json
 from calibration.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
 from calibration.summary import print_written

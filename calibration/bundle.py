@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from calibration.durable import flush_folder, write_flushed
+from calibration.atomic_file import flush_folder, write_flushed
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.manifest import SCHEMA_VERSION, Manifest
 from calibration.stored_preprocess import preprocess_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.engine import Engine
-    from calibration.preprocess import Preprocess
+    from calibration.imaging.preprocess import Preprocess
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"

@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.feature_store import refuse_not_finite
+from calibration.imaging.image_files import read_picture
 from calibration.moments import Moments, merged
-from calibration.pictures import read_picture
 from calibration.reference import Observation
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from calibration.gathering import Extraction
     from calibration.head import Scorer, Scores
-    from calibration.preprocess import Place
+    from calibration.imaging.preprocess import Place
 
     Float32 = NDArray[np.float32]
 

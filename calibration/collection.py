@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from calibration.engine.onnxruntime import OnnxRuntimeEngine
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 
 class Collection:

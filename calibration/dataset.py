@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import cv2
 
 from calibration.errors import DatasetError, SettingError
-from calibration.pictures import MASK_SUFFIX, PICTURE_SUFFIXES, pictures_in, read_picture
-from calibration.preprocess import as_bgr8
+from calibration.imaging.image_files import MASK_SUFFIX, PICTURE_SUFFIXES, pictures_in, read_picture
+from calibration.imaging.preprocess import as_bgr8
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     NamedImage: TypeAlias = tuple[str, Image]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.errors import DatasetError, SettingError, StorageError
-from calibration.pictures import read_mask, read_picture
+from calibration.imaging.image_files import read_mask, read_picture
+from calibration.imaging.preprocess import located
+from calibration.imaging.region import cut
+from calibration.imaging.score_map import covering
 from calibration.pixels import PixelHistogram
-from calibration.preprocess import located
-from calibration.region import cut
-from calibration.score_map import covering
 from calibration.working_point import expected_share
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from calibration.bundle import Bundle
     from calibration.dataset import Labelled
     from calibration.engine import Engine
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
     from calibration.working_point import WorkingPoint
 
 

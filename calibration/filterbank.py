@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.graph import FLOAT, GraphBuilder
+from calibration.onnx_graph import FLOAT, GraphBuilder
 
 if TYPE_CHECKING:
     import onnx

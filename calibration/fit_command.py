@@ -12,11 +12,11 @@ from calibration.bundle import refuse_existing
 from calibration.dataset import frame_range, good_images
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.imaging.preprocess import Preprocess
 from calibration.name_list import names_in, write_names
 from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import prepare
-from calibration.preprocess import Preprocess
 from calibration.same_parts import part_by
 from calibration.summary import describe, print_written
 from calibration.terminal import progress_bar

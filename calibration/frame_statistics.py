@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.region import Image
+    from calibration.imaging.region import Image
 
 _THUMBNAIL_CELLS = 112
 _CELLS_IN_BLOCK = 4
@@ -25,11 +25,6 @@ _LIGHT_TIMES = 1.3
 _SAYS_LIGHT = 8
 _LEAST_ENERGY = 1e-3
 _LUMINANCE = np.array((0.114, 0.587, 0.299))  # of OpenCV, BGR
-
-
-def grey_of(frame: Image) -> Image:
-    """Luminance, (height, width)."""
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
 
 
 def brightness(grey: Image) -> float:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from calibration.augmentation import varied
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
-from calibration.preprocess import located
+from calibration.imaging.augmentation import varied
+from calibration.imaging.preprocess import located
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibration.dataset import Images
     from calibration.feature_store import Features
-    from calibration.preprocess import Image, Place, Preprocess
+    from calibration.imaging.preprocess import Image, Place, Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 GOOD_FRAMES = 3
 

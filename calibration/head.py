@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.graph import FeatureMap, GraphBuilder
+    from calibration.onnx_graph import FeatureMap, GraphBuilder
 
     Float32 = NDArray[np.float32]
 

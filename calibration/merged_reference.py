@@ -14,15 +14,16 @@ import numpy as np
 
 from calibration import frame_statistics
 from calibration.frame_limits import Limit, limit_apart
+from calibration.imaging.orientation import Structure, directions
+from calibration.imaging.region import grey_of
 from calibration.reference import HALF_HIDDEN, MOVED, RECOGNISED
-from calibration.structure import Structure, directions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -96,7 +97,7 @@ def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Lim
     structure = Structure(mean)
     if not structure.enough:
         return Limit(math.nan, "nothing stands still")
-    greys = [frame_statistics.grey_of(frame) for frame in good]
+    greys = [grey_of(frame) for frame in good]
     found = [structure.displacement(directions(frame_statistics.thumbnail(grey))) for grey in greys]
     measured = limit_apart(np.array([each.there - each.here for each in found]), MOVED, sequential=False)
     if not measured.is_on or not _same_view(parts, laxest.value):

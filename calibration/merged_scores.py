@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.imaging.preprocess import Image
     from calibration.merging import Learner
     from calibration.moments import Moments
-    from calibration.preprocess import Image
 
     Arrays = Mapping[str, NDArray[Any]]
     Float32 = NDArray[np.float32]

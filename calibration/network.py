@@ -11,16 +11,16 @@ from onnx import helper
 
 from calibration.errors import BundleError
 from calibration.flavour import FROM_HALF, TO_HALF
-from calibration.graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
 from calibration.manifest import BackboneRecord
+from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibration.backbone import Backbone
     from calibration.detectors import Detector
-    from calibration.graph import FeatureGraph, ValueType
     from calibration.head import Head
+    from calibration.onnx_graph import FeatureGraph, ValueType
 
 _Part = TypeVar("_Part", onnx.NodeProto, onnx.TensorProto)
 # Where each picture is divided by its own brightness, this is the brightness it ends up with: that of ImageNet.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from calibration.errors import SettingError
-from calibration.preprocess import Region
+from calibration.imaging.preprocess import Region
 
 
 def size(text: str) -> tuple[int, int]:

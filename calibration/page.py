@@ -12,7 +12,7 @@ import cv2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _JPEG_QUALITY = 85
 _PICTURE_PX = 448

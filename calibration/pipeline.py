@@ -26,6 +26,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.gathering import Extraction, gathered_here
 from calibration.held_out import FOLDS, folds_of, out_of_fold_scores, with_copies
+from calibration.imaging.preprocess import located
 from calibration.manifest import (
     ChoiceRecord,
     DetectorRecord,
@@ -36,7 +37,6 @@ from calibration.manifest import (
 )
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.outliers import HighestScores, suspicious
-from calibration.preprocess import located
 from calibration.same_parts import parts_shown
 from calibration.stored_preprocess import arrays_of, record_of
 from calibration.working_point import (
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from calibration.dataset import Images
     from calibration.detectors import Detector, Fit
     from calibration.gathering import Gather, Gathered
-    from calibration.preprocess import Preprocess
+    from calibration.imaging.preprocess import Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from calibration.errors import SettingError, StorageError
-from calibration.overlay import overlay, visible_threshold
-from calibration.pictures import read_picture
-from calibration.score_map import covering
+from calibration.imaging.heatmap import overlay, visible_threshold
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from calibration.alignment import Grid
 from calibration.errors import DatasetError, SettingError
-from calibration.ignored import Ignored, areas_of, rings_of
-from calibration.region import Region, crop, cut, whole
+from calibration.imaging.alignment import Grid
+from calibration.imaging.ignore_mask import Ignored, areas_of, rings_of
+from calibration.imaging.region import Region, crop, cut, whole
+from calibration.imaging.thinned_sample import Remembered
 from calibration.registration import registered
-from calibration.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.alignment import Alignment
     from calibration.dataset import Images
+    from calibration.imaging.alignment import Alignment
+    from calibration.imaging.preprocess import Image, Preprocess
     from calibration.pipeline import Progress
-    from calibration.preprocess import Image, Preprocess
 
     Mask: TypeAlias = NDArray[np.bool_]
     Area: TypeAlias = Region | Mask

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.synthetic import with_defect
+from calibration.imaging.synthetic_defects import with_defect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibration.bundle import Bundle
     from calibration.collection import Collection
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SYNTHETIC = 36
 """Three of each kind and size."""

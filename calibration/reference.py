@@ -11,15 +11,16 @@ import numpy as np
 
 from calibration import frame_statistics
 from calibration.frame_limits import Bounds, Limit, limit_apart, limit_of
-from calibration.remembered import Remembered
-from calibration.structure import Structure, directions
+from calibration.imaging.orientation import Structure, directions
+from calibration.imaging.region import grey_of
+from calibration.imaging.thinned_sample import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 THUMBNAIL = 32
 _REMEMBERED = 1024
@@ -70,7 +71,7 @@ class Observation:
             inspected: The region of the picture that it was made from.
             frame_size: Rows and columns of the whole picture.
         """
-        grey = frame_statistics.grey_of(frame)
+        grey = grey_of(frame)
         return cls(
             colour=frame_statistics.mean_colour(frame),
             sharpness=sharpness(frame),

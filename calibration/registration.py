@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from calibration.alignment import Alignment, highest
-from calibration.structure import directions
+from calibration.imaging.alignment import Alignment, highest
+from calibration.imaging.orientation import directions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.alignment import Grid
-    from calibration.preprocess import Image
-    from calibration.structure import Directions
+    from calibration.imaging.alignment import Grid
+    from calibration.imaging.orientation import Directions
+    from calibration.imaging.preprocess import Image
 
 _ROUNDS = 10
 _LEAST_IMAGES = 4

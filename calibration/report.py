@@ -11,10 +11,10 @@ import numpy as np
 
 from calibration.charts import Mark, histogram
 from calibration.errors import BundleError, StorageError
-from calibration.overlay import overlay, visible_threshold
+from calibration.imaging.heatmap import overlay, visible_threshold
+from calibration.imaging.score_map import covering
 from calibration.page import SPACE, enlarged, number, one_in, page, percent, picture, section
 from calibration.report_facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
-from calibration.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

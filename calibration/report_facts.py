@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.charts import histogram
 from calibration.check_table import check_rows
-from calibration.overlay import hatched
+from calibration.imaging.heatmap import hatched
 from calibration.page import SPACE, bullets, enlarged, picture, section, table
 from calibration.preprocess_table import learnt_rows
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle, GoldenCheck
-    from calibration.preprocess import Preprocess
+    from calibration.imaging.preprocess import Preprocess
     from calibration.speed import Speed
 
 _METHODS = {

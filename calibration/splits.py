@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.dataset import GOOD, Labelled, labelled_images
 from calibration.errors import DatasetError, SettingError
-from calibration.pictures import pictures_in
+from calibration.imaging.image_files import pictures_in
 from calibration.pipeline import MINIMUM_IMAGES
 
 if TYPE_CHECKING:

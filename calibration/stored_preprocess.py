@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.alignment import Alignment
-from calibration.ignored import Ignored
+from calibration.imaging.alignment import Alignment
+from calibration.imaging.ignore_mask import Ignored
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord, RegionRecord
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Place
+    from calibration.imaging.preprocess import Place
 
 _REFERENCE = "alignment_reference"
 _LABELS = "ignored_labels"

@@ -25,7 +25,7 @@ from torch import nn
 
 from calibration.backbone import Backbone, with_known_outputs
 from calibration.errors import BackboneError
-from calibration.graph import OPSET, FeatureGraph
+from calibration.onnx_graph import OPSET, FeatureGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from calibration import option_values
 from calibration.errors import SettingError
-from calibration.frame_statistics import grey_of
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.region import grey_of
 from calibration.preparation import AUTO_PX, Wanted
 
 if TYPE_CHECKING:

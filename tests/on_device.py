@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from calibration.engine import Engine
     from calibration.engine.cuda_driver import Gpu
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 RANDOM_FRAMES = 200
 TIMED_RUNS = 500

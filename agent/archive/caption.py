@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from calibration.overlay import Colour
-    from calibration.preprocess import Image
+    from calibration.imaging.heatmap import Colour
+    from calibration.imaging.preprocess import Image
 
 _WHITE: Colour = (255, 255, 255)
 _RED: Colour = (48, 32, 224)

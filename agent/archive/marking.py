@@ -9,7 +9,7 @@ from agent.archive.files import FILE_MODE
 from agent.archive.picture import MARK, Mark, sibling
 from agent.archive.reading import reading, writing
 from agent.errors import ArchiveError
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

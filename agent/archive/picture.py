@@ -13,14 +13,14 @@ import cv2
 from agent.archive.caption import Caption, captioned
 from agent.records import Evaluation, to_json
 from calibration.errors import DatasetError
-from calibration.overlay import overlay
+from calibration.imaging.heatmap import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agent.archive.snapshot import Snapshot
     from agent.records import Payload
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Label: TypeAlias = Literal["good", "defect"]
 

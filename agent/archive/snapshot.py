@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.records import DefectRegion, ZoneResult
-    from calibration.overlay import Array
-    from calibration.preprocess import Image, Region
+    from calibration.imaging.heatmap import Array
+    from calibration.imaging.preprocess import Image, Region
 
 _SAME_CAUSE_EVERY_S = 60.0
 _DICE = random.SystemRandom()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.audit.line import OWN_FIELDS, RECOVERED, Entry, entry, from_line, lines_backwards, to_line
 from agent.clock import now_ms
 from agent.errors import AuditError
-from calibration.durable import flush_folder
+from calibration.atomic_file import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

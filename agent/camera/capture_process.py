@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.camera.sources import Source
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _CLOSED_WITHIN_S = 0.5
 _KILLED_WITHIN_S = 0.5

@@ -25,7 +25,7 @@ from agent.errors import CameraError
 
 if TYPE_CHECKING:
     from agent.camera.sources import Source
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _CHANNELS = 3
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 CameraState: TypeAlias = Literal["closed", "running", "lost"]
 

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SLOTS = 3
 """One that is written, one that is copied, and one in hand for a parent that is a little late."""

@@ -16,8 +16,8 @@ import cv2
 from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
 from agent.errors import CameraError
 from calibration.errors import DatasetError
-from calibration.pictures import pictures_in, read_picture
-from calibration.preprocess import Image, as_bgr8
+from calibration.imaging.image_files import pictures_in, read_picture
+from calibration.imaging.preprocess import Image, as_bgr8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""A rendered production line: shows the whole system without a camera."""
+"""`shiftwatch-agent demo`: a rendered conveyor, calibrated and inspected."""

@@ -17,7 +17,7 @@ import numpy as np
 from agent.demo.defects import dent, scratch, stain
 from agent.demo.flange import BOLT_HOLES, SIZE_PX, Field, Flange, belt_shadow, draw_flange
 from calibration.errors import StorageError
-from calibration.preprocess import Image, Region
+from calibration.imaging.preprocess import Image, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

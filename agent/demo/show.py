@@ -23,8 +23,8 @@ from agent.settings import station_topics
 from calibration.backbone import filterbank_backbone
 from calibration.dataset import good_images
 from calibration.errors import EngineError, StorageError
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.terminal import console, escape, progress_bar
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from agent.drift.comparison import SIDES, HighScores, Ranks, high_quantile
 from agent.drift.evidence import Evidence
 from agent.drift.report import DriftReport, Finding
 from calibration import frame_statistics
+from calibration.imaging.region import grey_of
 from calibration.working_point import share_above
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Float64: TypeAlias = NDArray[np.float64]
 
@@ -190,7 +191,7 @@ class DriftWatch:
 def appearance(prepared: Image) -> tuple[float, float, float]:
     """Brightness, colour and sharpness of a network input."""
     colour = frame_statistics.mean_colour(prepared)
-    sharpness = frame_statistics.edges(frame_statistics.grey_of(prepared))
+    sharpness = frame_statistics.edges(grey_of(prepared))
     return frame_statistics.light_of(colour), frame_statistics.warmth_of(colour), sharpness
 
 

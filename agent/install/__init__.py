@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.errors import InstallError
 from agent.install.unit_files import TARGET, UNITS
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

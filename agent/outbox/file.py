@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import now_ms
 from agent.errors import OutboxError
 from agent.outbox.schema import bring_up_to_date, is_whole
-from calibration.durable import flush_folder
+from calibration.atomic_file import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

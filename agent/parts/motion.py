@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.parts import Part
 from agent.parts.stillness import Stillness, cells_of
 from calibration.errors import DatasetError
-from calibration.region import crop, enclosing, whole
+from calibration.imaging.region import crop, enclosing, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.camera import Frame
     from agent.parts.handshake import Handshake
     from agent.recipe import Recipe
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 log = logging.getLogger(__name__)
 

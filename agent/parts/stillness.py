@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from calibration import frame_statistics
 
 if TYPE_CHECKING:
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Cells: TypeAlias = NDArray[np.float32]
 

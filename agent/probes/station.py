@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from calibration.bundle import Bundle
     from calibration.engine import Engine
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _FIRST_FRAME_S = 10.0
 _SETTLING_S, _WATCHING_S = 0.5, 2.0

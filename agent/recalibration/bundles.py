@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from calibration.durable import flush_folder
+from calibration.atomic_file import flush_folder
 from calibration.errors import StorageError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from calibration.bundle import open_bundle
 from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
+from calibration.imaging.image_files import read_picture
 from calibration.network import reducing
-from calibration.pictures import read_picture
 from calibration.proving import objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from agent.recalibration.wire import Message, Told
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
     from calibration.relearning import Relearnt
 
 _THREADS = 1

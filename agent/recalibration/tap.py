@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.look import Judged, Seen
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
 BUSY = "not taken, the learning process was busy"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Told: TypeAlias = dict[str, Any]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agent.empty_place import EmptyPlace
     from agent.frame_checks import FrameChecks
     from calibration.engine import Engine
-    from calibration.preprocess import Preprocess
+    from calibration.imaging.preprocess import Preprocess
 
 
 def about_zone(zone: str, text: str) -> str:

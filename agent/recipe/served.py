@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:

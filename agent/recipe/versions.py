@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.clock import now_ms
 from agent.errors import CommandRefusedError
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from agent.logs import LogFormat
     from agent.records import Payload
-    from calibration.overlay import Array
-    from calibration.preprocess import Image
+    from calibration.imaging.heatmap import Array
+    from calibration.imaging.preprocess import Image
 
 PICTURE_BYTES = 128 * 1024 * 1024
 MAP_BYTES = 16 * 1024 * 1024

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from calibration.overlay import heat_layer
-from calibration.preprocess import Region
-from calibration.score_map import covering
+from calibration.imaging.heatmap import heat_layer
+from calibration.imaging.preprocess import Region
+from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
     from agent.records import Payload
     from agent.web.messages import Room, Shown
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _LONGEST_SIDE_PX = 1280
 _LONGEST_LAYER_PX = 320

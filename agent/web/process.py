@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.web.messages import Asked, Order
-    from calibration.overlay import Array
-    from calibration.preprocess import Image
+    from calibration.imaging.heatmap import Array
+    from calibration.imaging.preprocess import Image
 
 _ENDED_WITHIN_S = 1.0
 _BEGUN_WITHIN_S = 60.0

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.feature_store import Features
-    from calibration.graph import FeatureMap, GraphBuilder
     from calibration.head import Head, Scorer
+    from calibration.onnx_graph import FeatureMap, GraphBuilder
     from calibration.working_point import Law
 
 

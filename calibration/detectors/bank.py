@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.graph import GraphBuilder
+    from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from calibration.detectors import Fit
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.graph import FeatureMap
 from calibration.head import Scores
+from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from calibration.detectors import Folds
     from calibration.feature_store import Features
-    from calibration.graph import GraphBuilder
+    from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]

@@ -18,10 +18,10 @@ from calibration.detectors import Fit, partial
 from calibration.detectors.modes import learn_modes
 from calibration.detectors.patches import joined, projected
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
 from calibration.moments import merged
+from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from calibration.detectors import Folds
     from calibration.detectors.modes import Modes
     from calibration.feature_store import Features
-    from calibration.graph import GraphBuilder
     from calibration.head import Scorer
     from calibration.moments import Moments
+    from calibration.onnx_graph import GraphBuilder
 
 Location: TypeAlias = Literal["local", "shared", "global"]
 

@@ -11,10 +11,10 @@ import numpy as np
 from calibration.covariance import whitening
 from calibration.detectors import Fit, partial
 from calibration.errors import SettingError
-from calibration.graph import FeatureMap
 from calibration.head import WhiteningHead, whitened_law
 from calibration.leave_one_out import LeaveOneOut
 from calibration.moments import merged
+from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from calibration.detectors import Folds
     from calibration.feature_store import Features
-    from calibration.graph import GraphBuilder
     from calibration.head import Scorer
     from calibration.moments import Moments
+    from calibration.onnx_graph import GraphBuilder
 
 _REGULARISER = 0.01  # section III-B of the paper
 _SEED = 0

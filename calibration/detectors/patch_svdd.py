@@ -16,8 +16,8 @@ from calibration.detectors import Fit
 from calibration.detectors.bank import attach_comparison, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.feature_store import batch_images
-from calibration.graph import FeatureMap
 from calibration.head import Scores
+from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from calibration.detectors import Folds
     from calibration.feature_store import Features
-    from calibration.graph import GraphBuilder
+    from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
 

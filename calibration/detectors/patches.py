@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.errors import SettingError
-from calibration.graph import FeatureMap
+from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
-    from calibration.graph import GraphBuilder
+    from calibration.onnx_graph import GraphBuilder
 
 _SEED = 0
 

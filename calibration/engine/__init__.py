@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.engine.cuda import Cuda, DeviceMemory, PinnedMemory
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 FRAME = "frame"
 _OUTPUTS = {"score": 1, "map": 3, "features": 4}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _WARM_UP_RUNS = 3
 # TF32 keeps ten bits of each factor: scores would differ from those of calibration.

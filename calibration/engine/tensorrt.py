@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from calibration.engine.cuda import Cuda
     from calibration.engine.tensorrt_build import Progress
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Check = Callable[["TensorRTEngine"], object]
 

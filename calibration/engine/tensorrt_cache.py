@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 from calibration.errors import StorageError
 
 if TYPE_CHECKING:

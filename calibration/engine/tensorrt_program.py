@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from calibration.engine.cuda import Cuda
     from calibration.engine.tensorrt_library import Journal
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _RELOAD = "delete the engine's folder, it is then built again; if that does not help, restart the device"
 _BUILD = "build the engine again: shiftwatch-calibrate build BUNDLE"

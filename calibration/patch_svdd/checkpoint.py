@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from calibration.durable import replace_file
+from calibration.atomic_file import replace_file
 from calibration.errors import SettingError, StorageError
 
 if TYPE_CHECKING:

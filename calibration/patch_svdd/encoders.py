@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from calibration.detectors.patch_svdd import COARSE, FINE
-from calibration.graph import FLOAT, GraphBuilder
+from calibration.onnx_graph import FLOAT, GraphBuilder
 
 if TYPE_CHECKING:
     import onnx

@@ -14,13 +14,13 @@ from torch import nn
 from calibration.backbone import Backbone
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.graph import FeatureGraph
+from calibration.imaging.preprocess import located
 from calibration.network import STANDARD_BRIGHTNESS
+from calibration.onnx_graph import FeatureGraph
 from calibration.patch_svdd.checkpoint import Checkpoint
 from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
 from calibration.patch_svdd.patches import Frames
 from calibration.pipeline import refuse_too_few, refuse_too_large
-from calibration.preprocess import located
 from calibration.working_point import refuse_senseless_rate
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from calibration.dataset import Images
     from calibration.detectors.patch_svdd import PatchSvdd
+    from calibration.imaging.preprocess import Image
     from calibration.pipeline import Progress, Settings
-    from calibration.preprocess import Image
 
 _SEED = 0
 _STEPS = 32  # of an epoch, whatever the number of images, so that training takes the same time for all

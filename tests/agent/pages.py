@@ -17,7 +17,7 @@ from agent.records import Evaluation, Result, new_id, to_json
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page
-from calibration.preprocess import Region
+from calibration.imaging.preprocess import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

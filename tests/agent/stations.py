@@ -16,9 +16,9 @@ import yaml
 
 from agent.outbox import Outbox
 from calibration.backbone import Backbone, filterbank_backbone
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.imaging.preprocess import Preprocess, Region
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     import signal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.outbox import Waiting
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 ROWS, COLUMNS = 72, 96
 REGION = Region(x=16, y=4, width=64, height=64)

@@ -24,7 +24,7 @@ from agent.archive.room import Limits
 from agent.archive.snapshot import Selection
 from agent.archive.store import Store
 from agent.records import DefectRegion, Evaluation, ResultCode
-from calibration.preprocess import Region
+from calibration.imaging.preprocess import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

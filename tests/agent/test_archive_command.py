@@ -21,7 +21,7 @@ from agent.cli import main
 from agent.records import DefectRegion, Evaluation
 from calibration.dataset import good_images, labelled_images
 from calibration.errors import SettingError
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from real_broker import Mosquitto
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 COUNT = 60
 HOUR_MS = 3_600_000

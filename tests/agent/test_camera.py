@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 PATIENCE_S = 10.0
 

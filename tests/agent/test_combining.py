@@ -28,7 +28,7 @@ from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
 from calibration.engine import Inference
 from calibration.errors import EngineError
-from calibration.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agent.camera import CameraState
     from agent.look import Seen
     from agent.parts.trigger import Trigger
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 RULES = Rules(threshold=100.0)
 PART = Part("A", 0, 0)

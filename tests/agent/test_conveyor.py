@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.demo import conveyor
 from agent.demo.conveyor import CLOSEST_DEFECTS, DEFECTS, HEIGHT_PX, REGION, WIDTH_PX, Part, parts, write_video
 from calibration.errors import StorageError
-from calibration.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,7 +34,8 @@ from agent.settings import drift_of
 from calibration import frame_statistics
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
-from calibration.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.region import grey_of
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
@@ -337,7 +338,7 @@ def test_a_picture_means_the_same_to_calibration_and_to_the_agent() -> None:
             good["colour"][number],
             good["sharpness"][number],
         )
-        assert light == pytest.approx(frame_statistics.brightness(frame_statistics.grey_of(each)), abs=0.02)
+        assert light == pytest.approx(frame_statistics.brightness(grey_of(each)), abs=0.02)
 
 
 def test_pictures_change_in_the_direction_of_their_words() -> None:

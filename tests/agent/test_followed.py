@@ -27,11 +27,11 @@ from agent.regions import defect_regions
 from agent.topics import Topics
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.imaging.preprocess import Preprocess, Region
+from calibration.imaging.region import whole
+from calibration.imaging.score_map import covering
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import Wanted, prepare
-from calibration.preprocess import Preprocess, Region
-from calibration.region import whole
-from calibration.score_map import covering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 REGION = Region(48, 24, 112, 112)
 LIMIT_PX = 8

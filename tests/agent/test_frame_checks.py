@@ -24,7 +24,7 @@ from agent.settings import frame_checks_of, rules_of
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
 from calibration.errors import DatasetError
-from calibration.preprocess import Preprocess, Region
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from agent.frame_checks import Distrust
     from agent.look import Seen
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 PREPROCESS = Preprocess(64, 64, REGION)
 

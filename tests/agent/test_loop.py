@@ -22,7 +22,7 @@ from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
 from calibration.engine import Inference
 from calibration.errors import EngineError
-from calibration.preprocess import Preprocess, Region
+from calibration.imaging.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.camera import CameraState
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 RULES = Rules(threshold=100.0)
 PREPROCESS = Preprocess(4, 4, Region(2, 2, 4, 4))

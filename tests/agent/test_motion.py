@@ -30,14 +30,14 @@ from agent.records import ResultCode
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
 from calibration.bundle import open_bundle
-from calibration.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agent.parts import Part
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 FRAME_MS = 33
 SETTLED_MS = 200

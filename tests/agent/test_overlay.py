@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.archive.caption import Caption, captioned
 from calibration.errors import DatasetError
-from calibration.overlay import Array, heat_layer, overlay
-from calibration.preprocess import Image, Region
+from calibration.imaging.heatmap import Array, heat_layer, overlay
+from calibration.imaging.preprocess import Image, Region
 
 REGION = Region(x=40, y=20, width=112, height=112)
 

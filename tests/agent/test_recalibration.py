@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from stations import Outcome
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Answer = dict[str, Any]
 FAST = {"playback": "realtime", "frames_per_s": 100, "loop": True}

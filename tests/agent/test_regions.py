@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from agent.records import DefectRegion
 from agent.regions import defect_regions
-from calibration.preprocess import Region
+from calibration.imaging.preprocess import Region
 
 AREA = Region(x=100, y=50, width=80, height=40)
 EVERYWHERE = Region(x=0, y=0, width=2000, height=2000)

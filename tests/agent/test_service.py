@@ -38,8 +38,8 @@ from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
 from calibration.errors import BundleError
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable

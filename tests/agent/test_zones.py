@@ -40,8 +40,8 @@ from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.engine import Inference
 from calibration.errors import BundleError
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from real_broker import Mosquitto
     from stations import Outcome
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Answer = dict[str, Any]
 ZONES = ("left", "right")

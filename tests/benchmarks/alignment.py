@@ -26,10 +26,10 @@ from agent.demo.conveyor import parts
 from calibration.dataset import labelled_images
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import Wanted, prepare
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import NamedImage
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
     from calibration.splits import Split
 
 SHIFT_PX = 12

@@ -16,16 +16,16 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from calibration.alignment import Grid, _vertex, highest
+from calibration.imaging.alignment import Grid, _vertex, highest
+from calibration.imaging.orientation import directions
 from calibration.preparation import Wanted, prepare
-from calibration.structure import directions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image, Preprocess, Region
+    from calibration.imaging.preprocess import Image, Preprocess, Region
 
     Found = tuple[float, float]
 

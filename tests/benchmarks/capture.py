@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.camera import Camera
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 FRAMES_PER_S = 30.0
 SIZES = ((640, 480), (1920, 1080))

@@ -10,8 +10,8 @@ import mtd
 from calibration.benchmark import Candidate, Run, benchmark_runs, tasks
 from calibration.benchmark_summary import print_benchmark
 from calibration.choices import described_detector
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings
-from calibration.preprocess import Preprocess
 from calibration.splits import Split, labelled_sets, splits
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from agent.drift import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _goo
 from agent.drift.comparison import SIDES, HighScores, Ranks
 from agent.drift.evidence import Evidence
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 BLOCKS_A_DAY = int(86_400 / BLOCK_S)
 EVERY_BLOCKS = SIDES * FALSE_ALARM_DAYS * BLOCKS_A_DAY

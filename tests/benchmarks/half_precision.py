@@ -20,9 +20,9 @@ from sklearn.metrics import roc_auc_score
 from calibration.choices import described_detector
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.flavour import half_precision
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.dataset import Labelled
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 BACKBONES = ("filterbank", "lite0", "mobilenet_v2", "lite0+filterbank")
 LIMIT = 0.01

@@ -64,8 +64,8 @@ from agent.web.opening import listening
 from agent.web.page import Page
 from calibration.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.engine import Engine
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SIDE = 224
 THREADS = EngineConfig().thread_count()

@@ -24,8 +24,8 @@ from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.benchmark import Candidate, Run, measured, tasks
 from calibration.dataset import PictureFiles
 from calibration.detectors.mean_shift import MeanShift
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.splits import USUAL_FOLDS, Split, labelled_sets, splits
 
 if TYPE_CHECKING:

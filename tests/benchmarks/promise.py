@@ -17,9 +17,9 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
 from calibration.held_out import FOLDS
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network, reduced_shape
-from calibration.pictures import read_picture
-from calibration.preprocess import Preprocess
 from calibration.working_point import expected_share, working_point
 
 RATES = (0.05, 0.01, 0.005)

@@ -31,8 +31,8 @@ from rich.table import Table
 from agent.commands.control_socket import NAME, ask_station
 from agent.demo.conveyor import REGION, parts
 from agent.outbox import Outbox
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

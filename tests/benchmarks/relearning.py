@@ -22,9 +22,9 @@ from sklearn.metrics import roc_auc_score
 from calibration.collection import Collection
 from calibration.dataset import PictureFiles
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.imaging.preprocess import as_bgr8
 from calibration.network import reducing
 from calibration.pipeline import calibrate
-from calibration.preprocess import as_bgr8
 from calibration.relearning import Plan, relearn
 from calibration.splits import labelled_sets
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 CHANGES = {"slight": (0.6, 1.08, 4.0), "strong": (1.0, 1.15, 6.0)}
 """Blur in pixels of the tile (sigma), gain, grey levels more."""

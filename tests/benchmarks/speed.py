@@ -25,9 +25,9 @@ from calibration.detectors import Folds
 from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
-from calibration.graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder
+from calibration.imaging.image_files import read_picture
 from calibration.network import feature_network, reduced_shape
-from calibration.pictures import read_picture
+from calibration.onnx_graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

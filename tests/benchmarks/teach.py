@@ -21,10 +21,10 @@ from calibration.basis import basis_of
 from calibration.collection import Collection
 from calibration.dataset import good_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.synthetic_defects import KINDS
 from calibration.network import reducing
-from calibration.preprocess import Preprocess
 from calibration.relearning import Plan, relearn
-from calibration.synthetic import KINDS
 
 if TYPE_CHECKING:
     from calibration.basis import OtherBackbone

@@ -12,8 +12,8 @@ from fp16 import NodeByNode
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import roc_auc_score
 
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path

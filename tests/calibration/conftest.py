@@ -17,15 +17,15 @@ from calibration.bundle import Bundle, open_bundle
 from calibration.bundle_engine import source_of
 from calibration.cli import main
 from calibration.engine.tensorrt import TensorRTEngine
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from calibration.backbone import Backbone
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from calibration.preprocess import Region
+from calibration.imaging.preprocess import Region
 
 if TYPE_CHECKING:
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 FRAME_PX = 160
 REGION = Region(24, 24, 112, 112)

@@ -6,7 +6,7 @@ import numpy as np
 from washers import SIDE
 
 from calibration.backbone import Backbone
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 
 
 def random_backbone(side: int = SIDE) -> Backbone:

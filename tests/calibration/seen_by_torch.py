@@ -9,8 +9,8 @@ import numpy as np
 
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.graph import FeatureGraph
 from calibration.network import feature_network
+from calibration.onnx_graph import FeatureGraph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.detectors import Detector
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Float32 = NDArray[np.float32]
 

@@ -11,14 +11,14 @@ from outcome import assert_refused
 from plates import FRAME_PX, REGION, displaced, plate
 from washers import Drawn
 
-from calibration.alignment import Alignment
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import GoldenCheck, open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
+from calibration.imaging.alignment import Alignment
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import AUTO_PX, Wanted, prepare
-from calibration.preprocess import Preprocess, Region
 from calibration.report import report_page
 from calibration.speed import Speed
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]
 

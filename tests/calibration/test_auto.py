@@ -16,8 +16,8 @@ from calibration.detectors import described
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
-from calibration.preprocess import Preprocess
-from calibration.synthetic import KINDS, SIZES, with_defect
+from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.synthetic_defects import KINDS, SIZES, with_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.engine import Engine, Inference
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"
 DEPLOYMENT = Deployment(

@@ -17,10 +17,10 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
+from calibration.imaging.preprocess import Preprocess
 from calibration.merged_bundle import merge
 from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.report import report_page
 from calibration.speed import measured_speed
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
     from calibration.relearning import Mode
 
 PARTS = 40

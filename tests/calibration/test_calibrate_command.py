@@ -17,7 +17,7 @@ from washers import save, washer
 
 from calibration.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable

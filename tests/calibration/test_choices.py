@@ -21,8 +21,8 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.graph import FLOAT, GraphBuilder
 from calibration.network import feature_network, feature_shape
+from calibration.onnx_graph import FLOAT, GraphBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

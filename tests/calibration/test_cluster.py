@@ -29,8 +29,8 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import ClusterError, DatasetError, DegenerateFeaturesError, SettingError, ShiftwatchError
 from calibration.golden import GoldenSample, kept_of
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

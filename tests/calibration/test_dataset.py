@@ -11,7 +11,7 @@ from washers import save, washer
 
 from calibration.dataset import frame_range, good_images, labelled_images
 from calibration.errors import DatasetError, SettingError
-from calibration.pictures import read_mask, read_picture
+from calibration.imaging.image_files import read_mask, read_picture
 
 if TYPE_CHECKING:
     from pathlib import Path

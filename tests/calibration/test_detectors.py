@@ -28,12 +28,12 @@ from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.held_out import folds_of
+from calibration.imaging.preprocess import Preprocess
 from calibration.moments import Moments
 from calibration.network import feature_network, feature_shape, reduced_shape
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from calibration.bundle import Bundle
     from calibration.dataset import NamedImage
     from calibration.detectors import Detector
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -18,7 +18,7 @@ from washers import SIDE, save, washer
 from calibration.dataset import labelled_images
 from calibration.engine import Inference
 from calibration.evaluation import evaluate
-from calibration.pictures import read_picture
+from calibration.imaging.image_files import read_picture
 from calibration.pixels import PixelHistogram
 from calibration.working_point import WorkingPoint, expected_share, working_point
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.evaluation import Evaluation
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]
 

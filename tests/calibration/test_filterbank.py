@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from calibration.backbone import filterbank_backbone
 from calibration.errors import SettingError
 from calibration.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
+from calibration.imaging.image_files import read_picture
 from calibration.network import feature_shape
-from calibration.pictures import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.errors import EngineError, SettingError
 from calibration.feature_store import FeatureStore
 from calibration.flavour import batched, half_precision
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.network import feature_network, fused_network, reduced_shape
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 
 FLOAT16 = TensorProto.FLOAT16
 DETECTORS: dict[str, Detector] = {

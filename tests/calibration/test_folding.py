@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.backbone import with_known_outputs
 from calibration.folding import fold, foldable
-from calibration.graph import FLOAT
+from calibration.onnx_graph import FLOAT
 
 INTEGER = TensorProto.INT64
 PICTURE = np.random.default_rng(0).normal(size=(1, 3, 4, 6)).astype(np.float32)

@@ -20,15 +20,15 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.filterbank import filterbank
-from calibration.graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.head import generalised_mean as generalised_mean_in_numpy
 from calibration.moments import Moments
 from calibration.network import feature_network, fused_network
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 DETECTORS = {
     "local": MeanShift(alpha=0.1, averaging=2),

@@ -20,10 +20,10 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.ignored import areas_of
+from calibration.imaging.ignore_mask import areas_of
+from calibration.imaging.preprocess import Preprocess, Region, crop
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import Wanted, prepare
-from calibration.preprocess import Preprocess, Region, crop
 from calibration.report import report_page
 from calibration.speed import Speed
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.detectors import Detector
+    from calibration.imaging.preprocess import Image
     from calibration.preparation import Area
-    from calibration.preprocess import Image
 
     Command = Callable[..., Outcome]
 

@@ -15,11 +15,11 @@ from calibration.bundle import open_bundle
 from calibration.dataset import good_images
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.head import Scores, generalised_mean
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.name_list import names_in, write_names
 from calibration.outliers import HIGHEST, HighestScores, suspicious
-from calibration.pictures import read_picture
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

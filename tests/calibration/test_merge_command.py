@@ -26,11 +26,11 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
 from calibration.head import generalised_mean
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.merged_bundle import merge
 from calibration.moments import Moments
 from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.detectors import Detector
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from agent.frame_checks import FrameChecks
 from agent.records import ResultCode
+from calibration.imaging.preprocess import Preprocess
 from calibration.merged_reference import merged_reference
-from calibration.preprocess import Preprocess
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Arrays = dict[str, NDArray[Any]]
 SIDE = 112

@@ -15,11 +15,11 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.graph import GraphBuilder
 from calibration.head import WhiteningHead
 from calibration.merging import added
 from calibration.moments import Moments
 from calibration.network import feature_network, fused_network, rebuild, reduced_shape, reducing
+from calibration.onnx_graph import GraphBuilder
 
 if TYPE_CHECKING:
     from calibration.backbone import Backbone

@@ -16,14 +16,14 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.modes import learn_modes
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, SettingError
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.detectors.mean_shift import Location
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 Float32 = NDArray[np.float32]
 CHANNELS, GRID, COUNT = 6, (2, 3), 80

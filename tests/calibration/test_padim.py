@@ -18,10 +18,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
 from calibration.head import WhiteningHead
+from calibration.imaging.preprocess import Preprocess
 from calibration.moments import Moments
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path

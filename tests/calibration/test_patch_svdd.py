@@ -19,10 +19,10 @@ from calibration.detectors.patch_svdd import FieldBank, PatchSvdd, PatchSvddHead
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
-from calibration.graph import FLOAT, FeatureMap, GraphBuilder
+from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
+from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from calibration.bundle import open_bundle
 from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, StorageError
+from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.terminal import EXIT_INTERRUPTED
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.backbone import Backbone
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]
 

@@ -17,7 +17,7 @@ from calibration.detectors.bank import greedy_coreset, sample
 from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest
 from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
-from calibration.graph import FLOAT, FeatureMap, GraphBuilder
+from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path

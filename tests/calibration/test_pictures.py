@@ -11,13 +11,13 @@ import pytest
 from washers import washer
 
 from calibration.errors import DatasetError
-from calibration.pictures import _is_cut_short, pictures_in, read_picture
-from calibration.preprocess import Preprocess, Region, as_bgr8, crop
+from calibration.imaging.image_files import _is_cut_short, pictures_in, read_picture
+from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, crop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 LOSSLESS = (".png", ".bmp", ".tif", ".ppm")
 CUTS = pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])

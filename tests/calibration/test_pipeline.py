@@ -25,10 +25,10 @@ from calibration.errors import (
     SettingError,
 )
 from calibration.held_out import FOLDS, folds_of
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.moments import Moments
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.dataset import Images, NamedImage
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)
 

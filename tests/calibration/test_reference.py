@@ -7,7 +7,7 @@ import pytest
 from washers import washer
 
 from calibration.check_table import check_rows
-from calibration.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess
 from calibration.reference import ReferenceStatistics
 
 PREPROCESS = Preprocess(64, 64)

@@ -15,9 +15,9 @@ from calibration.collection import Collection
 from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
+from calibration.imaging.preprocess import Preprocess
 from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.proving import Proof, objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.relearnt_statistics import _refuse_same_defect
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
     from calibration.relearning import Mode, Relearnt
 
     Learn = Callable[..., Relearnt]

@@ -20,10 +20,10 @@ from washers import SIDE, Drawn, save, washer
 from calibration.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
 from calibration.charts import Mark, histogram
 from calibration.detectors.gaussian import Gaussian
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess
 from calibration.page import one_in
-from calibration.pictures import read_picture
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.report import report_page
 from calibration.speed import Speed
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]
 

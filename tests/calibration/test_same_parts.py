@@ -17,8 +17,8 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.held_out import FOLDS, folds_of
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 from calibration.same_parts import part_by, parts_shown
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.score_map import covering
+from calibration.imaging.score_map import covering
 
 sides = st.integers(1, 7)
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.structure import Structure, directions
+from calibration.imaging.orientation import Structure, directions
 
 SIDE = 112
 

@@ -18,10 +18,10 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import BackboneError, SettingError
 from calibration.flavour import batched, half_precision
-from calibration.graph import OPSET
+from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
+from calibration.onnx_graph import OPSET
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")

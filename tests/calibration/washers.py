@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.dataset import NamedImage
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 SIDE = 64
 

@@ -34,8 +34,8 @@ from stations import Agent, until, write_config
 
 from agent.demo.conveyor import REGION, parts, write_video
 from calibration.dataset import good_images
+from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
-from calibration.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from agent.frame_checks import FrameChecks
-from calibration.pictures import read_picture
-from calibration.preprocess import Preprocess
+from calibration.imaging.image_files import read_picture
+from calibration.imaging.preprocess import Preprocess
 from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
     Fault: TypeAlias = Callable[[Image, np.random.Generator], Image]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.alignment import Place
 from calibration.errors import DatasetError
-from calibration.region import Image, Region, crop, cut, whole
+from calibration.imaging.alignment import Place
+from calibration.imaging.region import Image, Region, crop, cut, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.alignment import Alignment
-    from calibration.ignored import Ignored
+    from calibration.imaging.alignment import Alignment
+    from calibration.imaging.ignore_mask import Ignored
 
 __all__ = ["Image", "Place", "Preprocess", "Region", "as_bgr8", "crop", "located"]
 

@@ -95,3 +95,8 @@ def _outside(region: Region, rows: int, columns: int) -> DatasetError:
         what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
         remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
     )
+
+
+def grey_of(frame: Image) -> Image:
+    """Luminance, (height, width)."""
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)

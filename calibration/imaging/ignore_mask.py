@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.region import Image
+    from calibration.imaging.region import Image
 
 RING_PX = 4
 """How far around an area its colour is taken from, in pixels of the network input."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.region import Image, Region, crop, whole
+from calibration.imaging.region import Image, Region, crop, whole
 
 Array: TypeAlias = NDArray[np.float32]
 Colour: TypeAlias = tuple[int, int, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibration.region import Image
+    from calibration.imaging.region import Image
 
 
 class Remembered:

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.region import Image
+    from calibration.imaging.region import Image
 
     Directions = NDArray[np.float32]
 

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from calibration.frame_statistics import grey_of
-from calibration.region import Region, cut
-from calibration.structure import directions
+from calibration.imaging.orientation import directions
+from calibration.imaging.region import Region, cut, grey_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.region import Image
-    from calibration.structure import Directions
+    from calibration.imaging.orientation import Directions
+    from calibration.imaging.region import Image
 
 _CELLS = 112
 _RING_CELLS = 6

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from calibration.preprocess import Image
+    from calibration.imaging.preprocess import Image
 
 _TURN_DEGREES = 3.0
 _SHIFT_SHARE = 0.02

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from calibration.errors import DatasetError
-from calibration.preprocess import Image, as_bgr8
+from calibration.imaging.preprocess import Image, as_bgr8
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""Pixels in, pixels out: regions, preprocessing, alignment, masks, heat maps, synthetic defects."""
