@@ -28,8 +28,8 @@ from calibration.feature_store import FeatureStore
 from calibration.imaging.augmentation import varied
 from calibration.imaging.synthetic_defects import with_defect
 from calibration.manifest import ChoiceRecord, TrialRecord
-from calibration.moments import Moments
 from calibration.network import feature_network
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -29,8 +29,8 @@ from pydantic import ValidationError
 from calibration.atomic_file import flush_folder, write_flushed
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.manifest import SCHEMA_VERSION, Manifest
+from calibration.statistics.threshold import WorkingPoint
 from calibration.stored_preprocess import preprocess_of
-from calibration.working_point import WorkingPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from calibration.dataset import Images
     from calibration.gathering import Extraction, Progress
     from calibration.head import Scorer, Scores
-    from calibration.moments import Moments
+    from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]
 

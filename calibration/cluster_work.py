@@ -24,8 +24,8 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.feature_store import refuse_not_finite
 from calibration.imaging.image_files import read_picture
-from calibration.moments import Moments, merged
 from calibration.reference import Observation
+from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ from calibration.imaging.preprocess import located
 from calibration.imaging.region import cut
 from calibration.imaging.score_map import covering
 from calibration.pixels import PixelHistogram
-from calibration.working_point import expected_share
+from calibration.statistics.threshold import expected_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from calibration.dataset import Labelled
     from calibration.engine import Engine
     from calibration.imaging.preprocess import Image
-    from calibration.working_point import WorkingPoint
+    from calibration.statistics.threshold import WorkingPoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from calibration.errors import DegenerateFeaturesError, StorageError
-from calibration.moments import Moments
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

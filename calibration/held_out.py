@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.detectors import Folds
-from calibration.outliers import HighestScores
+from calibration.statistics.outliers import HighestScores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

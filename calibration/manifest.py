@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from calibration.working_point import WorkingPoint
+    from calibration.statistics.threshold import WorkingPoint
 
 SCHEMA_VERSION = 1
 

@@ -40,10 +40,10 @@ from calibration.mergeable import refuse_other_features, refuse_others, refuse_s
 from calibration.merged_reference import merged_reference
 from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
-from calibration.moments import Moments
 from calibration.network import rebuild, reducing
+from calibration.statistics.moments import Moments
+from calibration.statistics.threshold import chi_square_threshold, working_point
 from calibration.stored_preprocess import arrays_of
-from calibration.working_point import chi_square_threshold, working_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

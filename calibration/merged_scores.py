@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.head import Scores
-from calibration.outliers import HIGHEST
+from calibration.statistics.outliers import HIGHEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibration.imaging.preprocess import Image
     from calibration.merging import Learner
-    from calibration.moments import Moments
+    from calibration.statistics.moments import Moments
 
     Arrays = Mapping[str, NDArray[Any]]
     Float32 = NDArray[np.float32]

@@ -12,7 +12,7 @@ from calibration.detectors import Detector
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import SettingError
-from calibration.moments import Moments, merged
+from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

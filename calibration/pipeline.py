@@ -36,16 +36,16 @@ from calibration.manifest import (
     software,
 )
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
-from calibration.outliers import HighestScores, suspicious
 from calibration.same_parts import parts_shown
-from calibration.stored_preprocess import arrays_of, record_of
-from calibration.working_point import (
+from calibration.statistics.outliers import HighestScores, suspicious
+from calibration.statistics.threshold import (
     WorkingPoint,
     chi_square_threshold,
     refuse_senseless_rate,
     refuse_unsupported_rate,
     working_point,
 )
+from calibration.stored_preprocess import arrays_of, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -36,18 +36,18 @@ from calibration.head import Scores, whitened_law
 from calibration.held_out import FOLDS
 from calibration.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
 from calibration.merging import learner
-from calibration.moments import Moments
 from calibration.network import rebuild
-from calibration.outliers import suspicious
 from calibration.relearnt_reference import about_parts, golden_of, reference_of
 from calibration.relearnt_statistics import Lesson
-from calibration.stored_preprocess import arrays_of
-from calibration.working_point import (
+from calibration.statistics.moments import Moments
+from calibration.statistics.outliers import suspicious
+from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_senseless_rate,
     refuse_unsupported_rate,
     working_point,
 )
+from calibration.stored_preprocess import arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

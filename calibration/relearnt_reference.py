@@ -9,8 +9,8 @@ import numpy as np
 from calibration.bundle import GoldenFrames
 from calibration.golden import GoldenSample
 from calibration.merged_reference import FIGURES, merged_reference
-from calibration.outliers import HIGHEST
 from calibration.reference import ReferenceStatistics
+from calibration.statistics.outliers import HIGHEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ import numpy as np
 from calibration.errors import DatasetError
 from calibration.head import Scores
 from calibration.held_out import folds_of
-from calibration.moments import Moments
-from calibration.outliers import suspicious
-from calibration.transport import transported
+from calibration.statistics.moments import Moments
+from calibration.statistics.optimal_transport import transported
+from calibration.statistics.outliers import suspicious
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from agent.drift.evidence import Evidence
 from agent.drift.report import DriftReport, Finding
 from calibration import frame_statistics
 from calibration.imaging.region import grey_of
-from calibration.working_point import share_above
+from calibration.statistics.threshold import share_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

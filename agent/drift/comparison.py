@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from calibration.working_point import share_above_at_most
+from calibration.statistics.threshold import share_above_at_most
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from calibration.feature_store import Features
     from calibration.head import Head, Scorer
     from calibration.onnx_graph import FeatureMap, GraphBuilder
-    from calibration.working_point import Law
+    from calibration.statistics.threshold import Law
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from calibration.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
 from calibration.detectors import Fit, partial
 from calibration.detectors.modes import learn_modes
 from calibration.detectors.patches import joined, projected
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.head import WhiteningHead, whitened_law
-from calibration.leave_one_out import LeaveOneOut
-from calibration.moments import merged
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
+from calibration.statistics.leave_one_out import LeaveOneOut
+from calibration.statistics.moments import merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from calibration.detectors.modes import Modes
     from calibration.feature_store import Features
     from calibration.head import Scorer
-    from calibration.moments import Moments
     from calibration.onnx_graph import GraphBuilder
+    from calibration.statistics.moments import Moments
 
 Location: TypeAlias = Literal["local", "shared", "global"]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from calibration.covariance import whitening
 from calibration.detectors import Fit, partial
 from calibration.errors import SettingError
 from calibration.head import WhiteningHead, whitened_law
-from calibration.leave_one_out import LeaveOneOut
-from calibration.moments import merged
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.covariance import whitening
+from calibration.statistics.leave_one_out import LeaveOneOut
+from calibration.statistics.moments import merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from calibration.detectors import Folds
     from calibration.feature_store import Features
     from calibration.head import Scorer
-    from calibration.moments import Moments
     from calibration.onnx_graph import GraphBuilder
+    from calibration.statistics.moments import Moments
 
 _REGULARISER = 0.01  # section III-B of the paper
 _SEED = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.detectors.modes import SAMPLE
 from calibration.feature_store import batch_images
-from calibration.moments import merged
+from calibration.statistics.moments import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from calibration.detectors import Folds
     from calibration.feature_store import Features
-    from calibration.moments import Moments
+    from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]

@@ -21,7 +21,7 @@ from calibration.patch_svdd.checkpoint import Checkpoint
 from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
 from calibration.patch_svdd.patches import Frames
 from calibration.pipeline import refuse_too_few, refuse_too_large
-from calibration.working_point import refuse_senseless_rate
+from calibration.statistics.threshold import refuse_senseless_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ from calibration.held_out import FOLDS
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network, reduced_shape
-from calibration.working_point import expected_share, working_point
+from calibration.statistics.threshold import expected_share, working_point
 
 RATES = (0.05, 0.01, 0.005)
 

@@ -27,7 +27,7 @@ from calibration.bundle import (
 )
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
-from calibration.moments import Moments
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from pathlib import Path

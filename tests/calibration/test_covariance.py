@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.covariance import analytic_shrinkage, inverse_cholesky, pooled_target, shrunk_whitening
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.moments import Moments
+from calibration.statistics.covariance import analytic_shrinkage, inverse_cholesky, pooled_target, shrunk_whitening
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from calibration.head import Head

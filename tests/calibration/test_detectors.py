@@ -30,10 +30,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
 from calibration.held_out import folds_of
 from calibration.imaging.preprocess import Preprocess
-from calibration.moments import Moments
 from calibration.network import feature_network, feature_shape, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,7 @@ from calibration.engine import Inference
 from calibration.evaluation import evaluate
 from calibration.imaging.image_files import read_picture
 from calibration.pixels import PixelHistogram
-from calibration.working_point import WorkingPoint, expected_share, working_point
+from calibration.statistics.threshold import WorkingPoint, expected_share, working_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable

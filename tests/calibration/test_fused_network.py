@@ -14,16 +14,16 @@ from random_backbone import random_backbone
 from washers import SIDE, washer
 
 from calibration.backbone import Backbone, filterbank_backbone
-from calibration.covariance import analytic_shrinkage
 from calibration.detectors import partial
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.filterbank import filterbank
 from calibration.head import generalised_mean as generalised_mean_in_numpy
-from calibration.moments import Moments
 from calibration.network import feature_network, fused_network
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.statistics.covariance import analytic_shrinkage
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,8 +18,8 @@ from calibration.head import Scores, generalised_mean
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.name_list import names_in, write_names
-from calibration.outliers import HIGHEST, HighestScores, suspicious
 from calibration.pipeline import Settings, calibrate
+from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -28,9 +28,9 @@ from calibration.errors import BundleError, SettingError
 from calibration.head import generalised_mean
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.merged_bundle import merge
-from calibration.moments import Moments
 from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.head import WhiteningHead
 from calibration.merging import added
-from calibration.moments import Moments
 from calibration.network import feature_network, fused_network, rebuild, reduced_shape, reducing
 from calibration.onnx_graph import GraphBuilder
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from calibration.backbone import Backbone

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.errors import DegenerateFeaturesError
-from calibration.moments import Moments, merged
+from calibration.statistics.moments import Moments, merged
 
 Vectors = NDArray[np.float64]
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from oracles import NaiveDistance
 from washers import SIDE, Drawn, washer
 
-from calibration.covariance import shrunk_whitening
 from calibration.detectors import Folds
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -19,9 +18,10 @@ from calibration.errors import SettingError
 from calibration.feature_store import FeatureStore
 from calibration.head import WhiteningHead
 from calibration.imaging.preprocess import Preprocess
-from calibration.moments import Moments
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
+from calibration.statistics.covariance import shrunk_whitening
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from pathlib import Path

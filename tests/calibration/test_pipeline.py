@@ -26,9 +26,9 @@ from calibration.errors import (
 )
 from calibration.held_out import FOLDS, folds_of
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.moments import Moments
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.moments import Moments
-from calibration.transport import transported
+from calibration.statistics.moments import Moments
+from calibration.statistics.optimal_transport import transported
 
 PLACES, CHANNELS, IMAGES = 12, 4, 400
 

@@ -12,7 +12,7 @@ from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
 
 from calibration.errors import SettingError
 from calibration.head import whitened_law
-from calibration.working_point import chi_square_threshold, refuse_unsupported_rate, share_above, working_point
+from calibration.statistics.threshold import chi_square_threshold, refuse_unsupported_rate, share_above, working_point
 
 if TYPE_CHECKING:
     from scipy.stats import rv_continuous

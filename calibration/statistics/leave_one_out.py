@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.covariance import whitening
 from calibration.head import Scores, generalised_mean
+from calibration.statistics.covariance import whitening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from calibration.moments import Moments
+    from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.moments import Moments
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

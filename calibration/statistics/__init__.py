@@ -1,0 +1,1 @@
+"""The formulas, in NumPy: moments, covariances, leave-one-out scores, thresholds."""
