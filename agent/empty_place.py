@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.frame_statistics import relit
+from calibration.camera_checks.frame_statistics import relit
 from calibration.imaging.region import grey_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.records import ResultCode
-from calibration import frame_statistics
+from calibration.camera_checks import frame_statistics
 from calibration.errors import DatasetError
 from calibration.imaging.orientation import Structure, directions
 from calibration.imaging.region import grey_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from calibration.frame_statistics import mean_of
+from calibration.camera_checks.frame_statistics import mean_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

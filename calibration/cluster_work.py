@@ -20,11 +20,11 @@ import numpy as np
 import onnxruntime as ort
 from threadpoolctl import threadpool_limits
 
+from calibration.camera_checks.reference import Observation
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.feature_store import refuse_not_finite
 from calibration.imaging.image_files import read_picture
-from calibration.reference import Observation
 from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:

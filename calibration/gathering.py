@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import located
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

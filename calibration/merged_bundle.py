@@ -24,6 +24,7 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.golden import GOOD_FRAMES
@@ -37,7 +38,6 @@ from calibration.manifest import (
     software,
 )
 from calibration.mergeable import refuse_other_features, refuse_others, refuse_senseless
-from calibration.merged_reference import merged_reference
 from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
 from calibration.network import rebuild, reducing

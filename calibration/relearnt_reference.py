@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from calibration.bundle import GoldenFrames
+from calibration.camera_checks.merge import FIGURES, merged_reference
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.golden import GoldenSample
-from calibration.merged_reference import FIGURES, merged_reference
-from calibration.reference import ReferenceStatistics
 from calibration.statistics.outliers import HIGHEST
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 from agent.drift.comparison import SIDES, HighScores, Ranks, high_quantile
 from agent.drift.evidence import Evidence
 from agent.drift.report import DriftReport, Finding
-from calibration import frame_statistics
+from calibration.camera_checks import frame_statistics
 from calibration.imaging.region import grey_of
 from calibration.statistics.threshold import share_above
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import frame_statistics
+from calibration.camera_checks import frame_statistics
 
 if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image

@@ -31,12 +31,12 @@ from agent.recipe import Recipe
 from agent.recipe.served import Served
 from agent.reports import Reports
 from agent.settings import drift_of
-from calibration import frame_statistics
 from calibration.bundle import open_bundle
+from calibration.camera_checks import frame_statistics
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine import Inference
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.region import grey_of
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

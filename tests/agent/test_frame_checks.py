@@ -22,10 +22,10 @@ from agent.records import Evaluation, ResultCode
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
 from calibration.bundle import open_bundle
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine import Inference
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -30,8 +30,8 @@ from agent.records import ResultCode
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
 from calibration.bundle import open_bundle
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

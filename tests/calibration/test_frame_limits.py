@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.frame_limits import FALSE_ALARM_RATE, TOO_DIFFERENT, TOO_FEW, Bounds, limit_apart, limit_of
+from calibration.camera_checks.limits import FALSE_ALARM_RATE, TOO_DIFFERENT, TOO_FEW, Bounds, limit_apart, limit_of
 
 WIDE = Bounds(-math.inf, math.inf)
 

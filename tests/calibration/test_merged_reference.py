@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from agent.frame_checks import FrameChecks
 from agent.records import ResultCode
+from calibration.camera_checks.merge import merged_reference
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess
-from calibration.merged_reference import merged_reference
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image

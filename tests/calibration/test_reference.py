@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from washers import washer
 
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.check_table import check_rows
 from calibration.imaging.preprocess import Preprocess
-from calibration.reference import ReferenceStatistics
 
 PREPROCESS = Preprocess(64, 64)
 CHECKS = ["resolution", "frozen", "dark", "over_exposed", "blurred_detail", "blurred_edges", "blocked", "moved"]
@@ -67,7 +67,7 @@ def test_sizes_that_differ_leave_no_size_to_hold_frames_against() -> None:
 
 
 def test_of_very_many_frames_small_pictures_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibration.reference._REMEMBERED", 16)
+    monkeypatch.setattr("calibration.camera_checks.reference._REMEMBERED", 16)
     statistics = ReferenceStatistics()
     for number in range(100):
         image = np.full((64, 64, 3), number, np.uint8)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from agent.frame_checks import FrameChecks
+from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
-from calibration.reference import ReferenceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

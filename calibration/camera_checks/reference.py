@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration import frame_statistics
-from calibration.frame_limits import Bounds, Limit, limit_apart, limit_of
+from calibration.camera_checks import frame_statistics
+from calibration.camera_checks.limits import Bounds, Limit, limit_apart, limit_of
 from calibration.imaging.orientation import Structure, directions
 from calibration.imaging.region import grey_of
 from calibration.imaging.thinned_sample import Remembered

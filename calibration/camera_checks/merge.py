@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration import frame_statistics
-from calibration.frame_limits import Limit, limit_apart
+from calibration.camera_checks import frame_statistics
+from calibration.camera_checks.limits import Limit, limit_apart
+from calibration.camera_checks.reference import HALF_HIDDEN, MOVED, RECOGNISED
 from calibration.imaging.orientation import Structure, directions
 from calibration.imaging.region import grey_of
-from calibration.reference import HALF_HIDDEN, MOVED, RECOGNISED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
