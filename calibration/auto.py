@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.detectors import Detector, Folds, described
+from calibration.detectors.contract import Detector, Folds, described
+from calibration.detectors.feature_store import FeatureStore
+from calibration.detectors.fold_moments import all_together, by_location
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
-from calibration.detectors.partial import all_together, by_location
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
-from calibration.feature_store import FeatureStore
 from calibration.imaging.augmentation import varied
 from calibration.imaging.synthetic_defects import with_defect
 from calibration.manifest import ChoiceRecord, TrialRecord
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
-    from calibration.head import Head
+    from calibration.detectors.head import Head
     from calibration.imaging.preprocess import Image, Preprocess
     from calibration.pipeline import Progress, Settings
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from calibration.backbone import filterbank_backbone
+from calibration.detectors.head import WhiteningHead
 from calibration.errors import ModelTooLargeError, SettingError
-from calibration.head import WhiteningHead
 from calibration.merging import learner
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from calibration.dataset import Images
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.gathering import Gather
     from calibration.pipeline import Progress, Settings
 

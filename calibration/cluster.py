@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from calibration import cluster_work as work
 from calibration.dataset import PictureFiles
+from calibration.detectors.feature_store import all_alike, batch_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.feature_store import all_alike, batch_images
 from calibration.gathering import Gathered
 from calibration.golden import kept_of
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from calibration.cluster_client import Cluster
     from calibration.dataset import Images
+    from calibration.detectors.head import Scorer
     from calibration.gathering import Extraction, Progress
-    from calibration.head import Scorer, Scores
     from calibration.statistics.moments import Moments
+    from calibration.statistics.scores import Scores
 
     Float32 = NDArray[np.float32]
 

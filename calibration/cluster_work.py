@@ -21,9 +21,9 @@ import onnxruntime as ort
 from threadpoolctl import threadpool_limits
 
 from calibration.camera_checks.reference import Observation
+from calibration.detectors.feature_store import refuse_not_finite
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
-from calibration.feature_store import refuse_not_finite
 from calibration.imaging.image_files import read_picture
 from calibration.statistics.moments import Moments, merged
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.detectors.head import Scorer
     from calibration.gathering import Extraction
-    from calibration.head import Scorer, Scores
     from calibration.imaging.preprocess import Place
+    from calibration.statistics.scores import Scores
 
     Float32 = NDArray[np.float32]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.detectors.feature_store import FeatureStore
 from calibration.errors import StorageError
-from calibration.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from pathlib import Path

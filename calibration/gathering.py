@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from calibration.camera_checks.reference import ReferenceStatistics
+from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.feature_store import FeatureStore
 from calibration.golden import GoldenSample
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import located
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.dataset import Images
-    from calibration.feature_store import Features
+    from calibration.detectors.feature_store import Features
     from calibration.imaging.preprocess import Image, Place, Preprocess
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come

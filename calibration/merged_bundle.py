@@ -28,7 +28,6 @@ from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.golden import GOOD_FRAMES
-from calibration.head import whitened_law
 from calibration.manifest import (
     ImagesRecord,
     Manifest,
@@ -42,6 +41,7 @@ from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
 from calibration.network import rebuild, reducing
 from calibration.statistics.moments import Moments
+from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point
 from calibration.stored_preprocess import arrays_of
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle import Bundle
-    from calibration.head import WhiteningHead
+    from calibration.detectors.head import WhiteningHead
     from calibration.merging import Learner
 
 

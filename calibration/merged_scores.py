@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.head import Scores
 from calibration.statistics.outliers import HIGHEST
+from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
-from calibration.detectors import Detector
+from calibration.detectors.contract import Detector
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import SettingError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calibration.head import Scorer, WhiteningHead
+    from calibration.detectors.head import Scorer, WhiteningHead
     from calibration.manifest import DetectorRecord, Manifest
 
 _REASONS = {

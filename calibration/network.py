@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibration.backbone import Backbone
-    from calibration.detectors import Detector
-    from calibration.head import Head
+    from calibration.detectors.contract import Detector
+    from calibration.detectors.head import Head
     from calibration.onnx_graph import FeatureGraph, ValueType
 
 _Part = TypeVar("_Part", onnx.NodeProto, onnx.TensorProto)

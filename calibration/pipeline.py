@@ -21,11 +21,11 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.gathering import Extraction, gathered_here
-from calibration.held_out import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.imaging.preprocess import located
 from calibration.manifest import (
     ChoiceRecord,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.dataset import Images
-    from calibration.detectors import Detector, Fit
+    from calibration.detectors.contract import Detector, Fit
     from calibration.gathering import Gather, Gathered
     from calibration.imaging.preprocess import Preprocess
 

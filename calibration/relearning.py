@@ -30,10 +30,9 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
-from calibration.head import Scores, whitened_law
-from calibration.held_out import FOLDS
 from calibration.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
 from calibration.merging import learner
 from calibration.network import rebuild
@@ -41,6 +40,7 @@ from calibration.relearnt_reference import about_parts, golden_of, reference_of
 from calibration.relearnt_statistics import Lesson
 from calibration.statistics.moments import Moments
 from calibration.statistics.outliers import suspicious
+from calibration.statistics.scores import Scores, whitened_law
 from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_senseless_rate,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from calibration.basis import OtherBackbone
     from calibration.bundle import Bundle
     from calibration.collection import Collection
-    from calibration.head import WhiteningHead
+    from calibration.detectors.head import WhiteningHead
 
     Progress: TypeAlias = Callable[[str, int, int], None]
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.collection import Collection
-    from calibration.head import Scores, WhiteningHead
+    from calibration.detectors.head import WhiteningHead
+    from calibration.statistics.scores import Scores
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 

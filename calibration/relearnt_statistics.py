@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from calibration.detectors.cross_validation import folds_of
 from calibration.errors import DatasetError
-from calibration.head import Scores
-from calibration.held_out import folds_of
 from calibration.statistics.moments import Moments
 from calibration.statistics.optimal_transport import transported
 from calibration.statistics.outliers import suspicious
+from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.collection import Collection
-    from calibration.head import WhiteningHead
+    from calibration.detectors.head import WhiteningHead
     from calibration.merging import Learner
 
     Progress: TypeAlias = Callable[[str, int, int], None]

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from calibration.detectors import Fit
+from calibration.detectors.contract import Fit
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.head import Scores
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Folds
-    from calibration.feature_store import Features
+    from calibration.detectors.contract import Folds
+    from calibration.detectors.feature_store import Features
     from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]

@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from calibration.detectors import Fit, partial
-from calibration.detectors.modes import learn_modes
-from calibration.detectors.patches import joined, projected
+from calibration.detectors import fold_moments
+from calibration.detectors.contract import Fit
+from calibration.detectors.embedding import joined, projected
+from calibration.detectors.head import WhiteningHead
+from calibration.detectors.kmeans import learn_modes
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.head import WhiteningHead, whitened_law
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
 from calibration.statistics.moments import merged
+from calibration.statistics.scores import whitened_law
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Folds
-    from calibration.detectors.modes import Modes
-    from calibration.feature_store import Features
-    from calibration.head import Scorer
+    from calibration.detectors.contract import Folds
+    from calibration.detectors.feature_store import Features
+    from calibration.detectors.head import Scorer
+    from calibration.detectors.kmeans import Modes
     from calibration.onnx_graph import GraphBuilder
     from calibration.statistics.moments import Moments
 
@@ -108,7 +110,7 @@ class MeanShift:
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """Covariances, mostly."""
         locations = 1 if self.location == "shared" else reduced[1] * reduced[2]
-        return partial.memory_mib(reduced, images, locations, self.modes)
+        return fold_moments.memory_mib(reduced, images, locations, self.modes)
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """One look at the features: the moments of all, or of each fold and sums of them."""
@@ -118,14 +120,14 @@ class MeanShift:
         held_out: Iterator[Scorer]
         one_by_one = folds.independent and self.location != "shared"
         if one_by_one:
-            total, others = partial.of_all(store, folds)
+            total, others = fold_moments.of_all(store, folds)
             resolved = self.resolved(total)
             held_out = (resolved.leave_one_out(total, pooled) for pooled in others)
         else:
-            parts = partial.of_folds(store, folds, self.vectors)
+            parts = fold_moments.of_folds(store, folds, self.vectors)
             total = merged(parts)
             resolved = self.resolved(total)
-            held_out = (self.head(others) for others in partial.without_each(parts))
+            held_out = (self.head(others) for others in fold_moments.without_each(parts))
         return Fit(
             resolved.head(total),
             held_out,
@@ -137,7 +139,7 @@ class MeanShift:
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of every place, or of all places together: (n, d, h, w) to (locations, vectors, d)."""
-        return partial.all_together(reduced) if self.location == "shared" else partial.by_location(reduced)
+        return fold_moments.all_together(reduced) if self.location == "shared" else fold_moments.by_location(reduced)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.

@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from calibration.detectors import Fit, partial
+from calibration.detectors import fold_moments
+from calibration.detectors.contract import Fit
+from calibration.detectors.head import WhiteningHead
 from calibration.errors import SettingError
-from calibration.head import WhiteningHead, whitened_law
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
 from calibration.statistics.moments import merged
+from calibration.statistics.scores import whitened_law
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Folds
-    from calibration.feature_store import Features
-    from calibration.head import Scorer
+    from calibration.detectors.contract import Folds
+    from calibration.detectors.feature_store import Features
+    from calibration.detectors.head import Scorer
     from calibration.onnx_graph import GraphBuilder
     from calibration.statistics.moments import Moments
 
@@ -62,19 +64,19 @@ class Padim:
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """Covariances, mostly."""
-        return partial.memory_mib(reduced, images, reduced[1] * reduced[2])
+        return fold_moments.memory_mib(reduced, images, reduced[1] * reduced[2])
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Sigma_l = C_l + 0.01 I."""
         del levels
         if folds.independent:
-            total = store.moments(folds.images, partial.by_location)
+            total = store.moments(folds.images, fold_moments.by_location)
             unseen = self.unseen(total)
             held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
         else:
-            parts = partial.of_folds(store, folds)
+            parts = fold_moments.of_folds(store, folds)
             total = merged(parts)
-            held_out = (self.head(others) for others in partial.without_each(parts))
+            held_out = (self.head(others) for others in fold_moments.without_each(parts))
         return Fit(
             self.head(total),
             held_out,
@@ -86,7 +88,7 @@ class Padim:
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of every place: (n, d, h, w) to (locations, vectors, d)."""
-        return partial.by_location(reduced)
+        return fold_moments.by_location(reduced)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments: Sigma_l = C_l + 0.01 I."""

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from calibration.detectors import Fit
-from calibration.detectors.bank import attach_comparison, greedy_coreset, sample, squared_lengths
+from calibration.detectors.contract import Fit
+from calibration.detectors.feature_store import batch_images
+from calibration.detectors.memory_bank import attach_comparison, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
-from calibration.feature_store import batch_images
-from calibration.head import Scores
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Folds
-    from calibration.feature_store import Features
+    from calibration.detectors.contract import Folds
+    from calibration.detectors.feature_store import Features
     from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]

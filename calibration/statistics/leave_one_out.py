@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.head import Scores, generalised_mean
 from calibration.statistics.covariance import whitening
+from calibration.statistics.scores import Scores, generalised_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

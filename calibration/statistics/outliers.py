@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.head import Scores
+    from calibration.statistics.scores import Scores
 
 HIGHEST = 6
 SUSPICIOUS_Z = 3.5

@@ -24,7 +24,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 
 if TYPE_CHECKING:
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
 
 DETECTORS: dict[str, Detector] = {
     "mean_shift": MeanShift(),

@@ -12,11 +12,11 @@ from rich import box
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.cross_validation import FOLDS
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.feature_store import FeatureStore
-from calibration.held_out import FOLDS
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network, reduced_shape

@@ -21,10 +21,10 @@ from rich import box
 from rich.table import Table
 
 from calibration.backbone import Backbone
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.feature_store import FeatureStore
 from calibration.imaging.image_files import read_picture
 from calibration.network import feature_network, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbone import Backbone
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 
     Float32 = NDArray[np.float32]

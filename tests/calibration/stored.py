@@ -3,7 +3,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from calibration.feature_store import FeatureStore
+from calibration.detectors.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ from levels import two_levels
 from stored import stored
 from washers import SIDE, Drawn, washer
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.cross_validation import folds_of, with_copies
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.held_out import folds_of, with_copies
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
@@ -23,7 +23,7 @@ from calibration.pipeline import Settings, calibrate
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 
 COUNT, COPIES = 15, 2

@@ -12,7 +12,7 @@ from washers import save, washer
 from calibration.auto import SAMPLE, _Compared, choose, sample
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
-from calibration.detectors import described
+from calibration.detectors.contract import described
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError

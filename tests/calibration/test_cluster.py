@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1, false_reject_rate=0.02)
 

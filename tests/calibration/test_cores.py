@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from calibration.backbone import filterbank_backbone
+from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.cores import Cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.head import WhiteningHead
 from calibration.network import feature_network, fused_network, reduced_shape
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from calibration.statistics.covariance import analytic_shrinkage, inverse_choles
 from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
-    from calibration.head import Head
+    from calibration.detectors.head import Head
 
 Float64 = NDArray[np.float64]
 RIDGE = 1e-3

@@ -20,7 +20,8 @@ from washers import SIDE, Drawn, save, washer
 
 from calibration.backbone import Backbone
 from calibration.bundle import check_golden, open_bundle
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.cross_validation import folds_of
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -28,7 +29,6 @@ from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
-from calibration.held_out import folds_of
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network, feature_shape, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.dataset import NamedImage
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 
 Float32 = NDArray[np.float32]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from calibration.detectors.feature_store import FeatureStore, batch_images
 from calibration.errors import DegenerateFeaturesError
-from calibration.feature_store import FeatureStore, batch_images
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,13 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 from washers import SIDE, washer
 
 from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
-from calibration.detectors import Detector, Folds
+from calibration.detectors.contract import Detector, Folds
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.gaussian import Gaussian, GaussianHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import EngineError, SettingError
-from calibration.feature_store import FeatureStore
 from calibration.flavour import batched, half_precision
 from calibration.network import feature_network, fused_network, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder

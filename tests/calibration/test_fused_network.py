@@ -14,16 +14,16 @@ from random_backbone import random_backbone
 from washers import SIDE, washer
 
 from calibration.backbone import Backbone, filterbank_backbone
-from calibration.detectors import partial
+from calibration.detectors import fold_moments
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.filterbank import filterbank
-from calibration.head import generalised_mean as generalised_mean_in_numpy
 from calibration.network import feature_network, fused_network
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.statistics.covariance import analytic_shrinkage
 from calibration.statistics.moments import Moments
+from calibration.statistics.scores import generalised_mean as generalised_mean_in_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, 
             for features in features_of(source, pictures, divide_brightness=divide_brightness)
         ]
     )
-    vectors = partial.all_together if detector.location == "shared" else partial.by_location
+    vectors = fold_moments.all_together if detector.location == "shared" else fold_moments.by_location
     moments = Moments.of(vectors(pooled.astype(np.float32)))
     head = detector.head(moments)
     network = fused_network(source, detector, head, divide_brightness=divide_brightness)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import gaussian_score, kept_components
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.gaussian import Gaussian, GaussianHead, ledoit_wolf
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

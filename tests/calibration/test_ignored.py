@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.bundle import Bundle
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
     from calibration.preparation import Area
 

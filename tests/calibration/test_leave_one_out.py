@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from oracles import NaiveDistance, generalised_mean
 from stored import stored
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from calibration.detectors import Detector, Fit
+    from calibration.detectors.contract import Detector, Fit
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

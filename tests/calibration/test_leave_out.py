@@ -14,12 +14,12 @@ from washers import SIDE, Drawn, save, washer
 from calibration.bundle import open_bundle
 from calibration.dataset import good_images
 from calibration.errors import DatasetError, SettingError, StorageError
-from calibration.head import Scores, generalised_mean
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.name_list import names_in, write_names
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
+from calibration.statistics.scores import Scores, generalised_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -18,19 +18,19 @@ from agent.frame_checks import FrameChecks
 from calibration.backbone import filterbank_backbone, onnx_backbone
 from calibration.bundle import check_golden, open_bundle
 from calibration.dataset import good_images
+from calibration.detectors.fold_moments import by_location
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
-from calibration.detectors.partial import by_location
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
-from calibration.head import generalised_mean
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.merged_bundle import merge
 from calibration.network import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
+from calibration.statistics.scores import generalised_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from calibration.backbone import filterbank_backbone
 from calibration.detectors.gaussian import GaussianHead
+from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.head import WhiteningHead
 from calibration.merging import added
 from calibration.network import feature_network, fused_network, rebuild, reduced_shape, reducing
 from calibration.onnx_graph import GraphBuilder
@@ -23,7 +23,7 @@ from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from calibration.backbone import Backbone
-    from calibration.detectors import Detector
+    from calibration.detectors.contract import Detector
     from calibration.merging import Learner
 
 Vectors = NDArray[np.float64]

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from oracles import NaiveDistance
 from washers import SIDE, Drawn, washer
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.feature_store import FeatureStore
+from calibration.detectors.head import WhiteningHead
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.feature_store import FeatureStore
-from calibration.head import WhiteningHead
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from oracles import two_field_score
 from washers import Drawn, washer
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patch_svdd import FieldBank, PatchSvdd, PatchSvddHead, apart, grids
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.feature_store import FeatureStore
 from calibration.imaging.preprocess import Preprocess
 from calibration.network import feature_network
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder

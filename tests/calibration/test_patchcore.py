@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import memory_score
 
-from calibration.detectors import Folds
-from calibration.detectors.bank import greedy_coreset, sample
+from calibration.detectors.contract import Folds
+from calibration.detectors.feature_store import FeatureStore
+from calibration.detectors.memory_bank import greedy_coreset, sample
 from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest
 from calibration.errors import SettingError
-from calibration.feature_store import FeatureStore
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from washers import SIDE, Drawn, save, washer
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import good_images
-from calibration.detectors import partial
+from calibration.detectors import fold_moments
+from calibration.detectors.cross_validation import FOLDS, folds_of
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import (
@@ -24,7 +25,6 @@ from calibration.errors import (
     ModelTooLargeError,
     SettingError,
 )
-from calibration.held_out import FOLDS, folds_of
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.network import feature_network
 from calibration.pipeline import Settings, calibrate
@@ -128,7 +128,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
     count = len(good_washers)
     parts = folds_of(count, sequential=True).parts if sequential else [[number] for number in range(count)]
     for part in parts:
-        head = detector.head(Moments.of(partial.by_location(np.delete(reduced, part, axis=0))))
+        head = detector.head(Moments.of(fold_moments.by_location(np.delete(reduced, part, axis=0))))
         # Left out alone, an image is compared by a pooled covariance without its whole fold.
         np.testing.assert_allclose(scores[part], head.scores(reduced[part]).score, rtol=1e-4 if sequential else 0.3)
 

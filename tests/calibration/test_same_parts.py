@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from calibration.backbone import filterbank_backbone
 from calibration.dataset import good_images
+from calibration.detectors.cross_validation import FOLDS, folds_of
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
-from calibration.held_out import FOLDS, folds_of
 from calibration.imaging.preprocess import Preprocess
 from calibration.pipeline import Settings, calibrate
 from calibration.same_parts import part_by, parts_shown

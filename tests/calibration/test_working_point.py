@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
 
 from calibration.errors import SettingError
-from calibration.head import whitened_law
+from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, refuse_unsupported_rate, share_above, working_point
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.feature_store import Features
+    from calibration.detectors.feature_store import Features
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from calibration.statistics.scores import SMALLEST, Scores, generalised_mean
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.onnx_graph import FeatureMap, GraphBuilder
 
     Float32 = NDArray[np.float32]
-
-_SMALLEST = 1e-30
-
-
-class Scores(NamedTuple):
-    """What a head says of some images: ``score`` (n,) and ``map`` (n, h, w), float32."""
-
-    score: Float32
-    map: Float32
 
 
 class Scorer(Protocol):
@@ -113,47 +104,12 @@ class WhiteningHead:
         graph.add("ReduceMin", distances, axes=[1], keepdims=0, output="map")
 
 
-def generalised_mean(distances: Float32, order: float) -> Float32:
-    """(mean over locations of T2^order)^(1 / order): the mean at 1, the largest at infinity (Radenovic et al. 2018).
-
-    Args:
-        distances: (n, locations), not below zero.
-        order: 1 or more.
-
-    Returns:
-        (n,); between the largest and locations^(-1 / order) of it.
-    """
-    largest: Float32 = distances.max(axis=1)
-    if order == inf:
-        return largest
-    # Relative to the largest: powers of great distances would leave the range of float32.
-    relative = distances / np.maximum(largest, _SMALLEST)[:, None]
-    mean: Float32 = largest * np.power(np.power(relative, order).mean(axis=1), 1.0 / order)
-    return mean
-
-
-def whitened_law(shape: tuple[int, ...], order: float) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
-    """Draws scores of a `WhiteningHead` if T2 were chi-square with d degrees, independent at every location.
-
-    Args:
-        shape: Of the reduced features, (d, h, w).
-        order: Of the generalised mean.
-    """
-    channels, height, width = shape
-
-    def draw(random: np.random.Generator, count: int) -> NDArray[np.float64]:
-        distances = random.chisquare(channels, (count, height * width)).astype(np.float32)
-        return generalised_mean(distances, order).astype(np.float64)
-
-    return draw
-
-
 def _attach_generalised_mean(graph: GraphBuilder, order: float) -> None:
     if order == inf:
         graph.add("ReduceMax", "map", axes=[1, 2], keepdims=0, output="score")
         return
     largest = graph.add("ReduceMax", "map", axes=[1, 2], keepdims=1)
-    relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(_SMALLEST)))
+    relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(SMALLEST)))
     powers = graph.add("ReduceMean", graph.add("Pow", relative, graph.floats(order)), axes=[1, 2], keepdims=1)
     mean = graph.add("Mul", largest, graph.add("Pow", powers, graph.floats(1.0 / order)))
     graph.add("Reshape", mean, graph.ints(-1), output="score")

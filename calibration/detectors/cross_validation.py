@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.detectors import Folds
+from calibration.detectors.contract import Folds
 from calibration.statistics.outliers import HighestScores
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Fit
-    from calibration.feature_store import Features
+    from calibration.detectors.contract import Fit
+    from calibration.detectors.feature_store import Features
 
 FOLDS = 5
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from calibration.head import Scorer, Scores
+    from calibration.detectors.head import Scorer
+    from calibration.statistics.scores import Scores
 
     Float32 = NDArray[np.float32]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.detectors.modes import SAMPLE
-from calibration.feature_store import batch_images
+from calibration.detectors.feature_store import batch_images
+from calibration.detectors.kmeans import SAMPLE
 from calibration.statistics.moments import merged
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.detectors import Folds
-    from calibration.feature_store import Features
+    from calibration.detectors.contract import Folds
+    from calibration.detectors.feature_store import Features
     from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]

@@ -1,0 +1,60 @@
+"""Scores of images from distances at each location."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Float32 = NDArray[np.float32]
+
+
+SMALLEST = 1e-30
+
+
+class Scores(NamedTuple):
+    """What a head says of some images: ``score`` (n,) and ``map`` (n, h, w), float32."""
+
+    score: Float32
+    map: Float32
+
+
+def generalised_mean(distances: Float32, order: float) -> Float32:
+    """(mean over locations of T2^order)^(1 / order): the mean at 1, the largest at infinity (Radenovic et al. 2018).
+
+    Args:
+        distances: (n, locations), not below zero.
+        order: 1 or more.
+
+    Returns:
+        (n,); between the largest and locations^(-1 / order) of it.
+    """
+    largest: Float32 = distances.max(axis=1)
+    if order == inf:
+        return largest
+    # Relative to the largest: powers of great distances would leave the range of float32.
+    relative = distances / np.maximum(largest, SMALLEST)[:, None]
+    mean: Float32 = largest * np.power(np.power(relative, order).mean(axis=1), 1.0 / order)
+    return mean
+
+
+def whitened_law(shape: tuple[int, ...], order: float) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
+    """Draws scores of a `WhiteningHead` if T2 were chi-square with d degrees, independent at every location.
+
+    Args:
+        shape: Of the reduced features, (d, h, w).
+        order: Of the generalised mean.
+    """
+    channels, height, width = shape
+
+    def draw(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+        distances = random.chisquare(channels, (count, height * width)).astype(np.float32)
+        return generalised_mean(distances, order).astype(np.float64)
+
+    return draw
