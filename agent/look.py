@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.decision import Decision, Verdict
     from agent.parts import Part
     from agent.recipe import Recipe
-    from calibration.engine import Inference
+    from calibration.engine.contract import Inference
     from calibration.imaging.preprocess import Image, Place, Region
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.bundle import Bundle
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
 
     Check = Callable[[Engine], object]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Preprocess
 
 MANIFEST = "manifest.json"

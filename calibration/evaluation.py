@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle import Bundle
     from calibration.dataset import Labelled
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
     from calibration.statistics.threshold import WorkingPoint
 

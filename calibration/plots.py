@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.bundle import Bundle
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.evaluation import Evaluation, Scored
 
 WORST = 6

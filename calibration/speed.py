@@ -13,7 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from calibration.bundle import Bundle
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
 
 _RUNS = 25
 

@@ -38,7 +38,7 @@ from calibration.terminal import error_console, progress_bar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.engine.cuda_driver import Gpu
     from calibration.imaging.preprocess import Image
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.camera.sources import Source
     from agent.config import AgentConfig
     from calibration.bundle import Bundle
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
 
 _FIRST_FRAME_S = 10.0

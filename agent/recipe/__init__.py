@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from agent.drift import DriftWatch
     from agent.empty_place import EmptyPlace
     from agent.frame_checks import FrameChecks
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Preprocess
 
 

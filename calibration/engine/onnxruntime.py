@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import onnxruntime as ort
 
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.engine.cores import Cores
 from calibration.errors import EngineError
 

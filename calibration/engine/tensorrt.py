@@ -14,7 +14,7 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt_build import BuildOptions, build
 from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Miss, Record, plan_digest

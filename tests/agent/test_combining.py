@@ -26,7 +26,7 @@ from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess
 

@@ -34,7 +34,7 @@ from agent.settings import drift_of
 from calibration.bundle import open_bundle
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.region import grey_of
 

@@ -23,7 +23,7 @@ from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
 from calibration.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess, Region
 

@@ -20,7 +20,7 @@ from agent.loop import inspect
 from agent.parts import Part
 from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess, Region
 

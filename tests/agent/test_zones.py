@@ -38,7 +38,7 @@ from agent.records import Evaluation, Result, ResultCode
 from agent.web.board import Board
 from calibration.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from agent.look import Seen
     from calibration.backbone import Backbone
     from calibration.bundle import Bundle
-    from calibration.engine import Engine
+    from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
 
 SIDE = 224

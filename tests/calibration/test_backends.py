@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from calibration.bundle import Bundle
-    from calibration.engine import Engine, Inference
+    from calibration.engine.contract import Engine, Inference
     from calibration.imaging.preprocess import Image
 
 NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"

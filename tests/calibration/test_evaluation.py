@@ -16,7 +16,7 @@ from scipy.stats import betabinom
 from washers import SIDE, save, washer
 
 from calibration.dataset import labelled_images
-from calibration.engine import Inference
+from calibration.engine.contract import Inference
 from calibration.evaluation import evaluate
 from calibration.imaging.image_files import read_picture
 from calibration.pixels import PixelHistogram
