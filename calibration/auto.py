@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.dataset import Images
     from calibration.detectors.head import Head
     from calibration.imaging.preprocess import Image, Preprocess

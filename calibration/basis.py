@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.head import WhiteningHead
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.merging import learner

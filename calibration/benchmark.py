@@ -24,7 +24,7 @@ from calibration.speed import measured_speed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.evaluation import Evaluation
     from calibration.pipeline import Settings

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim

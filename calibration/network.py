@@ -17,7 +17,7 @@ from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
     from calibration.detectors.head import Head
     from calibration.onnx_graph import FeatureGraph, ValueType

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.dataset import Images
     from calibration.detectors.contract import Detector, Fit
     from calibration.gathering import Gather, Gathered

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from timm.layers.helpers import to_2tuple
 from torch import nn
 
-from calibration.backbone import Backbone, with_known_outputs
+from calibration.backbones.backbone import Backbone, with_known_outputs
 from calibration.errors import BackboneError
 from calibration.onnx_graph import OPSET, FeatureGraph
 

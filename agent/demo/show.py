@@ -20,7 +20,7 @@ from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
 from agent.demo.line import Heard, Line
 from agent.records import Evaluation
 from agent.settings import station_topics
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.dataset import good_images
 from calibration.errors import EngineError, StorageError
 from calibration.imaging.preprocess import Preprocess

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from calibration.backbone import Backbone
+from calibration.backbones.backbone import Backbone
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import located

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from agent.outbox import Outbox
-from calibration.backbone import Backbone, filterbank_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate

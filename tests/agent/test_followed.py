@@ -25,7 +25,7 @@ from agent.recorder import Recorder
 from agent.records import Evaluation, ResultCode
 from agent.regions import defect_regions
 from agent.topics import Topics
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.imaging.region import whole

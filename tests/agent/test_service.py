@@ -34,7 +34,7 @@ from agent.records import Alert
 from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
 from calibration.errors import BundleError

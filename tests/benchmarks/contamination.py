@@ -17,7 +17,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate
 
 if TYPE_CHECKING:
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.dataset import Labelled
     from calibration.pipeline import Settings
 

@@ -15,7 +15,7 @@ from calibration.pipeline import Settings
 from calibration.splits import Split, labelled_sets, splits
 
 if TYPE_CHECKING:
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
 
 DETECTORS = (
     "mean_shift",

@@ -62,7 +62,7 @@ from agent.topics import Topics
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
     from agent.camera import CameraState
     from agent.look import Seen
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image

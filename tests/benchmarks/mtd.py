@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.benchmark import Candidate, Run, measured, tasks
 from calibration.dataset import PictureFiles
 from calibration.detectors.mean_shift import MeanShift

@@ -20,7 +20,7 @@ from mtd import THREADS, backbone_of, console, fit, settings_of, split
 from rich import box
 from rich.table import Table
 
-from calibration.backbone import Backbone
+from calibration.backbones.backbone import Backbone
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patchcore import MemoryHead, PatchCore

@@ -9,7 +9,7 @@ import speed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
 
 pytestmark = pytest.mark.alone
 

@@ -12,7 +12,7 @@ from fake_gpu import FakeCuda
 from outcome import Outcome
 from washers import SIDE, Drawn, save, washer
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import Bundle, open_bundle
 from calibration.bundle_engine import source_of
 from calibration.cli import main
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.imaging.preprocess import Image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from washers import SIDE
 
-from calibration.backbone import Backbone
+from calibration.backbones.backbone import Backbone
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 

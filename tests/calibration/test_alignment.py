@@ -11,7 +11,7 @@ from outcome import assert_refused
 from plates import FRAME_PX, REGION, displaced, plate
 from washers import Drawn
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import GoldenCheck, open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError

@@ -10,7 +10,7 @@ from outcome import assert_refused
 from washers import save, washer
 
 from calibration.auto import SAMPLE, _Compared, choose, sample
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.detectors.contract import described
 from calibration.detectors.mean_shift import MeanShift

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from outcome import Outcome, assert_refused
 from washers import washer
 
-from calibration.backbone import Backbone
+from calibration.backbones.backbone import Backbone
 from calibration.choices import BackboneChoice, backbone, backbones, candidates, described_detector, detector
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift

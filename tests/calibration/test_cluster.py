@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.detectors.contract import Detector
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.cores import Cores

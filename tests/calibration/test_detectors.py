@@ -18,7 +18,7 @@ from oracles import NaiveDistance, gaussian_score, generalised_mean, memory_scor
 from stored import stored
 from washers import SIDE, Drawn, save, washer
 
-from calibration.backbone import Backbone
+from calibration.backbones.backbone import Backbone
 from calibration.bundle import check_golden, open_bundle
 from calibration.detectors.contract import Folds
 from calibration.detectors.cross_validation import folds_of

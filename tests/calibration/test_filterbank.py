@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
+from calibration.backbones.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
 from calibration.errors import SettingError
-from calibration.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
 from calibration.imaging.image_files import read_picture
 from calibration.network import feature_shape
 

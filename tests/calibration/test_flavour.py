@@ -16,7 +16,7 @@ from levels import two_levels
 from onnx import TensorProto, helper, numpy_helper
 from washers import SIDE, washer
 
-from calibration.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.detectors.contract import Detector, Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.gaussian import Gaussian, GaussianHead

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.backbone import with_known_outputs
-from calibration.folding import fold, foldable
+from calibration.backbones.backbone import with_known_outputs
+from calibration.backbones.constant_folding import fold, foldable
 from calibration.onnx_graph import FLOAT
 
 INTEGER = TensorProto.INT64

@@ -13,12 +13,12 @@ from oracles import NaiveDistance, generalised_mean, naive_pool
 from random_backbone import random_backbone
 from washers import SIDE, washer
 
-from calibration.backbone import Backbone, filterbank_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone
+from calibration.backbones.filterbank import filterbank
 from calibration.detectors import fold_moments
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
-from calibration.filterbank import filterbank
 from calibration.network import feature_network, fused_network
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.statistics.covariance import analytic_shrinkage

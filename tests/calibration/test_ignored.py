@@ -12,7 +12,7 @@ from outcome import assert_refused
 from plates import FRAME_PX, LABEL, REGION, displaced, plate
 from washers import Drawn, save
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import GoldenCheck, open_bundle
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.dataset import NamedImage
 

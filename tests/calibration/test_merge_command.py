@@ -15,7 +15,7 @@ from test_onnx_backbone import backbone_file
 from washers import SIDE, Drawn, washer
 
 from agent.frame_checks import FrameChecks
-from calibration.backbone import filterbank_backbone, onnx_backbone
+from calibration.backbones.backbone import filterbank_backbone, onnx_backbone
 from calibration.bundle import check_golden, open_bundle
 from calibration.dataset import good_images
 from calibration.detectors.fold_moments import by_location
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from outcome import Outcome
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.gaussian import GaussianHead
 from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
@@ -22,7 +22,7 @@ from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
     from calibration.merging import Learner
 

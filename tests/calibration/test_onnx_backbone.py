@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from washers import washer
 
-from calibration.backbone import onnx_backbone
+from calibration.backbones.backbone import onnx_backbone
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]

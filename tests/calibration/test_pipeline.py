@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 from washers import SIDE, Drawn, save, washer
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle import open_bundle
 from calibration.dataset import good_images
 from calibration.detectors import fold_moments
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.dataset import Images, NamedImage
     from calibration.imaging.preprocess import Image

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle import Bundle
     from calibration.imaging.preprocess import Image
 

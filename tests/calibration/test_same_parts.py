@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.dataset import good_images
 from calibration.detectors.cross_validation import FOLDS, folds_of
 from calibration.detectors.mean_shift import MeanShift

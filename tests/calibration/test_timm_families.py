@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.backbone import Backbone
+    from calibration.backbones.backbone import Backbone
 
 FRAMES_PER_S = 30.0
 TAUGHT_PARTS = 100

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from soak import Observed, soak
 
-from calibration.backbone import filterbank_backbone
+from calibration.backbones.backbone import filterbank_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path

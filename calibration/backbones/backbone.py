@@ -12,10 +12,10 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
+from calibration.backbones.constant_folding import fold, foldable
+from calibration.backbones.filterbank import STRIDE, filterbank
 from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
-from calibration.filterbank import STRIDE, filterbank
-from calibration.folding import fold, foldable
 from calibration.onnx_graph import FLOAT, OPSET, FeatureGraph
 
 if TYPE_CHECKING:

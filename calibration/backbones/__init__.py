@@ -1,0 +1,1 @@
+"""Feature graphs without torch: the built-in filter bank, and any ONNX file."""
