@@ -14,7 +14,7 @@ from agent.recipe.versions import Versions
 from agent.recipe.zone import Zone, folder_of, versions_file
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from calibration.backends import serving
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.drift import DriftWatch
     from agent.frame_checks import FrameChecks
     from calibration.backends import Choice
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

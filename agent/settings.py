@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
     from agent.records import ResultCode
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 

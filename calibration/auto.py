@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.bundle.manifest import ChoiceRecord, TrialRecord
 from calibration.detectors.contract import Detector, Folds, described
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.fold_moments import all_together, by_location
@@ -27,7 +28,6 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.imaging.augmentation import varied
 from calibration.imaging.synthetic_defects import with_defect
-from calibration.manifest import ChoiceRecord, TrialRecord
 from calibration.network import feature_network
 from calibration.statistics.moments import Moments
 

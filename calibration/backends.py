@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
 
     Check = Callable[[Engine], object]

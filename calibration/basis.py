@@ -17,8 +17,8 @@ from calibration.merging import learner
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 
 if TYPE_CHECKING:
-    from calibration.bundle import Bundle
-    from calibration.manifest import BackboneRecord
+    from calibration.bundle.bundle import Bundle
+    from calibration.bundle.manifest import BackboneRecord
 
 OtherBackbone: TypeAlias = Literal["filterbank"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.evaluation import Evaluation
     from calibration.pipeline import Settings
     from calibration.splits import Split

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.bundle_engine import engine_folder, source_of, tensorrt_engine
 from calibration.engine.tensorrt import prove
 from calibration.engine.tensorrt_build import BuildOptions

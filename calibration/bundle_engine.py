@@ -5,14 +5,14 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from calibration.bundle import NETWORK
+from calibration.bundle.bundle import NETWORK
 from calibration.engine.tensorrt import Source, TensorRTEngine, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.tensorrt_build import BuildOptions, Progress
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from calibration.benchmark_command import benchmark
 from calibration.build_command import build
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.dataset import labelled_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate as evaluate_images

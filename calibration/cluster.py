@@ -16,12 +16,12 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from calibration import cluster_work as work
+from calibration.bundle.golden_frames import kept_of
 from calibration.dataset import PictureFiles
 from calibration.detectors.feature_store import all_alike, batch_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.gathering import Gathered
-from calibration.golden import kept_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

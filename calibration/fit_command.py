@@ -8,7 +8,7 @@ import typer
 
 from calibration import choices, option_values
 from calibration.auto import chosen
-from calibration.bundle import refuse_existing
+from calibration.bundle.bundle import refuse_existing
 from calibration.dataset import frame_range, good_images
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd

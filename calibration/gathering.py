@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from calibration.bundle.golden_frames import GoldenSample
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.golden import GoldenSample
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import located
 

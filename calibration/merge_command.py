@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.merged_bundle import merge as merge_bundles
 from calibration.option_values import numbers
 from calibration.options import Threads

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 _ALIKE = 1e-3
 

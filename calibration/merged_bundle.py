@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from calibration.bundle import (
+from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
@@ -24,18 +24,12 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.bundle.golden_frames import GOOD_FRAMES
+from calibration.bundle.manifest import ImagesRecord, Manifest, MergeRecord, ParentRecord, WorkingPointRecord, software
+from calibration.bundle.preprocess_record import arrays_of
 from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.golden import GOOD_FRAMES
-from calibration.manifest import (
-    ImagesRecord,
-    Manifest,
-    MergeRecord,
-    ParentRecord,
-    WorkingPointRecord,
-    software,
-)
 from calibration.mergeable import refuse_other_features, refuse_others, refuse_senseless
 from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
@@ -43,7 +37,6 @@ from calibration.network import rebuild, reducing
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point
-from calibration.stored_preprocess import arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.detectors.head import WhiteningHead
     from calibration.merging import Learner
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from calibration.bundle.manifest import DetectorRecord, Manifest
     from calibration.detectors.head import Scorer, WhiteningHead
-    from calibration.manifest import DetectorRecord, Manifest
 
 _REASONS = {
     "gaussian": "is shrunk by how every single feature vector differs, which is not kept",

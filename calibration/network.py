@@ -9,9 +9,9 @@ import onnx
 import onnx.compose
 from onnx import helper
 
+from calibration.bundle.manifest import BackboneRecord
 from calibration.errors import BundleError
 from calibration.flavour import FROM_HALF, TO_HALF
-from calibration.manifest import BackboneRecord
 from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
 
 if TYPE_CHECKING:

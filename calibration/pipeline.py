@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from calibration.bundle import (
+from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
@@ -21,13 +21,7 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
-from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
-from calibration.detectors.mean_shift import MeanShift
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import DatasetError, ModelTooLargeError, SettingError
-from calibration.gathering import Extraction, gathered_here
-from calibration.imaging.preprocess import located
-from calibration.manifest import (
+from calibration.bundle.manifest import (
     ChoiceRecord,
     DetectorRecord,
     ImagesRecord,
@@ -35,6 +29,13 @@ from calibration.manifest import (
     WorkingPointRecord,
     software,
 )
+from calibration.bundle.preprocess_record import arrays_of, record_of
+from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
+from calibration.detectors.mean_shift import MeanShift
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DatasetError, ModelTooLargeError, SettingError
+from calibration.gathering import Extraction, gathered_here
+from calibration.imaging.preprocess import located
 from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.same_parts import parts_shown
 from calibration.statistics.outliers import HighestScores, suspicious
@@ -45,7 +46,6 @@ from calibration.statistics.threshold import (
     refuse_unsupported_rate,
     working_point,
 )
-from calibration.stored_preprocess import arrays_of, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

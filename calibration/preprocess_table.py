@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibration.manifest import AlignmentRecord, PreprocessRecord
+    from calibration.bundle.manifest import AlignmentRecord, PreprocessRecord
 
 
 def learnt_rows(record: PreprocessRecord) -> list[tuple[str, str]]:

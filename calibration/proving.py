@@ -13,7 +13,7 @@ from calibration.imaging.synthetic_defects import with_defect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.collection import Collection
     from calibration.imaging.preprocess import Image
 

@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from calibration.basis import basis_of, refuse_large_basis
-from calibration.bundle import (
+from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
@@ -30,10 +30,11 @@ from calibration.bundle import (
     refuse_mismatch,
     write_bundle,
 )
+from calibration.bundle.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
+from calibration.bundle.preprocess_record import arrays_of
 from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
-from calibration.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
 from calibration.merging import learner
 from calibration.network import rebuild
 from calibration.relearnt_reference import about_parts, golden_of, reference_of
@@ -47,14 +48,13 @@ from calibration.statistics.threshold import (
     refuse_unsupported_rate,
     working_point,
 )
-from calibration.stored_preprocess import arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from calibration.basis import OtherBackbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.collection import Collection
     from calibration.detectors.head import WhiteningHead
 

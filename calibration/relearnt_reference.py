@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from calibration.bundle import GoldenFrames
+from calibration.bundle.bundle import GoldenFrames
+from calibration.bundle.golden_frames import GoldenSample
 from calibration.camera_checks.merge import FIGURES, merged_reference
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.golden import GoldenSample
 from calibration.statistics.outliers import HIGHEST
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.bundle import Bundle, GoldenCheck
+    from calibration.bundle.bundle import Bundle, GoldenCheck
     from calibration.speed import Speed
 
 

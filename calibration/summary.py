@@ -13,9 +13,9 @@ from calibration.terminal import console, escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
+    from calibration.bundle.manifest import AlignmentRecord
     from calibration.evaluation import Evaluation
-    from calibration.manifest import AlignmentRecord
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20

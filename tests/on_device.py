@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from calibration.bundle import Bundle, open_bundle
+from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.bundle_engine import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.onnxruntime import OnnxRuntimeEngine

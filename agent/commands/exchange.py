@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import AuditError, CommandRefusedError
 from agent.recipe import about_zone
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agent.audit import AuditLog
     from agent.recipe.served import Served
     from agent.recipe.zone import Zone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

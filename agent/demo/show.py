@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.demo.conveyor import Part
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 TAUGHT_PARTS = 300
 WATCHED_PARTS = 320

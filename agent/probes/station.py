@@ -23,7 +23,7 @@ from agent.settings import broker_settings, camera_settings, engine_deployment, 
 from agent.sole_user import is_in_use
 from agent.web.opening import check_packages, listening, url
 from calibration.backends import choose, serving
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.errors import BundleError, DatasetError, EngineError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agent.camera.camera_settings import CameraSettings
     from agent.camera.sources import Source
     from agent.config import AgentConfig
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.child_process import peak_memory_mib
 from calibration.basis import basis_of
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from agent.recalibration.wire import Message, Told
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
     from calibration.relearning import Relearnt
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.recipe import Recipe
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

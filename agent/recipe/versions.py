@@ -13,7 +13,7 @@ from calibration.atomic_file import replace_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from agent.recipe import Recipe
 from agent.recipe.served import Served
 from agent.reports import Reports
 from agent.settings import drift_of
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.contract import Inference

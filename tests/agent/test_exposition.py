@@ -19,7 +19,7 @@ from agent.errors import MetricsError
 from agent.exposition import _histogram
 from agent.metrics import BUCKETS_MS, LoopMetrics
 from agent.metrics_endpoint import MetricsEndpoint
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agent.look import Seen
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
 
 REGION = Region(48, 24, 112, 112)

@@ -21,7 +21,7 @@ from agent.recipe import Recipe
 from agent.records import Evaluation, ResultCode
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.contract import Inference
 from calibration.errors import DatasetError

@@ -30,7 +30,7 @@ from agent.errors import StationUnreachableError
 from agent.look import look
 from agent.outbox import Outbox
 from agent.records import Evaluation, Result, to_json
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:

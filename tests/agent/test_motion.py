@@ -29,7 +29,7 @@ from agent.recipe import Recipe
 from agent.records import ResultCode
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess
 

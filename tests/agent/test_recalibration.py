@@ -39,7 +39,7 @@ from agent.recalibration.pupil import Pupil
 from agent.recalibration.wire import Message, packed, received
 from agent.recipe.versions import Versions
 from agent.records import Evaluation
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.errors import ModelTooLargeError
 
 if TYPE_CHECKING:

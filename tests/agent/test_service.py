@@ -35,7 +35,7 @@ from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.dataset import frame_range, good_images
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess

@@ -37,7 +37,7 @@ from agent.recipe.versions import Versions
 from agent.records import Evaluation, Result, ResultCode
 from agent.web.board import Board
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.engine.contract import Inference
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess, Region

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from agent.camera import CameraState
     from agent.look import Seen
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
 

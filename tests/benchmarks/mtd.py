@@ -29,7 +29,7 @@ from calibration.pipeline import Settings, calibrate
 from calibration.splits import USUAL_FOLDS, Split, labelled_sets, splits
 
 if TYPE_CHECKING:
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 DATA = Path(__file__).resolve().parents[2] / os.environ.get("SHIFTWATCH_DATA", "../shared/data")
 MTD = DATA / "mtd"

@@ -31,7 +31,7 @@ from calibration.splits import labelled_sets
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
 
 CHANGES = {"slight": (0.6, 1.08, 4.0), "strong": (1.0, 1.15, 6.0)}

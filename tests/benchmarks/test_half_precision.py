@@ -18,7 +18,7 @@ from calibration.pipeline import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 CALIBRATING = 150
 EVERY = 6  # of the test tiles

@@ -13,7 +13,7 @@ from outcome import Outcome
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import Bundle, open_bundle
+from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.bundle_engine import source_of
 from calibration.cli import main
 from calibration.engine.tensorrt import TensorRTEngine

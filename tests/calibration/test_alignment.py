@@ -12,7 +12,7 @@ from plates import FRAME_PX, REGION, displaced, plate
 from washers import Drawn
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import GoldenCheck, open_bundle
+from calibration.bundle.bundle import GoldenCheck, open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]

@@ -11,7 +11,7 @@ from washers import save, washer
 
 from calibration.auto import SAMPLE, _Compared, choose, sample
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.detectors.contract import described
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim

@@ -11,7 +11,7 @@ from random_backbone import random_backbone
 from washers import SIDE, Drawn, washer
 
 from calibration.basis import basis_of
-from calibration.bundle import check_golden
+from calibration.bundle.bundle import check_golden
 from calibration.collection import Collection
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
     from calibration.relearning import Mode
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from calibration.bundle import (
+from calibration.bundle.bundle import (
     MANIFEST,
     MOMENTS,
     NETWORK,

@@ -15,7 +15,7 @@ import pytest
 from outcome import assert_refused
 from washers import save, washer
 
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
     Command = Callable[..., Outcome]
 

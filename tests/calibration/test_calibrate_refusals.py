@@ -14,7 +14,7 @@ import pytest
 from outcome import assert_refused
 from washers import save, washer
 
-from calibration.bundle import MANIFEST, REFERENCE, SEAL, npz, seal
+from calibration.bundle.bundle import MANIFEST, REFERENCE, SEAL, npz, seal
 from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
     Command = Callable[..., Outcome]
 

@@ -20,7 +20,8 @@ from test_merge_command import assert_same_statistics
 from washers import SIDE, save, washer
 
 from calibration import cluster_client
-from calibration.bundle import MOMENTS, NETWORK, REFERENCE, open_bundle
+from calibration.bundle.bundle import MOMENTS, NETWORK, REFERENCE, open_bundle
+from calibration.bundle.golden_frames import GoldenSample, kept_of
 from calibration.cluster import OnCluster
 from calibration.cluster_client import UNSEEN, Cluster, connected
 from calibration.dataset import good_images
@@ -28,7 +29,6 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import ClusterError, DatasetError, DegenerateFeaturesError, SettingError, ShiftwatchError
-from calibration.golden import GoldenSample, kept_of
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.detectors.contract import Detector
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1, false_reject_rate=0.02)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from fake_gpu import ORIN, FakeCuda
 
-from calibration.bundle import check_golden
+from calibration.bundle.bundle import check_golden
 from calibration.bundle_engine import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -149,7 +149,7 @@ def bare() -> None:
 def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_crash(learnt: Bundle) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from calibration.bundle import open_bundle\n"
+        "from calibration.bundle.bundle import open_bundle\n"
         "from calibration.bundle_engine import tensorrt_engine\n"
         "from calibration.errors import EngineError\n"
         "try:\n    tensorrt_engine(open_bundle(Path(sys.argv[1]))).__enter__()\n"

@@ -19,7 +19,7 @@ from stored import stored
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import Backbone
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.detectors.contract import Folds
 from calibration.detectors.cross_validation import folds_of
 from calibration.detectors.gaussian import Gaussian
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.dataset import NamedImage
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image

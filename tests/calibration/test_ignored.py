@@ -13,7 +13,7 @@ from plates import FRAME_PX, LABEL, REGION, displaced, plate
 from washers import Drawn, save
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import GoldenCheck, open_bundle
+from calibration.bundle.bundle import GoldenCheck, open_bundle
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
     from calibration.preparation import Area

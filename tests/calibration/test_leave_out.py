@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.dataset import good_images
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.imaging.image_files import read_picture
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.dataset import NamedImage
 
     Command = Callable[..., Outcome]

@@ -16,7 +16,7 @@ from washers import SIDE, Drawn, washer
 
 from agent.frame_checks import FrameChecks
 from calibration.backbones.backbone import filterbank_backbone, onnx_backbone
-from calibration.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.dataset import good_images
 from calibration.detectors.fold_moments import by_location
 from calibration.detectors.gaussian import Gaussian
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
 

@@ -10,7 +10,7 @@ import pytest
 from outcome import assert_refused
 from washers import SIDE, Drawn, washer
 
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, StorageError

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle import open_bundle
+from calibration.bundle.bundle import open_bundle
 from calibration.dataset import good_images
 from calibration.detectors import fold_moments
 from calibration.detectors.cross_validation import FOLDS, folds_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.dataset import Images, NamedImage
     from calibration.imaging.preprocess import Image
 

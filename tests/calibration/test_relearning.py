@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from washers import SIDE, Drawn, washer
 
-from calibration.bundle import check_golden
+from calibration.bundle.bundle import check_golden
 from calibration.collection import Collection
 from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
     from calibration.relearning import Mode, Relearnt
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
-from calibration.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
+from calibration.bundle.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
 from calibration.charts import Mark, histogram
 from calibration.detectors.gaussian import Gaussian
 from calibration.imaging.image_files import read_picture
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.backbones.backbone import Backbone
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
 
     Command = Callable[..., Outcome]

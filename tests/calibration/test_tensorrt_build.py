@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fake_gpu import FakeCuda
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.tensorrt import TensorRTEngine
 
     Opener = Callable[..., TensorRTEngine]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from calibration.bundle import check_golden
+from calibration.bundle.bundle import check_golden
 from calibration.bundle_engine import source_of
 from calibration.engine.tensorrt import Source, prove
 from calibration.engine.tensorrt_build import BuildOptions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fake_gpu import FakeCuda
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
     from calibration.engine.tensorrt import TensorRTEngine
 
     Opener = Callable[..., TensorRTEngine]

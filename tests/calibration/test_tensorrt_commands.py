@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from outcome import Outcome
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
     Command = Callable[..., Outcome]
 

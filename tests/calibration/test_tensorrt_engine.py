@@ -12,7 +12,7 @@ import pytest
 from fake_gpu import DESKTOP, ORIN, FakeCuda
 from onnx import TensorProto, helper
 
-from calibration.bundle import check_golden
+from calibration.bundle.bundle import check_golden
 from calibration.bundle_engine import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
     Opener = Callable[..., TensorRTEngine]
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.bundle import GoldenCheck, refuse_mismatch
+from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
 from calibration.bundle_engine import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine, exchange_head
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fake_gpu import FakeCuda
 
-    from calibration.bundle import Bundle
+    from calibration.bundle.bundle import Bundle
 
     Opener = Callable[..., TensorRTEngine]
 else:

@@ -27,10 +27,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from calibration.atomic_file import flush_folder, write_flushed
+from calibration.bundle.manifest import SCHEMA_VERSION, Manifest
+from calibration.bundle.preprocess_record import preprocess_of
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
-from calibration.manifest import SCHEMA_VERSION, Manifest
 from calibration.statistics.threshold import WorkingPoint
-from calibration.stored_preprocess import preprocess_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

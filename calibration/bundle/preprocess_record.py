@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calibration.bundle.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord, RegionRecord
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.ignore_mask import Ignored
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord, RegionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
