@@ -28,7 +28,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.imaging.augmentation import varied
 from calibration.imaging.synthetic_defects import with_defect
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def source_of(bundle: Bundle) -> Source:
         # Slow to load, and needed only where an engine must be built.
         import onnx  # noqa: PLC0415
 
-        from calibration.flavour import half_precision  # noqa: PLC0415
+        from calibration.network.half_precision import half_precision  # noqa: PLC0415
 
         return half_precision(onnx.load(bundle.network)).SerializeToString()
 

@@ -9,7 +9,7 @@ import numpy as np
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.merging import differences
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,7 +33,7 @@ from calibration.errors import BundleError
 from calibration.mergeable import refuse_other_features, refuse_others, refuse_senseless
 from calibration.merged_scores import KeptFrames, rescored, together
 from calibration.merging import added, learner
-from calibration.network import rebuild, reducing
+from calibration.network.fusion import rebuild, reducing
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point

@@ -36,7 +36,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.gathering import Extraction, gathered_here
 from calibration.imaging.preprocess import located
-from calibration.network import backbone_record, feature_network, fused_network, reduced_shape
+from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.same_parts import parts_shown
 from calibration.statistics.outliers import HighestScores, suspicious
 from calibration.statistics.threshold import (

@@ -36,7 +36,7 @@ from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.merging import learner
-from calibration.network import rebuild
+from calibration.network.fusion import rebuild
 from calibration.relearnt_reference import about_parts, golden_of, reference_of
 from calibration.relearnt_statistics import Lesson
 from calibration.statistics.moments import Moments

@@ -17,7 +17,7 @@ from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
 from calibration.imaging.image_files import read_picture
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.proving import objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 

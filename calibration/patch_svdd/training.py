@@ -15,7 +15,7 @@ from calibration.backbones.backbone import Backbone
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import located
-from calibration.network import STANDARD_BRIGHTNESS
+from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
 from calibration.patch_svdd.checkpoint import Checkpoint
 from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier

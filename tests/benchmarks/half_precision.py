@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 
 from calibration.choices import described_detector
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.flavour import half_precision
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
+from calibration.network.half_precision import half_precision
 from calibration.pipeline import Settings
 
 if TYPE_CHECKING:

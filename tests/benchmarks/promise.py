@@ -19,7 +19,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network, reduced_shape
+from calibration.network.fusion import feature_network, reduced_shape
 from calibration.statistics.threshold import expected_share, working_point
 
 RATES = (0.05, 0.01, 0.005)

@@ -23,7 +23,7 @@ from calibration.collection import Collection
 from calibration.dataset import PictureFiles
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import as_bgr8
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.pipeline import calibrate
 from calibration.relearning import Plan, relearn
 from calibration.splits import labelled_sets

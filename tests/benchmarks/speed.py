@@ -26,7 +26,7 @@ from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
-from calibration.network import feature_network, reduced_shape
+from calibration.network.fusion import feature_network, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder
 
 if TYPE_CHECKING:

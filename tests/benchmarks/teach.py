@@ -23,7 +23,7 @@ from calibration.dataset import good_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.relearning import Plan, relearn
 
 if TYPE_CHECKING:

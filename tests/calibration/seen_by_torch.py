@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.onnx_graph import FeatureGraph
 
 if TYPE_CHECKING:

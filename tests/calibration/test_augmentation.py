@@ -17,7 +17,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.merged_bundle import merge
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.report import report_page

@@ -21,7 +21,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.network import feature_network, feature_shape
+from calibration.network.fusion import feature_network, feature_shape
 from calibration.onnx_graph import FLOAT, GraphBuilder
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.cores import Cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.network import feature_network, fused_network, reduced_shape
+from calibration.network.fusion import feature_network, fused_network, reduced_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

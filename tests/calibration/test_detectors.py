@@ -30,7 +30,7 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network, feature_shape, reduced_shape
+from calibration.network.fusion import feature_network, feature_shape, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments

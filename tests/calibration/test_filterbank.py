@@ -17,7 +17,7 @@ from calibration.backbones.backbone import filterbank_backbone
 from calibration.backbones.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_picture
-from calibration.network import feature_shape
+from calibration.network.fusion import feature_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

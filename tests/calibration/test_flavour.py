@@ -24,8 +24,8 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import EngineError, SettingError
-from calibration.flavour import batched, half_precision
-from calibration.network import feature_network, fused_network, reduced_shape
+from calibration.network.fusion import feature_network, fused_network, reduced_shape
+from calibration.network.half_precision import batched, half_precision
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 
 FLOAT16 = TensorProto.FLOAT16

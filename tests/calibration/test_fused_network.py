@@ -19,7 +19,7 @@ from calibration.detectors import fold_moments
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
-from calibration.network import feature_network, fused_network
+from calibration.network.fusion import feature_network, fused_network
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.statistics.covariance import analytic_shrinkage
 from calibration.statistics.moments import Moments

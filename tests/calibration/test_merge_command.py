@@ -27,7 +27,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.merged_bundle import merge
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean

@@ -17,7 +17,7 @@ from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.merging import added
-from calibration.network import feature_network, fused_network, rebuild, reduced_shape, reducing
+from calibration.network.fusion import feature_network, fused_network, rebuild, reduced_shape, reducing
 from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
 

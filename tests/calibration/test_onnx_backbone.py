@@ -16,7 +16,7 @@ from calibration.backbones.backbone import onnx_backbone
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
-from calibration.network import feature_network, feature_shape
+from calibration.network.fusion import feature_network, feature_shape
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.covariance import shrunk_whitening
 from calibration.statistics.moments import Moments

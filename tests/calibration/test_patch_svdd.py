@@ -20,7 +20,7 @@ from calibration.detectors.patch_svdd import FieldBank, PatchSvdd, PatchSvddHead
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 from calibration.pipeline import Settings, calibrate
 

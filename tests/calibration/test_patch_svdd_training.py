@@ -15,7 +15,7 @@ from calibration.detectors.patch_svdd import PatchSvdd, apart
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, StorageError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.pipeline import Settings, calibrate
 from calibration.terminal import EXIT_INTERRUPTED
 

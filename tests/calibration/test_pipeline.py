@@ -26,7 +26,7 @@ from calibration.errors import (
     SettingError,
 )
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
 

@@ -16,7 +16,7 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import reducing
+from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.proving import Proof, objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn

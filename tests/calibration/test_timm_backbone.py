@@ -9,7 +9,7 @@ import pytest
 from seen_by_torch import assert_close, exported, image, on_first_grid
 
 from calibration.errors import BackboneError
-from calibration.network import feature_shape
+from calibration.network.fusion import feature_shape
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")

@@ -17,9 +17,9 @@ from washers import Drawn, washer
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import BackboneError, SettingError
-from calibration.flavour import batched, half_precision
 from calibration.imaging.preprocess import Preprocess
-from calibration.network import feature_network
+from calibration.network.fusion import feature_network
+from calibration.network.half_precision import batched, half_precision
 from calibration.onnx_graph import OPSET
 from calibration.pipeline import Settings, calibrate
 

@@ -11,7 +11,7 @@ from onnx import helper
 
 from calibration.bundle.manifest import BackboneRecord
 from calibration.errors import BundleError
-from calibration.flavour import FROM_HALF, TO_HALF
+from calibration.network.half_precision import FROM_HALF, TO_HALF
 from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
 
 if TYPE_CHECKING:

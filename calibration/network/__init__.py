@@ -1,0 +1,1 @@
+"""The fused network: backbone, reduction and head as one ONNX graph."""
