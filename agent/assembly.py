@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from agent.outbox import Outbox
     from agent.recipe.controls import Controls
     from agent.records import Payload
-    from calibration.backends import Choice
+    from calibration.deployment.backends import Choice
 
 log = logging.getLogger(__name__)
 

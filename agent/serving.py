@@ -13,8 +13,8 @@ from agent.recipe.served import Served
 from agent.recipe.versions import Versions
 from agent.recipe.zone import Zone, folder_of, versions_file
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
-from calibration.backends import serving
 from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.deployment.backends import serving
 from calibration.errors import BundleError, EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.drift import DriftWatch
     from agent.frame_checks import FrameChecks
-    from calibration.backends import Choice
     from calibration.bundle.bundle import Bundle
+    from calibration.deployment.backends import Choice
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand
 from agent.recalibration.terms import Terms
 from agent.topics import SparkplugTopics, Topics
-from calibration.backends import Deployment
-from calibration.bundle_engine import engine_folder
+from calibration.deployment.backends import Deployment
+from calibration.deployment.tensorrt import engine_folder
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import as_bgr8
 

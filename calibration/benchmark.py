@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from calibration.dataset import PictureFiles
+from calibration.deployment.latency import measured_speed
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError, ShiftwatchError, StorageError
 from calibration.evaluation import evaluate
 from calibration.pipeline import calibrate
-from calibration.speed import measured_speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.bundle_engine import engine_folder, source_of, tensorrt_engine
+from calibration.deployment.latency import measured_speed
+from calibration.deployment.tensorrt import engine_folder, source_of, tensorrt_engine
 from calibration.engine.tensorrt import prove
 from calibration.engine.tensorrt_build import BuildOptions
-from calibration.speed import measured_speed
 from calibration.terminal import console, escape, progress_bar
 
 _DEFAULT = BuildOptions()

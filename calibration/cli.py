@@ -10,6 +10,7 @@ from calibration.benchmark_command import benchmark
 from calibration.build_command import build
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.dataset import labelled_images
+from calibration.deployment.latency import measured_speed
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.evaluation import evaluate as evaluate_images
 from calibration.evaluation import refuse_without_metrics, write_figures, write_scores
@@ -18,7 +19,6 @@ from calibration.merge_command import merge
 from calibration.options import BundlePath, Threads
 from calibration.plots import write_plots
 from calibration.report import write_report
-from calibration.speed import measured_speed
 from calibration.summary import print_evaluation, print_written
 from calibration.terminal import console, escape, progress_bar, run
 

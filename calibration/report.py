@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
-    from calibration.speed import Speed
+    from calibration.deployment.latency import Speed
 
 
 def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> None:

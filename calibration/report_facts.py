@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
+    from calibration.deployment.latency import Speed
     from calibration.imaging.preprocess import Preprocess
-    from calibration.speed import Speed
 
 _METHODS = {
     "mean_shift": "Features of frozen layers are averaged over a small region. For each place of the picture the mean "

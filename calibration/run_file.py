@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from calibration.benchmark import Identity, Run
+from calibration.deployment.latency import processor
 from calibration.errors import SettingError, StorageError
-from calibration.speed import processor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

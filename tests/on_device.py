@@ -27,7 +27,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.bundle.bundle import Bundle, open_bundle
-from calibration.bundle_engine import source_of
+from calibration.deployment.tensorrt import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine, exchange_head

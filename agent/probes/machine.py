@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.probes import Finding, ok
 from agent.probes.system import said, text_of
-from calibration.speed import processor
+from calibration.deployment.latency import processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from agent.probes import Finding, ok
 from agent.probes.system import text_of
-from calibration.backends import AUTO, choose
+from calibration.deployment.backends import AUTO, choose
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.errors import EngineError
 

@@ -22,8 +22,8 @@ from agent.probes.machine import disk_finding
 from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
 from agent.sole_user import is_in_use
 from agent.web.opening import check_packages, listening, url
-from calibration.backends import choose, serving
 from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.deployment.backends import choose, serving
 from calibration.errors import BundleError, DatasetError, EngineError
 
 if TYPE_CHECKING:

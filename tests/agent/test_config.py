@@ -12,7 +12,7 @@ from agent import config
 from agent.config import AgentConfig, load
 from agent.config.surroundings import EngineConfig
 from agent.errors import ConfigError
-from calibration.backends import AUTO, BACKENDS
+from calibration.deployment.backends import AUTO, BACKENDS
 
 MINIMAL = "bundle: bundle\ncamera:\n  source: 0\n"
 SOURCES = "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"

@@ -13,6 +13,7 @@ from washers import Drawn
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import GoldenCheck, open_bundle
+from calibration.deployment.latency import Speed
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
@@ -20,7 +21,6 @@ from calibration.imaging.preprocess import Preprocess, Region
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import AUTO_PX, Wanted, prepare
 from calibration.report import report_page
-from calibration.speed import Speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,8 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from calibration import backends as choice
-from calibration.backends import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
+from calibration.deployment import backends as choice
+from calibration.deployment.backends import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError, ScoreMismatchError
 

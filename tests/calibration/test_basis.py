@@ -13,6 +13,7 @@ from washers import SIDE, Drawn, washer
 from calibration.basis import basis_of
 from calibration.bundle.bundle import check_golden
 from calibration.collection import Collection
+from calibration.deployment.latency import measured_speed
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -23,7 +24,6 @@ from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.report import report_page
-from calibration.speed import measured_speed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ import pytest
 from fake_gpu import ORIN, FakeCuda
 
 from calibration.bundle.bundle import check_golden
-from calibration.bundle_engine import source_of
+from calibration.deployment.tensorrt import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.errors import EngineError
@@ -150,7 +150,7 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
     program = (
         "import sys; from pathlib import Path\n"
         "from calibration.bundle.bundle import open_bundle\n"
-        "from calibration.bundle_engine import tensorrt_engine\n"
+        "from calibration.deployment.tensorrt import tensorrt_engine\n"
         "from calibration.errors import EngineError\n"
         "try:\n    tensorrt_engine(open_bundle(Path(sys.argv[1]))).__enter__()\n"
         "except EngineError as error:\n    print(error)\n"

@@ -14,6 +14,7 @@ from washers import Drawn, save
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import GoldenCheck, open_bundle
+from calibration.deployment.latency import Speed
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -25,7 +26,6 @@ from calibration.imaging.preprocess import Preprocess, Region, crop
 from calibration.pipeline import Settings, calibrate
 from calibration.preparation import Wanted, prepare
 from calibration.report import report_page
-from calibration.speed import Speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,6 +12,7 @@ from washers import SIDE, Drawn, washer
 
 from calibration.bundle.bundle import check_golden
 from calibration.collection import Collection
+from calibration.deployment.latency import measured_speed
 from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
@@ -22,7 +23,6 @@ from calibration.proving import Proof, objections, prove
 from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.relearnt_statistics import _refuse_same_defect
 from calibration.report import report_page
-from calibration.speed import measured_speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from fake_gpu import DESKTOP, ORIN, FakeCuda
 from onnx import TensorProto, helper
 
 from calibration.bundle.bundle import check_golden
-from calibration.bundle_engine import engine_folder
+from calibration.deployment.tensorrt import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine
 from calibration.engine.tensorrt_library import library

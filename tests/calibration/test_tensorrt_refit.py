@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
-from calibration.bundle_engine import source_of
+from calibration.deployment.tensorrt import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine, exchange_head
 from calibration.errors import EngineError, ScoreMismatchError

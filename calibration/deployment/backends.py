@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import onnxruntime as ort
 
-from calibration.bundle_engine import source_of
+from calibration.deployment.tensorrt import source_of
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import TensorRTEngine, prove
