@@ -70,7 +70,7 @@ class RecalibrateArguments(Strict):
     """Of ``recalibrate``; what is null follows from the configuration.
 
     Attributes:
-        mode: See `calibration.relearning`.
+        mode: See `calibration.update.refit`.
         backbone: For `teach`: other than the bundle's.
         parts: To collect.
         seconds: To collect for, instead.

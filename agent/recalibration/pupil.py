@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.child_process import peak_memory_mib
-from calibration.basis import basis_of
 from calibration.bundle.bundle import open_bundle
-from calibration.collection import Collection
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
 from calibration.imaging.image_files import read_picture
 from calibration.network.fusion import reducing
-from calibration.proving import objections, prove
-from calibration.relearning import Plan, refuse_unteachable, relearn
+from calibration.update.acceptance import objections, prove
+from calibration.update.base_network import basis_of
+from calibration.update.part_store import Collection
+from calibration.update.refit import Plan, refuse_unteachable, relearn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.recalibration.wire import Message, Told
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.relearning import Relearnt
+    from calibration.update.refit import Relearnt
 
 _THREADS = 1
 _NAMED = 20

@@ -21,9 +21,9 @@ class Terms:
     Attributes:
         archive: Folder with the pictures that people have marked.
         parts: To collect.
-        old_weight: See `calibration.relearning.Plan`.
+        old_weight: See `calibration.update.refit.Plan`.
         shadow_parts: That both bundles judge; 0 judges none.
-        min_detection: See `calibration.proving.objections`.
+        min_detection: See `calibration.update.acceptance.objections`.
         quiet_s: So long no part may come.
         keep_bundles: Newest bundles made here that stay.
         sequential: Neighbouring parts resemble each other, as frames do that nobody triggers.

@@ -17,17 +17,17 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from calibration.basis import basis_of
-from calibration.collection import Collection
 from calibration.dataset import good_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS
 from calibration.network.fusion import reducing
-from calibration.relearning import Plan, relearn
+from calibration.update.base_network import basis_of
+from calibration.update.part_store import Collection
+from calibration.update.refit import Plan, relearn
 
 if TYPE_CHECKING:
-    from calibration.basis import OtherBackbone
+    from calibration.update.base_network import OtherBackbone
 
 CLIP = "bolt-multi-size-detection.gif"
 SIZES = (0.05, 0.08, 0.12, 0.18, 0.25)

@@ -10,20 +10,20 @@ import pytest
 from random_backbone import random_backbone
 from washers import SIDE, Drawn, washer
 
-from calibration.basis import basis_of
 from calibration.bundle.bundle import check_golden
-from calibration.collection import Collection
 from calibration.deployment.latency import measured_speed
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.merged_bundle import merge
 from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
-from calibration.relearning import Plan, refuse_unteachable, relearn
 from calibration.report import report_page
+from calibration.update.base_network import basis_of
+from calibration.update.merge import merge
+from calibration.update.part_store import Collection
+from calibration.update.refit import Plan, refuse_unteachable, relearn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.relearning import Mode
+    from calibration.update.refit import Mode
 
 PARTS = 40
 TEACH = Plan("teach", backbone="filterbank")

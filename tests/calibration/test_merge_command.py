@@ -26,11 +26,11 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.merged_bundle import merge
 from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean
+from calibration.update.merge import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,8 +306,8 @@ def test_features_that_differ_by_rounding_are_the_same(
         compared.append(network)
         return np.full((len(frames), 3, 2, 2), 1 + 1e-6 * len(compared), np.float32)
 
-    monkeypatch.setattr("calibration.mergeable.reducing", lambda network: network)  # whose heads differ
-    monkeypatch.setattr("calibration.mergeable._features", features)
+    monkeypatch.setattr("calibration.update.merge_checks.reducing", lambda network: network)  # whose heads differ
+    monkeypatch.setattr("calibration.update.merge_checks._features", features)
     assert merge([one, other], [1, 1], tmp_path / "merged", 1).manifest.images.count == 40
     assert len(compared) == 2
 

@@ -16,15 +16,15 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.merging import added
 from calibration.network.fusion import feature_network, fused_network, rebuild, reduced_shape, reducing
 from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
+from calibration.update.additive import added
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
-    from calibration.merging import Learner
+    from calibration.update.additive import Learner
 
 Vectors = NDArray[np.float64]
 PLACES, CHANNELS = 4, 3

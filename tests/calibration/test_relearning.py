@@ -11,7 +11,6 @@ import pytest
 from washers import SIDE, Drawn, washer
 
 from calibration.bundle.bundle import check_golden
-from calibration.collection import Collection
 from calibration.deployment.latency import measured_speed
 from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -19,10 +18,11 @@ from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import reducing
 from calibration.pipeline import Settings, calibrate
-from calibration.proving import Proof, objections, prove
-from calibration.relearning import Plan, refuse_unteachable, relearn
-from calibration.relearnt_statistics import _refuse_same_defect
 from calibration.report import report_page
+from calibration.update.acceptance import Proof, objections, prove
+from calibration.update.part_store import Collection
+from calibration.update.refit import Plan, refuse_unteachable, relearn
+from calibration.update.refit_statistics import _refuse_same_defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.relearning import Mode, Relearnt
+    from calibration.update.refit import Mode, Relearnt
 
     Learn = Callable[..., Relearnt]
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.collection import Collection
     from calibration.detectors.head import WhiteningHead
     from calibration.statistics.scores import Scores
+    from calibration.update.part_store import Collection
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 

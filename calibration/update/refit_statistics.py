@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.collection import Collection
     from calibration.detectors.head import WhiteningHead
-    from calibration.merging import Learner
+    from calibration.update.additive import Learner
+    from calibration.update.part_store import Collection
 
     Progress: TypeAlias = Callable[[str, int, int], None]
 

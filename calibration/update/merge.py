@@ -30,13 +30,13 @@ from calibration.bundle.preprocess_record import arrays_of
 from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.mergeable import refuse_other_features, refuse_others, refuse_senseless
-from calibration.merged_scores import KeptFrames, rescored, together
-from calibration.merging import added, learner
 from calibration.network.fusion import rebuild, reducing
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point
+from calibration.update.additive import added, learner
+from calibration.update.merge_checks import refuse_other_features, refuse_others, refuse_senseless
+from calibration.update.rescoring import KeptFrames, rescored, together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.head import WhiteningHead
-    from calibration.merging import Learner
+    from calibration.update.additive import Learner
 
 
 def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threads: int = 0) -> Bundle:

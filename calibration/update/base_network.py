@@ -13,8 +13,8 @@ import numpy as np
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.head import WhiteningHead
 from calibration.errors import ModelTooLargeError, SettingError
-from calibration.merging import learner
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
+from calibration.update.additive import learner
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle

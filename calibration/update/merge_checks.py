@@ -8,8 +8,8 @@ import numpy as np
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.merging import differences
 from calibration.network.fusion import reducing
+from calibration.update.additive import differences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

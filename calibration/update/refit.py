@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from calibration.basis import basis_of, refuse_large_basis
 from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
@@ -35,10 +34,7 @@ from calibration.bundle.preprocess_record import arrays_of
 from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
-from calibration.merging import learner
 from calibration.network.fusion import rebuild
-from calibration.relearnt_reference import about_parts, golden_of, reference_of
-from calibration.relearnt_statistics import Lesson
 from calibration.statistics.moments import Moments
 from calibration.statistics.outliers import suspicious
 from calibration.statistics.scores import Scores, whitened_law
@@ -48,15 +44,19 @@ from calibration.statistics.threshold import (
     refuse_unsupported_rate,
     working_point,
 )
+from calibration.update.additive import learner
+from calibration.update.base_network import basis_of, refuse_large_basis
+from calibration.update.refit_reference import about_parts, golden_of, reference_of
+from calibration.update.refit_statistics import Lesson
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from calibration.basis import OtherBackbone
     from calibration.bundle.bundle import Bundle
-    from calibration.collection import Collection
     from calibration.detectors.head import WhiteningHead
+    from calibration.update.base_network import OtherBackbone
+    from calibration.update.part_store import Collection
 
     Progress: TypeAlias = Callable[[str, int, int], None]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.imaging.preprocess import Image
-    from calibration.merging import Learner
     from calibration.statistics.moments import Moments
+    from calibration.update.additive import Learner
 
     Arrays = Mapping[str, NDArray[Any]]
     Float32 = NDArray[np.float32]

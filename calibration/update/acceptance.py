@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibration.bundle.bundle import Bundle
-    from calibration.collection import Collection
     from calibration.imaging.preprocess import Image
+    from calibration.update.part_store import Collection
 
 SYNTHETIC = 36
 """Three of each kind and size."""
