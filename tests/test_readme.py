@@ -17,7 +17,7 @@ from agent.cli import app as agent_app
 from agent.config import reference
 from agent.demo.conveyor import parts, write_video
 from agent.records import ResultCode
-from calibration.cli import app as calibrate_app
+from calibration.workstation.cli.main import app as calibrate_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

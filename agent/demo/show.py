@@ -21,11 +21,11 @@ from agent.demo.line import Heard, Line
 from agent.records import Evaluation
 from agent.settings import station_topics
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.dataset import good_images
 from calibration.errors import EngineError, StorageError
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
 from calibration.terminal import console, escape, progress_bar
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

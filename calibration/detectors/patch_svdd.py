@@ -1,6 +1,6 @@
 """Patch SVDD (Yi and Yoon 2020): distance to the nearest good patch, for patches of two sizes, multiplied.
 
-The encoders that make patches comparable are trained on the same good images (see ``calibration.patch_svdd``), all of
+The encoders that make patches comparable are trained on the same good images (see ``calibration.workstation.torch_models.patch_svdd``), all of
 them: what is held out for the working point is held out of the memory banks only.
 """
 
@@ -182,7 +182,7 @@ class PatchSvdd:
         if shapes != [(together[0], *grid) for grid in grids(together)]:
             raise SettingError(
                 what=f"patch_svdd cannot take the features of this backbone, {' and '.join(map(str, shapes))}",
-                remedy="give its own encoders (calibration.patch_svdd), or choose another detector",
+                remedy="give its own encoders (calibration.workstation.torch_models.patch_svdd), or choose another detector",
             )
         fine, coarse = levels
         width = fine.shape[2] - coarse.shape[2]

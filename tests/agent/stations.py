@@ -18,7 +18,7 @@ from agent.outbox import Outbox
 from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     import signal

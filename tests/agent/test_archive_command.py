@@ -19,9 +19,9 @@ from agent.archive.room import MIB, Limits
 from agent.archive.store import Store
 from agent.cli import main
 from agent.records import DefectRegion, Evaluation
-from calibration.dataset import good_images, labelled_images
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_picture
+from calibration.workstation.dataset import good_images, labelled_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,8 +30,8 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.imaging.region import whole
 from calibration.imaging.score_map import covering
-from calibration.pipeline import Settings, calibrate
-from calibration.preparation import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -36,10 +36,10 @@ from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
-from calibration.dataset import frame_range, good_images
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.dataset import frame_range, good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

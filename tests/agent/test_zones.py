@@ -41,7 +41,7 @@ from calibration.bundle.bundle import open_bundle
 from calibration.engine.contract import Inference
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,13 +23,13 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from agent.demo.conveyor import parts
-from calibration.dataset import labelled_images
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.pipeline import Settings, calibrate
-from calibration.preparation import Wanted, prepare
+from calibration.workstation.dataset import labelled_images
+from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbones.backbone import Backbone
-    from calibration.dataset import NamedImage
     from calibration.imaging.preprocess import Image
-    from calibration.splits import Split
+    from calibration.workstation.dataset import NamedImage
+    from calibration.workstation.evaluation.splits import Split
 
 SHIFT_PX = 12
 MARGIN_PX = 20

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from calibration.imaging.alignment import Grid, _vertex, highest
 from calibration.imaging.orientation import directions
-from calibration.preparation import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import Wanted, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

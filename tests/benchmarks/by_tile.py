@@ -17,11 +17,11 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from calibration.benchmark import Candidate, measured, tasks
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
+from calibration.workstation.evaluation.benchmark import Candidate, measured, tasks
 
 if TYPE_CHECKING:
     from calibration.detectors.contract import Detector

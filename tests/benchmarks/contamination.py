@@ -14,12 +14,12 @@ from rich import box
 from rich.table import Table
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.evaluation import evaluate
+from calibration.workstation.evaluation.evaluation import evaluate
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
-    from calibration.dataset import Labelled
-    from calibration.pipeline import Settings
+    from calibration.workstation.dataset import Labelled
+    from calibration.workstation.fit.pipeline import Settings
 
 ROUNDS = 3
 

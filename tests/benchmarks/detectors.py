@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import mtd
 
-from calibration.benchmark import Candidate, Run, benchmark_runs, tasks
-from calibration.benchmark_summary import print_benchmark
-from calibration.choices import described_detector
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings
-from calibration.splits import Split, labelled_sets, splits
+from calibration.workstation.cli.benchmark_output import print_benchmark
+from calibration.workstation.cli.components import described_detector
+from calibration.workstation.evaluation.benchmark import Candidate, Run, benchmark_runs, tasks
+from calibration.workstation.evaluation.splits import Split, labelled_sets, splits
+from calibration.workstation.fit.pipeline import Settings
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone

@@ -21,7 +21,7 @@ from agent.drift.evidence import Evidence
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

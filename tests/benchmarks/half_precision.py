@@ -17,12 +17,12 @@ from rich import box
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from calibration.choices import described_detector
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.half_precision import half_precision
-from calibration.pipeline import Settings
+from calibration.workstation.cli.components import described_detector
+from calibration.workstation.fit.pipeline import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle
-    from calibration.dataset import Labelled
     from calibration.imaging.preprocess import Image
+    from calibration.workstation.dataset import Labelled
 
 BACKBONES = ("filterbank", "lite0", "mobilenet_v2", "lite0+filterbank")
 LIMIT = 0.01

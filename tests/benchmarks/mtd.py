@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
-from calibration.benchmark import Candidate, Run, measured, tasks
-from calibration.dataset import PictureFiles
 from calibration.detectors.mean_shift import MeanShift
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
-from calibration.splits import USUAL_FOLDS, Split, labelled_sets, splits
+from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.evaluation.benchmark import Candidate, Run, measured, tasks
+from calibration.workstation.evaluation.splits import USUAL_FOLDS, Split, labelled_sets, splits
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
@@ -88,7 +88,7 @@ def backbone_of(name: str) -> Backbone:
         return filterbank_backbone(SIDE, SIDE)
     if name == "mobilenet_v2":
         return onnx_backbone(MOBILENET, SIDE, SIDE)
-    from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch takes seconds and half a GiB to import
+    from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch takes seconds and half a GiB to import
 
     return timm_backbone("tf_efficientnet_lite0", ("blocks.3", "blocks.4"), LITE0, SIDE, SIDE)
 

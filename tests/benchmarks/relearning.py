@@ -19,14 +19,14 @@ from rich import box
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from calibration.dataset import PictureFiles
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import as_bgr8
 from calibration.network.fusion import reducing
-from calibration.pipeline import calibrate
-from calibration.splits import labelled_sets
 from calibration.update.part_store import Collection
 from calibration.update.refit import Plan, relearn
+from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.evaluation.splits import labelled_sets
+from calibration.workstation.fit.pipeline import calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,6 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from calibration.dataset import good_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS
@@ -25,6 +24,7 @@ from calibration.network.fusion import reducing
 from calibration.update.base_network import basis_of
 from calibration.update.part_store import Collection
 from calibration.update.refit import Plan, relearn
+from calibration.workstation.dataset import good_images
 
 if TYPE_CHECKING:
     from calibration.update.base_network import OtherBackbone

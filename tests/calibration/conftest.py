@@ -14,11 +14,11 @@ from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import Bundle, open_bundle
-from calibration.cli import main
 from calibration.deployment.tensorrt import source_of
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.cli.main import main
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.pipeline import Settings, calibrate
-from calibration.preparation import AUTO_PX, Wanted, prepare
-from calibration.report import report_page
+from calibration.workstation.fit.learn_preprocess import AUTO_PX, Wanted, prepare
+from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.report.report import report_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,14 +160,14 @@ def test_auto_follows_a_twentieth_of_the_shorter_side() -> None:
 
 
 def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibration.preparation._REMEMBERED", 16)
+    monkeypatch.setattr("calibration.workstation.fit.learn_preprocess._REMEMBERED", 16)
     taught: list[int] = []
 
     def counted(windows: Sequence[Image], *_: object, **__: object) -> Alignment:
         taught.append(len(windows))
         return Alignment(np.zeros((4, 4, 2), np.float32), LIMIT_PX, np.inf)
 
-    monkeypatch.setattr("calibration.preparation.registered", counted)
+    monkeypatch.setattr("calibration.workstation.fit.learn_preprocess.registered", counted)
     learnt_from([plate(0)] * 100)
     assert taught
     assert max(taught) <= 16

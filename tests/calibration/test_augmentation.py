@@ -18,7 +18,7 @@ from calibration.errors import SettingError
 from calibration.imaging.augmentation import varied
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,6 @@ import pytest
 from outcome import assert_refused
 from washers import save, washer
 
-from calibration.auto import SAMPLE, _Compared, choose, sample
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.detectors.contract import described
@@ -18,6 +17,7 @@ from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS, SIZES, with_defect
+from calibration.workstation.fit.auto_tuning import SAMPLE, _Compared, choose, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

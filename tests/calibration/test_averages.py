@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calibration.averages import Average, average, over_runs, over_sets
-from calibration.benchmark import Run
+from calibration.workstation.evaluation.averages import Average, average, over_runs, over_sets
+from calibration.workstation.evaluation.benchmark import Run
 
 RUN: dict[str, Any] = {
     "set": "nuts",

@@ -18,12 +18,12 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import reducing
-from calibration.pipeline import Settings, calibrate
-from calibration.report import report_page
 from calibration.update.base_network import basis_of
 from calibration.update.merge import merge
 from calibration.update.part_store import Collection
 from calibration.update.refit import Plan, refuse_unteachable, relearn
+from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.report.report import report_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,13 +18,13 @@ from rich.progress import Progress
 from test_averages import run as made_run
 from washers import save, washer
 
-from calibration import benchmark_command
-from calibration.averages import FIGURES, average
-from calibration.benchmark import Run
-from calibration.benchmark_summary import print_benchmark
-from calibration.evaluation import Evaluation
-from calibration.run_file import COLUMNS
 from calibration.terminal import EXIT_INTERRUPTED, TimeLeft, console
+from calibration.workstation.cli import benchmark
+from calibration.workstation.cli.benchmark_output import print_benchmark
+from calibration.workstation.evaluation.averages import FIGURES, average
+from calibration.workstation.evaluation.benchmark import Run
+from calibration.workstation.evaluation.evaluation import Evaluation
+from calibration.workstation.evaluation.run_log import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +157,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(
     wanted = ("benchmark", kinds, *SMALL, "--folds", 2, "--seeds", 2, "--csv")
     command(*wanted, whole)
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark_command, "runs_bar", interrupting_bar)
+        patch.setattr(benchmark, "runs_bar", interrupting_bar)
         stopped = command(*wanted, part)
     assert stopped.code == EXIT_INTERRUPTED
     before = part.read_text()
@@ -179,7 +179,7 @@ def test_when_all_runs_are_there_none_is_made_again(
 ) -> None:
     wanted = ("benchmark", kinds, *SMALL, "--folds", 2, "--csv", tmp_path / "runs.csv")
     first = command(*wanted)
-    monkeypatch.setattr("calibration.benchmark.measured", None)
+    monkeypatch.setattr("calibration.workstation.evaluation.benchmark.measured", None)
     again = command(*wanted)
     assert again.code == 0
     assert again.out.endswith(first.out)
@@ -262,7 +262,7 @@ def test_a_damaged_row_is_refused(command: Command, root: Path, runs_file: Path)
 def test_a_place_that_cannot_be_written_is_refused_before_any_run(
     command: Command, kinds: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibration.benchmark.measured", None)
+    monkeypatch.setattr("calibration.workstation.evaluation.benchmark.measured", None)
     (tmp_path / "file").touch()
     outcome = command("benchmark", kinds, *SMALL, option, tmp_path / "file" / "inside")
     assert_refused(outcome, "cannot read or write .*inside", option)

@@ -32,7 +32,7 @@ WITH_LITTLE_ROOM = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
-from calibration.cli import main
+from calibration.workstation.cli.main import main
 main()
 """
 
@@ -253,7 +253,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
 
         yield move
 
-    monkeypatch.setattr("calibration.fit_command.progress_bar", interrupted)
+    monkeypatch.setattr("calibration.workstation.cli.fit.progress_bar", interrupted)
     outcome = command("fit", good_folder, "--out", tmp_path / "out", "--size", "64")
     assert outcome.code == EXIT_INTERRUPTED
     assert "interrupted" in outcome.err

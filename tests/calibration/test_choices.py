@@ -14,7 +14,6 @@ from outcome import Outcome, assert_refused
 from washers import washer
 
 from calibration.backbones.backbone import Backbone
-from calibration.choices import BackboneChoice, backbone, backbones, candidates, described_detector, detector
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -23,6 +22,14 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import feature_network, feature_shape
 from calibration.onnx_graph import FLOAT, GraphBuilder
+from calibration.workstation.cli.components import (
+    BackboneChoice,
+    backbone,
+    backbones,
+    candidates,
+    described_detector,
+    detector,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +264,7 @@ def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypat
         asked.append((choice.names, choice.stages))
         return Backbone((), choice.names)
 
-    monkeypatch.setattr("calibration.choices.backbone", noted)
+    monkeypatch.setattr("calibration.workstation.cli.components.backbone", noted)
     candidates(BackboneChoice("resnet18+filterbank", "layer2,layer3", None, NOTHING, ONE), (SIDE, SIDE))
     assert asked == [
         ("resnet18+filterbank", "layer2,layer3"),

@@ -19,18 +19,18 @@ from outcome import assert_refused
 from test_merge_command import assert_same_statistics
 from washers import SIDE, save, washer
 
-from calibration import cluster_client
 from calibration.bundle.bundle import MOMENTS, NETWORK, REFERENCE, open_bundle
 from calibration.bundle.golden_frames import GoldenSample, kept_of
-from calibration.cluster import OnCluster
-from calibration.cluster_client import UNSEEN, Cluster, connected
-from calibration.dataset import good_images
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import ClusterError, DatasetError, DegenerateFeaturesError, SettingError, ShiftwatchError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit import dask_client
+from calibration.workstation.fit.dask_client import UNSEEN, Cluster, connected
+from calibration.workstation.fit.dask_extraction import OnCluster
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +98,7 @@ class Fit:
 
 @pytest.fixture
 def fit(small_filterbank: Backbone, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
-    monkeypatch.setattr("calibration.cluster._LEAST_IMAGES", 4)  # parts enough for sums of sums
+    monkeypatch.setattr("calibration.workstation.fit.dask_extraction._LEAST_IMAGES", 4)  # parts enough for sums of sums
     return Fit(small_filterbank, tmp_path / "out", folder)
 
 
@@ -196,7 +196,7 @@ def test_a_cluster_that_is_lost_is_said_to_be_and_leaves_nothing(fit: Fit) -> No
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_client, "_LOOK_S", 0.1)
+    monkeypatch.setattr(dask_client, "_LOOK_S", 0.1)
     with threads(0) as (_, client):
         impatient = Cluster(client, patience_s=0.1)
         with pytest.raises(ClusterError, match="cluster"):
@@ -206,7 +206,7 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path, monk
 
 
 def test_where_nobody_answers_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_client, "_CONNECT_S", 0.3)
+    monkeypatch.setattr(dask_client, "_CONNECT_S", 0.3)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         connected("tcp://127.0.0.1:1").__enter__()
 
@@ -232,7 +232,7 @@ def test_the_command_uses_a_cluster_that_runs(
 
 
 def test_without_the_option_dask_is_not_imported() -> None:
-    code = "import sys, agent.cli, calibration.cli; sys.exit(bool({'dask', 'distributed'} & set(sys.modules)))"
+    code = "import sys, agent.cli, calibration.workstation.cli.main; sys.exit(bool({'dask', 'distributed'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
 
 

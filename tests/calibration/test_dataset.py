@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from washers import save, washer
 
-from calibration.dataset import frame_range, good_images, labelled_images
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import read_mask, read_picture
+from calibration.workstation.dataset import frame_range, good_images, labelled_images
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,8 +32,8 @@ from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, feature_shape, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
-from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.bundle.bundle import Bundle
-    from calibration.dataset import NamedImage
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
+    from calibration.workstation.dataset import NamedImage
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -15,12 +15,12 @@ from outcome import assert_refused
 from scipy.stats import betabinom
 from washers import SIDE, save, washer
 
-from calibration.dataset import labelled_images
 from calibration.engine.contract import Inference
-from calibration.evaluation import evaluate
 from calibration.imaging.image_files import read_picture
-from calibration.pixels import PixelHistogram
 from calibration.statistics.threshold import WorkingPoint, expected_share, working_point
+from calibration.workstation.dataset import labelled_images
+from calibration.workstation.evaluation.evaluation import evaluate
+from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from outcome import Outcome
 
     from calibration.bundle.bundle import Bundle
-    from calibration.evaluation import Evaluation
     from calibration.imaging.preprocess import Image
+    from calibration.workstation.evaluation.evaluation import Evaluation
 
     Command = Callable[..., Outcome]
 

@@ -76,7 +76,7 @@ def backbone_of(source: str, weights: Path | None) -> Backbone:
     assert weights is not None
     if source == "mobilenet":
         return onnx_backbone(weights / "mobilenet_v2_stride16.onnx", 224, 224)
-    from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch may be absent
+    from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch may be absent
 
     file = weights / "tf_efficientnet_lite0.safetensors"
     lite0 = timm_backbone("tf_efficientnet_lite0", ("blocks.3", "blocks.4"), file, SIDE, SIDE)

@@ -23,9 +23,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.ignore_mask import areas_of
 from calibration.imaging.preprocess import Preprocess, Region, crop
-from calibration.pipeline import Settings, calibrate
-from calibration.preparation import Wanted, prepare
-from calibration.report import report_page
+from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.report.report import report_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
-    from calibration.preparation import Area
+    from calibration.workstation.fit.learn_preprocess import Area
 
     Command = Callable[..., Outcome]
 

@@ -12,14 +12,14 @@ from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
 from calibration.bundle.bundle import open_bundle
-from calibration.dataset import good_images
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.name_list import names_in, write_names
-from calibration.pipeline import Settings, calibrate
 from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
 from calibration.statistics.scores import Scores, generalised_mean
+from calibration.workstation.cli.name_list import names_in, write_names
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
-    from calibration.dataset import NamedImage
+    from calibration.workstation.dataset import NamedImage
 
     Command = Callable[..., Outcome]
 

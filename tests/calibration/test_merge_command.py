@@ -17,7 +17,6 @@ from washers import SIDE, Drawn, washer
 from agent.frame_checks import FrameChecks
 from calibration.backbones.backbone import filterbank_backbone, onnx_backbone
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.dataset import good_images
 from calibration.detectors.fold_moments import by_location
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
@@ -27,10 +26,11 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.network.fusion import reducing
-from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean
 from calibration.update.merge import merge
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

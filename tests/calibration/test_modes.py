@@ -18,7 +18,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from pathlib import Path

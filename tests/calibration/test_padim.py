@@ -19,9 +19,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
-from calibration.pipeline import Settings, calibrate
 from calibration.statistics.covariance import shrunk_whitening
 from calibration.statistics.moments import Moments
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,15 +16,15 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, StorageError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
-from calibration.pipeline import Settings, calibrate
 from calibration.terminal import EXIT_INTERRUPTED
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 
-from calibration.patch_svdd import training  # noqa: E402 - it imports torch, which may be absent
-from calibration.patch_svdd.checkpoint import Checkpoint  # noqa: E402 - as above
-from calibration.patch_svdd.encoders import Encoders, over_frames  # noqa: E402 - as above
-from calibration.patch_svdd.patches import Frames  # noqa: E402 - as above
+from calibration.workstation.torch_models.patch_svdd import training  # noqa: E402 - it imports torch, which may be absent
+from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint  # noqa: E402 - as above
+from calibration.workstation.torch_models.patch_svdd.encoders import Encoders, over_frames  # noqa: E402 - as above
+from calibration.workstation.torch_models.patch_svdd.patch_pairs import Frames  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -379,8 +379,8 @@ def test_fit_refuses_them_with_the_remedy(command: Command, good_folder: Path, t
 def test_without_torch_the_remedy_is_said(
     command: Command, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "calibration.patch_svdd.training")
-    monkeypatch.delattr("calibration.patch_svdd.training")
+    monkeypatch.delitem(sys.modules, "calibration.workstation.torch_models.patch_svdd.training")
+    monkeypatch.delattr("calibration.workstation.torch_models.patch_svdd.training")
     monkeypatch.setitem(sys.modules, "torch", None)
     outcome = command("fit", good_folder, "--out", tmp_path / "out", *LITTLE)
     assert_refused(outcome, "training the encoders of patch_svdd needs torch", r"pip install '\.\[fit\]'")

@@ -13,7 +13,6 @@ from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
-from calibration.dataset import good_images
 from calibration.detectors import fold_moments
 from calibration.detectors.cross_validation import FOLDS, folds_of
 from calibration.detectors.mean_shift import MeanShift
@@ -27,8 +26,9 @@ from calibration.errors import (
 )
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.network.fusion import feature_network
-from calibration.pipeline import Settings, calibrate
 from calibration.statistics.moments import Moments
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
-    from calibration.dataset import Images, NamedImage
     from calibration.imaging.preprocess import Image
+    from calibration.workstation.dataset import Images, NamedImage
 
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)
 

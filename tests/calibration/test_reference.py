@@ -7,8 +7,8 @@ import pytest
 from washers import washer
 
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.check_table import check_rows
 from calibration.imaging.preprocess import Preprocess
+from calibration.workstation.report.check_rows import check_rows
 
 PREPROCESS = Preprocess(64, 64)
 CHECKS = ["resolution", "frozen", "dark", "over_exposed", "blurred_detail", "blurred_edges", "blocked", "moved"]

@@ -18,14 +18,14 @@ from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
 from calibration.bundle.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
-from calibration.charts import Mark, histogram
 from calibration.deployment.latency import Speed
 from calibration.detectors.gaussian import Gaussian
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess
-from calibration.page import one_in
-from calibration.pipeline import Settings, calibrate
-from calibration.report import report_page
+from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.report.histogram import Mark, histogram
+from calibration.workstation.report.html import one_in
+from calibration.workstation.report.report import report_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.dataset import good_images
 from calibration.detectors.cross_validation import FOLDS, folds_of
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
-from calibration.same_parts import part_by, parts_shown
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.part_groups import part_by, parts_shown
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from calibration.errors import DatasetError, SettingError
-from calibration.splits import labelled_sets, splits
+from calibration.workstation.evaluation.splits import labelled_sets, splits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.splits import LabelledSet
+    from calibration.workstation.evaluation.splits import LabelledSet
 
 GOOD, DEFECTIVE = 57, 7
 

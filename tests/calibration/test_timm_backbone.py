@@ -14,7 +14,7 @@ from calibration.network.fusion import feature_shape
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
 
-from calibration.timm_backbone import timm_backbone  # noqa: E402 - it imports torch, which may be absent
+from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: E402 - it imports torch, which may be absent
 
 if TYPE_CHECKING:
     from pathlib import Path

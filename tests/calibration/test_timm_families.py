@@ -21,7 +21,7 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.network.half_precision import batched, half_precision
 from calibration.onnx_graph import OPSET
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
@@ -29,7 +29,7 @@ timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftw
 from timm.models.vision_transformer import checkpoint_filter_fn  # noqa: E402 - an extra
 from torch import nn  # noqa: E402 - an extra
 
-from calibration.timm_backbone import _arrangement, _tokens, timm_backbone  # noqa: E402 - it imports torch, which may be absent
+from calibration.workstation.torch_models.timm_backbone import _arrangement, _tokens, timm_backbone  # noqa: E402 - it imports torch, which may be absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
-    from calibration.dataset import NamedImage
     from calibration.imaging.preprocess import Image
+    from calibration.workstation.dataset import NamedImage
 
 SIDE = 64
 

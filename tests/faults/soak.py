@@ -33,9 +33,9 @@ from real_broker import Listener, Mosquitto, free_port, mosquitto_binary
 from stations import Agent, until, write_config
 
 from agent.demo.conveyor import REGION, parts, write_video
-from calibration.dataset import good_images
 from calibration.imaging.preprocess import Preprocess
-from calibration.pipeline import Settings, calibrate
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

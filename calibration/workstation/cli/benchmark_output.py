@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from calibration.averages import over_runs, over_sets
-from calibration.summary import print_some
 from calibration.terminal import console, escape
+from calibration.workstation.cli.output import print_some
+from calibration.workstation.evaluation.averages import over_runs, over_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.averages import Average, Row
-    from calibration.benchmark import Run
+    from calibration.workstation.evaluation.averages import Average, Row
+    from calibration.workstation.evaluation.benchmark import Run
 
 _WIDEST, _WIDEST_NAME = 10_000, 28
 

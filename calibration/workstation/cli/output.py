@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from calibration.preprocess_table import learnt_rows
 from calibration.terminal import console, escape
+from calibration.workstation.report.preprocess_rows import learnt_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import AlignmentRecord
-    from calibration.evaluation import Evaluation
+    from calibration.workstation.evaluation.evaluation import Evaluation
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20

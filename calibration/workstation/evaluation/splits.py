@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.dataset import GOOD, Labelled, labelled_images
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import pictures_in
-from calibration.pipeline import MINIMUM_IMAGES
+from calibration.workstation.dataset import GOOD, Labelled, labelled_images
+from calibration.workstation.fit.pipeline import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

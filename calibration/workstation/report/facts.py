@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.charts import histogram
-from calibration.check_table import check_rows
 from calibration.imaging.heatmap import hatched
-from calibration.page import SPACE, bullets, enlarged, picture, section, table
-from calibration.preprocess_table import learnt_rows
+from calibration.workstation.report.check_rows import check_rows
+from calibration.workstation.report.histogram import histogram
+from calibration.workstation.report.html import SPACE, bullets, enlarged, picture, section, table
+from calibration.workstation.report.preprocess_rows import learnt_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbones.backbone import Backbone
-    from calibration.dataset import Images
     from calibration.detectors.head import Head
     from calibration.imaging.preprocess import Image, Preprocess
-    from calibration.pipeline import Progress, Settings
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.pipeline import Progress, Settings
 
     Float32 = NDArray[np.float32]
 

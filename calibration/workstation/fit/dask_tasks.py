@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.head import Scorer
-    from calibration.gathering import Extraction
     from calibration.imaging.preprocess import Place
     from calibration.statistics.scores import Scores
+    from calibration.workstation.fit.extraction import Extraction
 
     Float32 = NDArray[np.float32]
 

@@ -17,20 +17,25 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import located
 from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
-from calibration.patch_svdd.checkpoint import Checkpoint
-from calibration.patch_svdd.encoders import CHANNELS, Encoders, over_frames, position_classifier
-from calibration.patch_svdd.patches import Frames
-from calibration.pipeline import refuse_too_few, refuse_too_large
 from calibration.statistics.threshold import refuse_senseless_rate
+from calibration.workstation.fit.pipeline import refuse_too_few, refuse_too_large
+from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint
+from calibration.workstation.torch_models.patch_svdd.encoders import (
+    CHANNELS,
+    Encoders,
+    over_frames,
+    position_classifier,
+)
+from calibration.workstation.torch_models.patch_svdd.patch_pairs import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from calibration.dataset import Images
     from calibration.detectors.patch_svdd import PatchSvdd
     from calibration.imaging.preprocess import Image
-    from calibration.pipeline import Progress, Settings
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.pipeline import Progress, Settings
 
 _SEED = 0
 _STEPS = 32  # of an epoch, whatever the number of images, so that training takes the same time for all

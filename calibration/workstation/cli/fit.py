@@ -6,21 +6,31 @@ from typing import Annotated, Literal
 
 import typer
 
-from calibration import choices, option_values
-from calibration.auto import chosen
 from calibration.bundle.bundle import refuse_existing
-from calibration.dataset import frame_range, good_images
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.imaging.preprocess import Preprocess
-from calibration.name_list import names_in, write_names
-from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
-from calibration.pipeline import Settings, calibrate
-from calibration.preparation import prepare
-from calibration.same_parts import part_by
-from calibration.summary import describe, print_written
 from calibration.terminal import progress_bar
-from calibration.wanted import wanted
+from calibration.workstation.cli import parse
+from calibration.workstation.cli.name_list import names_in, write_names
+from calibration.workstation.cli.options import (
+    LEARNING,
+    METHOD,
+    NETWORK,
+    DivideBrightness,
+    Mean,
+    MemoryLimit,
+    Size,
+    Std,
+    Threads,
+)
+from calibration.workstation.cli.output import describe, print_written
+from calibration.workstation.cli.preprocess_options import wanted
+from calibration.workstation.dataset import frame_range, good_images
+from calibration.workstation.fit.auto_tuning import chosen
+from calibration.workstation.fit.learn_preprocess import prepare
+from calibration.workstation.fit.part_groups import part_by
+from calibration.workstation.fit.pipeline import Settings, calibrate
 
 
 def fit(  # noqa: PLR0913 - one parameter for each option of the command
@@ -237,10 +247,10 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "svdd_weight": svdd_weight,
     }
     learning = wanted(align, ignore)
-    height, width = option_values.size(size)
+    height, width = parse.size(size)
     settings = Settings(
-        preprocess=Preprocess(height, width, None if roi is None else option_values.region(roi)),
-        detector=choices.detector(detector, given),
+        preprocess=Preprocess(height, width, None if roi is None else parse.region(roi)),
+        detector=components.detector(detector, given),
         divide_brightness=divide_brightness,
         augment=augment,
         contamination=contamination,
@@ -251,26 +261,26 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     )
     unwanted = names_in(leave_out) if leave_out else frozenset[str]()
     images = good_images(source, frame_range(frames), unwanted)
-    colours = option_values.colours("--mean", mean), option_values.colours("--std", std)
-    named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
-    with choices.gathering(dask) as gather, progress_bar() as progress:
+    colours = parse.colours("--mean", mean), parse.colours("--std", std)
+    named = components.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
+    with components.gathering(dask) as gather, progress_bar() as progress:
         settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))
         if isinstance(settings.detector, PatchSvdd):
-            choices.refuse_with_patch_svdd(
+            components.refuse_with_patch_svdd(
                 {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
             )
-            network = choices.encoders(images, settings, settings.detector, out, progress)
+            network = components.encoders(images, settings, settings.detector, out, progress)
         elif auto:
-            choices.refuse_with_auto(
+            components.refuse_with_auto(
                 {**given, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
             )
-            candidates = choices.candidates(named, (height, width))
+            candidates = components.candidates(named, (height, width))
             network, settings = chosen(images, candidates, settings, time_budget_s, progress)
         else:
-            network = choices.backbone(named, (height, width))
+            network = components.backbone(named, (height, width))
         bundle = calibrate(images, network, settings, out, progress, gather)
     if isinstance(settings.detector, PatchSvdd):
-        choices.checkpoint(out).unlink(missing_ok=True)
+        components.checkpoint(out).unlink(missing_ok=True)
     describe(bundle)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])

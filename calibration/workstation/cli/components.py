@@ -15,16 +15,16 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
-from calibration.gathering import gathered_here
-from calibration.option_values import number
+from calibration.workstation.cli.parse import number
+from calibration.workstation.fit.extraction import gathered_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from calibration.dataset import Images
     from calibration.detectors.contract import Detector
-    from calibration.gathering import Gather
-    from calibration.pipeline import Progress, Settings
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.extraction import Gather
+    from calibration.workstation.fit.pipeline import Progress, Settings
 
 Colours: TypeAlias = tuple[float, float, float]
 Value = TypeVar("Value")
@@ -235,7 +235,7 @@ def encoders(images: Images, settings: Settings, detector: PatchSvdd, out: Path,
         DatasetError: Too few readable images.
     """
     try:
-        from calibration.patch_svdd.training import trained_encoders  # noqa: PLC0415 - as in _one
+        from calibration.workstation.torch_models.patch_svdd.training import trained_encoders  # noqa: PLC0415 - as in _one
     except ImportError as error:
         raise SettingError(
             what=f"training the encoders of patch_svdd needs torch ({error})",
@@ -256,8 +256,8 @@ def gathering(dask: str | None) -> Iterator[Gather]:
         yield gathered_here
         return
     try:
-        from calibration.cluster import OnCluster  # noqa: PLC0415 - as in _one
-        from calibration.cluster_client import Cluster, connected  # noqa: PLC0415
+        from calibration.workstation.fit.dask_client import Cluster, connected  # noqa: PLC0415
+        from calibration.workstation.fit.dask_extraction import OnCluster  # noqa: PLC0415 - as in _one
     except ImportError as error:
         raise SettingError(
             what=f"--dask needs Dask ({error})",
@@ -282,7 +282,7 @@ def _one(name: str, choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
             )
         return onnx_backbone(Path(name), *size, choice.mean, choice.std)
     try:
-        from calibration.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
+        from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
     except ImportError as error:
         raise SettingError(
             what=f"the backbone {name} needs torch and timm ({error})",

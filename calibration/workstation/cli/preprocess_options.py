@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration import option_values
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.region import grey_of
-from calibration.preparation import AUTO_PX, Wanted
+from calibration.workstation.cli import parse
+from calibration.workstation.fit.learn_preprocess import AUTO_PX, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calibration.preparation import Area
+    from calibration.workstation.fit.learn_preprocess import Area
 
 _AUTO = "auto"
 _WHITE = 128
@@ -46,6 +46,6 @@ def _displacement(text: str) -> int:
 
 def _area(text: str) -> Area:
     if not text.strip("0123456789,. -"):
-        return option_values.region(text, "--ignore")
+        return parse.region(text, "--ignore")
     area: Area = grey_of(read_picture(Path(text))) >= _WHITE
     return area

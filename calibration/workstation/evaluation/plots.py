@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
-    from calibration.evaluation import Evaluation, Scored
+    from calibration.workstation.evaluation.evaluation import Evaluation, Scored
 
 WORST = 6
 _GOOD, _DEFECTIVE, _LINE = "#2f6f8f", "#c2352b", "#444444"

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from calibration.bundle.bundle import open_bundle
-from calibration.option_values import numbers
-from calibration.options import Threads
-from calibration.summary import describe
 from calibration.update.merge import merge as merge_bundles
+from calibration.workstation.cli.options import Threads
+from calibration.workstation.cli.output import describe
+from calibration.workstation.cli.parse import numbers
 
 
 def merge(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.charts import Mark, histogram
 from calibration.errors import BundleError, StorageError
 from calibration.imaging.heatmap import overlay, visible_threshold
 from calibration.imaging.score_map import covering
-from calibration.page import SPACE, enlarged, number, one_in, page, percent, picture, section
-from calibration.report_facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
+from calibration.workstation.report.facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
+from calibration.workstation.report.histogram import Mark, histogram
+from calibration.workstation.report.html import SPACE, enlarged, number, one_in, page, percent, picture, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

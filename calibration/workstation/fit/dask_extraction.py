@@ -15,13 +15,13 @@ from itertools import groupby
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from calibration import cluster_work as work
 from calibration.bundle.golden_frames import kept_of
-from calibration.dataset import PictureFiles
 from calibration.detectors.feature_store import all_alike, batch_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.gathering import Gathered
+from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.fit import dask_tasks as work
+from calibration.workstation.fit.extraction import Gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import NDArray
 
-    from calibration.cluster_client import Cluster
-    from calibration.dataset import Images
     from calibration.detectors.head import Scorer
-    from calibration.gathering import Extraction, Progress
     from calibration.statistics.moments import Moments
     from calibration.statistics.scores import Scores
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.dask_client import Cluster
+    from calibration.workstation.fit.extraction import Extraction, Progress
 
     Float32 = NDArray[np.float32]
 

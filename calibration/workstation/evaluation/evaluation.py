@@ -14,8 +14,8 @@ from calibration.imaging.image_files import read_mask, read_picture
 from calibration.imaging.preprocess import located
 from calibration.imaging.region import cut
 from calibration.imaging.score_map import covering
-from calibration.pixels import PixelHistogram
 from calibration.statistics.threshold import expected_share
+from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle
-    from calibration.dataset import Labelled
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
     from calibration.statistics.threshold import WorkingPoint
+    from calibration.workstation.dataset import Labelled
 
 
 @dataclass(frozen=True, slots=True)

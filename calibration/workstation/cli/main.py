@@ -6,21 +6,21 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from calibration.benchmark_command import benchmark
-from calibration.build_command import build
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.dataset import labelled_images
 from calibration.deployment.latency import measured_speed
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.evaluation import evaluate as evaluate_images
-from calibration.evaluation import refuse_without_metrics, write_figures, write_scores
-from calibration.fit_command import fit
-from calibration.merge_command import merge
-from calibration.options import BundlePath, Threads
-from calibration.plots import write_plots
-from calibration.report import write_report
-from calibration.summary import print_evaluation, print_written
 from calibration.terminal import console, escape, progress_bar, run
+from calibration.workstation.cli.benchmark import benchmark
+from calibration.workstation.cli.build import build
+from calibration.workstation.cli.fit import fit
+from calibration.workstation.cli.merge import merge
+from calibration.workstation.cli.options import BundlePath, Threads
+from calibration.workstation.cli.output import print_evaluation, print_written
+from calibration.workstation.dataset import labelled_images
+from calibration.workstation.evaluation.evaluation import evaluate as evaluate_images
+from calibration.workstation.evaluation.evaluation import refuse_without_metrics, write_figures, write_scores
+from calibration.workstation.evaluation.plots import write_plots
+from calibration.workstation.report.report import write_report
 
 app = typer.Typer(
     help="Learn what good parts look like from good images, and build the network that inspects.",

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from calibration.benchmark import Identity, Run
 from calibration.deployment.latency import processor
 from calibration.errors import SettingError, StorageError
+from calibration.workstation.evaluation.benchmark import Identity, Run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
-    from calibration.averages import Row
+    from calibration.workstation.evaluation.averages import Row
 
 COLUMNS = tuple(Run.model_fields)
 _STRUCTURED = ("expected_false_reject_rate", "detection_by_kind", "skipped")  # as JSON in their cell

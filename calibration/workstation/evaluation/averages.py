@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from calibration.benchmark import Run
+    from calibration.workstation.evaluation.benchmark import Run
 
 # The attributes of ``Run`` that averages are taken of.
 FIGURES = (

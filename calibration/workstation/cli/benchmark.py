@@ -6,18 +6,28 @@ from typing import Annotated
 
 import typer
 
-from calibration import choices, option_values
-from calibration.averages import over_runs, over_sets
-from calibration.benchmark import Candidate, Run, Task, benchmark_runs, tasks
-from calibration.benchmark_summary import print_benchmark
-from calibration.evaluation import refuse_without_metrics
 from calibration.imaging.preprocess import Preprocess
-from calibration.options import LEARNING, METHOD, NETWORK, DivideBrightness, Mean, MemoryLimit, Size, Std, Threads
-from calibration.pipeline import Settings
-from calibration.run_file import RunFile, refuse_unwritable, write_json
-from calibration.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
-from calibration.summary import print_written
 from calibration.terminal import console, escape, runs_bar
+from calibration.workstation.cli import components, parse
+from calibration.workstation.cli.benchmark_output import print_benchmark
+from calibration.workstation.cli.options import (
+    LEARNING,
+    METHOD,
+    NETWORK,
+    DivideBrightness,
+    Mean,
+    MemoryLimit,
+    Size,
+    Std,
+    Threads,
+)
+from calibration.workstation.cli.output import print_written
+from calibration.workstation.evaluation.averages import over_runs, over_sets
+from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, benchmark_runs, tasks
+from calibration.workstation.evaluation.evaluation import refuse_without_metrics
+from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
+from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
+from calibration.workstation.fit.pipeline import Settings
 
 
 def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
@@ -91,10 +101,10 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     refuse_without_metrics()
     if json:
         refuse_unwritable(json)
-    input_size = option_values.size(size)
-    normalisation = option_values.colours("--mean", mean), option_values.colours("--std", std)
-    named = choices.backbones(backbone, stages, weights, normalisation)
-    detectors = {text: choices.described_detector(text) for text in detector}
+    input_size = parse.size(size)
+    normalisation = parse.colours("--mean", mean), parse.colours("--std", std)
+    named = components.backbones(backbone, stages, weights, normalisation)
+    detectors = {text: components.described_detector(text) for text in detector}
     sets = [data for source in datasets for data in labelled_sets(source)]
     divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
     candidates = [
@@ -109,7 +119,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
                 threads=threads,
             ),
         )
-        for network in (choices.backbone(choice, input_size) for choice in named)
+        for network in (components.backbone(choice, input_size) for choice in named)
         for label, method in detectors.items()
     ]
     runs = _runs(tasks(divided, candidates), csv)

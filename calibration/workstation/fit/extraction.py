@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.dataset import Images
     from calibration.detectors.feature_store import Features
     from calibration.imaging.preprocess import Image, Place, Preprocess
+    from calibration.workstation.dataset import Images
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from calibration.dataset import PictureFiles
 from calibration.deployment.latency import measured_speed
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError, ShiftwatchError, StorageError
-from calibration.evaluation import evaluate
-from calibration.pipeline import calibrate
+from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.evaluation.evaluation import evaluate
+from calibration.workstation.fit.pipeline import calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
-    from calibration.evaluation import Evaluation
-    from calibration.pipeline import Settings
-    from calibration.splits import Split
+    from calibration.workstation.evaluation.evaluation import Evaluation
+    from calibration.workstation.evaluation.splits import Split
+    from calibration.workstation.fit.pipeline import Settings
 
 _DIGITS = 12
 

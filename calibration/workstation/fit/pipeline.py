@@ -34,10 +34,8 @@ from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
-from calibration.gathering import Extraction, gathered_here
 from calibration.imaging.preprocess import located
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
-from calibration.same_parts import parts_shown
 from calibration.statistics.outliers import HighestScores, suspicious
 from calibration.statistics.threshold import (
     WorkingPoint,
@@ -46,6 +44,8 @@ from calibration.statistics.threshold import (
     refuse_unsupported_rate,
     working_point,
 )
+from calibration.workstation.fit.extraction import Extraction, gathered_here
+from calibration.workstation.fit.part_groups import parts_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.backbones.backbone import Backbone
-    from calibration.dataset import Images
     from calibration.detectors.contract import Detector, Fit
-    from calibration.gathering import Gather, Gathered
     from calibration.imaging.preprocess import Preprocess
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.extraction import Gather, Gathered
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 

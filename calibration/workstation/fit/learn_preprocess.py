@@ -13,17 +13,17 @@ from calibration.imaging.alignment import Grid
 from calibration.imaging.ignore_mask import Ignored, areas_of, rings_of
 from calibration.imaging.region import Region, crop, cut, whole
 from calibration.imaging.thinned_sample import Remembered
-from calibration.registration import registered
+from calibration.workstation.fit.registration import registered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.dataset import Images
     from calibration.imaging.alignment import Alignment
     from calibration.imaging.preprocess import Image, Preprocess
-    from calibration.pipeline import Progress
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.pipeline import Progress
 
     Mask: TypeAlias = NDArray[np.bool_]
     Area: TypeAlias = Region | Mask

@@ -13,8 +13,8 @@ import dask
 import distributed
 from distributed import Client, Future, LocalCluster
 
-from calibration import cluster_work as work
 from calibration.errors import ClusterError, SettingError
+from calibration.workstation.fit import dask_tasks as work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,1 @@
+"""Backbones that need torch: timm models, and the encoders of Patch SVDD."""

@@ -1,0 +1,1 @@
+"""Training of the encoders of Patch SVDD (Yi and Yoon 2020)."""
