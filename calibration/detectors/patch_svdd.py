@@ -1,7 +1,7 @@
 """Patch SVDD (Yi and Yoon 2020): distance to the nearest good patch, for patches of two sizes, multiplied.
 
-The encoders that make patches comparable are trained on the same good images (see ``calibration.workstation.torch_models.patch_svdd``), all of
-them: what is held out for the working point is held out of the memory banks only.
+The encoders that make patches comparable are trained on the same good images (`torch_models.patch_svdd`), all of them:
+what is held out for the threshold is held out of the memory banks only.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class PatchSvdd:
         if shapes != [(together[0], *grid) for grid in grids(together)]:
             raise SettingError(
                 what=f"patch_svdd cannot take the features of this backbone, {' and '.join(map(str, shapes))}",
-                remedy="give its own encoders (calibration.workstation.torch_models.patch_svdd), or choose another detector",
+                remedy="give it the encoders that --detector patch_svdd trains, or choose another detector",
             )
         fine, coarse = levels
         width = fine.shape[2] - coarse.shape[2]

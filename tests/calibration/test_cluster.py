@@ -232,7 +232,8 @@ def test_the_command_uses_a_cluster_that_runs(
 
 
 def test_without_the_option_dask_is_not_imported() -> None:
-    code = "import sys, agent.cli, calibration.workstation.cli.main; sys.exit(bool({'dask', 'distributed'} & set(sys.modules)))"
+    imports = "import sys, agent.cli, calibration.workstation.cli.main"
+    code = f"{imports}; sys.exit(bool({{'dask', 'distributed'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
 
 

@@ -11,6 +11,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import progress_bar
+from calibration.workstation.cli import components as choices
 from calibration.workstation.cli import parse
 from calibration.workstation.cli.name_list import names_in, write_names
 from calibration.workstation.cli.options import (
@@ -250,7 +251,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     height, width = parse.size(size)
     settings = Settings(
         preprocess=Preprocess(height, width, None if roi is None else parse.region(roi)),
-        detector=components.detector(detector, given),
+        detector=choices.detector(detector, given),
         divide_brightness=divide_brightness,
         augment=augment,
         contamination=contamination,
@@ -262,25 +263,25 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     unwanted = names_in(leave_out) if leave_out else frozenset[str]()
     images = good_images(source, frame_range(frames), unwanted)
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
-    named = components.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
-    with components.gathering(dask) as gather, progress_bar() as progress:
+    named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
+    with choices.gathering(dask) as gather, progress_bar() as progress:
         settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))
         if isinstance(settings.detector, PatchSvdd):
-            components.refuse_with_patch_svdd(
+            choices.refuse_with_patch_svdd(
                 {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
             )
-            network = components.encoders(images, settings, settings.detector, out, progress)
+            network = choices.encoders(images, settings, settings.detector, out, progress)
         elif auto:
-            components.refuse_with_auto(
+            choices.refuse_with_auto(
                 {**given, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
             )
-            candidates = components.candidates(named, (height, width))
+            candidates = choices.candidates(named, (height, width))
             network, settings = chosen(images, candidates, settings, time_budget_s, progress)
         else:
-            network = components.backbone(named, (height, width))
+            network = choices.backbone(named, (height, width))
         bundle = calibrate(images, network, settings, out, progress, gather)
     if isinstance(settings.detector, PatchSvdd):
-        components.checkpoint(out).unlink(missing_ok=True)
+        choices.checkpoint(out).unlink(missing_ok=True)
     describe(bundle)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
