@@ -19,7 +19,7 @@ from agent.recipe.controls import Controls
 from agent.recipe.zone import left_over
 from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
-from agent.sole_user import sole_user
+from agent.state_lock import sole_user
 from calibration.deployment.backends import choose
 
 if TYPE_CHECKING:

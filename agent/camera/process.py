@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.backoff import Backoff, Pace
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.capture_process import CaptureProcess
 from agent.camera.contract import Frame
 from agent.errors import CameraError
-from agent.pace import Backoff, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

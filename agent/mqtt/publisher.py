@@ -15,11 +15,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from agent.backoff import DEFAULT_PACE, Pace
 from agent.clock import now_ms
 from agent.mqtt.broker import BrokerSettings, Will
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.speaker import GOODBYE_S, Speaker
-from agent.pace import DEFAULT_PACE, Pace
 from agent.payloads import status_payload
 from agent.records import Payload, to_json
 

@@ -8,18 +8,18 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from agent.backoff import Backoff
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import connect
 from agent.mqtt.wake import Wake
-from agent.pace import Backoff
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from agent.backoff import Pace
     from agent.mqtt.broker import BrokerSettings, Will
     from agent.mqtt.connection import Connection
     from agent.outbox import Outbox
-    from agent.pace import Pace
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from agent.mqtt.broker import connect
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
 from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
-from agent.sole_user import is_in_use
+from agent.state_lock import is_in_use
 from agent.web.opening import check_packages, listening, url
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose, serving

@@ -14,22 +14,22 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent.backoff import DEFAULT_PACE
 from agent.clock import now_ms
 from agent.errors import SparkplugPayloadError
 from agent.mqtt.broker import Will
 from agent.mqtt.speaker import GOODBYE_S, Speaker
-from agent.pace import DEFAULT_PACE
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.metrics import metrics_of
 from agent.sparkplug.payload import decode
 from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload
 
 if TYPE_CHECKING:
+    from agent.backoff import Pace
     from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.connection import Acknowledgement, Connection, Received
     from agent.mqtt.publisher import Station
     from agent.outbox import Kind, Outbox
-    from agent.pace import Pace
     from agent.records import Payload
     from agent.sparkplug.birth_number import BirthNumber
     from agent.sparkplug.payload import Metric

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from agent.backoff import Backoff, Pace
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import connect
-from agent.pace import Backoff, Pace
 
 if TYPE_CHECKING:
     from agent.mqtt.broker import BrokerSettings

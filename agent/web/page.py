@@ -8,8 +8,8 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from agent.backoff import Backoff, Pace
 from agent.errors import PageError
-from agent.pace import Backoff, Pace
 from agent.records import Evaluation
 from agent.web.messages import LONGEST_MESSAGE_BYTES, Shown, results_message, state_message
 from agent.web.process import PageProcess

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from stations import until
 
-from agent.pace import Pace
+from agent.backoff import Pace
 from agent.records import Evaluation, Result, new_id, to_json
 from agent.web.messages import Order
 from agent.web.opening import listening

@@ -23,7 +23,7 @@ from agent.audit import line as audit_line
 from agent.audit.line import lines_backwards
 from agent.audit.proof import verify
 from agent.errors import AuditError
-from agent.sole_user import sole_user
+from agent.state_lock import sole_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -410,7 +410,7 @@ def test_a_log_that_was_taken_away_shows_what_it_misses(path: Path) -> None:
 def test_two_processes_cannot_be_the_writer(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from agent.audit import AuditLog; from agent.sole_user import sole_user\n"
+        "from agent.audit import AuditLog; from agent.state_lock import sole_user\n"
         "with sole_user(Path(sys.argv[1])): AuditLog(Path(sys.argv[1]) / 'audit.jsonl').append('pause')"
     )
     with sole_user(tmp_path):

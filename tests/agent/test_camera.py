@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.backoff import Backoff
 from agent.camera import newest, open_camera, sources
 from agent.camera.direct import DirectCamera
 from agent.camera.newest import NewestFrameCamera
@@ -19,7 +20,6 @@ from agent.camera.newest_slot import NewestSlot
 from agent.camera.process import RETRIES, Timeouts
 from agent.camera.sources import FolderSource, kind_of, without_password
 from agent.errors import CameraError
-from agent.pace import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from stations import Agent, closed_port, good_parts, write_config, write_picture
 
 from agent import doctor
 from agent.probes import Finding, ok, station
-from agent.sole_user import sole_user
+from agent.state_lock import sole_user
 from calibration.deployment.backends import Choice
 from calibration.errors import ScoreMismatchError
 

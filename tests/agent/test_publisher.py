@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from quiet import quiet_dialogue
 from real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
+from agent.backoff import Backoff, Pace
 from agent.mqtt.broker import BrokerSettings, Protocol
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.pace import Backoff, Pace
 from agent.records import Alert, Evaluation, Payload, Result, to_json
 from agent.topics import Topics
 

@@ -14,11 +14,11 @@ from gate import Gate
 from real_broker import free_port, server_that_says, wait_for
 from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
 
+from agent.backoff import Pace
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.publisher import Station
 from agent.outbox import Outbox
-from agent.pace import Pace
 from agent.records import Alert, Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.delivery import SparkplugDelivery

@@ -13,11 +13,11 @@ from certificates import Authority, Pair, openssl
 from quiet import quiet_dialogue
 from real_broker import free_port, listens, server_that_says, wait_for
 
+from agent.backoff import Pace
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.broker import BrokerSettings, Protocol, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.pace import Pace
 from agent.topics import Topics
 
 if TYPE_CHECKING:

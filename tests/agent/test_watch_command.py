@@ -19,11 +19,11 @@ from real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
 from stations import ROOT, write_config
 from test_watch import MALFORMED, result, status
 
+from agent.backoff import Pace
 from agent.cli import main
 from agent.errors import BrokerRefusedError
 from agent.mqtt.broker import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
-from agent.pace import Pace
 from agent.records import Evaluation, to_json
 from agent.watch.follow import follow
 

@@ -29,10 +29,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agent.backoff import DEFAULT_PACE, Pace
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Kind, Outbox
-from agent.pace import DEFAULT_PACE, Pace
 from agent.parts.handshake import Handshake
 from agent.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
 from agent.topics import Topics

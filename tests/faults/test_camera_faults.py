@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import pytest
 from faulty_source import FAULTS, faulty_source, full_speed, processes_in
 
+from agent.backoff import Pace
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.capture_process import CaptureProcess
 from agent.camera.newest import NewestFrameCamera
 from agent.camera.process import ProcessCamera, Timeouts
 from agent.camera.slots import SLOTS
 from agent.errors import CameraError
-from agent.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,10 +11,10 @@ from bad_line import BadLine
 from quiet import quiet_dialogue
 from real_broker import wait_for
 
+from agent.backoff import Pace
 from agent.mqtt.broker import BrokerSettings, Will, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.pace import Pace
 from agent.records import Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.edge_node import EdgeNode
