@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from agent.records import Alert
+from agent.messages.records import Alert
 from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
 from agent.loop import inspect
+from agent.messages.records import new_id
 from agent.metrics import LoopMetrics
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
@@ -26,7 +27,6 @@ from agent.parts.handshake import Handshake
 from agent.parts.trigger import OnCommand, UnlessPaused
 from agent.recalibration.desk import Recalibrations
 from agent.recorder import Copies, Recorder
-from agent.records import new_id
 from agent.reports import Reports
 from agent.serving import serve
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.config import AgentConfig
     from agent.look import Seen
+    from agent.messages.records import Payload
     from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.speaker import Speaker
     from agent.outbox import Outbox
     from agent.recipe.controls import Controls
-    from agent.records import Payload
     from calibration.deployment.backends import Choice
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.records import Alert
+from agent.messages.records import Alert
 
 SEVERITY = 800
 """Of 1000, high: no part can be judged, but none is known to be bad."""

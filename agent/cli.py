@@ -18,8 +18,8 @@ from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.install import cli as install_command
+from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
-from agent.records import Evaluation
 from agent.service import Stop, Summary, run_station
 from agent.settings import station_topics
 from agent.watch import cli as watch_command

@@ -15,7 +15,7 @@ from agent.decision import decide, judge
 from agent.drift_alert import following
 from agent.frame_checks import alert_cause
 from agent.look import Judged, Seen
-from agent.records import Evaluation, ResultCode, new_id
+from agent.messages.records import Evaluation, ResultCode, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

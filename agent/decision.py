@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.camera_alert import CameraState, following
 from agent.errors import ConfigError
-from agent.records import Alert, Evaluation
+from agent.messages.records import Alert, Evaluation
 
 _HIGHEST_SEVERITY = 1000
 

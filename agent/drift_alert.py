@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.records import Alert
+from agent.messages.records import Alert
 
 SEVERITY = 200
 """Of 1000, low: every verdict is as good as ever, so far."""

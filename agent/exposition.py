@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from agent.camera import CameraState
+from agent.messages.records import Evaluation
 from agent.metrics import BUCKETS_MS
-from agent.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.records import ResultCode
+from agent.messages.records import ResultCode
 from calibration.camera_checks import frame_statistics
 from calibration.errors import DatasetError
 from calibration.imaging.orientation import Structure, directions

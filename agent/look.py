@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.messages.records import ResultCode
 from agent.recipe import about_zone
-from agent.records import ResultCode
 from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:

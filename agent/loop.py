@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from agent.camera import Camera, Frame
     from agent.look import Seen, View
+    from agent.messages.records import Alert
     from agent.parts import Part
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
-    from agent.records import Alert
 
     Look: TypeAlias = Sequence[View]  # at one frame: each zone
 

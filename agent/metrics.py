@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

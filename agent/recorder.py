@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.archive import Heat, Snapshot
+from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.parts.handshake import Answer
-from agent.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.regions import defect_regions
 from calibration.imaging.region import whole
 from calibration.imaging.score_map import covering
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from agent.active_alerts import ActiveAlerts
     from agent.archive import Archive
     from agent.look import Judged, Seen
+    from agent.messages.records import Alert, DefectRegion
+    from agent.messages.topics import Topics
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
     from agent.parts import Part
     from agent.parts.handshake import Handshake
-    from agent.records import Alert, DefectRegion
-    from agent.topics import Topics
 
 
 class Line(Protocol):

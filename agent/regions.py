@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from agent.records import DefectRegion
+from agent.messages.records import DefectRegion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

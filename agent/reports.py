@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
 from agent.drift.report import drift_payload
-from agent.payloads import alert_state_payload, bundle_payload, health_payload, info_payload
-from agent.records import ResultCode
+from agent.messages.payloads import alert_state_payload, bundle_payload, health_payload, info_payload
+from agent.messages.records import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.commands import Commands
     from agent.drift.report import DriftReport
+    from agent.messages.records import Payload
     from agent.metrics import LoopMetrics
     from agent.outbox import Outbox
     from agent.parts.handshake import Handshake
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from agent.recalibration.desk import Recalibrations
     from agent.recipe.controls import Controls
     from agent.recipe.served import Served
-    from agent.records import Payload
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from agent.camera import Camera
     from agent.config import AgentConfig
+    from agent.messages.records import Evaluation
     from agent.mqtt.speaker import Speaker
     from agent.recipe.zone import Zone
-    from agent.records import Evaluation
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from agent.drift import DriftWatch
 from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
 from agent.frame_checks import FrameChecks
+from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
 from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand
 from agent.recalibration.terms import Terms
-from agent.topics import SparkplugTopics, Topics
 from calibration.deployment.backends import Deployment
 from calibration.deployment.tensorrt import engine_folder
 from calibration.errors import DatasetError
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.surroundings import MqttConfig
+    from agent.messages.records import ResultCode
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import Trigger
     from agent.recipe import Recipe
-    from agent.records import ResultCode
     from calibration.bundle.bundle import Bundle
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"

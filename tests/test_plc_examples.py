@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.payloads import status_payload
-from agent.records import to_json
-from agent.topics import Topics
+from agent.messages.payloads import status_payload
+from agent.messages.records import to_json
+from agent.messages.topics import Topics
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SECTION = README.split("## Wire it to a PLC\n")[1].split("\n## ")[0]

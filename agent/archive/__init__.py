@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.records import Evaluation, ResultCode
+    from agent.messages.records import Evaluation, ResultCode
 
 __all__ = ["Archive", "Heat", "Snapshot"]
 

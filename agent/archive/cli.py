@@ -21,7 +21,7 @@ from agent.archive.moment import moment_ms
 from agent.archive.picture import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.reading import Wanted, reading
 from agent.clock import now_ms
-from agent.records import to_json
+from agent.messages.records import to_json
 from calibration.terminal import console, error_console, escape, progress_bar
 
 

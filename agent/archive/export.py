@@ -10,7 +10,7 @@ from zlib import crc32
 
 from agent.archive.reading import evaluation_in
 from agent.errors import ArchiveError
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 from calibration.atomic_file import write_flushed
 from calibration.errors import StorageError
 

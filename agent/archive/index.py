@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.archive.files import FILE_MODE
 from agent.archive.picture import Mark, Picture
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

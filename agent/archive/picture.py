@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import cv2
 
 from agent.archive.caption import Caption, captioned
-from agent.records import Evaluation, to_json
+from agent.messages.records import Evaluation, to_json
 from calibration.errors import DatasetError
 from calibration.imaging.heatmap import overlay
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agent.archive.snapshot import Snapshot
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from calibration.imaging.preprocess import Image
 
 Label: TypeAlias = Literal["good", "defect"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agent.archive.index import INDEX_NAME
 from agent.archive.picture import NUMBERS, Picture, zone_evaluations
 from agent.errors import ArchiveError
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

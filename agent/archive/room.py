@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

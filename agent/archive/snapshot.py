@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.records import DefectRegion, ZoneResult
+    from agent.messages.records import DefectRegion, ZoneResult
     from calibration.imaging.heatmap import Array
     from calibration.imaging.preprocess import Image, Region
 

@@ -15,7 +15,7 @@ from agent.archive.picture import encoded, picture_of, sibling
 from agent.archive.reconcile import reconcile
 from agent.archive.room import furthest_over_share, missing_on_disk
 from agent.archive.steady_clock import SteadyClock
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from agent.archive.export import TEST_DEFECT, TEST_GOOD, TRAIN_GOOD
 from agent.archive.picture import CLASS_NAMES, NUMBERS, OVERLAY, sibling
 from agent.archive.room import MIB
 from agent.errors import ArchiveError
-from agent.records import to_json
+from agent.messages.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.archive.export import Exported
     from agent.archive.picture import Picture
     from agent.archive.reading import Total
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 _ID_DIGITS = 8
 

@@ -17,7 +17,7 @@ from agent import config as configuration
 from agent.audit import audit_file_errors
 from agent.audit.line import from_line, lines_backwards
 from agent.audit.proof import Findings, verify
-from agent.records import to_json
+from agent.messages.records import to_json
 from calibration.errors import SettingError
 from calibration.terminal import EXIT_MENDABLE, console, error_console, escape
 

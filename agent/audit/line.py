@@ -10,12 +10,12 @@ import os
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from agent.records import to_json
+from agent.messages.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 BEGINNING = "0" * 64
 """What the first entry has as ``previous``."""

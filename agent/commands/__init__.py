@@ -19,14 +19,14 @@ from pydantic import BaseModel
 from agent.clock import now_ms
 from agent.commands.text import arguments_of, command_id_of, envelope_of
 from agent.errors import AuditError, CommandRefusedError
-from agent.payloads import acknowledgement_payload
+from agent.messages.payloads import acknowledgement_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from agent.audit import AuditLog
     from agent.commands.text import Envelope
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from calibration.errors import ShiftwatchError
 
 A = TypeVar("A", bound=BaseModel)

@@ -15,8 +15,8 @@ from agent.commands.text import (
     TriggerArguments,
 )
 from agent.errors import CommandRefusedError
+from agent.messages.records import ResultCode
 from agent.parts import Part
-from agent.records import ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

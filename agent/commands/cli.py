@@ -14,7 +14,7 @@ from agent.commands.control_socket import ask_station
 from calibration.terminal import EXIT_MENDABLE, console, escape
 
 if TYPE_CHECKING:
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 app = typer.Typer(
     help="Command the agent that runs on this device; the same commands come over MQTT.", no_args_is_help=True

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import StationUnreachableError
-from agent.records import to_json
+from agent.messages.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.commands import Command, Do
     from agent.commands.text import MarkArguments
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 
 class Marking:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from agent.commands import Command, Do
     from agent.commands.exchange import Exchange
     from agent.commands.text import RollbackArguments
+    from agent.messages.records import Payload
     from agent.recipe.controls import Controls
     from agent.recipe.versions import Version
     from agent.recipe.zone import Zone
-    from agent.records import Payload
     from calibration.errors import ShiftwatchError
 
 

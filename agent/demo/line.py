@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.topics import Topics
+    from agent.messages.topics import Topics
 
 _CONNECT_TIMEOUT_S = 10.0
 

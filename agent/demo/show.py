@@ -18,7 +18,7 @@ from agent.config import load
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
 from agent.demo.line import Heard, Line
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 from agent.settings import station_topics
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.errors import EngineError, StorageError

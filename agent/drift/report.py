@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.records import finite_or_none
+from agent.messages.records import finite_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 REMEDY = "clean the lens, check the lamp, or recalibrate: shiftwatch-agent recalibrate"
 _SYMPTOMS = {"score", "high scores"}

@@ -6,8 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent.messages.records import as_historical
 from agent.mqtt.refused import Refused
-from agent.records import as_historical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

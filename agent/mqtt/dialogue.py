@@ -5,16 +5,16 @@ from __future__ import annotations
 import queue
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.records import to_json
+from agent.messages.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.commands import Commands
+    from agent.messages.records import Payload
+    from agent.messages.topics import Topics
     from agent.mqtt.connection import Received
     from agent.parts.handshake import Handshake
-    from agent.records import Payload
-    from agent.topics import Topics
 
 _PLC_EXPIRES_S = 1
 _ANSWER_EXPIRES_S = 60

@@ -13,21 +13,21 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.messages.payloads import plc_payload
+from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
-from agent.payloads import plc_payload
-from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 _KEPT = 1000
 _BLIND_EVERY_NS = 1_000_000_000
 
 
 class Answer(NamedTuple):
-    """What is known of a part; see `agent.payloads.plc_payload`."""
+    """What is known of a part; see `agent.messages.payloads.plc_payload`."""
 
     part: Part
     seq: int | None

@@ -22,7 +22,7 @@ from agent.recipe.zone import folder_of, versions_file
 from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape
 
 if TYPE_CHECKING:
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 app = typer.Typer()
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.look import Seen
+    from agent.messages.records import Payload
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Task, Terms
     from agent.recalibration.wire import Told
-    from agent.records import Payload
 
 _TICK_S = 0.1
 _SILENT_AT_MOST_S = 180.0

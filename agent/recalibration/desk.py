@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from agent.commands.exchange import Exchange
     from agent.commands.text import RecalibrateArguments
     from agent.look import Seen
+    from agent.messages.records import Payload
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Terms
     from agent.recipe.controls import Controls
     from agent.recipe.zone import Zone
-    from agent.records import Payload
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from agent.records import Payload, to_json
+from agent.messages.records import Payload, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

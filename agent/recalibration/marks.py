@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive.reading import Wanted, evaluation_in, reading
 from agent.errors import ArchiveError
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from pathlib import Path

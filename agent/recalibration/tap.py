@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from agent.messages.records import Evaluation, ResultCode
 from agent.recalibration.wire import Message
-from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

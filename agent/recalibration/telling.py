@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.commands import last_word
 from agent.errors import AuditError
-from agent.payloads import acknowledgement_payload
+from agent.messages.payloads import acknowledgement_payload
 from agent.recalibration import figures
 from agent.recipe import about_zone
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.audit import AuditLog
+    from agent.messages.records import Payload
     from agent.recalibration.terms import Task
-    from agent.records import Payload
     from calibration.errors import ShiftwatchError
 
 log = logging.getLogger(__name__)

@@ -26,14 +26,14 @@ from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload
 
 if TYPE_CHECKING:
     from agent.backoff import Pace
+    from agent.messages.records import Payload
+    from agent.messages.topics import SparkplugTopics
     from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.connection import Acknowledgement, Connection, Received
     from agent.mqtt.publisher import Station
     from agent.outbox import Kind, Outbox
-    from agent.records import Payload
     from agent.sparkplug.birth_number import BirthNumber
     from agent.sparkplug.payload import Metric
-    from agent.topics import SparkplugTopics
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from agent.records import to_json
+from agent.messages.records import to_json
 from agent.sparkplug.payload import DataType, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from agent.sparkplug.payload import Value
 
 Group: TypeAlias = Literal["result", "alert", "status", "info", "health"]
@@ -96,7 +96,7 @@ def metrics_of(group: Group, payload: Payload, timestamp_ms: int, *, is_historic
 
     Args:
         group: What the payload is.
-        payload: Its content, as in `agent.records`; empty before there is any.
+        payload: Its content, as in `agent.messages.records`; empty before there is any.
         timestamp_ms: When it was taken.
         is_historical: It comes late.
     """

@@ -12,8 +12,8 @@ from agent.sparkplug.payload import DataType, Metric, Value, encode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.messages.topics import SparkplugTopics, Verb
     from agent.mqtt.connection import Connection
-    from agent.topics import SparkplugTopics, Verb
 
 log = logging.getLogger(__name__)
 

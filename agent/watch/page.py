@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 from agent.watch import text as words
 
 if TYPE_CHECKING:

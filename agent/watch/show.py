@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agent.clock import now_ms
-from agent.records import to_json
+from agent.messages.records import to_json
 from agent.watch import Board
 from agent.watch.heard import printable
 from agent.watch.page import page

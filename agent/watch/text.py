@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 from agent.watch.heard import Alert, CommandAnswer, Result, Status
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import now_ms
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 from agent.web.words import CODES, VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 _LISTED = 10
 _REMEMBERED = 512

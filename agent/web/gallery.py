@@ -12,14 +12,14 @@ from agent.archive.picture import OVERLAY, Mark, sibling
 from agent.archive.reading import Wanted, reading
 from agent.clock import now_ms
 from agent.errors import ArchiveError
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 from agent.web.picture import as_jpeg
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.archive.picture import Label, Picture
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 _NEWEST = 24
 _KEPT = 64

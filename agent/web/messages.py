@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.logs import LogFormat
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from calibration.imaging.heatmap import Array
     from calibration.imaging.preprocess import Image
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.backoff import Backoff, Pace
 from agent.errors import PageError
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 from agent.web.messages import LONGEST_MESSAGE_BYTES, Shown, results_message, state_message
 from agent.web.process import PageProcess
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.look import Seen
+    from agent.messages.records import Payload
     from agent.outbox import Kind
-    from agent.records import Payload
     from agent.web.messages import Order
 
 _LOOK_UP_S = 0.1

@@ -12,7 +12,7 @@ from calibration.imaging.preprocess import Region
 from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from agent.web.messages import Room, Shown
     from calibration.imaging.preprocess import Image
 

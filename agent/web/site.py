@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from agent.commands.control_socket import ask_station
 from agent.errors import ArchiveError, StationUnreachableError
-from agent.records import to_json
+from agent.messages.records import to_json
 from agent.web.access import RefusedError
 from agent.web.gallery import SIZES_PX
 from agent.web.guard import Guard
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from agent.archive.picture import Label
-    from agent.records import Payload
+    from agent.messages.records import Payload
     from agent.web.access import Access
     from agent.web.board import Board
     from agent.web.gallery import Gallery

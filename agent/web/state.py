@@ -9,8 +9,8 @@ from agent.clock import now_ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.messages.records import Payload
     from agent.mqtt.speaker import Speaker
-    from agent.records import Payload
     from agent.reports import Reports
 
 

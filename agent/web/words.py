@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 
 VERDICTS = {
     Evaluation.UNDEFINED: "NOT DECIDABLE",

@@ -13,7 +13,7 @@ import numpy as np
 from stations import until
 
 from agent.backoff import Pace
-from agent.records import Evaluation, Result, new_id, to_json
+from agent.messages.records import Evaluation, Result, new_id, to_json
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from agent.audit import AuditLog
 from agent.commands import Commands
+from agent.messages.records import ResultCode
 from agent.mqtt.dialogue import Dialogue
 from agent.parts.handshake import Handshake
-from agent.records import ResultCode
 
 if TYPE_CHECKING:
-    from agent.topics import Topics
+    from agent.messages.topics import Topics
 
 
 def quiet_handshake(deadline_ms: int = 100) -> Handshake:

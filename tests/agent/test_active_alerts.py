@@ -9,10 +9,10 @@ import pytest
 from quiet import quiet_handshake
 
 from agent.active_alerts import ActiveAlerts
+from agent.messages.records import Alert
+from agent.messages.topics import Topics
 from agent.outbox import Outbox
 from agent.recorder import Recorder
-from agent.records import Alert
-from agent.topics import Topics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from agent.archive.reading import Wanted, reading
 from agent.archive.room import Limits
 from agent.archive.snapshot import Selection
 from agent.archive.store import Store
-from agent.records import DefectRegion, Evaluation, ResultCode
+from agent.messages.records import DefectRegion, Evaluation, ResultCode
 from calibration.imaging.preprocess import Region
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from agent.archive.moment import moment_ms
 from agent.archive.room import MIB, Limits
 from agent.archive.store import Store
 from agent.cli import main
-from agent.records import DefectRegion, Evaluation
+from agent.messages.records import DefectRegion, Evaluation
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_picture
 from calibration.workstation.dataset import good_images, labelled_images

@@ -25,7 +25,7 @@ from agent.archive.reading import Wanted, reading
 from agent.archive.room import MIB, Limits
 from agent.archive.store import Store
 from agent.errors import ArchiveError
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.camera_alert import SEVERITY, CameraState, following
-from agent.records import Alert
+from agent.messages.records import Alert
 
 DARK, MOVED = "camera dark", "camera moved"
 

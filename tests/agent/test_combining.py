@@ -19,13 +19,13 @@ from agent.combining import Combining
 from agent.decision import Rules, State
 from agent.look import View
 from agent.loop import inspect
+from agent.messages.records import Evaluation, ResultCode
 from agent.metrics import LoopMetrics
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.recipe import Recipe
-from agent.records import Evaluation, ResultCode
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess

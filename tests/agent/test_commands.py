@@ -14,11 +14,11 @@ from agent.commands import Commands
 from agent.commands.actions import Actions
 from agent.commands.marking import Marking
 from agent.errors import AuditError, CommandRefusedError
+from agent.messages.records import ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import OnCommand
 from agent.recipe.controls import Controls
-from agent.records import ResultCode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.decision import Decision, Rules, State, decide, end, judge, severity_of
 from agent.errors import ConfigError
-from agent.records import Alert, Evaluation, Result
+from agent.messages.records import Alert, Evaluation, Result
 
 RULES = Rules(threshold=100.0, raise_after=2, clear_after=2, clear_ratio=0.9, update_every_ms=1_000)
 GOOD, BETWEEN, BAD = 50.0, 95.0, 150.0

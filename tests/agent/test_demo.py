@@ -23,7 +23,7 @@ from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS
 from agent.demo.line import Heard, Line
 from agent.demo.show import Outcome
-from agent.topics import Topics
+from agent.messages.topics import Topics
 from calibration.errors import EngineError, SettingError
 
 if TYPE_CHECKING:

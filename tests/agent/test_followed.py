@@ -19,12 +19,12 @@ from agent.combining import Combining
 from agent.decision import Rules, State
 from agent.frame_checks import FrameChecks
 from agent.look import look
+from agent.messages.records import Evaluation, ResultCode
+from agent.messages.topics import Topics
 from agent.parts import Part
 from agent.recipe import Recipe
 from agent.recorder import Recorder
-from agent.records import Evaluation, ResultCode
 from agent.regions import defect_regions
-from agent.topics import Topics
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region

@@ -14,11 +14,11 @@ from agent.decision import Rules, State
 from agent.frame_checks import FrameChecks, alert_cause
 from agent.look import look
 from agent.loop import inspect
+from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame
 from agent.recipe import Recipe
-from agent.records import Evaluation, ResultCode
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
 from calibration.bundle.bundle import open_bundle

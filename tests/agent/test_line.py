@@ -28,8 +28,8 @@ from agent.commands.control_socket import NAME, ask_station
 from agent.config import load
 from agent.errors import StationUnreachableError
 from agent.look import look
+from agent.messages.records import Evaluation, Result, to_json
 from agent.outbox import Outbox
-from agent.records import Evaluation, Result, to_json
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import EngineError
 

@@ -17,9 +17,9 @@ from agent.decision import Rules, State
 from agent.look import Seen
 from agent.look import look as look_at
 from agent.loop import inspect
+from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
 from agent.recipe import Recipe
-from agent.records import Evaluation, ResultCode
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess, Region

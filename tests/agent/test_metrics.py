@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.messages.records import Evaluation
 from agent.metrics import Latencies, LoopMetrics
-from agent.records import Evaluation
 
 
 class Clock:

@@ -23,10 +23,10 @@ from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
 from agent.frame_checks import FrameChecks
 from agent.look import look
+from agent.messages.records import ResultCode
 from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
 from agent.recipe import Recipe
-from agent.records import ResultCode
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
 from calibration.bundle.bundle import open_bundle

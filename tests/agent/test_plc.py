@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.camera import Frame
+from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Answer, Handshake
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
-from agent.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
     import pytest

@@ -20,13 +20,13 @@ from quiet import quiet_dialogue
 from real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
 from agent.backoff import Backoff, Pace
+from agent.messages.records import Alert, Evaluation, Payload, Result, to_json
+from agent.messages.topics import Topics
 from agent.mqtt.broker import BrokerSettings, Protocol
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.records import Alert, Evaluation, Payload, Result, to_json
-from agent.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

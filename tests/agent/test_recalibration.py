@@ -34,11 +34,11 @@ from agent.archive.picture import Mark
 from agent.archive.reading import Wanted, reading
 from agent.clock import now_ms
 from agent.commands.control_socket import NAME, ask_station
+from agent.messages.records import Evaluation
 from agent.recalibration.bundles import BundlesMadeHere
 from agent.recalibration.pupil import Pupil
 from agent.recalibration.wire import Message, packed, received
 from agent.recipe.versions import Versions
-from agent.records import Evaluation
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import ModelTooLargeError
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BrokerRefusedError, ConfigError
-from agent.payloads import alert_state_payload, bundle_payload, health_payload, info_payload, status_payload
-from agent.records import Alert, DefectRegion, Evaluation, Result, ResultCode, as_historical, to_json
-from agent.topics import Topics
+from agent.messages.payloads import alert_state_payload, bundle_payload, health_payload, info_payload, status_payload
+from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, as_historical, to_json
+from agent.messages.topics import Topics
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from agent.records import DefectRegion
+from agent.messages.records import DefectRegion
 from agent.regions import defect_regions
 from calibration.imaging.preprocess import Region
 

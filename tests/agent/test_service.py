@@ -28,9 +28,9 @@ from stations import (
 from agent.active_alerts import ActiveAlerts
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
+from agent.messages.records import Alert
 from agent.metrics import LoopMetrics
 from agent.outbox import Outbox
-from agent.records import Alert
 from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings

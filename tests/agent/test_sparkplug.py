@@ -15,16 +15,16 @@ from real_broker import free_port, server_that_says, wait_for
 from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
 
 from agent.backoff import Pace
+from agent.messages.records import Alert, Evaluation, Result, to_json
+from agent.messages.topics import SparkplugTopics
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.publisher import Station
 from agent.outbox import Outbox
-from agent.records import Alert, Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
-from agent.topics import SparkplugTopics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sparkplug_host import BOOLEAN, DATE_TIME, DOUBLE, INT32, INT64, STRING, PublishedPayload, Said, read
 
 from agent.errors import SparkplugPayloadError
-from agent.payloads import bundle_payload, health_payload, info_payload, status_payload
-from agent.records import Alert, Evaluation, Payload, Result
+from agent.messages.payloads import bundle_payload, health_payload, info_payload, status_payload
+from agent.messages.records import Alert, Evaluation, Payload, Result
 from agent.sparkplug.metrics import FIELDS, Group, metrics_of
 from agent.sparkplug.payload import DataType, Metric, decode, encode
 

@@ -15,10 +15,10 @@ from real_broker import free_port, listens, server_that_says, wait_for
 
 from agent.backoff import Pace
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
+from agent.messages.topics import Topics
 from agent.mqtt.broker import BrokerSettings, Protocol, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

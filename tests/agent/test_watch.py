@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from agent.payloads import alert_state_payload, health_payload, status_payload
-from agent.records import Alert, Evaluation, Result, ResultCode
+from agent.messages.payloads import alert_state_payload, health_payload, status_payload
+from agent.messages.records import Alert, Evaluation, Result, ResultCode
 from agent.watch import Board
 from agent.watch.page import page
 from agent.watch.text import clock, labels, line

@@ -22,9 +22,9 @@ from test_watch import MALFORMED, result, status
 from agent.backoff import Pace
 from agent.cli import main
 from agent.errors import BrokerRefusedError
+from agent.messages.records import Evaluation, to_json
 from agent.mqtt.broker import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
-from agent.records import Evaluation, to_json
 from agent.watch.follow import follow
 
 if TYPE_CHECKING:

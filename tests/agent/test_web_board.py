@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pages import result
 
-from agent.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, ResultCode
 from agent.web.access import Access, RefusedError
 from agent.web.board import BINS, Board
 from agent.web.words import CODES, VERDICTS

@@ -27,6 +27,7 @@ from agent.decision import Rules, State
 from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
 from agent.look import View
+from agent.messages.records import Evaluation, Result, ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
@@ -34,7 +35,6 @@ from agent.probes.station import network
 from agent.recalibration.marks import marks_in
 from agent.recipe import Recipe
 from agent.recipe.versions import Versions
-from agent.records import Evaluation, Result, ResultCode
 from agent.web.board import Board
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle

@@ -47,6 +47,8 @@ from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks import FrameChecks
 from agent.loop import inspect
+from agent.messages.records import ResultCode
+from agent.messages.topics import Topics
 from agent.metrics import LoopMetrics
 from agent.metrics_endpoint import MetricsEndpoint
 from agent.mqtt.broker import BrokerSettings
@@ -57,8 +59,6 @@ from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame
 from agent.recipe import Recipe
 from agent.recorder import Copies, Recorder
-from agent.records import ResultCode
-from agent.topics import Topics
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page

@@ -30,12 +30,12 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.backoff import DEFAULT_PACE, Pace
+from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
+from agent.messages.topics import Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Kind, Outbox
 from agent.parts.handshake import Handshake
-from agent.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
-from agent.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.frame_checks import FrameChecks
-from agent.records import ResultCode
+from agent.messages.records import ResultCode
 from calibration.camera_checks.merge import merged_reference
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess

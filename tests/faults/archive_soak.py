@@ -30,7 +30,7 @@ from agent.archive.index import INDEX_NAME
 from agent.archive.reading import Wanted, reading
 from agent.archive.room import MIB, Limits
 from agent.archive.store import Store
-from agent.records import Evaluation
+from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from agent.audit import AuditLog
 from agent.backoff import Pace
 from agent.commands import Commands
+from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
+from agent.messages.topics import Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Kind, Outbox
 from agent.parts.handshake import Handshake
-from agent.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
-from agent.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,13 +12,13 @@ from quiet import quiet_dialogue
 from real_broker import wait_for
 
 from agent.backoff import Pace
+from agent.messages.records import Evaluation, Result, to_json
+from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.broker import BrokerSettings, Will, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.records import Evaluation, Result, to_json
 from agent.sparkplug.birth_number import BirthNumber
 from agent.sparkplug.edge_node import EdgeNode
-from agent.topics import SparkplugTopics, Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ from calibration.bundle.bundle import open_bundle
 if TYPE_CHECKING:
     import pytest
 
-    from agent.records import Payload
+    from agent.messages.records import Payload
 
 KILLS = 100 if os.environ.get("SHIFTWATCH_SOAK") == "full" else 10
 LONGEST_S = 2.5

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.records import finite_or_none
+from agent.messages.records import finite_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agent.records import Alert, Evaluation, Payload, ResultCode
+    from agent.messages.records import Alert, Evaluation, Payload, ResultCode
 
 
 def status_payload(  # noqa: PLR0913 - one keyword for each key of the contract
