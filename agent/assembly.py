@@ -6,7 +6,7 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.store import ActiveAlerts
 from agent.camera.sources import kind_of, without_password
 from agent.clock import now_ms
 from agent.commands import Commands

@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.decision import decide, judge
-from agent.drift_alert import following
+from agent.alerts.defect import decide, judge
+from agent.alerts.drift import following
 from agent.frame_checks import alert_cause
 from agent.look import Judged, Seen
 from agent.messages.records import Evaluation, ResultCode, new_id
@@ -20,7 +20,7 @@ from agent.messages.records import Evaluation, ResultCode, new_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.decision import Decision, State
+    from agent.alerts.defect import Decision, State
     from agent.look import View
 
 CombinationRule: TypeAlias = Literal["worst", "median", "best"]

@@ -12,8 +12,8 @@ from agent.recipe import about_zone
 from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:
+    from agent.alerts.defect import Decision, Verdict
     from agent.camera import Frame
-    from agent.decision import Decision, Verdict
     from agent.parts import Part
     from agent.recipe import Recipe
     from calibration.engine.contract import Inference

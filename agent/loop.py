@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from agent.alerts.defect import State
 from agent.combining import Combining
-from agent.decision import State
 from agent.drift.report import REMEDY
 from agent.look import look
 

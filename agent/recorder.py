@@ -15,7 +15,7 @@ from calibration.imaging.score_map import covering
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.active_alerts import ActiveAlerts
+    from agent.alerts.store import ActiveAlerts
     from agent.archive import Archive
     from agent.look import Judged, Seen
     from agent.messages.records import Alert, DefectRegion

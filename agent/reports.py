@@ -17,7 +17,7 @@ from agent.messages.records import ResultCode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.active_alerts import ActiveAlerts
+    from agent.alerts.store import ActiveAlerts
     from agent.archive import Archive
     from agent.camera import Camera
     from agent.commands import Commands

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from agent.alerts.defect import Rules
 from agent.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
 from agent.combining import Combining
-from agent.decision import Rules
 from agent.drift import DriftWatch
 from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.decision import Rules
+    from agent.alerts.defect import Rules
     from agent.drift import DriftWatch
     from agent.empty_place import EmptyPlace
     from agent.frame_checks import FrameChecks

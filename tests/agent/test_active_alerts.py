@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from quiet import quiet_handshake
 
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.store import ActiveAlerts
 from agent.messages.records import Alert
 from agent.messages.topics import Topics
 from agent.outbox import Outbox

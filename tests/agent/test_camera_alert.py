@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.camera_alert import SEVERITY, CameraState, following
+from agent.alerts.camera import SEVERITY, CameraState, following
 from agent.messages.records import Alert
 
 DARK, MOVED = "camera dark", "camera moved"

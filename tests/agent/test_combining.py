@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.combining import Combining
-from agent.decision import Rules, State
 from agent.look import View
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode

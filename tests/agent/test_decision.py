@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.decision import Decision, Rules, State, decide, end, judge, severity_of
+from agent.alerts.defect import Decision, Rules, State, decide, end, judge, severity_of
 from agent.errors import ConfigError
 from agent.messages.records import Alert, Evaluation, Result
 

@@ -16,10 +16,10 @@ from running import Running
 from stations import REGION, THRESHOLD, good_parts, part, write_config, write_pictures
 
 import agent.drift
+from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.combining import Combining
 from agent.config import load
-from agent.decision import Rules, State
 from agent.drift import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
 from agent.drift.comparison import HighScores, Ranks, independent
 from agent.drift.evidence import ENDS_AFTER, Evidence

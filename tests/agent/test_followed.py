@@ -12,11 +12,11 @@ import pytest
 from quiet import quiet_handshake
 from stations import Taught
 
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.defect import Rules, State
+from agent.alerts.store import ActiveAlerts
 from agent.archive.picture import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
 from agent.combining import Combining
-from agent.decision import Rules, State
 from agent.frame_checks import FrameChecks
 from agent.look import look
 from agent.messages.records import Evaluation, ResultCode

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from stations import REGION, part, write_config
 
+from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config import load
-from agent.decision import Rules, State
 from agent.frame_checks import FrameChecks, alert_cause
 from agent.look import look
 from agent.loop import inspect

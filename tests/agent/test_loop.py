@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.combining import Combining
-from agent.decision import Rules, State
 from agent.look import Seen
 from agent.look import look as look_at
 from agent.loop import inspect

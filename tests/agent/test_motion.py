@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from stations import closed_port, kept_records, part, write_config, write_pictures
 
+from agent.alerts.defect import Rules
 from agent.camera import Frame
 from agent.config import load
-from agent.decision import Rules
 from agent.demo import conveyor
 from agent.demo.flange import SIZE_PX, Flange, draw_flange
 from agent.empty_place import EmptyPlace

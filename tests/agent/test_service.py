@@ -25,7 +25,7 @@ from stations import (
     write_pictures,
 )
 
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.store import ActiveAlerts
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
 from agent.messages.records import Alert

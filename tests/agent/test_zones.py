@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from running import Running
 from stations import COLUMNS, REGION, Taught, closed_port, part, until, write_config, write_pictures
 
+from agent.alerts.defect import Rules, State
 from agent.archive.marking import mark
 from agent.archive.picture import Mark
 from agent.archive.reading import Wanted, reading
 from agent.camera import Frame
 from agent.combining import Combining
 from agent.commands.control_socket import NAME, ask_station
-from agent.decision import Rules, State
 from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
 from agent.look import View

@@ -37,13 +37,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.defect import Rules
+from agent.alerts.store import ActiveAlerts
 from agent.archive import Archive
 from agent.audit import AuditLog
 from agent.camera import Frame
 from agent.commands import Commands
 from agent.config.surroundings import EngineConfig
-from agent.decision import Rules
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks import FrameChecks
 from agent.loop import inspect

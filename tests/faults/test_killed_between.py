@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Dies in the call that it counts to, before or after what it does.
 KILLED = """
 import os, signal
-from agent.active_alerts import ActiveAlerts
+from agent.alerts.store import ActiveAlerts
 from agent.cli import main
 from agent.outbox import Outbox
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.camera_alert import CameraState, following
+from agent.alerts.camera import CameraState, following
 from agent.errors import ConfigError
 from agent.messages.records import Alert, Evaluation
 

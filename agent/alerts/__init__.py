@@ -1,0 +1,1 @@
+"""When verdicts, the camera or drift become an alert."""
