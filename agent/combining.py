@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.alerts.defect import decide, judge
 from agent.alerts.drift import following
-from agent.frame_checks import alert_cause
+from agent.frame_checks.camera_checks import alert_cause
 from agent.look import Judged, Seen
 from agent.messages.records import Evaluation, ResultCode, new_id
 

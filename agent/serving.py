@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agent.config import AgentConfig
     from agent.drift import DriftWatch
-    from agent.frame_checks import FrameChecks
+    from agent.frame_checks.camera_checks import FrameChecks
     from calibration.bundle.bundle import Bundle
     from calibration.deployment.backends import Choice
 

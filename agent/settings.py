@@ -16,9 +16,9 @@ from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
 from agent.combining import Combining
 from agent.drift import DriftWatch
-from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
+from agent.frame_checks.empty_place import EmptyPlace
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.alerts.defect import Rules
     from agent.drift import DriftWatch
-    from agent.empty_place import EmptyPlace
-    from agent.frame_checks import FrameChecks
+    from agent.frame_checks.camera_checks import FrameChecks
+    from agent.frame_checks.empty_place import EmptyPlace
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Preprocess
 

@@ -17,7 +17,7 @@ from agent.alerts.store import ActiveAlerts
 from agent.archive.picture import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
 from agent.combining import Combining
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
 from agent.look import look
 from agent.messages.records import Evaluation, ResultCode
 from agent.messages.topics import Topics

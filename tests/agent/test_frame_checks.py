@@ -11,7 +11,7 @@ from stations import REGION, part, write_config
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config import load
-from agent.frame_checks import FrameChecks, alert_cause
+from agent.frame_checks.camera_checks import FrameChecks, alert_cause
 from agent.look import look
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from agent.frame_checks import Distrust
+    from agent.frame_checks.camera_checks import Distrust
     from agent.look import Seen
     from calibration.imaging.preprocess import Image
 

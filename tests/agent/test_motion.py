@@ -19,9 +19,9 @@ from agent.camera import Frame
 from agent.config import load
 from agent.demo import conveyor
 from agent.demo.flange import SIZE_PX, Flange, draw_flange
-from agent.empty_place import EmptyPlace
 from agent.errors import ConfigError
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
+from agent.frame_checks.empty_place import EmptyPlace
 from agent.look import look
 from agent.messages.records import ResultCode
 from agent.parts.handshake import Handshake

@@ -45,7 +45,7 @@ from agent.camera import Frame
 from agent.commands import Commands
 from agent.config.surroundings import EngineConfig
 from agent.demo.conveyor import REGION, parts
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
 from agent.loop import inspect
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics

@@ -14,7 +14,7 @@ from outcome import assert_refused
 from test_onnx_backbone import backbone_file
 from washers import SIDE, Drawn, washer
 
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
 from calibration.backbones.backbone import filterbank_backbone, onnx_backbone
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.detectors.fold_moments import by_location

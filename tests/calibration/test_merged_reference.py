@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
 from agent.messages.records import ResultCode
 from calibration.camera_checks.merge import merged_reference
 from calibration.camera_checks.reference import ReferenceStatistics

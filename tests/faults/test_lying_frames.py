@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from agent.frame_checks import FrameChecks
+from agent.frame_checks.camera_checks import FrameChecks
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess

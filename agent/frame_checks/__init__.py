@@ -1,0 +1,1 @@
+"""Whether a frame can be trusted, before it is scored."""
