@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.speaker import Speaker
     from agent.outbox import Outbox
-    from agent.recipe.controls import Controls
+    from agent.zones.controls import Controls
     from calibration.deployment.backends import Choice
 
 log = logging.getLogger(__name__)

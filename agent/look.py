@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.messages.records import ResultCode
-from agent.recipe import about_zone
+from agent.zones.recipe import about_zone
 from calibration.errors import DatasetError, EngineError
 
 if TYPE_CHECKING:
     from agent.alerts.defect import Decision, Verdict
     from agent.camera import Frame
     from agent.parts import Part
-    from agent.recipe import Recipe
+    from agent.zones.recipe import Recipe
     from calibration.engine.contract import Inference
     from calibration.imaging.preprocess import Image, Place, Region
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.messages.records import Alert
     from agent.parts import Part
     from agent.parts.trigger import Trigger
-    from agent.recipe import Recipe
+    from agent.zones.recipe import Recipe
 
     Look: TypeAlias = Sequence[View]  # at one frame: each zone
 

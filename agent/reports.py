@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import Trigger
     from agent.recalibration.desk import Recalibrations
-    from agent.recipe.controls import Controls
-    from agent.recipe.served import Served
+    from agent.zones.controls import Controls
+    from agent.zones.served import Served
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 

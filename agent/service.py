@@ -15,11 +15,11 @@ from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics_endpoint import MetricsEndpoint
-from agent.recipe.controls import Controls
-from agent.recipe.zone import left_over
 from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.state_lock import sole_user
+from agent.zones.controls import Controls
+from agent.zones.zone import left_over
 from calibration.deployment.backends import choose
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.messages.records import Evaluation
     from agent.mqtt.speaker import Speaker
-    from agent.recipe.zone import Zone
+    from agent.zones.zone import Zone
 
 log = logging.getLogger(__name__)
 

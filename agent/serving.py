@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.recipe import Recipe, about_zone
-from agent.recipe.served import Served
-from agent.recipe.versions import Versions
-from agent.recipe.zone import Zone, folder_of, versions_file
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
+from agent.zones.recipe import Recipe, about_zone
+from agent.zones.served import Served
+from agent.zones.versions import Versions
+from agent.zones.zone import Zone, folder_of, versions_file
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import serving
 from calibration.errors import BundleError, EngineError, ShiftwatchError

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agent.messages.records import ResultCode
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import Trigger
-    from agent.recipe import Recipe
+    from agent.zones.recipe import Recipe
     from calibration.bundle.bundle import Bundle
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.commands.rollback import Rollback
     from agent.parts.handshake import Handshake
     from agent.parts.trigger import OnCommand
-    from agent.recipe.controls import Controls
+    from agent.zones.controls import Controls
 
 _WIDEST = 10.0
 

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import AuditError, CommandRefusedError
-from agent.recipe import about_zone
+from agent.zones.recipe import about_zone
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import BundleError, ShiftwatchError
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.audit import AuditLog
-    from agent.recipe.served import Served
-    from agent.recipe.zone import Zone
+    from agent.zones.served import Served
+    from agent.zones.zone import Zone
     from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from agent.commands.exchange import Exchange
     from agent.commands.text import RollbackArguments
     from agent.messages.records import Payload
-    from agent.recipe.controls import Controls
-    from agent.recipe.versions import Version
-    from agent.recipe.zone import Zone
+    from agent.zones.controls import Controls
+    from agent.zones.versions import Version
+    from agent.zones.zone import Zone
     from calibration.errors import ShiftwatchError
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agent.camera import Frame
     from agent.parts.handshake import Handshake
-    from agent.recipe import Recipe
+    from agent.zones.recipe import Recipe
     from calibration.imaging.preprocess import Image
 
 log = logging.getLogger(__name__)

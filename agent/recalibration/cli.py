@@ -17,8 +17,8 @@ from rich.text import Text
 from agent import config as configuration
 from agent.commands.control_socket import ask_station
 from agent.commands.text import MOST_PARTS
-from agent.recipe.versions import Versions
-from agent.recipe.zone import folder_of, versions_file
+from agent.zones.versions import Versions
+from agent.zones.zone import folder_of, versions_file
 from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape
 
 if TYPE_CHECKING:

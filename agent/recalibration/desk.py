@@ -17,7 +17,7 @@ from agent.recalibration.course import Course
 from agent.recalibration.marks import marks_in
 from agent.recalibration.telling import Telling, noted
 from agent.recalibration.terms import Task
-from agent.recipe import about_zone
+from agent.zones.recipe import about_zone
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Terms
-    from agent.recipe.controls import Controls
-    from agent.recipe.zone import Zone
+    from agent.zones.controls import Controls
+    from agent.zones.zone import Zone
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from agent.commands import last_word
 from agent.errors import AuditError
 from agent.messages.payloads import acknowledgement_payload
 from agent.recalibration import figures
-from agent.recipe import about_zone
+from agent.zones.recipe import about_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

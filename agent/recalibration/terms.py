@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from agent.commands import Command
     from agent.commands.text import RecalibrateArguments
-    from agent.recipe.served import Served
-    from agent.recipe.zone import Zone
+    from agent.zones.served import Served
+    from agent.zones.zone import Zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
 from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
-from agent.recipe import Recipe
+from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess

@@ -18,7 +18,7 @@ from agent.messages.records import ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import OnCommand
-from agent.recipe.controls import Controls
+from agent.zones.controls import Controls
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,10 +27,10 @@ from agent.drift.report import REMEDY, DriftReport, Finding
 from agent.exposition import Figures
 from agent.look import look
 from agent.parts import Part
-from agent.recipe import Recipe
-from agent.recipe.served import Served
 from agent.reports import Reports
 from agent.settings import drift_of
+from agent.zones.recipe import Recipe
+from agent.zones.served import Served
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics

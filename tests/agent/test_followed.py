@@ -22,9 +22,9 @@ from agent.look import look
 from agent.messages.records import Evaluation, ResultCode
 from agent.messages.topics import Topics
 from agent.parts import Part
-from agent.recipe import Recipe
 from agent.recorder import Recorder
 from agent.regions import defect_regions
+from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region

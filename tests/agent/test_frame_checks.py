@@ -18,9 +18,9 @@ from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame
-from agent.recipe import Recipe
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
+from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.contract import Inference

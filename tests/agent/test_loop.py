@@ -19,7 +19,7 @@ from agent.look import look as look_at
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode
 from agent.parts import Part
-from agent.recipe import Recipe
+from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess, Region

@@ -26,9 +26,9 @@ from agent.look import look
 from agent.messages.records import ResultCode
 from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
-from agent.recipe import Recipe
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
+from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess

@@ -38,7 +38,7 @@ from agent.messages.records import Evaluation
 from agent.recalibration.bundles import BundlesMadeHere
 from agent.recalibration.pupil import Pupil
 from agent.recalibration.wire import Message, packed, received
-from agent.recipe.versions import Versions
+from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import ModelTooLargeError
 

@@ -33,9 +33,9 @@ from agent.parts.handshake import Handshake
 from agent.parts.motion import OnMotion
 from agent.probes.station import network
 from agent.recalibration.marks import marks_in
-from agent.recipe import Recipe
-from agent.recipe.versions import Versions
 from agent.web.board import Board
+from agent.zones.recipe import Recipe
+from agent.zones.versions import Versions
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.engine.contract import Inference

@@ -57,11 +57,11 @@ from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
 from agent.parts.handshake import Handshake
 from agent.parts.trigger import EveryFrame
-from agent.recipe import Recipe
 from agent.recorder import Copies, Recorder
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page
+from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region

@@ -19,7 +19,7 @@ from stations import Agent, closed_port, good_parts, kept_records, until, write_
 
 from agent.commands.control_socket import NAME, ask_station
 from agent.errors import StationUnreachableError
-from agent.recipe.versions import Versions
+from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
 
 if TYPE_CHECKING:

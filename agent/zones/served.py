@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.recipe import Recipe
+    from agent.zones.recipe import Recipe
     from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from agent.errors import CommandRefusedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.recipe import Recipe
-    from agent.recipe.zone import Zone
+    from agent.zones.recipe import Recipe
+    from agent.zones.zone import Zone
 
 
 class Controls:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from agent.recipe.served import CommandedThreshold
+from agent.zones.served import CommandedThreshold
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from agent.recipe import Recipe
-    from agent.recipe.served import Served
-    from agent.recipe.versions import Versions
+    from agent.zones.recipe import Recipe
+    from agent.zones.served import Served
+    from agent.zones.versions import Versions
 
 
 def folder_of(name: str, state_dir: Path) -> Path:

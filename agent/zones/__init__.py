@@ -1,0 +1,1 @@
+"""Regions of the frame, each with its own bundle and recipe."""
