@@ -23,14 +23,14 @@ from agent.metrics import LoopMetrics
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
-from agent.parts.handshake import Handshake
-from agent.parts.trigger import OnCommand, UnlessPaused
 from agent.recalibration.desk import Recalibrations
 from agent.recorder import Copies, Recorder
 from agent.reports import Reports
 from agent.serving import serve
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
+from agent.trigger.plc_handshake import Handshake
+from agent.trigger.trigger import OnCommand, UnlessPaused
 from agent.web.opening import page_of
 from agent.web.state import state_of
 

@@ -14,7 +14,7 @@ from calibration.errors import DatasetError, EngineError
 if TYPE_CHECKING:
     from agent.alerts.defect import Decision, Verdict
     from agent.camera import Frame
-    from agent.parts import Part
+    from agent.trigger.part import Part
     from agent.zones.recipe import Recipe
     from calibration.engine.contract import Inference
     from calibration.imaging.preprocess import Image, Place, Region

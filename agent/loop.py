@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from agent.camera import Camera, Frame
     from agent.look import Seen, View
     from agent.messages.records import Alert
-    from agent.parts import Part
-    from agent.parts.trigger import Trigger
+    from agent.trigger.part import Part
+    from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
 
     Look: TypeAlias = Sequence[View]  # at one frame: each zone

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.archive import Heat, Snapshot
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
-from agent.parts.handshake import Answer
 from agent.regions import defect_regions
+from agent.trigger.plc_handshake import Answer
 from calibration.imaging.region import whole
 from calibration.imaging.score_map import covering
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from agent.messages.topics import Topics
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
-    from agent.parts import Part
-    from agent.parts.handshake import Handshake
+    from agent.trigger.part import Part
+    from agent.trigger.plc_handshake import Handshake
 
 
 class Line(Protocol):

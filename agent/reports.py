@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
     from agent.metrics import LoopMetrics
     from agent.outbox import Outbox
-    from agent.parts.handshake import Handshake
-    from agent.parts.trigger import Trigger
     from agent.recalibration.desk import Recalibrations
+    from agent.trigger.plc_handshake import Handshake
+    from agent.trigger.trigger import Trigger
     from agent.zones.controls import Controls
     from agent.zones.served import Served
 

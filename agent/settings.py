@@ -22,9 +22,9 @@ from agent.frame_checks.empty_place import EmptyPlace
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox
-from agent.parts.motion import OnMotion
-from agent.parts.trigger import EveryFrame, OnCommand
 from agent.recalibration.terms import Terms
+from agent.trigger.motion import OnMotion
+from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.deployment.backends import Deployment
 from calibration.deployment.tensorrt import engine_folder
 from calibration.errors import DatasetError
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.surroundings import MqttConfig
     from agent.messages.records import ResultCode
-    from agent.parts.handshake import Handshake
-    from agent.parts.trigger import Trigger
+    from agent.trigger.plc_handshake import Handshake
+    from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
     from calibration.bundle.bundle import Bundle
 

@@ -16,15 +16,15 @@ from agent.commands.text import (
 )
 from agent.errors import CommandRefusedError
 from agent.messages.records import ResultCode
-from agent.parts import Part
+from agent.trigger.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.commands import Action, Command, Do
     from agent.commands.rollback import Rollback
-    from agent.parts.handshake import Handshake
-    from agent.parts.trigger import OnCommand
+    from agent.trigger.plc_handshake import Handshake
+    from agent.trigger.trigger import OnCommand
     from agent.zones.controls import Controls
 
 _WIDEST = 10.0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
     from agent.messages.topics import Topics
     from agent.mqtt.connection import Received
-    from agent.parts.handshake import Handshake
+    from agent.trigger.plc_handshake import Handshake
 
 _PLC_EXPIRES_S = 1
 _ANSWER_EXPIRES_S = 60

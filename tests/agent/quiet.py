@@ -10,7 +10,7 @@ from agent.audit import AuditLog
 from agent.commands import Commands
 from agent.messages.records import ResultCode
 from agent.mqtt.dialogue import Dialogue
-from agent.parts.handshake import Handshake
+from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:
     from agent.messages.topics import Topics

@@ -21,10 +21,10 @@ from agent.look import View
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode
 from agent.metrics import LoopMetrics
-from agent.parts import Part
-from agent.parts.handshake import Handshake
-from agent.parts.motion import OnMotion
-from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
+from agent.trigger.motion import OnMotion
+from agent.trigger.part import Part
+from agent.trigger.plc_handshake import Handshake
+from agent.trigger.trigger import EveryFrame, OnCommand, UnlessPaused
 from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from agent.camera import CameraState
     from agent.look import Seen
-    from agent.parts.trigger import Trigger
+    from agent.trigger.trigger import Trigger
     from calibration.imaging.preprocess import Image
 
 RULES = Rules(threshold=100.0)

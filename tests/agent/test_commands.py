@@ -15,9 +15,9 @@ from agent.commands.actions import Actions
 from agent.commands.marking import Marking
 from agent.errors import AuditError, CommandRefusedError
 from agent.messages.records import ResultCode
-from agent.parts import Part
-from agent.parts.handshake import Handshake
-from agent.parts.trigger import OnCommand
+from agent.trigger.part import Part
+from agent.trigger.plc_handshake import Handshake
+from agent.trigger.trigger import OnCommand
 from agent.zones.controls import Controls
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from agent.drift.evidence import ENDS_AFTER, Evidence
 from agent.drift.report import REMEDY, DriftReport, Finding
 from agent.exposition import Figures
 from agent.look import look
-from agent.parts import Part
 from agent.reports import Reports
 from agent.settings import drift_of
+from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
 from agent.zones.served import Served
 from calibration.bundle.bundle import open_bundle

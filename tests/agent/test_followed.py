@@ -21,9 +21,9 @@ from agent.frame_checks.camera_checks import FrameChecks
 from agent.look import look
 from agent.messages.records import Evaluation, ResultCode
 from agent.messages.topics import Topics
-from agent.parts import Part
 from agent.recorder import Recorder
 from agent.regions import defect_regions
+from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine

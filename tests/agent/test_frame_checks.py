@@ -15,11 +15,11 @@ from agent.frame_checks.camera_checks import FrameChecks, alert_cause
 from agent.look import look
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode
-from agent.parts import Part
-from agent.parts.handshake import Handshake
-from agent.parts.trigger import EveryFrame
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
+from agent.trigger.part import Part
+from agent.trigger.plc_handshake import Handshake
+from agent.trigger.trigger import EveryFrame
 from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics

@@ -18,7 +18,7 @@ from agent.look import Seen
 from agent.look import look as look_at
 from agent.loop import inspect
 from agent.messages.records import Evaluation, ResultCode
-from agent.parts import Part
+from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError

@@ -24,10 +24,10 @@ from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
 from agent.look import look
 from agent.messages.records import ResultCode
-from agent.parts.handshake import Handshake
-from agent.parts.motion import OnMotion
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of
+from agent.trigger.motion import OnMotion
+from agent.trigger.plc_handshake import Handshake
 from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
@@ -36,7 +36,7 @@ from calibration.imaging.preprocess import Preprocess
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.parts import Part
+    from agent.trigger.part import Part
     from calibration.imaging.preprocess import Image
 
 FRAME_MS = 33
@@ -237,7 +237,7 @@ def test_whatever_is_strange_is_no_empty_place() -> None:
 def test_what_never_settles_is_told_and_recorded_once_and_looked_at_when_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "agent.parts.motion")
+    caplog.set_level(logging.INFO, "agent.trigger.motion")
     belt = Belt()
     pictures = [*belt.stand(4)] + [picture for _ in range(5) for picture in belt.index()]
     watched = watch(pictures, unsettled_ms=1000)

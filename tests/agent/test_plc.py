@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.camera import Frame
 from agent.messages.records import Evaluation, ResultCode
-from agent.parts import Part
-from agent.parts.handshake import Answer, Handshake
-from agent.parts.trigger import EveryFrame, OnCommand, UnlessPaused
+from agent.trigger.part import Part
+from agent.trigger.plc_handshake import Answer, Handshake
+from agent.trigger.trigger import EveryFrame, OnCommand, UnlessPaused
 
 if TYPE_CHECKING:
     import pytest
@@ -133,7 +133,7 @@ def test_a_line_that_does_not_trigger_hears_once_a_second_that_nothing_can_be_se
 
 def test_the_first_frame_at_or_after_the_trigger_and_its_delay_shows_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("agent.parts.time.monotonic_ns", clock)
+    monkeypatch.setattr("agent.trigger.part.time.monotonic_ns", clock)
     parts = OnCommand(handshake_at(clock), delay_ms=20)
     before = frame(clock.now_ns - 1)
     assert parts(before) is None
@@ -148,7 +148,7 @@ def test_the_first_frame_at_or_after_the_trigger_and_its_delay_shows_the_part(mo
 
 def test_a_part_that_is_given_up_before_its_frame_came_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("agent.parts.time.monotonic_ns", clock)
+    monkeypatch.setattr("agent.trigger.part.time.monotonic_ns", clock)
     handshake = handshake_at(clock)
     parts = OnCommand(handshake, delay_ms=0)
     parts.ask("seen")
@@ -164,7 +164,7 @@ def test_a_part_that_is_given_up_before_its_frame_came_is_not_looked_at(monkeypa
 
 def test_the_frames_of_a_part_end_where_the_next_part_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("agent.parts.time.monotonic_ns", clock)
+    monkeypatch.setattr("agent.trigger.part.time.monotonic_ns", clock)
     parts = OnCommand(handshake_at(clock), delay_ms=20)
     parts.ask("A")
     clock.pass_ms(20)

@@ -28,11 +28,11 @@ from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
 from agent.look import View
 from agent.messages.records import Evaluation, Result, ResultCode
-from agent.parts import Part
-from agent.parts.handshake import Handshake
-from agent.parts.motion import OnMotion
 from agent.probes.station import network
 from agent.recalibration.marks import marks_in
+from agent.trigger.motion import OnMotion
+from agent.trigger.part import Part
+from agent.trigger.plc_handshake import Handshake
 from agent.web.board import Board
 from agent.zones.recipe import Recipe
 from agent.zones.versions import Versions

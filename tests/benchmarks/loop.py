@@ -55,9 +55,9 @@ from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.parts.handshake import Handshake
-from agent.parts.trigger import EveryFrame
 from agent.recorder import Copies, Recorder
+from agent.trigger.plc_handshake import Handshake
+from agent.trigger.trigger import EveryFrame
 from agent.web.messages import Order
 from agent.web.opening import listening
 from agent.web.page import Page

@@ -35,7 +35,7 @@ from agent.messages.topics import Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Kind, Outbox
-from agent.parts.handshake import Handshake
+from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from agent.parts import Part
-from agent.parts.stillness import Stillness, cells_of
+from agent.trigger.part import Part
+from agent.trigger.stillness import Stillness, cells_of
 from calibration.errors import DatasetError
 from calibration.imaging.region import crop, enclosing, whole
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.camera import Frame
-    from agent.parts.handshake import Handshake
+    from agent.trigger.plc_handshake import Handshake
     from agent.zones.recipe import Recipe
     from calibration.imaging.preprocess import Image
 

@@ -6,13 +6,13 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol
 
-from agent.parts import Part
+from agent.trigger.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.camera import Frame
-    from agent.parts.handshake import Handshake
+    from agent.trigger.plc_handshake import Handshake
 
 _LONGEST_QUEUE = 1000
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.messages.payloads import plc_payload
 from agent.messages.records import Evaluation, ResultCode
-from agent.parts import Part
+from agent.trigger.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable

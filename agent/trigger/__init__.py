@@ -1,0 +1,1 @@
+"""Which frames show a part, and the handshake with the PLC."""
