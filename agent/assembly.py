@@ -17,14 +17,14 @@ from agent.commands.marking import Marking
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
-from agent.loop import inspect
+from agent.inspection.loop import inspect
+from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import new_id
 from agent.metrics import LoopMetrics
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
 from agent.recalibration.desk import Recalibrations
-from agent.recorder import Copies, Recorder
 from agent.reports import Reports
 from agent.serving import serve
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agent.audit import AuditLog
     from agent.camera import Camera
     from agent.config import AgentConfig
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.messages.records import Payload
     from agent.mqtt.broker import BrokerSettings
     from agent.mqtt.speaker import Speaker

@@ -14,11 +14,11 @@ from agent.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process import Timeouts
 from agent.camera.sources import kind_of
-from agent.combining import Combining
 from agent.drift import DriftWatch
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
+from agent.inspection.combine import Combining
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.broker import BrokerSettings
 from agent.outbox import Outbox

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.messages.records import Payload
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Task, Terms

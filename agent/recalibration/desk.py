@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agent.commands import Command, Do
     from agent.commands.exchange import Exchange
     from agent.commands.text import RecalibrateArguments
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.messages.records import Payload
     from agent.recalibration.marks import Marks
     from agent.recalibration.terms import Terms

@@ -12,7 +12,7 @@ from agent.recalibration.wire import Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.look import Judged, Seen
+    from agent.inspection.score import Judged, Seen
     from calibration.imaging.preprocess import Image
 
 _ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.messages.records import Payload
     from agent.outbox import Kind
     from agent.web.messages import Order

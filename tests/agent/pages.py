@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.look import Seen
+    from agent.inspection.score import Seen
 
 TOKEN = "press-line-2"  # noqa: S105 - of this test alone
 QUICK = Pace(first_retry_s=0.05, longest_retry_s=0.1)

@@ -9,10 +9,10 @@ import pytest
 from quiet import quiet_handshake
 
 from agent.alerts.store import ActiveAlerts
+from agent.inspection.recorder import Recorder
 from agent.messages.records import Alert
 from agent.messages.topics import Topics
 from agent.outbox import Outbox
-from agent.recorder import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.combining import Combining
-from agent.look import View
-from agent.loop import inspect
+from agent.inspection.combine import Combining
+from agent.inspection.loop import inspect
+from agent.inspection.score import View
 from agent.messages.records import Evaluation, ResultCode
 from agent.metrics import LoopMetrics
 from agent.trigger.motion import OnMotion
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.camera import CameraState
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.trigger.trigger import Trigger
     from calibration.imaging.preprocess import Image
 

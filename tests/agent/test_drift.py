@@ -18,14 +18,14 @@ from stations import REGION, THRESHOLD, good_parts, part, write_config, write_pi
 import agent.drift
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.combining import Combining
 from agent.config import load
 from agent.drift import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
 from agent.drift.comparison import HighScores, Ranks, independent
 from agent.drift.evidence import ENDS_AFTER, Evidence
 from agent.drift.report import REMEDY, DriftReport, Finding
 from agent.exposition import Figures
-from agent.look import look
+from agent.inspection.combine import Combining
+from agent.inspection.score import look
 from agent.reports import Reports
 from agent.settings import drift_of
 from agent.trigger.part import Part
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from real_broker import Listener, Mosquitto
 
-    from agent.look import Seen
+    from agent.inspection.score import Seen
 
 LIMIT = 130.0
 PREPROCESS = Preprocess(64, 64, REGION)

@@ -16,13 +16,13 @@ from agent.alerts.defect import Rules, State
 from agent.alerts.store import ActiveAlerts
 from agent.archive.picture import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
-from agent.combining import Combining
 from agent.frame_checks.camera_checks import FrameChecks
-from agent.look import look
+from agent.inspection.combine import Combining
+from agent.inspection.defect_regions import defect_regions
+from agent.inspection.recorder import Recorder
+from agent.inspection.score import look
 from agent.messages.records import Evaluation, ResultCode
 from agent.messages.topics import Topics
-from agent.recorder import Recorder
-from agent.regions import defect_regions
 from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.archive import Archive, Snapshot
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from agent.mqtt.publisher import Announcement
     from agent.outbox import Kind
     from calibration.bundle.bundle import Bundle

@@ -12,8 +12,8 @@ from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config import load
 from agent.frame_checks.camera_checks import FrameChecks, alert_cause
-from agent.look import look
-from agent.loop import inspect
+from agent.inspection.loop import inspect
+from agent.inspection.score import look
 from agent.messages.records import Evaluation, ResultCode
 from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.frame_checks.camera_checks import Distrust
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from calibration.imaging.preprocess import Image
 
 PREPROCESS = Preprocess(64, 64, REGION)

@@ -27,7 +27,7 @@ from agent.commands import Commands
 from agent.commands.control_socket import NAME, ask_station
 from agent.config import load
 from agent.errors import StationUnreachableError
-from agent.look import look
+from agent.inspection.score import look
 from agent.messages.records import Evaluation, Result, to_json
 from agent.outbox import Outbox
 from calibration.bundle.bundle import open_bundle
@@ -169,7 +169,7 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
         go_on.wait(10)
         return look(*arguments)
 
-    monkeypatch.setattr("agent.loop.look", hang)
+    monkeypatch.setattr("agent.inspection.loop.look", hang)
     config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING, trigger=BY_COMMAND)
     station = Running(config)
     line.wait_until_running()

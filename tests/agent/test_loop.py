@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.combining import Combining
-from agent.look import Seen
-from agent.look import look as look_at
-from agent.loop import inspect
+from agent.inspection.combine import Combining
+from agent.inspection.loop import inspect
+from agent.inspection.score import Seen
+from agent.inspection.score import look as look_at
 from agent.messages.records import Evaluation, ResultCode
 from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
@@ -200,7 +200,7 @@ def test_an_alert_is_remembered_from_one_frame_to_the_next() -> None:
 def test_frames_that_cannot_be_judged_are_told_once_and_once_when_they_can_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "agent.loop")
+    caplog.set_level(logging.INFO, "agent.inspection.loop")
     frames = [frame(0), frame(1, TOO_SMALL), frame(2, TOO_SMALL), frame(3), frame(4), frame(5), frame(6)]
     seen, _ = run(frames, 1.0, "broken", 1.0, 1.0, math.nan)
     decidable = [evaluation is not Evaluation.NOT_DECIDABLE for evaluation in evaluations(seen)]

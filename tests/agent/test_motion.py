@@ -22,7 +22,7 @@ from agent.demo.flange import SIZE_PX, Flange, draw_flange
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
-from agent.look import look
+from agent.inspection.score import look
 from agent.messages.records import ResultCode
 from agent.service import Stop, run_station
 from agent.settings import empty_place_of

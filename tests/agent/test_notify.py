@@ -11,7 +11,7 @@ import pytest
 from running import Running
 from stations import PATIENCE_S, broken_parts, closed_port, good_parts, write_config, write_pictures
 
-from agent.look import look
+from agent.inspection.score import look
 from agent.notify import ServiceManager
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def test_an_engine_that_hangs_starves_the_watchdog(
             go_on.wait(PATIENCE_S)
         return look(*arguments)
 
-    monkeypatch.setattr("agent.loop.look", look_or_hang)
+    monkeypatch.setattr("agent.inspection.loop.look", look_or_hang)
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
     parts = write_pictures(tmp_path / "parts", good_parts(4))

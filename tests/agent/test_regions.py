@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from agent.inspection.defect_regions import defect_regions
 from agent.messages.records import DefectRegion
-from agent.regions import defect_regions
 from calibration.imaging.preprocess import Region
 
 AREA = Region(x=100, y=50, width=80, height=40)

@@ -167,7 +167,7 @@ def test_a_hang_is_told_with_all_stacks_when_the_watchdog_ends_it(bundle: Path, 
         agent.end(signal.SIGABRT)  # as WatchdogSec= does
     assert agent.process.returncode == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in agent.log
-    assert "agent/loop.py" in agent.log
+    assert "agent/inspection/loop.py" in agent.log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")

@@ -22,11 +22,11 @@ from agent.archive.marking import mark
 from agent.archive.picture import Mark
 from agent.archive.reading import Wanted, reading
 from agent.camera import Frame
-from agent.combining import Combining
 from agent.commands.control_socket import NAME, ask_station
 from agent.doctor import lines
 from agent.drift.report import REMEDY, drift_payload
-from agent.look import View
+from agent.inspection.combine import Combining
+from agent.inspection.score import View
 from agent.messages.records import Evaluation, Result, ResultCode
 from agent.probes.station import network
 from agent.recalibration.marks import marks_in

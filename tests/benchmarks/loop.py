@@ -46,7 +46,8 @@ from agent.commands import Commands
 from agent.config.surroundings import EngineConfig
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks.camera_checks import FrameChecks
-from agent.loop import inspect
+from agent.inspection.loop import inspect
+from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
 from agent.metrics import LoopMetrics
@@ -55,7 +56,6 @@ from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox import Outbox
-from agent.recorder import Copies, Recorder
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
 from agent.web.messages import Order
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.camera import CameraState
-    from agent.look import Seen
+    from agent.inspection.score import Seen
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from agent.alerts.defect import decide, judge
 from agent.alerts.drift import following
 from agent.frame_checks.camera_checks import alert_cause
-from agent.look import Judged, Seen
+from agent.inspection.score import Judged, Seen
 from agent.messages.records import Evaluation, ResultCode, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.alerts.defect import Decision, State
-    from agent.look import View
+    from agent.inspection.score import View
 
 CombinationRule: TypeAlias = Literal["worst", "median", "best"]
 

@@ -6,16 +6,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from agent.alerts.defect import State
-from agent.combining import Combining
 from agent.drift.report import REMEDY
-from agent.look import look
+from agent.inspection.combine import Combining
+from agent.inspection.score import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
     from agent.camera import Camera, Frame
-    from agent.look import Seen, View
+    from agent.inspection.score import Seen, View
     from agent.messages.records import Alert
     from agent.trigger.part import Part
     from agent.trigger.trigger import Trigger

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.archive import Heat, Snapshot
+from agent.inspection.defect_regions import defect_regions
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
-from agent.regions import defect_regions
 from agent.trigger.plc_handshake import Answer
 from calibration.imaging.region import whole
 from calibration.imaging.score_map import covering
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.alerts.store import ActiveAlerts
     from agent.archive import Archive
-    from agent.look import Judged, Seen
+    from agent.inspection.score import Judged, Seen
     from agent.messages.records import Alert, DefectRegion
     from agent.messages.topics import Topics
     from agent.mqtt.publisher import Announcement

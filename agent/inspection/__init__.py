@@ -1,0 +1,1 @@
+"""The way of a frame through the loop: score, combine, decide, record."""
