@@ -20,7 +20,7 @@ from agent.exposition import Figures
 from agent.inspection.loop import inspect
 from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import new_id
-from agent.metrics import LoopMetrics
+from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager

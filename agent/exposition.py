@@ -9,14 +9,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from agent.camera import CameraState
 from agent.messages.records import Evaluation
-from agent.metrics import BUCKETS_MS
+from agent.metrics.loop_metrics import BUCKETS_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from agent.metrics import Latencies
+    from agent.metrics.loop_metrics import Latencies
     from agent.mqtt.speaker import Speaker
     from agent.reports import Reports
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.commands import Commands
     from agent.drift.report import DriftReport
     from agent.messages.records import Payload
-    from agent.metrics import LoopMetrics
+    from agent.metrics.loop_metrics import LoopMetrics
     from agent.outbox import Outbox
     from agent.recalibration.desk import Recalibrations
     from agent.trigger.plc_handshake import Handshake

@@ -14,7 +14,7 @@ from agent.assembly import Assembly
 from agent.audit import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
-from agent.metrics_endpoint import MetricsEndpoint
+from agent.metrics.endpoint import MetricsEndpoint
 from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.state_lock import sole_user

@@ -20,7 +20,7 @@ from agent.inspection.combine import Combining
 from agent.inspection.loop import inspect
 from agent.inspection.score import View
 from agent.messages.records import Evaluation, ResultCode
-from agent.metrics import LoopMetrics
+from agent.metrics.loop_metrics import LoopMetrics
 from agent.trigger.motion import OnMotion
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake

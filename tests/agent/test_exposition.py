@@ -17,8 +17,8 @@ from stations import ROOT, broken_parts, closed_port, good_parts, until, write_c
 
 from agent.errors import MetricsError
 from agent.exposition import _histogram
-from agent.metrics import BUCKETS_MS, LoopMetrics
-from agent.metrics_endpoint import MetricsEndpoint
+from agent.metrics.endpoint import MetricsEndpoint
+from agent.metrics.loop_metrics import BUCKETS_MS, LoopMetrics
 from calibration.bundle.bundle import open_bundle
 
 if TYPE_CHECKING:

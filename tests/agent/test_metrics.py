@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.messages.records import Evaluation
-from agent.metrics import Latencies, LoopMetrics
+from agent.metrics.loop_metrics import Latencies, LoopMetrics
 
 
 class Clock:

@@ -29,7 +29,7 @@ from agent.alerts.store import ActiveAlerts
 from agent.config import load
 from agent.errors import ConfigError, OutboxError
 from agent.messages.records import Alert
-from agent.metrics import LoopMetrics
+from agent.metrics.loop_metrics import LoopMetrics
 from agent.outbox import Outbox
 from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station

@@ -50,8 +50,8 @@ from agent.inspection.loop import inspect
 from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
-from agent.metrics import LoopMetrics
-from agent.metrics_endpoint import MetricsEndpoint
+from agent.metrics.endpoint import MetricsEndpoint
+from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.broker import BrokerSettings
 from agent.mqtt.dialogue import Dialogue
 from agent.mqtt.publisher import Publisher, Station
