@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from agent.alerts.store import ActiveAlerts
 from agent.camera.sources import kind_of, without_password
 from agent.clock import now_ms
-from agent.commands import Commands
-from agent.commands.actions import Actions
+from agent.commands.bundle_swap import Exchange
 from agent.commands.control_socket import ControlSocket
-from agent.commands.exchange import Exchange
-from agent.commands.marking import Marking
+from agent.commands.dispatcher import Commands
+from agent.commands.handlers import Actions
+from agent.commands.mark import Marking
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.exposition import Figures
@@ -21,31 +21,31 @@ from agent.inspection.loop import inspect
 from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import new_id
 from agent.metrics.loop_metrics import LoopMetrics
-from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.live_messages import Dialogue
 from agent.mqtt.publisher import Publisher, Station
 from agent.notify import ServiceManager
-from agent.recalibration.desk import Recalibrations
+from agent.recalibration.command import Recalibrations
 from agent.reports import Reports
 from agent.serving import serve
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
 from agent.sparkplug.edge_nodes import edge_nodes_of
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand, UnlessPaused
-from agent.web.opening import page_of
+from agent.web.server_socket import page_of
 from agent.web.state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
 
-    from agent.audit import AuditLog
+    from agent.audit.log import AuditLog
     from agent.camera import Camera
-    from agent.config import AgentConfig
+    from agent.config.model import AgentConfig
     from agent.inspection.score import Seen
     from agent.messages.records import Payload
-    from agent.mqtt.broker import BrokerSettings
-    from agent.mqtt.speaker import Speaker
-    from agent.outbox import Outbox
+    from agent.mqtt.client_thread import Speaker
+    from agent.mqtt.connect import BrokerSettings
+    from agent.outbox.outbox import Outbox
     from agent.zones.controls import Controls
     from calibration.deployment.backends import Choice
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent import config as configuration
 from agent import doctor, logs
 from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
+from agent.config import model as configuration
 from agent.install import cli as install_command
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
@@ -163,7 +163,7 @@ def demo_command(
 
     Exit code 1 if it found less than 90 % of the defects, or raised more than two false alarms.
     """
-    from agent.demo.show import show  # noqa: PLC0415 - calibration and the broker are no part of a running agent
+    from agent.demo.run import show  # noqa: PLC0415 - calibration and the broker are no part of a running agent
 
     if not show(folder).convincing:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agent import config as configuration
+from agent.config import model as configuration
 from agent.errors import ConfigError
 from agent.probes import cameras, fault, machine, ok, software, station
 from agent.probes.isolation import Check

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from agent.metrics.loop_metrics import Latencies
-    from agent.mqtt.speaker import Speaker
+    from agent.mqtt.client_thread import Speaker
     from agent.reports import Reports
 
 _VERDICTS = (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)

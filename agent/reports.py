@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.alerts.store import ActiveAlerts
-    from agent.archive import Archive
+    from agent.archive.archive import Archive
     from agent.camera import Camera
-    from agent.commands import Commands
+    from agent.commands.dispatcher import Commands
     from agent.drift.report import DriftReport
     from agent.messages.records import Payload
     from agent.metrics.loop_metrics import LoopMetrics
-    from agent.outbox import Outbox
-    from agent.recalibration.desk import Recalibrations
+    from agent.outbox.outbox import Outbox
+    from agent.recalibration.command import Recalibrations
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger
     from agent.zones.controls import Controls

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.assembly import Assembly
-from agent.audit import AuditLog
+from agent.audit.log import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics.endpoint import MetricsEndpoint
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.camera import Camera
-    from agent.config import AgentConfig
+    from agent.config.model import AgentConfig
     from agent.messages.records import Evaluation
-    from agent.mqtt.speaker import Speaker
+    from agent.mqtt.client_thread import Speaker
     from agent.zones.zone import Zone
 
 log = logging.getLogger(__name__)

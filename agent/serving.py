@@ -20,8 +20,8 @@ from calibration.errors import BundleError, EngineError, ShiftwatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agent.config import AgentConfig
-    from agent.drift import DriftWatch
+    from agent.config.model import AgentConfig
+    from agent.drift.watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
     from calibration.bundle.bundle import Bundle
     from calibration.deployment.backends import Choice

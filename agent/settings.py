@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.alerts.defect import Rules
-from agent.archive import Archive
+from agent.archive.archive import Archive
 from agent.camera.camera_settings import CameraSettings
-from agent.camera.process import Timeouts
+from agent.camera.process_camera import Timeouts
 from agent.camera.sources import kind_of
-from agent.drift import DriftWatch
+from agent.drift.watch import DriftWatch
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
 from agent.inspection.combine import Combining
 from agent.messages.topics import SparkplugTopics, Topics
-from agent.mqtt.broker import BrokerSettings
-from agent.outbox import Outbox
-from agent.recalibration.terms import Terms
+from agent.mqtt.connect import BrokerSettings
+from agent.outbox.outbox import Outbox
+from agent.recalibration.plan import Terms
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.deployment.backends import Deployment
@@ -33,9 +33,9 @@ from calibration.imaging.preprocess import as_bgr8
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.config import AgentConfig
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
-    from agent.config.surroundings import MqttConfig
+    from agent.config.model import AgentConfig
+    from agent.config.services import MqttConfig
     from agent.messages.records import ResultCode
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger

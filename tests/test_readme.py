@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from agent.cli import app as agent_app
-from agent.config import reference
+from agent.config.model import reference
 from agent.demo.conveyor import parts, write_video
 from agent.messages.records import ResultCode
 from calibration.workstation.cli.main import app as calibrate_app

@@ -12,15 +12,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent import config as configuration
-from agent.archive import text
+from agent.archive import rendering
+from agent.archive.entry import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.export import Exported
 from agent.archive.export import export as export_picture
-from agent.archive.marking import mark as mark_picture
-from agent.archive.moment import moment_ms
-from agent.archive.picture import CLASS_NAMES, CLASSES, Mark, storable
-from agent.archive.reading import Wanted, reading
+from agent.archive.label import mark as mark_picture
+from agent.archive.query import Wanted, reading
+from agent.archive.time_argument import moment_ms
 from agent.clock import now_ms
+from agent.config import model as configuration
 from agent.messages.records import to_json
 from calibration.terminal import console, error_console, escape, progress_bar
 
@@ -77,10 +77,10 @@ def list_command(  # noqa: PLR0913 - one for each question
         pictures = archive.newest(wanted, limit)
         if as_json:
             for picture in pictures:
-                sys.stdout.write(to_json(text.numbers(folder, picture)) + "\n")
+                sys.stdout.write(to_json(rendering.numbers(folder, picture)) + "\n")
             return
-        console.print(text.table(pictures))
-        found = f"{len(pictures)} of {archive.count(wanted)} found. {folder}: {text.totals(archive.totals())}"
+        console.print(rendering.table(pictures))
+        found = f"{len(pictures)} of {archive.count(wanted)} found. {folder}: {rendering.totals(archive.totals())}"
         console.print(escape(found), soft_wrap=True)
 
 
@@ -98,15 +98,15 @@ def show_command(
     folder = _folder(config)
     with reading(folder) as archive:
         picture = archive.named(result)
-    numbers = text.all_numbers(folder, picture)
+    numbers = rendering.all_numbers(folder, picture)
     if as_json:
         sys.stdout.write(to_json(numbers) + "\n")
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for name, value in {"time": text.local(picture.created_at_ms), **numbers}.items():
-        table.add_row(name, Text(text.printable(value)))
+    for name, value in {"time": rendering.local(picture.created_at_ms), **numbers}.items():
+        table.add_row(name, Text(rendering.printable(value)))
     console.print(table)
 
 
@@ -124,7 +124,7 @@ def mark_command(
     """
     said = Mark("good" if label is Said.GOOD else "defect", storable(by or _user()), now_ms())
     picture = mark_picture(_folder(config), result, said)
-    words = f"{picture.result_id}, {CLASS_NAMES[picture.evaluation]}: {said.label}, says {text.printable(said.by)}"
+    words = f"{picture.result_id}, {CLASS_NAMES[picture.evaluation]}: {said.label}, says {rendering.printable(said.by)}"
     console.print(escape(words), soft_wrap=True)
 
 
@@ -157,7 +157,7 @@ def export_command(  # noqa: PLR0913 - one for each question
         for number, picture in enumerate(archive.each(wanted), 1):
             export_picture(folder, target, picture, done, zone)
             progress("export", number, max(number, total))
-    for line in text.outcome(target, done, zone):
+    for line in rendering.outcome(target, done, zone):
         console.print(escape(line), soft_wrap=True)
     if done.elsewhere:
         error_console.print("[yellow]marked since an earlier export, and now in the wrong folder; move them:[/]")

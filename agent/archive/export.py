@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from agent.archive.reading import evaluation_in
+from agent.archive.query import evaluation_in
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 from calibration.atomic_file import write_flushed
 from calibration.errors import StorageError
 
 if TYPE_CHECKING:
-    from agent.archive.picture import Picture
+    from agent.archive.entry import Picture
 
 TRAIN_GOOD, TEST_GOOD, TEST_DEFECT = "train/good", "test/good", "test/defect"
 _FOLDERS = (TRAIN_GOOD, TEST_GOOD, TEST_DEFECT)

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive.picture import FRAME, MARK, NUMBERS, OVERLAY, sibling
+from agent.archive.entry import FRAME, MARK, NUMBERS, OVERLAY, sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -11,8 +11,8 @@ import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agent.archive.entry import Mark, Picture
 from agent.archive.files import FILE_MODE
-from agent.archive.picture import Mark, Picture
 from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:

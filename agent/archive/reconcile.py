@@ -6,17 +6,17 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from agent.archive.entry import MARK, NUMBERS, mark_from, picture_from, room_of, sibling
 from agent.archive.files import days_in, own_files, remove
 from agent.archive.index import Row
-from agent.archive.picture import MARK, NUMBERS, mark_from, picture_from, room_of, sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from agent.archive.entry import Mark, Picture
     from agent.archive.files import OwnFile
     from agent.archive.index import Index
-    from agent.archive.picture import Mark, Picture
 
 _AT_A_TIME = 200
 

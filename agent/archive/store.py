@@ -10,19 +10,19 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from agent.archive import files
+from agent.archive.entry import encoded, picture_of, sibling
 from agent.archive.index import INDEX_NAME, Index, is_damage
-from agent.archive.picture import encoded, picture_of, sibling
+from agent.archive.quota import furthest_over_share, missing_on_disk
 from agent.archive.reconcile import reconcile
-from agent.archive.room import furthest_over_share, missing_on_disk
-from agent.archive.steady_clock import SteadyClock
+from agent.archive.trusted_clock import SteadyClock
 from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.archive.picture import Picture
-    from agent.archive.room import Limits
+    from agent.archive.entry import Picture
+    from agent.archive.quota import Limits
     from agent.archive.snapshot import Snapshot
 
 _SLACK_BYTES = 64 * 1024  # what the index may grow by before it is measured again

@@ -13,17 +13,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent import config as configuration
-from agent.audit import audit_file_errors
-from agent.audit.line import from_line, lines_backwards
-from agent.audit.proof import Findings, verify
+from agent.audit.entry import from_line, lines_backwards
+from agent.audit.log import audit_file_errors
+from agent.audit.verify import Findings, verify
+from agent.config import model as configuration
 from agent.messages.records import to_json
 from calibration.errors import SettingError
 from calibration.terminal import EXIT_MENDABLE, console, error_console, escape
 
 if TYPE_CHECKING:
-    from agent.audit.line import Entry
-    from agent.audit.proof import Reason
+    from agent.audit.entry import Entry
+    from agent.audit.verify import Reason
 
 FILE_NAME = "audit.jsonl"
 _HASH_DIGITS = 64

@@ -6,6 +6,6 @@ cases a thread keeps the newest frame for the loop (`newest`).
 """
 
 from agent.camera.contract import Camera, CameraState, Frame
-from agent.camera.opening import open_camera
+from agent.camera.factory import open_camera
 
 __all__ = ["Camera", "CameraState", "Frame", "open_camera"]

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import typer
 
-from agent import config as configuration
 from agent.commands.control_socket import ask_station
+from agent.config import model as configuration
 from calibration.terminal import EXIT_MENDABLE, console, escape
 
 if TYPE_CHECKING:

@@ -6,15 +6,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.commands import last_word
-from agent.commands.exchange import Occasion
+from agent.commands.bundle_swap import Occasion
+from agent.commands.dispatcher import last_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.commands import Command, Do
-    from agent.commands.exchange import Exchange
-    from agent.commands.text import RollbackArguments
+    from agent.commands.bundle_swap import Exchange
+    from agent.commands.dispatcher import Command, Do
+    from agent.commands.schema import RollbackArguments
     from agent.messages.records import Payload
     from agent.zones.controls import Controls
     from agent.zones.versions import Version

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.values import CameraSource, FilePath, Level, NumberOrAuto, Section
+from agent.config.types import CameraSource, FilePath, Level, NumberOrAuto, Section
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from agent.archive import Heat, Snapshot
+from agent.archive.archive import Heat, Snapshot
 from agent.inspection.defect_regions import defect_regions
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.trigger.plc_handshake import Answer
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.alerts.store import ActiveAlerts
-    from agent.archive import Archive
+    from agent.archive.archive import Archive
     from agent.inspection.score import Judged, Seen
     from agent.messages.records import Alert, DefectRegion
     from agent.messages.topics import Topics
     from agent.mqtt.publisher import Announcement
-    from agent.outbox import Kind
+    from agent.outbox.outbox import Kind
     from agent.trigger.part import Part
     from agent.trigger.plc_handshake import Handshake
 

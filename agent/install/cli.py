@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent import config as configuration
+from agent.config import model as configuration
 from agent.errors import InstallError
-from agent.install import below, check_name, compare, doubts, enabled_stations, refuse_to_overwrite, remove, write
+from agent.install.installer import (
+    below,
+    check_name,
+    compare,
+    doubts,
+    enabled_stations,
+    refuse_to_overwrite,
+    remove,
+    write,
+)
 from agent.install.station_file import for_service, unseen_paths
 from agent.install.unit_files import CONFIGURATIONS, STATES, TARGET, UNITS, File, unit_files
 from calibration.terminal import console, escape
@@ -20,7 +29,7 @@ from calibration.terminal import console, escape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agent.install import Step
+    from agent.install.installer import Step
 
 app = typer.Typer()
 Root = Annotated[Path, typer.Option(metavar="DIR", help="Folder that stands for `/`, as that of an image.")]

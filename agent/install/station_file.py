@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from agent import config as configuration
+from agent.config import model as configuration
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agent.config import AgentConfig
+    from agent.config.model import AgentConfig
 
 _UNSEEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - warned of, not used
 

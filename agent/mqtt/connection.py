@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from agent.mqtt.wake import Wake
+    from agent.mqtt.wakeup import Wake
 
 # What paho raises from its packet decoders when the other end does not speak MQTT.
 _GARBAGE = (ValueError, LookupError, AssertionError, struct.error)

@@ -19,17 +19,17 @@ from agent.backoff import DEFAULT_PACE, Pace
 from agent.clock import now_ms
 from agent.messages.payloads import status_payload
 from agent.messages.records import Payload, to_json
-from agent.mqtt.broker import BrokerSettings, Will
-from agent.mqtt.delivery import Delivery
-from agent.mqtt.speaker import GOODBYE_S, Speaker
+from agent.mqtt.client_thread import GOODBYE_S, Speaker
+from agent.mqtt.connect import BrokerSettings, Will
+from agent.mqtt.outbox_drain import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.messages.topics import Topics
     from agent.mqtt.connection import Acknowledgement, Connection
-    from agent.mqtt.dialogue import Dialogue, Saying
-    from agent.outbox import Outbox
+    from agent.mqtt.live_messages import Dialogue, Saying
+    from agent.outbox.outbox import Outbox
 
 Announcement: TypeAlias = Literal["status", "info", "alert_state"]
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.camera.sources import source_from
-from agent.config import load
+from agent.config.model import load
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError, PageError
-from agent.mqtt.broker import connect
+from agent.mqtt.connect import connect
 from agent.probes import Finding, fault, ok
 from agent.probes.machine import disk_finding
 from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
 from agent.state_lock import is_in_use
-from agent.web.opening import check_packages, listening, url
+from agent.web.server_socket import check_packages, listening, url
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose, serving
 from calibration.errors import BundleError, DatasetError, EngineError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from agent.camera.camera_settings import CameraSettings
     from agent.camera.sources import Source
-    from agent.config import AgentConfig
+    from agent.config.model import AgentConfig
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent import config as configuration
 from agent.commands.control_socket import ask_station
-from agent.commands.text import MOST_PARTS
+from agent.commands.schema import MOST_PARTS
+from agent.config import model as configuration
 from agent.zones.versions import Versions
 from agent.zones.zone import folder_of, versions_file
 from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape

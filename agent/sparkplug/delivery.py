@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agent.mqtt.connection import Acknowledgement, Connection
-    from agent.outbox import Outbox, Waiting
+    from agent.outbox.outbox import Outbox, Waiting
     from agent.sparkplug.session import Session
 
 _ASK_EVERY_S = 0.1

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from agent.backoff import DEFAULT_PACE
 from agent.clock import now_ms
 from agent.errors import SparkplugPayloadError
-from agent.mqtt.broker import Will
-from agent.mqtt.speaker import GOODBYE_S, Speaker
+from agent.mqtt.client_thread import GOODBYE_S, Speaker
+from agent.mqtt.connect import Will
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.metrics import metrics_of
 from agent.sparkplug.payload import decode
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from agent.backoff import Pace
     from agent.messages.records import Payload
     from agent.messages.topics import SparkplugTopics
-    from agent.mqtt.broker import BrokerSettings
+    from agent.mqtt.connect import BrokerSettings
     from agent.mqtt.connection import Acknowledgement, Connection, Received
     from agent.mqtt.publisher import Station
-    from agent.outbox import Kind, Outbox
-    from agent.sparkplug.birth_number import BirthNumber
+    from agent.outbox.outbox import Kind, Outbox
+    from agent.sparkplug.bd_seq import BirthNumber
     from agent.sparkplug.payload import Metric
 
 log = logging.getLogger(__name__)

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.settings import open_outbox, sparkplug_topics
-from agent.sparkplug.birth_number import BirthNumber
+from agent.sparkplug.bd_seq import BirthNumber
 from agent.sparkplug.edge_node import EdgeNode
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from agent.config import AgentConfig
-    from agent.mqtt.broker import BrokerSettings
+    from agent.config.model import AgentConfig
+    from agent.mqtt.connect import BrokerSettings
     from agent.mqtt.publisher import Station
 
 

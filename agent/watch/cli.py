@@ -14,11 +14,11 @@ from uuid import uuid4
 import typer
 from rich.live import Live
 
-from agent import config as configuration
-from agent.mqtt.broker import BrokerSettings
+from agent.config import model as configuration
+from agent.mqtt.connect import BrokerSettings
 from agent.settings import broker_settings, read_secret, station_topics
-from agent.watch.follow import follow
-from agent.watch.show import Lines, Page
+from agent.watch.output import Lines, Page
+from agent.watch.subscribe import follow
 from calibration.errors import SettingError
 from calibration.terminal import console
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from agent.archive.marking import mark
-from agent.archive.picture import OVERLAY, Mark, sibling
-from agent.archive.reading import Wanted, reading
+from agent.archive.entry import OVERLAY, Mark, sibling
+from agent.archive.label import mark
+from agent.archive.query import Wanted, reading
 from agent.clock import now_ms
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
@@ -18,7 +18,7 @@ from agent.web.picture import as_jpeg
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.archive.picture import Label, Picture
+    from agent.archive.entry import Label, Picture
     from agent.messages.records import Payload
 
 _NEWEST = 24

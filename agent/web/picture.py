@@ -13,7 +13,7 @@ from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
-    from agent.web.messages import Room, Shown
+    from agent.web.ipc import Room, Shown
     from calibration.imaging.preprocess import Image
 
 _LONGEST_SIDE_PX = 1280

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.messages.records import Payload
-    from agent.mqtt.speaker import Speaker
+    from agent.mqtt.client_thread import Speaker
     from agent.reports import Reports
 
 

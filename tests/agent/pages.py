@@ -14,9 +14,9 @@ from stations import until
 
 from agent.backoff import Pace
 from agent.messages.records import Evaluation, Result, new_id, to_json
-from agent.web.messages import Order
-from agent.web.opening import listening
-from agent.web.page import Page
+from agent.web.ipc import Order
+from agent.web.page_feed import Page
+from agent.web.server_socket import listening
 from calibration.imaging.preprocess import Region
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.audit import AuditLog
-from agent.commands import Commands
+from agent.audit.log import AuditLog
+from agent.commands.dispatcher import Commands
 from agent.messages.records import ResultCode
-from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.live_messages import Dialogue
 from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:

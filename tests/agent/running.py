@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stations import PATIENCE_S
 
-from agent.config import load
+from agent.config.model import load
 from agent.service import Stop, Summary, run_station
 
 if TYPE_CHECKING:

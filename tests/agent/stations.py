@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import yaml
 
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.outbox import Waiting
+    from agent.outbox.outbox import Waiting
     from calibration.imaging.preprocess import Image
 
 ROWS, COLUMNS = 72, 96

@@ -12,13 +12,13 @@ from agent.alerts.store import ActiveAlerts
 from agent.inspection.recorder import Recorder
 from agent.messages.records import Alert
 from agent.messages.topics import Topics
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.mqtt.publisher import Announcement
-    from agent.outbox import Kind
+    from agent.outbox.outbox import Kind
 
 NEW = Alert(type="new", severity=700, cause="defect", started_at_ms=1_700_000_000_000, result_id="r1", alert_id="a1")
 UPDATE = replace(NEW, type="update", severity=900, result_id="r2")

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from stations import until
 
-import agent.archive
-from agent.archive import Archive, Heat, Snapshot, files
+import agent.archive.archive
+from agent.archive import files
+from agent.archive.archive import Archive, Heat, Snapshot
 from agent.archive.index import Index
-from agent.archive.reading import Wanted, reading
-from agent.archive.room import Limits
+from agent.archive.query import Wanted, reading
+from agent.archive.quota import Limits
 from agent.archive.snapshot import Selection
 from agent.archive.store import Store
 from agent.messages.records import DefectRegion, Evaluation, ResultCode
@@ -100,7 +101,7 @@ class Gate:
 @pytest.fixture(autouse=True)
 def _patient_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else runs on this machine, exit writes what waits."""
-    monkeypatch.setattr(agent.archive, "_FLUSH_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(agent.archive.archive, "_FLUSH_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_a_full_queue_drops_the_new_snapshot_at_once_and_counts_it(tmp_path: Pat
 
 
 def test_a_disk_that_hangs_does_not_hold_up_exit(tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.archive, "_FLUSH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(agent.archive.archive, "_FLUSH_TIMEOUT_S", 0.05)
     with Archive(tmp_path, 10) as archive:
         for seq in range(9):
             archive.submit(snapshot(seq))

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from stations import Agent, broken_parts, good_parts, until, write_config, write_pictures
 
-from agent.archive import Heat, Snapshot
-from agent.archive.moment import moment_ms
-from agent.archive.room import MIB, Limits
+from agent.archive.archive import Heat, Snapshot
+from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
+from agent.archive.time_argument import moment_ms
 from agent.cli import main
 from agent.messages.records import DefectRegion, Evaluation
 from calibration.errors import SettingError

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from stations import until
 
-from agent.archive import Archive, Heat, Snapshot
+from agent.archive.archive import Archive, Heat, Snapshot
+from agent.archive.entry import Mark, Picture
 from agent.archive.index import INDEX_NAME, Index
-from agent.archive.marking import mark
-from agent.archive.picture import Mark, Picture
-from agent.archive.reading import Wanted, reading
-from agent.archive.room import MIB, Limits
+from agent.archive.label import mark
+from agent.archive.query import Wanted, reading
+from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation, ResultCode

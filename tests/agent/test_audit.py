@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.audit import AuditLog
-from agent.audit import line as audit_line
-from agent.audit.line import lines_backwards
-from agent.audit.proof import verify
+from agent.audit import entry as audit_line
+from agent.audit.entry import lines_backwards
+from agent.audit.log import AuditLog
+from agent.audit.verify import verify
 from agent.errors import AuditError
 from agent.state_lock import sole_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agent.audit.proof import Findings
+    from agent.audit.verify import Findings
 
 ZEROS = "0" * 64
 ENTRIES = 6
@@ -153,7 +153,7 @@ def test_only_the_end_of_a_long_log_is_read_to_go_on(path: Path, monkeypatch: py
     lines = written(path, 200)
     seen: list[bytes] = []
     from_line = audit_line.from_line
-    monkeypatch.setattr("agent.audit.from_line", lambda line: (seen.append(line), from_line(line))[1])
+    monkeypatch.setattr("agent.audit.log.from_line", lambda line: (seen.append(line), from_line(line))[1])
     AuditLog(path).append("pause")
     assert seen == lines[-1:]
     assert verify(path).entries == 201
@@ -410,7 +410,7 @@ def test_a_log_that_was_taken_away_shows_what_it_misses(path: Path) -> None:
 def test_two_processes_cannot_be_the_writer(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from agent.audit import AuditLog; from agent.state_lock import sole_user\n"
+        "from agent.audit.log import AuditLog; from agent.state_lock import sole_user\n"
         "with sole_user(Path(sys.argv[1])): AuditLog(Path(sys.argv[1]) / 'audit.jsonl').append('pause')"
     )
     with sole_user(tmp_path):

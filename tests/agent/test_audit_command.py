@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from stations import write_config
 
-from agent.audit import AuditLog
 from agent.audit.cli import FILE_NAME
-from agent.audit.line import entry, to_line
+from agent.audit.entry import entry, to_line
+from agent.audit.log import AuditLog
 from agent.cli import main
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from real_broker import server_that_says
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
-from agent.mqtt.broker import BrokerSettings, Protocol, Will, connect
+from agent.mqtt.connect import BrokerSettings, Protocol, Will, connect
 from agent.mqtt.connection import Connection, Received
-from agent.mqtt.wake import Wake
+from agent.mqtt.wakeup import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backoff import Backoff
-from agent.camera import newest, open_camera, sources
-from agent.camera.direct import DirectCamera
-from agent.camera.newest import NewestFrameCamera
-from agent.camera.newest_slot import NewestSlot
-from agent.camera.process import RETRIES, Timeouts
+from agent.camera import newest_frame, open_camera, sources
+from agent.camera.file_camera import DirectCamera
+from agent.camera.latest_value import NewestSlot
+from agent.camera.newest_frame import NewestFrameCamera
+from agent.camera.process_camera import RETRIES, Timeouts
 from agent.camera.sources import FolderSource, kind_of, without_password
 from agent.errors import CameraError
 
@@ -312,7 +312,7 @@ def test_stop_ends_the_iteration_while_it_waits_for_a_frame() -> None:
 def test_a_driver_that_hangs_does_not_hold_up_exit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(newest, "_JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(newest_frame, "_JOIN_TIMEOUT_S", 0.05)
     source = ScriptedSource([1])
     release = threading.Event()
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stations import until
 
-from agent.audit import AuditLog
-from agent.commands import Commands
-from agent.commands.actions import Actions
-from agent.commands.marking import Marking
+from agent.audit.log import AuditLog
+from agent.commands.dispatcher import Commands
+from agent.commands.handlers import Actions
+from agent.commands.mark import Marking
 from agent.errors import AuditError, CommandRefusedError
 from agent.messages.records import ResultCode
 from agent.trigger.part import Part
@@ -23,8 +23,8 @@ from agent.zones.controls import Controls
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.commands import Command, Do
-    from agent.commands.text import RollbackArguments
+    from agent.commands.dispatcher import Command, Do
+    from agent.commands.schema import RollbackArguments
 
 NOW_MS = 1_800_000_000_000
 PASSPHRASE = "correct horse"  # noqa: S105 - of the test

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from agent import config
-from agent.config import AgentConfig, load
-from agent.config.surroundings import EngineConfig
+from agent.config import model
+from agent.config.model import AgentConfig, load
+from agent.config.services import EngineConfig
 from agent.errors import ConfigError
 from calibration.deployment.backends import AUTO, BACKENDS
 
@@ -60,7 +60,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
 def test_each_zone_may_have_a_bundle_of_its_own(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, "bundle: {thread: a, label-2: /b}\ncamera: {source: 0}"))
     assert loaded.bundle == {"thread": tmp_path / "a", "label-2": Path("/b")}
-    assert config.named_paths(loaded) == {"bundle.thread": tmp_path / "a", "bundle.label-2": Path("/b")}
+    assert model.named_paths(loaded) == {"bundle.thread": tmp_path / "a", "bundle.label-2": Path("/b")}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_exposure_and_white_balance_are_numbers_or_automatic(tmp_path: Path) -> 
 
 
 def test_the_example_loads(tmp_path: Path) -> None:
-    loaded = load(written(tmp_path, config.example()))
+    loaded = load(written(tmp_path, model.example()))
     assert loaded.bundle == {"": tmp_path / "bundle"}
 
 
@@ -100,7 +100,7 @@ def test_the_example_also_loads_with_every_suggestion_taken(tmp_path: Path) -> N
     text = re.sub(
         r"^( +)# (?=\S+:)|^( +)#   (?=\S+:)",
         lambda found: found[1] or f"{found[2]}  ",
-        config.example(),
+        model.example(),
         flags=re.MULTILINE,
     )
     loaded = load(written(tmp_path, text))
@@ -265,17 +265,17 @@ def test_every_backend_can_be_named() -> None:
 
 
 def test_the_reference_has_a_row_for_every_key_and_says_what_it_means() -> None:
-    rows = [row.strip("| ").split(" | ") for row in config.reference().splitlines()[2:]]
+    rows = [row.strip("| ").split(" | ") for row in model.reference().splitlines()[2:]]
     assert all(len(row) == 4 and all(row) for row in rows)
     keys = {row[0].strip("`") for row in rows}
     assert len(keys) == len(rows)
     assert {"bundle", "camera.source", "mqtt.tls.key_file", "outbox.max_records"} <= keys
     assert {key.split(".")[0] for key in keys} == set(AgentConfig.model_fields)
-    assert "None" not in config.reference()
+    assert "None" not in model.reference()
 
 
 def test_the_reference_shows_default_and_limits() -> None:
-    lines = config.reference().splitlines()
+    lines = model.reference().splitlines()
     assert "| key | default | allowed | meaning |" in lines
     (port,) = (line for line in lines if line.startswith("| `mqtt.port`"))
     assert port.startswith("| `mqtt.port` | `1883` | a whole number, 1 to 65535 | ")

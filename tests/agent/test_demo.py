@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from agent.cli import main
-from agent.demo import show
+from agent.demo import run
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS
-from agent.demo.line import Heard, Line
-from agent.demo.show import Outcome
+from agent.demo.listener import Heard, Line
+from agent.demo.run import Outcome
 from agent.messages.topics import Topics
 from calibration.errors import EngineError, SettingError
 
@@ -70,7 +70,7 @@ def test_the_demo_finds_the_defects_and_raises_no_false_alarms(
     assert planted >= 25
     assert found >= 0.9 * planted
     assert number_in(ended.stdout, "false alarms") <= 2
-    assert number_in(ended.stdout, "parts seen") >= 0.9 * show.WATCHED_PARTS
+    assert number_in(ended.stdout, "parts seen") >= 0.9 * run.WATCHED_PARTS
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
@@ -119,10 +119,10 @@ def test_the_demo_leaves_no_process_no_port_and_no_record_behind(
 
 def test_the_demo_may_be_run_again_in_its_own_folder(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    show._make_way(folder)
+    run._make_way(folder)
     (folder / "bundle").mkdir()
-    show._make_way(folder)
-    assert [path.name for path in folder.iterdir()] == [show._MARK]
+    run._make_way(folder)
+    assert [path.name for path in folder.iterdir()] == [run._MARK]
 
 
 @pytest.mark.parametrize("mode", ["folder", "file"])
@@ -150,7 +150,7 @@ def test_without_amqtt_the_demo_says_what_to_install_before_it_makes_anything(
 ) -> None:
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
     with pytest.raises(SettingError, match="pip install") as refusal:
-        show.show(tmp_path / "demo")
+        run.show(tmp_path / "demo")
     assert "amqtt" in refusal.value.what
     assert not (tmp_path / "demo").exists()
 
@@ -159,7 +159,7 @@ def test_an_agent_that_does_not_start_is_told_with_its_own_words(tmp_path: Path)
     config = tmp_path / "agent.yaml"
     config.write_text("bundle: nowhere\ncamera: {source: nothing.avi}\n")
     with pytest.raises(EngineError, match=r"exit code 2(.|\n)*nowhere/manifest\.json"):
-        show._run_agent(config, tmp_path / "agent.log")
+        run._run_agent(config, tmp_path / "agent.log")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_demo_convinces_with_nine_of_ten_defects_and_two_false_alarms(
 
 
 def test_a_demo_that_does_not_convince_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "show", lambda _: replace(OUTCOME, false_alarms=3))
+    monkeypatch.setattr(run, "show", lambda _: replace(OUTCOME, false_alarms=3))
     monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", "demo"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -191,7 +191,7 @@ def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
             "creationTime": 1000 + 500 * seq,
             "processingTimes": {"total": 10.0 + seq},
         }
-    outcome = show._outcome(line, truth, None, tmp_path)
+    outcome = run._outcome(line, truth, None, tmp_path)
     assert outcome.planted == {"scratch": 1, "dent": 1, "missing hole": 0, "stain": 1}
     assert outcome.found == {"scratch": 1, "dent": 0, "missing hole": 0, "stain": 1}
     assert outcome.false_alarms == 1
@@ -199,7 +199,7 @@ def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
 
 
 def test_a_line_that_heard_nothing_is_counted_too(tmp_path: Path) -> None:
-    outcome = show._outcome(Line(1883, TOPICS, lambda _: None), ["scratch"], None, tmp_path)
+    outcome = run._outcome(Line(1883, TOPICS, lambda _: None), ["scratch"], None, tmp_path)
     assert outcome.seen == 0
     assert not outcome.convincing
 

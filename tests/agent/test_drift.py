@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from running import Running
 from stations import REGION, THRESHOLD, good_parts, part, write_config, write_pictures
 
-import agent.drift
+import agent.drift.watch
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.config import load
-from agent.drift import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
-from agent.drift.comparison import HighScores, Ranks, independent
-from agent.drift.evidence import ENDS_AFTER, Evidence
+from agent.config.model import load
+from agent.drift.reference_ranks import HighScores, Ranks, independent
 from agent.drift.report import REMEDY, DriftReport, Finding
+from agent.drift.sequential_test import ENDS_AFTER, Evidence
+from agent.drift.watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
 from agent.exposition import Figures
 from agent.inspection.combine import Combining
 from agent.inspection.score import look
@@ -330,7 +330,7 @@ def test_a_picture_means_the_same_to_calibration_and_to_the_agent() -> None:
     for each in prepared:
         statistics.update(each, each, each.shape[:2])
     reference = statistics.arrays(sequential=False) | {"good_scores": np.arange(12.0)}
-    good = agent.drift._good(reference)
+    good = agent.drift.watch._good(reference)
     for number, each in enumerate(prepared):
         light, colour, sharpness = appearance(each)
         assert (light, colour, sharpness) == (
@@ -415,10 +415,10 @@ def test_parts_that_could_not_be_judged_are_left_out_and_one_in_ten_seconds_is_e
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of three parts in no time."""
-    monkeypatch.setattr(agent.drift, "BLOCK_S", 1e-9)
-    monkeypatch.setattr(agent.drift, "BLOCK_PARTS", 3)
-    monkeypatch.setattr(agent.drift, "_PART_EVERY_S", (0.0, 0.0))
-    monkeypatch.setattr(agent.drift, "FALSE_ALARM_DAYS", 1e-12)
+    monkeypatch.setattr(agent.drift.watch, "BLOCK_S", 1e-9)
+    monkeypatch.setattr(agent.drift.watch, "BLOCK_PARTS", 3)
+    monkeypatch.setattr(agent.drift.watch, "_PART_EVERY_S", (0.0, 0.0))
+    monkeypatch.setattr(agent.drift.watch, "FALSE_ALARM_DAYS", 1e-12)
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,7 +14,7 @@ from stations import Taught
 
 from agent.alerts.defect import Rules, State
 from agent.alerts.store import ActiveAlerts
-from agent.archive.picture import NUMBERS, OVERLAY, encoded
+from agent.archive.entry import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.inspection.combine import Combining
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.archive import Archive, Snapshot
+    from agent.archive.archive import Archive, Snapshot
     from agent.inspection.score import Seen
     from agent.mqtt.publisher import Announcement
-    from agent.outbox import Kind
+    from agent.outbox.outbox import Kind
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
 

@@ -10,7 +10,7 @@ from stations import REGION, part, write_config
 
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.config import load
+from agent.config.model import load
 from agent.frame_checks.camera_checks import FrameChecks, alert_cause
 from agent.inspection.loop import inspect
 from agent.inspection.score import look

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import config
-from agent.config import AgentConfig, load
+from agent.config import model
+from agent.config.model import AgentConfig, load
 from agent.errors import ConfigError
-from agent.install import Step, write
+from agent.install.installer import Step, write
 from agent.install.station_file import for_service
 from agent.install.unit_files import UNIT, File, unit_files
 
@@ -217,7 +217,7 @@ def test_only_root_installs_into_the_system(
 def test_into_the_system_the_commands_that_are_left_are_told(
     command: Callable[..., Outcome], station: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.install.below", lambda _, path: Path("/nonexistent") / path.relative_to("/"))
+    monkeypatch.setattr("agent.install.installer.below", lambda _, path: Path("/nonexistent") / path.relative_to("/"))
     told = command("install", "--config", station, "--dry-run")
     assert told.code == 0
     left = [line.strip() for line in told.out.partition("Then, as root:")[2].strip().splitlines()]
@@ -304,14 +304,14 @@ def test_what_cannot_be_rewritten_is_refused_not_guessed(tmp_path: Path, text: s
 
 
 def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path) -> None:
-    keys = {line.split("`")[1] for line in config.reference().splitlines() if "| a path" in line}
+    keys = {line.split("`")[1] for line in model.reference().splitlines() if "| a path" in line}
     everything = tmp_path / "a.yaml"
     everything.write_text(
         "bundle: b\ncamera: {source: clip}\ncommands: {token_file: t}\nweb: {token_file: w}\n"
         "trigger: {source: motion, empty: e}\n"
         "mqtt: {username: u, password_file: p, tls: {enabled: true, ca_file: a, cert_file: c, key_file: k}}\n"
     )
-    named = config.named_paths(load(everything))
+    named = model.named_paths(load(everything))
     assert named.keys() == (keys - {"state_dir"}) | {"camera.source"}
 
 
@@ -322,7 +322,7 @@ def test_nobody_else_may_read_a_file_while_it_is_written(tmp_path: Path, monkeyp
         path.write_bytes(content)
         modes.append(path.stat().st_mode & 0o077)
 
-    monkeypatch.setattr("agent.install.replace_file", replace)
+    monkeypatch.setattr("agent.install.installer.replace_file", replace)
     write([Step(File(Path("/etc/a"), "secret", 0o600), tmp_path / "etc" / "a", None)], [])
     assert modes == [0]
     assert (tmp_path / "etc" / "a").stat().st_mode & 0o777 == 0o600

@@ -22,14 +22,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from running import Running
 from stations import ROOT, THRESHOLD, Agent, broken_parts, good_parts, teach, write_config, write_pictures
 
-from agent.audit import AuditLog
-from agent.commands import Commands
+from agent.audit.log import AuditLog
 from agent.commands.control_socket import NAME, ask_station
-from agent.config import load
+from agent.commands.dispatcher import Commands
+from agent.config.model import load
 from agent.errors import StationUnreachableError
 from agent.inspection.score import look
 from agent.messages.records import Evaluation, Result, to_json
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import EngineError
 

@@ -16,7 +16,7 @@ from stations import closed_port, kept_records, part, write_config, write_pictur
 
 from agent.alerts.defect import Rules
 from agent.camera import Frame
-from agent.config import load
+from agent.config.model import load
 from agent.demo import conveyor
 from agent.demo.flange import SIZE_PX, Flange, draw_flange
 from agent.errors import ConfigError

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.errors import OutboxError
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def test_alert_is_dropped_only_when_no_result_waits(path: Path) -> None:
 
 def test_everything_put_is_there_after_sigkill(path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from agent.outbox import Outbox\n"
+        "import sys; from pathlib import Path; from agent.outbox.outbox import Outbox\n"
         "outbox = Outbox(Path(sys.argv[1]))\n"
         "for number in range(10**9):\n"
         "    outbox.put('alert' if number % 50 == 0 else 'result', str(number), 't', '{}', 1)\n"

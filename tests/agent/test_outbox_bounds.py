@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OutboxError
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 
 VERSION_1 = """
 CREATE TABLE IF NOT EXISTS record (
@@ -75,7 +75,7 @@ DYING = """
 import os, signal, sqlite3, sys
 from functools import partial
 from pathlib import Path
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 class Dying(sqlite3.Connection):
     calls_left = int(sys.argv[2])

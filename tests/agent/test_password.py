@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from stations import Agent, closed_port, good_parts, until, write_config, write_pictures
 
-from agent.config import load
+from agent.config.model import load
 from agent.errors import ConfigError
 from agent.settings import broker_settings
 

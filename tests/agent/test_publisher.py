@@ -22,17 +22,17 @@ from real_broker import Listener, Mosquitto, free_port, listens, server_that_say
 from agent.backoff import Backoff, Pace
 from agent.messages.records import Alert, Evaluation, Payload, Result, to_json
 from agent.messages.topics import Topics
-from agent.mqtt.broker import BrokerSettings, Protocol
+from agent.mqtt.connect import BrokerSettings, Protocol
 from agent.mqtt.connection import Acknowledgement
-from agent.mqtt.delivery import Delivery
+from agent.mqtt.outbox_drain import Delivery
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.outbox import Kind
+    from agent.outbox.outbox import Kind
 
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
@@ -248,7 +248,7 @@ def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_l
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr("agent.mqtt.delivery.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("agent.mqtt.outbox_drain.time.monotonic", lambda: now_s)
     put(outbox, range(1))
     delivery = Delivery(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
     delivery.send()
@@ -428,13 +428,13 @@ def test_status_is_online_again_after_the_socket_was_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connections: list[Any] = []
-    real_connect = sys.modules["agent.mqtt.speaker"].connect
+    real_connect = sys.modules["agent.mqtt.client_thread"].connect
 
     def connect_and_remember(*args: object) -> object:
         connections.append(real_connect(*args))
         return connections[-1]
 
-    monkeypatch.setattr("agent.mqtt.speaker.connect", connect_and_remember)
+    monkeypatch.setattr("agent.mqtt.client_thread.connect", connect_and_remember)
     mosquitto.start()
     listener = listen(mosquitto.port)
     publish()

@@ -29,15 +29,15 @@ from stations import (
     write_pictures,
 )
 
-from agent.archive.marking import mark
-from agent.archive.picture import Mark
-from agent.archive.reading import Wanted, reading
+from agent.archive.entry import Mark
+from agent.archive.label import mark
+from agent.archive.query import Wanted, reading
 from agent.clock import now_ms
 from agent.commands.control_socket import NAME, ask_station
 from agent.messages.records import Evaluation
-from agent.recalibration.bundles import BundlesMadeHere
-from agent.recalibration.pupil import Pupil
-from agent.recalibration.wire import Message, packed, received
+from agent.recalibration.bundle_folder import BundlesMadeHere
+from agent.recalibration.ipc import Message, packed, received
+from agent.recalibration.worker import Pupil
 from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import ModelTooLargeError
@@ -218,7 +218,7 @@ def test_a_station_whose_bundle_has_weights_is_taught_without_and_learns_on_from
 def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agent.recalibration.pupil._available_mib", lambda: 1.0)
+    monkeypatch.setattr("agent.recalibration.worker._available_mib", lambda: 1.0)
     known = open_bundle(teach(tmp_path / "strided", strided_backbone()))
     how = {"mode": "teach", "oldWeight": 2.0, "falseRejectRate": None, "sequential": True, "backbone": "filterbank"}
     order = {"bundle": str(known.path), "identity": known.identity, "parts": ENOUGH, **how}

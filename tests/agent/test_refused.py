@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from agent.mqtt.refused import Refused
+from agent.mqtt.hold_back import Refused
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now_s = [1000.0]
-    monkeypatch.setattr("agent.mqtt.refused.time.monotonic", lambda: now_s[-1])
+    monkeypatch.setattr("agent.mqtt.hold_back.time.monotonic", lambda: now_s[-1])
     return now_s
 
 

@@ -26,11 +26,11 @@ from stations import (
 )
 
 from agent.alerts.store import ActiveAlerts
-from agent.config import load
+from agent.config.model import load
 from agent.errors import ConfigError, OutboxError
 from agent.messages.records import Alert
 from agent.metrics.loop_metrics import LoopMetrics
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 from agent.reports import Reports, disk_free_bytes
 from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings

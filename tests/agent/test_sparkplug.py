@@ -17,11 +17,11 @@ from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_r
 from agent.backoff import Pace
 from agent.messages.records import Alert, Evaluation, Result, to_json
 from agent.messages.topics import SparkplugTopics
-from agent.mqtt.broker import BrokerSettings
+from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.publisher import Station
-from agent.outbox import Outbox
-from agent.sparkplug.birth_number import BirthNumber
+from agent.outbox.outbox import Outbox
+from agent.sparkplug.bd_seq import BirthNumber
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
@@ -318,13 +318,13 @@ def test_the_will_of_a_cut_connection_ends_its_own_birth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connections: list[Any] = []
-    real_connect = sys.modules["agent.mqtt.speaker"].connect
+    real_connect = sys.modules["agent.mqtt.client_thread"].connect
 
     def connect_and_remember(*args: object) -> object:
         connections.append(real_connect(*args))
         return connections[-1]
 
-    monkeypatch.setattr("agent.mqtt.speaker.connect", connect_and_remember)
+    monkeypatch.setattr("agent.mqtt.client_thread.connect", connect_and_remember)
     mosquitto.start()
     host = listen()
     speak()

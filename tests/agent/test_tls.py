@@ -16,9 +16,9 @@ from real_broker import free_port, listens, server_that_says, wait_for
 from agent.backoff import Pace
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.messages.topics import Topics
-from agent.mqtt.broker import BrokerSettings, Protocol, connect
+from agent.mqtt.connect import BrokerSettings, Protocol, connect
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ import confined
 import pytest
 from stations import Agent, broken_parts, closed_port, good_parts, until, write_config, write_pictures
 
-from agent.install import below, doubts
+from agent.install.installer import below, doubts
 from agent.install.unit_files import UNIT, UNITS, unit_files
 
 if TYPE_CHECKING:

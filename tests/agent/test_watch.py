@@ -15,9 +15,9 @@ from rich.text import Text
 
 from agent.messages.payloads import alert_state_payload, health_payload, status_payload
 from agent.messages.records import Alert, Evaluation, Result, ResultCode
-from agent.watch import Board
-from agent.watch.page import page
-from agent.watch.text import clock, labels, line
+from agent.watch.board import Board
+from agent.watch.rendering import clock, labels, line
+from agent.watch.screen import page
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 OTHER = "acme/north/press/line2/cell5/vision/station1"

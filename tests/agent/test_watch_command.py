@@ -23,9 +23,9 @@ from agent.backoff import Pace
 from agent.cli import main
 from agent.errors import BrokerRefusedError
 from agent.messages.records import Evaluation, to_json
-from agent.mqtt.broker import BrokerSettings, connect
+from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
-from agent.watch.follow import follow
+from agent.watch.subscribe import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -339,7 +339,7 @@ class ForbiddingConnection:
 
 def test_a_topic_that_the_broker_forbids_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = ForbiddingConnection()
-    monkeypatch.setattr("agent.watch.follow.connect", lambda *_: connection)
+    monkeypatch.setattr("agent.watch.subscribe.connect", lambda *_: connection)
     with pytest.raises(BrokerRefusedError, match="does not let us hear a/#: Not authorized"):
         follow(settings_for(1883), "a/#", Ear(1), QUICK)
     assert connection.is_closed

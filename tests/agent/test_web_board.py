@@ -4,9 +4,9 @@ import pytest
 from pages import result
 
 from agent.messages.records import Evaluation, ResultCode
-from agent.web.access import Access, RefusedError
-from agent.web.board import BINS, Board
-from agent.web.words import CODES, VERDICTS
+from agent.web.dashboard import BINS, Board
+from agent.web.labels import CODES, VERDICTS
+from agent.web.token_auth import Access, RefusedError
 
 
 class Clock:

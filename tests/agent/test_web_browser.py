@@ -12,7 +12,7 @@ import pytest
 from chromium import PROGRAM, Tab
 from stations import THRESHOLD, Agent, broken_parts, closed_port, good_parts, until, write_config, write_pictures
 
-from agent.archive.reading import Wanted, reading
+from agent.archive.query import Wanted, reading
 
 if TYPE_CHECKING:
     from real_broker import Mosquitto
@@ -41,7 +41,7 @@ def click(selector: str) -> str:
 def page_of(agent: Agent) -> int | None:
     tasks = Path(f"/proc/{agent.process.pid}/task").glob("*/children")
     pids = [int(pid) for task in tasks for pid in task.read_text().split()]
-    return next((pid for pid in pids if b"agent.web.child" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+    return next((pid for pid in pids if b"agent.web.server_main" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
 
 
 def audited(folder: Path) -> list[dict[str, object]]:

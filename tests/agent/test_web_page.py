@@ -17,12 +17,12 @@ from pages import is_alive, result, seen, serving
 from running import Running
 from stations import closed_port, good_parts, until, write_config, write_pictures
 
-from agent.config import load
+from agent.config.model import load
 from agent.errors import ConfigError, PageError
 from agent.settings import web_token
-from agent.web import opening
-from agent.web.opening import check_packages, listening, page_of
-from agent.web.page import _WAITING_AT_MOST
+from agent.web import server_socket
+from agent.web.page_feed import _WAITING_AT_MOST
+from agent.web.server_socket import check_packages, listening, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,12 +126,12 @@ def test_the_inspection_goes_on_while_its_page_is_killed_and_while_it_hangs(
 def pages_of_this_process() -> set[int]:
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return {pid for pid in pids if b"agent.web.child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in pids if b"agent.web.server_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_packages()
-    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr(server_socket.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else name)
     with pytest.raises(PageError, match=r"(?s)not installed: uvicorn.*pip install '\.\[web\]'"):
         check_packages()
 
@@ -160,7 +160,10 @@ def test_a_token_that_no_header_can_carry_is_refused(bundle: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "absent"),
-    [("agent.cli", {"starlette", "uvicorn", "h11"}), ("agent.web.child", {"paho", "onnxruntime", "onnx", "torch"})],
+    [
+        ("agent.cli", {"starlette", "uvicorn", "h11"}),
+        ("agent.web.server_main", {"paho", "onnxruntime", "onnx", "torch"}),
+    ],
 )
 def test_each_process_has_its_own_packages_only(module: str, absent: set[str]) -> None:
     program = f"import sys, {module}; print(sorted({absent!r} & set(sys.modules)))"

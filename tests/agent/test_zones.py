@@ -18,9 +18,9 @@ from running import Running
 from stations import COLUMNS, REGION, Taught, closed_port, part, until, write_config, write_pictures
 
 from agent.alerts.defect import Rules, State
-from agent.archive.marking import mark
-from agent.archive.picture import Mark
-from agent.archive.reading import Wanted, reading
+from agent.archive.entry import Mark
+from agent.archive.label import mark
+from agent.archive.query import Wanted, reading
 from agent.camera import Frame
 from agent.commands.control_socket import NAME, ask_station
 from agent.doctor import lines
@@ -29,11 +29,11 @@ from agent.inspection.combine import Combining
 from agent.inspection.score import View
 from agent.messages.records import Evaluation, Result, ResultCode
 from agent.probes.station import network
-from agent.recalibration.marks import marks_in
+from agent.recalibration.labelled_images import marks_in
 from agent.trigger.motion import OnMotion
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
-from agent.web.board import Board
+from agent.web.dashboard import Board
 from agent.zones.recipe import Recipe
 from agent.zones.versions import Versions
 from calibration.backbones.backbone import filterbank_backbone

@@ -20,9 +20,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.camera.direct import DirectCamera
-from agent.camera.newest import NewestFrameCamera
-from agent.camera.process import ProcessCamera
+from agent.camera.file_camera import DirectCamera
+from agent.camera.newest_frame import NewestFrameCamera
+from agent.camera.process_camera import ProcessCamera
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

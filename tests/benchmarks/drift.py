@@ -15,9 +15,9 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from agent.drift import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _good, appearance
-from agent.drift.comparison import SIDES, HighScores, Ranks
-from agent.drift.evidence import Evidence
+from agent.drift.reference_ranks import SIDES, HighScores, Ranks
+from agent.drift.sequential_test import Evidence
+from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _good, appearance
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_picture
 from calibration.imaging.preprocess import Preprocess

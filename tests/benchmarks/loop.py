@@ -39,11 +39,11 @@ from rich.table import Table
 
 from agent.alerts.defect import Rules
 from agent.alerts.store import ActiveAlerts
-from agent.archive import Archive
-from agent.audit import AuditLog
+from agent.archive.archive import Archive
+from agent.audit.log import AuditLog
 from agent.camera import Frame
-from agent.commands import Commands
-from agent.config.surroundings import EngineConfig
+from agent.commands.dispatcher import Commands
+from agent.config.services import EngineConfig
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.inspection.loop import inspect
@@ -52,15 +52,15 @@ from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
 from agent.metrics.endpoint import MetricsEndpoint
 from agent.metrics.loop_metrics import LoopMetrics
-from agent.mqtt.broker import BrokerSettings
-from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.connect import BrokerSettings
+from agent.mqtt.live_messages import Dialogue
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
-from agent.web.messages import Order
-from agent.web.opening import listening
-from agent.web.page import Page
+from agent.web.ipc import Order
+from agent.web.page_feed import Page
+from agent.web.server_socket import listening
 from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine

@@ -32,9 +32,9 @@ from rich.table import Table
 from agent.backoff import DEFAULT_PACE, Pace
 from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
 from agent.messages.topics import Topics
-from agent.mqtt.broker import BrokerSettings
+from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:

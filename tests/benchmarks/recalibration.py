@@ -30,7 +30,7 @@ from rich.table import Table
 
 from agent.commands.control_socket import NAME, ask_station
 from agent.demo.conveyor import REGION, parts
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 

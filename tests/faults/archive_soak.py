@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.archive import Archive, Heat, Snapshot
+from agent.archive.archive import Archive, Heat, Snapshot
 from agent.archive.index import INDEX_NAME
-from agent.archive.reading import Wanted, reading
-from agent.archive.room import MIB, Limits
+from agent.archive.query import Wanted, reading
+from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.messages.records import Evaluation
 

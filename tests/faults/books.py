@@ -24,7 +24,7 @@ _RESULTS, _ALERTS = (f"+/+/+/+/+/vision/+/{kind}" for kind in ("result", "alert"
 NOTED = """
 import os
 from agent.cli import main
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 ledger = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.write(ledger, b"session -\\n")

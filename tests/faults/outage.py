@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.audit import AuditLog
+from agent.audit.log import AuditLog
 from agent.backoff import Pace
-from agent.commands import Commands
+from agent.commands.dispatcher import Commands
 from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
 from agent.messages.topics import Topics
-from agent.mqtt.broker import BrokerSettings
-from agent.mqtt.dialogue import Dialogue
+from agent.mqtt.connect import BrokerSettings
+from agent.mqtt.live_messages import Dialogue
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from archive_soak import FULL, SHORT, Snapshots, differences, feed, mounted, soa
 from neighbour import Neighbour
 from stations import until
 
-import agent.archive
-from agent.archive import Archive, files
-from agent.archive.room import MIB, Limits
+import agent.archive.archive
+from agent.archive import files
+from agent.archive.archive import Archive
+from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _patient_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.archive, "_FLUSH_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(agent.archive.archive, "_FLUSH_TIMEOUT_S", PATIENCE_S)
 
 
 def test_the_archive_stays_in_its_room_and_answers_fast_however_much_is_taken(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ import os, sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from archive_soak import Snapshots
-from agent.archive import Archive
+from agent.archive.archive import Archive
 
 def live(first):
     snapshots = Snapshots(10**9)
@@ -190,7 +191,7 @@ def test_a_hung_disk_takes_nothing_from_the_loop_but_pictures(tmp_path: Path, mo
         write(directory, contents)
 
     monkeypatch.setattr(files, "write", hang)
-    monkeypatch.setattr(agent.archive, "_FLUSH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(agent.archive.archive, "_FLUSH_TIMEOUT_S", 0.05)
     snapshots = Snapshots(10**9)
     with Archive(tmp_path, 20) as archive:
         until(lambda: archive.is_reconciled)

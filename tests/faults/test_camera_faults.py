@@ -22,10 +22,10 @@ from faulty_source import FAULTS, faulty_source, full_speed, processes_in
 
 from agent.backoff import Pace
 from agent.camera.camera_settings import CameraSettings
-from agent.camera.capture_process import CaptureProcess
-from agent.camera.newest import NewestFrameCamera
-from agent.camera.process import ProcessCamera, Timeouts
-from agent.camera.slots import SLOTS
+from agent.camera.child_handle import CaptureProcess
+from agent.camera.newest_frame import NewestFrameCamera
+from agent.camera.process_camera import ProcessCamera, Timeouts
+from agent.camera.shared_frames import SLOTS
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ def test_clocks_of_both_processes_agree() -> None:
 
 
 def test_the_process_imports_little() -> None:
-    code = "import sys, agent.camera.child; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = "import sys, agent.camera.capture_main; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 - ours
     loaded = ended.stdout.split()
     assert "cv2" in loaded
@@ -336,8 +336,8 @@ def test_the_process_imports_little() -> None:
 PARENT = """
 import sys, time
 from faulty_source import faulty_source
-from agent.camera.capture_process import CaptureProcess
-from agent.camera.process import ProcessCamera
+from agent.camera.child_handle import CaptureProcess
+from agent.camera.process_camera import ProcessCamera
 for frame in ProcessCamera("faulty", faulty_source, {"journal": sys.argv[1], "lives": [["hangs", 2]]}):
     print(frame.seq, flush=True)
 """

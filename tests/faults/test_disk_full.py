@@ -15,7 +15,7 @@ import pytest
 from neighbour import Neighbour
 from stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,9 @@ from quiet import quiet_dialogue
 from real_broker import server_that_says, wait_for
 from test_half_open import QUICK, STATION, TOPICS, put
 
-from agent.mqtt.broker import BrokerSettings, connect
+from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.publisher import Publisher
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

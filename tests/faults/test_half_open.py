@@ -14,10 +14,10 @@ from real_broker import wait_for
 from agent.backoff import Pace
 from agent.messages.records import Evaluation, Result, to_json
 from agent.messages.topics import SparkplugTopics, Topics
-from agent.mqtt.broker import BrokerSettings, Will, connect
+from agent.mqtt.connect import BrokerSettings, Will, connect
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox import Outbox
-from agent.sparkplug.birth_number import BirthNumber
+from agent.outbox.outbox import Outbox
+from agent.sparkplug.bd_seq import BirthNumber
 from agent.sparkplug.edge_node import EdgeNode
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ KILLED = """
 import os, signal
 from agent.alerts.store import ActiveAlerts
 from agent.cli import main
-from agent.outbox import Outbox
+from agent.outbox.outbox import Outbox
 
 def dying(method, is_last):
     def call(self, *arguments):

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.outbox import Kind, Outbox
+from agent.outbox.outbox import Kind, Outbox
 
 SECTOR = 512
 LOG_HEADER = 32

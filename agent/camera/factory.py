@@ -1,0 +1,62 @@
+"""The right camera for a source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from agent.camera.camera_settings import DEFAULT_SETTINGS
+from agent.camera.file_camera import DirectCamera
+from agent.camera.newest_frame import NewestFrameCamera
+from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
+from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from, without_password
+
+if TYPE_CHECKING:
+    from agent.camera.camera_settings import CameraSettings
+    from agent.camera.contract import Camera
+    from agent.camera.process_camera import Timeouts
+
+Playback: TypeAlias = Literal["realtime", "fast"]
+
+
+def open_camera(  # noqa: PLR0913 - each once
+    source: int | str,
+    playback: Playback = "realtime",
+    frames_per_s: float | None = None,
+    *,
+    loop: bool = False,
+    settings: CameraSettings = DEFAULT_SETTINGS,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+) -> Camera:
+    """The camera for a source; entering it opens the source.
+
+    Args:
+        source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (contains `` ! ``), video
+            file or image folder.
+        playback: Of files: ``realtime`` plays at their own rate and drops what is not fetched in time, as a camera
+            does; ``fast`` reads every frame when it is asked for and drops none. Live sources are always live.
+        frames_per_s: Of files: the rate instead of their own (folders: 10). Of a device: the rate asked of it.
+        loop: Start a file again at its end.
+        settings: Of live sources.
+        timeouts: Of live sources.
+
+    Raises:
+        CameraError: This OpenCV cannot read such a source, now or later.
+    """
+    kind = kind_of(source)
+    if kind != "path":
+        if kind == "pipeline" and not has_gstreamer():
+            raise no_gstreamer(str(source))
+        arguments = {
+            "source": source,
+            "frames_per_s": frames_per_s,
+            "settings": asdict(settings),
+            "open_timeout_s": timeouts.open_s,
+            "read_timeout_s": timeouts.read_s,
+        }
+        name = without_password(str(source))
+        return NewestFrameCamera(ProcessCamera(name, live_source, arguments, settings=settings, timeouts=timeouts))
+    found = source_from(source, frames_per_s)
+    if playback == "fast":
+        return DirectCamera(found, loop=loop)
+    return NewestFrameCamera(DirectCamera(found, loop=loop, paced=True))

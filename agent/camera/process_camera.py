@@ -1,0 +1,216 @@
+"""A live camera, watched: whatever its driver does, it is noticed, told, ended and tried again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.backoff import Backoff, Pace
+from agent.camera.camera_settings import DEFAULT_SETTINGS
+from agent.camera.child_handle import CaptureProcess
+from agent.camera.contract import Frame
+from agent.errors import CameraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from agent.camera.camera_settings import CameraSettings
+    from agent.camera.contract import CameraState
+    from agent.camera.shared_frames import Told
+    from agent.camera.sources import Source
+
+_LOOK_UP_S = 0.1
+"""Between two looks at whether to stop."""
+_SHORTEST_WAIT_S = 0.001
+_SILENCE = "gives no frame"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a live camera may be silent.
+
+    Attributes:
+        open_s: From the start of its process until the first frame.
+        read_s: Between two frames.
+    """
+
+    open_s: float = 10.0
+    read_s: float = 2.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+RETRIES = Pace(first_retry_s=1.0, longest_retry_s=10.0)
+"""Waits of 0.5 s to 10 s; jitter keeps the cameras of a line from storming a restarted switch in step."""
+
+
+class ProcessCamera:
+    """Captures in a child process, for one thread; see Camera for the order of calls.
+
+    A process that is silent for too long, dies, or sends garbage is ended, and another is started, until ``stop``.
+    Each frame handed out is a copy: nobody writes into it.
+
+    Args:
+        name: Of the camera, without password.
+        make: Makes the source, in the child; a function at the top level of a module.
+        arguments: Its arguments, as JSON has them.
+        settings: Frames of another size than these ask for are dropped.
+        timeouts: How long it may be silent.
+        pace: Of the attempts to start it again.
+        stopping: Set by ``stop``, and what the camera waits on.
+
+    Attributes:
+        left_behind: Processes that hang inside the kernel, where nothing can end them.
+    """
+
+    def __init__(  # noqa: PLR0913 - each once
+        self,
+        name: str,
+        make: Callable[..., Source],
+        arguments: Mapping[str, object],
+        *,
+        settings: CameraSettings = DEFAULT_SETTINGS,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        pace: Pace = RETRIES,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self.name = name
+        self._make = make
+        self._arguments = arguments
+        self._settings = settings
+        self._timeouts = timeouts
+        self._pace = pace
+        self._stopping = stopping or threading.Event()
+        self._captured = 0
+        self._dropped: Counter[str] = Counter()
+        self._condition: tuple[CameraState, str] = ("closed", "")
+        self._complaint = _SILENCE
+        self._first_frame_s = float("inf")
+        self._is_loss_told = False
+        self._settings_told: set[str] = set()
+        self._unended: list[CaptureProcess] = []
+        self.left_behind = 0
+
+    @property
+    def captured(self) -> int:
+        """See Camera."""
+        return self._captured
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """See Camera."""
+        return dict(self._dropped)
+
+    @property
+    def state(self) -> CameraState:
+        """See Camera."""
+        return self._condition[0]
+
+    @property
+    def reason(self) -> str:
+        """See Camera."""
+        return self._condition[1]
+
+    def __enter__(self) -> Self:
+        """See Camera."""
+        self._condition = ("lost", f"camera {self.name} is being opened")
+        return self
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See Camera."""
+        backoff = Backoff(self._pace)
+        while not self._stopping.is_set():
+            process = CaptureProcess(self.name, self._make, self._arguments)
+            self._complaint, self._first_frame_s = _SILENCE, float("inf")
+            with ExitStack() as ending:
+                try:
+                    ending.enter_context(process)
+                    yield from self._frames(process)
+                except CameraError as error:
+                    self._note_loss(error)  # at once: to end one that hangs takes a second
+            self._note_left_behind(process)
+            backoff.note_connection(time.monotonic() - self._first_frame_s)
+            self._stopping.wait(backoff.next_s())
+
+    def stop(self) -> None:
+        """See Camera."""
+        self._stopping.set()
+
+    def __exit__(self, *exception: object) -> None:
+        """See Camera."""
+        self._condition = ("closed", "")
+
+    def _frames(self, process: CaptureProcess) -> Iterator[Frame]:
+        """Until ``stop``; CameraError tells what is wrong."""
+        limit_s, since_s = self._timeouts.open_s, time.monotonic()
+        while not self._stopping.is_set():
+            left_s = since_s + limit_s - time.monotonic()
+            told = process.hear(min(max(left_s, _SHORTEST_WAIT_S), _LOOK_UP_S))
+            frame = None if told is None else self._frame(told, process)
+            if frame is not None:
+                limit_s, since_s = self._timeouts.read_s, time.monotonic()
+                self._note_frame(since_s)
+                yield frame
+            elif left_s <= 0:
+                raise CameraError(
+                    what=f"camera {self.name} {self._complaint} within {limit_s:g} s",
+                    remedy="check its power, its cable or the network, and what else uses it; it is opened again",
+                )
+
+    def _frame(self, told: Told, process: CaptureProcess) -> Frame | None:
+        """The frame, if it is one to hand out; counted in any case."""
+        if told.kind == "opened":
+            self._note_settings(told.texts)
+            return None
+        seq = self._captured
+        self._captured += 1
+        if told.kind != "frame":
+            self._dropped[told.kind] += 1
+            self._complaint = "gives no frame that can be decoded" if told.kind == "unreadable" else self._complaint
+            return None
+        image = process.take(told)
+        if not self._settings.fits(told.rows, told.columns):
+            self._dropped["wrong_size"] += 1
+            size = f"{self._settings.width}x{self._settings.height}"
+            self._complaint = f"gives frames of {told.columns}x{told.rows} pixels and none of {size}"
+            return None
+        self._complaint = _SILENCE
+        return Frame(seq, image, told.captured_at_ms, told.captured_ns)
+
+    def _note_frame(self, now_s: float) -> None:
+        if self._condition[0] == "running":
+            return
+        self._first_frame_s = now_s
+        self._condition = ("running", "")
+        _log.info("camera %s %s", self.name, "is back" if self._is_loss_told else "gives frames")
+        self._is_loss_told = False
+
+    def _note_loss(self, error: CameraError) -> None:
+        self._condition = ("lost", error.what)
+        _log.log(logging.DEBUG if self._is_loss_told else logging.WARNING, "camera %s is lost: %s", self.name, error)
+        self._is_loss_told = True
+
+    def _note_settings(self, refused: Sequence[str]) -> None:
+        """Once each, not after each restart."""
+        for setting in refused:
+            if setting not in self._settings_told:
+                self._settings_told.add(setting)
+                _log.warning("camera %s did not take a setting: %s", self.name, setting)
+
+    def _note_left_behind(self, process: CaptureProcess) -> None:
+        self._unended = [each for each in (*self._unended, process) if each.is_left_behind]
+        self.left_behind = len(self._unended)
+        if process in self._unended:
+            _log.warning(
+                "a capture process of camera %s hangs inside the kernel and cannot be ended; left behind: %d",
+                self.name,
+                self.left_behind,
+            )

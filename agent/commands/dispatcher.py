@@ -1,0 +1,260 @@
+"""What people and controllers tell the station to do: checked, written down, done, answered.
+
+Whoever may publish on ``cmd/`` at the broker may command; what changes the inspection can be left out of what is
+accepted, or need a token. The same commands come from the command line of this device, where the operating system says
+who may.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from agent.clock import now_ms
+from agent.commands.schema import arguments_of, command_id_of, envelope_of
+from agent.errors import AuditError, CommandRefusedError
+from agent.messages.payloads import acknowledgement_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from agent.audit.log import AuditLog
+    from agent.commands.schema import Envelope
+    from agent.messages.records import Payload
+    from calibration.errors import ShiftwatchError
+
+A = TypeVar("A", bound=BaseModel)
+Via: TypeAlias = Literal["mqtt", "local"]
+Do: TypeAlias = "Callable[[], object]"
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED = 1000
+
+
+class Command(NamedTuple):
+    """A command that is well-formed and allowed.
+
+    Attributes:
+        by: Who says to have given it.
+    """
+
+    command_id: str
+    name: str
+    by: str | None
+
+
+def last_word(
+    command: Command,
+    error: ShiftwatchError | None = None,
+    audit_hash: str | None = None,
+    figures: Mapping[str, object] | None = None,
+) -> Payload:
+    """The answer that ends a command which took its time."""
+    return acknowledgement_payload(
+        command_id=command.command_id,
+        command=command.name,
+        accepted=error is None,
+        error=None if error is None else error.in_a_line,
+        progress=1.0,
+        audit_hash=audit_hash,
+        figures=figures,
+    )
+
+
+class Action(NamedTuple):
+    """What a command does.
+
+    Attributes:
+        arguments: How they must look.
+        prepare: Gives what is to be done, which must be quick. Both raise CommandRefusedError, with the reason, where
+            it cannot be done; only the first does so before the command is written down.
+        changes_station: It is written into the audit log, and needs the token where there is one.
+        takes_time: Another answer follows when it is done.
+    """
+
+    arguments: type[BaseModel]
+    prepare: Callable[[Command, BaseModel], Do]
+    changes_station: bool = True
+    takes_time: bool = False
+
+
+def action(
+    arguments: type[A],
+    prepare: Callable[[Command, A], Do],
+    *,
+    changes_station: bool = True,
+    takes_time: bool = False,
+) -> Action:
+    """An action whose arguments have a type."""
+
+    def checked(command: Command, given: BaseModel) -> Do:
+        assert isinstance(given, arguments)  # noqa: S101 - `Commands` has just made it so
+        return prepare(command, given)
+
+    return Action(arguments, checked, changes_station, takes_time)
+
+
+class Commands:
+    """Answers each command once; safe from any thread.
+
+    Args:
+        actions: By name, the last level of the topic.
+        audit: Where they are written before they are done.
+        accepted: Names that may come over MQTT.
+        token: Must come with what changes the station over MQTT; None asks for none.
+        clock_ms: Wall clock.
+
+    Attributes:
+        refused: How many were refused, by name.
+    """
+
+    def __init__(
+        self,
+        actions: Mapping[str, Action],
+        audit: AuditLog,
+        accepted: Collection[str],
+        token: str | None = None,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        self._actions = actions
+        self._audit = audit
+        self._accepted = accepted
+        self._token = token
+        self._clock_ms = clock_ms
+        self._lock = threading.Lock()
+        self._answered: OrderedDict[tuple[str, str], Payload] = OrderedDict()
+        self._bucket = _Bucket()
+
+    def answer(
+        self, name: str, text: bytes, *, retained: bool = False, via: Via = "mqtt", user: str | None = None
+    ) -> Payload:
+        """Do what a command says, or refuse it; either way the answer for ``cmd/ack``.
+
+        A command that comes again, as delivery at least once may bring it, is answered as before and not done again.
+
+        Args:
+            name: Last level of the topic.
+            text: The message.
+            retained: The broker has kept it.
+            via: Where it comes from.
+            user: Who gave it, where the operating system says so; else the command may say.
+        """
+        with self._lock:
+            try:
+                return self._answer(name, envelope_of(text, retained=retained), via, user)
+            except CommandRefusedError as refusal:
+                return self._refuse(Command(command_id_of(text) or "", name, user), refusal, via)
+
+    def _answer(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
+        key = (name, envelope.command_id)
+        if key not in self._answered:
+            self._answered[key] = self._carry_out(name, envelope, via, user)
+            if len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
+        return self._answered[key]
+
+    def _carry_out(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
+        act = self._allowed(name, envelope, via)
+        command = Command(envelope.command_id, name, user or envelope.by)
+        arguments = arguments_of(act.arguments, envelope.args)
+        do = act.prepare(command, arguments)
+        audit_hash = None
+        if act.changes_station:
+            audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
+            log.info("command %s%s", name, f" by {command.by}" if command.by else "")
+        do()
+        return acknowledgement_payload(
+            command_id=envelope.command_id,
+            command=name,
+            accepted=True,
+            progress=0.0 if act.takes_time else None,
+            audit_hash=audit_hash,
+        )
+
+    def _allowed(self, name: str, envelope: Envelope, via: Via) -> Action:
+        act = self._actions.get(name)
+        if act is None:
+            raise CommandRefusedError(
+                what=f"there is no command {name!r}", remedy=f"there are: {', '.join(self._actions)}"
+            )
+        late_ms = 0 if envelope.expires is None else self._clock_ms() - envelope.expires
+        if late_ms > 0:
+            raise CommandRefusedError(
+                what=f"expired {late_ms} ms ago by this device's clock",
+                remedy="give it again; if it happens each time, set both clocks by NTP",
+            )
+        if via == "mqtt":
+            self._authorise(name, act, envelope.token)
+        return act
+
+    def _authorise(self, name: str, act: Action, token: str | None) -> None:
+        if name not in self._accepted:
+            raise CommandRefusedError(
+                what=f"{name} is not accepted over MQTT",
+                remedy="give it on the device, or add it to commands.accept in its configuration",
+            )
+        is_known = self._token is None or hmac.compare_digest((token or "").encode(), self._token.encode())
+        if act.changes_station and not is_known:
+            raise CommandRefusedError(
+                what="the token is wrong" if token else f"{name} needs a token",
+                remedy="send the content of the device's commands.token_file as `token`",
+            )
+
+    def _write(self, event: str, command: Command, via: Via, **more: object) -> str:
+        try:
+            return self._audit.append(
+                event, command=command.name, commandId=command.command_id, by=command.by, via=via, **more
+            )
+        except AuditError as error:
+            raise CommandRefusedError(what=f"it cannot be written down: {error.what}", remedy=error.remedy) from error
+
+    def _refuse(self, command: Command, refusal: CommandRefusedError, via: Via) -> Payload:
+        name = command.name
+        self.refused[name] += 1
+        audit_hash = None
+        if name in self._actions and self._actions[name].changes_station and self._bucket.take():
+            log.warning("command %s refused: %s", name, refusal.what)
+            try:
+                audit_hash = self._write("refused", command, via, reason=refusal.what, notWritten=self._bucket.spilt())
+            except CommandRefusedError as error:
+                log.warning("%s", error.what)
+        return acknowledgement_payload(
+            command_id=command.command_id or None,
+            command=name,
+            accepted=False,
+            error=refusal.in_a_line,
+            audit_hash=audit_hash,
+        )
+
+
+class _Bucket:
+    """Lets a hundred through at once and then one every ten seconds: refusals must not fill the disk."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._left = 100.0
+        self._at_s = clock_s()
+        self._spilt = 0
+
+    def take(self) -> bool:
+        now_s = self._clock_s()
+        self._left = min(100.0, self._left + (now_s - self._at_s) / 10)
+        self._at_s = now_s
+        if self._left < 1:
+            self._spilt += 1
+            return False
+        self._left -= 1
+        return True
+
+    def spilt(self) -> int:
+        """How many were not let through since it was asked last."""
+        spilt, self._spilt = self._spilt, 0
+        return spilt

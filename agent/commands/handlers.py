@@ -1,0 +1,131 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.commands.dispatcher import action
+from agent.commands.schema import (
+    MarkArguments,
+    NoArguments,
+    ReasonArguments,
+    RecalibrateArguments,
+    RollbackArguments,
+    ThresholdArguments,
+    TriggerArguments,
+)
+from agent.errors import CommandRefusedError
+from agent.messages.records import ResultCode
+from agent.trigger.part import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.commands.dispatcher import Action, Command, Do
+    from agent.commands.rollback import Rollback
+    from agent.trigger.plc_handshake import Handshake
+    from agent.trigger.trigger import OnCommand
+    from agent.zones.controls import Controls
+
+_WIDEST = 10.0
+
+
+class Actions:
+    """The commands of a station.
+
+    Args:
+        parts: Where the line names parts; None where it does not.
+        handshake: Hears of parts that are named while the station is paused.
+        rollback: Brings earlier bundles back.
+        recalibrate: Prepares that command.
+        mark: Likewise.
+        changed: Called when what the station says of itself has changed.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - each once
+        self,
+        controls: Controls,
+        parts: OnCommand | None,
+        handshake: Handshake,
+        rollback: Rollback,
+        recalibrate: Callable[[Command, RecalibrateArguments], Do],
+        mark: Callable[[Command, MarkArguments], Do],
+        changed: Callable[[], None],
+    ) -> None:
+        self._controls = controls
+        self._parts = parts
+        self._handshake = handshake
+        self._rollback = rollback
+        self._recalibrate = recalibrate
+        self._mark = mark
+        self._changed = changed
+
+    def by_name(self) -> Mapping[str, Action]:
+        """All of them, by the last level of their topics."""
+        return {
+            "trigger": action(TriggerArguments, self._prepare_trigger, changes_station=False),
+            "pause": action(ReasonArguments, self._prepare_pause),
+            "resume": action(NoArguments, self._prepare_resume),
+            "threshold": action(ThresholdArguments, self._prepare_threshold),
+            "rollback": action(RollbackArguments, self._rollback.prepare, takes_time=True),
+            "recalibrate": action(RecalibrateArguments, self._recalibrate, takes_time=True),
+            "mark": action(MarkArguments, self._mark, takes_time=True),
+        }
+
+    def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:
+        parts = self._parts
+        if parts is None:
+            raise CommandRefusedError(
+                what="this station looks at every frame", remedy="set trigger.source: command in its configuration"
+            )
+        if self._controls.paused is not None:
+            part = Part.asked_now(arguments.part_id)
+            self._handshake.refuse(part, ResultCode.PAUSED)
+            raise CommandRefusedError(what="the station is paused", remedy="give the command resume first")
+
+        def ask() -> None:
+            if not parts.ask(arguments.part_id):
+                raise CommandRefusedError(
+                    what="too many parts are waiting already", remedy="trigger no faster than the camera's frame rate"
+                )
+
+        return ask
+
+    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Do:
+        return lambda: self._pause(f"paused{_by(command)}{_because(arguments)}")
+
+    def _prepare_resume(self, _: Command, __: NoArguments) -> Do:
+        return lambda: self._pause(None)
+
+    def _pause(self, reason: str | None) -> None:
+        self._controls.paused = reason
+        self._changed()
+
+    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Do:
+        zone = self._controls.zone(arguments.zone)
+        base = zone.served.base_threshold
+        threshold = arguments.threshold
+        if threshold is not None and not base / _WIDEST <= threshold <= base * _WIDEST:
+            raise CommandRefusedError(
+                what=f"a threshold of {threshold:g} is more than {_WIDEST:g} times away from the calibrated {base:g}",
+                remedy=f"give {base / _WIDEST:g} to {base * _WIDEST:g}, or calibrate again",
+            )
+
+        def change() -> None:
+            try:
+                zone.set_threshold(threshold)
+            except OSError as error:
+                raise CommandRefusedError(
+                    what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="make room on its disk"
+                ) from error
+            self._changed()
+
+        return change
+
+
+def _by(command: Command) -> str:
+    return f" by {command.by}" if command.by else ""
+
+
+def _because(arguments: ReasonArguments) -> str:
+    return f": {arguments.reason}" if arguments.reason else ""

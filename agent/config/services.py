@@ -1,0 +1,189 @@
+"""Sections about the device, its disk and its network."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from agent.config.types import FilePath, Level, Section, mqtt_version
+from agent.logs import LogFormat
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PORT, _TLS_PORT = 1883, 8883
+
+
+class TlsConfig(Section):
+    """Encryption of the connection to the broker; its certificate is always verified."""
+
+    enabled: bool = Field(default=False, description="Use TLS.")
+    ca_file: FilePath | None = Field(default=None, description="Certificates to trust; else the system's.")
+    cert_file: FilePath | None = Field(default=None, description="Certificate of this client, with `key_file`.")
+    key_file: FilePath | None = Field(default=None, description="Private key of this client, with `cert_file`.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        problem = None
+        if (self.cert_file is None) != (self.key_file is None):
+            problem = "cert_file and key_file belong together; give both or neither"
+        elif not self.enabled and (self.ca_file or self.cert_file):
+            problem = "certificates are given, but enabled is false; set it to true or remove them"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+
+class MqttConfig(Section):
+    """The broker."""
+
+    host: str = Field(default="localhost", min_length=1, description="Name or address of the broker.")
+    port: int = Field(
+        default=_PORT, ge=1, le=65535, description=f"TCP port; if none is given and TLS is on, {_TLS_PORT}."
+    )
+    protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(mqtt_version)] = Field(
+        default="5", description="MQTT version."
+    )
+    client_id: str | None = Field(
+        default=None, min_length=1, description="Unique at the broker; else made from the station."
+    )
+    username: str | None = Field(default=None, min_length=1, description="User at the broker.")
+    password_file: FilePath | None = Field(
+        default=None, description="File with the password, for this user's eyes only."
+    )
+    password_credential: Level | None = Field(
+        default=None, description="Instead of `password_file`: name of the systemd credential with the password."
+    )
+    tls: TlsConfig = TlsConfig()
+    keepalive_s: int = Field(
+        default=30,
+        ge=5,
+        le=65535,
+        description="Silence after which the agent gives the connection up; after half as much again the broker "
+        "publishes the will.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_of_tls(cls, keys: object) -> object:
+        if not isinstance(keys, dict):
+            return keys
+        tls = keys.get("tls")
+        return {"port": _TLS_PORT, **keys} if isinstance(tls, dict) and tls.get("enabled") is True else keys
+
+    @model_validator(mode="after")
+    def _password_has_user(self) -> Self:
+        given = [key for key in ("password_file", "password_credential") if getattr(self, key) is not None]
+        problem = None
+        if len(given) > 1:
+            problem = "password_file and password_credential are given; give one"
+        elif given and self.username is None:
+            problem = f"{given[0]} is given without username; give both"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+
+class SparkplugConfig(Section):
+    """A Sparkplug B 3.0 edge node beside the plain topics, over a second connection to the same broker."""
+
+    enabled: bool = Field(default=False, description="Speak Sparkplug B, too.")
+    group_id: Level | None = Field(
+        default=None, description="Group; else the levels of `station` above the name, joined by colons."
+    )
+    edge_node_id: Level | None = Field(default=None, description="Edge node, unique in its group; else `station.name`.")
+    device_id: Level = Field(default="vision", description="Device of the edge node; results and alerts are its data.")
+    primary_host_id: Level | None = Field(
+        default=None,
+        description="Host application that must be online for anything to be said; else nobody is waited for.",
+    )
+
+
+class EngineConfig(Section):
+    """How the network runs."""
+
+    backend: Literal["auto", "tensorrt", "cuda", "onnxruntime"] = Field(
+        default="auto",
+        description="What runs the network: TensorRT, ONNX Runtime with CUDA, or ONNX Runtime on the CPU. `auto` takes "
+        "the first of them that is there and scores as calibration did; one that is named and cannot run is an error.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of the network. 0 takes all cores but one: capture, archive and MQTT need it, and "
+        "a network that takes every core makes frames late.",
+    )
+
+    def thread_count(self) -> int:
+        """Threads to use, counting the cores that this process may use."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class ArchiveConfig(Section):
+    """Pictures kept on this device."""
+
+    enabled: bool = Field(default=True, description="Keep pictures of what was found.")
+    max_mib: int = Field(
+        default=2048,
+        ge=1,
+        description="Size of all pictures, MiB; the oldest go first. Half is sure to NotOK, three tenths to OK, two to "
+        "NotDecidable; what one leaves unused the others may take.",
+    )
+    max_age_days: int = Field(default=90, ge=0, description="Days after which a picture goes; 0 keeps it longer.")
+    ok_every: int = Field(
+        default=1000, ge=0, description="One OK result in so many has its picture kept, for calibrating again; 0 none."
+    )
+
+
+class OutboxConfig(Section):
+    """Records that wait for the broker."""
+
+    max_records: int = Field(
+        default=100_000,
+        ge=100,
+        description="Records kept while the broker is away; beyond it results go before alerts.",
+    )
+    max_mib: int = Field(default=256, ge=1, description="Size of these, MiB; beyond it results go before alerts.")
+    max_age_days: int = Field(
+        default=30, ge=1, description="Days of running after which a result that still waits is dropped; alerts stay."
+    )
+
+
+class MetricsConfig(Section):
+    """Figures for Prometheus, over HTTP, without a password."""
+
+    enabled: bool = Field(default=False, description="Serve them at `http://HOST:PORT/metrics`.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; whoever reaches it may read."
+    )
+    port: int = Field(default=9464, ge=1, le=65535, description="TCP port, each station its own.")
+
+
+class WebConfig(Section):
+    """A live page for browsers; needs the extra `web`. Whoever reaches it may look, who has the token may change."""
+
+    enabled: bool = Field(default=False, description="Serve it at `http://HOST:PORT/`.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8480, ge=1, le=65535, description="TCP port, each station its own.")
+    names: list[str] = Field(
+        default=[],
+        description="Names that browsers may ask it by, besides addresses, `localhost` and the host's own.",
+        json_schema_extra={"allowed": "a list of host names"},
+    )
+    token_file: FilePath | None = Field(
+        default=None,
+        description="File with the token for threshold, pause and marks: eight or more letters and digits; "
+        "none leaves the page read-only.",
+    )
+
+
+class LogConfig(Section):
+    """What the agent says on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is said.")
+    format: LogFormat = Field(
+        default="text", description="For people and systemd's journal; or one JSON object a line."
+    )

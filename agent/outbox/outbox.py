@@ -1,0 +1,254 @@
+"""Records on disk from the moment they are made until the broker has them.
+
+One SQLite file in WAL mode. The loop puts, the publisher reads and forgets; both share one connection under a lock,
+which is faster for the putter than two connections that wait for each other inside SQLite. The slow part, copying
+the log into the database with its flushes to disk, is left to `checkpoint`, which does not hold the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.errors import OutboxError
+from agent.outbox.database_file import PAGE_BYTES, checkpoint, is_corruption, open_or_replace, replace
+from agent.outbox.records_table import Kind, Records, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+__all__ = ["Kind", "Outbox", "Waiting"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_HOUR_S = 3600
+_BATCH = 50  # the loop waits while these are dropped: a millisecond
+_SPARE_PAGES = 128
+
+
+class Outbox:
+    """Records that wait for the broker, oldest first; safe to use from two threads.
+
+    Every record that was put is then either waiting, forgotten, or counted in ``dropped``. No method raises because
+    of the disk once the outbox is open: a record that cannot be stored is counted, and the loop runs on.
+
+    Args:
+        path: Database file; its directory must exist. It has a mebibyte that a full disk leaves us.
+        max_records: When more would wait, the oldest result is dropped, and an alert only when no result waits.
+        max_mib: The same for the room they take in the file; looked at by `checkpoint`.
+        max_age_days: A result that has waited so long is dropped by `checkpoint`. Time counts while an outbox is
+            open on the file, by the monotonic clock: one that was wrong or is set cannot make records old.
+        clock_s: That clock, in seconds.
+
+    Attributes:
+        dropped: How many records were dropped since opening, by reason: ``outbox_full_result``,
+            ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``, ``duplicate``.
+        fault: Why records cannot be written now; None when they can. Until a `checkpoint` finds that they can,
+            results are dropped, and alerts have the free room in the file and that of the oldest results.
+
+    Raises:
+        OutboxError: The file cannot be opened, or a newer version wrote it. A corrupted file raises nothing: it
+            is renamed to ``*.corrupt-<ms>``, and a new one, with what could be read of it, takes its place.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_records: int = 100_000,
+        max_mib: int = 256,
+        max_age_days: int = 30,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.fault: str | None = None
+        self._path = path
+        self._max_records = max_records
+        self._max_pages = max_mib * 2**20 // PAGE_BYTES
+        self._max_age_hours = max_age_days * 24
+        self._clock_s = clock_s
+        self._hour_began_s = clock_s()
+        self._acknowledged: list[int] = []
+        self._log_began_at_id = 0
+        self._lock = threading.Lock()
+        database, lost = open_or_replace(path)
+        self._records = Records(path, database, self.dropped)
+        self._count_lost(lost)
+        self._in_turn(self._drop_excess)
+
+    def __enter__(self) -> Self:
+        """Itself, closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
+        """Store a record; committed when this returns.
+
+        A result survives the end of the process at once, and a power cut from the next checkpoint on; an alert
+        survives both at once.
+
+        Args:
+            kind: What may be dropped first when the outbox is full.
+            record_id: A record that already waits under this identity is left as it is.
+            topic: Where it will be published.
+            payload: Flat JSON object.
+            created_at_ms: When it was made.
+
+        Returns:
+            False when it was not stored; then it is counted in ``dropped``.
+        """
+        with self._lock:
+            stored = self._store(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
+            if not stored:
+                self.dropped["outbox_unwritable" if stored is None else "duplicate"] += 1
+                return False
+            self._guarded(self._drop_excess)
+            return True
+
+    def waiting(self, after: int, limit: int) -> list[Waiting]:
+        """Up to ``limit`` records with an id above ``after``, oldest first; none when the disk does not answer."""
+        return self._in_turn(lambda: self._records.select(after, limit)) or []
+
+    def forget(self, ids: Sequence[int]) -> int:
+        """Remove records that the broker has; those that a failing disk does not let go are removed with the next.
+
+        Returns:
+            How many were removed: fewer than given when some had been dropped meanwhile, 0 when the disk fails.
+        """
+        self._acknowledged += ids
+        return self._in_turn(self._forget_acknowledged) or 0
+
+    @property
+    def last_id(self) -> int:
+        """Highest id given so far."""
+        return self._records.last_id
+
+    def depth(self) -> int:
+        """How many records wait."""
+        return self._records.depth
+
+    def checkpoint(self) -> None:
+        """Flush to disk, drop what is old or too much, recover; call it every few seconds, not from the loop."""
+        can_be_written = self._in_turn(self._prove)
+        if self._flush() and can_be_written and self.fault is not None:
+            self.fault = None
+            log.info("outbox %s can be written again", self._path)
+        self._in_turn(self._note_hours)
+        while self._in_turn(self._drop_some):
+            pass
+        self._in_turn(self._shrink)
+        self._in_turn(self._begin_log)
+
+    def close(self) -> None:
+        """Close the file; what waits stays in it."""
+        with self._lock:
+            self._records.close()
+
+    def _store(self, record: Waiting) -> bool | None:
+        """Whether it is new; None when it cannot be written."""
+        if self.fault is not None and record.kind == "result":
+            return None
+        stored = self._guarded(lambda: self._records.insert(record))
+        if stored is None and record.kind == "alert" and self._flush():
+            # The log begins anew, where it has room. The loop has waited for the disk, for once.
+            stored = self._guarded(lambda: self._records.insert(record))
+        return stored
+
+    def _forget_acknowledged(self) -> int:
+        removed = self._records.delete(self._acknowledged)
+        self._acknowledged = []
+        return removed
+
+    def _drop_excess(self) -> None:
+        if self._records.depth > self._max_records:
+            self._records.drop_first(self._records.depth - self._max_records)
+
+    def _drop_some(self) -> bool:
+        """Drop a few of what is old or takes too much room; whether there may be more."""
+        if self._records.drop_old_results(_BATCH):
+            return True
+        pages = self._records.pages()
+        if pages.used > self._max_pages:
+            self._records.drop_first(_BATCH)
+            return True
+        # Where the file cannot grow, alerts have the room of results.
+        return self.fault is not None and pages.free < _SPARE_PAGES and self._records.drop_first_results(_BATCH) > 0
+
+    def _note_hours(self) -> None:
+        hours = int((self._clock_s() - self._hour_began_s) // _HOUR_S)
+        if hours:
+            self._records.pass_hours(hours, self._max_age_hours)
+            self._hour_began_s += hours * _HOUR_S
+
+    def _prove(self) -> bool:
+        """Show that the file can be written, and has room whatever becomes of the disk."""
+        if not self._records.is_open:
+            self._go_on_with(open_or_replace(self._path)[0])
+        if self.fault is not None:
+            self._records.fill(1)
+        self._records.reserve()
+        return True
+
+    def _shrink(self) -> None:
+        self._records.shrink()
+
+    def _begin_log(self) -> None:
+        """Write something, because the first write after a flush waits for the disk; else that would be the loop's."""
+        if self._log_began_at_id < self.last_id:
+            self._log_began_at_id = self.last_id
+            self._records.fill(1)
+
+    def _flush(self) -> bool:
+        """Move the log into the database; whether that has left nothing in the log."""
+        try:
+            return checkpoint(self._path)
+        except sqlite3.Error as error:
+            self._note_fault(error)
+            return False
+
+    def _in_turn(self, work: Callable[[], T]) -> T | None:
+        with self._lock:
+            return self._guarded(work)
+
+    def _guarded(self, work: Callable[[], T], *, may_replace: bool = True) -> T | None:
+        """What ``work`` returns; None when the disk fails. A corrupted file is replaced and the work done again."""
+        try:
+            return work()
+        except (sqlite3.Error, OSError, OutboxError) as error:
+            if may_replace and is_corruption(error) and self._replace(error):
+                return self._guarded(work, may_replace=False)
+            self._note_fault(error)
+            return None
+
+    def _note_fault(self, error: Exception) -> None:
+        if self.fault is None:
+            log.error("outbox %s fails, records are lost and counted until it works: %s", self._path, error)
+        self.fault = str(error)
+
+    def _replace(self, error: Exception) -> bool:
+        self._records.close()
+        try:
+            self._go_on_with(replace(self._path, error)[0])
+        except OutboxError as failure:
+            log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message says it all
+        return self._records.is_open
+
+    def _go_on_with(self, database: sqlite3.Connection) -> None:
+        before = self._records
+        self._records = Records(self._path, database, self.dropped, before.last_id)
+        self._count_lost(before.depth - self._records.depth)
+
+    def _count_lost(self, count: int) -> None:
+        if count > 0:
+            self.dropped["outbox_corrupt"] += count

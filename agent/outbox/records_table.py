@@ -1,0 +1,189 @@
+"""The records in one SQLite file: put in, read, removed, dropped by number, room or age."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from agent.outbox.database_file import PAGE_BYTES, flushed_on_commit
+from agent.outbox.schema import checksum, is_whole
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections import Counter
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Kind: TypeAlias = Literal["result", "alert"]
+
+_INSERT = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FIRST = "SELECT id FROM record WHERE kind = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?"
+# A file is made small when so little is in it that this takes about a millisecond, and so much is not.
+_SMALL_PAGES = 64
+_HUGE_PAGES = 1024
+_RESERVE_PAGES = 256
+_GROWTH_PAGES = 128
+
+
+class Waiting(NamedTuple):
+    """A record that the broker has not acknowledged; ``id`` grows in the order of putting."""
+
+    id: int
+    record_id: str
+    kind: Kind
+    topic: str
+    payload: str
+    created_at_ms: int
+
+
+class Pages(NamedTuple):
+    """Of 4096 bytes each."""
+
+    used: int
+    free: int
+
+
+class Records:
+    """What is in the file, and what of it must go first.
+
+    Args:
+        path: Of the file.
+        database: The connection to it, with the schema of today; closed by `close`.
+        dropped: Where each record that goes without having been delivered is counted, by reason.
+        last_id: Ids begin above it; where the file knows a higher one, above that.
+
+    Attributes:
+        depth: How many there are.
+        last_id: Highest id given so far.
+        is_open: `close` was not called.
+    """
+
+    def __init__(self, path: Path, database: sqlite3.Connection, dropped: Counter[str], last_id: int = 0) -> None:
+        self._database = database
+        self._dropped = dropped
+        # Open as long as SQLite has it: whoever closes a file lets go of all locks that the process has on it.
+        self._descriptor = os.open(path, os.O_RDWR)
+        self.is_open = True
+        self.depth: int
+        self.depth, known_id = database.execute("SELECT count(*), coalesce(max(id), 0) FROM record").fetchone()
+        self._hour, hour_id = database.execute(
+            "SELECT coalesce(max(number), 0), coalesce(max(last_id), 0) FROM hour"
+        ).fetchone()
+        self.last_id: int = max(last_id, known_id, hour_id)
+        self._no_result_up_to = 0
+        self._old_up_to = 0
+
+    def insert(self, record: Waiting) -> bool:
+        """Commit a record, an alert with a flush to disk; False when its identity is there already."""
+        row = (*record, checksum(*record))
+        if record.kind == "alert":
+            with flushed_on_commit(self._database):
+                cursor = self._database.execute(_INSERT, row)
+        else:
+            cursor = self._database.execute(_INSERT, row)
+        if cursor.rowcount != 1:
+            return False
+        self.last_id = record.id
+        self.depth += 1
+        return True
+
+    def select(self, after: int, limit: int) -> list[Waiting]:
+        """Up to ``limit`` records with an id above ``after``, oldest first, without those that are not as they were."""
+        rows = self._database.execute(
+            "SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+        ).fetchall()
+        whole = [row for row in rows if is_whole(row)]
+        if len(whole) < len(rows):
+            self._drop([row[0] for row in rows if not is_whole(row)], "outbox_corrupt")
+        return [Waiting._make(row[:-1]) for row in whole]
+
+    def delete(self, ids: Sequence[int]) -> int:
+        """Remove records; returns how many of them there were."""
+        with self._database:  # commits, or rolls back
+            self._database.execute("BEGIN IMMEDIATE")
+            removed = self._database.executemany("DELETE FROM record WHERE id = ?", [(id_,) for id_ in ids]).rowcount
+        self.depth -= removed
+        return removed
+
+    def drop_first(self, count: int) -> None:
+        """Drop the oldest results, and the oldest alerts when there are not so many results."""
+        dropped = self.drop_first_results(count)
+        if dropped < count:
+            self._drop(self._first("alert", count - dropped), "outbox_full_alert")
+
+    def drop_first_results(self, count: int) -> int:
+        """Drop the oldest results; returns how many, fewer when there are no more."""
+        # Where the last search ended is remembered: with many alerts in front, each search would begin with them.
+        ids = self._first("result", count, after=self._no_result_up_to)
+        self._drop(ids, "outbox_full_result")
+        self._no_result_up_to = ids[-1] if len(ids) == count else self.last_id
+        return len(ids)
+
+    def pass_hours(self, hours: int, max_age_hours: int) -> None:
+        """Note that so much time has passed, and so which results are old."""
+        hour = self._hour + hours
+        with self._database:  # commits, or rolls back
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("INSERT INTO hour VALUES (?, ?)", (hour, self.last_id))
+            (self._old_up_to,) = self._database.execute(
+                "SELECT coalesce(max(last_id), 0) FROM hour WHERE number <= ?", (hour - max_age_hours,)
+            ).fetchone()
+            self._database.execute("DELETE FROM hour WHERE number < ?", (hour - max_age_hours,))
+        self._hour = hour
+
+    def drop_old_results(self, count: int) -> int:
+        """Drop up to ``count`` results that `pass_hours` has found old; returns how many."""
+        ids = self._first("result", count, up_to=self._old_up_to) if self._old_up_to else []
+        self._drop(ids, "outbox_old_result")
+        return len(ids)
+
+    def pages(self) -> Pages:
+        """How much of the file is used, and how much is free for records to come."""
+        (total,) = self._database.execute("PRAGMA page_count").fetchone()
+        (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+        return Pages(total - free, free)
+
+    def reserve(self) -> None:
+        """Have a mebibyte of free pages in the file, which is room that a full disk leaves us.
+
+        Raises:
+            OSError: The disk is full already.
+        """
+        pages = self.pages()
+        if pages.free >= _RESERVE_PAGES:
+            return
+        # First the room on the disk, then the pages: a checkpoint that finds no room for its pages holds up the log.
+        free = _RESERVE_PAGES + _GROWTH_PAGES
+        begin = os.fstat(self._descriptor).st_size
+        end = (pages.used + free + 1) * PAGE_BYTES
+        if begin < end:
+            os.posix_fallocate(self._descriptor, begin, end - begin)
+        self.fill(free * PAGE_BYTES)
+
+    def fill(self, size_bytes: int) -> None:
+        """Write so much and remove it again: leaves free pages, and shows whether the file can be written."""
+        with self._database:  # commits, or rolls back
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size_bytes,))
+            self._database.execute("DELETE FROM filler")
+
+    def shrink(self) -> None:
+        """Give room back to the disk, when much has been drained."""
+        pages = self.pages()
+        if pages.free >= _HUGE_PAGES and pages.used <= _SMALL_PAGES:
+            self._database.execute("VACUUM")
+
+    def close(self) -> None:
+        """Close the file; to do it again does nothing."""
+        if self.is_open:
+            self.is_open = False
+            self._database.close()
+            os.close(self._descriptor)
+
+    def _first(self, kind: Kind, count: int, *, after: int = 0, up_to: int | None = None) -> list[int]:
+        rows = self._database.execute(_FIRST, (kind, after, self.last_id if up_to is None else up_to, count))
+        return [id_ for (id_,) in rows]
+
+    def _drop(self, ids: Sequence[int], reason: str) -> None:
+        if ids:
+            self._dropped[reason] += self.delete(ids)

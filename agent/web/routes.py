@@ -1,0 +1,193 @@
+"""What browsers may ask for, and what they get."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from uuid import uuid4
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agent.commands.control_socket import ask_station
+from agent.errors import ArchiveError, StationUnreachableError
+from agent.messages.records import to_json
+from agent.web.gallery import SIZES_PX
+from agent.web.request_guard import Guard
+from agent.web.token_auth import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from starlette.requests import Request
+
+    from agent.archive.entry import Label
+    from agent.messages.records import Payload
+    from agent.web.dashboard import Board
+    from agent.web.frame_stream import Live
+    from agent.web.gallery import Gallery
+    from agent.web.token_auth import Access
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_COMMANDS = {"threshold", "pause", "resume"}
+_LABELS: dict[str, Label] = {"good": "good", "defect": "defect"}
+_PICTURE_PATIENCE_S = 5.0
+_RESULT_ID = re.compile("[0-9a-f]{32}")
+
+
+class Site:
+    """The page.
+
+    Args:
+        live: What there is to see.
+        board: The same, in numbers.
+        gallery: The archive; None where no pictures are kept.
+        access: Who may change something.
+        state_dir: Where the agent takes commands.
+        about: What a viewer is told besides: station, version.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a page is made of
+        self, live: Live, board: Board, gallery: Gallery | None, access: Access, state_dir: Path, about: Payload
+    ) -> None:
+        self._live = live
+        self._board = board
+        self._gallery = gallery
+        self._access = access
+        self._state_dir = state_dir
+        self._about = {**about, "canChange": access.is_possible, "hasArchive": gallery is not None}
+        self._files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
+
+    def app(self, names: Collection[str]) -> Starlette:
+        """For a server; ``names`` under which browsers may ask, too."""
+        return Starlette(
+            routes=[
+                Route("/", self._file),
+                Route("/events", self._events),
+                Route("/picture", self._picture),
+                Route("/archive", self._archive),
+                Route("/archive/{result}/{size}.jpg", self._archived),
+                Route("/archive/{result}", self._mark, methods=["POST"]),
+                Route("/unlock", self._unlock, methods=["POST"]),
+                Route("/command/{name}", self._command, methods=["POST"]),
+                Route("/{name}", self._file),
+            ],
+            middleware=[Middleware(Guard, names=names)],
+            exception_handlers={RefusedError: _refused, ArchiveError: _no_archive, StationUnreachableError: _no_agent},
+        )
+
+    async def _file(self, request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in self._files:
+            raise RefusedError(404, "there is nothing here")
+        return Response(self._files[name], media_type=_TYPES[Path(name).suffix])
+
+    async def _events(self, _: Request) -> Response:
+        return StreamingResponse(self._updates(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    async def _updates(self) -> AsyncIterator[str]:
+        """Server-sent events, each with all there is to know; a viewer that is slow gets fewer."""
+        since = news = 0
+        with self._live.viewer():
+            yield f"retry: 1000\nevent: hello\ndata: {to_json(self._about)}\n\n"
+            while True:
+                since, update = self._board.update(since)
+                live = self._live
+                watched = {"silentMs": live.silent_ms, "viewers": live.viewers, "encoded": live.encoded}
+                yield f"data: {to_json({**update, **watched})}\n\n"
+                news = await self._live.news_after(news)
+
+    async def _picture(self, request: Request) -> Response:
+        after = request.query_params.get("after", "")
+        content = await self._live.picture_after(after, _PICTURE_PATIENCE_S)
+        return (
+            Response(status_code=204) if content is None else Response(content, media_type="application/octet-stream")
+        )
+
+    async def _archive(self, _: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._pictures().newest))
+
+    async def _archived(self, request: Request) -> Response:
+        size_px = SIZES_PX.get(request.path_params["size"])
+        if size_px is None:
+            raise RefusedError(404, f"there are: {', '.join(SIZES_PX)}")
+        content = await run_in_threadpool(self._pictures().jpeg, _result_of(request), size_px)
+        return Response(content, media_type="image/jpeg")
+
+    async def _mark(self, request: Request) -> Response:
+        self._check(request)
+        label = _LABELS.get(str((await _object(request)).get("label")))
+        if label is None:
+            raise RefusedError(400, "label is good or defect")
+        return JSONResponse(await run_in_threadpool(self._pictures().mark, _result_of(request), label))
+
+    async def _unlock(self, request: Request) -> Response:
+        self._check(request)
+        return Response(status_code=204)
+
+    async def _command(self, request: Request) -> Response:
+        self._check(request)
+        name = request.path_params["name"]
+        if name not in _COMMANDS:
+            raise RefusedError(404, f"there are: {', '.join(sorted(_COMMANDS))}")
+        answer = await run_in_threadpool(self._give, name, await _object(request))
+        if not answer["accepted"]:
+            raise RefusedError(409, str(answer["error"]))
+        self._live.ask_soon()
+        return JSONResponse({"auditHash": answer["auditHash"]})
+
+    def _give(self, name: str, args: Payload) -> Payload:
+        answers = ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args})
+        return next(answers)
+
+    def _check(self, request: Request) -> None:
+        address = "" if request.client is None else request.client.host
+        self._access.check(address, request.headers.get("authorization", ""))
+
+    def _pictures(self) -> Gallery:
+        if self._gallery is None:
+            raise RefusedError(404, "no pictures are kept: archive.enabled is false")
+        return self._gallery
+
+
+def _result_of(request: Request) -> str:
+    result = str(request.path_params["result"])
+    if not _RESULT_ID.fullmatch(result):
+        raise RefusedError(404, "there is no such result")
+    return result
+
+
+async def _object(request: Request) -> Payload:
+    try:
+        content = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RefusedError(400, "not a JSON object")
+    return content
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    refusal = cast("RefusedError", error)
+    return JSONResponse({"error": refusal.said}, refusal.status)
+
+
+def _no_archive(_: Request, error: Exception) -> Response:
+    found = cast("ArchiveError", error)
+    return JSONResponse({"error": found.in_a_line}, 404)
+
+
+def _no_agent(_: Request, error: Exception) -> Response:
+    found = cast("StationUnreachableError", error)
+    return JSONResponse({"error": found.in_a_line}, 503)
