@@ -20,8 +20,8 @@ from agent.config import model as configuration
 from agent.install import cli as install_command
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
-from agent.service import Stop, Summary, run_station
 from agent.settings import station_topics
+from agent.station.run import Stop, Summary, run_station
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError
 from calibration.terminal import EXIT_MENDABLE, console, escape, run

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stations import PATIENCE_S
 
 from agent.config.model import load
-from agent.service import Stop, Summary, run_station
+from agent.station.run import Stop, Summary, run_station
 
 if TYPE_CHECKING:
     from pathlib import Path

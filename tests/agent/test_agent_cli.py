@@ -104,7 +104,7 @@ def test_a_device_needs_no_torch_and_little_memory(
     assert needed[2] == "False", "onnx costs memory and is needed to build a network only"
 
 
-@pytest.mark.parametrize("module", ["agent.service", "agent.cli"])
+@pytest.mark.parametrize("module", ["agent.station.run", "agent.cli"])
 def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module: str) -> None:
     unwanted = ("onnx", "sklearn", "torch", "torchvision", "timm", "safetensors", "amqtt")
     code = f"import sys, {module}; print([name for name in {unwanted!r} if name in sys.modules])"

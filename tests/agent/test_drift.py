@@ -23,11 +23,11 @@ from agent.drift.reference_ranks import HighScores, Ranks, independent
 from agent.drift.report import REMEDY, DriftReport, Finding
 from agent.drift.sequential_test import ENDS_AFTER, Evidence
 from agent.drift.watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
-from agent.exposition import Figures
 from agent.inspection.combine import Combining
 from agent.inspection.score import look
-from agent.reports import Reports
 from agent.settings import drift_of
+from agent.station.prometheus import Figures
+from agent.station.status import Reports
 from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
 from agent.zones.served import Served

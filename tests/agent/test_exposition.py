@@ -16,9 +16,9 @@ from running import Running
 from stations import ROOT, broken_parts, closed_port, good_parts, until, write_config, write_pictures
 
 from agent.errors import MetricsError
-from agent.exposition import _histogram
 from agent.metrics.endpoint import MetricsEndpoint
 from agent.metrics.loop_metrics import BUCKETS_MS, LoopMetrics
+from agent.station.prometheus import _histogram
 from calibration.bundle.bundle import open_bundle
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from agent.frame_checks.camera_checks import FrameChecks, alert_cause
 from agent.inspection.loop import inspect
 from agent.inspection.score import look
 from agent.messages.records import Evaluation, ResultCode
-from agent.serving import _what_is_off
 from agent.settings import frame_checks_of, rules_of
+from agent.station.bundle_loader import _what_is_off
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame

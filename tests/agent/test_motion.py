@@ -24,8 +24,8 @@ from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
 from agent.inspection.score import look
 from agent.messages.records import ResultCode
-from agent.service import Stop, run_station
 from agent.settings import empty_place_of
+from agent.station.run import Stop, run_station
 from agent.trigger.motion import OnMotion
 from agent.trigger.plc_handshake import Handshake
 from agent.zones.recipe import Recipe

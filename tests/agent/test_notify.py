@@ -12,7 +12,7 @@ from running import Running
 from stations import PATIENCE_S, broken_parts, closed_port, good_parts, write_config, write_pictures
 
 from agent.inspection.score import look
-from agent.notify import ServiceManager
+from agent.station.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

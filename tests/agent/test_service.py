@@ -31,9 +31,9 @@ from agent.errors import ConfigError, OutboxError
 from agent.messages.records import Alert
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.outbox.outbox import Outbox
-from agent.reports import Reports, disk_free_bytes
-from agent.service import Stop, Summary, run_station
 from agent.settings import broker_settings
+from agent.station.run import Stop, Summary, run_station
+from agent.station.status import Reports, disk_free_bytes
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import BundleError

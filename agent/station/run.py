@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from agent.assembly import Assembly
 from agent.audit.log import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics.endpoint import MetricsEndpoint
-from agent.serving import configured_bundle, open_zone
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.state_lock import sole_user
+from agent.station.assembly import Assembly
+from agent.station.bundle_loader import configured_bundle, open_zone
 from agent.zones.controls import Controls
 from agent.zones.zone import left_over
 from calibration.deployment.backends import choose

@@ -16,23 +16,23 @@ from agent.commands.handlers import Actions
 from agent.commands.mark import Marking
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
-from agent.exposition import Figures
 from agent.inspection.loop import inspect
 from agent.inspection.recorder import Copies, Recorder
 from agent.messages.records import new_id
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.live_messages import Dialogue
 from agent.mqtt.publisher import Publisher, Station
-from agent.notify import ServiceManager
 from agent.recalibration.command import Recalibrations
-from agent.reports import Reports
-from agent.serving import serve
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
-from agent.sparkplug.edge_nodes import edge_nodes_of
+from agent.station.bundle_loader import serve
+from agent.station.page_state import state_of
+from agent.station.prometheus import Figures
+from agent.station.sparkplug import edge_nodes_of
+from agent.station.status import Reports
+from agent.station.systemd import ServiceManager
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand, UnlessPaused
 from agent.web.server_socket import page_of
-from agent.web.state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from agent.messages.records import Payload
     from agent.mqtt.client_thread import Speaker
-    from agent.reports import Reports
+    from agent.station.status import Reports
 
 
 def state_of(reports: Reports, speakers: Sequence[Speaker]) -> Payload:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agent.metrics.loop_metrics import Latencies
     from agent.mqtt.client_thread import Speaker
-    from agent.reports import Reports
+    from agent.station.status import Reports
 
 _VERDICTS = (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
 _BOUNDS_S = (*(f"{bound_ms / 1000:g}" for bound_ms in BUCKETS_MS), "+Inf")

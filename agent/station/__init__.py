@@ -1,0 +1,1 @@
+"""One station: put together from its configuration, run, and reported on."""
