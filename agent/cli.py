@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent import doctor, logs
+from agent import logs
 from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
@@ -27,7 +27,7 @@ from calibration.errors import ShiftwatchError
 from calibration.terminal import EXIT_MENDABLE, console, escape, run
 
 if TYPE_CHECKING:
-    from agent.probes import Finding
+    from agent.doctor.finding import Finding
 
 log = logging.getLogger(__name__)
 
@@ -140,18 +140,18 @@ def doctor_command(
     report: dict[str, list[Finding]] = {}
     width = console.width if console.is_terminal else None
     with console.status("") as status:
-        for section, finding in doctor.examine(config, lambda name: status.update(f"looking at: {name}")):
+        for section, finding in report.examine(config, lambda name: status.update(f"looking at: {name}")):
             if not as_json and section not in report:
                 console.print(f"[bold]{_SECTIONS[section]}[/]")
-            for line in () if as_json else doctor.lines(finding, width):
+            for line in () if as_json else report.lines(finding, width):
                 console.print(line, soft_wrap=True)
             report.setdefault(section, []).append(finding)
     findings = [finding for section in report.values() for finding in section]
     if as_json:
-        sys.stdout.write(doctor.as_json(report))
+        sys.stdout.write(report.as_json(report))
     else:
-        console.print(f"[bold]{doctor.summary(findings)}[/]")
-    if doctor.level_of(findings) == "fault":
+        console.print(f"[bold]{report.summary(findings)}[/]")
+    if report.level_of(findings) == "fault":
         raise typer.Exit(EXIT_MENDABLE)
 
 

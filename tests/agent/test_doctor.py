@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stations import Agent, closed_port, good_parts, write_config, write_pictures
 
-from agent import doctor
-from agent.probes import Finding, ok, station
+from agent.doctor import report, station_probes
+from agent.doctor.finding import Finding, ok
 from agent.state_lock import sole_user
 from calibration.deployment.backends import Choice
 from calibration.errors import ScoreMismatchError
@@ -114,10 +114,10 @@ def test_a_running_agent_is_seen_and_not_disturbed(
 def test_a_live_camera_that_a_running_agent_watches_is_left_alone(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, f"rtsp://user:secret@127.0.0.1:{closed_port()}/line", closed_port())
     with sole_user(tmp_path / "state"):
-        (watched,) = station.camera(str(config))
+        (watched,) = station_probes.camera(str(config))
     assert watched.level == "ok"
     assert "not opened, the running agent has it" in watched.found
-    (free,) = station.camera(str(config))
+    (free,) = station_probes.camera(str(config))
     assert free.level == "fault"
     assert "secret" not in watched.found + free.found
 
@@ -137,14 +137,14 @@ def test_everything_that_is_wrong_with_a_station_is_a_fault_with_its_remedy(bund
 
 def test_a_broker_that_refuses_is_told_with_its_reason(mosquitto: Mosquitto, bundle: Path, tmp_path: Path) -> None:
     mosquitto.start(allow_anonymous=False)
-    (finding,) = station.broker(str(write_config(tmp_path, bundle, tmp_path, mosquitto.port)))
+    (finding,) = station_probes.broker(str(write_config(tmp_path, bundle, tmp_path, mosquitto.port)))
     assert finding.level == "fault"
     assert "Not authorized" in finding.found
 
 
 def test_a_password_file_that_is_missing_is_a_fault_of_the_broker(bundle: Path, tmp_path: Path) -> None:
     mqtt = {"username": "station", "password_file": "secret.txt"}
-    (finding,) = station.broker(str(write_config(tmp_path, bundle, tmp_path, closed_port(), mqtt=mqtt)))
+    (finding,) = station_probes.broker(str(write_config(tmp_path, bundle, tmp_path, closed_port(), mqtt=mqtt)))
     assert finding.level == "fault"
     assert "mqtt.password_file: cannot read" in finding.found
 
@@ -152,18 +152,18 @@ def test_a_password_file_that_is_missing_is_a_fault_of_the_broker(bundle: Path, 
 def test_frames_that_do_not_fit_the_bundle_are_a_fault(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station, "_MEASURING_S", 0.0)
+    monkeypatch.setattr(station_probes, "_MEASURING_S", 0.0)
     config = str(write_config(tmp_path, bundle, tmp_path, closed_port()))
-    misfit = {finding.name: finding for finding in station.network(config, width=50.0, height=50.0)}
+    misfit = {finding.name: finding for finding in station_probes.network(config, width=50.0, height=50.0)}
     assert misfit["region"].level == "fault"
     assert "does not fit into a frame of 50x50" in misfit["region"].found
-    assert {finding.level for finding in station.network(config, width=96.0, height=72.0)} == {"ok"}
+    assert {finding.level for finding in station_probes.network(config, width=96.0, height=72.0)} == {"ok"}
 
 
 def test_the_page_is_looked_at_where_it_is_wanted(bundle: Path, tmp_path: Path) -> None:
     def said(**web: object) -> list[str]:
         config = write_config(tmp_path, bundle, tmp_path, 1, web=web)
-        found = [each for each in station.records(str(config)) if each.name == "page"]
+        found = [each for each in station_probes.records(str(config)) if each.name == "page"]
         return [f"{each.level} {each.found}" for each in found]
 
     port = closed_port()
@@ -179,8 +179,8 @@ def test_golden_frames_that_score_otherwise_are_a_fault(
     def differ(*_: object) -> None:
         raise ScoreMismatchError(what="golden frame 0 scores 1, not 2", remedy="do not inspect with it")
 
-    monkeypatch.setattr(station, "check_golden", differ)
-    *_, finding = station.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
+    monkeypatch.setattr(station_probes, "check_golden", differ)
+    *_, finding = station_probes.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
     assert finding == Finding("network", "fault", "golden frame 0 scores 1, not 2", "do not inspect with it")
 
 
@@ -217,9 +217,9 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
 def test_tensorrt_that_has_not_built_yet_is_not_made_to(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station, "choose", lambda _: Choice({"tensorrt": None}, named=True))
+    monkeypatch.setattr(station_probes, "choose", lambda _: Choice({"tensorrt": None}, named=True))
     config = write_config(tmp_path, bundle, tmp_path, closed_port())
-    whole, network = station.network(str(config))
+    whole, network = station_probes.network(str(config))
     assert (whole.name, network.level) == ("bundle", "warning")
     assert "has built no engine for it yet" in network.found
     assert not (tmp_path / "state").exists()
@@ -229,21 +229,21 @@ LONG = Finding("clock", "warning", "not [b]synchronised[/b] for a long time", "s
 
 
 def test_lines_are_broken_at_the_width_of_the_terminal_and_never_in_a_pipe() -> None:
-    assert list(doctor.lines(LONG, None)) == [
+    assert list(report.lines(LONG, None)) == [
         "[yellow]warning  [/]clock          not \\[b]synchronised\\[/b] for a long time",
         "                        -> set it with a program that does so",
     ]
-    narrow = list(doctor.lines(LONG, 50))
+    narrow = list(report.lines(LONG, 50))
     assert len(narrow) == 4
     assert all(line.startswith(" " * 24) for line in narrow[1:])
     path = ok("disk", f"5 GiB free in {'/long' * 20}")
-    assert f"{'/long' * 20}" in "\n".join(doctor.lines(path, 50)), "a path can be copied"
+    assert f"{'/long' * 20}" in "\n".join(report.lines(path, 50)), "a path can be copied"
 
 
 def test_what_is_well_has_no_remedy_and_the_worst_level_counts() -> None:
-    assert list(doctor.lines(ok("disk", "5 GiB free"), None)) == ["[green]ok       [/]disk           5 GiB free"]
-    assert doctor.level_of([]) == "ok"
-    assert doctor.level_of([ok("a", ""), LONG]) == "warning"
-    assert doctor.level_of([Finding("b", "fault", ""), LONG]) == "fault"
-    assert doctor.summary([LONG, LONG, Finding("b", "fault", "")]) == "1 fault, 2 warnings"
-    assert doctor.summary([ok("a", "")]) == "nothing to mend"
+    assert list(report.lines(ok("disk", "5 GiB free"), None)) == ["[green]ok       [/]disk           5 GiB free"]
+    assert report.level_of([]) == "ok"
+    assert report.level_of([ok("a", ""), LONG]) == "warning"
+    assert report.level_of([Finding("b", "fault", ""), LONG]) == "fault"
+    assert report.summary([LONG, LONG, Finding("b", "fault", "")]) == "1 fault, 2 warnings"
+    assert report.summary([ok("a", "")]) == "nothing to mend"

@@ -17,10 +17,11 @@ import pytest
 from stations import until
 
 from agent.camera.camera_settings import CameraSettings
+from agent.doctor import camera_devices, machine, software, station_probes
+from agent.doctor.finding import Finding, ok
+from agent.doctor.isolation import Check
+from agent.doctor.system import said
 from agent.errors import CameraError
-from agent.probes import Finding, cameras, machine, ok, software, station
-from agent.probes.isolation import Check
-from agent.probes.system import said
 from calibration.engine.cuda_driver import CudaDriver, Gpu
 from calibration.errors import EngineError
 
@@ -272,8 +273,8 @@ FORMATS = """ioctl: VIDIOC_ENUM_FMT
 
 
 def test_formats_are_told_by_their_largest_size() -> None:
-    assert cameras.formats_in(FORMATS) == ["MJPG 1920x1080 at 30/s", "YUYV 2592x1944", "RG10"]
-    assert cameras.formats_in("ioctl: VIDIOC_ENUM_FMT\n\tType: Video Capture\n") == []
+    assert camera_devices.formats_in(FORMATS) == ["MJPG 1920x1080 at 30/s", "YUYV 2592x1944", "RG10"]
+    assert camera_devices.formats_in("ioctl: VIDIOC_ENUM_FMT\n\tType: Video Capture\n") == []
 
 
 def a_camera(root: Path, number: int, name: str) -> None:
@@ -290,8 +291,8 @@ def test_cameras_are_listed_by_number_and_nodes_without_pictures_are_not(
     a_camera(tmp_path, 10, "tenth")
     a_camera(tmp_path, 2, "second")
     a_camera(tmp_path, 3, "metadata of the second")
-    monkeypatch.setattr(cameras, "said", lambda *command: "" if command[2].endswith("video3") else FORMATS)
-    findings = list(cameras.camera_findings(tmp_path))
+    monkeypatch.setattr(camera_devices, "said", lambda *command: "" if command[2].endswith("video3") else FORMATS)
+    findings = list(camera_devices.camera_findings(tmp_path))
     assert [finding.name for finding in findings] == ["/dev/video2", "/dev/video10"]
     assert findings[0].found == "second: MJPG 1920x1080 at 30/s, YUYV 2592x1944, RG10"
     assert {finding.level for finding in findings} == {"ok"}
@@ -299,25 +300,25 @@ def test_cameras_are_listed_by_number_and_nodes_without_pictures_are_not(
 
 def test_without_v4l2_ctl_a_camera_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_camera(tmp_path, 0, "HD Webcam")
-    monkeypatch.setattr(cameras, "said", lambda *_: None)
-    (finding,) = cameras.camera_findings(tmp_path)
+    monkeypatch.setattr(camera_devices, "said", lambda *_: None)
+    (finding,) = camera_devices.camera_findings(tmp_path)
     assert (finding.level, finding.found) == ("ok", "HD Webcam (v4l2-ctl of v4l-utils would tell its formats)")
 
 
 def test_a_camera_that_this_user_may_not_use_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_camera(tmp_path, 0, "HD Webcam")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    (finding,) = cameras.camera_findings(tmp_path)
+    (finding,) = camera_devices.camera_findings(tmp_path)
     assert (finding.level, finding.remedy) == ("warning", "add the user to the group video")
 
 
 def test_no_camera_is_told(tmp_path: Path) -> None:
-    assert list(cameras.camera_findings(tmp_path)) == [ok("cameras", "none at /dev/video*")]
+    assert list(camera_devices.camera_findings(tmp_path)) == [ok("cameras", "none at /dev/video*")]
 
 
 @pytest.mark.parametrize(("frames_per_s", "level"), [(None, "ok"), (20.0, "ok"), (30.0, "warning")])
 def test_a_network_slower_than_the_camera_is_a_warning(frames_per_s: float | None, level: str) -> None:
-    finding = station.speed_finding([10.0] * 90 + [40.0] * 10, frames_per_s)
+    finding = station_probes.speed_finding([10.0] * 90 + [40.0] * 10, frames_per_s)
     assert finding.level == level
     assert finding.figures == {"p50_ms": 10.0, "p99_ms": 40.0}
     assert ("the camera gives one each 50.0 ms" in finding.found) is (frames_per_s == 20.0)
@@ -350,25 +351,25 @@ class Live:
 
 
 def test_a_camera_that_gives_no_picture_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(station, "_FIRST_FRAME_S", 0.05)
+    monkeypatch.setattr(station_probes, "_FIRST_FRAME_S", 0.05)
     camera = Live(1000)
     with pytest.raises(CameraError, match="opens, but gives no picture within"):
-        station._first_picture(camera)
+        station_probes._first_picture(camera)
     assert camera.frames > 900
 
 
 def test_the_rate_of_a_camera_is_measured() -> None:
-    assert 5 < station._grabs_per_s(Live(1000), 0.3) <= 100
+    assert 5 < station_probes._grabs_per_s(Live(1000), 0.3) <= 100
 
 
 def test_a_camera_that_stops_while_it_is_watched_is_an_error() -> None:
     with pytest.raises(CameraError, match="fake stops after some frames"):
-        station._grabs_per_s(Live(3), 5.0)
+        station_probes._grabs_per_s(Live(3), 5.0)
 
 
 def test_a_setting_that_a_camera_did_not_take_is_a_warning_and_another_size_a_fault() -> None:
     settings = CameraSettings(width=1920, height=1080)
-    (refused, size) = station._setting_findings(Live(1), settings, 720, 1280)
+    (refused, size) = station_probes._setting_findings(Live(1), settings, 720, 1280)
     assert (refused.level, refused.found) == ("warning", "not taken: width: asked for 1920, got 1280")
     assert (size.level, size.found) == ("fault", "its frames have 1280x720 pixels, not 1920x1080, and would be dropped")
-    assert [each.level for each in station._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]
+    assert [each.level for each in station_probes._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]

@@ -23,12 +23,12 @@ from agent.archive.label import mark
 from agent.archive.query import Wanted, reading
 from agent.camera import Frame
 from agent.commands.control_socket import NAME, ask_station
-from agent.doctor import lines
+from agent.doctor.report import lines
+from agent.doctor.station_probes import network
 from agent.drift.report import REMEDY, drift_payload
 from agent.inspection.combine import Combining
 from agent.inspection.score import View
 from agent.messages.records import Evaluation, Result, ResultCode
-from agent.probes.station import network
 from agent.recalibration.labelled_images import marks_in
 from agent.trigger.motion import OnMotion
 from agent.trigger.part import Part

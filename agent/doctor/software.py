@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 import onnxruntime as ort
 
-from agent.probes import Finding, ok
-from agent.probes.system import text_of
+from agent.doctor.finding import Finding, ok
+from agent.doctor.system import text_of
 from calibration.deployment.backends import AUTO, choose
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.errors import EngineError

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from agent.probes import Finding
+from agent.doctor.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ class Check:
     def ask(self, **arguments: str | float | None) -> list[Finding]:
         """Findings of the probe; a single fault when it hangs or crashes."""
         question = json.dumps([self.probe.__module__, self.probe.__qualname__, arguments])
-        code = f"import sys; sys.path[:] = {sys.path!r}; from agent.probes.isolation import answer; answer()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from agent.doctor.isolation import answer; answer()"
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-c", code, question],

@@ -15,10 +15,10 @@ import numpy as np
 
 from agent.camera.sources import source_from
 from agent.config.model import load
+from agent.doctor.finding import Finding, fault, ok
+from agent.doctor.machine import disk_finding
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError, PageError
 from agent.mqtt.connect import connect
-from agent.probes import Finding, fault, ok
-from agent.probes.machine import disk_finding
 from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
 from agent.state_lock import is_in_use
 from agent.web.server_socket import check_packages, listening, url

@@ -9,14 +9,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.probes import Finding, ok
-from agent.probes.system import said, text_of
+from agent.doctor.finding import Finding, ok
+from agent.doctor.system import said, text_of
 from calibration.deployment.latency import processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.probes import Level
+    from agent.doctor.finding import Level
 
 _KIB_PER_MIB = 1024
 _LITTLE_MEMORY_MIB = 512

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agent.config import model as configuration
+from agent.doctor import camera_devices, machine, software, station_probes
+from agent.doctor.finding import fault, ok
+from agent.doctor.isolation import Check
 from agent.errors import ConfigError
-from agent.probes import cameras, fault, machine, ok, software, station
-from agent.probes.isolation import Check
 from agent.settings import station_topics
 from calibration.terminal import escape
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from agent.probes import Finding, Level
+    from agent.doctor.finding import Finding, Level
 
 _SYSTEM = "restart the device; if it stays, see `dmesg`"
 _DEVICE = (
@@ -28,12 +29,20 @@ _DEVICE = (
     Check("ONNX Runtime", software.onnxruntime, 15, "install it again: pip install --force-reinstall onnxruntime"),
     Check("NVIDIA GPU", software.gpu, 20, "the driver is stuck or broken: restart the device, see `dmesg`"),
     Check("machine", machine.machine, 15, _SYSTEM),
-    Check("cameras", cameras.cameras, 15, "a camera's driver is stuck: pull its plug, or restart the device"),
+    Check("cameras", camera_devices.cameras, 15, "a camera's driver is stuck: pull its plug, or restart the device"),
 )
-_RECORDS = Check("records", station.records, 15, "the disk of state_dir does not answer: check it, and its mount")
-_CAMERA = Check("camera", station.camera, 30, "its driver is stuck, or its network is: pull its plug, check address")
-_BROKER = Check("broker", station.broker, 25, "name resolution or network are stuck: try the broker's IP address")
-_NETWORK = Check("network", station.network, 120, "start the agent and read its log; TensorRT may have to build first")
+_RECORDS = Check(
+    "records", station_probes.records, 15, "the disk of state_dir does not answer: check it, and its mount"
+)
+_CAMERA = Check(
+    "camera", station_probes.camera, 30, "its driver is stuck, or its network is: pull its plug, check address"
+)
+_BROKER = Check(
+    "broker", station_probes.broker, 25, "name resolution or network are stuck: try the broker's IP address"
+)
+_NETWORK = Check(
+    "network", station_probes.network, 120, "start the agent and read its log; TensorRT may have to build first"
+)
 
 _LEVEL_WIDTH, _NAME_WIDTH = 9, 15
 _NARROWEST = 20

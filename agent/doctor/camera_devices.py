@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.probes import Finding, ok
-from agent.probes.system import said, text_of
+from agent.doctor.finding import Finding, ok
+from agent.doctor.system import said, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
