@@ -17,6 +17,7 @@ from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
+from agent.doctor import report as doctor_report
 from agent.install import cli as install_command
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
@@ -140,18 +141,18 @@ def doctor_command(
     report: dict[str, list[Finding]] = {}
     width = console.width if console.is_terminal else None
     with console.status("") as status:
-        for section, finding in report.examine(config, lambda name: status.update(f"looking at: {name}")):
+        for section, finding in doctor_report.examine(config, lambda name: status.update(f"looking at: {name}")):
             if not as_json and section not in report:
                 console.print(f"[bold]{_SECTIONS[section]}[/]")
-            for line in () if as_json else report.lines(finding, width):
+            for line in () if as_json else doctor_report.lines(finding, width):
                 console.print(line, soft_wrap=True)
             report.setdefault(section, []).append(finding)
     findings = [finding for section in report.values() for finding in section]
     if as_json:
-        sys.stdout.write(report.as_json(report))
+        sys.stdout.write(doctor_report.as_json(report))
     else:
-        console.print(f"[bold]{report.summary(findings)}[/]")
-    if report.level_of(findings) == "fault":
+        console.print(f"[bold]{doctor_report.summary(findings)}[/]")
+    if doctor_report.level_of(findings) == "fault":
         raise typer.Exit(EXIT_MENDABLE)
 
 

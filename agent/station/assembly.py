@@ -30,9 +30,9 @@ from agent.station.prometheus import Figures
 from agent.station.sparkplug import edge_nodes_of
 from agent.station.status import Reports
 from agent.station.systemd import ServiceManager
+from agent.station.web_page import page_of
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand, UnlessPaused
-from agent.web.server_socket import page_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

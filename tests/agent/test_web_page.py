@@ -20,9 +20,10 @@ from stations import closed_port, good_parts, until, write_config, write_picture
 from agent.config.model import load
 from agent.errors import ConfigError, PageError
 from agent.settings import web_token
+from agent.station.web_page import page_of
 from agent.web import server_socket
 from agent.web.page_feed import _WAITING_AT_MOST
-from agent.web.server_socket import check_packages, listening, page_of
+from agent.web.server_socket import check_packages, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,50 @@
+"""The live page of a station, as configured; whatever it lacks is reported before the first frame is inspected."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from agent.settings import station_topics, web_token
+from agent.web.ipc import Order
+from agent.web.page_feed import Page
+from agent.web.server_socket import check_packages, listening, url
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from agent.config.model import AgentConfig
+
+log = logging.getLogger(__name__)
+
+
+def page_of(config: AgentConfig, stack: ExitStack) -> Page | None:
+    """The page, which begins with its ``enter``; None where nobody wants it.
+
+    Args:
+        config: Of the station.
+        stack: Closes the port, which is taken now.
+
+    Raises:
+        PageError: The packages of the extra are missing, the port is in use, or the address is not one of this device.
+        ConfigError: The token cannot be read, or is none.
+    """
+    web = config.web
+    if not web.enabled:
+        return None
+    check_packages()
+    order = Order(
+        names=(*web.names, socket.gethostname(), web.host),
+        token=web_token(config),
+        state_dir=str(config.state_dir.absolute()),
+        has_archive=config.archive.enabled,
+        station=station_topics(config.station).root,
+        version=version("shiftwatch"),
+        log_level=config.log.level,
+        log_format=config.log.format,
+    )
+    page = Page(order, stack.enter_context(listening(web.host, web.port)))
+    log.info("live page at %s%s", url(web.host, web.port), "" if order.token else ", read-only: there is no token_file")
+    return page
