@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class BackoffLimits:
     """How fast.
 
     Attributes:
@@ -34,13 +34,13 @@ class Pace:
     jitter: Callable[[], float] = random.random
 
 
-DEFAULT_PACE = Pace()
+DEFAULT_PACE = BackoffLimits()
 
 
 class Backoff:
     """How long to wait before the next attempt: doubling, with jitter between a half and all of it."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: BackoffLimits) -> None:
         self._pace = pace
         self._ceiling_s = pace.first_retry_s
 

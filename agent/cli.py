@@ -164,9 +164,9 @@ def demo_command(
 
     Exit code 1 if it found less than 90 % of the defects, or raised more than two false alarms.
     """
-    from agent.demo.run import show  # noqa: PLC0415 - calibration and the broker are no part of a running agent
+    from agent.demo.run import run_demo  # noqa: PLC0415 - calibration and the broker are no part of a running agent
 
-    if not show(folder).convincing:
+    if not run_demo(folder).convincing:
         raise typer.Exit(1)
 
 

@@ -18,11 +18,11 @@ from agent.drift.watch import DriftWatch
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
-from agent.inspection.combine import Combining
+from agent.inspection.combine import FrameCombiner
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.connect import BrokerSettings
 from agent.outbox.outbox import Outbox
-from agent.recalibration.plan import Terms
+from agent.recalibration.plan import RecalibrationPlan
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.deployment.backends import Deployment
@@ -189,10 +189,10 @@ def open_archive(config: AgentConfig) -> Archive | None:
     )
 
 
-def recalibration_terms(config: AgentConfig) -> Terms:
+def recalibration_terms(config: AgentConfig) -> RecalibrationPlan:
     """How the station learns on."""
     section = config.recalibration
-    return Terms(
+    return RecalibrationPlan(
         archive=archive_folder(config),
         parts=section.parts,
         old_weight=section.old_weight,
@@ -259,10 +259,10 @@ def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipes: Callable[[
     return EveryFrame(handshake, trigger.every)
 
 
-def combining_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> Combining:
+def combining_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> FrameCombiner:
     """What the frames of a part say together."""
     count = trigger.frames_per_part
-    return Combining(count, trigger.combine, trigger.least_decidable or count // 2 + 1, why_fewer)
+    return FrameCombiner(count, trigger.combine, trigger.least_decidable or count // 2 + 1, why_fewer)
 
 
 def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:

@@ -16,7 +16,7 @@ _LOCK = "lock"
 
 
 @contextmanager
-def sole_user(state_dir: Path) -> Iterator[None]:
+def state_lock(state_dir: Path) -> Iterator[None]:
     """Refuse a second agent on the same records; the lock goes with the process, however that ends.
 
     Raises:

@@ -23,7 +23,7 @@ class CameraState:
     alert: Alert | None = None
 
 
-def following(
+def camera_alert_step(
     state: CameraState, cause: str | None, after_ms: int, result_id: str, now_ms: int
 ) -> tuple[Alert | None, CameraState]:
     """One frame further.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.alerts.camera import CameraState, following
+from agent.alerts.camera import CameraState, camera_alert_step
 from agent.errors import ConfigError
 from agent.messages.records import Alert, Evaluation
 
@@ -120,7 +120,7 @@ def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
         now_ms: Wall clock, ms since 1970. It may be set back: times of an alert never run backwards for it.
         untrusted: Cause of an alert, where the frame, or a zone of it, cannot be trusted.
     """
-    camera_event, camera = following(state.camera, untrusted, rules.untrusted_after_ms, result_id, now_ms)
+    camera_event, camera = camera_alert_step(state.camera, untrusted, rules.untrusted_after_ms, result_id, now_ms)
     return replace(_decide(rules, replace(state, camera=camera), score, result_id, now_ms), camera_event=camera_event)
 
 
@@ -134,10 +134,10 @@ def _decide(rules: Rules, state: State, score: float, result_id: str, now_ms: in
     if verdict.evaluation is Evaluation.NOT_DECIDABLE:
         return Decision(verdict, None, state)
     if verdict.evaluation is Evaluation.NOT_OK:
-        event, following = _after_bad(rules, state, severity_of(score, rules.threshold), result_id, now_ms)
+        event, camera_alert_step = _after_bad(rules, state, severity_of(score, rules.threshold), result_id, now_ms)
     else:
-        event, following = _after_good(rules, state, score, result_id, now_ms)
-    return Decision(verdict, event, following)
+        event, camera_alert_step = _after_good(rules, state, score, result_id, now_ms)
+    return Decision(verdict, event, camera_alert_step)
 
 
 def judge(score: float, threshold: float) -> Verdict:

@@ -8,7 +8,7 @@ SEVERITY = 200
 """Of 1000, low: every verdict is as good as ever, so far."""
 
 
-def following(active: Alert | None, cause: str | None, result_id: str, now_ms: int) -> Alert | None:
+def drift_alert_step(active: Alert | None, cause: str | None, result_id: str, now_ms: int) -> Alert | None:
     """The event of one result, if there is one: it begins with a cause, which it keeps, and ends without any.
 
     Args:

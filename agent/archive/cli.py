@@ -17,7 +17,7 @@ from agent.archive.entry import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.export import Exported
 from agent.archive.export import export as export_picture
 from agent.archive.label import mark as mark_picture
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.time_argument import moment_ms
 from agent.clock import now_ms
 from agent.config import model as configuration
@@ -73,7 +73,7 @@ def list_command(  # noqa: PLR0913 - one for each question
     """
     folder = _folder(config)
     wanted = _wanted(of_class, since, until, part_id=part, min_score=min_score)
-    with reading(folder) as archive:
+    with open_reader(folder) as archive:
         pictures = archive.newest(wanted, limit)
         if as_json:
             for picture in pictures:
@@ -96,7 +96,7 @@ def show_command(
     Example: `shiftwatch-agent archive show 3f2a9c01 --config station.yaml`
     """
     folder = _folder(config)
-    with reading(folder) as archive:
+    with open_reader(folder) as archive:
         picture = archive.named(result)
     numbers = rendering.all_numbers(folder, picture)
     if as_json:
@@ -152,7 +152,7 @@ def export_command(  # noqa: PLR0913 - one for each question
     folder = _folder(config)
     wanted = _wanted(of_class, since, until, labelled=labelled)
     done = Exported()
-    with reading(folder) as archive, progress_bar() as progress:
+    with open_reader(folder) as archive, progress_bar() as progress:
         total = archive.count(wanted)
         for number, picture in enumerate(archive.each(wanted), 1):
             export_picture(folder, target, picture, done, zone)
@@ -177,9 +177,9 @@ def _wanted(  # noqa: PLR0913 - one for each question
     part_id: str | None = None,
     min_score: float | None = None,
     labelled: bool = False,
-) -> Wanted:
-    asked_at_ms, ever = now_ms(), Wanted()
-    return Wanted(
+) -> ArchiveQuery:
+    asked_at_ms, ever = now_ms(), ArchiveQuery()
+    return ArchiveQuery(
         evaluation=None if of_class is None else CLASSES[of_class.value],
         since_ms=ever.since_ms if since is None else moment_ms(since, asked_at_ms),
         until_ms=ever.until_ms if until is None else moment_ms(until, asked_at_ms),

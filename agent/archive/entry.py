@@ -33,7 +33,7 @@ _BLOCK_BYTES, _NAME_BYTES = 4096, 64
 _LARGEST = 2**62
 
 
-class Picture(NamedTuple):
+class ArchivedImage(NamedTuple):
     """What the index knows of one picture.
 
     Attributes:
@@ -96,7 +96,7 @@ def encoded(snapshot: Snapshot) -> dict[str, bytes]:
     return {**pictures, NUMBERS: to_json(_numbers(snapshot, pictures)).encode()}
 
 
-def picture_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> Picture:
+def picture_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> ArchivedImage:
     """The picture that these files make.
 
     Raises:
@@ -109,7 +109,7 @@ def picture_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> Picture:
     return picture
 
 
-def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> Picture | None:
+def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> ArchivedImage | None:
     """The picture with these numbers and files; None where they are damaged, or do not belong together.
 
     Args:
@@ -189,9 +189,9 @@ def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
     return numbers
 
 
-def _picture(path: str, numbers: Any, room_bytes: int) -> Picture:  # noqa: ANN401 - any JSON
+def _picture(path: str, numbers: Any, room_bytes: int) -> ArchivedImage:  # noqa: ANN401 - any JSON
     score, part_id = numbers["score"], numbers.get("partId")
-    return Picture(
+    return ArchivedImage(
         path=path,
         result_id=storable(numbers["resultId"]),
         part_id=None if part_id is None else storable(part_id),

@@ -15,7 +15,7 @@ from calibration.atomic_file import write_flushed
 from calibration.errors import StorageError
 
 if TYPE_CHECKING:
-    from agent.archive.entry import Picture
+    from agent.archive.entry import ArchivedImage
 
 TRAIN_GOOD, TEST_GOOD, TEST_DEFECT = "train/good", "test/good", "test/defect"
 _FOLDERS = (TRAIN_GOOD, TEST_GOOD, TEST_DEFECT)
@@ -42,7 +42,7 @@ class Exported:
     elsewhere: list[Path] = field(default_factory=list)
 
 
-def folder_of(picture: Picture) -> str | None:
+def folder_of(picture: ArchivedImage) -> str | None:
     """Where a picture belongs; None where nobody can say.
 
     What a person has said counts; else the verdict. A fifth of the OK ones that nobody has marked, always the same,
@@ -55,7 +55,7 @@ def folder_of(picture: Picture) -> str | None:
     return TEST_DEFECT if picture.evaluation is Evaluation.NOT_OK else None
 
 
-def export(archive: Path, target: Path, picture: Picture, done: Exported, zone: str | None = None) -> None:
+def export(archive: Path, target: Path, picture: ArchivedImage, done: Exported, zone: str | None = None) -> None:
     """Copy one frame as it was taken; what is there already stays as it is.
 
     Args:
@@ -93,7 +93,7 @@ def export(archive: Path, target: Path, picture: Picture, done: Exported, zone: 
     done.copied[folder] += 1
 
 
-def _in_zone(zone: str, archive: Path, picture: Picture) -> Picture:
+def _in_zone(zone: str, archive: Path, picture: ArchivedImage) -> ArchivedImage:
     """The same as far as one zone goes; nothing is known where a marked defect may lie in another one."""
     evaluation = evaluation_in(zone, archive, picture) or Evaluation.UNDEFINED
     if picture.label == "defect" and evaluation is not Evaluation.NOT_OK:
@@ -111,7 +111,7 @@ def _content(path: Path) -> bytes | None:
         raise ArchiveError(what=f"cannot read {path}: {error.strerror}", remedy="ask as the agent's user") from error
 
 
-def _name_of(picture: Picture) -> str:
+def _name_of(picture: ArchivedImage) -> str:
     """By time, and unlike those of other stations."""
     path = Path(picture.path)
     return f"{path.parent}_{path.stem}_{picture.result_id[:_ID_DIGITS]}{path.suffix}"

@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.archive.entry import Mark, Picture
+from agent.archive.entry import ArchivedImage, Mark
 from agent.archive.files import FILE_MODE
 from agent.messages.records import Evaluation
 
@@ -123,7 +123,7 @@ class Index:
         """From now on every picture on the disk is in it."""
         self._database.execute("PRAGMA user_version = 1")
 
-    def add(self, picture: Picture) -> None:
+    def add(self, picture: ArchivedImage) -> None:
         """A picture whose files are on the disk; it takes the place of one with the same path."""
         self.forget([picture.path])
         self._database.execute(_INSERT, picture)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from agent.archive.entry import MARK, Mark, sibling
 from agent.archive.files import FILE_MODE
-from agent.archive.query import reading, writing
+from agent.archive.query import open_reader, open_writer
 from agent.errors import ArchiveError
 from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.archive.entry import Picture
+    from agent.archive.entry import ArchivedImage
 
 _NOTE = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
 
 
-def mark(directory: Path, result: str, said: Mark) -> Picture:
+def mark(directory: Path, result: str, said: Mark) -> ArchivedImage:
     """Note it; on the disk when this returns. What was said before is replaced.
 
     Args:
@@ -33,14 +33,14 @@ def mark(directory: Path, result: str, said: Mark) -> Picture:
     Raises:
         ArchiveError: There is no such picture, or the archive cannot be written.
     """
-    with reading(directory) as archive:
+    with open_reader(directory) as archive:
         picture = archive.named(result)
     path = directory / sibling(picture.path, MARK)
     try:
         replace_file(path, said.content())
         path.chmod(FILE_MODE)
         _give_to_owner_of(path.parent, path)
-        with writing(directory) as database:
+        with open_writer(directory) as database:
             is_there = database.execute(_NOTE, (*said, picture.path)).rowcount
         if not is_there:  # pruned a moment ago
             path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.archive.entry import NUMBERS, Picture, zone_evaluations
+from agent.archive.entry import NUMBERS, ArchivedImage, zone_evaluations
 from agent.archive.index import INDEX_NAME
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
@@ -39,7 +39,7 @@ _TOTALS = "SELECT evaluation, count(*), sum(bytes), min(created_at_ms) FROM pict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ArchiveQuery:
     """Which pictures.
 
     Attributes:
@@ -72,7 +72,7 @@ class Total(NamedTuple):
     oldest_ms: int
 
 
-class Reading:
+class ArchiveReader:
     """Answers; makes and changes nothing.
 
     Args:
@@ -82,17 +82,17 @@ class Reading:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def newest(self, wanted: Wanted, limit: int) -> list[Picture]:
+    def newest(self, wanted: ArchiveQuery, limit: int) -> list[ArchivedImage]:
         """The newest first."""
         rows = self._database.execute(_NEWEST, {**wanted.values(), "limit": limit})
         return [_picture(row) for row in rows]
 
-    def count(self, wanted: Wanted) -> int:
+    def count(self, wanted: ArchiveQuery) -> int:
         """How many there are."""
         (count,) = self._database.execute(_COUNT, wanted.values()).fetchone()
         return int(count)
 
-    def each(self, wanted: Wanted) -> Iterator[Picture]:
+    def each(self, wanted: ArchiveQuery) -> Iterator[ArchivedImage]:
         """All of them, the oldest first; some at a time, so that the agent's log of the index can begin anew."""
         after = ""
         while True:
@@ -103,7 +103,7 @@ class Reading:
                 return
             after = pictures[-1].path
 
-    def named(self, result: str) -> Picture:
+    def named(self, result: str) -> ArchivedImage:
         """The picture of a result.
 
         Args:
@@ -131,18 +131,18 @@ class Reading:
 
 
 @contextmanager
-def reading(directory: Path) -> Iterator[Reading]:
+def open_reader(directory: Path) -> Iterator[ArchiveReader]:
     """The index of an archive, for reading.
 
     Raises:
         ArchiveError: There is none, or it cannot be read.
     """
     with _opened(directory, _how_to_read(directory)) as database:
-        yield Reading(database)
+        yield ArchiveReader(database)
 
 
 @contextmanager
-def writing(directory: Path) -> Iterator[sqlite3.Connection]:
+def open_writer(directory: Path) -> Iterator[sqlite3.Connection]:
     """The same for a change, which waits for the agent to be done with its own.
 
     Raises:
@@ -181,12 +181,12 @@ def _opened(directory: Path, how: str) -> Iterator[sqlite3.Connection]:
         ) from error
 
 
-def _picture(row: tuple[Any, ...]) -> Picture:
-    picture = Picture(*row)
+def _picture(row: tuple[Any, ...]) -> ArchivedImage:
+    picture = ArchivedImage(*row)
     return picture._replace(evaluation=Evaluation(picture.evaluation))
 
 
-def evaluation_in(zone: str, archive: Path, picture: Picture) -> Evaluation | None:
+def evaluation_in(zone: str, archive: Path, picture: ArchivedImage) -> Evaluation | None:
     """What a picture shows in one of several zones; None where that is unknown, or it was removed meanwhile."""
     try:
         return zone_evaluations((archive / picture.path).with_suffix(NUMBERS).read_bytes()).get(zone)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from agent.archive.entry import Mark, Picture
+    from agent.archive.entry import ArchivedImage, Mark
     from agent.archive.files import OwnFile
     from agent.archive.index import Index
 
@@ -102,7 +102,7 @@ class _Day:
                 self._index.mark(path, mark)
         return False
 
-    def _picture(self, path: str, sizes: Mapping[str, int]) -> Picture | None:
+    def _picture(self, path: str, sizes: Mapping[str, int]) -> ArchivedImage | None:
         try:
             return picture_from(path, (self._directory / sibling(path, NUMBERS)).read_bytes(), sizes)
         except FileNotFoundError:

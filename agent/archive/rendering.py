@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from agent.archive.entry import Picture
+    from agent.archive.entry import ArchivedImage
     from agent.archive.export import Exported
     from agent.archive.query import Total
     from agent.messages.records import Payload
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ID_DIGITS = 8
 
 
-def table(pictures: Sequence[Picture]) -> Table:
+def table(pictures: Sequence[ArchivedImage]) -> Table:
     """A row for each; with what people said, where somebody has said something."""
     is_marked = any(picture.label for picture in pictures)
     columns = ["time", "result", "part", "class", *(["marked"] if is_marked else [])]
@@ -60,7 +60,7 @@ def totals(found: Iterable[Total]) -> str:
     return "; ".join(each) or "it is empty"
 
 
-def numbers(folder: Path, picture: Picture) -> Payload:
+def numbers(folder: Path, picture: ArchivedImage) -> Payload:
     """What the index knows of one, named as in ``result``, and where its files are."""
     paths = {"framePath": picture.path, "overlayPath": sibling(picture.path, OVERLAY)}
     return {
@@ -80,7 +80,7 @@ def numbers(folder: Path, picture: Picture) -> Payload:
     }
 
 
-def all_numbers(folder: Path, picture: Picture) -> Payload:
+def all_numbers(folder: Path, picture: ArchivedImage) -> Payload:
     """The same with everything that stands beside the picture.
 
     Raises:

@@ -14,14 +14,14 @@ from agent.archive.entry import encoded, picture_of, sibling
 from agent.archive.index import INDEX_NAME, Index, is_damage
 from agent.archive.quota import furthest_over_share, missing_on_disk
 from agent.archive.reconcile import reconcile
-from agent.archive.trusted_clock import SteadyClock
+from agent.archive.trusted_clock import TrustedClock
 from agent.messages.records import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.archive.entry import Picture
+    from agent.archive.entry import ArchivedImage
     from agent.archive.quota import Limits
     from agent.archive.snapshot import Snapshot
 
@@ -59,7 +59,7 @@ class Store:
         self.is_reconciled = False
         self._directory = directory
         self._limits = limits
-        self._clock = SteadyClock(now_s, clock_s)
+        self._clock = TrustedClock(now_s, clock_s)
         self._index: Index | None = None
         self._comparison: Iterator[None] = iter(())
 
@@ -185,7 +185,7 @@ class Store:
         files.remove(self._directory, paths)
         index.forget(paths)
 
-    def _note(self, index: Index, picture: Picture) -> None:
+    def _note(self, index: Index, picture: ArchivedImage) -> None:
         try:
             index.add(picture)
         except sqlite3.Error:

@@ -11,7 +11,7 @@ _STEADY_FOR_S = 3600.0
 _LEAP_S = 60.0
 
 
-class SteadyClock:
+class TrustedClock:
     """Compares the wall clock with the monotonic one whenever it is asked.
 
     Args:

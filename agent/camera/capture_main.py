@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.camera.shared_frames import LONGEST_MESSAGE_BYTES, SLOT_BYTES, SLOTS, Slots, Told
+from agent.camera.shared_frames import LONGEST_MESSAGE_BYTES, SLOT_BYTES, SLOTS, FrameReport, SharedFrames
 from agent.child_process import die_with
 from agent.clock import now_ms
 from agent.errors import CameraError
@@ -42,14 +42,14 @@ def main() -> None:
         module, name, arguments = json.loads(to_parent.recv(LONGEST_MESSAGE_BYTES))
         source: Source = getattr(importlib.import_module(module), name)(**arguments)
         with suppress(SystemExit, BrokenPipeError, ConnectionResetError):  # the parent wants no more, or has gone
-            _Capture(source, to_parent, Slots(memory)).run()
+            _Capture(source, to_parent, SharedFrames(memory)).run()
     os._exit(0)  # what drivers do at a regular end is no concern of ours, and some crash
 
 
 class _Capture:
     """One source, from open to close."""
 
-    def __init__(self, source: Source, line: socket.socket, slots: Slots) -> None:
+    def __init__(self, source: Source, line: socket.socket, slots: SharedFrames) -> None:
         self._source = source
         self._line = line
         self._slots = slots
@@ -59,30 +59,30 @@ class _Capture:
         """Until the source gives nothing more, or the parent has gone."""
         try:
             self._source.open()
-            self._tell(Told("opened", texts=tuple(self._source.refused_settings)))
+            self._tell(FrameReport("opened", texts=tuple(self._source.refused_settings)))
             while self._source.grab():
                 self._tell_frame(now_ms(), time.monotonic_ns())
             what = f"camera {self._source.name} has stopped giving frames"
-            self._tell(Told("failed", texts=(what, "check its power, its cable or the network")))
+            self._tell(FrameReport("failed", texts=(what, "check its power, its cable or the network")))
         except CameraError as error:
-            self._tell(Told("failed", texts=(error.what, error.remedy)))
+            self._tell(FrameReport("failed", texts=(error.what, error.remedy)))
         finally:
             self._source.close()
 
     def _tell_frame(self, captured_at_ms: int, captured_ns: int) -> None:
         self._take_back()
         if not self._free:
-            self._tell(Told("superseded"))
+            self._tell(FrameReport("superseded"))
             return
         image = self._source.retrieve()
         if image is None or not _is_picture(image):
-            self._tell(Told("unreadable"))
+            self._tell(FrameReport("unreadable"))
             if image is not None:
                 raise _garbage(self._source.name, image)
             return
         slot = self._free.pop()
         self._slots.write(slot, image)
-        self._tell(Told("frame", captured_at_ms, captured_ns, slot, *image.shape[:2]))
+        self._tell(FrameReport("frame", captured_at_ms, captured_ns, slot, *image.shape[:2]))
 
     def _take_back(self) -> None:
         """The slots that the parent has emptied."""
@@ -91,7 +91,7 @@ class _Capture:
                 self._free.append(given[0])
             raise BrokenPipeError  # an empty message is the end of the line
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: FrameReport) -> None:
         self._line.sendall(told.as_bytes())
 
 

@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from agent.camera.shared_frames import LONGEST_MESSAGE_BYTES, Slots, Told, new_memory
+from agent.camera.shared_frames import LONGEST_MESSAGE_BYTES, FrameReport, SharedFrames, new_memory
 from agent.child_process import how_it_ended
 from agent.errors import CameraError
 
@@ -56,7 +56,7 @@ class CaptureProcess:
             ) from error
         return self
 
-    def hear(self, timeout_s: float) -> Told | None:
+    def hear(self, timeout_s: float) -> FrameReport | None:
         """What it tells next; None when nothing comes in time.
 
         Raises:
@@ -69,12 +69,12 @@ class CaptureProcess:
             return None
         if not message:
             raise CameraError(what=self._how_it_ended(), remedy="the log above may tell more; it is started again")
-        told = Told.from_bytes(message)
+        told = FrameReport.from_bytes(message)
         if told.kind == "failed":
             raise CameraError(what=told.texts[0], remedy=told.texts[1])
         return told
 
-    def take(self, told: Told) -> Image:
+    def take(self, told: FrameReport) -> Image:
         """The picture of a ``frame``, as a copy of its own; its slot is given back."""
         image = self._slots.copy(told.slot, told.rows, told.columns)
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died since
@@ -94,7 +94,7 @@ class CaptureProcess:
         with ExitStack() as only_theirs:
             memory = new_memory()
             only_theirs.callback(os.close, memory)
-            self._slots = Slots(memory)
+            self._slots = SharedFrames(memory)
             started.callback(self._slots.close)
             self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             started.enter_context(self._line)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS
-from agent.camera.file_camera import DirectCamera
+from agent.camera.file_camera import FileCamera
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
 from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from, without_password
@@ -58,5 +58,5 @@ def open_camera(  # noqa: PLR0913 - each once
         return NewestFrameCamera(ProcessCamera(name, live_source, arguments, settings=settings, timeouts=timeouts))
     found = source_from(source, frames_per_s)
     if playback == "fast":
-        return DirectCamera(found, loop=loop)
-    return NewestFrameCamera(DirectCamera(found, loop=loop, paced=True))
+        return FileCamera(found, loop=loop)
+    return NewestFrameCamera(FileCamera(found, loop=loop, paced=True))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.camera.sources import Source
 
 
-class DirectCamera:
+class FileCamera:
     """Reads in the caller's thread, every frame, until the source ends; see Camera for the order of calls.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class NewestSlot(Generic[T]):
+class LatestValue(Generic[T]):
     """Room for one item between two threads; a newer item takes the place of one that still waits."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from agent.camera.latest_value import NewestSlot
+from agent.camera.latest_value import LatestValue
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class NewestFrameCamera:
 
     def __init__(self, capture: Capture) -> None:
         self._camera = capture
-        self._slot: NewestSlot[Frame] = NewestSlot()
+        self._slot: LatestValue[Frame] = LatestValue()
         self._stopping = threading.Event()
         self._superseded = 0
         self._refused = 0

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.backoff import Backoff, Pace
+from agent.backoff import Backoff, BackoffLimits
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.child_handle import CaptureProcess
 from agent.camera.contract import Frame
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agent.camera.camera_settings import CameraSettings
     from agent.camera.contract import CameraState
-    from agent.camera.shared_frames import Told
+    from agent.camera.shared_frames import FrameReport
     from agent.camera.sources import Source
 
 _LOOK_UP_S = 0.1
@@ -48,7 +48,7 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS = Timeouts()
-RETRIES = Pace(first_retry_s=1.0, longest_retry_s=10.0)
+RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=10.0)
 """Waits of 0.5 s to 10 s; jitter keeps the cameras of a line from storming a restarted switch in step."""
 
 
@@ -79,7 +79,7 @@ class ProcessCamera:
         *,
         settings: CameraSettings = DEFAULT_SETTINGS,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
-        pace: Pace = RETRIES,
+        pace: BackoffLimits = RETRIES,
         stopping: threading.Event | None = None,
     ) -> None:
         self.name = name
@@ -165,7 +165,7 @@ class ProcessCamera:
                     remedy="check its power, its cable or the network, and what else uses it; it is opened again",
                 )
 
-    def _frame(self, told: Told, process: CaptureProcess) -> Frame | None:
+    def _frame(self, told: FrameReport, process: CaptureProcess) -> Frame | None:
         """The frame, if it is one to hand out; counted in any case."""
         if told.kind == "opened":
             self._note_settings(told.texts)

@@ -32,7 +32,7 @@ LONGEST_MESSAGE_BYTES = 65_536
 Kind: TypeAlias = Literal["opened", "frame", "superseded", "unreadable", "failed"]
 
 
-class Told(NamedTuple):
+class FrameReport(NamedTuple):
     """What a capture process tells: of each frame that it grabs one message, and what becomes of its source.
 
     Attributes:
@@ -58,12 +58,12 @@ class Told(NamedTuple):
         return json.dumps(self).encode()
 
     @classmethod
-    def from_bytes(cls, message: bytes) -> Told:
+    def from_bytes(cls, message: bytes) -> FrameReport:
         """The opposite of ``as_bytes``."""
         return cls(*json.loads(message))
 
 
-class Slots:
+class SharedFrames:
     """The memory, in either process.
 
     Args:
@@ -92,7 +92,7 @@ class Slots:
 
 
 def new_memory() -> int:
-    """The descriptor of a memory for `Slots`, to be closed by the caller; OSError where there is no room."""
+    """The descriptor of a memory for `SharedFrames`, to be closed by the caller; OSError where there is no room."""
     descriptor = os.memfd_create("shiftwatch-frames")
     try:
         os.truncate(descriptor, SLOTS * SLOT_BYTES)

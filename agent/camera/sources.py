@@ -16,7 +16,7 @@ import cv2
 from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
 from agent.errors import CameraError
 from calibration.errors import DatasetError
-from calibration.imaging.image_files import pictures_in, read_picture
+from calibration.imaging.image_files import image_files_in, read_image
 from calibration.imaging.preprocess import Image, as_bgr8
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class FolderSource:
     def open(self) -> None:
         """See Source."""
         try:
-            found = pictures_in(self._folder)
+            found = image_files_in(self._folder)
         except OSError as error:
             what = f"image folder {self._folder.absolute()} cannot be read: {error.strerror}"
             raise CameraError(what=what, remedy="check that it exists and that this user may read it") from error
@@ -229,7 +229,7 @@ class FolderSource:
         if self._current is None:
             return None
         try:
-            return read_picture(self._current)
+            return read_image(self._current)
         except DatasetError as error:
             if self._current not in self._reported:
                 self._reported.add(self._current)

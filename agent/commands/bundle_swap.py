@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.audit.log import AuditLog
-    from agent.zones.served import Served
+    from agent.zones.served import ActiveBundle
     from agent.zones.zone import Zone
     from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
 
-class Occasion(NamedTuple):
+class SwapReason(NamedTuple):
     """Why a bundle is exchanged.
 
     Attributes:
@@ -43,7 +43,7 @@ class Occasion(NamedTuple):
     noted: Mapping[str, object] = {}
 
 
-class Exchange:
+class BundleSwap:
     """One at a time.
 
     Args:
@@ -55,7 +55,7 @@ class Exchange:
     def __init__(
         self,
         audit: AuditLog,
-        serve: Callable[[Bundle, Zone], Served],
+        serve: Callable[[Bundle, Zone], ActiveBundle],
         *,
         in_loop: bool,
         changed: Callable[[], None],
@@ -67,7 +67,7 @@ class Exchange:
         self._under_way = threading.Lock()
 
     def reserve(self) -> None:
-        """Nobody else may exchange until `let_judge` has ended, which must follow.
+        """Nobody else may exchange until `activate` has ended, which must follow.
 
         Raises:
             CommandRefusedError: Somebody does.
@@ -77,12 +77,12 @@ class Exchange:
                 what="another bundle is being brought in", remedy="wait for its acknowledgement on cmd/ack"
             )
 
-    def let_judge(  # noqa: PLR0913, PLR0917 - each once
+    def activate(  # noqa: PLR0913, PLR0917 - each once
         self,
         zone: Zone,
         path: Path,
         identity: str,
-        occasion: Occasion,
+        occasion: SwapReason,
         ended: Callable[[ShiftwatchError | None, str | None], object],
         allowed: Callable[[], object] = lambda: None,
     ) -> None:
@@ -115,7 +115,7 @@ class Exchange:
             end(error)
             return
 
-        def make() -> Served:
+        def make() -> ActiveBundle:
             try:
                 allowed()
             except ShiftwatchError:
@@ -126,7 +126,7 @@ class Exchange:
 
         zone.exchange(make, end)
 
-    def _note(self, zone: Zone, occasion: Occasion, error: ShiftwatchError | None) -> str | None:
+    def _note(self, zone: Zone, occasion: SwapReason, error: ShiftwatchError | None) -> str | None:
         """Write down how it went; the hash of the entry in the audit log, if there is one."""
         served = zone.served
         bundle = served.bundle

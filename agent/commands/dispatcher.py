@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=BaseModel)
 Via: TypeAlias = Literal["mqtt", "local"]
-Do: TypeAlias = "Callable[[], object]"
+Effect: TypeAlias = "Callable[[], object]"
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Command(NamedTuple):
     by: str | None
 
 
-def last_word(
+def final_ack(
     command: Command,
     error: ShiftwatchError | None = None,
     audit_hash: str | None = None,
@@ -80,28 +80,28 @@ class Action(NamedTuple):
     """
 
     arguments: type[BaseModel]
-    prepare: Callable[[Command, BaseModel], Do]
+    prepare: Callable[[Command, BaseModel], Effect]
     changes_station: bool = True
     takes_time: bool = False
 
 
 def action(
     arguments: type[A],
-    prepare: Callable[[Command, A], Do],
+    prepare: Callable[[Command, A], Effect],
     *,
     changes_station: bool = True,
     takes_time: bool = False,
 ) -> Action:
     """An action whose arguments have a type."""
 
-    def checked(command: Command, given: BaseModel) -> Do:
-        assert isinstance(given, arguments)  # noqa: S101 - `Commands` has just made it so
+    def checked(command: Command, given: BaseModel) -> Effect:
+        assert isinstance(given, arguments)  # noqa: S101 - `CommandDispatcher` has just made it so
         return prepare(command, given)
 
     return Action(arguments, checked, changes_station, takes_time)
 
 
-class Commands:
+class CommandDispatcher:
     """Answers each command once; safe from any thread.
 
     Args:

@@ -21,16 +21,16 @@ from agent.trigger.part import Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.commands.dispatcher import Action, Command, Do
+    from agent.commands.dispatcher import Action, Command, Effect
     from agent.commands.rollback import Rollback
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import OnCommand
-    from agent.zones.controls import Controls
+    from agent.zones.controls import StationControls
 
 _WIDEST = 10.0
 
 
-class Actions:
+class CommandHandlers:
     """The commands of a station.
 
     Args:
@@ -44,12 +44,12 @@ class Actions:
 
     def __init__(  # noqa: PLR0913, PLR0917 - each once
         self,
-        controls: Controls,
+        controls: StationControls,
         parts: OnCommand | None,
         handshake: Handshake,
         rollback: Rollback,
-        recalibrate: Callable[[Command, RecalibrateArguments], Do],
-        mark: Callable[[Command, MarkArguments], Do],
+        recalibrate: Callable[[Command, RecalibrateArguments], Effect],
+        mark: Callable[[Command, MarkArguments], Effect],
         changed: Callable[[], None],
     ) -> None:
         self._controls = controls
@@ -72,7 +72,7 @@ class Actions:
             "mark": action(MarkArguments, self._mark, takes_time=True),
         }
 
-    def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Do:
+    def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Effect:
         parts = self._parts
         if parts is None:
             raise CommandRefusedError(
@@ -91,17 +91,17 @@ class Actions:
 
         return ask
 
-    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Do:
+    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Effect:
         return lambda: self._pause(f"paused{_by(command)}{_because(arguments)}")
 
-    def _prepare_resume(self, _: Command, __: NoArguments) -> Do:
+    def _prepare_resume(self, _: Command, __: NoArguments) -> Effect:
         return lambda: self._pause(None)
 
     def _pause(self, reason: str | None) -> None:
         self._controls.paused = reason
         self._changed()
 
-    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Do:
+    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Effect:
         zone = self._controls.zone(arguments.zone)
         base = zone.served.base_threshold
         threshold = arguments.threshold

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from agent.archive.entry import Mark
 from agent.archive.label import mark
 from agent.clock import now_ms
-from agent.commands.dispatcher import last_word
+from agent.commands.dispatcher import final_ack
 from agent.errors import ArchiveError, CommandRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.commands.dispatcher import Command, Do
+    from agent.commands.dispatcher import Command, Effect
     from agent.commands.schema import MarkArguments
     from agent.messages.records import Payload
 
@@ -32,7 +32,7 @@ class Marking:
         self._directory = directory
         self._follow_up = follow_up
 
-    def prepare(self, command: Command, arguments: MarkArguments) -> Do:
+    def prepare(self, command: Command, arguments: MarkArguments) -> Effect:
         """See `commands.Action`."""
         directory = self._directory
         if directory is None:
@@ -45,6 +45,6 @@ class Marking:
         try:
             mark(directory, arguments.result_id, said)
         except ArchiveError as error:
-            self._follow_up(last_word(command, error))
+            self._follow_up(final_ack(command, error))
         else:
-            self._follow_up(last_word(command))
+            self._follow_up(final_ack(command))

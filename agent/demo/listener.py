@@ -21,14 +21,14 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedMessages:
     """An alert as the line heard it, with the result that caused it."""
 
     alert: dict[str, Any]
     result: dict[str, Any] | None
 
 
-class Line:
+class LineListener:
     """A subscriber to everything that one station says.
 
     Args:
@@ -41,7 +41,7 @@ class Line:
         health: The last message of ``health``.
     """
 
-    def __init__(self, port: int, topics: Topics, on_alert: Callable[[Heard], None]) -> None:
+    def __init__(self, port: int, topics: Topics, on_alert: Callable[[ReceivedMessages], None]) -> None:
         self.results: dict[int, dict[str, Any]] = {}
         self.alerts: list[dict[str, Any]] = []
         self.health: dict[str, Any] = {}
@@ -77,7 +77,7 @@ class Line:
             self.results[content["seq"]] = self._by_id[content["resultId"]] = content
         elif message.topic == self._topics.alert:
             self.alerts.append(content)
-            self._on_alert(Heard(content, self._by_id.get(content["resultId"])))
+            self._on_alert(ReceivedMessages(content, self._by_id.get(content["resultId"])))
         elif message.topic == self._topics.health:
             self.health = content
         elif message.topic == self._topics.status:

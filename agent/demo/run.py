@@ -17,7 +17,7 @@ from agent.child_process import peak_memory_mib
 from agent.config.model import load
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
-from agent.demo.listener import Heard, Line
+from agent.demo.listener import LineListener, ReceivedMessages
 from agent.messages.records import Evaluation
 from agent.settings import station_topics
 from calibration.backbones.backbone import filterbank_backbone
@@ -72,7 +72,7 @@ class Outcome:
         return share >= _WANTED_SHARE and self.false_alarms <= _TOLERATED_FALSE_ALARMS
 
 
-def show(folder: Path) -> Outcome:
+def run_demo(folder: Path) -> Outcome:
     """Run the demo.
 
     Args:
@@ -146,7 +146,7 @@ def _teach(folder: Path) -> Bundle:
 def _watch(folder: Path, truth: list[str | None], port: int) -> Outcome:
     config = _write_config(folder, port)
     topics = station_topics(load(config).station)
-    with Line(port, topics, lambda heard: _tell(heard, truth)) as line:
+    with LineListener(port, topics, lambda heard: _tell(heard, truth)) as line:
         peak_memory_mib = _run_agent(config, folder / "agent.log")
         line.offline.wait(_LAST_WORDS_S)
         return _outcome(line, truth, peak_memory_mib, folder / "state" / "archive")
@@ -188,7 +188,7 @@ def _run_agent(config: Path, log: Path) -> float | None:
     return peak_mib
 
 
-def _tell(heard: Heard, truth: list[str | None]) -> None:
+def _tell(heard: ReceivedMessages, truth: list[str | None]) -> None:
     alert, result = heard.alert, heard.result
     if alert["type"] == "end" or result is None:
         return
@@ -201,7 +201,7 @@ def _tell(heard: Heard, truth: list[str | None]) -> None:
     )
 
 
-def _outcome(line: Line, truth: list[str | None], peak_memory_mib: float | None, pictures: Path) -> Outcome:
+def _outcome(line: LineListener, truth: list[str | None], peak_memory_mib: float | None, pictures: Path) -> Outcome:
     rejected = {seq for seq, result in line.results.items() if result["resultEvaluation"] == Evaluation.NOT_OK}
     where = {kind: {seq for seq, planted in enumerate(truth) if planted == kind} for kind in DEFECTS}
     times = sorted(result["creationTime"] for result in line.results.values())

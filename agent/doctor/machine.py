@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.doctor.finding import Finding, ok
 from agent.doctor.system import said, text_of
-from calibration.deployment.latency import processor
+from calibration.deployment.latency import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def machine() -> Iterator[Finding]:
 
 def processor_finding(load: float, cores: int) -> Finding:
     """What computes, and what it has to do already."""
-    found = f"{processor()}, load {load:.1f}"
+    found = f"{processor_name()}, load {load:.1f}"
     if load > cores:
         remedy = "more waits for the processor than it has cores: see with `top` what else runs here"
         return Finding("processor", "warning", found, remedy, {"load": load})

@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from agent.doctor.finding import Finding, ok
 from agent.doctor.system import text_of
-from calibration.deployment.backends import AUTO, choose
+from calibration.deployment.backends import AUTO, choose_backend
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.errors import EngineError
 
@@ -77,7 +77,7 @@ def gpu() -> Iterator[Finding]:
     else:
         yield gpu_finding(driver)
         yield tensorrt_finding(needed=True)
-    choice = choose(AUTO)
+    choice = choose_backend(AUTO)
     yield ok("backend", f"auto takes {choice.backends[0]}: {choice.reason}")
 
 

@@ -23,7 +23,7 @@ from agent.settings import broker_settings, camera_settings, engine_deployment, 
 from agent.state_lock import is_in_use
 from agent.web.server_socket import check_packages, listening, url
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.deployment.backends import choose, serving
+from calibration.deployment.backends import choose_backend, open_engine
 from calibration.errors import BundleError, DatasetError, EngineError
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _bundle_finding(bundle: Bundle) -> Finding:
 
 
 def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
-    choice = choose(config.engine.backend)
+    choice = choose_backend(config.engine.backend)
     deployment = engine_deployment(config, bundle, lambda *_: None)
     if choice.backends[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
         yield Finding(
@@ -234,7 +234,9 @@ def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | 
     copy = Path(tempfile.mkdtemp()) / "engines"
     if deployment.cache_dir.is_dir():
         shutil.copytree(deployment.cache_dir, copy)
-    with serving(choice, replace(deployment, cache_dir=copy), lambda engine: check_golden(bundle, engine)) as served:
+    with open_engine(
+        choice, replace(deployment, cache_dir=copy), lambda engine: check_golden(bundle, engine)
+    ) as served:
         yield ok("network", f"runs on {served.engine.backend}: {served.reason}")
         checks = check_golden(bundle, served.engine)
         worst = max(check.deviation for check in checks)

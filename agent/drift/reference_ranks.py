@@ -34,7 +34,7 @@ _WINDOW = 5.0
 _UPPER_Z = 1.645
 
 
-class Ranks:
+class ReferenceRanks:
     """How new values rank among those of the good images.
 
     The mean rank of new values is the probability that one is above a random one of calibration: 0.5 where nothing has

@@ -18,7 +18,7 @@ _CLEAR, _STRONG = 0.3, 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DriftFinding:
     """What is known of one statistic; ``now`` and ``share`` are of the last twelve blocks.
 
     Attributes:
@@ -81,7 +81,7 @@ class DriftReport:
     """
 
     blocks: int
-    findings: tuple[Finding, ...]
+    findings: tuple[DriftFinding, ...]
     stated_rate: float
     predicted_rate: float | None
     off: Mapping[str, str] = field(default_factory=dict)

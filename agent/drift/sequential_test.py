@@ -22,7 +22,7 @@ _EVEN = 0.5
 _ENDS_RARER = 0.75
 
 
-class Evidence:
+class SequentialTest:
     """Of one side of one statistic.
 
     Args:

@@ -3,7 +3,7 @@
 Parts that are OK are held against calibration's good images that this threshold would pass, too: score, light, colour
 and sharpness. Among all parts, high scores are counted. Neighbours are alike (frames of one part, a lamp that flickers,
 a cloud), and so an hour is one block; a sequential test counts the blocks that lie beyond what calibration's sample can
-mean, see ``Evidence``.
+mean, see ``SequentialTest``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from agent.drift.reference_ranks import SIDES, HighScores, Ranks, high_quantile
-from agent.drift.report import DriftReport, Finding
-from agent.drift.sequential_test import Evidence
+from agent.drift.reference_ranks import SIDES, HighScores, ReferenceRanks, high_quantile
+from agent.drift.report import DriftFinding, DriftReport
+from agent.drift.sequential_test import SequentialTest
 from calibration.camera_checks import frame_statistics
 from calibration.imaging.region import grey_of
 from calibration.statistics.threshold import share_above
@@ -64,7 +64,7 @@ class _Side:
 
     def __init__(self, direction: str, share: Callable[[Float64], float]) -> None:
         self.direction = direction
-        self.evidence = Evidence(SIDES * FALSE_ALARM_DAYS * _DAY_S / BLOCK_S)
+        self.evidence = SequentialTest(SIDES * FALSE_ALARM_DAYS * _DAY_S / BLOCK_S)
         self._share = share
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
@@ -82,7 +82,7 @@ class _Watched:
     """One statistic in its directions, the last of which is upwards."""
 
     def __init__(
-        self, name: str, compared: Ranks | HighScores, typical_of: Callable[[Float64], float], *sides: _Side
+        self, name: str, compared: ReferenceRanks | HighScores, typical_of: Callable[[Float64], float], *sides: _Side
     ) -> None:
         self._name = name
         self._compared = compared
@@ -90,13 +90,13 @@ class _Watched:
         self._sides = sides
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
-    def add(self, values: Float64) -> Finding:
+    def add(self, values: Float64) -> DriftFinding:
         """One block further: what is known of it now."""
         for side in self._sides:
             side.add(values, self._compared.limit)
         self._recent.append(self._typical_of(values))
         side = max(self._sides, key=lambda side: (side.evidence.found, side.share))
-        return Finding(
+        return DriftFinding(
             statistic=self._name,
             goes_up=side is self._sides[-1],
             direction=side.direction,
@@ -130,7 +130,7 @@ class DriftWatch:
         self._random = np.random.default_rng(0)
         self._due_ns = self._began_ns = 0
         self._block: list[tuple[float, ...]] = []
-        self._findings: dict[str, Finding] = {}
+        self._findings: dict[str, DriftFinding] = {}
         self.report = DriftReport(0, (), share_above(self._scores, threshold), None, self.off)
 
     def at(self, threshold: float) -> DriftWatch:
@@ -202,7 +202,7 @@ def _watched(reference: Mapping[str, NDArray[Any]], passed: NDArray[np.bool_]) -
     good = _good(reference)
     for each in _RANKED:
         if each.name in good and passed.any():
-            ranks = Ranks(good[each.name][passed], each.tolerance, sequential=sequential)
+            ranks = ReferenceRanks(good[each.name][passed], each.tolerance, sequential=sequential)
             sides = _Side(each.lower, ranks.lower), _Side(each.higher, ranks.higher)
             if ranks.can_tell:
                 watched[each.name] = _Watched(each.name, ranks, lambda values: float(np.median(values)), *sides)

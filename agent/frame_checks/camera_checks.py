@@ -53,15 +53,15 @@ def _limits_in(reference: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float],
     return limits, notes
 
 
-class Distrust(NamedTuple):
+class FrameFault(NamedTuple):
     """Why a frame cannot be trusted."""
 
     code: ResultCode
     fault: str
 
 
-def _moved(right: int, down: int) -> Distrust:
-    return Distrust(
+def _moved(right: int, down: int) -> FrameFault:
+    return FrameFault(
         ResultCode.MOVED, f"the camera has moved: the picture is off by {right:+d}, {down:+d} pixels (right, down)"
     )
 
@@ -115,7 +115,7 @@ class FrameChecks:
         """Whether so many frames in a row, the last one among them, did not differ."""
         return self._unchanged >= self._frozen_after
 
-    def of_frame(self, image: Image) -> Distrust | None:
+    def of_frame(self, image: Image) -> FrameFault | None:
         """Whether it has the size that calibration saw.
 
         Raises:
@@ -123,7 +123,7 @@ class FrameChecks:
         """
         if self._size is not None and image.shape[:2] != self._size:
             (rows, columns), (known_rows, known_columns) = image.shape[:2], self._size
-            return Distrust(
+            return FrameFault(
                 ResultCode.FRAME_UNUSABLE,
                 f"the frame has {columns}x{rows} pixels; calibration saw {known_columns}x{known_rows}: "
                 "set the camera to that resolution, or calibrate again",
@@ -136,7 +136,7 @@ class FrameChecks:
         with suppress(DatasetError):  # nothing is learnt from one of another size
             self._compare(image)
 
-    def of_input(self, prepared: Image, place: Place) -> Distrust | None:
+    def of_input(self, prepared: Image, place: Place) -> FrameFault | None:
         """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
 
         Args:
@@ -160,21 +160,23 @@ class FrameChecks:
         same = before is not None and frame_statistics.is_same(before, rows, self._limits["frozen"])
         self._unchanged = self._unchanged + 1 if same else 0
 
-    def _stillness(self) -> Distrust | None:
+    def _stillness(self) -> FrameFault | None:
         if not self.is_frozen:
             return None
-        return Distrust(ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same")
+        return FrameFault(
+            ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same"
+        )
 
-    def _light(self, grey: Image) -> Distrust | None:
+    def _light(self, grey: Image) -> FrameFault | None:
         light = frame_statistics.brightness(grey)
         mean = f"mean brightness {frame_statistics.mean_of(light):.0f} of 255"
         if light < self._limits["dark"]:
-            return Distrust(ResultCode.DARK, f"the frame is dark: {mean}; light or exposure have changed")
+            return FrameFault(ResultCode.DARK, f"the frame is dark: {mean}; light or exposure have changed")
         if light > self._limits["over_exposed"]:
-            return Distrust(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
+            return FrameFault(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
         return None
 
-    def _place(self, grey: Image, place: Place) -> Distrust | None:
+    def _place(self, grey: Image, place: Place) -> FrameFault | None:
         if place.too_far and place.displacement is not None:
             return _moved(*place.displacement)
         if self._structure is None:
@@ -188,22 +190,24 @@ class FrameChecks:
         down = round(found.cells[1] * cell * place.region.height / rows)
         return _moved(right, down)
 
-    def _view(self, prepared: Image) -> Distrust | None:
+    def _view(self, prepared: Image) -> FrameFault | None:
         if self._known is None:
             return None
         share = frame_statistics.strange_share(frame_statistics.blocks(prepared), *self._known)
         if share <= self._limits["blocked"]:
             return None
-        return Distrust(
+        return FrameFault(
             ResultCode.BLOCKED,
             f"the view is blocked: {share:.0%} of the picture is unlike anything calibration saw there",
         )
 
-    def _sharpness(self, grey: Image) -> Distrust | None:
+    def _sharpness(self, grey: Image) -> FrameFault | None:
         if frame_statistics.detail(grey) < self._limits["blurred_detail"]:
-            return Distrust(ResultCode.BLURRED, "the frame is blurred: it has less detail than any good one")
+            return FrameFault(ResultCode.BLURRED, "the frame is blurred: it has less detail than any good one")
         if frame_statistics.edges(grey) < self._limits["blurred_edges"]:
-            return Distrust(ResultCode.BLURRED, "the frame is blurred: its edges are softer than those of any good one")
+            return FrameFault(
+                ResultCode.BLURRED, "the frame is blurred: its edges are softer than those of any good one"
+            )
         return None
 
 
@@ -214,9 +218,9 @@ class _NowAndThen:
         self._every_ns = every_ms * 1_000_000
         self._clock_ns = clock_ns
         self._due_ns = 0
-        self._found: Distrust | None = None
+        self._found: FrameFault | None = None
 
-    def __call__(self, check: Callable[[], Distrust | None]) -> Distrust | None:
+    def __call__(self, check: Callable[[], FrameFault | None]) -> FrameFault | None:
         now_ns = self._clock_ns()
         if now_ns >= self._due_ns:
             self._found, self._due_ns = check(), now_ns + self._every_ns

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.alerts.defect import decide, judge
-from agent.alerts.drift import following
+from agent.alerts.drift import drift_alert_step
 from agent.frame_checks.camera_checks import alert_cause
-from agent.inspection.score import Judged, Seen
+from agent.inspection.score import PartInspection, ZoneVerdict
 from agent.messages.records import Evaluation, ResultCode, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.alerts.defect import Decision, State
-    from agent.inspection.score import View
+    from agent.inspection.score import ZoneScore
 
 CombinationRule: TypeAlias = Literal["worst", "median", "best"]
 
@@ -31,7 +31,7 @@ def _too_late() -> ResultCode:
 
 
 @dataclass(frozen=True, slots=True)
-class Combining:
+class FrameCombiner:
     """How many frames a part has, and which of them decides.
 
     Attributes:
@@ -47,7 +47,7 @@ class Combining:
     least_decidable: int = 1
     why_fewer: Callable[[], ResultCode] = _too_late
 
-    def __call__(self, looks: Sequence[Sequence[View]], state: State) -> Seen:
+    def __call__(self, looks: Sequence[Sequence[ZoneScore]], state: State) -> PartInspection:
         """Judge one part.
 
         Args:
@@ -59,7 +59,7 @@ class Combining:
         result_id, shown = new_id(), decisive.view
         untrusted = next((cause for cause in (alert_cause(zone.code) for zone in zones) if cause is not None), None)
         decision = decide(shown.recipe.rules, state, decisive.score, result_id, shown.frame.captured_at_ms, untrusted)
-        return Seen(
+        return PartInspection(
             result_id=result_id,
             part=shown.part,
             zones=zones,
@@ -69,7 +69,7 @@ class Combining:
             times_ms=_times_ms(next(views for views in looks if views[0].frame.seq == shown.frame.seq)),
         )
 
-    def _combined(self, views: Sequence[View]) -> Judged:
+    def _combined(self, views: Sequence[ZoneScore]) -> ZoneVerdict:
         scored = [view for view in views if view.code is ResultCode.NONE]
         if len(scored) >= self.least_decidable:
             return _judged(self._by_rule(scored), ResultCode.NONE)
@@ -80,17 +80,17 @@ class Combining:
         ((code, _),) = causes.most_common(1)
         return _judged(next((view for view in views if view.code is code), views[-1]), code)
 
-    def _by_rule(self, scored: Sequence[View]) -> View:
+    def _by_rule(self, scored: Sequence[ZoneScore]) -> ZoneScore:
         place = {"best": 0, "median": len(scored) // 2, "worst": -1}[self.rule]
         return sorted(scored, key=lambda view: view.score)[place]
 
 
-def _judged(view: View, code: ResultCode) -> Judged:
+def _judged(view: ZoneScore, code: ResultCode) -> ZoneVerdict:
     score = view.score if code is ResultCode.NONE else float("nan")
-    return Judged(view, code, judge(score, view.recipe.rules.threshold))
+    return ZoneVerdict(view, code, judge(score, view.recipe.rules.threshold))
 
 
-def _decisive(zones: Sequence[Judged]) -> Judged:
+def _decisive(zones: Sequence[ZoneVerdict]) -> ZoneVerdict:
     """The worst that was decided, by score over threshold, unless what was not decided goes before it."""
     undecided = [zone for zone in zones if zone.code is not ResultCode.NONE]
     is_bad = any(zone.verdict.evaluation is Evaluation.NOT_OK for zone in zones)
@@ -99,7 +99,7 @@ def _decisive(zones: Sequence[Judged]) -> Judged:
     return max((zone for zone in zones if zone.code is ResultCode.NONE), key=lambda zone: zone.ratio)
 
 
-def _times_ms(views: Sequence[View]) -> dict[str, float]:
+def _times_ms(views: Sequence[ZoneScore]) -> dict[str, float]:
     """Of one frame: its zones were looked at one after the other."""
     own = {"waiting": views[0], "total": views[-1]}
     return {
@@ -108,17 +108,17 @@ def _times_ms(views: Sequence[View]) -> dict[str, float]:
     }
 
 
-def _with_drift(decision: Decision, zones: Sequence[Judged], result_id: str, now_ms: int) -> Decision:
+def _with_drift(decision: Decision, zones: Sequence[ZoneVerdict], result_id: str, now_ms: int) -> Decision:
     """The same with the event of drift, if there is one; an exchanged recipe has seen none yet."""
     causes = [cause for cause in map(_drift_of, zones) if cause is not None]
-    event = following(decision.state.drift, causes[0] if causes else None, result_id, now_ms)
+    event = drift_alert_step(decision.state.drift, causes[0] if causes else None, result_id, now_ms)
     if event is None:
         return decision
     active = None if event.type == "end" else event
     return replace(decision, drift_event=event, state=replace(decision.state, drift=active))
 
 
-def _drift_of(zone: Judged) -> str | None:
+def _drift_of(zone: ZoneVerdict) -> str | None:
     view = zone.view
     recipe = view.recipe
     if recipe.drift is None:

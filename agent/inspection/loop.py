@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING
 
 from agent.alerts.defect import State
 from agent.drift.report import REMEDY
-from agent.inspection.combine import Combining
-from agent.inspection.score import look
+from agent.inspection.combine import FrameCombiner
+from agent.inspection.score import score_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
     from agent.camera import Camera, Frame
-    from agent.inspection.score import Seen, View
+    from agent.inspection.score import PartInspection, ZoneScore
     from agent.messages.records import Alert
     from agent.trigger.part import Part
     from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
 
-    Look: TypeAlias = Sequence[View]  # at one frame: each zone
+    Look: TypeAlias = Sequence[ZoneScore]  # at one frame: each zone
 
 log = logging.getLogger(__name__)
 
-_ONE_FRAME = Combining()
+_ONE_FRAME = FrameCombiner()
 
 
 def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
     camera: Camera,
     trigger: Trigger,
     recipes: Callable[[], Sequence[Recipe]],
-    record: Callable[[Seen], None],
-    heartbeat: Callable[[Seen | None], None],
-    combine: Combining = _ONE_FRAME,
+    record: Callable[[PartInspection], None],
+    heartbeat: Callable[[PartInspection | None], None],
+    combine: FrameCombiner = _ONE_FRAME,
 ) -> State:
     """Give every part a verdict, until the camera ends or is stopped.
 
@@ -99,7 +99,7 @@ def _part_shown(camera: Camera, trigger: Trigger, frame: Frame | None, in_hand: 
 
 def _looked_at(frame: Frame, part: Part | None, judging: Sequence[Recipe]) -> list[Look]:
     if part is not None:
-        return [[look(frame, part, recipe) for recipe in judging]]
+        return [[score_frame(frame, part, recipe) for recipe in judging]]
     for recipe in judging:
         if recipe.checks is not None:
             recipe.checks.pass_over(frame.image)

@@ -9,7 +9,7 @@ from agent.archive.archive import Heat, Snapshot
 from agent.inspection.defect_regions import defect_regions
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.trigger.plc_handshake import Answer
-from calibration.imaging.region import whole
+from calibration.imaging.region import whole_frame
 from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.alerts.store import ActiveAlerts
     from agent.archive.archive import Archive
-    from agent.inspection.score import Judged, Seen
+    from agent.inspection.score import PartInspection, ZoneVerdict
     from agent.messages.records import Alert, DefectRegion
     from agent.messages.topics import Topics
     from agent.mqtt.publisher import Announcement
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.trigger.plc_handshake import Handshake
 
 
-class Line(Protocol):
+class PublisherHandle(Protocol):
     """What the recorder tells the publisher; both calls cost microseconds."""
 
     def wake(self) -> None:
@@ -43,7 +43,7 @@ class Store(Protocol):
         """Store a record; returns before anybody has it."""
 
 
-class Copies:
+class FanOut:
     """A record for each of several stores, which lose or deliver it independently."""
 
     def __init__(self, *stores: Store) -> None:
@@ -70,7 +70,7 @@ class Recorder:
         outbox: Store,
         archive: Archive | None,
         handshake: Handshake,
-        line: Line,
+        line: PublisherHandle,
         topics: Topics,
         active_alerts: ActiveAlerts,
         *,
@@ -84,7 +84,7 @@ class Recorder:
         self._active_alerts = active_alerts
         self._is_simulated = is_simulated
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, seen: PartInspection) -> None:
         """Record one verdict; adds the stage ``record`` to its times."""
         started_ns = time.monotonic_ns()
         result = self._result(seen)
@@ -135,7 +135,7 @@ class Recorder:
         payload = to_json(result.payload())
         self._outbox.put("result", result.result_id, self._topics.result, payload, result.created_at_ms)
 
-    def _result(self, seen: Seen) -> Result:
+    def _result(self, seen: PartInspection) -> Result:
         heat = _heat_of_defects(seen)
         regions = _defects(seen, heat)
         zones = {zone.view.recipe.zone: _zone_result(zone) for zone in seen.zones if zone.view.recipe.zone}
@@ -161,7 +161,7 @@ class Recorder:
 
     def _picture(
         self,
-        seen: Seen,
+        seen: PartInspection,
         code: ResultCode,
         regions: tuple[DefectRegion, ...],
         heat: Mapping[str, Heat],
@@ -190,7 +190,7 @@ class Recorder:
         )
 
 
-def _heat_of_defects(seen: Seen) -> dict[str, Heat]:
+def _heat_of_defects(seen: PartInspection) -> dict[str, Heat]:
     """Of each zone in which the decisive frame shows a defect, by its name, the worst first."""
     rejected = [zone for zone in seen.zones if zone.verdict.evaluation is Evaluation.NOT_OK]
     heat = {}
@@ -202,9 +202,9 @@ def _heat_of_defects(seen: Seen) -> dict[str, Heat]:
     return heat
 
 
-def _defects(seen: Seen, heat: Mapping[str, Heat]) -> tuple[DefectRegion, ...]:
+def _defects(seen: PartInspection, heat: Mapping[str, Heat]) -> tuple[DefectRegion, ...]:
     """Where they are, the worst zone first."""
-    frame = whole(seen.frame.image)
+    frame = whole_frame(seen.frame.image)
     return tuple(
         defect
         for name, each in heat.items()
@@ -212,7 +212,7 @@ def _defects(seen: Seen, heat: Mapping[str, Heat]) -> tuple[DefectRegion, ...]:
     )
 
 
-def _zone_result(zone: Judged) -> ZoneResult:
+def _zone_result(zone: ZoneVerdict) -> ZoneResult:
     return ZoneResult(
         seq=zone.view.frame.seq,
         evaluation=zone.verdict.evaluation,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ZoneScore:
     """One zone of one frame of a part.
 
     Attributes:
@@ -51,7 +51,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ZoneVerdict:
     """One zone of a part.
 
     Attributes:
@@ -60,7 +60,7 @@ class Judged:
         verdict: On this zone alone.
     """
 
-    view: View
+    view: ZoneScore
     code: ResultCode
     verdict: Verdict
 
@@ -87,7 +87,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PartInspection:
     """What was made of one part.
 
     Attributes:
@@ -100,8 +100,8 @@ class Seen:
 
     result_id: str
     part: Part
-    zones: tuple[Judged, ...]
-    decisive: Judged
+    zones: tuple[ZoneVerdict, ...]
+    decisive: ZoneVerdict
     decision: Decision
     frames: int = 1
     times_ms: dict[str, float] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Seen:
         return next((zone.fault for zone in (self.decisive, *self.zones) if zone.fault is not None), None)
 
 
-def look(frame: Frame, part: Part, recipe: Recipe) -> View:
+def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     """Score what a recipe inspects of a frame; one that cannot be trusted or scored says why.
 
     A frame that cannot be trusted is not scored: what the network makes of a blocked view says nothing of the part.
@@ -168,7 +168,7 @@ def look(frame: Frame, part: Part, recipe: Recipe) -> View:
     watch.ends("inference")
     region = None if place is None else place.region
     times_ms = watch.times_ms(frame.captured_ns)
-    return View(frame, part, recipe, prepared, region, inference, code, fault, times_ms)
+    return ZoneScore(frame, part, recipe, prepared, region, inference, code, fault, times_ms)
 
 
 class _Stages:

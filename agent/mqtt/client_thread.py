@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from agent.backoff import Backoff
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.connect import connect
-from agent.mqtt.wakeup import Wake
+from agent.mqtt.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from agent.backoff import Pace
+    from agent.backoff import BackoffLimits
     from agent.mqtt.connect import BrokerSettings, Will
     from agent.mqtt.connection import Connection
     from agent.outbox.outbox import Outbox
@@ -29,7 +29,7 @@ _MEND_EVERY_S = 0.5
 _SUSPICIOUSLY_SHORT_S = 10.0
 
 
-class Speaker(ABC):
+class BrokerClient(ABC):
     """Keeps a line to the broker up from ``start`` to ``stop``; a context manager over both.
 
     Whoever derives from it says what to do with each connection (`_use`), and what the broker publishes when one
@@ -47,7 +47,7 @@ class Speaker(ABC):
         last_error: Why we are not connected, or what the broker last refused; None when all is well.
     """
 
-    def __init__(self, settings: BrokerSettings, outbox: Outbox, pace: Pace, name: str) -> None:
+    def __init__(self, settings: BrokerSettings, outbox: Outbox, pace: BackoffLimits, name: str) -> None:
         self.connected = False
         self.published = 0
         self.last_error: str | None = None
@@ -55,7 +55,7 @@ class Speaker(ABC):
         self._outbox = outbox
         self._pace = pace
         self._backoff = Backoff(pace)
-        self._wake = Wake()
+        self._wake = Wakeup()
         self._stop_at_s: float | None = None
         self._checkpointed_at_s = float("-inf")
         self._last_logged = ""

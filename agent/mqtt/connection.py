@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from agent.mqtt.wakeup import Wake
+    from agent.mqtt.wakeup import Wakeup
 
 # What paho raises from its packet decoders when the other end does not speak MQTT.
 _GARBAGE = (ValueError, LookupError, AssertionError, struct.error)
@@ -119,7 +119,7 @@ class Connection:
         received, self._received = self._received, []
         return received
 
-    def service(self, timeout_s: float, wake: Wake | None = None) -> list[Acknowledgement]:
+    def service(self, timeout_s: float, wake: Wakeup | None = None) -> list[Acknowledgement]:
         """Wait for traffic, ``wake`` or the time-out, then send, receive and keep alive.
 
         Returns:

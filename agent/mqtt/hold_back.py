@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left, insort
 
 
-class Refused:
+class HeldBack:
     """Identities of refused records, by topic: a broker mostly refuses for want of the right to publish there.
 
     Args:

@@ -10,7 +10,7 @@ from agent.messages.records import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.commands.dispatcher import Commands
+    from agent.commands.dispatcher import CommandDispatcher
     from agent.messages.records import Payload
     from agent.messages.topics import Topics
     from agent.mqtt.connection import Received
@@ -20,7 +20,7 @@ _PLC_EXPIRES_S = 1
 _ANSWER_EXPIRES_S = 60
 
 
-class Saying(NamedTuple):
+class LiveMessage(NamedTuple):
     """One message.
 
     Attributes:
@@ -32,7 +32,7 @@ class Saying(NamedTuple):
     expires_s: int
 
 
-class Dialogue:
+class LiveMessages:
     """Used by the publisher's thread; `follow_up` by any.
 
     Args:
@@ -41,7 +41,9 @@ class Dialogue:
         give_up: Called when parts are overdue and the controller is to be told so.
     """
 
-    def __init__(self, topics: Topics, handshake: Handshake, commands: Commands, give_up: Callable[[], object]) -> None:
+    def __init__(
+        self, topics: Topics, handshake: Handshake, commands: CommandDispatcher, give_up: Callable[[], object]
+    ) -> None:
         self.subscription = topics.commands
         self._topics = topics
         self._handshake = handshake
@@ -68,11 +70,11 @@ class Dialogue:
         """Say later how a command went on."""
         self._answers.put(answer)
 
-    def say(self) -> list[Saying]:
+    def say(self) -> list[LiveMessage]:
         """What is to be said now, in order."""
         self._give_up()
-        sayings = [Saying(self._topics.plc, to_json(answer), _PLC_EXPIRES_S) for answer in self._handshake.take()]
+        sayings = [LiveMessage(self._topics.plc, to_json(answer), _PLC_EXPIRES_S) for answer in self._handshake.take()]
         while not self._answers.empty():
             answer = to_json(self._answers.get())
-            sayings.append(Saying(self._topics.acknowledgement, answer, _ANSWER_EXPIRES_S))
+            sayings.append(LiveMessage(self._topics.acknowledgement, answer, _ANSWER_EXPIRES_S))
         return sayings

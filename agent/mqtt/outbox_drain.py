@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.messages.records import as_historical
-from agent.mqtt.hold_back import Refused
+from agent.mqtt.hold_back import HeldBack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ _KEPT_FREE = 4
 _LATE_S = 0.05  # what was not sent because the broker or the processor was late, is caught up with
 
 
-class Delivery:
+class OutboxDrain:
     """Records on their way over one connection, which it does not outlive.
 
     Args:
@@ -51,7 +51,7 @@ class Delivery:
         # Answers to parts and commands must find room, however long the backlog.
         kept_free = min(_KEPT_FREE, connection.receive_maximum // 2)
         self._window = min(window, connection.receive_maximum - kept_free)
-        self._refused = Refused(self._window, refused_retry_s)
+        self._refused = HeldBack(self._window, refused_retry_s)
         self._records_per_s = records_per_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0

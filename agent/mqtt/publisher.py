@@ -15,20 +15,20 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.backoff import DEFAULT_PACE, Pace
+from agent.backoff import DEFAULT_PACE, BackoffLimits
 from agent.clock import now_ms
 from agent.messages.payloads import status_payload
 from agent.messages.records import Payload, to_json
-from agent.mqtt.client_thread import GOODBYE_S, Speaker
+from agent.mqtt.client_thread import GOODBYE_S, BrokerClient
 from agent.mqtt.connect import BrokerSettings, Will
-from agent.mqtt.outbox_drain import Delivery
+from agent.mqtt.outbox_drain import OutboxDrain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.messages.topics import Topics
     from agent.mqtt.connection import Acknowledgement, Connection
-    from agent.mqtt.live_messages import Dialogue, Saying
+    from agent.mqtt.live_messages import LiveMessage, LiveMessages
     from agent.outbox.outbox import Outbox
 
 Announcement: TypeAlias = Literal["status", "info", "alert_state"]
@@ -61,7 +61,7 @@ class Station:
     health: Callable[[], Payload]
 
 
-class Publisher(Speaker):
+class Publisher(BrokerClient):
     """Keeps the line up and publishes what waits, from ``start`` to ``stop``."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - each once
@@ -70,14 +70,14 @@ class Publisher(Speaker):
         topics: Topics,
         outbox: Outbox,
         station: Station,
-        dialogue: Dialogue,
-        pace: Pace = DEFAULT_PACE,
+        dialogue: LiveMessages,
+        pace: BackoffLimits = DEFAULT_PACE,
     ) -> None:
         super().__init__(settings, outbox, pace, "publisher")
         self._topics = topics
         self._station = station
         self._dialogue = dialogue
-        self._to_say: deque[Saying] = deque()
+        self._to_say: deque[LiveMessage] = deque()
         self._subscription: int | None = None
         self._deaf: str | None = None
         self._to_announce: set[Announcement] = set()
@@ -96,7 +96,7 @@ class Publisher(Speaker):
         self._dialogue.begin()
         self._subscription = connection.subscribe(self._dialogue.subscription, 1)
         pace = self._pace
-        delivery = Delivery(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
+        delivery = OutboxDrain(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
         while connection.lost is None and not self._is_done(delivery):
             self._answer(connection)
             self._speak(connection)
@@ -113,7 +113,7 @@ class Publisher(Speaker):
             self._say_goodbye(connection, delivery)
         self.published += delivery.forget()
 
-    def _is_done(self, delivery: Delivery) -> bool:
+    def _is_done(self, delivery: OutboxDrain) -> bool:
         if self._stop_at_s is None:
             return False
         return (delivery.idle and not self._to_announce and not self._to_say) or time.monotonic() >= self._stop_at_s
@@ -162,7 +162,7 @@ class Publisher(Speaker):
         else:
             connection.publish(self._topics.alert_state, to_json(self._station.alert_state()), qos=1, retain=True)
 
-    def _say_goodbye(self, connection: Connection, delivery: Delivery) -> None:
+    def _say_goodbye(self, connection: Connection, delivery: OutboxDrain) -> None:
         until_s = time.monotonic() + GOODBYE_S
         mid: int | None = None
         self._publish_health(connection)  # closes the books: captured = results + dropped
@@ -190,7 +190,7 @@ class Publisher(Speaker):
             )
         )
 
-    def _idle_s(self, delivery: Delivery) -> float:
+    def _idle_s(self, delivery: OutboxDrain) -> float:
         due_at_s = min(self._health_at_s, self._checkpoint_at_s, delivery.due_at_s, self._dialogue.due_at_s)
         if self._stop_at_s is not None:
             due_at_s = min(due_at_s, self._stop_at_s)

@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 
 
-class Wake:
+class Wakeup:
     """Ends a wait in another thread; setting costs about a microsecond, and nothing while it is set already."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _OWN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _ENGINE = ".tensorrt"
 
 
-class BundlesMadeHere:
+class BundleFolder:
     """``20260131T120000Z-3f2a9c01``: when it was accepted, and the beginning of its identity.
 
     Args:

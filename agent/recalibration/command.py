@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
-from agent.commands.bundle_swap import Occasion
-from agent.commands.dispatcher import last_word
+from agent.commands.bundle_swap import SwapReason
+from agent.commands.dispatcher import final_ack
 from agent.errors import CommandRefusedError, RecalibrationError
-from agent.recalibration.bundle_folder import BundlesMadeHere
-from agent.recalibration.labelled_images import marks_in
+from agent.recalibration.bundle_folder import BundleFolder
+from agent.recalibration.labelled_images import labelled_images_in
 from agent.recalibration.plan import Task
-from agent.recalibration.progress import Telling, noted
-from agent.recalibration.run import Course
+from agent.recalibration.progress import ProgressReporter, noted
+from agent.recalibration.run import RecalibrationRun
 from agent.zones.recipe import about_zone
 from calibration.errors import ShiftwatchError
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.audit.log import AuditLog
-    from agent.commands.bundle_swap import Exchange
-    from agent.commands.dispatcher import Command, Do
+    from agent.commands.bundle_swap import BundleSwap
+    from agent.commands.dispatcher import Command, Effect
     from agent.commands.schema import RecalibrateArguments
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
-    from agent.recalibration.labelled_images import Marks
-    from agent.recalibration.plan import Terms
-    from agent.zones.controls import Controls
+    from agent.recalibration.labelled_images import LabelledImages
+    from agent.recalibration.plan import RecalibrationPlan
+    from agent.zones.controls import StationControls
     from agent.zones.zone import Zone
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _LOOK_UP_S = 1.0
 _STOPS_WITHIN_S = 0.5
 
 
-class Recalibrations:
+class RecalibrationCommand:
     """One at a time; entered before commands come, and left when the loop has ended.
 
     Args:
@@ -57,21 +57,21 @@ class Recalibrations:
 
     def __init__(  # noqa: PLR0913 - each once
         self,
-        terms: Terms,
-        controls: Controls,
+        terms: RecalibrationPlan,
+        controls: StationControls,
         audit: AuditLog,
-        exchange: Exchange,
+        exchange: BundleSwap,
         *,
         state: Callable[[], tuple[str, str]],
         follow_up: Callable[[Payload], None],
     ) -> None:
         self._terms = terms
         self._controls = controls
-        self._telling = Telling(audit, follow_up)
+        self._telling = ProgressReporter(audit, follow_up)
         self._follow_up = follow_up
         self._exchange = exchange
         self._state = state
-        self._course: Course | None = None
+        self._course: RecalibrationRun | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
@@ -99,13 +99,13 @@ class Recalibrations:
         zone = {"zone": at.zone} if at.zone else {}
         return {"commandId": at.command_id, **zone, "phase": at.phase, "progress": round(at.share, 3)}
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: PartInspection) -> None:
         """The loop has judged a part."""
         course = self._course
         if course is not None:
             course.note(seen)
 
-    def prepare(self, command: Command, arguments: RecalibrateArguments) -> Do:
+    def prepare(self, command: Command, arguments: RecalibrateArguments) -> Effect:
         """See `commands.Action`."""
         if arguments.cancel:
             return self._prepare_cancel(command, arguments.zone)
@@ -127,7 +127,7 @@ class Recalibrations:
             )
         return lambda: self._begin(Task(command, arguments, zone, zone.served))
 
-    def _prepare_cancel(self, command: Command, zone: str | None) -> Do:
+    def _prepare_cancel(self, command: Command, zone: str | None) -> Effect:
         course, at = self._course, self._telling.at
         if course is None or at is None:
             raise CommandRefusedError(what="no recalibration is under way", remedy="nothing is to be done")
@@ -153,11 +153,11 @@ class Recalibrations:
         thread = self._thread
         if thread is not None:
             thread.join()
-        self._follow_up(last_word(command))
+        self._follow_up(final_ack(command))
 
     def _begin(self, task: Task) -> None:
         self._telling.progress(task, "preparing", 0.001)
-        self._course = Course(
+        self._course = RecalibrationRun(
             self._terms,
             task,
             self._state,
@@ -166,12 +166,12 @@ class Recalibrations:
         self._thread = threading.Thread(target=self._work, args=(task, self._course), name="recalibration", daemon=True)
         self._thread.start()
 
-    def _work(self, task: Task, course: Course) -> None:
+    def _work(self, task: Task, course: RecalibrationRun) -> None:
         zone, made_of = task.zone, task.base.bundle
         known_ms = zone.versions.learnt_ms(made_of.identity) or _made_ms(made_of.manifest.created_at)
         read_ms = now_ms()
         try:
-            path = self._learnt(task, course, marks_in(self._terms.archive, known_ms, zone.name))
+            path = self._learnt(task, course, labelled_images_in(self._terms.archive, known_ms, zone.name))
             if path is None:
                 self._end(task, course, "tried", None)
             else:
@@ -184,7 +184,7 @@ class Recalibrations:
                 unfinished = RecalibrationError(what="the recalibration was not brought to its end", remedy=_SEE_LOG)
                 self._end(task, course, "failed", unfinished)
 
-    def _learnt(self, task: Task, course: Course, marks: Marks) -> Path | None:
+    def _learnt(self, task: Task, course: RecalibrationRun, marks: LabelledImages) -> Path | None:
         """Where the new bundle lies; None where nothing is to be kept of it."""
         bundles = _bundles_of(task.zone)
         workplace = bundles.workplace()
@@ -194,7 +194,7 @@ class Recalibrations:
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
 
-    def _take_over(self, task: Task, course: Course, path: Path, learnt_ms: int) -> None:
+    def _take_over(self, task: Task, course: RecalibrationRun, path: Path, learnt_ms: int) -> None:
         self._telling.progress(task, "taking over", 0.95)
         bundles = _bundles_of(task.zone)
         try:
@@ -211,7 +211,7 @@ class Recalibrations:
             over.set()
 
         occasion = self._occasion(task, course, learnt_ms)
-        self._exchange.let_judge(task.zone, path, course.found["bundle"], occasion, ended, course.refuse_void)
+        self._exchange.activate(task.zone, path, course.found["bundle"], occasion, ended, course.refuse_void)
         while not over.wait(_LOOK_UP_S):
             if self._closing.is_set():
                 return  # the loop has ended, and takes nothing any more
@@ -220,10 +220,10 @@ class Recalibrations:
         else:
             bundles.prune(self._terms.keep_bundles, [task.zone.served.bundle.path, task.zone.configured])
 
-    def _occasion(self, task: Task, course: Course, learnt_ms: int) -> Occasion:
+    def _occasion(self, task: Task, course: RecalibrationRun, learnt_ms: int) -> SwapReason:
         command, arguments, parts = task.command, task.arguments, course.found["parts"]
         because = f": {arguments.reason}" if arguments.reason else ""
-        return Occasion(
+        return SwapReason(
             "recalibrated",
             command.command_id,
             command.by,
@@ -232,22 +232,24 @@ class Recalibrations:
             noted(task, course.found),
         )
 
-    def _end(self, task: Task, course: Course, event: str, error: ShiftwatchError | None) -> None:
+    def _end(self, task: Task, course: RecalibrationRun, event: str, error: ShiftwatchError | None) -> None:
         """Nothing was changed, whatever the reason."""
         audit_hash = self._telling.note(task, course.found, event, error)
         self._say_last(task, course, error, audit_hash)
 
-    def _say_last(self, task: Task, course: Course, error: ShiftwatchError | None, audit_hash: str | None) -> None:
+    def _say_last(
+        self, task: Task, course: RecalibrationRun, error: ShiftwatchError | None, audit_hash: str | None
+    ) -> None:
         self._forget(course)  # first: whoever hears the last word may begin another one
         self._telling.last(task, course.found, error, audit_hash)
 
-    def _forget(self, course: Course) -> None:
+    def _forget(self, course: RecalibrationRun) -> None:
         if self._course is course:
             self._course = self._telling.at = None
 
 
-def _bundles_of(zone: Zone) -> BundlesMadeHere:
-    return BundlesMadeHere(zone.folder / "bundles")
+def _bundles_of(zone: Zone) -> BundleFolder:
+    return BundleFolder(zone.folder / "bundles")
 
 
 def _made_ms(created_at: str) -> int:

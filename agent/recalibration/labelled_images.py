@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive.query import Wanted, evaluation_in, reading
+from agent.archive.query import ArchiveQuery, evaluation_in, open_reader
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _MOST = 100
 
 
-class Marks(NamedTuple):
+class LabelledImages(NamedTuple):
     """Paths of frames, the newest hundred of each kind.
 
     Attributes:
@@ -29,7 +29,7 @@ class Marks(NamedTuple):
     good: tuple[tuple[str, str], ...] = ()
 
 
-def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
+def labelled_images_in(archive: Path, since_ms: int, zone: str = "") -> LabelledImages:
     """Read them; an archive that cannot be read has none, which is logged.
 
     Args:
@@ -38,11 +38,11 @@ def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
         zone: Only pictures that were NotOK in this zone: a defect elsewhere is none here.
     """
     try:
-        with reading(archive) as index:
-            pictures = list(index.each(Wanted(labelled=True)))
+        with open_reader(archive) as index:
+            pictures = list(index.each(ArchiveQuery(labelled=True)))
     except ArchiveError as error:
         log.info("no marked pictures: %s", error.what)
-        return Marks()
+        return LabelledImages()
     if zone:
         pictures = [each for each in pictures if evaluation_in(zone, archive, each) is Evaluation.NOT_OK]
     defects = [str(archive / picture.path) for picture in pictures if picture.label == "defect"]
@@ -53,4 +53,4 @@ def marks_in(archive: Path, since_ms: int, zone: str = "") -> Marks:
         and picture.evaluation is Evaluation.NOT_OK
         and (picture.marked_at_ms or 0) > since_ms
     ]
-    return Marks(tuple(defects[-_MOST:]), tuple(good[-_MOST:]))
+    return LabelledImages(tuple(defects[-_MOST:]), tuple(good[-_MOST:]))

@@ -12,14 +12,14 @@ from agent.recalibration.ipc import Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.inspection.score import Judged, Seen
+    from agent.inspection.score import PartInspection, ZoneVerdict
     from calibration.imaging.preprocess import Image
 
 _ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
 BUSY = "not taken, the learning process was busy"
 
 
-class Tap:
+class PartSampler:
     """Open until it has given what is wanted.
 
     Args:
@@ -49,7 +49,7 @@ class Tap:
         """Whether it has given what is wanted."""
         return self.given >= self.wanted
 
-    def offer(self, seen: Seen) -> None:
+    def offer(self, seen: PartInspection) -> None:
         """Called by the loop with each part: whatever its verdict, if the frame could be trusted."""
         if self.is_full:
             return
@@ -67,7 +67,7 @@ class Tap:
         return ", ".join(f"{count} {cause}" for cause, count in self.missed.most_common())
 
 
-def _part(result_id: str, zone: Judged, prepared: Image) -> Message:
+def _part(result_id: str, zone: ZoneVerdict, prepared: Image) -> Message:
     evaluation = zone.verdict.evaluation
     is_bad = None if evaluation is Evaluation.NOT_DECIDABLE else evaluation is Evaluation.NOT_OK
     header = {"kind": "part", "name": result_id, "shape": prepared.shape, "notOk": is_bad}

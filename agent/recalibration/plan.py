@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     from agent.commands.dispatcher import Command
     from agent.commands.schema import RecalibrateArguments
-    from agent.zones.served import Served
+    from agent.zones.served import ActiveBundle
     from agent.zones.zone import Zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RecalibrationPlan:
     """As configured.
 
     Attributes:
@@ -50,4 +50,4 @@ class Task(NamedTuple):
     command: Command
     arguments: RecalibrateArguments
     zone: Zone
-    base: Served
+    base: ActiveBundle

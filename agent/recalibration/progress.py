@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.commands.dispatcher import last_word
+from agent.commands.dispatcher import final_ack
 from agent.errors import AuditError
 from agent.messages.payloads import acknowledgement_payload
 from agent.recalibration import results
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
     share: float
 
 
-class Telling:
+class ProgressReporter:
     """To whoever commanded it, to the log, and to the audit log.
 
     Args:
@@ -92,7 +92,7 @@ class Telling:
             "done" if error is None else f"ended, the bundle stays: {error.in_a_line}",
             results.text(found),
         )
-        self._follow_up(last_word(task.command, error, audit_hash, found))
+        self._follow_up(final_ack(task.command, error, audit_hash, found))
 
 
 def noted(task: Task, found: Payload) -> Payload:

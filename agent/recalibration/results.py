@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent.recalibration.ipc import Told
 
 
-def of_learning(told: Told, threshold_before: float) -> Payload:
+def refit_results(told: Told, threshold_before: float) -> Payload:
     """What the learning process told when it had learnt."""
     proof = told["proof"]
     return {
@@ -36,7 +36,7 @@ def of_learning(told: Told, threshold_before: float) -> Payload:
     }
 
 
-def of_shadow(told: Told) -> Payload:
+def shadow_results(told: Told) -> Payload:
     """What it told when both bundles had judged the same parts."""
     parts = told["parts"]
     return {

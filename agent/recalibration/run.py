@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 from agent.commands.schema import MOST_PARTS
 from agent.errors import CommandRefusedError, RecalibrationError
 from agent.recalibration import results
-from agent.recalibration.part_sampler import Tap
-from agent.recalibration.worker_process import LearningProcess
+from agent.recalibration.part_sampler import PartSampler
+from agent.recalibration.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
     from agent.recalibration.ipc import Told
-    from agent.recalibration.labelled_images import Marks
-    from agent.recalibration.plan import Task, Terms
+    from agent.recalibration.labelled_images import LabelledImages
+    from agent.recalibration.plan import RecalibrationPlan, Task
 
 _TICK_S = 0.1
 _SILENT_AT_MOST_S = 180.0
 _SHARES = {"preparing": (0.0, 0.01), "collecting": (0.01, 0.5), "learning": (0.5, 0.8), "judging beside": (0.8, 0.95)}
 
 
-class Course:
+class RecalibrationRun:
     """Led by a thread of its own; the loop calls `note`, anybody `cancel`.
 
     Args:
@@ -42,7 +42,7 @@ class Course:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: RecalibrationPlan,
         task: Task,
         state: Callable[[], tuple[str, str]],
         progress: Callable[[str, float], None],
@@ -52,13 +52,13 @@ class Course:
         self._task = task
         self._state = state
         self._progress = progress
-        self._tap: Tap | None = None
+        self._tap: PartSampler | None = None
         self._ended_by: str | None = None
         self._lock = threading.Lock()
-        self._process: LearningProcess | None = None
+        self._process: WorkerProcess | None = None
         self._heard_s = 0.0
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: PartInspection) -> None:
         """The loop has judged a part."""
         tap = self._tap
         if tap is not None:
@@ -80,7 +80,7 @@ class Course:
                 remedy="command it again, for what judges now",
             )
 
-    def learn(self, workplace: Path, marks: Marks) -> Path:
+    def learn(self, workplace: Path, marks: LabelledImages) -> Path:
         """Collect, learn, and judge beside; the new bundle is inside the workplace, and nothing has been changed.
 
         Args:
@@ -92,7 +92,7 @@ class Course:
             RecalibrationError: Learning has failed.
         """
         target = workplace / "bundle"
-        with LearningProcess(self._order(workplace, target, marks)) as process:
+        with WorkerProcess(self._order(workplace, target, marks)) as process:
             self._begin(process)
             try:
                 self._await(process, "ready", "preparing")
@@ -103,7 +103,7 @@ class Course:
                 self._tap = None
         return target
 
-    def _order(self, workplace: Path, target: Path, marks: Marks) -> Told:
+    def _order(self, workplace: Path, target: Path, marks: LabelledImages) -> Told:
         task, terms = self._task, self._terms
         arguments = task.arguments
         learns_features = arguments.mode in {"mean", "full"}
@@ -131,18 +131,18 @@ class Course:
             return MOST_PARTS
         return self._task.arguments.parts or self._terms.parts
 
-    def _new_tap(self, process: LearningProcess, wanted: int) -> Tap:
+    def _new_tap(self, process: WorkerProcess, wanted: int) -> PartSampler:
         task = self._task
-        return Tap(process.offer, wanted, task.zone.name, other_product=task.arguments.mode == "teach")
+        return PartSampler(process.offer, wanted, task.zone.name, other_product=task.arguments.mode == "teach")
 
-    def _begin(self, process: LearningProcess) -> None:
+    def _begin(self, process: WorkerProcess) -> None:
         with self._lock:
             self._process = process
             if self._ended_by is not None:
                 process.kill()
         self._heard_s = time.monotonic()
 
-    def _collect(self, process: LearningProcess) -> None:
+    def _collect(self, process: WorkerProcess) -> None:
         tap = self._tap = self._new_tap(process, self._wanted)
         began_s, seconds = time.monotonic(), self._task.arguments.seconds
         kept = 0
@@ -158,16 +158,16 @@ class Course:
         self._tap = self._new_tap(process, self._terms.shadow_parts)  # some wait until it has learnt: time is saved
         self._tell("learning", 0.0)
 
-    def _learnt(self, process: LearningProcess) -> None:
+    def _learnt(self, process: WorkerProcess) -> None:
         told = self._await(process, "learnt", "learning")
-        self.found |= results.of_learning(told, self._task.base.recipe.rules.threshold)
+        self.found |= results.refit_results(told, self._task.base.recipe.rules.threshold)
         if told["objections"] and not self._task.arguments.force:
             raise CommandRefusedError(
                 what="; ".join(told["objections"]),
                 remedy="collect more and better parts; whoever knows better gives --force, which is written down",
             )
 
-    def _judge_beside(self, process: LearningProcess) -> None:
+    def _judge_beside(self, process: WorkerProcess) -> None:
         wanted = self._terms.shadow_parts
         tap = self._tap
         assert tap is not None  # noqa: S101 - since it collects no more
@@ -177,11 +177,11 @@ class Course:
             told = self._hear(process, owes=judged < tap.given)
             if told is not None:
                 judged = told["parts"]
-                self.found |= results.of_shadow(told)
+                self.found |= results.shadow_results(told)
             self._refuse_quiet(tap, began_s)
             self._tell("judging beside", judged / wanted)
 
-    def _await(self, process: LearningProcess, kind: str, phase: str) -> Told:
+    def _await(self, process: WorkerProcess, kind: str, phase: str) -> Told:
         while True:
             told = self._hear(process, owes=True)
             if told is not None and told["kind"] == kind:
@@ -191,7 +191,7 @@ class Course:
                 done = told["done"] / max(1, told["total"])
                 self._tell(phase, (steps.index(told["step"]) + done) / len(steps) if told["step"] in steps else done)
 
-    def _hear(self, process: LearningProcess, *, owes: bool) -> Told | None:
+    def _hear(self, process: WorkerProcess, *, owes: bool) -> Told | None:
         """What it tells next, if it does soon; ``owes``: it has something to do."""
         self.refuse_void()
         try:
@@ -214,7 +214,7 @@ class Course:
         if self._ended_by is not None:
             raise CommandRefusedError(what=self._ended_by, remedy="the bundle that judged judges on")
 
-    def _refuse_quiet(self, tap: Tap, began_s: float) -> None:
+    def _refuse_quiet(self, tap: PartSampler, began_s: float) -> None:
         now_s = time.monotonic()
         if tap.is_full or now_s - tap.last_s <= self._terms.quiet_s:
             return

@@ -14,12 +14,12 @@ from agent.child_process import peak_memory_mib
 from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.network.fusion import reducing
-from calibration.update.acceptance import objections, prove
-from calibration.update.base_network import basis_of
-from calibration.update.part_store import Collection
-from calibration.update.refit import Plan, refuse_unteachable, relearn
+from calibration.update.acceptance import check_acceptance, objections
+from calibration.update.base_network import base_network_of
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from agent.recalibration.ipc import Message, Told
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.update.refit import Relearnt
+    from calibration.update.refit import RefitResult
 
 _THREADS = 1
 _NAMED = 20
 
 
-class Pupil:
+class RecalibrationWorker:
     """One lesson.
 
     Args:
@@ -46,7 +46,7 @@ class Pupil:
         self._order = order
         self._messages = iter(messages)
         self._tell = tell
-        self._plan = Plan(
+        self._plan = RefitPlan(
             order["mode"],
             order["oldWeight"],
             order["falseRejectRate"],
@@ -68,17 +68,17 @@ class Pupil:
         with ExitStack() as stack:
             engine = None
             if self._plan.mode != "threshold":
-                network = reducing(basis_of(bundle, self._plan.backbone).network)
+                network = reducing(base_network_of(bundle, self._plan.backbone).network)
                 engine = stack.enter_context(OnnxRuntimeEngine(network, _THREADS))
-            collection = stack.enter_context(Collection(Path(self._order["folder"]), engine))
+            collection = stack.enter_context(PartStore(Path(self._order["folder"]), engine))
             self._tell("ready")
             self._collect(collection)
             marked = self._add_marked(bundle, collection)
-            relearnt = relearn(bundle, collection, self._plan, Path(self._order["target"]), self._progress)
+            relearnt = refit_bundle(bundle, collection, self._plan, Path(self._order["target"]), self._progress)
             self._prove(bundle, relearnt, collection, marked)
         self._shadow(relearnt.bundle)
 
-    def _collect(self, collection: Collection) -> None:
+    def _collect(self, collection: PartStore) -> None:
         disk = os.statvfs(self._order["folder"])
         free = disk.f_bavail * disk.f_frsize
         for message in self._messages:
@@ -88,7 +88,7 @@ class Pupil:
             self._refuse_little_room(collection, len(message.content), free)
             self._tell("collected", parts=len(collection))
 
-    def _refuse_little_room(self, collection: Collection, frame_bytes: int, free: int) -> None:
+    def _refuse_little_room(self, collection: PartStore, frame_bytes: int, free: int) -> None:
         """Records and pictures need the disk, too; ``free`` bytes were before the first part."""
         feature_bytes = 0 if self._plan.mode == "threshold" else 4 * int(np.prod(collection.features.shape))
         parts = max(len(collection), self._order["expected"])
@@ -100,7 +100,7 @@ class Pupil:
                 remedy="make room on the disk of state_dir, or collect fewer parts",
             )
 
-    def _add_marked(self, bundle: Bundle, collection: Collection) -> list[str]:
+    def _add_marked(self, bundle: Bundle, collection: PartStore) -> list[str]:
         """Pictures of parts that were rejected and that a person called good; names of those that can be read."""
         fresh = [one for one in self._order["good"] if one[0] not in collection.names]
         for name, path in fresh:
@@ -108,11 +108,11 @@ class Pupil:
                 collection.add(name, frame)
         return [name for name, _ in fresh if name in collection.names]
 
-    def _prove(self, old: Bundle, relearnt: Relearnt, collection: Collection, marked: list[str]) -> None:
+    def _prove(self, old: Bundle, relearnt: RefitResult, collection: PartStore, marked: list[str]) -> None:
         self._progress("proving", 0, 1)
         new = relearnt.bundle
         defects = list(_network_inputs(old, self._order["defects"]))
-        proof = prove(old, new, collection, defects, _THREADS)
+        proof = check_acceptance(old, new, collection, defects, _THREADS)
         self._tell(
             "learnt",
             identity=new.identity,
@@ -158,4 +158,4 @@ def _network_inputs(bundle: Bundle, paths: Iterable[str]) -> Iterator[Image]:
     """Of pictures in the archive; those that it has removed meanwhile, or that do not fit any more, are left out."""
     for path in paths:
         with suppress(DatasetError):
-            yield bundle.preprocess(read_picture(Path(path)))
+            yield bundle.preprocess(read_image(Path(path)))

@@ -41,10 +41,10 @@ def main() -> None:
 
     messages = _messages()
     order = next(messages).header
-    from agent.recalibration.worker import Pupil  # noqa: PLC0415 - takes a second, at low priority and not before
+    from agent.recalibration.worker import RecalibrationWorker  # noqa: PLC0415 - takes a second, at low priority and not before
 
     try:
-        Pupil(order, messages, tell).run()
+        RecalibrationWorker(order, messages, tell).run()
     except ShiftwatchError as error:
         tell("failed", what=error.what, remedy=error.remedy, refused=isinstance(error, _REFUSALS))
 

@@ -32,7 +32,7 @@ _SMALL = {
 """One thread; and glibc gives back to the kernel what is not needed any more."""
 
 
-class LearningProcess:
+class WorkerProcess:
     """Runs from enter to exit, and not longer than the agent.
 
     Args:

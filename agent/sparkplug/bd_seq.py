@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _COUNT = 256
 
 
-class BirthNumber:
+class BdSeq:
     """One number for each connection that a broker accepted, going on after a restart.
 
     An attempt that no broker accepted gives its number to the next one: hosts see no gaps, and the disk is left alone

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from agent.backoff import DEFAULT_PACE
 from agent.clock import now_ms
 from agent.errors import SparkplugPayloadError
-from agent.mqtt.client_thread import GOODBYE_S, Speaker
+from agent.mqtt.client_thread import GOODBYE_S, BrokerClient
 from agent.mqtt.connect import Will
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.metrics import metrics_of
@@ -25,14 +25,14 @@ from agent.sparkplug.payload import decode
 from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload
 
 if TYPE_CHECKING:
-    from agent.backoff import Pace
+    from agent.backoff import BackoffLimits
     from agent.messages.records import Payload
     from agent.messages.topics import SparkplugTopics
     from agent.mqtt.connect import BrokerSettings
     from agent.mqtt.connection import Acknowledgement, Connection, Received
     from agent.mqtt.publisher import Station
     from agent.outbox.outbox import Kind, Outbox
-    from agent.sparkplug.bd_seq import BirthNumber
+    from agent.sparkplug.bd_seq import BdSeq
     from agent.sparkplug.payload import Metric
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _DEVICE: tuple[Kind, ...] = ("result", "alert")
 
 
-class EdgeNode(Speaker):
+class EdgeNode(BrokerClient):
     """Keeps the Sparkplug session up, from ``start`` to ``stop``.
 
     Args:
@@ -58,8 +58,8 @@ class EdgeNode(Speaker):
         topics: SparkplugTopics,
         outbox: Outbox,
         station: Station,
-        birth_number: BirthNumber,
-        pace: Pace = DEFAULT_PACE,
+        birth_number: BdSeq,
+        pace: BackoffLimits = DEFAULT_PACE,
     ) -> None:
         super().__init__(settings, outbox, pace, "sparkplug")
         self._topics = topics

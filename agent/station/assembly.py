@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 from agent.alerts.store import ActiveAlerts
 from agent.camera.sources import kind_of, without_password
 from agent.clock import now_ms
-from agent.commands.bundle_swap import Exchange
+from agent.commands.bundle_swap import BundleSwap
 from agent.commands.control_socket import ControlSocket
-from agent.commands.dispatcher import Commands
-from agent.commands.handlers import Actions
+from agent.commands.dispatcher import CommandDispatcher
+from agent.commands.handlers import CommandHandlers
 from agent.commands.mark import Marking
 from agent.commands.rollback import Rollback
 from agent.errors import PublisherDiedError
 from agent.inspection.loop import inspect
-from agent.inspection.recorder import Copies, Recorder
+from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import new_id
 from agent.metrics.loop_metrics import LoopMetrics
-from agent.mqtt.live_messages import Dialogue
+from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
-from agent.recalibration.command import Recalibrations
+from agent.recalibration.command import RecalibrationCommand
 from agent.settings import archive_folder, combining_of, open_archive, recalibration_terms, station_topics, trigger_of
-from agent.station.bundle_loader import serve
+from agent.station.bundle_loader import activate_bundle
 from agent.station.page_state import state_of
-from agent.station.prometheus import Figures
+from agent.station.prometheus import StatusCollector
 from agent.station.sparkplug import edge_nodes_of
-from agent.station.status import Reports
+from agent.station.status import StationStatus
 from agent.station.systemd import ServiceManager
 from agent.station.web_page import page_of
 from agent.trigger.plc_handshake import Handshake
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from agent.audit.log import AuditLog
     from agent.camera import Camera
     from agent.config.model import AgentConfig
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
-    from agent.mqtt.client_thread import Speaker
+    from agent.mqtt.client_thread import BrokerClient
     from agent.mqtt.connect import BrokerSettings
     from agent.outbox.outbox import Outbox
-    from agent.zones.controls import Controls
-    from calibration.deployment.backends import Choice
+    from agent.zones.controls import StationControls
+    from calibration.deployment.backends import BackendChoice
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ class Assembly:
         token: str | None,
         camera: Camera,
         outbox: Outbox,
-        controls: Controls,
+        controls: StationControls,
         audit: AuditLog,
-        choice: Choice,
+        choice: BackendChoice,
         stack: ExitStack,
     ) -> None:
         topics = station_topics(config.station)
@@ -89,14 +89,14 @@ class Assembly:
         self.archive = open_archive(config)
         self.page = page_of(config, stack)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
-        exchange = Exchange(
+        exchange = BundleSwap(
             audit,
             # An engine that is built in the loop takes minutes; its steps are progress, too.
-            lambda bundle, zone: serve(config, choice, bundle, zone.name, self._service_manager.progress),
+            lambda bundle, zone: activate_bundle(config, choice, bundle, zone.name, self._service_manager.progress),
             in_loop="tensorrt" in choice.backends,
             changed=self._changed,
         )
-        self.recalibrations = Recalibrations(
+        self.recalibrations = RecalibrationCommand(
             recalibration_terms(config),
             controls,
             audit,
@@ -104,7 +104,7 @@ class Assembly:
             state=lambda: self.reports.state(),  # noqa: PLW0108 - made below
             follow_up=self._follow_up,
         )
-        actions = Actions(
+        actions = CommandHandlers(
             controls,
             parts if isinstance(parts, OnCommand) else None,
             self._handshake,
@@ -113,8 +113,8 @@ class Assembly:
             Marking(archive_folder(config) if config.archive.enabled else None, self._follow_up).prepare,
             self._changed,
         )
-        commands = Commands(actions.by_name(), audit, config.commands.accept, token)
-        self.reports = Reports(
+        commands = CommandDispatcher(actions.by_name(), audit, config.commands.accept, token)
+        self.reports = StationStatus(
             camera=camera,
             trigger=self._trigger,
             controls=controls,
@@ -134,7 +134,7 @@ class Assembly:
             lambda name, text, user: commands.answer(name, text, via="local", user=user),
             lambda: None if self.page is None else self.page.pid,
         )
-        self._dialogue = Dialogue(topics, self._handshake, commands, self._give_up)
+        self._dialogue = LiveMessages(topics, self._handshake, commands, self._give_up)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
@@ -145,10 +145,10 @@ class Assembly:
         )
         self.publisher = Publisher(settings, topics, outbox, station, self._dialogue)
         edge_nodes = edge_nodes_of(config, settings, station, stack)
-        self.speakers: Sequence[Speaker] = (self.publisher, *edge_nodes)
+        self.speakers: Sequence[BrokerClient] = (self.publisher, *edge_nodes)
         pages = () if self.page is None else (self.page,)
         self._recorder = Recorder(
-            Copies(outbox, *edge_nodes, *pages),
+            FanOut(outbox, *edge_nodes, *pages),
             self.archive,
             self._handshake,
             self.publisher,
@@ -157,7 +157,7 @@ class Assembly:
             is_simulated=kind_of(config.camera.source) == "path",
         )
         self._service_manager = ServiceManager(self.reports.in_a_line)
-        self.figures = Figures(self.reports, self.speakers, topics.root, station.version)
+        self.figures = StatusCollector(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
         if self.page is not None:
             self.page.tell_state(lambda: state_of(self.reports, self.speakers))
@@ -177,7 +177,7 @@ class Assembly:
                 # Nobody watches any more: whoever waits for the end of this alert would wait for ever.
                 self._recorder.record_alert(alert.ended(now_ms()), now_ms())
 
-    def _heartbeat(self, seen: Seen | None) -> None:
+    def _heartbeat(self, seen: PartInspection | None) -> None:
         if seen is not None:
             self.metrics.note(seen.times_ms, seen.decision.verdict.evaluation, seen.fault, seen.frames)
             if self.page is not None:

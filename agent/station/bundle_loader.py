@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from agent.zones.recipe import Recipe, about_zone
-from agent.zones.served import Served
+from agent.zones.served import ActiveBundle
 from agent.zones.versions import Versions
 from agent.zones.zone import Zone, folder_of, versions_file
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.deployment.backends import serving
+from calibration.deployment.backends import open_engine
 from calibration.errors import BundleError, EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.drift.watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
     from calibration.bundle.bundle import Bundle
-    from calibration.deployment.backends import Choice
+    from calibration.deployment.backends import BackendChoice
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def configured_bundle(zone: str, path: Path) -> Bundle:
         return open_bundle(path)
 
 
-def open_zone(config: AgentConfig, choice: Choice, name: str, configured: Bundle) -> Zone:
+def open_zone(config: AgentConfig, choice: BackendChoice, name: str, configured: Bundle) -> Zone:
     """What a zone is inspected with: the configured bundle, or the one that a command chose instead since then.
 
     Args:
@@ -56,13 +56,13 @@ def open_zone(config: AgentConfig, choice: Choice, name: str, configured: Bundle
     folder = folder_of(name, config.state_dir)
     folder.mkdir(parents=True, exist_ok=True)
     versions = Versions(versions_file(folder), configured.identity)
-    served = serve(config, choice, first_bundle(configured, versions, name), name)
+    served = activate_bundle(config, choice, first_bundle(configured, versions, name), name)
     return Zone(name, folder, config.bundle[name], versions, served)
 
 
-def serve(
-    config: AgentConfig, choice: Choice, bundle: Bundle, zone: str, progress: Callable[[], object] = lambda: None
-) -> Served:
+def activate_bundle(
+    config: AgentConfig, choice: BackendChoice, bundle: Bundle, zone: str, progress: Callable[[], object] = lambda: None
+) -> ActiveBundle:
     """Load the network of a bundle and prove it on the golden frames.
 
     Args:
@@ -80,7 +80,7 @@ def serve(
     rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
     with _naming(zone), ExitStack() as stack:
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
-        served = stack.enter_context(serving(choice, deployment, lambda engine: check_golden(bundle, engine)))
+        served = stack.enter_context(open_engine(choice, deployment, lambda engine: check_golden(bundle, engine)))
         log.info(about_zone(zone, "the network runs on %s (%s)"), served.engine.backend, served.reason)
         checks = frame_checks_of(config, bundle)
         drift = drift_of(config, bundle)
@@ -88,7 +88,7 @@ def serve(
         recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift, zone)
         for line in _what_is_off(checks, drift):
             log.warning("%s", about_zone(zone, line))
-        return Served(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
+        return ActiveBundle(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.messages.records import Payload
-    from agent.mqtt.client_thread import Speaker
-    from agent.station.status import Reports
+    from agent.mqtt.client_thread import BrokerClient
+    from agent.station.status import StationStatus
 
 
-def state_of(reports: Reports, speakers: Sequence[Speaker]) -> Payload:
+def state_of(reports: StationStatus, speakers: Sequence[BrokerClient]) -> Payload:
     """From any thread, without waiting.
 
     Args:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from agent.metrics.loop_metrics import Latencies
-    from agent.mqtt.client_thread import Speaker
-    from agent.station.status import Reports
+    from agent.mqtt.client_thread import BrokerClient
+    from agent.station.status import StationStatus
 
 _VERDICTS = (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
 _BOUNDS_S = (*(f"{bound_ms / 1000:g}" for bound_ms in BUCKETS_MS), "+Inf")
 
 
-class Figures:
+class StatusCollector:
     """A collector of ``prometheus_client``.
 
     Args:
@@ -34,7 +34,7 @@ class Figures:
         version: Of shiftwatch.
     """
 
-    def __init__(self, reports: Reports, speakers: Sequence[Speaker], station: str, version: str) -> None:
+    def __init__(self, reports: StationStatus, speakers: Sequence[BrokerClient], station: str, version: str) -> None:
         self._reports = reports
         self._speakers = dict(zip(("mqtt", "sparkplug"), speakers, strict=False))
         self._about = {"station": station, "version": version}

@@ -15,12 +15,12 @@ from agent.camera import open_camera
 from agent.errors import AuditError
 from agent.metrics.endpoint import MetricsEndpoint
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
-from agent.state_lock import sole_user
+from agent.state_lock import state_lock
 from agent.station.assembly import Assembly
 from agent.station.bundle_loader import configured_bundle, open_zone
-from agent.zones.controls import Controls
+from agent.zones.controls import StationControls
 from agent.zones.zone import left_over
-from calibration.deployment.backends import choose
+from calibration.deployment.backends import choose_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.config.model import AgentConfig
     from agent.messages.records import Evaluation
-    from agent.mqtt.client_thread import Speaker
+    from agent.mqtt.client_thread import BrokerClient
     from agent.zones.zone import Zone
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     cv2.setNumThreads(1)
     configured = {zone: configured_bundle(zone, path) for zone, path in config.bundle.items()}
     settings, token = broker_settings(config), command_token(config)
-    choice = choose(config.engine.backend)
+    choice = choose_backend(config.engine.backend)
     camera = open_camera(
         config.camera.source,
         config.camera.playback,
@@ -98,7 +98,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         timeouts=camera_timeouts(config.camera),
     )
     with ExitStack() as stack:
-        stack.enter_context(sole_user(config.state_dir))
+        stack.enter_context(state_lock(config.state_dir))
         metrics = config.metrics
         endpoint = stack.enter_context(MetricsEndpoint(metrics.host, metrics.port)) if metrics.enabled else None
         zones = []
@@ -107,7 +107,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.callback(zones[-1].close)
         for path in left_over(configured, config.state_dir):
             log.warning("what was commanded while the zones were named otherwise judges no more; remove it: %s", path)
-        controls = Controls(zones)
+        controls = StationControls(zones)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         audit = AuditLog(config.state_dir / "audit.jsonl")
         stack.enter_context(camera)
@@ -148,7 +148,7 @@ def _note_start(zone: Zone, audit: AuditLog) -> None:
         log.warning("which bundle judges from now on cannot be written down: %s", error)
 
 
-def _stop(speakers: Sequence[Speaker]) -> None:
+def _stop(speakers: Sequence[BrokerClient]) -> None:
     for speaker in speakers:  # all at the same time: each may have to wait for a broker that hangs
         speaker.ask_to_stop(_LAST_RECORDS_S)
     for speaker in speakers:

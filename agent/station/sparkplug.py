@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.settings import open_outbox, sparkplug_topics
-from agent.sparkplug.bd_seq import BirthNumber
+from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.edge_node import EdgeNode
 
 if TYPE_CHECKING:
@@ -34,6 +34,6 @@ def edge_nodes_of(
     if not config.sparkplug.enabled:
         return ()
     outbox = stack.enter_context(open_outbox(config, "sparkplug.sqlite"))
-    birth_number = BirthNumber(config.state_dir / "sparkplug_birth")
+    birth_number = BdSeq(config.state_dir / "sparkplug_birth")
     of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
     return (EdgeNode(of_its_own, sparkplug_topics(config), outbox, station, birth_number),)

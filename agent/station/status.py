@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from agent.alerts.store import ActiveAlerts
     from agent.archive.archive import Archive
     from agent.camera import Camera
-    from agent.commands.dispatcher import Commands
+    from agent.commands.dispatcher import CommandDispatcher
     from agent.drift.report import DriftReport
     from agent.messages.records import Payload
     from agent.metrics.loop_metrics import LoopMetrics
     from agent.outbox.outbox import Outbox
-    from agent.recalibration.command import Recalibrations
+    from agent.recalibration.command import RecalibrationCommand
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger
-    from agent.zones.controls import Controls
-    from agent.zones.served import Served
+    from agent.zones.controls import StationControls
+    from agent.zones.served import ActiveBundle
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reports:
+class StationStatus:
     """Reads the parts of a station; from any thread, without waiting.
 
     Attributes:
@@ -46,16 +46,16 @@ class Reports:
 
     camera: Camera
     trigger: Trigger
-    controls: Controls
+    controls: StationControls
     handshake: Handshake
-    commands: Commands
+    commands: CommandDispatcher
     metrics: LoopMetrics
     outbox: Outbox
     archive: Archive | None
     active_alerts: ActiveAlerts
     source: str
     state_dir: Path
-    recalibrations: Recalibrations
+    recalibrations: RecalibrationCommand
     page_dropped: Mapping[str, int] = field(default_factory=dict)
 
     def state(self) -> tuple[str, str]:
@@ -135,7 +135,7 @@ class Reports:
         )
 
 
-def _about(served: Served) -> Payload:
+def _about(served: ActiveBundle) -> Payload:
     manifest = served.bundle.manifest
     return bundle_payload(
         bundle_hash=served.bundle.identity,

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from agent.settings import station_topics, web_token
-from agent.web.ipc import Order
-from agent.web.page_feed import Page
+from agent.web.ipc import PageOrder
+from agent.web.page_feed import PageFeed
 from agent.web.server_socket import check_packages, listening, url
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def page_of(config: AgentConfig, stack: ExitStack) -> Page | None:
+def page_of(config: AgentConfig, stack: ExitStack) -> PageFeed | None:
     """The page, which begins with its ``enter``; None where nobody wants it.
 
     Args:
@@ -35,7 +35,7 @@ def page_of(config: AgentConfig, stack: ExitStack) -> Page | None:
     if not web.enabled:
         return None
     check_packages()
-    order = Order(
+    order = PageOrder(
         names=(*web.names, socket.gethostname(), web.host),
         token=web_token(config),
         state_dir=str(config.state_dir.absolute()),
@@ -45,6 +45,6 @@ def page_of(config: AgentConfig, stack: ExitStack) -> Page | None:
         log_level=config.log.level,
         log_format=config.log.format,
     )
-    page = Page(order, stack.enter_context(listening(web.host, web.port)))
+    page = PageFeed(order, stack.enter_context(listening(web.host, web.port)))
     log.info("live page at %s%s", url(web.host, web.port), "" if order.token else ", read-only: there is no token_file")
     return page

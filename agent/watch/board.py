@@ -47,7 +47,7 @@ class ShownAnswer(NamedTuple):
     answer: CommandAnswer
 
 
-class Taken(NamedTuple):
+class BoardUpdate(NamedTuple):
     """A message that the board has taken in; ``is_new`` unless it says what was known already."""
 
     root: str
@@ -56,7 +56,7 @@ class Taken(NamedTuple):
     is_new: bool
 
 
-class Board:
+class StationBoard:
     """All stations.
 
     Attributes:
@@ -74,7 +74,7 @@ class Board:
         self.result_count = 0
         self.malformed = 0
 
-    def hear(self, topic: str, payload: bytes, now_ms: int) -> Taken | None:
+    def hear(self, topic: str, payload: bytes, now_ms: int) -> BoardUpdate | None:
         """Take in a message; None if it is malformed, or not one of a station."""
         heard = read(topic, payload)
         if heard is None:
@@ -83,7 +83,7 @@ class Board:
             self.malformed += 1
             return None
         station = self.stations.setdefault(heard.root, StationView())
-        return Taken(*heard[:2], heard.message, self._take(heard.root, station, heard.message, now_ms))
+        return BoardUpdate(*heard[:2], heard.message, self._take(heard.root, station, heard.message, now_ms))
 
     def _take(self, root: str, station: StationView, message: Message, now_ms: int) -> bool:
         if isinstance(message, Result):

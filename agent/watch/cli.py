@@ -17,7 +17,7 @@ from rich.live import Live
 from agent.config import model as configuration
 from agent.mqtt.connect import BrokerSettings
 from agent.settings import broker_settings, read_secret, station_topics
-from agent.watch.output import Lines, Page
+from agent.watch.output import LineOutput, ScreenOutput
 from agent.watch.subscribe import follow
 from calibration.errors import SettingError
 from calibration.terminal import console
@@ -84,11 +84,11 @@ def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: 
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
-            with Lines(settings.address, count, as_json=as_json) as lines:
+            with LineOutput(settings.address, count, as_json=as_json) as lines:
                 follow(settings, topic, lines)
         else:
             with Live(console=console, auto_refresh=False) as live:
-                follow(settings, topic, Page(live, settings.address, topic, count))
+                follow(settings, topic, ScreenOutput(live, settings.address, topic, count))
 
 
 def _below(root: str) -> str:

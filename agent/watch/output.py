@@ -12,10 +12,10 @@ from rich.text import Text
 
 from agent.clock import now_ms
 from agent.messages.records import to_json
-from agent.watch.board import Board
+from agent.watch.board import StationBoard
 from agent.watch.incoming import printable
 from agent.watch.rendering import line
-from agent.watch.screen import page
+from agent.watch.screen import render_screen
 from calibration.terminal import error_console, escape
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _REDRAW_S, _REDRAW_IDLE_S = 0.1, 1.0
 
 
-class Lines:
+class LineOutput:
     """Prints news to standard output, one line each, and what is wrong to standard error.
 
     Args:
@@ -37,7 +37,7 @@ class Lines:
     """
 
     def __init__(self, address: str, count: int | None, *, as_json: bool) -> None:
-        self._board = Board()
+        self._board = StationBoard()
         self._address = address
         self._count = count
         self._as_json = as_json
@@ -95,7 +95,7 @@ class Lines:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Page:
+class ScreenOutput:
     """Draws the board when there is news, at most ten times a second, and each second for what grows old.
 
     Args:
@@ -106,7 +106,7 @@ class Page:
     """
 
     def __init__(self, live: Live, address: str, topic: str, count: int | None) -> None:
-        self._board = Board()
+        self._board = StationBoard()
         self._live = live
         self._address = address
         self._topic = topic
@@ -143,7 +143,7 @@ class Page:
             self._is_new = False
             self._drawn_s = time.monotonic()
             height = self._live.console.height
-            self._live.update(page(self._board, self._connection, self._topic, now_ms(), height), refresh=True)
+            self._live.update(render_screen(self._board, self._connection, self._topic, now_ms(), height), refresh=True)
 
 
 def _reader_has_gone() -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from agent.watch.board import Board, StationView
+    from agent.watch.board import StationBoard, StationView
 
     Labels: TypeAlias = Mapping[str, str]
     Cell: TypeAlias = Text | str
@@ -62,7 +62,7 @@ class _Section:
         return [Text(), self._table, *self._notes] if self.rows else []
 
 
-def page(board: Board, connection: Text, topic: str, now_ms: int, height: int) -> RenderableType:
+def render_screen(board: StationBoard, connection: Text, topic: str, now_ms: int, height: int) -> RenderableType:
     """What is known, on at most so many lines; the results take what the rest leaves.
 
     Args:
@@ -76,7 +76,7 @@ def page(board: Board, connection: Text, topic: str, now_ms: int, height: int) -
     parts: list[RenderableType] = [_counts(board), _on_one_line(connection), _on_one_line(Text(topic, "dim"))]
     left = height - len(parts) - 1  # the cursor stands in the last one
     kept = _RESULTS_AT_LEAST + 2
-    sections: tuple[Callable[[Board, Labels, int, int], _Section], ...] = (_stations, _alerts, _answers)
+    sections: tuple[Callable[[StationBoard, Labels, int, int], _Section], ...] = (_stations, _alerts, _answers)
     for build in sections:
         room = min(left - kept, height // 2 - 1)  # stations must leave something to alerts
         section = build(board, labels, now_ms, room)
@@ -87,14 +87,14 @@ def page(board: Board, connection: Text, topic: str, now_ms: int, height: int) -
     return Group(*parts, *_results(board, labels, now_ms, max(left, kept)).parts())
 
 
-def _counts(board: Board) -> Text:
+def _counts(board: StationBoard) -> Text:
     counts = Text(f"stations: {len(board.stations)}   results: {board.result_count:,}", "bold")
     if board.malformed:
         counts.append(f"   malformed messages: {board.malformed:,}", "bold yellow")
     return counts
 
 
-def _stations(board: Board, labels: Labels, now_ms: int, height: int) -> _Section:
+def _stations(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _Section:
     names = ("station...", "state...", ">fps", ">p99 ms", ">waiting", ">dropped", ">plc", ">invalid")
     section = _Section(*names, height=height)
     troubles = {root: _trouble(station, now_ms) for root, station in board.stations.items()}
@@ -143,7 +143,7 @@ def _figures(station: StationView) -> list[Cell]:
     return [*figures, f"{station.plc:,}", Text(f"{station.plc_invalid:,}", "red" if station.plc_invalid else "")]
 
 
-def _alerts(board: Board, labels: Labels, now_ms: int, height: int) -> _Section:
+def _alerts(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _Section:
     section = _Section("active alert", "station...", ">severity", "cause...", height=height)
     active = [(root, alert) for root, station in board.stations.items() for alert in station.alerts.values()]
     active.sort(key=lambda each: each[1].start_time, reverse=True)
@@ -155,7 +155,7 @@ def _alerts(board: Board, labels: Labels, now_ms: int, height: int) -> _Section:
     return section
 
 
-def _answers(board: Board, labels: Labels, now_ms: int, height: int) -> _Section:
+def _answers(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _Section:
     section = _Section("command...", "station...", "answered", "...", height=height)
     for root, at_ms, answer in islice(reversed(board.answers), max(0, section.height_left)):
         is_well = answer.accepted and not answer.error
@@ -164,7 +164,7 @@ def _answers(board: Board, labels: Labels, now_ms: int, height: int) -> _Section
     return section
 
 
-def _results(board: Board, labels: Labels, now_ms: int, height: int) -> _Section:
+def _results(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _Section:
     section = _Section("result", "station...", "part...", "verdict", ">score/thr.", "code...", height=height)
     for root, result in islice(reversed(board.results), min(_RESULTS_AT_MOST, section.height_left)):
         verdict = words.verdict(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from agent.backoff import Backoff, Pace
+from agent.backoff import Backoff, BackoffLimits
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.connect import connect
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent.mqtt.connect import BrokerSettings
     from agent.mqtt.connection import Connection, Received
 
-FOLLOWING = Pace(longest_retry_s=10.0)
+FOLLOWING = BackoffLimits(longest_retry_s=10.0)
 """Somebody sits before it and waits."""
 _REST_S = 0.25
 
@@ -38,7 +38,7 @@ class Follower(Protocol):
         """Nothing more to hear just now; comes several times a second."""
 
 
-def follow(settings: BrokerSettings, topic: str, follower: Follower, pace: Pace = FOLLOWING) -> None:
+def follow(settings: BrokerSettings, topic: str, follower: Follower, pace: BackoffLimits = FOLLOWING) -> None:
     """Listen until the follower is done; a line that is lost is made again.
 
     Args:

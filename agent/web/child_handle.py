@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from agent.child_process import how_it_ended
 from agent.errors import PageError
-from agent.web.ipc import LONGEST_MESSAGE_BYTES, Room, Shown, Told, new_memory
+from agent.web.ipc import LONGEST_MESSAGE_BYTES, PageReport, SharedImage, Shown, new_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from agent.web.ipc import Asked, Order
+    from agent.web.ipc import Asked, PageOrder
     from calibration.imaging.heatmap import Array
     from calibration.imaging.preprocess import Image
 
@@ -35,7 +35,7 @@ class PageProcess:
         silent_after_s: A process that gives no sign of life for so long hangs.
     """
 
-    def __init__(self, order: Order, listener: socket.socket, silent_after_s: float) -> None:
+    def __init__(self, order: PageOrder, listener: socket.socket, silent_after_s: float) -> None:
         self._order = order
         self._listener = listener
         self._silent_after_s = silent_after_s
@@ -96,7 +96,7 @@ class PageProcess:
         """Hand over the picture that it has asked for; False as in ``tell``, True also for one that is too large."""
         if not self._room.write(image, score_map):
             return True
-        return self.tell(Told("picture", shown).as_bytes())
+        return self.tell(PageReport("picture", shown).as_bytes())
 
     def __exit__(self, *_: object) -> None:
         """End it at once: it has nothing to lose."""
@@ -106,7 +106,7 @@ class PageProcess:
         with ExitStack() as only_theirs:
             memory = new_memory()
             only_theirs.callback(os.close, memory)
-            self._room = Room(memory)
+            self._room = SharedImage(memory)
             started.callback(self._room.close)
             self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             started.enter_context(self._line)

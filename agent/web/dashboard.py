@@ -25,7 +25,7 @@ _UNKNOWN: Payload = {"evaluation": None, "verdict": None, "part": None, "seq": N
 _RANK = {Evaluation.OK: 0, Evaluation.UNDEFINED: 1, Evaluation.NOT_DECIDABLE: 1, Evaluation.NOT_OK: 2}
 
 
-class Board:
+class Dashboard:
     """Results and state as the agent tells them, for one thread.
 
     The chart is made of bins of a quarter of a second, of which each keeps its worst score, so that it costs the same

@@ -8,15 +8,15 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from agent.web.ipc import LONGEST_MESSAGE_BYTES, Shown, Told
+from agent.web.ipc import LONGEST_MESSAGE_BYTES, PageReport, Shown
 from agent.web.picture import encoded
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from agent.web.dashboard import Board
-    from agent.web.ipc import Asked, Room
+    from agent.web.dashboard import Dashboard
+    from agent.web.ipc import Asked, SharedImage
 
 _TICK_S = 0.1
 """Between two pictures, at least."""
@@ -25,7 +25,7 @@ _LIFE_EVERY_S = 1.0
 _TOLD_AT_MOST_EVERY_S, _TOLD_AT_LEAST_EVERY_S = 0.2, 1.0
 
 
-class Live:
+class FrameStream:
     """For one event loop.
 
     Args:
@@ -39,7 +39,7 @@ class Live:
         news: How often results or state were heard.
     """
 
-    def __init__(self, line: socket.socket, room: Room, board: Board) -> None:
+    def __init__(self, line: socket.socket, room: SharedImage, board: Dashboard) -> None:
         self.encoded = 0
         self.viewers = 0
         self.news = 0
@@ -97,7 +97,7 @@ class Live:
         loop = asyncio.get_running_loop()
         self._line.settimeout(0.0)
         while message := await loop.sock_recv(self._line, LONGEST_MESSAGE_BYTES):
-            told = Told.from_bytes(message)
+            told = PageReport.from_bytes(message)
             self._unanswered_since_s = None
             if told.kind == "picture":
                 await self._take_picture(Shown(*told.content))
@@ -114,7 +114,7 @@ class Live:
         self.encoded += 1
         self._is_asked = False
 
-    def _take_news(self, told: Told) -> None:
+    def _take_news(self, told: PageReport) -> None:
         self.news += 1
         if told.kind == "results":
             self._board.take_results(told.content)

@@ -9,7 +9,7 @@ import cv2
 
 from agent.archive.entry import OVERLAY, Mark, sibling
 from agent.archive.label import mark
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.clock import now_ms
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
@@ -18,7 +18,7 @@ from agent.web.picture import as_jpeg
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.archive.entry import Label, Picture
+    from agent.archive.entry import ArchivedImage, Label
     from agent.messages.records import Payload
 
 _NEWEST = 24
@@ -45,8 +45,8 @@ class Gallery:
         Raises:
             ArchiveError: There is no archive, or it cannot be read.
         """
-        with reading(self._folder) as archive:
-            return [_entry(picture) for picture in archive.newest(Wanted(evaluation=Evaluation.NOT_OK), _NEWEST)]
+        with open_reader(self._folder) as archive:
+            return [_entry(picture) for picture in archive.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), _NEWEST)]
 
     def _jpeg(self, result_id: str, longest_side_px: int) -> bytes:
         """The picture of a result with its heat.
@@ -54,7 +54,7 @@ class Gallery:
         Raises:
             ArchiveError: There is no such picture any more.
         """
-        with reading(self._folder) as archive:
+        with open_reader(self._folder) as archive:
             picture = archive.named(result_id)
         for path in (sibling(picture.path, OVERLAY), picture.path):
             image = cv2.imread(str(self._folder / path))
@@ -71,7 +71,7 @@ class Gallery:
         return _entry(mark(self._folder, result_id, Mark(label, self._by, now_ms())))
 
 
-def _entry(picture: Picture) -> Payload:
+def _entry(picture: ArchivedImage) -> Payload:
     return {
         "id": picture.result_id,
         "part": picture.part_id,

@@ -33,7 +33,7 @@ Asked: TypeAlias = Literal["nothing", "state", "picture"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PageOrder:
     """What the page's process is to serve.
 
     Attributes:
@@ -61,12 +61,12 @@ class Order:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_bytes(cls, message: bytes) -> Order:
+    def from_bytes(cls, message: bytes) -> PageOrder:
         """The opposite of ``as_bytes``."""
         return cls(**json.loads(message))
 
 
-class Told(NamedTuple):
+class PageReport(NamedTuple):
     """What the agent tells.
 
     Attributes:
@@ -82,13 +82,13 @@ class Told(NamedTuple):
         return json.dumps(self).encode()
 
     @classmethod
-    def from_bytes(cls, message: bytes) -> Told:
+    def from_bytes(cls, message: bytes) -> PageReport:
         """The opposite of ``as_bytes``."""
         return cls(*json.loads(message))
 
 
 def results_message(results: Sequence[str]) -> bytes:
-    """`Told` of results that are JSON already."""
+    """`PageReport` of results that are JSON already."""
     return b'["results",[' + ",".join(results).encode() + b"]]"
 
 
@@ -112,7 +112,7 @@ class Shown(NamedTuple):
     threshold: float
 
 
-class Room:
+class SharedImage:
     """The memory, in either process.
 
     Args:
@@ -147,7 +147,7 @@ class Room:
 
 
 def new_memory() -> int:
-    """The descriptor of a memory for `Room`, to be closed by the caller; it takes room only where it was written.
+    """The descriptor of memory for a `SharedImage`; the caller closes it. Only what was written takes room.
 
     Raises:
         OSError: There is no room.
@@ -162,5 +162,5 @@ def new_memory() -> int:
 
 
 def state_message(state: Payload) -> bytes:
-    """`Told` of a state."""
-    return Told("state", state).as_bytes()
+    """`PageReport` of a state."""
+    return PageReport("state", state).as_bytes()

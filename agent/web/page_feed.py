@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from agent.backoff import Backoff, Pace
+from agent.backoff import Backoff, BackoffLimits
 from agent.errors import PageError
 from agent.messages.records import Evaluation
 from agent.web.child_handle import PageProcess
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
     from agent.outbox.outbox import Kind
-    from agent.web.ipc import Order
+    from agent.web.ipc import PageOrder
 
 _LOOK_UP_S = 0.1
 _WAITING_AT_MOST = 4096
@@ -32,12 +32,12 @@ _LARGEST_BATCH_BYTES = LONGEST_MESSAGE_BYTES // 2
 _SILENT_AFTER_S = 30.0
 _REJECT_GOES_FIRST_NS = 1_000_000_000
 _NOT_TAKEN = "web: page does not take results"
-RETRIES = Pace(first_retry_s=1.0, longest_retry_s=30.0)
+RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=30.0)
 
 _log = logging.getLogger(__name__)
 
 
-class Page:
+class PageFeed:
     """Keeps the page's process up from enter to exit. What the loop calls (`put`, `show`) never waits for it.
 
     It is a store of records, one of those that `recorder.Copies` fills: each result reaches it as it is published.
@@ -55,10 +55,10 @@ class Page:
 
     def __init__(
         self,
-        order: Order,
+        order: PageOrder,
         listener: socket.socket,
         *,
-        pace: Pace = RETRIES,
+        pace: BackoffLimits = RETRIES,
         silent_after_s: float = _SILENT_AFTER_S,
     ) -> None:
         self.dropped: Counter[str] = Counter()
@@ -71,8 +71,8 @@ class Page:
         self._lock = threading.Lock()
         self._results: deque[str] = deque()
         self._batch: bytes | None = None
-        self._newest: Seen | None = None
-        self._newest_reject: Seen | None = None
+        self._newest: PartInspection | None = None
+        self._newest_reject: PartInspection | None = None
         self._stopping = threading.Event()
         self._is_loss_told = False
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
@@ -88,7 +88,7 @@ class Page:
                 self._results.append(payload)
         return True
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: PartInspection) -> None:
         """The newest frame, whose result was put before; one with a defect is shown first, if it can be."""
         self._newest = seen
         if seen.decision.verdict.evaluation is Evaluation.NOT_OK:
@@ -138,7 +138,7 @@ class Page:
             if _show(process, seen):
                 is_picture_wanted, shown, self._newest_reject = False, seen, None
 
-    def _to_show(self) -> Seen | None:
+    def _to_show(self) -> PartInspection | None:
         newest, reject = self._newest, self._newest_reject
         if newest is None or reject is None:
             return newest
@@ -173,7 +173,7 @@ class Page:
         self._is_loss_told = False
 
 
-def _show(process: PageProcess, seen: Seen) -> bool:
+def _show(process: PageProcess, seen: PartInspection) -> bool:
     image, recipe = seen.frame.image, seen.recipe
     score_map = None if seen.inference is None else seen.inference.map
     region = seen.region or recipe.preprocess.region

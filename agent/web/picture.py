@@ -13,7 +13,7 @@ from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
-    from agent.web.ipc import Room, Shown
+    from agent.web.ipc import SharedImage, Shown
     from calibration.imaging.preprocess import Image
 
 _LONGEST_SIDE_PX = 1280
@@ -21,7 +21,7 @@ _LONGEST_LAYER_PX = 320
 _JPEG_QUALITY = 80
 
 
-def encoded(room: Room, shown: Shown, more: Payload) -> bytes:
+def encoded(room: SharedImage, shown: Shown, more: Payload) -> bytes:
     """The picture in the shared memory, its heat and what is known of it, in one piece.
 
     Returns:
@@ -53,7 +53,7 @@ def as_jpeg(image: Image, longest_side_px: int) -> bytes:
     return cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
-def _heat(room: Room, shown: Shown, region: Region) -> bytes:
+def _heat(room: SharedImage, shown: Shown, region: Region) -> bytes:
     if shown.map_shape is None:
         return b""
     score_map = covering(room.score_map(*shown.map_shape), shown.grid)

@@ -28,7 +28,7 @@ HEADERS = {
 """Nothing from elsewhere, nothing for elsewhere, nothing kept."""
 
 
-class Guard:
+class RequestGuard:
     """Refuses what no browser of ours sends, and adds `HEADERS`.
 
     A page of somebody else whose name is led to this address (DNS rebinding) asks under its own name. An address, and

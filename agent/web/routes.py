@@ -18,7 +18,7 @@ from agent.commands.control_socket import ask_station
 from agent.errors import ArchiveError, StationUnreachableError
 from agent.messages.records import to_json
 from agent.web.gallery import SIZES_PX
-from agent.web.request_guard import Guard
+from agent.web.request_guard import RequestGuard
 from agent.web.token_auth import RefusedError
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from agent.archive.entry import Label
     from agent.messages.records import Payload
-    from agent.web.dashboard import Board
-    from agent.web.frame_stream import Live
+    from agent.web.dashboard import Dashboard
+    from agent.web.frame_stream import FrameStream
     from agent.web.gallery import Gallery
-    from agent.web.token_auth import Access
+    from agent.web.token_auth import TokenAuth
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {
@@ -46,7 +46,7 @@ _PICTURE_PATIENCE_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
 
 
-class Site:
+class Routes:
     """The page.
 
     Args:
@@ -59,7 +59,13 @@ class Site:
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what a page is made of
-        self, live: Live, board: Board, gallery: Gallery | None, access: Access, state_dir: Path, about: Payload
+        self,
+        live: FrameStream,
+        board: Dashboard,
+        gallery: Gallery | None,
+        access: TokenAuth,
+        state_dir: Path,
+        about: Payload,
     ) -> None:
         self._live = live
         self._board = board
@@ -83,7 +89,7 @@ class Site:
                 Route("/command/{name}", self._command, methods=["POST"]),
                 Route("/{name}", self._file),
             ],
-            middleware=[Middleware(Guard, names=names)],
+            middleware=[Middleware(RequestGuard, names=names)],
             exception_handlers={RefusedError: _refused, ArchiveError: _no_archive, StationUnreachableError: _no_agent},
         )
 

@@ -15,12 +15,12 @@ import uvicorn
 
 from agent import logs
 from agent.child_process import die_with
-from agent.web.dashboard import Board
-from agent.web.frame_stream import Live
+from agent.web.dashboard import Dashboard
+from agent.web.frame_stream import FrameStream
 from agent.web.gallery import Gallery
-from agent.web.ipc import LONGEST_MESSAGE_BYTES, Order, Room
-from agent.web.routes import Site
-from agent.web.token_auth import Access
+from agent.web.ipc import LONGEST_MESSAGE_BYTES, PageOrder, SharedImage
+from agent.web.routes import Routes
+from agent.web.token_auth import TokenAuth
 
 _NICENESS = 10
 """The inspection goes first."""
@@ -38,19 +38,19 @@ def main() -> None:
         os.nice(_NICENESS)
     cv2.setNumThreads(1)
     with socket.socket(fileno=line) as to_agent, socket.socket(fileno=listener) as listening:
-        order = Order.from_bytes(to_agent.recv(LONGEST_MESSAGE_BYTES))
+        order = PageOrder.from_bytes(to_agent.recv(LONGEST_MESSAGE_BYTES))
         logs.set_up(order.log_level, order.log_format, order.station)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what strangers send is not our news
-        asyncio.run(_serve(order, to_agent, Room(memory), listening))
+        asyncio.run(_serve(order, to_agent, SharedImage(memory), listening))
 
 
-async def _serve(order: Order, to_agent: socket.socket, room: Room, listening: socket.socket) -> None:
-    board = Board()
-    live = Live(to_agent, room, board)
+async def _serve(order: PageOrder, to_agent: socket.socket, room: SharedImage, listening: socket.socket) -> None:
+    board = Dashboard()
+    live = FrameStream(to_agent, room, board)
     state_dir = Path(order.state_dir)
     gallery = Gallery(state_dir / "archive", BY) if order.has_archive else None
     about = {"station": order.station, "version": order.version}
-    site = Site(live, board, gallery, Access(order.token), state_dir, about)
+    site = Routes(live, board, gallery, TokenAuth(order.token), state_dir, about)
     server = uvicorn.Server(
         uvicorn.Config(
             site.app(order.names),

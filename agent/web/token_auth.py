@@ -30,7 +30,7 @@ class RefusedError(Exception):
         self.said = said
 
 
-class Access:
+class TokenAuth:
     """Compares tokens, and makes guessing slow: five wrong ones at once, then one in ten seconds, for each address.
 
     Args:

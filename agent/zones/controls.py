@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent.zones.zone import Zone
 
 
-class Controls:
+class StationControls:
     """Of a station.
 
     Attributes:

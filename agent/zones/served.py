@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ActiveBundle:
     """The bundle that judges.
 
     Attributes:
@@ -37,7 +37,7 @@ class Served:
     reason: str
     close: Callable[[], object]
 
-    def with_threshold(self, threshold: float) -> Served:
+    def with_threshold(self, threshold: float) -> ActiveBundle:
         """The same with another threshold."""
         rules = replace(self.recipe.rules, threshold=threshold)
         drift = None if self.recipe.drift is None else self.recipe.drift.at(threshold)
@@ -53,7 +53,7 @@ class CommandedThreshold:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def of(self, served: Served) -> Served:
+    def of(self, served: ActiveBundle) -> ActiveBundle:
         """Served with the threshold that was commanded for it, if one was."""
         try:
             known = json.loads(self._path.read_text())
@@ -65,7 +65,7 @@ class CommandedThreshold:
             log.warning("the commanded threshold in %s cannot be read and is not used: %s", self._path, error)
         return served
 
-    def keep(self, served: Served) -> None:
+    def keep(self, served: ActiveBundle) -> None:
         """From now on its threshold is the commanded one.
 
         Raises:
@@ -77,5 +77,5 @@ class CommandedThreshold:
             known = {"for": self._key(served), "threshold": served.recipe.rules.threshold}
             replace_file(self._path, json.dumps(known).encode())
 
-    def _key(self, served: Served) -> list[str | float]:
+    def _key(self, served: ActiveBundle) -> list[str | float]:
         return [served.bundle.identity, served.base_threshold]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.zones.recipe import Recipe
-    from agent.zones.served import Served
+    from agent.zones.served import ActiveBundle
     from agent.zones.versions import Versions
 
 
@@ -51,7 +51,7 @@ class Zone:
         served: What judges first, unless a threshold was commanded for it.
     """
 
-    def __init__(self, name: str, folder: Path, configured: Path, versions: Versions, served: Served) -> None:
+    def __init__(self, name: str, folder: Path, configured: Path, versions: Versions, served: ActiveBundle) -> None:
         self.name = name
         self.folder = folder
         self.configured = configured
@@ -59,7 +59,7 @@ class Zone:
         self._commanded = CommandedThreshold(folder / "threshold.json")
         self._lock = threading.Lock()
         self._served = self._commanded.of(served)
-        self._offered: tuple[Callable[[], Served], Callable[[ShiftwatchError | None], object]] | None = None
+        self._offered: tuple[Callable[[], ActiveBundle], Callable[[ShiftwatchError | None], object]] | None = None
 
     @property
     def noted(self) -> Mapping[str, str]:
@@ -67,7 +67,7 @@ class Zone:
         return {"zone": self.name} if self.name else {}
 
     @property
-    def served(self) -> Served:
+    def served(self) -> ActiveBundle:
         """What judges now."""
         return self._served
 
@@ -82,7 +82,7 @@ class Zone:
             self._commanded.keep(served)
             self._served = served
 
-    def exchange(self, make: Callable[[], Served], ended: Callable[[ShiftwatchError | None], object]) -> None:
+    def exchange(self, make: Callable[[], ActiveBundle], ended: Callable[[ShiftwatchError | None], object]) -> None:
         """Let another bundle judge, from the next frame on.
 
         Args:
@@ -102,7 +102,7 @@ class Zone:
         """Let go of the engine."""
         self._served.close()
 
-    def _exchanged(self, make: Callable[[], Served]) -> ShiftwatchError | None:
+    def _exchanged(self, make: Callable[[], ActiveBundle]) -> ShiftwatchError | None:
         try:
             served = make()
         except ShiftwatchError as error:

@@ -162,7 +162,7 @@ class MergeRecord(_Record):
     rescored: int
 
 
-class RelearningRecord(_Record):
+class UpdateRecord(_Record):
     """How a device learnt on.
 
     ``parent``: identity of the bundle that it began with; ``parts``: that it collected; ``old_weight``: what an image
@@ -190,7 +190,7 @@ class Manifest(_Record):
     working_point: WorkingPointRecord
     choice: ChoiceRecord | None = None
     merge: MergeRecord | None = None
-    relearning: RelearningRecord | None = None
+    relearning: UpdateRecord | None = None
     golden_tolerance: float
     files: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.bundle.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord, RegionRecord
 from calibration.imaging.alignment import Alignment
-from calibration.imaging.ignore_mask import Ignored
+from calibration.imaging.ignore_mask import IgnoreMask
 from calibration.imaging.preprocess import Preprocess, Region
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def preprocess_of(record: PreprocessRecord, array: Callable[[str], NDArray[Any]]
         region=Region(**record.region.model_dump()) if record.region else None,
         frame_size=record.frame_size,
         alignment=_alignment(record.alignment, array) if record.alignment else None,
-        ignored=Ignored(array(_LABELS), np.array(record.ignored.colours, np.uint8)) if record.ignored else None,
+        ignored=IgnoreMask(array(_LABELS), np.array(record.ignored.colours, np.uint8)) if record.ignored else None,
     )
 
 

@@ -13,7 +13,7 @@ from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.limits import Bounds, Limit, limit_apart, limit_of
 from calibration.imaging.orientation import Structure, directions
 from calibration.imaging.region import grey_of
-from calibration.imaging.thinned_sample import Remembered
+from calibration.imaging.thinned_sample import ThinnedSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +103,8 @@ class ReferenceStatistics:
     _change: list[float] = field(default_factory=list)
     _sizes: set[tuple[int, ...]] = field(default_factory=set)
     _input_size: tuple[int, ...] = ()
-    _thumbnails: Remembered = field(default_factory=lambda: Remembered(_REMEMBERED))
-    _blocks: Remembered = field(default_factory=lambda: Remembered(_REMEMBERED))
+    _thumbnails: ThinnedSample = field(default_factory=lambda: ThinnedSample(_REMEMBERED))
+    _blocks: ThinnedSample = field(default_factory=lambda: ThinnedSample(_REMEMBERED))
     _rows_before: Image | None = None
     _still: int = 0
     _still_at_most: int = 0

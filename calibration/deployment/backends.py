@@ -63,7 +63,7 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BackendChoice:
     """What this device has.
 
     Attributes:
@@ -92,7 +92,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class OpenEngine:
     """An engine that is entered and has proved itself.
 
     Attributes:
@@ -154,7 +154,7 @@ BACKENDS: Mapping[str, Backend] = {
 """All of them, best first."""
 
 
-def choose(wanted: str, backends: Mapping[str, Backend] = BACKENDS) -> Choice:
+def choose_backend(wanted: str, backends: Mapping[str, Backend] = BACKENDS) -> BackendChoice:
     """What to try on this device, without trying it.
 
     Args:
@@ -166,8 +166,8 @@ def choose(wanted: str, backends: Mapping[str, Backend] = BACKENDS) -> Choice:
     """
     if wanted != AUTO:
         _require_named(wanted, backends[wanted])
-        return Choice({wanted: None}, named=True)
-    return Choice({name: _missing(backend) for name, backend in backends.items()}, named=False)
+        return BackendChoice({wanted: None}, named=True)
+    return BackendChoice({name: _missing(backend) for name, backend in backends.items()}, named=False)
 
 
 def _missing(backend: Backend) -> str | None:
@@ -189,12 +189,12 @@ def _require_named(wanted: str, backend: Backend) -> None:
 
 
 @contextmanager
-def serving(
-    choice: Choice,
+def open_engine(
+    choice: BackendChoice,
     deployment: Deployment,
     check: Check,
     backends: Mapping[str, Backend] = BACKENDS,
-) -> Iterator[Serving]:
+) -> Iterator[OpenEngine]:
     """The first engine of the choice that loads and proves itself, entered; one that does not is logged.
 
     Args:
@@ -212,7 +212,7 @@ def serving(
         for name, missing in choice.missing.items():
             opened = missing or _opened(backends[name], deployment, check, stack, is_last=name == choice.backends[-1])
             if not isinstance(opened, str):
-                yield Serving(opened, choice.why(reasons))
+                yield OpenEngine(opened, choice.why(reasons))
                 return
             if missing is None:
                 log.warning("the backend %s does not serve: %s", name, opened)

@@ -19,7 +19,7 @@ _RUNS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class Latency:
     """Time of the network alone, and the machine that it was taken on."""
 
     median_ms: float
@@ -28,7 +28,7 @@ class Speed:
     processor: str
 
 
-def measured_speed(bundle: Bundle, engine: Engine) -> Speed:
+def measure_latency(bundle: Bundle, engine: Engine) -> Latency:
     """Time the network, alone, on the golden frames.
 
     Args:
@@ -41,10 +41,10 @@ def measured_speed(bundle: Bundle, engine: Engine) -> Speed:
         start_ns = time.perf_counter_ns()
         engine(frame)
         times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-    return Speed(float(np.median(times_ms)), len(times_ms), engine.backend, processor())
+    return Latency(float(np.median(times_ms)), len(times_ms), engine.backend, processor_name())
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Its name where Linux tells it, else its kind; and how many cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -49,7 +49,7 @@ class Modes:
         return covariance
 
 
-def learn_modes(store: Features, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
+def fit_modes(store: Features, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
     """K-means at each location (Hermann et al. 2022, several means), on a sample; then the scatter over all images.
 
     Args:

@@ -17,7 +17,7 @@ from calibration.detectors import fold_moments
 from calibration.detectors.contract import Fit
 from calibration.detectors.embedding import joined, projected
 from calibration.detectors.head import WhiteningHead
-from calibration.detectors.kmeans import learn_modes
+from calibration.detectors.kmeans import fit_modes
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
@@ -196,9 +196,9 @@ class MeanShift:
         )
 
     def _fit_modes(self, store: Features, folds: Folds) -> Fit:
-        modes = learn_modes(store, folds.images, self.vectors, self.modes)
+        modes = fit_modes(store, folds.images, self.vectors, self.modes)
         held_out = (
-            self._modes_head(learn_modes(store, others, self.vectors, self.modes)) for others in folds.without_each()
+            self._modes_head(fit_modes(store, others, self.vectors, self.modes)) for others in folds.without_each()
         )
         return Fit(self._modes_head(modes), held_out, self.parameters(modes))
 

@@ -16,7 +16,7 @@ _SCALE_SHARE = 0.03
 _LIGHT_SHARE = 0.05
 
 
-def varied(frame: Image, random: np.random.Generator) -> Image:
+def augmented(frame: Image, random: np.random.Generator) -> Image:
     """The frame as the next good part might look, (height, width, 3), uint8; the border is mirrored."""
     height, width = frame.shape[:2]
     turn = random.uniform(-_TURN_DEGREES, _TURN_DEGREES)

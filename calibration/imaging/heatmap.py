@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.imaging.region import Image, Region, crop, whole
+from calibration.imaging.region import Image, Region, crop, whole_frame
 
 Array: TypeAlias = NDArray[np.float32]
 Colour: TypeAlias = tuple[int, int, int]
@@ -45,7 +45,7 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
         DatasetError: The region is nowhere in the frame.
     """
     picture: Image = frame.copy()
-    covered = region or whole(frame)
+    covered = region or whole_frame(frame)
     visible = covered.visible(*frame.shape[:2])
     inspected, of_map = crop(picture, visible), visible.moved(-covered.x, -covered.y)
     line_px = max(1, round(min(picture.shape[:2]) / 400))

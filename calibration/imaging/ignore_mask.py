@@ -16,7 +16,7 @@ RING_PX = 4
 """How far around an area its colour is taken from, in pixels of the network input."""
 
 
-class Ignored:
+class IgnoreMask:
     """Paints each connected area with one colour: that around it on good parts, so that it has hardly an edge.
 
     Args:

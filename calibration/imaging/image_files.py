@@ -22,7 +22,7 @@ _JPEG_SCAN = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 
 
-def read_picture(path: Path) -> Image:
+def read_image(path: Path) -> Image:
     """One picture, upright (EXIF orientation applied).
 
     Returns:
@@ -54,7 +54,7 @@ def _is_cut_short(content: bytes) -> bool:
     return not content or (content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN))
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def image_files_in(folder: Path) -> list[Path]:
     """All pictures directly in a folder, by name; a PNG beside a photo of the same name is its mask, and left out."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
     photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}

@@ -13,13 +13,13 @@ import numpy as np
 
 from calibration.errors import DatasetError
 from calibration.imaging.alignment import Place
-from calibration.imaging.region import Image, Region, crop, cut, whole
+from calibration.imaging.region import Image, Region, crop, cut, whole_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.imaging.alignment import Alignment
-    from calibration.imaging.ignore_mask import Ignored
+    from calibration.imaging.ignore_mask import IgnoreMask
 
 __all__ = ["Image", "Place", "Preprocess", "Region", "as_bgr8", "crop", "located"]
 
@@ -42,7 +42,7 @@ class Preprocess:
     region: Region | None = None
     frame_size: tuple[int, int] | None = None
     alignment: Alignment | None = None
-    ignored: Ignored | None = None
+    ignored: IgnoreMask | None = None
 
     def inspected(self, frame: Image) -> Image:
         """The region of interest where it lies without alignment, as the camera gave it; without a copy.
@@ -61,7 +61,7 @@ class Preprocess:
             DatasetError: As of ``inspected``.
         """
         self.inspected(frame)
-        region = self.region or whole(frame)
+        region = self.region or whole_frame(frame)
         return Place(region) if self.alignment is None else self.alignment(frame, region)
 
     def prepared(self, frame: Image, region: Region) -> Image:

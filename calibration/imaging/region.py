@@ -48,7 +48,7 @@ class Region:
         return Region(left, top, right - left, bottom - top)
 
 
-def whole(frame: NDArray[Any]) -> Region:
+def whole_frame(frame: NDArray[Any]) -> Region:
     """The region that is the whole frame."""
     return Region(0, 0, frame.shape[1], frame.shape[0])
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from calibration.imaging.region import Image
 
 
-class Remembered:
+class ThinnedSample:
     """At most so many pictures: of more, every second, fourth, ... frame.
 
     Args:

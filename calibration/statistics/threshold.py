@@ -58,7 +58,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     Raises:
         SettingError: The rate is outside (0, 0.5].
     """
-    refuse_senseless_rate(false_reject_rate)
+    refuse_invalid_rate(false_reject_rate)
     ordered = np.sort(scores)
     count = len(ordered)
     above = _images_above(false_reject_rate, count)
@@ -71,7 +71,7 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
 
 
-def refuse_senseless_rate(false_reject_rate: float) -> None:
+def refuse_invalid_rate(false_reject_rate: float) -> None:
     """Raise SettingError unless the rate is in (0, 0.5]."""
     if not 0.0 < false_reject_rate <= 0.5:  # noqa: PLR2004
         raise SettingError(

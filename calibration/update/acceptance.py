@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.update.part_store import Collection
+    from calibration.update.part_store import PartStore
 
 SYNTHETIC = 36
 """Three of each kind and size."""
 
 
 @dataclass(frozen=True)
-class Proof:
+class AcceptanceResult:
     """What was found.
 
     Attributes:
@@ -42,7 +42,9 @@ class Proof:
     defects_new: int
 
 
-def prove(old: Bundle, new: Bundle, collection: Collection, known_defects: Sequence[Image], threads: int) -> Proof:
+def check_acceptance(
+    old: Bundle, new: Bundle, collection: PartStore, known_defects: Sequence[Image], threads: int
+) -> AcceptanceResult:
     """Try both on defects.
 
     Args:
@@ -59,7 +61,7 @@ def prove(old: Bundle, new: Bundle, collection: Collection, known_defects: Seque
     before = _damaged([good[number % len(good)] for number in range(SYNTHETIC)])
     now = _damaged([collection.frame(index) for index in chosen])
     scores = new.reference()["good_scores"]
-    return Proof(
+    return AcceptanceResult(
         false_rejects=float(np.mean(scores > new.manifest.working_point.threshold)),
         synthetic_old=_found(old, before, threads) / SYNTHETIC,
         synthetic_new=_found(new, now, threads) / SYNTHETIC,
@@ -69,7 +71,7 @@ def prove(old: Bundle, new: Bundle, collection: Collection, known_defects: Seque
     )
 
 
-def objections(proof: Proof, min_detection: float) -> list[str]:
+def objections(proof: AcceptanceResult, min_detection: float) -> list[str]:
     """Why it must not judge, for people; empty where nothing speaks against it.
 
     Args:

@@ -31,7 +31,7 @@ _REASONS = {
 _KINDS = "divides the images into kinds, which may be others among all of them"
 
 
-class Learner(Detector, Protocol):
+class AdditiveDetector(Detector, Protocol):
     """A detector that needs nothing but moments."""
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,7 +68,7 @@ def added(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
     return merged([part.weighted(weight) for part, weight in zip(parts, weights, strict=True)])
 
 
-def learner(record: DetectorRecord) -> Learner:
+def additive_detector(record: DetectorRecord) -> AdditiveDetector:
     """The detector of a manifest, if its head follows from moments.
 
     Raises:

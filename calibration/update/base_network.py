@@ -14,7 +14,7 @@ from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.head import WhiteningHead
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
-from calibration.update.additive import learner
+from calibration.update.additive import additive_detector
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OtherBackbone: TypeAlias = Literal["filterbank"]
 
 
-class Basis(NamedTuple):
+class BaseNetwork(NamedTuple):
     """What the new head is for.
 
     Attributes:
@@ -35,18 +35,18 @@ class Basis(NamedTuple):
     backbone: BackboneRecord
 
 
-def basis_of(bundle: Bundle, other: OtherBackbone | None) -> Basis:
+def base_network_of(bundle: Bundle, other: OtherBackbone | None) -> BaseNetwork:
     """The bundle's own, or where another backbone is asked for than it has, a blank network of that one.
 
     Raises:
         SettingError: The backbone does not take this network input, or the detector not its features.
     """
     if _is_own(bundle, other):
-        return Basis(bundle.network.read_bytes(), bundle.manifest.backbone)
+        return BaseNetwork(bundle.network.read_bytes(), bundle.manifest.backbone)
     return _Blank(bundle).basis
 
 
-def refuse_large_basis(bundle: Bundle, other: OtherBackbone | None, parts: int, memory_limit_mib: float) -> None:
+def refuse_large_base_network(bundle: Bundle, other: OtherBackbone | None, parts: int, memory_limit_mib: float) -> None:
     """Refuse a backbone whose statistics of so many parts do not fit; the bundle's own has fitted before.
 
     Raises:
@@ -77,7 +77,7 @@ class _Blank:
 
     def __init__(self, bundle: Bundle) -> None:
         preprocess = bundle.manifest.preprocess
-        self.detector = learner(bundle.manifest.detector)
+        self.detector = additive_detector(bundle.manifest.detector)
         self._divide = preprocess.divide_brightness
         try:
             self._backbone = filterbank_backbone(preprocess.height, preprocess.width)
@@ -90,8 +90,8 @@ class _Blank:
         self.reduced = reduced_shape(extractor)
 
     @property
-    def basis(self) -> Basis:
+    def basis(self) -> BaseNetwork:
         channels = self.reduced[0]
         nothing = WhiteningHead(np.zeros((1, channels), np.float32), np.eye(channels, dtype=np.float32)[None])
         network = fused_network(self._backbone, self.detector, nothing, divide_brightness=self._divide)
-        return Basis(network.SerializeToString(), backbone_record(self._backbone))
+        return BaseNetwork(network.SerializeToString(), backbone_record(self._backbone))

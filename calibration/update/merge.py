@@ -34,7 +34,7 @@ from calibration.network.fusion import rebuild, reducing
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point
-from calibration.update.additive import added, learner
+from calibration.update.additive import added, additive_detector
 from calibration.update.merge_checks import refuse_other_features, refuse_others, refuse_senseless
 from calibration.update.rescoring import KeptFrames, rescored, together
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.head import WhiteningHead
-    from calibration.update.additive import Learner
+    from calibration.update.additive import AdditiveDetector
 
 
 def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threads: int = 0) -> Bundle:
@@ -67,7 +67,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     refuse_existing(path)
     refuse_senseless(bundles, weights)
     refuse_others(bundles)
-    method = learner(bundles[0].manifest.detector)
+    method = additive_detector(bundles[0].manifest.detector)
     refuse_other_features(bundles, threads)
     network = bundles[0].network.read_bytes()
     with threadpool_limits(1, "blas"), OnnxRuntimeEngine(reducing(network), threads) as engine:
@@ -117,7 +117,7 @@ class _Parent:
         kept = KeptFrames.of(reference, engine.reduced)
         return cls(bundle.manifest, bundle.identity, weight, Moments.unpacked(bundle.moments()), reference, kept)
 
-    def rescored(self, method: Learner, total: Moments) -> dict[str, NDArray[Any]]:
+    def rescored(self, method: AdditiveDetector, total: Moments) -> dict[str, NDArray[Any]]:
         kept = self.kept.forgotten(self.weight)
         old = self.kept.unseen(method, self.moments)
         if self.manifest.working_point.folds == self.manifest.images.count:  # each was left out alone, as here

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 
-class Collection:
+class PartStore:
     """Parts in the order in which they came; gone when closed.
 
     Args:

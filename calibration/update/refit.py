@@ -29,7 +29,7 @@ from calibration.bundle.bundle import (
     refuse_mismatch,
     write_bundle,
 )
-from calibration.bundle.manifest import ImagesRecord, Manifest, RelearningRecord, WorkingPointRecord, software
+from calibration.bundle.manifest import ImagesRecord, Manifest, UpdateRecord, WorkingPointRecord, software
 from calibration.bundle.preprocess_record import arrays_of
 from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -40,14 +40,14 @@ from calibration.statistics.outliers import suspicious
 from calibration.statistics.scores import Scores, whitened_law
 from calibration.statistics.threshold import (
     chi_square_threshold,
-    refuse_senseless_rate,
+    refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
 )
-from calibration.update.additive import learner
-from calibration.update.base_network import basis_of, refuse_large_basis
+from calibration.update.additive import additive_detector
+from calibration.update.base_network import base_network_of, refuse_large_base_network
 from calibration.update.refit_reference import about_parts, golden_of, reference_of
-from calibration.update.refit_statistics import Lesson
+from calibration.update.refit_statistics import Refit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.head import WhiteningHead
     from calibration.update.base_network import OtherBackbone
-    from calibration.update.part_store import Collection
+    from calibration.update.part_store import PartStore
 
     Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -67,7 +67,7 @@ _STRANGER = 8.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class RefitPlan:
     """How to learn on.
 
     Attributes:
@@ -88,7 +88,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Relearnt:
+class RefitResult:
     """What became of it.
 
     Attributes:
@@ -100,7 +100,7 @@ class Relearnt:
     left_out: tuple[str, ...]
 
 
-def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
+def refuse_unteachable(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
     """Refuse what so many parts cannot do.
 
     Raises:
@@ -112,7 +112,7 @@ def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
             what=f"{parts} parts are too few to learn from", remedy=f"give {MINIMUM_PARTS} or more; better 100"
         )
     rate = _rate(bundle, plan)
-    refuse_senseless_rate(rate)
+    refuse_invalid_rate(rate)
     refuse_unsupported_rate(rate, parts)
     if not 0.0 <= plan.old_weight < np.inf:
         raise SettingError(
@@ -124,11 +124,11 @@ def refuse_unteachable(bundle: Bundle, plan: Plan, parts: int) -> None:
             remedy="leave the backbone out; only the mode teach, which forgets the old product, takes another",
         )
     if plan.mode != "threshold":
-        learner(bundle.manifest.detector)
-    refuse_large_basis(bundle, plan.backbone, parts, plan.memory_limit_mib)
+        additive_detector(bundle.manifest.detector)
+    refuse_large_base_network(bundle, plan.backbone, parts, plan.memory_limit_mib)
 
 
-def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, progress: Progress) -> Relearnt:
+def refit_bundle(bundle: Bundle, collection: PartStore, plan: RefitPlan, path: Path, progress: Progress) -> RefitResult:
     """Write a new bundle; the old one stays as it is.
 
     Args:
@@ -151,11 +151,11 @@ def relearn(bundle: Bundle, collection: Collection, plan: Plan, path: Path, prog
     with threadpool_limits(1, "blas"):
         learn = _threshold if plan.mode == "threshold" else _statistics
         manifest, files, suspects = learn(bundle, collection, plan, progress)
-    return Relearnt(write_bundle(path, manifest, files), tuple(collection.names[index] for index in suspects))
+    return RefitResult(write_bundle(path, manifest, files), tuple(collection.names[index] for index in suspects))
 
 
 def _threshold(
-    bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
+    bundle: Bundle, collection: PartStore, plan: RefitPlan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
     """Network and statistics stay."""
     scores = _scored(bundle, collection, progress)
@@ -175,15 +175,15 @@ def _threshold(
 
 
 def _statistics(
-    bundle: Bundle, collection: Collection, plan: Plan, progress: Progress
+    bundle: Bundle, collection: PartStore, plan: RefitPlan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
     """The network gets another head."""
     assert plan.mode != "threshold"  # noqa: S101 - for the type checker
     forget = plan.mode == "teach"
-    method = learner(bundle.manifest.detector)
+    method = additive_detector(bundle.manifest.detector)
     old = None if forget else Moments.unpacked(bundle.moments())
     vectors_an_image = None if old is None else old.effective_count / bundle.manifest.effective_images
-    lesson = Lesson(collection, method, plan.mode, old, plan.old_weight)
+    lesson = Refit(collection, method, plan.mode, old, plan.old_weight)
     del old  # there is little memory
     suspects = lesson.suspects(bundle.manifest.working_point.threshold)
     kept = [index for index in range(len(collection)) if index not in suspects]
@@ -197,7 +197,7 @@ def _statistics(
     detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
     moments = npz(total.packed())
     del lesson, total
-    basis = basis_of(bundle, plan.backbone)
+    basis = base_network_of(bundle, plan.backbone)
     network, backbone = rebuild(basis.network, head), basis.backbone
     del basis, head
     with OnnxRuntimeEngine(network, 1) as engine:
@@ -226,7 +226,7 @@ def _refuse_strangers(times: float) -> None:
         )
 
 
-def _scored(bundle: Bundle, collection: Collection, progress: Progress) -> Scores:
+def _scored(bundle: Bundle, collection: PartStore, progress: Progress) -> Scores:
     """By the bundle's own network, which may be of any detector."""
     found = []
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
@@ -236,11 +236,11 @@ def _scored(bundle: Bundle, collection: Collection, progress: Progress) -> Score
     return Scores(np.array([each.score for each in found], np.float32), np.stack([each.map for each in found]))
 
 
-def _rate(bundle: Bundle, plan: Plan) -> float:
+def _rate(bundle: Bundle, plan: RefitPlan) -> float:
     return plan.false_reject_rate or bundle.manifest.working_point.false_reject_rate
 
 
-def _chi_square(bundle: Bundle, plan: Plan, collection: Collection, head: WhiteningHead) -> float | None:
+def _chi_square(bundle: Bundle, plan: RefitPlan, collection: PartStore, head: WhiteningHead) -> float | None:
     return chi_square_threshold(whitened_law(collection.features.shape, head.order), _rate(bundle, plan))
 
 
@@ -249,7 +249,7 @@ def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | 
 
 
 def _manifest(
-    bundle: Bundle, collection: Collection, plan: Plan, suspects: list[int], effective_images: float
+    bundle: Bundle, collection: PartStore, plan: RefitPlan, suspects: list[int], effective_images: float
 ) -> Manifest:
     return bundle.manifest.model_copy(
         update={
@@ -264,7 +264,7 @@ def _manifest(
             "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # of parts nothing is varied
             "choice": None,
             "merge": None,
-            "relearning": RelearningRecord(
+            "relearning": UpdateRecord(
                 mode=plan.mode,
                 parent=bundle.identity,
                 parts=len(collection),

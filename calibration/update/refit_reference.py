@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from calibration.detectors.head import WhiteningHead
     from calibration.statistics.scores import Scores
-    from calibration.update.part_store import Collection
+    from calibration.update.part_store import PartStore
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 
-def golden_of(collection: Collection, kept: list[int], head: WhiteningHead) -> GoldenFrames:
+def golden_of(collection: PartStore, kept: list[int], head: WhiteningHead) -> GoldenFrames:
     """A few of the parts, and one damaged on purpose, with the scores that follow from the statistics."""
     sample = GoldenSample()
     for index in kept:
@@ -34,7 +34,7 @@ def golden_of(collection: Collection, kept: list[int], head: WhiteningHead) -> G
 
 
 def reference_of(
-    old: Mapping[str, NDArray[Any]], collection: Collection, kept: list[int], *, sequential: bool, forget: bool
+    old: Mapping[str, NDArray[Any]], collection: PartStore, kept: list[int], *, sequential: bool, forget: bool
 ) -> Arrays:
     """How good frames look now; and how they looked before, unless that is to be forgotten.
 
@@ -56,7 +56,7 @@ def reference_of(
     return {**both, **{name: arrays[name] for name in FIGURES}}  # as the scores, which are those of the parts
 
 
-def about_parts(collection: Collection, kept: list[int], scores: Scores) -> Arrays:
+def about_parts(collection: PartStore, kept: list[int], scores: Scores) -> Arrays:
     """Scores of the parts that were learnt, and the pictures of the highest.
 
     Args:

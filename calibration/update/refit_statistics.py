@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.head import WhiteningHead
-    from calibration.update.additive import Learner
-    from calibration.update.part_store import Collection
+    from calibration.update.additive import AdditiveDetector
+    from calibration.update.part_store import PartStore
 
     Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -37,7 +37,7 @@ _FAR = 30.0
 _SMALLEST = 1e-6
 
 
-class Lesson:
+class Refit:
     """Parts of a collection, and what becomes of the old statistics with them.
 
     Only one set of statistics is made at a time: on a device each takes as much memory as the old one.
@@ -55,7 +55,7 @@ class Lesson:
     """
 
     def __init__(
-        self, collection: Collection, method: Learner, kind: Statistics, old: Moments | None, old_weight: float
+        self, collection: PartStore, method: AdditiveDetector, kind: Statistics, old: Moments | None, old_weight: float
     ) -> None:
         self._collection = collection
         self._method = method

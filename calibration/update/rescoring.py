@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibration.imaging.preprocess import Image
     from calibration.statistics.moments import Moments
-    from calibration.update.additive import Learner
+    from calibration.update.additive import AdditiveDetector
 
     Arrays = Mapping[str, NDArray[Any]]
     Float32 = NDArray[np.float32]
@@ -68,7 +68,7 @@ class KeptFrames:
         """The same in statistics where the whole bundle weighs so much."""
         return replace(self, weights=weight * self.weights)
 
-    def unseen(self, method: Learner, moments: Moments) -> Scores:
+    def unseen(self, method: AdditiveDetector, moments: Moments) -> Scores:
         """Scores as if the moments, in which each has its weight, did not hold the frame."""
         found: dict[int, Scores] = {}
         for weight in np.unique(self.weights):

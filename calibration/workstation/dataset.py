@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import cv2
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import MASK_SUFFIX, PICTURE_SUFFIXES, pictures_in, read_picture
+from calibration.imaging.image_files import MASK_SUFFIX, PICTURE_SUFFIXES, image_files_in, read_image
 from calibration.imaging.preprocess import as_bgr8
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class PictureFiles:
         self.skipped.clear()
         for path in self.paths:
             try:
-                image = read_picture(path)
+                image = read_image(path)
             except DatasetError as error:
                 self.skipped.append(error.what)
                 continue
@@ -78,7 +78,7 @@ class PictureFiles:
 
     def again(self, names: Collection[str]) -> Iterator[NamedImage]:
         """Read those files only."""
-        return ((str(path), read_picture(path)) for path in self.paths if str(path) in names)
+        return ((str(path), read_image(path)) for path in self.paths if str(path) in names)
 
 
 @dataclass
@@ -148,7 +148,7 @@ def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[
         return _video(source, frames, unwanted)
     usual = (source / "train" / GOOD, source / GOOD, source / "MT_Free" / "Imgs")
     folder = next((each for each in usual if each.is_dir()), source)
-    found = pictures_in(folder)
+    found = image_files_in(folder)
     if not found:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         raise DatasetError(
@@ -267,7 +267,7 @@ def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
     if label.startswith("MT_") and (folder / "Imgs").is_dir():
         label, pictures = folder.name.removeprefix("MT_"), folder / "Imgs"
         label = GOOD if label == "Free" else label
-    for path in pictures_in(pictures):
+    for path in image_files_in(pictures):
         named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
         beside = path.with_suffix(MASK_SUFFIX)
         mask = next((each for each in (*named, beside) if each.is_file() and each != path), None)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from stations import until
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.messages.records import Evaluation, Result, new_id, to_json
-from agent.web.ipc import Order
-from agent.web.page_feed import Page
+from agent.web.ipc import PageOrder
+from agent.web.page_feed import PageFeed
 from agent.web.server_socket import listening
 from calibration.imaging.preprocess import Region
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
 
 TOKEN = "press-line-2"  # noqa: S105 - of this test alone
-QUICK = Pace(first_retry_s=0.05, longest_retry_s=0.1)
+QUICK = BackoffLimits(first_retry_s=0.05, longest_retry_s=0.1)
 HEALTH = {"fps": 8.0, "dropped": {"superseded": 3}, "results": 5}
 
 
 class Served:
     """A page, and the browser's side of it."""
 
-    def __init__(self, page: Page, port: int) -> None:
+    def __init__(self, page: PageFeed, port: int) -> None:
         self.page = page
         self.port = port
 
@@ -79,7 +79,7 @@ class Served:
 @contextmanager
 def serving(folder: Path, *, token: str | None = TOKEN, names: tuple[str, ...] = (), silent_after_s: float = 30) -> Any:  # noqa: ANN401 - a context manager of Served
     """A page on a free port."""
-    order = Order(
+    order = PageOrder(
         names=names,
         token=token,
         state_dir=str(folder),
@@ -90,7 +90,7 @@ def serving(folder: Path, *, token: str | None = TOKEN, names: tuple[str, ...] =
         log_format="text",
     )
     with listening("127.0.0.1", 0) as listener:
-        page = Page(order, listener, pace=QUICK, silent_after_s=silent_after_s)
+        page = PageFeed(order, listener, pace=QUICK, silent_after_s=silent_after_s)
         page.tell_state(lambda: {"state": "running", "health": HEALTH})
         with page:
             until(lambda: page.pid is not None)
@@ -109,7 +109,7 @@ def result(number: int, score: float = 1.0, threshold: float = 10.0) -> Result:
     )
 
 
-def seen(of: Result | None = None, *, size: tuple[int, int] = (48, 64), captured_ns: int = 0) -> Seen:
+def seen(of: Result | None = None, *, size: tuple[int, int] = (48, 64), captured_ns: int = 0) -> PartInspection:
     """A frame with a gradient, and a map that is hot in one corner."""
     rows, columns = size
     image = np.empty((rows, columns, 3), np.uint8)
@@ -118,7 +118,7 @@ def seen(of: Result | None = None, *, size: tuple[int, int] = (48, 64), captured
     score_map[0, 0] = 100.0
     evaluation = Evaluation.OK if of is None else of.evaluation
     return cast(
-        "Seen",
+        "PartInspection",
         SimpleNamespace(
             result_id=new_id() if of is None else of.result_id,
             region=None,

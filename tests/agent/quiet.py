@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.audit.log import AuditLog
-from agent.commands.dispatcher import Commands
+from agent.commands.dispatcher import CommandDispatcher
 from agent.messages.records import ResultCode
-from agent.mqtt.live_messages import Dialogue
+from agent.mqtt.live_messages import LiveMessages
 from agent.trigger.plc_handshake import Handshake
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def quiet_handshake(deadline_ms: int = 100) -> Handshake:
     return Handshake(deadline_ms, lambda: ResultCode.TOO_LATE)
 
 
-def quiet_dialogue(topics: Topics, handshake: Handshake | None = None) -> Dialogue:
+def quiet_dialogue(topics: Topics, handshake: Handshake | None = None) -> LiveMessages:
     audit = AuditLog(Path(tempfile.mkdtemp()) / "audit.jsonl")
     handshake = handshake or quiet_handshake()
-    return Dialogue(topics, handshake, Commands({}, audit, ()), handshake.overdue)
+    return LiveMessages(topics, handshake, CommandDispatcher({}, audit, ()), handshake.overdue)

@@ -20,7 +20,7 @@ import agent.archive.archive
 from agent.archive import files
 from agent.archive.archive import Archive, Heat, Snapshot
 from agent.archive.index import Index
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import Limits
 from agent.archive.snapshot import Selection
 from agent.archive.store import Store
@@ -80,8 +80,8 @@ def size_of(directory: Path) -> int:
 
 def kept(directory: Path, evaluation: Evaluation | None = None) -> list[int]:
     """Numbers of the pictures in the index, in the order in which they were taken."""
-    with reading(directory) as archive:
-        return [picture.seq for picture in archive.each(Wanted(evaluation=evaluation))]
+    with open_reader(directory) as archive:
+        return [picture.seq for picture in archive.each(ArchiveQuery(evaluation=evaluation))]
 
 
 class Gate:

@@ -20,7 +20,7 @@ from agent.archive.time_argument import moment_ms
 from agent.cli import main
 from agent.messages.records import DefectRegion, Evaluation
 from calibration.errors import SettingError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.workstation.dataset import good_images, labelled_images
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def test_an_export_is_what_calibration_reads(archive: Command, tmp_path: Path) -
     assert len(good_images(target)) == len(found["train/good"])
     assert {each.label for each in labelled_images(target)} == {"good", "defect"}
     for path in target.glob("*/*/*.png"):
-        assert np.array_equal(read_picture(path), frame_of(int(path.stem.split("_")[2]))), "as it was taken"
+        assert np.array_equal(read_image(path), frame_of(int(path.stem.split("_")[2]))), "as it was taken"
 
 
 def test_an_export_overwrites_nothing_and_goes_on(archive: Command, tmp_path: Path) -> None:

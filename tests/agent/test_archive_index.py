@@ -18,10 +18,10 @@ import pytest
 from stations import until
 
 from agent.archive.archive import Archive, Heat, Snapshot
-from agent.archive.entry import Mark, Picture
+from agent.archive.entry import ArchivedImage, Mark
 from agent.archive.index import INDEX_NAME, Index
 from agent.archive.label import mark
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.errors import ArchiveError
@@ -64,14 +64,14 @@ def reconcile(directory: Path) -> None:
     while not store.is_reconciled:
         store.tidy()
     assert store._index is not None
-    with reading(directory) as archive:
+    with open_reader(directory) as archive:
         assert {total.evaluation: total.bytes for total in archive.totals()} == dict(+store._index.used_bytes)
     store.close()
 
 
-def pictures(directory: Path) -> list[Picture]:
-    with reading(directory) as archive:
-        return list(archive.each(Wanted()))
+def pictures(directory: Path) -> list[ArchivedImage]:
+    with open_reader(directory) as archive:
+        return list(archive.each(ArchiveQuery()))
 
 
 def frames(directory: Path) -> list[str]:
@@ -285,7 +285,7 @@ def test_an_index_that_is_not_complete_is_completed_before_anything_is_written(a
 def test_an_index_shrinks_with_the_archive(tmp_path: Path) -> None:
     with closing(Index(tmp_path / INDEX_NAME, 100 * MIB)) as index:
         many = [
-            Picture(f"2026-09-21/{n:06}-000_{n}.png", f"{n:032}", None, n, n, Evaluation.OK, 0, 1.0, 1.0, 64)
+            ArchivedImage(f"2026-09-21/{n:06}-000_{n}.png", f"{n:032}", None, n, n, Evaluation.OK, 0, 1.0, 1.0, 64)
             for n in range(8000)
         ]
         for picture in many:
@@ -320,8 +320,8 @@ def test_a_mark_stands_beside_the_picture_and_in_the_index(archive: Path) -> Non
     assert path.stat().st_mode & 0o777 == 0o640
     assert pictures(archive)[7] == marked
     assert mark(archive, f"{7:032x}", Mark("good", "M", 1235)).label == "good"
-    with reading(archive) as found:
-        assert [picture.seq for picture in found.each(Wanted(labelled=True))] == [7]
+    with open_reader(archive) as found:
+        assert [picture.seq for picture in found.each(ArchiveQuery(labelled=True))] == [7]
 
 
 def test_a_mark_that_only_the_file_has_is_found_at_the_start(archive: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_mark_goes_with_its_picture(archive: Path) -> None:
 
 
 def test_results_may_be_named_by_their_beginning_if_there_is_only_one(archive: Path) -> None:
-    with reading(archive) as found:
+    with open_reader(archive) as found:
         assert found.named(f"{5:032x}").seq == 5
         with pytest.raises(ArchiveError, match="several results begin with 0000"):
             found.named("0000")
@@ -386,7 +386,7 @@ def test_pictures_can_be_marked_and_read_while_the_agent_writes(tmp_path: Path) 
 
 def test_who_may_not_write_into_the_folder_may_still_read(archive: Path) -> None:
     before = files(archive) | {INDEX_NAME}
-    with reading(archive) as found:
-        assert found.count(Wanted()) == COUNT
+    with open_reader(archive) as found:
+        assert found.count(ArchiveQuery()) == COUNT
     after = files(archive) | {path.name for path in archive.glob("index*")}
     assert after == before, "reading makes no file"

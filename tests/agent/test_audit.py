@@ -23,7 +23,7 @@ from agent.audit.entry import lines_backwards
 from agent.audit.log import AuditLog
 from agent.audit.verify import verify
 from agent.errors import AuditError
-from agent.state_lock import sole_user
+from agent.state_lock import state_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -413,7 +413,7 @@ def test_two_processes_cannot_be_the_writer(tmp_path: Path) -> None:
         "from agent.audit.log import AuditLog; from agent.state_lock import sole_user\n"
         "with sole_user(Path(sys.argv[1])): AuditLog(Path(sys.argv[1]) / 'audit.jsonl').append('pause')"
     )
-    with sole_user(tmp_path):
+    with state_lock(tmp_path):
         AuditLog(tmp_path / "audit.jsonl").append("pause")
         other = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False

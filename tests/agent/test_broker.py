@@ -12,7 +12,7 @@ from real_broker import server_that_says
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.connect import BrokerSettings, Protocol, Will, connect
 from agent.mqtt.connection import Connection, Received
-from agent.mqtt.wakeup import Wake
+from agent.mqtt.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_lost_connection_stays_lost(mosquitto: Mosquitto) -> None:
 def test_wake_ends_the_wait_once(mosquitto: Mosquitto) -> None:
     mosquitto.start()
     connection = connect(settings_for(mosquitto.port), WILL)
-    wake = Wake()
+    wake = Wakeup()
     for _ in range(1000):
         wake.set()
     connection.service(10.0, wake)  # a wait that is not ended makes the test time out

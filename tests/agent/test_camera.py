@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from agent.backoff import Backoff
 from agent.camera import newest_frame, open_camera, sources
-from agent.camera.file_camera import DirectCamera
-from agent.camera.latest_value import NewestSlot
+from agent.camera.file_camera import FileCamera
+from agent.camera.latest_value import LatestValue
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import RETRIES, Timeouts
 from agent.camera.sources import FolderSource, kind_of, without_password
@@ -104,29 +104,29 @@ def write_video(path: Path, count: int, frames_per_s: float) -> None:
 
 
 def test_a_newer_item_takes_the_place_of_the_waiting_one() -> None:
-    slot: NewestSlot[str] = NewestSlot()
+    slot: LatestValue[str] = LatestValue()
     assert slot.put("old") is None
     assert slot.put("new") == "old"
     assert slot.take() == "new"
 
 
 def test_a_waiting_item_is_still_handed_out_after_close_and_then_nothing() -> None:
-    slot: NewestSlot[str] = NewestSlot()
+    slot: LatestValue[str] = LatestValue()
     slot.put("last")
     slot.close()
     assert [slot.take(), slot.take()] == ["last", None]
 
 
 def test_a_closed_slot_gives_an_item_back() -> None:
-    slot: NewestSlot[str] = NewestSlot()
+    slot: LatestValue[str] = LatestValue()
     slot.close()
     assert slot.put("late") == "late"
     assert slot.take() is None
 
 
 @pytest.mark.parametrize("wake", [lambda slot: slot.put("item"), lambda slot: slot.close()])
-def test_a_waiting_taker_wakes_at_an_item_and_at_close(wake: Callable[[NewestSlot[str]], object]) -> None:
-    slot: NewestSlot[str] = NewestSlot()
+def test_a_waiting_taker_wakes_at_an_item_and_at_close(wake: Callable[[LatestValue[str]], object]) -> None:
+    slot: LatestValue[str] = LatestValue()
     taker = threading.Thread(target=slot.take, daemon=True)
     taker.start()
     assert taker.is_alive()
@@ -137,7 +137,7 @@ def test_a_waiting_taker_wakes_at_an_item_and_at_close(wake: Callable[[NewestSlo
 
 @given(st.lists(st.booleans()))
 def test_every_item_put_is_taken_lost_or_waiting(puts: list[bool]) -> None:
-    slot: NewestSlot[int] = NewestSlot()
+    slot: LatestValue[int] = LatestValue()
     numbers = itertools.count()
     put, taken, lost, waiting = 0, 0, 0, 0
     for is_put in puts:
@@ -238,7 +238,7 @@ def test_frames_are_paced_by_an_absolute_schedule() -> None:
     time = FakeTime()
     source = ScriptedSource([1] * 5)
     due_s = []
-    with DirectCamera(source, paced=True, clock_ns=time.clock_ns, stopping=time) as camera:
+    with FileCamera(source, paced=True, clock_ns=time.clock_ns, stopping=time) as camera:
         for frame in camera:
             due_s.append((frame.captured_ns - 5_000) / 1e9)
             time.now_ns += 130_000_000 if frame.seq == 1 else 10_000_000  # One frame takes longer than a period.
@@ -270,7 +270,7 @@ def test_frames_that_nobody_fetched_in_time_are_counted_as_superseded() -> None:
     source = ScriptedSource([0, 1, 2, 3, 4])
     all_grabbed = threading.Event()
     source.on_grab = lambda: all_grabbed.set() if not source._script else None
-    with NewestFrameCamera(DirectCamera(source)) as camera:
+    with NewestFrameCamera(FileCamera(source)) as camera:
         assert all_grabbed.wait(PATIENCE_S)
         camera._thread.join(PATIENCE_S)
         frames = list(camera)
@@ -280,7 +280,7 @@ def test_frames_that_nobody_fetched_in_time_are_counted_as_superseded() -> None:
 
 @given(st.lists(st.sampled_from([0, None]), max_size=20), st.integers(0, 20))
 def test_every_captured_frame_is_handed_out_or_dropped_with_a_reason(script: list[int | None], wanted: int) -> None:
-    with NewestFrameCamera(DirectCamera(ScriptedSource(script))) as camera:
+    with NewestFrameCamera(FileCamera(ScriptedSource(script))) as camera:
         fetched = len(list(itertools.islice(camera, wanted)))
     assert camera.captured == fetched + sum(camera.dropped.values())
 
@@ -297,7 +297,7 @@ def test_stop_ends_the_iteration_while_it_waits_for_a_frame() -> None:
 
     source.on_grab = hang_at_the_second_grab
     seen: list[int] = []
-    with NewestFrameCamera(DirectCamera(source)) as camera:
+    with NewestFrameCamera(FileCamera(source)) as camera:
         reader = threading.Thread(target=lambda: seen.extend(frame.seq for frame in camera), daemon=True)
         reader.start()
         assert second_grab.wait(PATIENCE_S)
@@ -320,7 +320,7 @@ def test_a_driver_that_hangs_does_not_hold_up_exit(
         release.wait(PATIENCE_S)
 
     source.on_grab = hang
-    with NewestFrameCamera(DirectCamera(source)) as camera:
+    with NewestFrameCamera(FileCamera(source)) as camera:
         pass
     assert "did not stop" in caplog.text
     assert source.closed == 0  # Closing under a running read would crash the process.
@@ -336,13 +336,13 @@ def test_a_capture_that_dies_ends_the_iteration_with_an_error(monkeypatch: pytes
         raise ZeroDivisionError
 
     source.on_grab = fail
-    with NewestFrameCamera(DirectCamera(source)) as camera, pytest.raises(CameraError, match="ended unexpectedly"):
+    with NewestFrameCamera(FileCamera(source)) as camera, pytest.raises(CameraError, match="ended unexpectedly"):
         list(camera)
 
 
 def test_a_looping_file_that_vanishes_ends_with_its_error() -> None:
     source = ScriptedSource([1, "end"], failing_opens=1)
-    with NewestFrameCamera(DirectCamera(source, loop=True)) as camera, pytest.raises(CameraError, match="still away"):
+    with NewestFrameCamera(FileCamera(source, loop=True)) as camera, pytest.raises(CameraError, match="still away"):
         list(camera)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.alerts.camera import SEVERITY, CameraState, following
+from agent.alerts.camera import SEVERITY, CameraState, camera_alert_step
 from agent.messages.records import Alert
 
 DARK, MOVED = "camera dark", "camera moved"
@@ -13,7 +13,7 @@ def run(*frames: tuple[int, str | None], after_ms: int = 2000) -> tuple[list[Ale
     """Frames as (time, cause)."""
     state, events = CameraState(), []
     for number, (now_ms, cause) in enumerate(frames):
-        event, state = following(state, cause, after_ms, f"r{number}", now_ms)
+        event, state = camera_alert_step(state, cause, after_ms, f"r{number}", now_ms)
         events.append(event)
     return events, state
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.inspection.combine import Combining
+from agent.inspection.combine import FrameCombiner
 from agent.inspection.loop import inspect
-from agent.inspection.score import View
+from agent.inspection.score import ZoneScore
 from agent.messages.records import Evaluation, ResultCode
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.trigger.motion import OnMotion
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.camera import CameraState
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.trigger.trigger import Trigger
     from calibration.imaging.preprocess import Image
 
@@ -62,18 +62,20 @@ def frame(seq: int, grey: int = 0, captured_ns: int = 0) -> Frame:
     return Frame(seq, np.full((8, 8, 3), grey, np.uint8), 1000 + seq, captured_ns)
 
 
-def views(*scores: float | ResultCode) -> list[View]:
+def views(*scores: float | ResultCode) -> list[ZoneScore]:
     made = []
     for seq, score in enumerate(scores):
         code = score if isinstance(score, ResultCode) else ResultCode.NONE
         inference = None if isinstance(score, ResultCode) else Inference(score, np.zeros((2, 2), np.float32))
         made.append(
-            View(frame(seq), PART, RECIPE, None, None, inference, code, "why" if code else None, {"inference": 1.0})
+            ZoneScore(
+                frame(seq), PART, RECIPE, None, None, inference, code, "why" if code else None, {"inference": 1.0}
+            )
         )
     return made
 
 
-def frames_of(*zones: list[View]) -> list[tuple[View, ...]]:
+def frames_of(*zones: list[ZoneScore]) -> list[tuple[ZoneScore, ...]]:
     """Frame by frame."""
     return list(zip(*zones, strict=True))
 
@@ -81,7 +83,7 @@ def frames_of(*zones: list[View]) -> list[tuple[View, ...]]:
 @pytest.mark.parametrize(("rule", "decisive"), [("worst", 1), ("median", 3), ("best", 2)])
 def test_the_result_is_that_of_the_decisive_frame(rule: str, decisive: int) -> None:
     scores = (50.0, 150.0, 20.0, 90.0)
-    seen = Combining(4, rule)(frames_of(views(*scores)), State())
+    seen = FrameCombiner(4, rule)(frames_of(views(*scores)), State())
     assert (seen.frame.seq, seen.frames, seen.code, seen.fault) == (decisive, 4, ResultCode.NONE, None)
     assert seen.inference is not None
     assert seen.inference.score == scores[decisive]
@@ -100,7 +102,7 @@ def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
 ) -> None:
     """Against the rules as Python's own library has them."""
     count = len(scores) + missing
-    combine = Combining(count, rule, min(least, count), lambda: ResultCode.CAMERA_LOST)
+    combine = FrameCombiner(count, rule, min(least, count), lambda: ResultCode.CAMERA_LOST)
     seen = combine(frames_of(views(*scores)), State())
     scored = [score for score in scores if not isinstance(score, ResultCode)]
     assert seen.frames == len(scores)
@@ -120,15 +122,15 @@ def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
 def test_a_part_is_one_step_of_the_alerts() -> None:
     recipe = replace(RECIPE, rules=Rules(threshold=100.0, raise_after=2))
     bad = [replace(view, recipe=recipe) for view in views(150.0, 150.0, 150.0)]
-    first = Combining(3)(frames_of(bad), State())
+    first = FrameCombiner(3)(frames_of(bad), State())
     assert first.decision.event is None
-    second = Combining(3)(frames_of(bad), first.decision.state)
+    second = FrameCombiner(3)(frames_of(bad), first.decision.state)
     assert second.decision.event is not None
     assert second.decision.event.type == "new"
 
 
 def test_dark_frames_that_outnumber_the_others_are_a_fault_of_the_camera() -> None:
-    seen = Combining(3, "worst", 2)(frames_of(views(ResultCode.DARK, 20.0, ResultCode.DARK)), State())
+    seen = FrameCombiner(3, "worst", 2)(frames_of(views(ResultCode.DARK, 20.0, ResultCode.DARK)), State())
     assert (seen.code, seen.frame.seq, seen.fault) == (ResultCode.DARK, 0, "why")
     assert seen.decision.state.camera.untrusted_since_ms == 1000
     assert math.isnan(seen.decision.verdict.margin or math.nan)
@@ -164,13 +166,13 @@ class ScriptedCamera:
 
 @dataclass
 class Run:
-    seen: list[Seen]
+    seen: list[PartInspection]
     camera: ScriptedCamera
     dropped: Counter[str]
     metrics: LoopMetrics
 
 
-def run(script: Sequence[str | int], combine: Combining, kind: str = "every_frame", every: int = 1) -> Run:
+def run(script: Sequence[str | int], combine: FrameCombiner, kind: str = "every_frame", every: int = 1) -> Run:
     handshake = Handshake(60_000, lambda: ResultCode.TOO_LATE)
     triggers: dict[str, Trigger] = {
         "every_frame": EveryFrame(handshake, every),
@@ -181,10 +183,10 @@ def run(script: Sequence[str | int], combine: Combining, kind: str = "every_fram
     camera = ScriptedCamera(script, trigger if isinstance(trigger, OnCommand) else None)
     watched = UnlessPaused(trigger, lambda: camera.paused)
     why = lambda: ResultCode.PAUSED if camera.paused else ResultCode.CAMERA_LOST  # noqa: E731
-    seen: list[Seen] = []
+    seen: list[PartInspection] = []
     metrics = LoopMetrics()
 
-    def heartbeat(one: Seen | None) -> None:
+    def heartbeat(one: PartInspection | None) -> None:
         if one is not None:
             metrics.note({}, one.decision.verdict.evaluation, None, one.frames)
 
@@ -197,7 +199,7 @@ def shown(run: Run) -> list[tuple[str | None, int, ResultCode]]:
 
 
 def test_frames_are_taken_in_groups() -> None:
-    done = run([10, 120, 30, 40, 50, 60], Combining(3))
+    done = run([10, 120, 30, 40, 50, 60], FrameCombiner(3))
     assert [(one.frame.seq, one.frames, one.inference and one.inference.score) for one in done.seen] == [
         (1, 3, 120.0),
         (5, 3, 60.0),
@@ -206,22 +208,22 @@ def test_frames_are_taken_in_groups() -> None:
 
 
 def test_each_nth_frame_is_a_part_and_the_others_are_counted() -> None:
-    done = run([1, 2, 3, 4, 5, 6, 7], Combining(), every=3)
+    done = run([1, 2, 3, 4, 5, 6, 7], FrameCombiner(), every=3)
     assert [one.frame.seq for one in done.seen] == [0, 3, 6]
     assert done.dropped == {"skipped": 4}
-    both = run([1, 2, 3, 4, 5, 6, 7], Combining(2), every=3)
+    both = run([1, 2, 3, 4, 5, 6, 7], FrameCombiner(2), every=3)
     assert [(one.frame.seq, one.frames) for one in both.seen] == [(1, 2), (4, 2), (6, 1)]
     assert both.dropped == {"skipped": 2}
 
 
 def test_a_named_part_has_the_next_frames() -> None:
-    done = run([1, "part", 2, 3, 4, 5, 6], Combining(3), "command")
+    done = run([1, "part", 2, 3, 4, 5, 6], FrameCombiner(3), "command")
     assert [(one.part.part_id, one.frame.seq, one.frames) for one in done.seen] == [("0", 3, 3)]
     assert done.dropped == {"untriggered": 3}
 
 
 def test_the_next_part_ends_the_frames_of_the_one_before() -> None:
-    done = run(["part", 1, 2, "part", 120, 3, 4], Combining(3, "worst", 2), "command")
+    done = run(["part", 1, 2, "part", 120, 3, 4], FrameCombiner(3, "worst", 2), "command")
     assert shown(done) == [("0", 2, ResultCode.NONE), ("1", 3, ResultCode.NONE)]
     assert [one.decision.verdict.evaluation for one in done.seen] == [Evaluation.OK, Evaluation.NOT_OK]
 
@@ -235,23 +237,23 @@ def test_the_next_part_ends_the_frames_of_the_one_before() -> None:
     ],
 )
 def test_a_part_that_is_interrupted_has_a_result_that_says_why(script: list[str | int], code: ResultCode) -> None:
-    assert shown(run(script, Combining(3, "worst", 2), "command")) == [("0", 1, code)]
+    assert shown(run(script, FrameCombiner(3, "worst", 2), "command")) == [("0", 1, code)]
 
 
 def test_a_part_that_is_interrupted_late_has_its_verdict() -> None:
-    assert shown(run(["part", 1, 2, "lost"], Combining(3, "worst", 2), "command")) == [("0", 2, ResultCode.NONE)]
+    assert shown(run(["part", 1, 2, "lost"], FrameCombiner(3, "worst", 2), "command")) == [("0", 2, ResultCode.NONE)]
 
 
 def test_a_slow_camera_interrupts_nothing() -> None:
     script = ["part", 1, "nothing", 2, "nothing", "nothing", 3]
-    assert shown(run(script, Combining(3), "command")) == [("0", 3, ResultCode.NONE)]
+    assert shown(run(script, FrameCombiner(3), "command")) == [("0", 3, ResultCode.NONE)]
 
 
 def test_what_judges_is_exchanged_between_two_parts_only() -> None:
     recipes = iter(replace(RECIPE, rules=Rules(threshold=limit)) for limit in (1.0, 2.0, 3.0, 4.0))
     handshake = Handshake(60_000, lambda: ResultCode.TOO_LATE)
     camera, seen = ScriptedCamera([10, 10, 10, 10]), []
-    inspect(camera, EveryFrame(handshake), lambda: (next(recipes),), seen.append, lambda _: None, Combining(2))
+    inspect(camera, EveryFrame(handshake), lambda: (next(recipes),), seen.append, lambda _: None, FrameCombiner(2))
     assert [one.recipe.rules.threshold for one in seen] == [1.0, 2.0]
 
 
@@ -274,7 +276,7 @@ words = st.lists(
 def test_every_frame_is_in_one_result_or_dropped_for_a_reason_and_no_part_is_lost(
     script: list[str | int], kind: str, count: int, least: int, every: int
 ) -> None:
-    done = run(script, Combining(count, "worst", min(least, count)), kind, every)
+    done = run(script, FrameCombiner(count, "worst", min(least, count)), kind, every)
     metrics = done.metrics
     assert metrics.results == len(done.seen)
     assert done.camera.captured == metrics.results + metrics.combined + done.dropped.total()

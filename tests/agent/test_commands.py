@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from stations import until
 
 from agent.audit.log import AuditLog
-from agent.commands.dispatcher import Commands
-from agent.commands.handlers import Actions
+from agent.commands.dispatcher import CommandDispatcher
+from agent.commands.handlers import CommandHandlers
 from agent.commands.mark import Marking
 from agent.errors import AuditError, CommandRefusedError
 from agent.messages.records import ResultCode
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand
-from agent.zones.controls import Controls
+from agent.zones.controls import StationControls
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.commands.dispatcher import Command, Do
+    from agent.commands.dispatcher import Command, Effect
     from agent.commands.schema import RollbackArguments
 
 NOW_MS = 1_800_000_000_000
@@ -55,7 +55,7 @@ class PaperRollback:
     def __init__(self) -> None:
         self.begun: list[str | None] = []
 
-    def prepare(self, _: Command, arguments: RollbackArguments) -> Do:
+    def prepare(self, _: Command, arguments: RollbackArguments) -> Effect:
         if arguments.bundle == "0" * 8:
             raise CommandRefusedError(what="no such bundle was served here", remedy="bundles that were: none")
         return lambda: self.begun.append(arguments.bundle)
@@ -73,7 +73,7 @@ class Desk:
         triggers: bool = True,
     ) -> None:
         self.zone = PaperZone()
-        self.controls = Controls([self.zone])  # type: ignore[list-item]
+        self.controls = StationControls([self.zone])  # type: ignore[list-item]
         self.handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
         self.parts = OnCommand(self.handshake, 0)
         self.rollback = PaperRollback()
@@ -81,7 +81,7 @@ class Desk:
         self.told: list[dict[str, Any]] = []
         self.changes = 0
         self.log = folder / "audit.jsonl"
-        actions = Actions(
+        actions = CommandHandlers(
             self.controls,
             self.parts if triggers else None,
             self.handshake,
@@ -90,7 +90,7 @@ class Desk:
             Marking(folder / "archive", self.told.append).prepare,
             self._change,
         )
-        self.commands = Commands(actions.by_name(), AuditLog(self.log), accepted, token, lambda: NOW_MS)
+        self.commands = CommandDispatcher(actions.by_name(), AuditLog(self.log), accepted, token, lambda: NOW_MS)
 
     def _change(self) -> None:
         self.changes += 1

@@ -21,7 +21,7 @@ from agent.cli import main
 from agent.demo import run
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS
-from agent.demo.listener import Heard, Line
+from agent.demo.listener import LineListener, ReceivedMessages
 from agent.demo.run import Outcome
 from agent.messages.topics import Topics
 from calibration.errors import EngineError, SettingError
@@ -150,7 +150,7 @@ def test_without_amqtt_the_demo_says_what_to_install_before_it_makes_anything(
 ) -> None:
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
     with pytest.raises(SettingError, match="pip install") as refusal:
-        run.show(tmp_path / "demo")
+        run.run_demo(tmp_path / "demo")
     assert "amqtt" in refusal.value.what
     assert not (tmp_path / "demo").exists()
 
@@ -184,7 +184,7 @@ def test_a_demo_that_does_not_convince_ends_with_exit_code_1(monkeypatch: pytest
 def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
     truth = [None, "scratch", None, "dent", "stain"]
     told = {0: 1, 1: 2, 2: 2, 3: 1, 4: 2}  # seq -> evaluation: one false alarm, one dent missed
-    line = Line(1883, TOPICS, lambda _: None)
+    line = LineListener(1883, TOPICS, lambda _: None)
     for seq, evaluation in told.items():
         line.results[seq] = {
             "resultEvaluation": evaluation,
@@ -199,14 +199,14 @@ def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
 
 
 def test_a_line_that_heard_nothing_is_counted_too(tmp_path: Path) -> None:
-    outcome = run._outcome(Line(1883, TOPICS, lambda _: None), ["scratch"], None, tmp_path)
+    outcome = run._outcome(LineListener(1883, TOPICS, lambda _: None), ["scratch"], None, tmp_path)
     assert outcome.seen == 0
     assert not outcome.convincing
 
 
 def test_the_embedded_broker_carries_messages_and_is_gone_afterwards() -> None:
-    heard: list[Heard] = []
-    with embedded_broker() as port, Line(port, TOPICS, heard.append) as line:
+    heard: list[ReceivedMessages] = []
+    with embedded_broker() as port, LineListener(port, TOPICS, heard.append) as line:
         _say(line, TOPICS.status, {"online": True})
         _say(line, TOPICS.result, {"resultId": "r1", "seq": 3})
         _say(line, TOPICS.alert, {"alertId": "a1", "type": "new", "resultId": "r1"})
@@ -239,7 +239,7 @@ def _is_gone(port: int) -> None:
     assert "broker" not in {thread.name for thread in threading.enumerate()}
 
 
-def _say(line: Line, topic: str, content: dict[str, object]) -> None:
+def _say(line: LineListener, topic: str, content: dict[str, object]) -> None:
     line._client.publish(topic, json.dumps(content), qos=1).wait_for_publish(10)
 
 

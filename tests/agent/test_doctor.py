@@ -17,8 +17,8 @@ from stations import Agent, closed_port, good_parts, write_config, write_picture
 
 from agent.doctor import report, station_probes
 from agent.doctor.finding import Finding, ok
-from agent.state_lock import sole_user
-from calibration.deployment.backends import Choice
+from agent.state_lock import state_lock
+from calibration.deployment.backends import BackendChoice
 from calibration.errors import ScoreMismatchError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_a_running_agent_is_seen_and_not_disturbed(
 
 def test_a_live_camera_that_a_running_agent_watches_is_left_alone(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, f"rtsp://user:secret@127.0.0.1:{closed_port()}/line", closed_port())
-    with sole_user(tmp_path / "state"):
+    with state_lock(tmp_path / "state"):
         (watched,) = station_probes.camera(str(config))
     assert watched.level == "ok"
     assert "not opened, the running agent has it" in watched.found
@@ -217,7 +217,7 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
 def test_tensorrt_that_has_not_built_yet_is_not_made_to(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station_probes, "choose", lambda _: Choice({"tensorrt": None}, named=True))
+    monkeypatch.setattr(station_probes, "choose", lambda _: BackendChoice({"tensorrt": None}, named=True))
     config = write_config(tmp_path, bundle, tmp_path, closed_port())
     whole, network = station_probes.network(str(config))
     assert (whole.name, network.level) == ("bundle", "warning")

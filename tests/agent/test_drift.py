@@ -19,18 +19,18 @@ import agent.drift.watch
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config.model import load
-from agent.drift.reference_ranks import HighScores, Ranks, independent
-from agent.drift.report import REMEDY, DriftReport, Finding
-from agent.drift.sequential_test import ENDS_AFTER, Evidence
+from agent.drift.reference_ranks import HighScores, ReferenceRanks, independent
+from agent.drift.report import REMEDY, DriftFinding, DriftReport
+from agent.drift.sequential_test import ENDS_AFTER, SequentialTest
 from agent.drift.watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
-from agent.inspection.combine import Combining
-from agent.inspection.score import look
+from agent.inspection.combine import FrameCombiner
+from agent.inspection.score import score_frame
 from agent.settings import drift_of
-from agent.station.prometheus import Figures
-from agent.station.status import Reports
+from agent.station.prometheus import StatusCollector
+from agent.station.status import StationStatus
 from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
-from agent.zones.served import Served
+from agent.zones.served import ActiveBundle
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from real_broker import Listener, Mosquitto
 
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
 
 LIMIT = 130.0
 PREPROCESS = Preprocess(64, 64, REGION)
@@ -110,7 +110,7 @@ def shifted(rows: Iterable[NDArray[np.float64]], statistic: str, by: float) -> I
 def test_without_a_change_drift_is_found_no_sooner_than_stated_on_average_also_among_neighbours(stays: float) -> None:
     random, lengths = np.random.default_rng(0), []
     for _ in range(30):
-        evidence, length, beyond = Evidence(200), 0, False
+        evidence, length, beyond = SequentialTest(200), 0, False
         while not evidence.found and length < 2000:
             beyond ^= bool(random.random() > stays)
             evidence.add(beyond=beyond)
@@ -121,7 +121,7 @@ def test_without_a_change_drift_is_found_no_sooner_than_stated_on_average_also_a
 
 def test_one_in_a_year_takes_a_day_of_blocks_that_all_lie_beyond() -> None:
     (watched,) = {each._sides[0].evidence._every_blocks for each in a_watch()._watched.values()}
-    evidence, blocks_needed = Evidence(watched), 0
+    evidence, blocks_needed = SequentialTest(watched), 0
     while not evidence.found:
         evidence.add(beyond=True)
         blocks_needed += 1
@@ -130,7 +130,7 @@ def test_one_in_a_year_takes_a_day_of_blocks_that_all_lie_beyond() -> None:
 
 @given(st.lists(st.booleans(), max_size=150))
 def test_evidence_is_found_only_after_a_block_beyond_and_ends_only_after_enough_within(beyond: list[bool]) -> None:
-    evidence, within = Evidence(50), 0
+    evidence, within = SequentialTest(50), 0
     for each in beyond:
         before = evidence.found
         evidence.add(beyond=each)
@@ -144,7 +144,7 @@ def test_evidence_is_found_only_after_a_block_beyond_and_ends_only_after_enough_
 
 def test_what_comes_and_goes_every_few_hours_is_learnt_and_is_no_drift() -> None:
     def found(block_lasts: int) -> bool:
-        evidence = Evidence(80_000)
+        evidence = SequentialTest(80_000)
         return any(evidence.add(beyond=number // block_lasts % 2 == 1) or evidence.found for number in range(2000))
 
     assert not found(6)
@@ -160,15 +160,15 @@ values_of = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40)
 
 @given(values_of, values_of, st.floats(0, 10))
 def test_both_directions_are_mirror_images(good: list[float], new: list[float], tolerance: float) -> None:
-    upright = Ranks(np.array(good), tolerance, sequential=False)
-    mirrored = Ranks(-np.array(good), tolerance, sequential=False)
+    upright = ReferenceRanks(np.array(good), tolerance, sequential=False)
+    mirrored = ReferenceRanks(-np.array(good), tolerance, sequential=False)
     assert upright.higher(np.array(new)) == pytest.approx(mirrored.lower(-np.array(new)))
     assert upright.higher(np.array(new)) + upright.lower(np.array(new)) <= 1 + 1e-9
 
 
 @given(values_of, values_of, st.one_of(st.floats(-1e300, 1e300), st.just(math.inf)))
 def test_one_part_moves_a_share_by_its_own_share_at_most(good: list[float], new: list[float], outlier: float) -> None:
-    ranks, high = Ranks(np.array(good), 0.0, sequential=False), HighScores(np.array(good), sequential=False)
+    ranks, high = ReferenceRanks(np.array(good), 0.0, sequential=False), HighScores(np.array(good), sequential=False)
     changed = np.array([outlier, *new[1:]])
     for share in (ranks.higher, ranks.lower, high.share):
         assert abs(share(changed) - share(np.array(new))) <= 1 / len(new) + 1e-9
@@ -179,7 +179,7 @@ def test_limits_leave_room_for_an_unlucky_calibration(images: int) -> None:
     random, misled, runs = np.random.default_rng(images), 0, 500
     for _ in range(runs):
         good = random.random(images)  # uniform: what truly lies above a value is 1 less the value
-        ranks, high = Ranks(good, 0.0, sequential=False), HighScores(good, sequential=False)
+        ranks, high = ReferenceRanks(good, 0.0, sequential=False), HighScores(good, sequential=False)
         misled += abs(good.mean() - 0.5) > ranks.limit - 0.5
         misled += 1.0 - high.typical > high.limit
     assert misled / runs <= 0.05 * 3 / 9 + 2 * math.sqrt(0.05 * 3 / 9 / runs)
@@ -286,7 +286,7 @@ def test_another_threshold_begins_anew() -> None:
     watch = a_watch()
     play(watch, shifted(blocks(60, np.random.default_rng(1)), "brightness", -0.4))
     assert watch.cause == "drift: darker"
-    served = Served(
+    served = ActiveBundle(
         SimpleNamespace(),
         Recipe(PREPROCESS, SimpleNamespace(), Rules(LIMIT), (2, 2), None, None, watch),
         LIMIT,
@@ -363,10 +363,10 @@ class Engine:
         return Inference(self.score, np.zeros((2, 2), np.float32))
 
 
-def looked_at(drift: DriftWatch | None, score: float, state: State, number: int, seconds: float) -> Seen:
+def looked_at(drift: DriftWatch | None, score: float, state: State, number: int, seconds: float) -> PartInspection:
     recipe = Recipe(PREPROCESS, Engine(score), Rules(LIMIT), (2, 2), None, None, drift)
     frame = Frame(number, part(number), round(seconds * 1000), round(seconds * 1e9))
-    return Combining()([[look(frame, Part(None, 0, 0), recipe)]], state)
+    return FrameCombiner()([[score_frame(frame, Part(None, 0, 0), recipe)]], state)
 
 
 def test_a_look_gives_the_alert_once_and_its_end_with_another_recipe_and_no_other_verdict() -> None:
@@ -451,7 +451,7 @@ def test_it_is_off_where_nobody_wants_it(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_it_stands_in_health_in_the_status_line_and_for_prometheus() -> None:
-    finding = Finding(
+    finding = DriftFinding(
         statistic="brightness", goes_up=False, direction="darker", share=0.9, limit=0.6, evidence=1.0, found=True,
         now=-0.5, calibrated=0.1,
     )  # fmt: skip
@@ -471,11 +471,12 @@ def test_it_stands_in_health_in_the_status_line_and_for_prometheus() -> None:
     }  # fmt: skip
     assert report.words == "drift: darker (strong)"
     figures = {
-        family.name: family for family in Figures._drift(SimpleNamespace(_reports=SimpleNamespace(drifts={"": report})))
+        family.name: family
+        for family in StatusCollector._drift(SimpleNamespace(_reports=SimpleNamespace(drifts={"": report})))
     }
     assert figures["shiftwatch_drift"].samples[0].value == -1
     assert {s.labels["kind"]: s.value for s in figures["shiftwatch_false_reject_rate"].samples} == {
         "stated": 0.01,
         "predicted": 0.023,
     }
-    assert isinstance(Reports.drifts, property)
+    assert isinstance(StationStatus.drifts, property)

@@ -17,10 +17,10 @@ from agent.alerts.store import ActiveAlerts
 from agent.archive.entry import NUMBERS, OVERLAY, encoded
 from agent.camera import Frame
 from agent.frame_checks.camera_checks import FrameChecks
-from agent.inspection.combine import Combining
+from agent.inspection.combine import FrameCombiner
 from agent.inspection.defect_regions import defect_regions
 from agent.inspection.recorder import Recorder
-from agent.inspection.score import look
+from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, ResultCode
 from agent.messages.topics import Topics
 from agent.trigger.part import Part
@@ -28,9 +28,9 @@ from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.imaging.region import whole
+from calibration.imaging.region import whole_frame
 from calibration.imaging.score_map import covering
-from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.archive.archive import Archive, Snapshot
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from agent.mqtt.publisher import Announcement
     from agent.outbox.outbox import Kind
     from calibration.bundle.bundle import Bundle
@@ -73,7 +73,7 @@ class Plates(Taught):
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    preprocess = prepare(Plates(), Preprocess(64, 64, REGION), Wanted(LIMIT_PX), lambda *_: None)
+    preprocess = learn_preprocess(Plates(), Preprocess(64, 64, REGION), PreprocessRequest(LIMIT_PX), lambda *_: None)
     settings = Settings(preprocess, false_reject_rate=0.01, threads=1)
     path = tmp_path_factory.mktemp("followed") / "bundle"
     return calibrate(Plates(), filterbank_backbone(64, 64), settings, path, lambda *_: None)
@@ -92,8 +92,8 @@ def recipe(bundle: Bundle) -> Iterator[Recipe]:
         )
 
 
-def seen_by(recipe: Recipe, image: Image) -> Seen:
-    return Combining()([[look(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe)]], State())
+def seen_by(recipe: Recipe, image: Image) -> PartInspection:
+    return FrameCombiner()([[score_frame(Frame(0, image, 1_000, 0), Part(None, 0, 0), recipe)]], State())
 
 
 @dataclass
@@ -123,7 +123,7 @@ class QuietLine:
         pass
 
 
-def recorded(seen: Seen, folder: Path) -> Kept:
+def recorded(seen: PartInspection, folder: Path) -> Kept:
     kept = Kept()
     active = ActiveAlerts(folder / "alerts.json")
     Recorder(kept, cast("Archive", kept), quiet_handshake(), QuietLine(), Topics("a/b"), active, is_simulated=False)(
@@ -163,7 +163,7 @@ def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Pat
     assert seen.inference is not None
     score_map = covering(seen.inference.map, recipe.grid)
     assert seen.region is not None
-    assert snapshot.regions == defect_regions(score_map, snapshot.threshold, seen.region, whole(snapshot.image))
+    assert snapshot.regions == defect_regions(score_map, snapshot.threshold, seen.region, whole_frame(snapshot.image))
     x, y = SPOT[0] + right, SPOT[1] + 20 + down
     (worst, *_) = snapshot.regions
     assert worst.x <= x <= worst.x + worst.width

@@ -13,7 +13,7 @@ from agent.camera import Frame
 from agent.config.model import load
 from agent.frame_checks.camera_checks import FrameChecks, alert_cause
 from agent.inspection.loop import inspect
-from agent.inspection.score import look
+from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, ResultCode
 from agent.settings import frame_checks_of, rules_of
 from agent.station.bundle_loader import _what_is_off
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from agent.frame_checks.camera_checks import Distrust
-    from agent.inspection.score import Seen
+    from agent.frame_checks.camera_checks import FrameFault
+    from agent.inspection.score import PartInspection
     from calibration.imaging.preprocess import Image
 
 PREPROCESS = Preprocess(64, 64, REGION)
@@ -69,7 +69,7 @@ def checks(reference: dict[str, np.ndarray]) -> FrameChecks:
     return FrameChecks(reference, SCENE, frozen_after=3)
 
 
-def found(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> Distrust | None:
+def found(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -> FrameFault | None:
     return checks.of_frame(image) or checks.of_input(preprocess(image), preprocess.locate(image))
 
 
@@ -272,9 +272,11 @@ class Listed:
         return (Frame(seq, image, 1000 * seq, seq) for seq, image in enumerate(self._images))
 
 
-def run(images: Sequence[Image], checks: FrameChecks, score: float, *without_part: int) -> tuple[list[Seen], State]:
+def run(
+    images: Sequence[Image], checks: FrameChecks, score: float, *without_part: int
+) -> tuple[list[PartInspection], State]:
     """One frame a second."""
-    seen: list[Seen] = []
+    seen: list[PartInspection] = []
     recipe = Recipe(SCENE, ConfidentEngine(score), Rules(threshold=100.0), (2, 2), checks)
 
     class Trigger(EveryFrame):
@@ -300,7 +302,7 @@ def test_a_frame_of_another_size_reaches_neither_preprocessing_nor_network(check
     engine = ConfidentEngine(1.0)
     image = np.zeros((480, 640, 3), np.uint8)
     recipe = Recipe(SCENE, engine, Rules(threshold=100.0), (2, 2), checks)
-    seen = look(Frame(0, image, 0, 0), Part(None, 0, 0), recipe)
+    seen = score_frame(Frame(0, image, 0, 0), Part(None, 0, 0), recipe)
     assert seen.code is ResultCode.FRAME_UNUSABLE
     assert engine.asked == 0
 

@@ -24,10 +24,10 @@ from stations import ROOT, THRESHOLD, Agent, broken_parts, good_parts, teach, wr
 
 from agent.audit.log import AuditLog
 from agent.commands.control_socket import NAME, ask_station
-from agent.commands.dispatcher import Commands
+from agent.commands.dispatcher import CommandDispatcher
 from agent.config.model import load
 from agent.errors import StationUnreachableError
-from agent.inspection.score import look
+from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, Result, to_json
 from agent.outbox.outbox import Outbox
 from calibration.bundle.bundle import open_bundle
@@ -167,7 +167,7 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
     def hang(*arguments: Any) -> Any:  # noqa: ANN401 - as look
         hanging.set()
         go_on.wait(10)
-        return look(*arguments)
+        return score_frame(*arguments)
 
     monkeypatch.setattr("agent.inspection.loop.look", hang)
     config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING, trigger=BY_COMMAND)
@@ -449,7 +449,7 @@ def _answer_and_die(agent: socket.socket, answer: bytes) -> None:
 
 def test_an_audit_log_that_cannot_be_opened_refuses_commands_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
-    commands = Commands({}, AuditLog(tmp_path / "audit.jsonl"), ())
+    commands = CommandDispatcher({}, AuditLog(tmp_path / "audit.jsonl"), ())
     assert not commands.answer("pause", b'{"commandId": "1"}')["accepted"]
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
-from agent.inspection.combine import Combining
+from agent.inspection.combine import FrameCombiner
 from agent.inspection.loop import inspect
-from agent.inspection.score import Seen
-from agent.inspection.score import look as look_at
+from agent.inspection.score import PartInspection
+from agent.inspection.score import score_frame as look_at
 from agent.messages.records import Evaluation, ResultCode
 from agent.trigger.part import Part
 from agent.zones.recipe import Recipe
@@ -112,19 +112,19 @@ class EveryFrame:
         return None if frame.seq in self._empty else Part(f"part {frame.seq}", frame.captured_at_ms, frame.captured_ns)
 
 
-def look(frame: Frame, preprocess: Preprocess, engine: ScriptedEngine, rules: Rules, state: State) -> Seen:
-    return Combining()([[look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)))]], state)
+def look(frame: Frame, preprocess: Preprocess, engine: ScriptedEngine, rules: Rules, state: State) -> PartInspection:
+    return FrameCombiner()([[look_at(frame, Part(None, 0, 0), Recipe(preprocess, engine, rules, (2, 2)))]], state)
 
 
-def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[Seen], State]:
+def run(frames: Sequence[Frame], *script: float | str) -> tuple[list[PartInspection], State]:
     """What the loop records of these frames, and its last state."""
-    recorded: list[Seen] = []
+    recorded: list[PartInspection] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(*script), RULES, (2, 2))
     state = inspect(ListedCamera(frames), EveryFrame(), lambda: (recipe,), recorded.append, lambda _: None)
     return recorded, state
 
 
-def evaluations(seen: Sequence[Seen]) -> list[Evaluation]:
+def evaluations(seen: Sequence[PartInspection]) -> list[Evaluation]:
     return [one.decision.verdict.evaluation for one in seen]
 
 
@@ -229,10 +229,10 @@ def test_a_record_that_fails_starves_the_watchdog() -> None:
     class DiskError(Exception):
         pass
 
-    def record(_: Seen) -> None:
+    def record(_: PartInspection) -> None:
         raise DiskError
 
-    beats: list[Seen | None] = []
+    beats: list[PartInspection | None] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(1.0), RULES, (2, 2))
     with pytest.raises(DiskError):
         inspect(ListedCamera([frame(0)]), EveryFrame(), lambda: (recipe,), record, beats.append)
@@ -240,8 +240,8 @@ def test_a_record_that_fails_starves_the_watchdog() -> None:
 
 
 def test_frames_without_a_part_are_not_looked_at_but_the_heart_beats() -> None:
-    recorded: list[Seen] = []
-    beats: list[Seen | None] = []
+    recorded: list[PartInspection] = []
+    beats: list[PartInspection | None] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(1.0, 2.0), RULES, (2, 2))
     camera = ListedCamera([frame(0), None, frame(1), frame(2)])
     inspect(camera, EveryFrame(1), lambda: (recipe,), recorded.append, beats.append)
@@ -250,7 +250,7 @@ def test_frames_without_a_part_are_not_looked_at_but_the_heart_beats() -> None:
 
 
 def test_another_recipe_judges_from_the_next_frame_on() -> None:
-    recorded: list[Seen] = []
+    recorded: list[PartInspection] = []
     recipes = [Recipe(PREPROCESS, ScriptedEngine(50.0), Rules(threshold=limit), (2, 2)) for limit in (100.0, 10.0)]
     inspect(
         ListedCamera([frame(0), frame(1)]),

@@ -22,7 +22,7 @@ from agent.demo.flange import SIZE_PX, Flange, draw_flange
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
-from agent.inspection.score import look
+from agent.inspection.score import score_frame
 from agent.messages.records import ResultCode
 from agent.settings import empty_place_of
 from agent.station.run import Stop, run_station
@@ -299,7 +299,7 @@ def test_frames_of_another_resolution_are_looked_at_which_says_so() -> None:
     watched = watch([small] * 3)
     assert watched.numbers == [0, 1, 2]
     recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
-    assert look(Frame(0, small, 0, 0), watched.parts[0][1], recipe).code is ResultCode.FRAME_UNUSABLE
+    assert score_frame(Frame(0, small, 0, 0), watched.parts[0][1], recipe).code is ResultCode.FRAME_UNUSABLE
 
 
 def test_a_real_belt_that_stops_gives_one_part() -> None:

@@ -11,7 +11,7 @@ import pytest
 from running import Running
 from stations import PATIENCE_S, broken_parts, closed_port, good_parts, write_config, write_pictures
 
-from agent.inspection.score import look
+from agent.inspection.score import score_frame
 from agent.station.systemd import ServiceManager
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def test_an_engine_that_hangs_starves_the_watchdog(
         if hang.is_set():
             hanging.set()
             go_on.wait(PATIENCE_S)
-        return look(*arguments)
+        return score_frame(*arguments)
 
     monkeypatch.setattr("agent.inspection.loop.look", look_or_hang)
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)

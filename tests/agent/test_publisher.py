@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from quiet import quiet_dialogue
 from real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
-from agent.backoff import Backoff, Pace
+from agent.backoff import Backoff, BackoffLimits
 from agent.messages.records import Alert, Evaluation, Payload, Result, to_json
 from agent.messages.topics import Topics
 from agent.mqtt.connect import BrokerSettings, Protocol
 from agent.mqtt.connection import Acknowledgement
-from agent.mqtt.outbox_drain import Delivery
+from agent.mqtt.outbox_drain import OutboxDrain
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agent.outbox.outbox import Kind
 
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
-QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
+QUICK = BackoffLimits(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def publish(mosquitto: Mosquitto, outbox: Outbox) -> Iterator[Callable[..., Publ
     """Starts publishers, and stops them at the end."""
     publishers: list[Publisher] = []
 
-    def start(pace: Pace = QUICK, station: Station | None = None, **more: object) -> Publisher:
+    def start(pace: BackoffLimits = QUICK, station: Station | None = None, **more: object) -> Publisher:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="station1")
         publisher = Publisher(
             replace(address, **more), TOPICS, outbox, station or a_station(), quiet_dialogue(TOPICS), pace
@@ -250,7 +250,7 @@ def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_l
     now_s = 1000.0
     monkeypatch.setattr("agent.mqtt.outbox_drain.time.monotonic", lambda: now_s)
     put(outbox, range(1))
-    delivery = Delivery(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
+    delivery = OutboxDrain(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
     delivery.send()
     delivery.settle([Acknowledgement(1, "Not authorized")])
     assert delivery.idle
@@ -625,7 +625,7 @@ def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCa
 @settings(deadline=None, max_examples=30)
 def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: list[float]) -> None:
     values = iter(jitters)
-    backoff = Backoff(Pace(first_retry_s=1.0, longest_retry_s=30.0, jitter=lambda: next(values)))
+    backoff = Backoff(BackoffLimits(first_retry_s=1.0, longest_retry_s=30.0, jitter=lambda: next(values)))
     for attempt in range(len(jitters)):
         ceiling_s = min(30.0, 2.0 ** min(attempt, 10))
         assert ceiling_s / 2 <= backoff.next_s() <= ceiling_s
@@ -633,7 +633,7 @@ def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: l
 
 @pytest.mark.parametrize(("lasted_s", "next_s"), [(29.0, 4.0), (30.0, 1.0)])
 def test_wait_begins_anew_only_after_a_connection_that_lasted(lasted_s: float, next_s: float) -> None:
-    backoff = Backoff(Pace(jitter=lambda: 1.0))
+    backoff = Backoff(BackoffLimits(jitter=lambda: 1.0))
     backoff.next_s()
     backoff.next_s()
     backoff.note_connection(lasted_s)

@@ -31,13 +31,13 @@ from stations import (
 
 from agent.archive.entry import Mark
 from agent.archive.label import mark
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.clock import now_ms
 from agent.commands.control_socket import NAME, ask_station
 from agent.messages.records import Evaluation
-from agent.recalibration.bundle_folder import BundlesMadeHere
+from agent.recalibration.bundle_folder import BundleFolder
 from agent.recalibration.ipc import Message, packed, received
-from agent.recalibration.worker import Pupil
+from agent.recalibration.worker import RecalibrationWorker
 from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import ModelTooLargeError
@@ -223,7 +223,7 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
     how = {"mode": "teach", "oldWeight": 2.0, "falseRejectRate": None, "sequential": True, "backbone": "filterbank"}
     order = {"bundle": str(known.path), "identity": known.identity, "parts": ENOUGH, **how}
     with pytest.raises(ModelTooLargeError, match="for their statistics; 1 MiB are free"):
-        Pupil(order, (), lambda *_, **__: None).run()
+        RecalibrationWorker(order, (), lambda *_, **__: None).run()
 
 
 def test_what_finds_too_little_judges_only_by_force_which_is_written_down(line: Callable[..., Line]) -> None:
@@ -332,8 +332,8 @@ def test_what_people_marked_is_learnt_once_and_proved_on(line: Callable[..., Lin
     station = line([*good_parts(40), *odd, *broken_parts(2)])
     archive = station.state / "archive"
     until(lambda: len(list(archive.glob("*/*.json"))) > 8)
-    with reading(archive) as index:
-        found = sorted(index.newest(Wanted(evaluation=Evaluation.NOT_OK), 8), key=lambda each: each.score or 0)
+    with open_reader(archive) as index:
+        found = sorted(index.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), 8), key=lambda each: each.score or 0)
     for picture, label in ((found[0], "good"), (found[1], "good"), (found[-1], "defect")):
         mark(archive, picture.result_id, Mark(label, "Ana", now_ms()))  # type: ignore[arg-type]
     first = station.end_of(parts=ENOUGH, mode="mean", force=True)  # so odd parts make a threshold that finds little
@@ -361,7 +361,7 @@ def test_old_bundles_go_and_those_in_use_stay(tmp_path: Path) -> None:
     for name in [*names, "by-hand", ".half"]:
         (tmp_path / name).mkdir()
     (tmp_path / f"{names[1]}.tensorrt").mkdir()
-    made = BundlesMadeHere(tmp_path)
+    made = BundleFolder(tmp_path)
     made.remove_left_overs()
     made.prune(3, [tmp_path / names[0]])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[0], *names[3:], "by-hand"])

@@ -33,7 +33,7 @@ from agent.metrics.loop_metrics import LoopMetrics
 from agent.outbox.outbox import Outbox
 from agent.settings import broker_settings
 from agent.station.run import Stop, Summary, run_station
-from agent.station.status import Reports, disk_free_bytes
+from agent.station.status import StationStatus, disk_free_bytes
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import BundleError
@@ -301,7 +301,7 @@ def test_health_tells_how_the_station_is_doing(
 
 
 def test_a_station_that_cannot_store_its_results_says_so() -> None:
-    parts = dict.fromkeys(field.name for field in fields(Reports))
+    parts = dict.fromkeys(field.name for field in fields(StationStatus))
     outbox = SimpleNamespace(fault=None)
     stand_ins = {
         "camera": SimpleNamespace(state="running"),
@@ -309,7 +309,7 @@ def test_a_station_that_cannot_store_its_results_says_so() -> None:
         "metrics": LoopMetrics(),
         "outbox": outbox,
     }
-    reports = Reports(**{**parts, **stand_ins})  # type: ignore[arg-type]
+    reports = StationStatus(**{**parts, **stand_ins})  # type: ignore[arg-type]
     assert reports.state() == ("running", "")
     outbox.fault = "database or disk is full"
     assert reports.state() == ("fault", "results cannot be stored: database or disk is full")

@@ -14,14 +14,14 @@ from gate import Gate
 from real_broker import free_port, server_that_says, wait_for
 from sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.messages.records import Alert, Evaluation, Result, to_json
 from agent.messages.topics import SparkplugTopics
 from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.publisher import Station
 from agent.outbox.outbox import Outbox
-from agent.sparkplug.bd_seq import BirthNumber
+from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TOPICS = SparkplugTopics(group_id="acme", edge_node_id="station1", device_id="vision")
 WITH_HOST = replace(TOPICS, primary_host_id=HOST_ID)
-QUICK = Pace(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
+QUICK = BackoffLimits(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
 QUIET = replace(QUICK, health_every_s=3600)
 STATION = Station(
     session_id="session",
@@ -76,10 +76,10 @@ def speak(
     edge_nodes: list[EdgeNode] = []
 
     def start(
-        topics: SparkplugTopics = TOPICS, pace: Pace = QUIET, station: Station = STATION, **more: object
+        topics: SparkplugTopics = TOPICS, pace: BackoffLimits = QUIET, station: Station = STATION, **more: object
     ) -> EdgeNode:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="node")
-        number = BirthNumber(tmp_path / "birth")
+        number = BdSeq(tmp_path / "birth")
         edge_nodes.append(EdgeNode(replace(address, **more), topics, outbox, station, number, pace))  # type: ignore[arg-type]
         edge_nodes[-1].start()
         return edge_nodes[-1]
@@ -408,7 +408,7 @@ def test_a_refused_subscription_is_reported_once_with_the_right_that_is_missing(
     accepted, not_authorized = b"\x20\x03\x00\x00\x00", b"\x90\x04\x00\x01\x00\x87"
     with server_that_says(accepted + 2 * not_authorized) as port:
         address = BrokerSettings(host="127.0.0.1", port=port, client_id="node")
-        with EdgeNode(address, TOPICS, outbox, STATION, BirthNumber(tmp_path / "birth"), QUIET) as edge_node:
+        with EdgeNode(address, TOPICS, outbox, STATION, BdSeq(tmp_path / "birth"), QUIET) as edge_node:
             wait_for(lambda: edge_node.last_error)
     (record,) = [record for record in caplog.records if "refuses" in record.getMessage()]
     assert "refuses subscriptions to spBv1.0/acme/NCMD/station1" in record.getMessage()
@@ -417,7 +417,7 @@ def test_a_refused_subscription_is_reported_once_with_the_right_that_is_missing(
 
 def test_the_first_deadline_of_a_stop_stands(outbox: Outbox, tmp_path: Path) -> None:
     address = BrokerSettings(host="127.0.0.1", port=free_port(), client_id="node")
-    edge_node = EdgeNode(address, TOPICS, outbox, STATION, BirthNumber(tmp_path / "birth"), QUIET)
+    edge_node = EdgeNode(address, TOPICS, outbox, STATION, BdSeq(tmp_path / "birth"), QUIET)
     edge_node.start()
     assert edge_node.ask_to_stop(0.1) == edge_node.ask_to_stop(3600)
     edge_node.stop()
@@ -532,23 +532,23 @@ def test_birth_numbers_go_on_after_a_restart_and_round_again(tmp_path: Path) -> 
     for before in (None, "0", "1", "254", "255"):
         if before is not None:
             path.write_text(before)
-        number = BirthNumber(path)
+        number = BdSeq(path)
         numbers.append(number.to_use())
         assert number.note_accepted() == numbers[-1] == int(path.read_text())
     assert numbers == [0, 1, 2, 255, 0]
 
 
 def test_an_attempt_that_no_broker_took_passes_its_number_on(tmp_path: Path) -> None:
-    number = BirthNumber(tmp_path / "birth")
+    number = BdSeq(tmp_path / "birth")
     assert [number.to_use(), number.to_use(), number.note_accepted(), number.to_use()] == [0, 0, 0, 1]
-    assert BirthNumber(tmp_path / "birth").to_use() == 2, "1 may have been used by the process that died"
+    assert BdSeq(tmp_path / "birth").to_use() == 2, "1 may have been used by the process that died"
 
 
 def test_a_birth_number_that_cannot_be_kept_is_used_all_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "birth").write_text("nonsense")
-    assert BirthNumber(tmp_path / "birth").to_use() == 0
-    number = BirthNumber(tmp_path / "missing" / "birth")
+    assert BdSeq(tmp_path / "birth").to_use() == 0
+    number = BdSeq(tmp_path / "missing" / "birth")
     assert [number.to_use(), number.note_accepted(), number.to_use()] == [0, 0, 1]
     assert "cannot remember the number of the Sparkplug birth" in caplog.text

@@ -13,7 +13,7 @@ from certificates import Authority, Pair, openssl
 from quiet import quiet_dialogue
 from real_broker import free_port, listens, server_that_says, wait_for
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.messages.topics import Topics
 from agent.mqtt.connect import BrokerSettings, Protocol, connect
@@ -150,7 +150,7 @@ def test_an_expired_certificate_is_reported_once_and_tried_again_only_slowly(
     station = Station(
         session_id="s", version="1", state=lambda: ("running", ""), info=dict, alert_state=dict, health=dict
     )
-    pace = Pace(first_retry_s=0.01, refused_retry_s=60, jitter=jitter)
+    pace = BackoffLimits(first_retry_s=0.01, refused_retry_s=60, jitter=jitter)
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         publisher = Publisher(
             settings_for(mosquitto.port, authority), Topics("a/b"), outbox, station, quiet_dialogue(Topics("a/b")), pace

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from agent.messages.payloads import alert_state_payload, health_payload, status_payload
 from agent.messages.records import Alert, Evaluation, Result, ResultCode
-from agent.watch.board import Board
+from agent.watch.board import StationBoard
 from agent.watch.rendering import clock, labels, line
-from agent.watch.screen import page
+from agent.watch.screen import render_screen
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 OTHER = "acme/north/press/line2/cell5/vision/station1"
@@ -70,7 +70,7 @@ class Hall:
     """A board, and stations that speak."""
 
     def __init__(self) -> None:
-        self.board = Board()
+        self.board = StationBoard()
         self.lines: list[str] = []
 
     def say(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
@@ -80,7 +80,7 @@ class Hall:
 
     def shown(self, width: int = 200, height: int = 60, now_ms: int = NOW_MS) -> list[str]:
         console = Console(width=width, height=height, file=io.StringIO(), record=True)
-        console.print(page(self.board, Text("connected to broker:1883"), "+/#", now_ms, height))
+        console.print(render_screen(self.board, Text("connected to broker:1883"), "+/#", now_ms, height))
         return [row.rstrip() for row in console.export_text().splitlines()]
 
 
@@ -136,7 +136,7 @@ def test_verdicts_have_their_colours(hall: Hall) -> None:
     for number, evaluation in enumerate((Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)):
         hall.say("result", result(number, evaluation))
     console = Console(width=80, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
-    console.print(page(hall.board, Text(), "", NOW_MS, 24))
+    console.print(render_screen(hall.board, Text(), "", NOW_MS, 24))
     styled = console.export_text(styles=True)
     assert "\x1b[1;31mNotOK" in styled
     assert "\x1b[33mNotDecidable" in styled
@@ -254,14 +254,14 @@ MALFORMED = [
 @pytest.mark.parametrize("payload", MALFORMED)
 @pytest.mark.parametrize("kind", ["status", "result", "health", "plc", "alert", "alert/state", "cmd/ack"])
 def test_malformed_messages_are_counted_and_nothing_else(kind: str, payload: bytes) -> None:
-    board = Board()
+    board = StationBoard()
     assert board.hear(f"{ROOT}/{kind}", payload, NOW_MS) is None
     assert (board.malformed, board.stations, board.result_count) == (1, {}, 0)
 
 
 @pytest.mark.parametrize("topic", ["result", f"{ROOT}/cmd/pause", f"{ROOT}/other", ROOT, "", "/", "spBv1.0/g/NBIRTH/n"])
 def test_topics_of_nobody_are_passed_over(topic: str) -> None:
-    board = Board()
+    board = StationBoard()
     assert board.hear(topic, b"{", NOW_MS) is None
     assert (board.malformed, board.stations) == (0, {})
 
@@ -299,7 +299,7 @@ def test_a_station_with_any_value_in_any_key_can_be_shown(data: st.DataObject) -
 
 @given(payload=st.binary(max_size=30), kind=st.sampled_from(sorted(KEYS)))
 def test_any_bytes_can_be_heard(payload: bytes, kind: str) -> None:
-    Board().hear(f"{ROOT}/{kind}", payload, NOW_MS)
+    StationBoard().hear(f"{ROOT}/{kind}", payload, NOW_MS)
 
 
 # The page

@@ -19,7 +19,7 @@ from real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
 from stations import ROOT, write_config
 from test_watch import MALFORMED, result, status
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.cli import main
 from agent.errors import BrokerRefusedError
 from agent.messages.records import Evaluation, to_json
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-QUICK = Pace(first_retry_s=0.02, longest_retry_s=0.05)
+QUICK = BackoffLimits(first_retry_s=0.02, longest_retry_s=0.05)
 OTHER = "acme/south/paint/line1/cell1/vision/station2"
 
 

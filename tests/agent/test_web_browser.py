@@ -12,7 +12,7 @@ import pytest
 from chromium import PROGRAM, Tab
 from stations import THRESHOLD, Agent, broken_parts, closed_port, good_parts, until, write_config, write_pictures
 
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 
 if TYPE_CHECKING:
     from real_broker import Mosquitto
@@ -130,8 +130,8 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
     item = f"document.querySelector('#pictures li[data-id=\"{marked}\"]')"
     tab.ask(f"{item}.querySelector('.marking button').click()")
     tab.until(f"{item}.querySelector('.label').textContent === 'marked good, says web'")
-    with reading(folder / "state" / "archive") as archive:
-        (picture,) = archive.newest(Wanted(labelled=True), 9)
+    with open_reader(folder / "state" / "archive") as archive:
+        (picture,) = archive.newest(ArchiveQuery(labelled=True), 9)
     assert (picture.result_id, picture.label, picture.marked_by) == (marked, "good", "web")
 
 

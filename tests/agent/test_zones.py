@@ -20,20 +20,20 @@ from stations import COLUMNS, REGION, Taught, closed_port, part, until, write_co
 from agent.alerts.defect import Rules, State
 from agent.archive.entry import Mark
 from agent.archive.label import mark
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.camera import Frame
 from agent.commands.control_socket import NAME, ask_station
 from agent.doctor.report import lines
 from agent.doctor.station_probes import network
 from agent.drift.report import REMEDY, drift_payload
-from agent.inspection.combine import Combining
-from agent.inspection.score import View
+from agent.inspection.combine import FrameCombiner
+from agent.inspection.score import ZoneScore
 from agent.messages.records import Evaluation, Result, ResultCode
-from agent.recalibration.labelled_images import marks_in
+from agent.recalibration.labelled_images import labelled_images_in
 from agent.trigger.motion import OnMotion
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
-from agent.web.dashboard import Board
+from agent.web.dashboard import Dashboard
 from agent.zones.recipe import Recipe
 from agent.zones.versions import Versions
 from calibration.backbones.backbone import filterbank_backbone
@@ -82,13 +82,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 # The verdict
 
 
-def view(seq: int, zone: str, score: float | ResultCode, threshold: float) -> View:
+def view(seq: int, zone: str, score: float | ResultCode, threshold: float) -> ZoneScore:
     code = score if isinstance(score, ResultCode) else ResultCode.NONE
     inference = None if isinstance(score, ResultCode) else Inference(score, np.zeros((2, 2), np.float32))
     recipe = Recipe(Preprocess(8, 8), SimpleNamespace(), Rules(threshold), (2, 2), zone=zone)
     frame = Frame(seq, np.zeros((8, 8, 3), np.uint8), 1000 + seq, 0)
     times_ms = {"waiting": 1.0, "inference": 2.0, "total": 3.0}
-    return View(frame, Part(None, 0, 0), recipe, None, None, inference, code, "why" if code else None, times_ms)
+    return ZoneScore(frame, Part(None, 0, 0), recipe, None, None, inference, code, "why" if code else None, times_ms)
 
 
 SCORE = st.one_of(st.floats(0, 300), st.sampled_from(UNSCORED))
@@ -99,7 +99,7 @@ def test_a_part_is_not_ok_if_a_zone_is_and_else_not_decidable_if_a_zone_is(
     zones: list[tuple[float | ResultCode, float]],
 ) -> None:
     looks = [[view(0, f"zone {number}", *zone) for number, zone in enumerate(zones)]]
-    seen = Combining()(looks, State())
+    seen = FrameCombiner()(looks, State())
     expected = [
         Evaluation.NOT_DECIDABLE if isinstance(score, ResultCode) else Evaluation(1 + (score > threshold))
         for score, threshold in zones
@@ -120,7 +120,7 @@ def test_each_zone_of_a_part_of_several_frames_has_a_decisive_frame_of_its_own()
         [view(0, "left", 150.0, 100.0), view(0, "right", 10.0, 40.0)],
         [view(1, "left", 20.0, 100.0), view(1, "right", 70.0, 40.0)],
     ]
-    seen = Combining(2)(looks, State())
+    seen = FrameCombiner(2)(looks, State())
     assert [(zone.view.frame.seq, zone.score) for zone in seen.zones] == [(0, 150.0), (1, 70.0)]
     assert (seen.decisive.view.recipe.zone, seen.frame.seq) == ("right", 1)
 
@@ -129,9 +129,9 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
     rules = Rules(100.0, untrusted_after_ms=500)
     looks = [[view(0, "left", ResultCode.DARK, 100.0), view(0, "right", 150.0, 100.0)]]
     looks = [[replace(each, recipe=replace(each.recipe, rules=rules)) for each in views] for views in looks]
-    first = Combining()(looks, State())
+    first = FrameCombiner()(looks, State())
     later = [[replace(each, frame=replace(each.frame, captured_at_ms=2000)) for each in views] for views in looks]
-    second = Combining()(later, first.decision.state)
+    second = FrameCombiner()(later, first.decision.state)
     assert second.decision.verdict.evaluation is Evaluation.NOT_OK
     assert second.decision.camera_event is not None
     assert second.decision.camera_event.cause == "camera dark"
@@ -151,7 +151,7 @@ def test_drift_is_told_with_its_zone() -> None:
     watched = [
         [replace(v, recipe=replace(v.recipe, drift=Watch(causes[v.recipe.zone]))) for v in look] for look in looks
     ]
-    event = Combining()(watched, State()).decision.drift_event
+    event = FrameCombiner()(watched, State()).decision.drift_event
     assert event is not None
     assert event.cause == "drift: darker in right"
     report = SimpleNamespace(cause="drift: darker", payload=lambda: {"cause": "drift: darker"})
@@ -166,7 +166,7 @@ def test_drift_is_told_with_its_zone() -> None:
 
 
 def test_the_chart_of_the_page_compares_zones_by_their_thresholds() -> None:
-    board = Board()
+    board = Dashboard()
     for seq, (zone, score, threshold) in enumerate([("left", 150.0, 100.0), ("right", 10.0, 40.0), (None, 7.0, 5.0)]):
         made = Result(
             seq=seq,
@@ -277,8 +277,8 @@ def test_a_part_is_judged_in_every_zone_and_the_line_gets_one_verdict(
 
 def check_the_archive(archive: Path, both: Answer) -> None:
     """The picture of the part that is broken on both sides has heat on both."""
-    with reading(archive) as index:
-        (picture,) = [each for each in index.each(Wanted()) if each.result_id == both["resultId"]]
+    with open_reader(archive) as index:
+        (picture,) = [each for each in index.each(ArchiveQuery()) if each.result_id == both["resultId"]]
     frame = archive / picture.path
     assert json.loads(frame.with_suffix(".json").read_text())["zones"] == both["zones"]
     plain, heat = cv2.imread(str(frame)), cv2.imread(str(frame.with_suffix(".overlay.jpg")))
@@ -416,14 +416,14 @@ def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tm
     station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
     Running(station.config).wait()
     archive = station.state / "archive"
-    with reading(archive) as index:
-        pictures = list(index.each(Wanted()))
+    with open_reader(archive) as index:
+        pictures = list(index.each(ArchiveQuery()))
     for picture in pictures:
         mark(archive, picture.result_id, Mark("defect", "Ana", 1))
     paths = [str(archive / picture.path) for picture in sorted(pictures, key=lambda each: each.seq)]
-    assert set(marks_in(archive, 0, "left").defects) == {paths[0], paths[2]}
-    assert set(marks_in(archive, 0, "right").defects) == {paths[1], paths[2]}
-    assert set(marks_in(archive, 0).defects) == set(paths)
+    assert set(labelled_images_in(archive, 0, "left").defects) == {paths[0], paths[2]}
+    assert set(labelled_images_in(archive, 0, "right").defects) == {paths[1], paths[2]}
+    assert set(labelled_images_in(archive, 0).defects) == set(paths)
 
 
 def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
@@ -433,8 +433,8 @@ def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
     station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
     Running(station.config).wait()
     archive = station.state / "archive"
-    with reading(archive) as index:
-        ids = {picture.seq: picture.result_id for picture in index.each(Wanted())}
+    with open_reader(archive) as index:
+        ids = {picture.seq: picture.result_id for picture in index.each(ArchiveQuery())}
     mark(archive, ids[4], Mark("good", "Ana", 1))
     mark(archive, ids[5], Mark("defect", "Ana", 1))
     told = command("archive", "export", tmp_path / "out", "--zone", "left", "--config", station.config)

@@ -25,10 +25,10 @@ from sklearn.metrics import roc_auc_score
 from agent.demo.conveyor import parts
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.dataset import labelled_images
-from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def other_tiles() -> Parts:
 
 
 def _tiles(split: Split) -> Parts:
-    test = [_of_size(read_picture(each.path)) for each in split.test]
-    good = [_of_size(read_picture(path)) for path in split.learnt]
+    test = [_of_size(read_image(each.path)) for each in split.test]
+    good = [_of_size(read_image(path)) for path in split.learnt]
     return Parts(good, test, [each.defective for each in split.test], SHIFT_PX)
 
 
@@ -107,8 +107,8 @@ def hazelnuts() -> Parts:
     """Photographs of single nuts on a table, no two alike."""
     root = mtd.DATA / "hazelnut"
     labelled = labelled_images(root)
-    good = [_of_size(read_picture(path)) for path in sorted((root / "train" / "good").iterdir())]
-    test = [_of_size(read_picture(each.path)) for each in labelled]
+    good = [_of_size(read_image(path)) for path in sorted((root / "train" / "good").iterdir())]
+    test = [_of_size(read_image(each.path)) for each in labelled]
     return Parts(good, test, [each.defective for each in labelled], SHIFT_PX)
 
 
@@ -154,7 +154,7 @@ def outcome(data: Parts, backbone: Backbone, detector: MeanShift, shifted: tuple
     taught = _shown(data.good, random, shifted=shifted[0] == "all")
     tested = _shown(data.test, random, shifted=shifted[1] == "test")
     preprocess = preprocess_for(next(iter(taught))[1])
-    preprocess = prepare(taught, preprocess, Wanted(data.align_px if align else None), _silent)
+    preprocess = learn_preprocess(taught, preprocess, PreprocessRequest(data.align_px if align else None), _silent)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(preprocess, detector, threads=mtd.THREADS)
         bundle = calibrate(taught, backbone, settings, Path(folder) / "bundle", _silent)

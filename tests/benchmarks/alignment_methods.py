@@ -18,7 +18,7 @@ from rich.table import Table
 
 from calibration.imaging.alignment import Grid, _vertex, highest
 from calibration.imaging.orientation import directions
-from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ DISTURBANCES: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 
 def _taught(data: shown.Parts, preprocess: Preprocess, grid: Grid) -> Methods:
     taught = shown.Shown(data.good[:TAUGHT], np.zeros((len(data.good[:TAUGHT]), 2), np.int64))
-    aligned = prepare(taught, preprocess, Wanted(data.align_px), lambda *_: None)
+    aligned = learn_preprocess(taught, preprocess, PreprocessRequest(data.align_px), lambda *_: None)
     return Methods(grid, [grid.window(image, aligned.locate(image).region) for _, image in taught])
 
 

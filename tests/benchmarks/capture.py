@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.camera.file_camera import DirectCamera
+from agent.camera.file_camera import FileCamera
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import ProcessCamera
 
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def _in_thread(columns: int, rows: int) -> Camera:
-    return NewestFrameCamera(DirectCamera(JpegCamera(columns, rows)))
+    return NewestFrameCamera(FileCamera(JpegCamera(columns, rows)))
 
 
 def _in_process(columns: int, rows: int) -> Camera:

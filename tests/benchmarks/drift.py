@@ -15,11 +15,11 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from agent.drift.reference_ranks import SIDES, HighScores, Ranks
-from agent.drift.sequential_test import Evidence
+from agent.drift.reference_ranks import SIDES, HighScores, ReferenceRanks
+from agent.drift.sequential_test import SequentialTest
 from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _good, appearance
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 
@@ -56,7 +56,7 @@ def coins(every_blocks: float, runs: int, random: np.random.Generator) -> float:
     """Mean number of blocks before the first warning where all sides toss fair coins."""
     lengths = []
     for _ in range(runs):
-        sides = [Evidence(SIDES * every_blocks) for _ in range(SIDES)]
+        sides = [SequentialTest(SIDES * every_blocks) for _ in range(SIDES)]
         lengths.append(0)
         while not any(side.found for side in sides):
             lengths[-1] += 1
@@ -78,9 +78,9 @@ def slow_and_fast(shape: tuple[int, int], slow_blocks: float, random: np.random.
     return (slow[:, None] + fast) / np.sqrt(2)
 
 
-def first_warning(ranks: Ranks, values: NDArray[np.float64]) -> int | None:
+def first_warning(ranks: ReferenceRanks, values: NDArray[np.float64]) -> int | None:
     """Number of the block after which one statistic, held against calibration in both directions, is said to drift."""
-    sides = Evidence(EVERY_BLOCKS), Evidence(EVERY_BLOCKS)
+    sides = SequentialTest(EVERY_BLOCKS), SequentialTest(EVERY_BLOCKS)
     for number, block in enumerate(values, start=1):
         sides[0].add(beyond=ranks.lower(block) > ranks.limit)
         sides[1].add(beyond=ranks.higher(block) > ranks.limit)
@@ -94,7 +94,7 @@ def drawn(  # noqa: PLR0913, PLR0917 - numbers of one line
 ) -> int | None:
     """The same for one new calibration and its line."""
     values = slow_and_fast((blocks, parts), slow_blocks, random) + shift
-    return first_warning(Ranks(random.standard_normal(images), 0.0, sequential=False), values)
+    return first_warning(ReferenceRanks(random.standard_normal(images), 0.0, sequential=False), values)
 
 
 def false_warnings(runs: int, days: int) -> Table:
@@ -206,7 +206,7 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
     """Tiles that were not learnt come by, ever worse."""
     paths = sorted((mtd.MTD / "MT_Free" / "Imgs").glob("*.jpg"))
     order = np.random.default_rng(0).permutation(len(paths))
-    good = [read_picture(paths[index]) for index in order]
+    good = [read_image(paths[index]) for index in order]
     bundle, new = taught(good[:images], sequential=False, folder=folder), good[761:]
     reference, threshold = bundle.reference(), bundle.manifest.working_point.threshold
     parts = days * BLOCKS_A_DAY * PARTS_AN_HOUR
@@ -251,7 +251,7 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
 def unchanged(images: int, seeds: int, folder: str) -> Table:
     """New good tiles, each once: how they rank on average over random splits, where nothing has changed."""
     paths = sorted((mtd.MTD / "MT_Free" / "Imgs").glob("*.jpg"))
-    good = [read_picture(path) for path in paths]
+    good = [read_image(path) for path in paths]
     shares: dict[str, list[float]] = {}
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(good))
@@ -263,7 +263,7 @@ def unchanged(images: int, seeds: int, folder: str) -> Table:
         reference = bundle.reference()
         passed = rows[rows[:, 0] <= threshold]
         for place, (name, values) in enumerate(_good(reference).items()):
-            ranks = Ranks(values[reference["good_scores"] <= threshold], 0.0, sequential=False)
+            ranks = ReferenceRanks(values[reference["good_scores"] <= threshold], 0.0, sequential=False)
             shares.setdefault(name, []).append(ranks.higher(passed[:, place]))
         shares.setdefault("high scores", []).append(
             HighScores(reference["good_scores"], sequential=False).share(rows[:, 0])

@@ -18,7 +18,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.half_precision import half_precision
 from calibration.workstation.cli.components import described_detector
@@ -61,7 +61,7 @@ def scored(network: onnx.ModelProto, frames: Sequence[Image]) -> Scored:
 
 def frames_of(images: Sequence[Labelled]) -> list[Image]:
     """Read and resized."""
-    return [Preprocess(mtd.SIDE, mtd.SIDE)(read_picture(image.path)) for image in images]
+    return [Preprocess(mtd.SIDE, mtd.SIDE)(read_image(image.path)) for image in images]
 
 
 def extremes(bundle: Bundle) -> dict[str, Image]:

@@ -42,24 +42,24 @@ from agent.alerts.store import ActiveAlerts
 from agent.archive.archive import Archive
 from agent.audit.log import AuditLog
 from agent.camera import Frame
-from agent.commands.dispatcher import Commands
+from agent.commands.dispatcher import CommandDispatcher
 from agent.config.services import EngineConfig
 from agent.demo.conveyor import REGION, parts
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.inspection.loop import inspect
-from agent.inspection.recorder import Copies, Recorder
+from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
 from agent.metrics.endpoint import MetricsEndpoint
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.connect import BrokerSettings
-from agent.mqtt.live_messages import Dialogue
+from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
-from agent.web.ipc import Order
-from agent.web.page_feed import Page
+from agent.web.ipc import PageOrder
+from agent.web.page_feed import PageFeed
 from agent.web.server_socket import listening
 from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent.camera import CameraState
-    from agent.inspection.score import Seen
+    from agent.inspection.score import PartInspection
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
@@ -215,10 +215,10 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         active_alerts = ActiveAlerts(folder / "active_alert.json")
         metrics = LoopMetrics()
         page = stack.enter_context(watched(folder, metrics)) if everything else None
-        store = outbox if page is None else Copies(outbox, page)
+        store = outbox if page is None else FanOut(outbox, page)
         recorder = Recorder(store, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
 
-        def heartbeat(seen: Seen | None) -> None:
+        def heartbeat(seen: PartInspection | None) -> None:
             if seen is not None:
                 metrics.note(seen.times_ms)
                 if page is not None:
@@ -241,9 +241,9 @@ def measure(  # noqa: PLR0913 - what the figures depend on
 
 
 @contextmanager
-def watched(folder: Path, metrics: LoopMetrics) -> Iterator[Page]:
+def watched(folder: Path, metrics: LoopMetrics) -> Iterator[PageFeed]:
     """The live page with a viewer, who notes each picture, and metrics that somebody fetches."""
-    order = Order(
+    order = PageOrder(
         names=(),
         token=None,
         state_dir=str(folder),
@@ -256,7 +256,7 @@ def watched(folder: Path, metrics: LoopMetrics) -> Iterator[Page]:
     with ExitStack() as stack:
         listener = stack.enter_context(listening("127.0.0.1", 0))
         endpoint = stack.enter_context(MetricsEndpoint("127.0.0.1", 0))
-        page = Page(order, listener)
+        page = PageFeed(order, listener)
         page.tell_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
         stack.enter_context(page)
         ports = (str(listener.getsockname()[1]), endpoint.url.rpartition(":")[2].partition("/")[0])
@@ -267,9 +267,11 @@ def watched(folder: Path, metrics: LoopMetrics) -> Iterator[Page]:
         yield page
 
 
-def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> Dialogue:
+def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> LiveMessages:
     """With a controller, and with nobody who commands."""
-    return Dialogue(topics, handshake, Commands({}, AuditLog(folder / "audit.jsonl"), ()), handshake.overdue)
+    return LiveMessages(
+        topics, handshake, CommandDispatcher({}, AuditLog(folder / "audit.jsonl"), ()), handshake.overdue
+    )
 
 
 def teach(folder: Path, region: Region, backbone: Backbone | None = None) -> Bundle:

@@ -29,7 +29,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from agent.backoff import DEFAULT_PACE, Pace
+from agent.backoff import DEFAULT_PACE, BackoffLimits
 from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
 from agent.messages.topics import Topics
 from agent.mqtt.connect import BrokerSettings
@@ -48,7 +48,7 @@ _ALERT_EVERY = 20
 _DEFECT_EVERY = 20
 _WITHIN_S = 300.0
 _TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
-_UNBOUNDED = Pace(records_per_s=float("inf"))
+_UNBOUNDED = BackoffLimits(records_per_s=float("inf"))
 _UNDER_WAY = 20
 """As many as mosquitto allows by default, to the publisher and to paho."""
 _BARE = """
@@ -167,7 +167,7 @@ def _put_all(outbox: Outbox, count: int) -> int:
     return total
 
 
-def _rate_of_outbox(path: Path, port: int, count: int, pace: Pace) -> float:
+def _rate_of_outbox(path: Path, port: int, count: int, pace: BackoffLimits) -> float:
     with Outbox(path, max_records=1_000_000) as outbox:
         total = _put_all(outbox, count)
         with _publisher(outbox, port, pace) as publisher:
@@ -197,7 +197,7 @@ def _rate_of_paho(port: int, messages: list[tuple[str, str]]) -> float:
     return len(messages) / duration_s
 
 
-def _publisher(outbox: Outbox, port: int, pace: Pace = DEFAULT_PACE) -> Publisher:
+def _publisher(outbox: Outbox, port: int, pace: BackoffLimits = DEFAULT_PACE) -> Publisher:
     station = Station(
         session_id="benchmark", version="0", state=lambda: ("running", ""), info=dict, alert_state=dict, health=dict
     )

@@ -17,7 +17,7 @@ from calibration.detectors.cross_validation import FOLDS
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, reduced_shape
 from calibration.statistics.threshold import expected_share, working_point
@@ -44,7 +44,7 @@ def main() -> None:
     ):
         with OnnxRuntimeEngine(extractor.SerializeToString(), mtd.THREADS) as engine:
             for path in paths:
-                store.append(engine.reduced(preprocess(read_picture(path))))
+                store.append(engine.reduced(preprocess(read_image(path))))
         for seed in range(arguments.splits):
             order = np.random.default_rng(seed).permutation(len(paths))
             learnt, test = order[: int(0.8 * len(paths))], order[int(0.8 * len(paths)) :].tolist()

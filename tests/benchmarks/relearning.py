@@ -22,8 +22,8 @@ from sklearn.metrics import roc_auc_score
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import as_bgr8
 from calibration.network.fusion import reducing
-from calibration.update.part_store import Collection
-from calibration.update.refit import Plan, relearn
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle
 from calibration.workstation.dataset import PictureFiles
 from calibration.workstation.evaluation.splits import labelled_sets
 from calibration.workstation.fit.pipeline import calibrate
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--change", default="slight", choices=CHANGES)
     parser.add_argument("--parts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--old-weight", type=float, default=Plan.old_weight)
+    parser.add_argument("--old-weight", type=float, default=RefitPlan.old_weight)
     arguments = parser.parse_args()
     random = np.random.default_rng(arguments.seed)
     tiles = labelled_sets(mtd.MTD)[0]
@@ -97,14 +97,14 @@ def main() -> None:
             collected = [*second[: arguments.parts], *among]
             with (
                 OnnxRuntimeEngine(reducing(old.network.read_bytes()), mtd.THREADS) as engine,
-                Collection(Path(folder), engine) as collection,
+                PartStore(Path(folder), engine) as collection,
             ):
                 for name, tile in Changed([collected[i] for i in random.permutation(len(collected))], test.change):
                     collection.add(name, old.preprocess(tile))
                 for mode in MODES:
-                    plan = Plan(mode, arguments.old_weight, sequential=False)
+                    plan = RefitPlan(mode, arguments.old_weight, sequential=False)
                     path = Path(folder, f"{mode}-{len(among)}")
-                    learnt = relearn(old, collection, plan, path, lambda *_: None)
+                    learnt = refit_bundle(old, collection, plan, path, lambda *_: None)
                     row(table, mode, learnt.bundle, test, (len(collection), len(among), len(learnt.left_out)))
     mtd.console.print(f"{arguments.backbone}, {arguments.change} change {CHANGES[arguments.change]}")
     mtd.console.print(table)

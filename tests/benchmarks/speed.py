@@ -25,7 +25,7 @@ from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patchcore import MemoryHead, PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.network.fusion import feature_network, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, FeatureMap, GraphBuilder
 
@@ -112,7 +112,7 @@ def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, 
     """One frame through the bare Lite0, the fused Lite0 and the fused filterbank, all on two threads."""
     paths, settings = split().learnt, settings_of()
     bare = BareBackbone(lite0)
-    frame = settings.preprocess(read_picture(paths[0]))
+    frame = settings.preprocess(read_image(paths[0]))
     image = bare.prepared(frame)
     few = paths[:FEW_IMAGES]
     bundles = {
@@ -135,11 +135,11 @@ def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Tu
     """The whole fit, and the least that anyone could do: read each picture and run the bare backbone on it."""
     paths, settings = split().learnt[:FIT_IMAGES], settings_of()
     bare = BareBackbone(backbone)
-    image = bare.prepared(settings.preprocess(read_picture(paths[0])))
+    image = bare.prepared(settings.preprocess(read_image(paths[0])))
     bundles = (folder / f"fit-{number}" for number in range(rounds))
     tasks: dict[str, Callable[[], object]] = {
         "fit": lambda: fit(backbone, paths, settings, next(bundles)),
-        "feature pass": lambda: [bare(bare.prepared(settings.preprocess(read_picture(path)))) for path in paths],
+        "feature pass": lambda: [bare(bare.prepared(settings.preprocess(read_image(path)))) for path in paths],
         "feature pass, no decoding": lambda: [bare(image) for _ in paths],
     }
     return by_turns(tasks, rounds)
@@ -154,9 +154,9 @@ def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.fl
         FeatureStore(folder, reduced_shape(network)) as store,
     ):
         for path in tiles.learnt:
-            store.append(engine.reduced(settings.preprocess(read_picture(path))))
+            store.append(engine.reduced(settings.preprocess(read_image(path))))
         head = detector.fit(store, Folds([range(store.count)]), lite0.level_channels).head
-        reduced = engine.reduced(settings.preprocess(read_picture(tiles.test[0].path)))
+        reduced = engine.reduced(settings.preprocess(read_image(tiles.test[0].path)))
     if not isinstance(head, MemoryHead):
         raise TypeError
     return head, reduced

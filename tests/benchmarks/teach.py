@@ -21,9 +21,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS
 from calibration.network.fusion import reducing
-from calibration.update.base_network import basis_of
-from calibration.update.part_store import Collection
-from calibration.update.refit import Plan, relearn
+from calibration.update.base_network import base_network_of
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle
 from calibration.workstation.dataset import good_images
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def main() -> None:
         tiles = list(mtd.split().learnt)[:TILES]
         old = mtd.fit(mtd.backbone_of(arguments.backbone), tiles, mtd.settings_of(), Path(folder, "old"))
         with (
-            OnnxRuntimeEngine(reducing(basis_of(old, other).network), mtd.THREADS) as engine,
-            Collection(Path(folder), engine) as collection,
+            OnnxRuntimeEngine(reducing(base_network_of(old, other).network), mtd.THREADS) as engine,
+            PartStore(Path(folder), engine) as collection,
         ):
             for number, frame in enumerate(taught):
                 collection.add(f"frame {number}", preprocess(frame))
-            plan = Plan("teach", false_reject_rate=arguments.false_reject_rate, backbone=other)
+            plan = RefitPlan("teach", false_reject_rate=arguments.false_reject_rate, backbone=other)
             began_s = time.perf_counter()
-            bundle = relearn(old, collection, plan, Path(folder, "new"), lambda *_: None).bundle
+            bundle = refit_bundle(old, collection, plan, Path(folder, "new"), lambda *_: None).bundle
             took_s = time.perf_counter() - began_s
         size_mb = sum(file.stat().st_size for file in bundle.path.iterdir()) / 1e6
         threshold = bundle.manifest.working_point.threshold

@@ -13,12 +13,12 @@ from washers import Drawn
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import GoldenCheck, open_bundle
-from calibration.deployment.latency import Speed
+from calibration.deployment.latency import Latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.workstation.fit.learn_preprocess import AUTO_PX, Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import AUTO_PX, PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 from calibration.workstation.report.report import report_page
 
@@ -38,7 +38,7 @@ PLAIN = Preprocess(64, 64, REGION)
 
 
 def learnt_from(pictures: Sequence[Image], limit_px: int = LIMIT_PX, plain: Preprocess = PLAIN) -> Preprocess:
-    return prepare(Drawn(pictures), plain, Wanted(limit_px), lambda *_: None)
+    return learn_preprocess(Drawn(pictures), plain, PreprocessRequest(limit_px), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def following() -> Preprocess:
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pictures = Drawn(displaced(40, 8))
-    settings = Settings(prepare(pictures, PLAIN, Wanted(LIMIT_PX), lambda *_: None), threads=1)
+    settings = Settings(learn_preprocess(pictures, PLAIN, PreprocessRequest(LIMIT_PX), lambda *_: None), threads=1)
     path = tmp_path_factory.mktemp("aligned") / "plates"
     return calibrate(pictures, filterbank_backbone(64, 64), settings, path, lambda *_: None)
 
@@ -126,7 +126,7 @@ def test_where_nothing_stands_still_no_region_is_moved() -> None:
 @pytest.mark.parametrize("sequential", [False, True])
 def test_of_plain_pictures_nothing_can_be_learnt(*, sequential: bool) -> None:
     plain = Drawn([np.full((160, 160, 3), level, np.uint8) for level in range(60, 80)], sequential=sequential)
-    preprocess = prepare(plain, PLAIN, Wanted(LIMIT_PX), lambda *_: None)
+    preprocess = learn_preprocess(plain, PLAIN, PreprocessRequest(LIMIT_PX), lambda *_: None)
     assert preprocess.locate(plate(1)).region == REGION
 
 
@@ -191,7 +191,7 @@ def test_the_manifest_says_how_far_good_parts_were_displaced(aligned: Bundle) ->
 
 
 def test_the_report_says_how_far_good_parts_were_displaced(aligned: Bundle) -> None:
-    page = report_page(aligned, [GoldenCheck(100.0, 100.0)], Speed(2.5, 100, "cpu", "cpu"))
+    page = report_page(aligned, [GoldenCheck(100.0, 100.0)], Latency(2.5, 100, "cpu", "cpu"))
     assert "the region follows the part by up to 10 pixels; good parts were off by" in page
     assert "of 40 good images 0 not found" in page
 

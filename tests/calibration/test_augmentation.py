@@ -15,7 +15,7 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.imaging.augmentation import varied
+from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.workstation.fit.pipeline import Settings, calibrate
@@ -35,7 +35,7 @@ def settings(detector: Detector, augment: int = COPIES) -> Settings:
 
 def test_a_varied_frame_is_much_like_the_frame_and_never_the_same() -> None:
     frame, random = washer(0), np.random.default_rng(0)
-    copies = [varied(frame, random) for _ in range(5)]
+    copies = [augmented(frame, random) for _ in range(5)]
     for copy in copies:
         assert copy.shape == frame.shape
         assert copy.dtype == np.uint8
@@ -57,7 +57,7 @@ def test_an_image_is_held_out_together_with_its_copies() -> None:
 def copies_of(picture: Image) -> list[Image]:
     """They follow from the picture alone."""
     random = np.random.default_rng(zlib.crc32(picture.tobytes()))
-    return [varied(picture, random) for _ in range(COPIES)]
+    return [augmented(picture, random) for _ in range(COPIES)]
 
 
 @pytest.mark.parametrize("detector", [MeanShift(), Gaussian()], ids=lambda each: each.name)

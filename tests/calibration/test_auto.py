@@ -17,7 +17,7 @@ from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS, SIZES, with_defect
-from calibration.workstation.fit.auto_tuning import SAMPLE, _Compared, choose, sample
+from calibration.workstation.fit.auto_tuning import SAMPLE, _Compared, best_trial, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def test_a_grey_picture_gets_a_grey_defect(number: int) -> None:
 
 
 def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() -> None:
-    choice = choose(
+    choice = best_trial(
         frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )
     assert choice.complete
@@ -82,7 +82,7 @@ def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: p
         return features
 
     monkeypatch.setattr(_Compared, "features", blind)
-    choice = choose(
+    choice = best_trial(
         frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )
     assert choice.best.detector == Padim()
@@ -96,7 +96,7 @@ def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
 
 def test_when_the_time_is_over_what_was_tried_decides() -> None:
     ticks = iter(range(0, 1000, 100))
-    choice = choose(
+    choice = best_trial(
         frames(16),
         [filterbank_backbone(SIDE, SIDE)],
         time_budget_s=50,
@@ -110,7 +110,7 @@ def test_when_the_time_is_over_what_was_tried_decides() -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(DatasetError, match="too few to choose"):
-        choose(frames(7), [filterbank_backbone(SIDE, SIDE)], time_budget_s=1, threads=1, progress=lambda *_: None)
+        best_trial(frames(7), [filterbank_backbone(SIDE, SIDE)], time_budget_s=1, threads=1, progress=lambda *_: None)
 
 
 def test_a_sample_is_bounded_and_takes_from_everywhere() -> None:

@@ -12,7 +12,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from calibration.deployment import backends as choice
-from calibration.deployment.backends import BACKENDS, Backend, Choice, Deployment, Serving, choose, serving
+from calibration.deployment.backends import (
+    BACKENDS,
+    Backend,
+    BackendChoice,
+    Deployment,
+    OpenEngine,
+    choose_backend,
+    open_engine,
+)
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError, ScoreMismatchError
 
@@ -65,8 +73,10 @@ def backend(engine: FakeEngine, missing: str | None = None) -> Backend:
     return Backend(require, lambda _: engine)
 
 
-def served(wanted: str, backends: Mapping[str, Backend], prove: Callable[[Engine], object] = lambda _: None) -> Serving:
-    with serving(choose(wanted, backends), DEPLOYMENT, prove, backends) as result:
+def served(
+    wanted: str, backends: Mapping[str, Backend], prove: Callable[[Engine], object] = lambda _: None
+) -> OpenEngine:
+    with open_engine(choose_backend(wanted, backends), DEPLOYMENT, prove, backends) as result:
         return result
 
 
@@ -87,7 +97,7 @@ def test_auto_takes_the_best_that_is_there_and_says_why_it_is_no_better_one() ->
         "medium": backend(engines["medium"]),
         "slow": backend(engines["slow"], missing="nobody asks"),
     }
-    assert choose("auto", backends).reason == "fast is not installed"
+    assert choose_backend("auto", backends).reason == "fast is not installed"
     result = served("auto", backends)
     assert (result.engine, result.reason) == (engines["medium"], "fast is not installed")
     assert engines["medium"].log == ["entered", "left"]
@@ -100,7 +110,7 @@ def test_a_reason_that_better_backends_share_is_told_once() -> None:
         "medium": backend(FakeEngine("medium"), missing=NO_DRIVER),
         "slow": backend(FakeEngine("slow")),
     }
-    assert choose("auto", backends).reason == served("auto", backends).reason == NO_DRIVER
+    assert choose_backend("auto", backends).reason == served("auto", backends).reason == NO_DRIVER
 
 
 def test_where_nothing_is_missing_there_is_nothing_better() -> None:
@@ -119,7 +129,7 @@ def test_auto_passes_over_an_engine_that_does_not_build_and_says_so(caplog: pyte
 def test_auto_leaves_an_engine_that_scores_wrongly_before_the_next_is_tried() -> None:
     fast, slow = FakeEngine("fast"), FakeEngine("slow")
     backends = {"fast": backend(fast), "slow": backend(slow)}
-    with serving(choose("auto", backends), DEPLOYMENT, refusing("fast"), backends) as result:
+    with open_engine(choose_backend("auto", backends), DEPLOYMENT, refusing("fast"), backends) as result:
         assert (fast.log, slow.log) == (["entered", "left"], ["entered"])
     assert (result.engine, result.reason) == (slow, "fast scores golden frame 0 wrongly")
     assert slow.log == ["entered", "left"]
@@ -134,7 +144,7 @@ def test_the_last_one_that_fails_is_an_error() -> None:
 def test_a_named_backend_that_is_missing_is_refused_before_anything_is_tried() -> None:
     backends = {"fast": backend(FakeEngine("fast"), missing=NO_DRIVER), "slow": backend(FakeEngine("slow"))}
     with pytest.raises(EngineError) as refusal:
-        choose("fast", backends)
+        choose_backend("fast", backends)
     assert refusal.value.what == f"the backend fast cannot run here: {NO_DRIVER}"
     assert refusal.value.remedy == "install it; or let the agent choose, with engine.backend: auto"
 
@@ -156,7 +166,7 @@ def test_an_error_while_it_serves_reaches_the_caller_and_no_other_engine_is_trie
     backends = {"fast": backend(fast), "slow": backend(slow)}
 
     def fail() -> None:
-        with serving(choose("auto", backends), DEPLOYMENT, lambda _: None, backends):
+        with open_engine(choose_backend("auto", backends), DEPLOYMENT, lambda _: None, backends):
             raise EngineError(what="out of memory", remedy="find some")
 
     with pytest.raises(EngineError, match="out of memory"):
@@ -174,20 +184,20 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tensorrt_needs_its_python_packages(monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else object())
     with pytest.raises(EngineError, match=f"tensorrt cannot run here: the Python package {absent} is not installed"):
-        choose("tensorrt")
+        choose_backend("tensorrt")
 
 
 @pytest.mark.usefixtures("_gpu")
 def test_cuda_needs_an_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match=r"cuda cannot run here: this ONNX Runtime .* has no CUDA provider"):
-        choose("cuda")
+        choose_backend("cuda")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    assert choose("cuda") == Choice({"cuda": None}, named=True)
+    assert choose_backend("cuda") == BackendChoice({"cuda": None}, named=True)
 
 
 def test_onnxruntime_on_the_cpu_is_always_there() -> None:
-    assert choose("auto").backends[-1] == "onnxruntime"
+    assert choose_backend("auto").backends[-1] == "onnxruntime"
     assert BACKENDS["onnxruntime"].open(DEPLOYMENT).backend == "onnxruntime-cpu"
     assert BACKENDS["cuda"].open(DEPLOYMENT).backend == "onnxruntime-cuda"
 

@@ -11,17 +11,17 @@ from random_backbone import random_backbone
 from washers import SIDE, Drawn, washer
 
 from calibration.bundle.bundle import check_golden
-from calibration.deployment.latency import measured_speed
+from calibration.deployment.latency import measure_latency
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import reducing
-from calibration.update.base_network import basis_of
+from calibration.update.base_network import base_network_of
 from calibration.update.merge import merge
-from calibration.update.part_store import Collection
-from calibration.update.refit import Plan, refuse_unteachable, relearn
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
 from calibration.workstation.fit.pipeline import Settings, calibrate
 from calibration.workstation.report.report import report_page
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from calibration.update.refit import Mode
 
 PARTS = 40
-TEACH = Plan("teach", backbone="filterbank")
+TEACH = RefitPlan("teach", backbone="filterbank")
 SETTINGS = partial(Settings, Preprocess(SIDE, SIDE), threads=1, false_reject_rate=0.05)
 
 
@@ -47,12 +47,12 @@ def fit(backbone: Backbone, settings: Settings, path: Path, pictures: Sequence[I
     return calibrate(Drawn(pictures, sequential=True), backbone, settings, path, quiet)
 
 
-def taught(bundle: Bundle, pictures: Sequence[Image], path: Path, plan: Plan = TEACH) -> Bundle:
-    network = reducing(basis_of(bundle, plan.backbone).network)
-    with OnnxRuntimeEngine(network, 1) as engine, Collection(path.parent, engine) as collection:
+def taught(bundle: Bundle, pictures: Sequence[Image], path: Path, plan: RefitPlan = TEACH) -> Bundle:
+    network = reducing(base_network_of(bundle, plan.backbone).network)
+    with OnnxRuntimeEngine(network, 1) as engine, PartStore(path.parent, engine) as collection:
         for number, picture in enumerate(pictures):
             collection.add(str(number), picture)
-        return relearn(bundle, collection, plan, path, quiet).bundle
+        return refit_bundle(bundle, collection, plan, path, quiet).bundle
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +103,10 @@ def test_what_is_taught_without_weights_is_what_a_calibration_without_weights_le
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full", "teach"])
 def test_what_was_taught_without_weights_learns_on(other: Bundle, mode: Mode, tmp_path: Path) -> None:
     first = taught(other, [washer(number) for number in range(PARTS)], tmp_path / "first")
-    second = taught(first, [washer(number) for number in range(100, 100 + PARTS)], tmp_path / "second", Plan(mode))
+    second = taught(first, [washer(number) for number in range(100, 100 + PARTS)], tmp_path / "second", RefitPlan(mode))
     assert second.manifest.backbone == first.manifest.backbone
     with OnnxRuntimeEngine(second.network, 1) as engine:
-        page = report_page(second, check_golden(second, engine), measured_speed(second, engine))
+        page = report_page(second, check_golden(second, engine), measure_latency(second, engine))
         threshold = second.manifest.working_point.threshold
         assert np.mean([engine(washer(number)).score > threshold for number in range(200, 220)]) < 0.3
         assert all(engine(washer(number, scratched=True)).score > threshold for number in range(220, 230))
@@ -123,17 +123,17 @@ def test_what_was_taught_without_weights_is_merged_with_what_was_calibrated_so(
 
 
 def test_a_bundle_of_the_filterbank_is_taught_with_its_own(learnt: Bundle) -> None:
-    basis = basis_of(learnt, "filterbank")
+    basis = base_network_of(learnt, "filterbank")
     assert basis == (learnt.network.read_bytes(), learnt.manifest.backbone)
     refuse_unteachable(
-        learnt, Plan("teach", false_reject_rate=0.05, backbone="filterbank", memory_limit_mib=0.0), PARTS
+        learnt, RefitPlan("teach", false_reject_rate=0.05, backbone="filterbank", memory_limit_mib=0.0), PARTS
     )
 
 
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full"])
 def test_another_backbone_is_refused_where_the_old_product_is_not_forgotten(other: Bundle, mode: Mode) -> None:
     with pytest.raises(SettingError, match=f"the mode {mode} keeps the backbone") as refused:
-        refuse_unteachable(other, Plan(mode, backbone="filterbank"), PARTS)
+        refuse_unteachable(other, RefitPlan(mode, backbone="filterbank"), PARTS)
     assert "only the mode teach" in refused.value.remedy
 
 
@@ -142,7 +142,7 @@ def test_a_network_input_that_the_filterbank_cannot_take_is_refused(tmp_path: Pa
     odd = fit(random_backbone(72), settings, tmp_path / "odd", [washer(number, side=72) for number in range(20)])
     with pytest.raises(SettingError, match=r"odd cannot learn on with the filterbank: .*72x72"):
         refuse_unteachable(odd, TEACH, PARTS)
-    refuse_unteachable(odd, Plan("teach"), PARTS)
+    refuse_unteachable(odd, RefitPlan("teach"), PARTS)
 
 
 def test_an_averaging_region_that_its_grid_does_not_hold_is_refused(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_statistics_that_do_not_fit_into_the_memory_are_refused_and_shared_ones_
 ) -> None:
     shared = SETTINGS(MeanShift(location="shared"))
     bundle = fit(random_backbone(), shared, tmp_path / "shared", [washer(number) for number in range(20)])
-    little = Plan("teach", backbone="filterbank", memory_limit_mib=3.0)
+    little = RefitPlan("teach", backbone="filterbank", memory_limit_mib=3.0)
     with pytest.raises(
         ModelTooLargeError, match="3x3 locations of 79 channels need 6 MiB for their statistics; 3 MiB"
     ) as found:

@@ -23,7 +23,7 @@ from calibration.workstation.cli import benchmark
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.evaluation.averages import FIGURES, average
 from calibration.workstation.evaluation.benchmark import Run
-from calibration.workstation.evaluation.evaluation import Evaluation
+from calibration.workstation.evaluation.evaluation import EvaluationResult
 from calibration.workstation.evaluation.run_log import COLUMNS
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_a_run_gives_what_fit_and_evaluate_give(command: Command, root: Path, tm
 
 
 def test_a_run_has_all_figures_of_an_evaluation() -> None:
-    assert {field.name for field in fields(Evaluation)} - {"scored"} <= set(Run.model_fields)
+    assert {field.name for field in fields(EvaluationResult)} - {"scored"} <= set(Run.model_fields)
 
 
 def test_all_categories_of_a_root_are_run_and_averaged(command: Command, root: Path, tmp_path: Path) -> None:

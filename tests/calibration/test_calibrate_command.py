@@ -17,7 +17,7 @@ from washers import save, washer
 
 from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_evaluate_writes_the_score_of_every_image(
     threshold = learnt.manifest.working_point.threshold
     with OnnxRuntimeEngine(learnt.network, 1) as engine:
         for row in rows:
-            score = engine(read_picture(Path(row["path"]))).score
+            score = engine(read_image(Path(row["path"]))).score
             assert float(row["score"]) == pytest.approx(score, rel=1e-5)
             assert row["label"] == Path(row["path"]).parent.name
             assert row["defective"] == str(int(row["label"] != "good"))

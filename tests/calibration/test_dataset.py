@@ -10,7 +10,7 @@ import pytest
 from washers import save, washer
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import read_mask, read_picture
+from calibration.imaging.image_files import read_image, read_mask
 from calibration.workstation.dataset import frame_range, good_images, labelled_images
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def test_the_magnetic_tiles_are_all_found_with_their_masks(data: Path) -> None:
         assert each.mask is not None
         mask = read_mask(each.mask)
         assert mask.any()
-        assert mask.shape == read_picture(each.path).shape[:2]
+        assert mask.shape == read_image(each.path).shape[:2]
 
 
 def test_the_hazelnuts_are_found_with_their_masks(data: Path) -> None:

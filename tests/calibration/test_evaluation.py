@@ -16,7 +16,7 @@ from scipy.stats import betabinom
 from washers import SIDE, save, washer
 
 from calibration.engine.contract import Inference
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.statistics.threshold import WorkingPoint, expected_share, working_point
 from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.workstation.evaluation.evaluation import Evaluation
+    from calibration.workstation.evaluation.evaluation import EvaluationResult
 
     Command = Callable[..., Outcome]
 
@@ -54,14 +54,14 @@ def flat(folder: Path, levels: list[int]) -> None:
 
 
 @pytest.fixture
-def figures(tmp_path: Path, learnt: Bundle) -> Evaluation:
+def figures(tmp_path: Path, learnt: Bundle) -> EvaluationResult:
     flat(tmp_path / "good", [10, 20, 30, 40])
     flat(tmp_path / "dent", [25])
     flat(tmp_path / "rust", [50, 60])
     return evaluate(labelled_images(tmp_path), learnt, BrightnessEngine(), lambda *_: None)
 
 
-def test_figures_without_a_threshold_are_those_counted_by_hand(figures: Evaluation) -> None:
+def test_figures_without_a_threshold_are_those_counted_by_hand(figures: EvaluationResult) -> None:
     assert figures.image_auroc == pytest.approx(10 / 12)
     assert figures.average_precision == pytest.approx((1 / 1 + 2 / 2 + 3 / 5) / 3)
     assert (figures.best_f1, figures.best_f1_threshold) == (pytest.approx(0.8), 50.0)
@@ -69,7 +69,7 @@ def test_figures_without_a_threshold_are_those_counted_by_hand(figures: Evaluati
     assert (figures.pixel_auroc, figures.region_overlap) == (None, None)
 
 
-def test_figures_at_the_threshold_are_those_of_the_bundle(figures: Evaluation, learnt: Bundle) -> None:
+def test_figures_at_the_threshold_are_those_of_the_bundle(figures: EvaluationResult, learnt: Bundle) -> None:
     assert figures.threshold == learnt.manifest.working_point.threshold
     assert figures.promised_false_reject_rate == 0.01
     assert (figures.false_reject_rate, figures.detection_rate) == (0.0, 0.0)
@@ -194,7 +194,7 @@ def test_masks_give_figures_over_pixels(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path
 ) -> None:
     for kind in ("good", "scratch"):
-        pictures = [read_picture(path) for path in sorted((labelled_folder / kind).glob("*.png"))]
+        pictures = [read_image(path) for path in sorted((labelled_folder / kind).glob("*.png"))]
         save(tmp_path / "set" / "test" / kind, pictures)
     # The scratch is red on grey; the drawn line, not where the network should look.
     masks = [np.where(picture[..., 2] > 2.0 * picture[..., 1], 255, 0).astype(np.uint8) for picture in pictures]
@@ -254,7 +254,7 @@ def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bund
     assert outcome.code == 0
     names = ["false_rejects.png", "misses.png", "roc.png", "scores.png"]
     assert sorted(path.name for path in plots.iterdir()) == names
-    pictures = {name: read_picture(plots / name) for name in names}
+    pictures = {name: read_image(plots / name) for name in names}
     assert all(np.ptp(picture) > 100 for picture in pictures.values())
     assert pictures["false_rejects.png"].shape[1] > 4 * pictures["misses.png"].shape[1]  # six pictures, and one
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.backbones.filterbank import CHANNELS, ORIENTATIONS, filterbank, gabor_bank
 from calibration.errors import SettingError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.network.fusion import feature_shape
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def test_a_stripe_excites_its_own_orientation_most(features: Callable[[Float32],
 
 def test_real_photographs_give_finite_features(features: Callable[[Float32], Float32], data: Path) -> None:
     for path in sorted((data / "photos").glob("*.png"))[:6]:
-        picture = cv2.cvtColor(cv2.resize(read_picture(path), (224, 224)), cv2.COLOR_BGR2RGB)
+        picture = cv2.cvtColor(cv2.resize(read_image(path), (224, 224)), cv2.COLOR_BGR2RGB)
         seen = features((picture / 255).astype(np.float32))
         assert np.isfinite(seen).all()
         assert seen[ENERGIES].std() > 0.1

@@ -14,7 +14,7 @@ from washers import Drawn, save
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import GoldenCheck, open_bundle
-from calibration.deployment.latency import Speed
+from calibration.deployment.latency import Latency
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -23,7 +23,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.ignore_mask import areas_of
 from calibration.imaging.preprocess import Preprocess, Region, crop
-from calibration.workstation.fit.learn_preprocess import Wanted, prepare
+from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 from calibration.workstation.report.report import report_page
 
@@ -45,14 +45,14 @@ LIMIT_PX = 8
 
 
 def ignoring(*areas: Area, plain: Preprocess = PLAIN) -> Preprocess:
-    return prepare(
-        Drawn([plate(number, code=True) for number in range(6)]), plain, Wanted(None, areas), lambda *_: None
+    return learn_preprocess(
+        Drawn([plate(number, code=True) for number in range(6)]), plain, PreprocessRequest(None, areas), lambda *_: None
     )
 
 
-def fitted(path: Path, wanted: Wanted, pictures: list[Image], detector: Detector) -> Bundle:
+def fitted(path: Path, wanted: PreprocessRequest, pictures: list[Image], detector: Detector) -> Bundle:
     settings = Settings(PLAIN, detector, threads=1)
-    settings = replace(settings, preprocess=prepare(Drawn(pictures), PLAIN, wanted, lambda *_: None))
+    settings = replace(settings, preprocess=learn_preprocess(Drawn(pictures), PLAIN, wanted, lambda *_: None))
     return calibrate(Drawn(pictures), filterbank_backbone(64, 64), settings, path, lambda *_: None)
 
 
@@ -60,7 +60,9 @@ def fitted(path: Path, wanted: Wanted, pictures: list[Image], detector: Detector
 def masked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Of plates that are displaced, with a code that nobody judges."""
     pictures = displaced(40, 6, code=True)
-    return fitted(tmp_path_factory.mktemp("masked") / "plates", Wanted(LIMIT_PX, [LABEL]), pictures, MeanShift())
+    return fitted(
+        tmp_path_factory.mktemp("masked") / "plates", PreprocessRequest(LIMIT_PX, [LABEL]), pictures, MeanShift()
+    )
 
 
 def blotted(frame: Image, right: int = 0, down: int = 0, area: Region = LABEL) -> Image:
@@ -88,7 +90,7 @@ def test_a_defect_inside_does_not_change_the_score_and_one_outside_does(masked: 
 @pytest.mark.parametrize("detector", [MeanShift(), MeanShift(location="shared"), Padim(), Gaussian(), PatchCore()])
 def test_with_every_detector_what_is_ignored_counts_for_nothing(tmp_path: Path, detector: Detector) -> None:
     pictures = [plate(number, code=True) for number in range(40)]
-    bundle = fitted(tmp_path / "b", Wanted(None, [LABEL]), pictures, detector)
+    bundle = fitted(tmp_path / "b", PreprocessRequest(None, [LABEL]), pictures, detector)
     frame = plate(700, code=True)
     plain, inside, beside = scores(bundle, frame, blotted(frame), blotted(frame, area=Region(96, 80, 24, 24)))
     assert inside == pytest.approx(plain, rel=1e-6)
@@ -96,7 +98,7 @@ def test_with_every_detector_what_is_ignored_counts_for_nothing(tmp_path: Path, 
 
 
 def test_without_the_mask_the_code_hides_scratches_and_with_it_it_does_not(masked: Bundle, tmp_path: Path) -> None:
-    plain = fitted(tmp_path / "b", Wanted(LIMIT_PX), displaced(40, 6, code=True), MeanShift())
+    plain = fitted(tmp_path / "b", PreprocessRequest(LIMIT_PX), displaced(40, 6, code=True), MeanShift())
     good = [plate(800 + number, code=True) for number in range(10)]
     scratched = [plate(800 + number, code=True, scratched=True) for number in range(10)]
     gains = [np.median(scores(bundle, *scratched)) / np.median(scores(bundle, *good)) for bundle in (masked, plain)]
@@ -172,7 +174,9 @@ def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
     record = masked.manifest.preprocess.ignored
     assert record is not None
     assert 0.05 < record.share < 0.12
-    learnt = prepare(Drawn(displaced(40, 6, code=True)), PLAIN, Wanted(LIMIT_PX, [LABEL]), lambda *_: None)
+    learnt = learn_preprocess(
+        Drawn(displaced(40, 6, code=True)), PLAIN, PreprocessRequest(LIMIT_PX, [LABEL]), lambda *_: None
+    )
     again = open_bundle(masked.path).preprocess
     for frame in displaced(6, 6, seed=8, first=600, code=True):
         np.testing.assert_array_equal(again(frame), learnt(frame))
@@ -180,8 +184,8 @@ def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
 
 def test_what_is_ignored_is_nothing_to_align_by() -> None:
     pictures = displaced(20, 6)
-    learnt = prepare(Drawn(pictures), PLAIN, Wanted(LIMIT_PX, [LABEL]), lambda *_: None).alignment
-    full = prepare(Drawn(pictures), PLAIN, Wanted(LIMIT_PX), lambda *_: None).alignment
+    learnt = learn_preprocess(Drawn(pictures), PLAIN, PreprocessRequest(LIMIT_PX, [LABEL]), lambda *_: None).alignment
+    full = learn_preprocess(Drawn(pictures), PLAIN, PreprocessRequest(LIMIT_PX), lambda *_: None).alignment
     assert learnt is not None
     assert full is not None
     under = crop(learnt.reference, LABEL.moved(-REGION.x, -REGION.y))
@@ -191,7 +195,7 @@ def test_what_is_ignored_is_nothing_to_align_by() -> None:
 
 
 def test_the_report_shows_what_is_ignored(masked: Bundle) -> None:
-    page = report_page(masked, [GoldenCheck(100.0, 100.0)], Speed(2.5, 100, "cpu", "cpu"))
+    page = report_page(masked, [GoldenCheck(100.0, 100.0)], Latency(2.5, 100, "cpu", "cpu"))
     assert "What is hatched is ignored" in page
     assert "of the region, painted over and never judged" in page
 

@@ -13,7 +13,7 @@ from washers import SIDE, Drawn, save, washer
 
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import DatasetError, SettingError, StorageError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
 from calibration.statistics.scores import Scores, generalised_mean
@@ -139,7 +139,7 @@ def test_a_defective_part_among_the_good_ones_is_pointed_out(command: Command, t
     reference = open_bundle(tmp_path / "b").reference()
     assert reference["suspicious_names"].tolist() == [f"{folder}/013.png"]
     assert reference["suspicious_scores"].tolist() == [reference["good_scores"].max()]
-    np.testing.assert_array_equal(reference["highest_frames"][0], read_picture(folder / "013.png"))
+    np.testing.assert_array_equal(reference["highest_frames"][0], read_image(folder / "013.png"))
 
 
 class Vanishing(Drawn):

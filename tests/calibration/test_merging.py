@@ -24,7 +24,7 @@ from calibration.update.additive import added
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
-    from calibration.update.additive import Learner
+    from calibration.update.additive import AdditiveDetector
 
 Vectors = NDArray[np.float64]
 PLACES, CHANNELS = 4, 3
@@ -95,7 +95,7 @@ def test_weighted_moments_survive_a_file_and_older_files_have_weights_of_one(par
 
 @pytest.mark.parametrize("method", [MeanShift(), MeanShift(alpha=0.5), Padim(None)], ids=str)
 @pytest.mark.parametrize("which", [0, 1])
-def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which: int, method: Learner) -> None:
+def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which: int, method: AdditiveDetector) -> None:
     total = added([Moments.of(part) for part in parts], WEIGHTS)
     one = parts[which][:, :1]
     remaining = [np.delete(part, 0, axis=1) if part is parts[which] else part for part in parts]

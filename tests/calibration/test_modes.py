@@ -13,7 +13,7 @@ from washers import SIDE, Drawn, washer
 
 from calibration.detectors import fold_moments
 from calibration.detectors.contract import Folds
-from calibration.detectors.kmeans import learn_modes
+from calibration.detectors.kmeans import fit_modes
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, SettingError
@@ -42,7 +42,7 @@ def two_kinds(count: int = COUNT, seed: int = 0) -> tuple[Float32, NDArray[np.in
 def test_the_kinds_are_found_at_every_place(tmp_path: Path) -> None:
     features, kinds = two_kinds()
     with stored(features, tmp_path) as store:
-        modes = learn_modes(store, range(COUNT), fold_moments.by_location, 2)
+        modes = fit_modes(store, range(COUNT), fold_moments.by_location, 2)
     truth = np.stack([features[kinds == kind].reshape(-1, CHANNELS, 6).mean(axis=0).T for kind in (0, 1)], axis=1)
     for place in range(6):
         found = modes.means[place][np.argsort(-modes.means[place][:, 0])]
@@ -81,7 +81,7 @@ def test_the_alpha_in_the_manifest_is_the_one_in_force(location: Location, alpha
 
 def test_a_second_run_finds_the_same(tmp_path: Path) -> None:
     with stored(two_kinds()[0], tmp_path) as store:
-        one, other = (learn_modes(store, range(COUNT), fold_moments.by_location, 3) for _ in range(2))
+        one, other = (fit_modes(store, range(COUNT), fold_moments.by_location, 3) for _ in range(2))
     np.testing.assert_array_equal(one.means, other.means)
     np.testing.assert_array_equal(one.scatter, other.scatter)
 

@@ -11,7 +11,7 @@ import pytest
 from washers import washer
 
 from calibration.errors import DatasetError
-from calibration.imaging.image_files import _is_cut_short, pictures_in, read_picture
+from calibration.imaging.image_files import _is_cut_short, image_files_in, read_image
 from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, crop
 
 if TYPE_CHECKING:
@@ -43,31 +43,31 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
 def test_what_was_written_is_what_is_read(tmp_path: Path, suffix: str) -> None:
-    np.testing.assert_array_equal(read_picture(written(tmp_path / f"a{suffix}", washer(0))), washer(0))
+    np.testing.assert_array_equal(read_image(written(tmp_path / f"a{suffix}", washer(0))), washer(0))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_pictures_are_read_about_as_they_were(tmp_path: Path, suffix: str) -> None:
-    read = read_picture(written(tmp_path / f"a{suffix}", washer(0)))
+    read = read_image(written(tmp_path / f"a{suffix}", washer(0)))
     assert np.abs(read.astype(int) - washer(0)).mean() < 8
 
 
 def test_a_grey_picture_is_the_same_in_all_three_channels(tmp_path: Path) -> None:
     grey = washer(0)[..., 0]
-    read = read_picture(written(tmp_path / "grey.png", grey))
+    read = read_image(written(tmp_path / "grey.png", grey))
     np.testing.assert_array_equal(read, np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path, channels: int) -> None:
     deep = np.random.default_rng(0).integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
-    read = read_picture(written(tmp_path / "deep.png", deep))
+    read = read_image(written(tmp_path / "deep.png", deep))
     np.testing.assert_array_equal(read, np.broadcast_to(deep >> 8, (20, 30, 3)))
 
 
 def test_alpha_is_dropped(tmp_path: Path) -> None:
     alpha = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
-    read = read_picture(written(tmp_path / "alpha.png", np.concatenate([washer(0), alpha], axis=2)))
+    read = read_image(written(tmp_path / "alpha.png", np.concatenate([washer(0), alpha], axis=2)))
     np.testing.assert_array_equal(read, washer(0))
 
 
@@ -87,7 +87,7 @@ def test_pictures_are_turned_upright_as_exif_says(tmp_path: Path, orientation: i
     plain = written(tmp_path / "plain.jpg", picture)
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_orientation(plain.read_bytes(), orientation))
-    np.testing.assert_array_equal(read_picture(turned), upright(read_picture(plain)))
+    np.testing.assert_array_equal(read_image(turned), upright(read_image(plain)))
 
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, ".jpg", ".webp"])
@@ -96,31 +96,31 @@ def test_a_picture_cut_short_is_refused_by_name(tmp_path: Path, suffix: str, sha
     whole = written(tmp_path / f"whole{suffix}", washer(0, side=200))
     damaged = cut(whole, tmp_path / f"damaged{suffix}", share)
     with pytest.raises(DatasetError, match=r"damaged\.\w+ (is|:)"):
-        read_picture(damaged)
+        read_image(damaged)
 
 
 @CUTS
 def test_a_real_jpeg_cut_short_is_refused_by_name(tmp_path: Path, data: Path, share: float) -> None:
     for number, whole in enumerate(sorted((data / "hazelnut/train/good").glob("*.jpg"))[:4]):
-        read_picture(whole)
+        read_image(whole)
         with pytest.raises(DatasetError, match=rf"cut{number}\.jpg"):
-            read_picture(cut(whole, tmp_path / f"cut{number}.jpg", share))
+            read_image(cut(whole, tmp_path / f"cut{number}.jpg", share))
 
 
 @CUTS
 def test_a_progressive_jpeg_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     whole = tmp_path / "whole.jpg"
     cv2.imwrite(str(whole), washer(0, side=200), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    read_picture(whole)
+    read_image(whole)
     with pytest.raises(DatasetError):
-        read_picture(cut(whole, tmp_path / "cut.jpg", share))
+        read_image(cut(whole, tmp_path / "cut.jpg", share))
 
 
 @CUTS
 def test_a_real_png_cut_short_is_refused(tmp_path: Path, data: Path, share: float) -> None:
     whole = data / "photos/01.png"
     with pytest.raises(DatasetError, match=r"cut\.png"):
-        read_picture(cut(whole, tmp_path / "cut.png", share))
+        read_image(cut(whole, tmp_path / "cut.png", share))
 
 
 @CUTS
@@ -135,9 +135,9 @@ def test_a_jpeg_cut_short_is_known_without_decoding_it(tmp_path: Path, share: fl
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jpg", washer(0))
-    before = read_picture(path)
+    before = read_image(path)
     path.write_bytes(path.read_bytes() + bytes(100))
-    np.testing.assert_array_equal(read_picture(path), before)
+    np.testing.assert_array_equal(read_image(path), before)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", bytes(5000)])
@@ -145,26 +145,26 @@ def test_files_that_are_no_pictures_are_refused_by_name(tmp_path: Path, content:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"a\.png"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_picture_in_floats_is_refused_by_name(tmp_path: Path) -> None:
     path = written(tmp_path / "floats.tif", np.zeros((8, 8, 3), np.float32))
     with pytest.raises(DatasetError, match=r"floats\.tif: cannot use a picture of type float32"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.png", tmp_path):
         with pytest.raises(DatasetError, match="cannot read"):
-            read_picture(path)
+            read_image(path)
 
 
 def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpeg", "c.txt", "d", ".e.json"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in pictures_in(tmp_path)] == ["a.jpeg", "b.PNG"]
+    assert [path.name for path in image_files_in(tmp_path)] == ["a.jpeg", "b.PNG"]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])

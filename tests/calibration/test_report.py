@@ -18,12 +18,12 @@ from outcome import assert_refused
 from washers import SIDE, Drawn, save, washer
 
 from calibration.bundle.bundle import MANIFEST, SEAL, GoldenCheck, open_bundle, seal
-from calibration.deployment.latency import Speed
+from calibration.deployment.latency import Latency
 from calibration.detectors.gaussian import Gaussian
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
-from calibration.workstation.report.histogram import Mark, histogram
+from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import one_in
 from calibration.workstation.report.report import report_page
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Outcome]
 
-SPEED = Speed(2.5, 100, "onnxruntime-cpu", "A processor, 2 cores")
+SPEED = Latency(2.5, 100, "onnxruntime-cpu", "A processor, 2 cores")
 CHECKS = [GoldenCheck(100.0, 100.0001)]
 PHONE_PX = 390
 DESKTOP_PX = 1200
@@ -193,7 +193,7 @@ def test_a_histogram_shows_every_value_on_its_side_of_the_mark(
     *, values: list[float], mark: float | None, logarithmic: bool
 ) -> None:
     array = np.array(values)
-    drawn = histogram(array, "t", mark=None if mark is None else Mark(mark, "m"), logarithmic=logarithmic)
+    drawn = histogram(array, "t", mark=None if mark is None else HistogramMark(mark, "m"), logarithmic=logarithmic)
     bars = re.findall(r'<rect x="([\d.-]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"( class="above")?/>', drawn)
     assert len(bars) == drawn.count("<rect")
     for left, top, width, height, _ in bars:
@@ -255,7 +255,7 @@ def test_the_page_fits_the_screen_and_all_its_pictures_are_there(browser: Browse
 def test_a_screenshot_is_not_blank(browser: Browser, written: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"
     browser.open(written, width, f"--screenshot={shot}")
-    picture = read_picture(shot)
+    picture = read_image(shot)
     assert picture.shape[1] == width
     assert (picture < 128).any(axis=2).mean() > 0.01  # ink
     assert (picture > 240).all(axis=2).mean() > 0.4  # paper

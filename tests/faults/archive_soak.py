@@ -27,7 +27,7 @@ import numpy as np
 
 from agent.archive.archive import Archive, Heat, Snapshot
 from agent.archive.index import INDEX_NAME
-from agent.archive.query import Wanted, reading
+from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.messages.records import Evaluation
@@ -142,8 +142,8 @@ def mounted(folder: Path, size_mib: int) -> Iterator[Path]:
 
 def differences(directory: Path) -> list[str]:
     """Where index and files do not say the same; read without the archive's own code for files."""
-    with reading(directory) as archive:
-        rows = {picture.path: picture for picture in archive.each(Wanted())}
+    with open_reader(directory) as archive:
+        rows = {picture.path: picture for picture in archive.each(ArchiveQuery())}
     files = {str(path.relative_to(directory)): path for path in directory.glob("*/*")}
     expected: set[str] = set()
     problems = []
@@ -189,7 +189,7 @@ def soak_under_quota(plan: Plan, folder: Path, outcome: Outcome) -> None:
     with Sampled(folder) as disk, Archive(directory, plan.max_mib) as archive:
         took_ns = feed(archive, Snapshots(plan.pictures), range(plan.pictures))
         dropped = archive.dropped
-    with reading(directory) as index:
+    with open_reader(directory) as index:
         classes = {total.evaluation.name: total.pictures for total in index.totals()}
     outcome.figures |= {
         "pictures written": archive.written,
@@ -219,17 +219,17 @@ def ask(plan: Plan, folder: Path, outcome: Outcome) -> None:
         store.keep(snapshots[seq])
     store.close()
     since_ms = _NOON_MS + plan.kept * _EVERY_MS // 2
-    rare = Wanted(evaluation=Evaluation.OK, min_score=139.0, since_ms=since_ms)
+    rare = ArchiveQuery(evaluation=Evaluation.OK, min_score=139.0, since_ms=since_ms)
     last = snapshots[plan.kept - 2].result_id
-    with reading(directory) as index:
-        outcome.figures["pictures kept"] = index.count(Wanted())
+    with open_reader(directory) as index:
+        outcome.figures["pictures kept"] = index.count(ArchiveQuery())
         questions: dict[str, Callable[[], object]] = {
-            "the newest 50": lambda: index.newest(Wanted(), 50),
-            "the newest 50 NotOK": lambda: index.newest(Wanted(evaluation=Evaluation.NOT_OK), 50),
+            "the newest 50": lambda: index.newest(ArchiveQuery(), 50),
+            "the newest 50 NotOK": lambda: index.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), 50),
             "50 by class, time and score": lambda: index.newest(rare, 50),
-            "one part": lambda: index.newest(Wanted(part_id="SN-17"), 50),
+            "one part": lambda: index.newest(ArchiveQuery(part_id="SN-17"), 50),
             "one result": lambda: index.named(last[:12]),
-            "count": lambda: index.count(Wanted()),
+            "count": lambda: index.count(ArchiveQuery()),
             "totals": index.totals,
         }
         for name, question in questions.items():

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.audit.log import AuditLog
-from agent.backoff import Pace
-from agent.commands.dispatcher import Commands
+from agent.backoff import BackoffLimits
+from agent.commands.dispatcher import CommandDispatcher
 from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, to_json
 from agent.messages.topics import Topics
 from agent.mqtt.connect import BrokerSettings
-from agent.mqtt.live_messages import Dialogue
+from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Kind, Outbox
 from agent.trigger.plc_handshake import Handshake
@@ -84,10 +84,10 @@ def main(folder: Path, port: int, minutes: int) -> None:
     )
     settings = BrokerSettings(host="127.0.0.1", port=port, client_id="station1")
     handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
-    commands = Commands({}, AuditLog(folder / "audit.jsonl"), ())
-    dialogue = Dialogue(TOPICS, handshake, commands, handshake.overdue)
+    commands = CommandDispatcher({}, AuditLog(folder / "audit.jsonl"), ())
+    dialogue = LiveMessages(TOPICS, handshake, commands, handshake.overdue)
     with Outbox(folder / "outbox.sqlite") as outbox:
-        with Publisher(settings, TOPICS, outbox, station, dialogue, Pace(longest_retry_s=0.5)) as publisher:
+        with Publisher(settings, TOPICS, outbox, station, dialogue, BackoffLimits(longest_retry_s=0.5)) as publisher:
             all_records = records(minutes)
             for record in itertools.islice(all_records, 1000):  # what is allocated once, is by now
                 put(outbox, record)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 from faulty_source import FAULTS, faulty_source, full_speed, processes_in
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.child_handle import CaptureProcess
 from agent.camera.newest_frame import NewestFrameCamera
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from agent.camera import Frame
 
 PATIENCE_S = 30.0
-QUICK = Pace(first_retry_s=0.02, longest_retry_s=0.1)
+QUICK = BackoffLimits(first_retry_s=0.02, longest_retry_s=0.1)
 TIMEOUTS = Timeouts(open_s=20.0, read_s=0.5)
 SEQUENCES = 200 if os.environ.get("SHIFTWATCH_SOAK") == "full" else 60
 AT_ONCE = 16

@@ -11,13 +11,13 @@ from bad_line import BadLine
 from quiet import quiet_dialogue
 from real_broker import wait_for
 
-from agent.backoff import Pace
+from agent.backoff import BackoffLimits
 from agent.messages.records import Evaluation, Result, to_json
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.connect import BrokerSettings, Will, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
-from agent.sparkplug.bd_seq import BirthNumber
+from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.edge_node import EdgeNode
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 STATION = Station(
     session_id="session", version="1.2.3", state=lambda: ("running", ""), info=dict, alert_state=dict, health=dict
 )
-QUICK = Pace(first_retry_s=0.02, longest_retry_s=0.05)
+QUICK = BackoffLimits(first_retry_s=0.02, longest_retry_s=0.05)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_line_too_slow_for_a_window_of_sparkplug_data_is_not_taken_for_dead(
         Outbox(tmp_path / "sparkplug.sqlite") as outbox,
         BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=10_000) as line,
         EdgeNode(
-            over(line, keepalive_s=KEEPALIVE_S), topics, outbox, STATION, BirthNumber(tmp_path / "birth"), QUICK
+            over(line, keepalive_s=KEEPALIVE_S), topics, outbox, STATION, BdSeq(tmp_path / "birth"), QUICK
         ) as edge_node,
     ):
         put(outbox, 150)

@@ -17,7 +17,7 @@ import pytest
 
 from agent.frame_checks.camera_checks import FrameChecks
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ def test_good_stills_that_were_not_learnt_are_trusted(name: str, data: Path) -> 
     else:
         learnt, new = (sorted((data / "hazelnut" / part / "good").iterdir()) for part in ("train", "test"))
     checks = FrameChecks(
-        reference_of((read_picture(path) for path in learnt), sequential=False), PREPROCESS, frozen_after=FROZEN_AFTER
+        reference_of((read_image(path) for path in learnt), sequential=False), PREPROCESS, frozen_after=FROZEN_AFTER
     )
-    assert [path.name for path in new if is_flagged(checks, read_picture(path))] == []
+    assert [path.name for path in new if is_flagged(checks, read_image(path))] == []
 
 
 def test_a_camera_check_takes_less_than_the_network(clip: Clip) -> None:

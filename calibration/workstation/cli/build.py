@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.deployment.latency import measured_speed
+from calibration.deployment.latency import measure_latency
 from calibration.deployment.tensorrt import engine_folder, source_of, tensorrt_engine
 from calibration.engine.tensorrt import prove
 from calibration.engine.tensorrt_build import BuildOptions
@@ -44,7 +44,7 @@ def build(
     options = BuildOptions(workspace_mib, tactic_memory_mib, optimisation_level)
     with progress_bar() as progress, tensorrt_engine(bundle, options, progress=progress) as engine:
         prove(engine, source_of(bundle), lambda opened: check_golden(bundle, opened))
-        speed = measured_speed(bundle, engine)
+        speed = measure_latency(bundle, engine)
     folder = escape(str(engine_folder(bundle)))
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"
     how = f"{done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"

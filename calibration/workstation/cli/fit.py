@@ -26,10 +26,10 @@ from calibration.workstation.cli.options import (
     Threads,
 )
 from calibration.workstation.cli.output import describe, print_written
-from calibration.workstation.cli.preprocess_options import wanted
+from calibration.workstation.cli.preprocess_options import preprocess_request
 from calibration.workstation.dataset import frame_range, good_images
-from calibration.workstation.fit.auto_tuning import chosen
-from calibration.workstation.fit.learn_preprocess import prepare
+from calibration.workstation.fit.auto_tuning import tune
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.part_groups import part_by
 from calibration.workstation.fit.pipeline import Settings, calibrate
 
@@ -247,7 +247,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         "epochs": epochs,
         "svdd_weight": svdd_weight,
     }
-    learning = wanted(align, ignore)
+    learning = preprocess_request(align, ignore)
     height, width = parse.size(size)
     settings = Settings(
         preprocess=Preprocess(height, width, None if roi is None else parse.region(roi)),
@@ -265,7 +265,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
     named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
     with choices.gathering(dask) as gather, progress_bar() as progress:
-        settings = replace(settings, preprocess=prepare(images, settings.preprocess, learning, progress))
+        settings = replace(settings, preprocess=learn_preprocess(images, settings.preprocess, learning, progress))
         if isinstance(settings.detector, PatchSvdd):
             choices.refuse_with_patch_svdd(
                 {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
@@ -276,7 +276,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
                 {**given, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
             )
             candidates = choices.candidates(named, (height, width))
-            network, settings = chosen(images, candidates, settings, time_budget_s, progress)
+            network, settings = tune(images, candidates, settings, time_budget_s, progress)
         else:
             network = choices.backbone(named, (height, width))
         bundle = calibrate(images, network, settings, out, progress, gather)

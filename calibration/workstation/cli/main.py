@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from calibration.bundle.bundle import check_golden, open_bundle
-from calibration.deployment.latency import measured_speed
+from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.terminal import console, escape, progress_bar, run
 from calibration.workstation.cli.benchmark import benchmark
@@ -102,7 +102,7 @@ def report(
     bundle = open_bundle(path)
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
         checks = check_golden(bundle, engine)
-        speed = measured_speed(bundle, engine)
+        speed = measure_latency(bundle, engine)
     write_report(out, bundle, checks, speed)
     print_written("report", [out])
 

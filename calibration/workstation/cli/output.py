@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import AlignmentRecord
-    from calibration.workstation.evaluation.evaluation import Evaluation
+    from calibration.workstation.evaluation.evaluation import EvaluationResult
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
@@ -78,7 +78,7 @@ def describe(bundle: Bundle) -> None:
     )
 
 
-def print_evaluation(result: Evaluation, bundle: Bundle) -> None:
+def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
     """How well a bundle does."""
     folders = {Path(source).resolve() for source in bundle.manifest.sources}
     taught = sum(each.image.path.resolve().parent in folders for each in result.good)

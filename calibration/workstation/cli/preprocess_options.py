@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.errors import SettingError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.region import grey_of
 from calibration.workstation.cli import parse
-from calibration.workstation.fit.learn_preprocess import AUTO_PX, Wanted
+from calibration.workstation.fit.learn_preprocess import AUTO_PX, PreprocessRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ _AUTO = "auto"
 _WHITE = 128
 
 
-def wanted(align: str | None, ignore: Sequence[str]) -> Wanted:
+def preprocess_request(align: str | None, ignore: Sequence[str]) -> PreprocessRequest:
     """What is to be learnt of the preprocessing.
 
     Args:
@@ -31,7 +31,7 @@ def wanted(align: str | None, ignore: Sequence[str]) -> Wanted:
         SettingError: Neither of these.
         DatasetError: A file is not a picture.
     """
-    return Wanted(None if align is None else _displacement(align), [_area(each) for each in ignore])
+    return PreprocessRequest(None if align is None else _displacement(align), [_area(each) for each in ignore])
 
 
 def _displacement(text: str) -> int:
@@ -47,5 +47,5 @@ def _displacement(text: str) -> int:
 def _area(text: str) -> Area:
     if not text.strip("0123456789,. -"):
         return parse.region(text, "--ignore")
-    area: Area = grey_of(read_picture(Path(text))) >= _WHITE
+    area: Area = grey_of(read_image(Path(text))) >= _WHITE
     return area

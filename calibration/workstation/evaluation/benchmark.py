@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from calibration.deployment.latency import measured_speed
+from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError, ShiftwatchError, StorageError
 from calibration.workstation.dataset import PictureFiles
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
-    from calibration.workstation.evaluation.evaluation import Evaluation
+    from calibration.workstation.evaluation.evaluation import EvaluationResult
     from calibration.workstation.evaluation.splits import Split
     from calibration.workstation.fit.pipeline import Settings
 
@@ -72,7 +72,7 @@ class Identity(BaseModel):
 
 
 class Run(Identity):
-    """What one run gave: the figures of ``Evaluation`` under the same names, and what they cost.
+    """What one run gave: the figures of ``EvaluationResult`` under the same names, and what they cost.
 
     Attributes:
         good: Good images tested.
@@ -243,7 +243,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
             evaluation = evaluate(
                 split.test, bundle, engine, lambda done, _total: progress((learnt + done) / task.images)
             )
-            network_ms = measured_speed(bundle, engine).median_ms
+            network_ms = measure_latency(bundle, engine).median_ms
         return _run(task.identity, evaluation, bundle, fit_s, network_ms)
 
 
@@ -260,7 +260,7 @@ def _temporary(folder: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _run(identity: Identity, evaluation: Evaluation, bundle: Bundle, fit_s: float, network_ms: float) -> Run:
+def _run(identity: Identity, evaluation: EvaluationResult, bundle: Bundle, fit_s: float, network_ms: float) -> Run:
     figures = asdict(evaluation)
     del figures["scored"]
     figures["skipped"] = (*bundle.manifest.images.skipped, *evaluation.skipped)

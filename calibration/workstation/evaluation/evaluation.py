@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.errors import DatasetError, SettingError, StorageError
-from calibration.imaging.image_files import read_mask, read_picture
+from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import located
 from calibration.imaging.region import cut
 from calibration.imaging.score_map import covering
@@ -39,7 +39,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """Figures of one bundle on one data set.
 
     Attributes:
@@ -96,7 +96,7 @@ class Evaluation:
 
 def evaluate(
     images: Sequence[Labelled], bundle: Bundle, engine: Engine, progress: Callable[[int, int], None]
-) -> Evaluation:
+) -> EvaluationResult:
     """Score labelled images.
 
     Args:
@@ -118,7 +118,7 @@ def evaluate(
     for number, image in enumerate(images, start=1):
         progress(number, len(images))
         try:
-            picture = read_picture(image.path)
+            picture = read_image(image.path)
             mask = _mask(image, picture)
         except DatasetError as error:
             skipped.append(error.what)
@@ -131,7 +131,7 @@ def evaluate(
             defective = cut(mask.astype(np.uint8), place.region) > 0
             pixels.add(covering(inference.map, grid), defective, preprocess.judged(place.region))
     truth = _truth(scored)
-    return Evaluation(
+    return EvaluationResult(
         scored=scored,
         brightness_auroc=float(metrics.roc_auc_score(truth, brightness)),
         pixel_auroc=_pixel_auroc(metrics, pixels),
@@ -218,7 +218,7 @@ def _pixel_auroc(metrics: Any, pixels: PixelHistogram) -> float | None:  # noqa:
     return float(metrics.roc_auc_score(truth, np.tile(pixels.scores, 2), sample_weight=weights))
 
 
-def write_scores(path: Path, evaluation: Evaluation) -> None:
+def write_scores(path: Path, evaluation: EvaluationResult) -> None:
     """``path, label, defective, score, rejected`` of every image, as CSV.
 
     Raises:
@@ -237,8 +237,8 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
         ) from error
 
 
-def write_figures(path: Path, evaluation: Evaluation, bundle: Bundle) -> None:
-    """All figures as one JSON object; keys are the attributes of ``Evaluation``, figures without a value are null.
+def write_figures(path: Path, evaluation: EvaluationResult, bundle: Bundle) -> None:
+    """Write all figures as one JSON object: the attributes of ``EvaluationResult``; what has no value is null.
 
     Raises:
         StorageError: Not writable.

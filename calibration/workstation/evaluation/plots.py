@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.errors import SettingError, StorageError
 from calibration.imaging.heatmap import overlay, visible_threshold
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import covering
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
-    from calibration.workstation.evaluation.evaluation import Evaluation, Scored
+    from calibration.workstation.evaluation.evaluation import EvaluationResult, Scored
 
 WORST = 6
 _GOOD, _DEFECTIVE, _LINE = "#2f6f8f", "#c2352b", "#444444"
@@ -26,7 +26,7 @@ _BINS = 40
 _DPI = 130
 
 
-def write_plots(folder: Path, evaluation: Evaluation, bundle: Bundle, engine: Engine) -> list[Path]:
+def write_plots(folder: Path, evaluation: EvaluationResult, bundle: Bundle, engine: Engine) -> list[Path]:
     """Write ``roc.png``, ``scores.png``, and ``false_rejects.png`` and ``misses.png`` where there are any.
 
     The last two show up to six images each, the worst first, and beside each the heat map.
@@ -77,7 +77,7 @@ def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - matplotlib ma
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _roc(evaluation: Evaluation) -> Any:  # noqa: ANN401
+def _roc(evaluation: EvaluationResult) -> Any:  # noqa: ANN401
     from sklearn.metrics import roc_curve  # noqa: PLC0415 - an extra, there if there is an evaluation
 
     figure = _figure(5, 5)
@@ -100,7 +100,7 @@ def _roc(evaluation: Evaluation) -> Any:  # noqa: ANN401
     return figure
 
 
-def _histograms(evaluation: Evaluation) -> Any:  # noqa: ANN401
+def _histograms(evaluation: EvaluationResult) -> Any:  # noqa: ANN401
     figure = _figure(8, 4)
     axes = figure.subplots()
     positive = [max(each.score, np.finfo(np.float32).tiny) for each in evaluation.scored]
@@ -121,7 +121,7 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
     threshold, grid = bundle.manifest.working_point.threshold, bundle.manifest.backbone.grid
     columns = figure.subplots(2, len(worst), squeeze=False).T
     for (plain, heated), each in zip(columns, worst, strict=True):
-        picture = read_picture(each.image.path)
+        picture = read_image(each.image.path)
         place = bundle.preprocess.locate(picture)
         score_map = covering(engine(bundle.preprocess.prepared(picture, place.region)).map, grid)
         heat = overlay(picture, place.region, score_map, visible_threshold(score_map, threshold))

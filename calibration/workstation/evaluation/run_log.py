@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from calibration.deployment.latency import processor
+from calibration.deployment.latency import processor_name
 from calibration.errors import SettingError, StorageError
 from calibration.workstation.evaluation.benchmark import Identity, Run
 
@@ -132,7 +132,7 @@ def write_json(path: Path, runs: Sequence[Run], averages: Sequence[Row]) -> None
     """
     content = {
         "software": {"python": platform.python_version(), **{name: version(name) for name in _SOFTWARE}},
-        "processor": processor(),
+        "processor": processor_name(),
         "runs": [run.model_dump(mode="json") for run in runs],
         "averages": [asdict(row) for row in averages],
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import pictures_in
+from calibration.imaging.image_files import image_files_in
 from calibration.workstation.dataset import GOOD, Labelled, labelled_images
 from calibration.workstation.fit.pipeline import MINIMUM_IMAGES
 
@@ -102,7 +102,7 @@ def _divided(category: Path) -> LabelledSet:
     if not folder.is_dir():
         raise DatasetError(what=f"{folder} does not exist", remedy="complete the data set, or remove that folder of it")
     return LabelledSet(
-        category.name, category, tuple(pictures_in(folder)), tuple(labelled_images(category)), divided=True
+        category.name, category, tuple(image_files_in(folder)), tuple(labelled_images(category)), divided=True
     )
 
 

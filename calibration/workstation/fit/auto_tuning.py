@@ -26,7 +26,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
-from calibration.imaging.augmentation import varied
+from calibration.imaging.augmentation import augmented
 from calibration.imaging.synthetic_defects import with_defect
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
@@ -70,7 +70,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedChoice:
     """What was chosen, what else was tried, and whether the time ran out before all were.
 
     Attributes:
@@ -102,12 +102,12 @@ class Choice:
         return ChoiceRecord(reason=reason, complete=self.complete, trials=trials)
 
 
-def chosen(
+def tune(
     images: Images, candidates: Sequence[Backbone], settings: Settings, time_budget_s: float, progress: Progress
 ) -> tuple[Backbone, Settings]:
     """The best backbone and settings for these images."""
     frames = sample(images, settings.preprocess)
-    choice = choose(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
+    choice = best_trial(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
     best = choice.best
     return best.backbone, replace(
         settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
@@ -126,7 +126,7 @@ def sample(images: Images, preprocess: Preprocess) -> list[Image]:
     return frames
 
 
-def choose(  # noqa: PLR0913 - what to choose from, and how long
+def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     frames: Sequence[Image],
     backbones: Sequence[Backbone],
     *,
@@ -134,7 +134,7 @@ def choose(  # noqa: PLR0913 - what to choose from, and how long
     threads: int,
     progress: Callable[[str, int, int], None],
     clock_s: Callable[[], float] = time.monotonic,
-) -> Choice:
+) -> TunedChoice:
     """Compare backbones, brightness, averaging, alpha and location of mean-shift; then the other detectors with it.
 
     Args:
@@ -161,7 +161,7 @@ def choose(  # noqa: PLR0913 - what to choose from, and how long
     trials: list[Trial] = []
     for number, source in enumerate(sources):
         if trials and clock_s() > until_s:
-            return Choice(_best(trials, held), tuple(trials), complete=False)
+            return TunedChoice(_best(trials, held), tuple(trials), complete=False)
         trials += _mean_shifts(compared, *source, threads)
         progress("choosing", number + 1, steps)
     complete = clock_s() <= until_s
@@ -169,7 +169,7 @@ def choose(  # noqa: PLR0913 - what to choose from, and how long
         best = _best(trials, held)
         trials += _other_detectors(compared, best.backbone, best.divide_brightness, threads)
     progress("choosing", steps, steps)
-    return Choice(_best(trials, held), tuple(trials), complete)
+    return TunedChoice(_best(trials, held), tuple(trials), complete)
 
 
 def _best(trials: Sequence[Trial], held: int) -> Trial:
@@ -192,9 +192,9 @@ class _Compared:
         random = np.random.default_rng(0)
         order = random.permutation(len(frames))
         unseen = [frames[i] for i in order[:held]]
-        good = [varied(frame, random) for frame in unseen]
+        good = [augmented(frame, random) for frame in unseen]
         damaged = [
-            varied(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random), random)
+            augmented(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random), random)
             for number, frame in enumerate(unseen)
             for turn in range(_DEFECTS_PER_IMAGE)
         ]

@@ -72,12 +72,12 @@ class OnCluster:
                 what=f"{images.source} is a video, which one machine reads from its start",
                 remedy="leave out --dask; or give its frames as pictures",
             )
-        pictures = [work.Picture(str(path), path.absolute()) for path in images.paths]
+        pictures = [work.ImageSource(str(path), path.absolute()) for path in images.paths]
         self._cluster.refuse_unfit([picture.path for picture in pictures])
         parts = _parts(pictures, extraction)
         sent = self._cluster.submit(work.given, extraction)
         learnt = [self._cluster.submit(work.learnt, part, sent) for part in parts]
-        told = [self._cluster.submit(work.told_of, part) for part in learnt]
+        told = [self._cluster.submit(work.facts_of, part) for part in learnt]
         store = ClusterFeatures(
             self._cluster, [self._cluster.submit(work.features_of, part) for part in learnt], extraction.shape
         )
@@ -98,7 +98,7 @@ class OnCluster:
         yield gathered
 
 
-def _parts(pictures: Sequence[work.Picture], extraction: Extraction) -> list[Sequence[work.Picture]]:
+def _parts(pictures: Sequence[work.ImageSource], extraction: Extraction) -> list[Sequence[work.ImageSource]]:
     """As many pictures in each as memory likes; by their number alone, so that sums come out alike on any cluster."""
     at_most = max(1, _PART_BYTES // (4 * prod(extraction.shape) * (1 + extraction.copies)))
     size = min(at_most, max(_LEAST_IMAGES, ceil(len(pictures) / _PARTS)))

@@ -24,7 +24,7 @@ from calibration.camera_checks.reference import Observation
 from calibration.detectors.feature_store import refuse_not_finite
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
-from calibration.imaging.image_files import read_picture
+from calibration.imaging.image_files import read_image
 from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageSource:
     """A file.
 
     Attributes:
@@ -57,7 +57,7 @@ class Picture:
 
 
 @dataclass
-class Told:
+class ImageFacts:
     """What is known of the pictures of a part, but their features.
 
     Attributes:
@@ -75,7 +75,7 @@ class Told:
     skipped: list[str] = field(default_factory=list)
 
 
-def learnt(pictures: Sequence[Picture], extraction: Extraction) -> tuple[Float32, Told]:
+def learnt(pictures: Sequence[ImageSource], extraction: Extraction) -> tuple[Float32, ImageFacts]:
     """Features of a part of the pictures, (rows, d, h, w), copies after their picture; and all else that is to know.
 
     Raises:
@@ -83,7 +83,7 @@ def learnt(pictures: Sequence[Picture], extraction: Extraction) -> tuple[Float32
         DatasetError: The region of interest does not fit into one.
         DegenerateFeaturesError: A feature is not finite.
     """
-    engine, told, rows = _engine(extraction.network), Told(), []
+    engine, told, rows = _engine(extraction.network), ImageFacts(), []
     for picture in pictures:
         if not picture.path.exists():
             raise ClusterError(
@@ -91,7 +91,7 @@ def learnt(pictures: Sequence[Picture], extraction: Extraction) -> tuple[Float32
                 remedy="share the folder of pictures with all workers, under the same path, and change nothing in it",
             )
         try:
-            image = read_picture(picture.path)
+            image = read_image(picture.path)
         except DatasetError as error:
             told.skipped.append(error.what.replace(str(picture.path), picture.name))
             continue
@@ -112,12 +112,12 @@ def given(value: Value) -> Value:
     return value
 
 
-def features_of(learnt_part: tuple[Float32, Told]) -> Float32:
+def features_of(learnt_part: tuple[Float32, ImageFacts]) -> Float32:
     """The first of what ``learnt`` gives."""
     return learnt_part[0]
 
 
-def told_of(learnt_part: tuple[Float32, Told]) -> Told:
+def facts_of(learnt_part: tuple[Float32, ImageFacts]) -> ImageFacts:
     """The second of what ``learnt`` gives."""
     return learnt_part[1]
 

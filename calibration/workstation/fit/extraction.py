@@ -13,7 +13,7 @@ from calibration.bundle.golden_frames import GoldenSample
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.augmentation import varied
+from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import located
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Extraction:
         """
         frame, place = located(self.preprocess, name, image)
         random = np.random.default_rng(zlib.crc32(frame.tobytes()))
-        copies = (varied(frame, random) for _ in range(self.copies))
+        copies = (augmented(frame, random) for _ in range(self.copies))
         return Extracted(frame, place, [engine.reduced(each) for each in (frame, *copies)])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Grid
-from calibration.imaging.ignore_mask import Ignored, areas_of, rings_of
-from calibration.imaging.region import Region, crop, cut, whole
-from calibration.imaging.thinned_sample import Remembered
+from calibration.imaging.ignore_mask import IgnoreMask, areas_of, rings_of
+from calibration.imaging.region import Region, crop, cut, whole_frame
+from calibration.imaging.thinned_sample import ThinnedSample
 from calibration.workstation.fit.registration import registered
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _FARTHEST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PreprocessRequest:
     """What a person wants to be learnt.
 
     Attributes:
@@ -48,7 +48,9 @@ class Wanted:
     ignored: Sequence[Area] = ()
 
 
-def prepare(images: Images, preprocess: Preprocess, wanted: Wanted, progress: Progress) -> Preprocess:
+def learn_preprocess(
+    images: Images, preprocess: Preprocess, wanted: PreprocessRequest, progress: Progress
+) -> Preprocess:
     """The preprocessing with what it learns from one look at all images; as it is where nothing is to be learnt.
 
     Raises:
@@ -75,7 +77,7 @@ class _Look:
     region: Region
     limit_px: int | None
     labels: NDArray[np.uint8]
-    _windows: Remembered = field(default_factory=lambda: Remembered(_REMEMBERED))
+    _windows: ThinnedSample = field(default_factory=lambda: ThinnedSample(_REMEMBERED))
     _colours: list[NDArray[np.float64]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -97,7 +99,7 @@ class _Look:
         return replace(
             self.preprocess,
             alignment=self._alignment(sequential=sequential),
-            ignored=None if colours is None else Ignored(self.labels, colours),
+            ignored=None if colours is None else IgnoreMask(self.labels, colours),
         )
 
     def _alignment(self, *, sequential: bool) -> Alignment | None:
@@ -113,8 +115,8 @@ class _Look:
         return np.asarray(cv2.dilate((share > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) == 0)
 
 
-def _first_look(preprocess: Preprocess, wanted: Wanted, name: str, image: Image) -> _Look:
-    region = preprocess.region or whole(image)
+def _first_look(preprocess: Preprocess, wanted: PreprocessRequest, name: str, image: Image) -> _Look:
+    region = preprocess.region or whole_frame(image)
     _inspected(preprocess, name, image)
     limit_px = None if wanted.align_px is None else _limit_px(wanted.align_px, region)
     rows, columns = image.shape[:2]

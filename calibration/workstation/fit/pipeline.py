@@ -40,7 +40,7 @@ from calibration.statistics.outliers import HighestScores, suspicious
 from calibration.statistics.threshold import (
     WorkingPoint,
     chi_square_threshold,
-    refuse_senseless_rate,
+    refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
 )
@@ -132,7 +132,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and wh
         StorageError: No room; nothing half-written is left.
     """
     refuse_existing(path)
-    refuse_senseless_rate(settings.false_reject_rate)
+    refuse_invalid_rate(settings.false_reject_rate)
     refuse_unsupported_rate(settings.false_reject_rate, max(len(images), MINIMUM_IMAGES))
     detector, divide = settings.detector, settings.divide_brightness
     extractor = feature_network(backbone, detector, divide_brightness=divide)

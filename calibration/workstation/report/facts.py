@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
-    from calibration.deployment.latency import Speed
+    from calibration.deployment.latency import Latency
     from calibration.imaging.preprocess import Preprocess
 
 _METHODS = {
@@ -139,7 +139,7 @@ def method_of(bundle: Bundle) -> str:
     )
 
 
-def machine_of(checks: Sequence[GoldenCheck], speed: Speed) -> str:
+def machine_of(checks: Sequence[GoldenCheck], speed: Latency) -> str:
     """How the machine of this report runs it."""
     deviation = max(check.deviation for check in checks)
     return section(

@@ -24,7 +24,7 @@ _LOWEST_BAR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class HistogramMark:
     """A value that divides the histogram: bars above it have another colour."""
 
     value: float
@@ -32,7 +32,7 @@ class Mark:
     note: str = ""
 
 
-def histogram(values: Float64, title: str, *, mark: Mark | None = None, logarithmic: bool = False) -> str:
+def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None, logarithmic: bool = False) -> str:
     """A histogram, as a ``<div>`` whose style is in the report's style sheet.
 
     Args:
@@ -106,7 +106,7 @@ def _round_up(count: int) -> int:
     return count
 
 
-def _line(left: float, mark: Mark) -> str:
+def _line(left: float, mark: HistogramMark) -> str:
     side = "toward-left" if left > 100 * _LEFT_HALF else "toward-right"
     return (
         f'<em class="{side}" style="left:{left:.2f}%"><span>{escape(mark.label)}'

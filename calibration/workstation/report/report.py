@@ -13,7 +13,7 @@ from calibration.errors import BundleError, StorageError
 from calibration.imaging.heatmap import overlay, visible_threshold
 from calibration.imaging.score_map import covering
 from calibration.workstation.report.facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
-from calibration.workstation.report.histogram import Mark, histogram
+from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import SPACE, enlarged, number, one_in, page, percent, picture, section
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
-    from calibration.deployment.latency import Speed
+    from calibration.deployment.latency import Latency
 
 
-def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> None:
+def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> None:
     """Write the page, over an older one.
 
     Raises:
@@ -41,7 +41,7 @@ def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], spee
         ) from error
 
 
-def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> str:
+def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> str:
     """The page, as HTML.
 
     Args:
@@ -72,7 +72,7 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Speed) -> 
     return page(f"{bundle.path.absolute().name}: calibration report", "\n".join(parts))
 
 
-def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Speed) -> str:
+def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) -> str:
     images, point = bundle.manifest.images, bundle.working_point
     suspicious = len(reference["suspicious_names"])
     figures = (
@@ -113,7 +113,7 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
     chart = histogram(
         positive,
         f"Scores of {len(scores)} good images; {above} are above the threshold of {point.threshold:.4g}",
-        mark=Mark(point.threshold, f"threshold {number(point.threshold)}", rejects),
+        mark=HistogramMark(point.threshold, f"threshold {number(point.threshold)}", rejects),
         logarithmic=True,
     )
     return section(

@@ -17,7 +17,7 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import located
 from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
-from calibration.statistics.threshold import refuse_senseless_rate
+from calibration.statistics.threshold import refuse_invalid_rate
 from calibration.workstation.fit.pipeline import refuse_too_few, refuse_too_large
 from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint
 from calibration.workstation.torch_models.patch_svdd.encoders import (
@@ -71,7 +71,7 @@ def trained_encoders(
     """
     height, width = settings.preprocess.height, settings.preprocess.width
     _refuse_size(height, width)
-    refuse_senseless_rate(settings.false_reject_rate)
+    refuse_invalid_rate(settings.false_reject_rate)
     (rows, columns), (coarse_rows, _) = (field.grid(height, width) for field in (FINE, COARSE))
     refuse_too_large((CHANNELS, rows + coarse_rows, columns), len(images), settings)
     frames, digest = _frames(images, settings, progress)
