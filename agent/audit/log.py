@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AuditLog:
-    """The log, open for appending, from any thread; one process at a time, which `sole_user` sees to.
+    """The log, open for appending, from any thread; one process at a time, which `state_lock` sees to.
 
     A line that a power cut left half-written, or that is damaged, is kept; an entry ``recovered`` says what it held.
 

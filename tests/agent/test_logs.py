@@ -10,9 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stations import ROOT, closed_port, good_parts, write_config, write_pictures
 
 from agent.logs import set_up
+from tests.support.stations import ROOT, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

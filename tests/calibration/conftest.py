@@ -6,11 +6,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-import fake_tensorrt
 import pytest
-from fake_gpu import FakeCuda
-from outcome import Outcome
-from washers import SIDE, Drawn, save, washer
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import Bundle, open_bundle
@@ -19,6 +15,10 @@ from calibration.engine.tensorrt import TensorRTEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.main import main
 from calibration.workstation.fit.pipeline import Settings, calibrate
+from tests.support import fake_tensorrt
+from tests.support.fake_gpu import FakeCuda
+from tests.support.outcome import Outcome
+from tests.support.washers import SIDE, Drawn, save, washer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
-from real_broker import wait_for
+
+from tests.support.real_broker import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,12 +22,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "agent"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bad_line import BadLine
 from books import Arrivals, Ledger, problems
-from real_broker import Mosquitto, mosquitto_binary
-from stations import Agent, broken_parts, good_parts, kept_records, teach, until, write_config, write_pictures
+
+from tests.support.real_broker import Mosquitto, mosquitto_binary
+from tests.support.stations import (
+    Agent,
+    broken_parts,
+    good_parts,
+    kept_records,
+    teach,
+    until,
+    write_config,
+    write_pictures,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,16 +26,14 @@ import cv2
 import numpy as np
 
 if __name__ == "__main__":
-    for folder in ("agent", "benchmarks"):
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
-
-from real_broker import Listener, Mosquitto, free_port, mosquitto_binary
-from stations import Agent, until, write_config
+    sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1] / "benchmarks")]
 
 from agent.demo.conveyor import REGION, parts, write_video
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.pipeline import Settings, calibrate
+from tests.support.real_broker import Listener, Mosquitto, free_port, mosquitto_binary
+from tests.support.stations import Agent, until, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from archive_soak import FULL, SHORT, Snapshots, differences, feed, mounted, soak
 from neighbour import Neighbour
-from stations import until
 
 import agent.archive.archive
 from agent.archive import files
 from agent.archive.archive import Archive
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
+from tests.support.stations import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

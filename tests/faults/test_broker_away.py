@@ -15,7 +15,8 @@ import outage
 import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
-from real_broker import PATIENCE_S, Mosquitto
+
+from tests.support.real_broker import PATIENCE_S, Mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from chaos import FULL, SHORT, run_chaos
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from real_broker import Mosquitto
+    from tests.support.real_broker import Mosquitto
 
 
 def test_nothing_is_lost_however_often_agent_broker_and_line_fail(

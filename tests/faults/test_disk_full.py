@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from neighbour import Neighbour
-from stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 from agent.outbox.outbox import Kind, Outbox
+from tests.support.stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from real_broker import Listener, Mosquitto
+    from tests.support.real_broker import Listener, Mosquitto
 
 SIZE_MIB = 24
 PAYLOAD = '{"text":"' + 390 * "x" + '"}'

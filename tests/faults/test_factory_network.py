@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from books import Arrivals
-from quiet import quiet_dialogue
-from real_broker import server_that_says, wait_for
 from test_half_open import QUICK, STATION, TOPICS, put
 
 from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.publisher import Publisher
 from agent.outbox.outbox import Outbox
+from tests.support.quiet import quiet_dialogue
+from tests.support.real_broker import server_that_says, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from real_broker import Mosquitto
+    from tests.support.real_broker import Mosquitto
 
 
 @contextmanager

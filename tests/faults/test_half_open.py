@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bad_line import BadLine
-from quiet import quiet_dialogue
-from real_broker import wait_for
 
 from agent.backoff import BackoffLimits
 from agent.messages.records import Evaluation, Result, to_json
@@ -19,12 +17,14 @@ from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.edge_node import EdgeNode
+from tests.support.quiet import quiet_dialogue
+from tests.support.real_broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from real_broker import Listener, Mosquitto
+    from tests.support.real_broker import Listener, Mosquitto
 
 KEEPALIVE_S = 5
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")

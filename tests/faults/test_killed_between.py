@@ -7,7 +7,16 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stations import Agent, broken_parts, closed_port, good_parts, kept_records, write_config, write_pictures
+
+from tests.support.stations import (
+    Agent,
+    broken_parts,
+    closed_port,
+    good_parts,
+    kept_records,
+    write_config,
+    write_pictures,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from books import Ledger
-from stations import Agent, closed_port, good_parts, kept_records, until, write_config, write_pictures
 
 from agent.commands.control_socket import NAME, ask_station
 from agent.errors import StationUnreachableError
 from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
+from tests.support.stations import Agent, closed_port, good_parts, kept_records, until, write_config, write_pictures
 
 if TYPE_CHECKING:
     import pytest

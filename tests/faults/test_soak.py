@@ -11,7 +11,7 @@ from calibration.backbones.backbone import filterbank_backbone
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from real_broker import Mosquitto
+    from tests.support.real_broker import Mosquitto
 
 SIDE = 64
 MINUTES, WARM_UP_S = (10.0, 15.0) if os.environ.get("SHIFTWATCH_SOAK") == "full" else (0.1, 2.0)

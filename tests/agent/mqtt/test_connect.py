@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.errors import BrokerRefusedError, BrokerUnreachableError
+from agent.mqtt.connect import BrokerSettings, Protocol, Will, connect
+from agent.mqtt.connection import Connection, Received
+from agent.mqtt.wakeup import Wakeup
+from tests.support.real_broker import server_that_says
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.real_broker import Listener, Mosquitto
+
+WILL = Will("plant/status", '{"online":false,"reason":"connection lost"}')
+
+
+def settings_for(port: int, **more: object) -> BrokerSettings:
+    return BrokerSettings(host="127.0.0.1", port=port, client_id="station", **more)  # type: ignore[arg-type]
+
+
+def acknowledged(connection: Connection, mid: int) -> str | None:
+    """Serve the line until the message is acknowledged; the reason when it was refused."""
+    for _ in range(100):
+        for acknowledgement in connection.service(0.1):
+            if acknowledgement.mid == mid:
+                return acknowledgement.refused
+    pytest.fail("no acknowledgement")
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_message_is_acknowledged_in_both_protocols(mosquitto: Mosquitto, protocol: Protocol) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port, protocol=protocol), WILL)
+    assert acknowledged(connection, connection.publish("plant/a", "{}", qos=1, retain=False)) is None
+    connection.close()
+
+
+def test_will_is_published_when_the_connection_dies(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    connection = connect(settings_for(mosquitto.port), WILL)
+    assert listener.heard == []
+    connection.drop("the cable was cut")
+    listener.wait_for(lambda heard: heard.on("status"))
+    assert listener.on("status") == [{"online": False, "reason": "connection lost"}]
+    assert listen(mosquitto.port) is not listener
+    late = listen(mosquitto.port)
+    late.wait_for(lambda heard: heard.heard)
+    assert late.heard[0].retained
+
+
+def test_goodbye_keeps_the_will_from_being_published(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    connect(settings_for(mosquitto.port), WILL).close()
+    last = connect(settings_for(mosquitto.port), WILL)
+    last.publish("plant/last", "{}", qos=1, retain=False)
+    listener.wait_for(lambda heard: heard.on("last"))
+    last.close()
+    assert listener.on("status") == []
+
+
+def test_broker_says_how_much_it_takes_at_once(mosquitto: Mosquitto) -> None:
+    mosquitto.start("max_inflight_messages 7")
+    connection = connect(settings_for(mosquitto.port), WILL)
+    assert connection.room == 7
+    connection.publish("plant/a", "{}", qos=0, retain=False)
+    assert connection.room == 7
+    mid = connection.publish("plant/a", "{}", qos=1, retain=False)
+    assert connection.room == 6
+    acknowledged(connection, mid)
+    assert connection.room == 7
+    connection.close()
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_what_was_subscribed_to_is_received_in_order(mosquitto: Mosquitto, protocol: Protocol) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port, protocol=protocol), WILL)
+    connection.publish("plant/kept", b"\x00\xff", qos=1, retain=True)
+    connection.publish("plant/unheard", "{}", qos=1, retain=False)
+    assert acknowledged(connection, connection.subscribe("plant/+", 1)) is None
+    for number in range(3):
+        connection.publish("plant/a", str(number), qos=1, retain=False)
+    received: list[Received] = []
+    while len(received) < 4:
+        connection.service(5.0)
+        received += connection.take_received()
+    assert received[0] == Received("plant/kept", b"\x00\xff", retained=True)
+    assert received[1:] == [Received("plant/a", str(number).encode(), retained=False) for number in range(3)]
+    assert connection.take_received() == []
+    connection.close()
+    assert connection.subscribe("plant/a", 1) == 0
+
+
+def test_a_refused_subscription_says_why() -> None:
+    with server_that_says(b"\x20\x03\x00\x00\x00" + b"\x90\x04\x00\x01\x00\x87") as port:
+        connection = connect(settings_for(port), WILL)
+        assert acknowledged(connection, connection.subscribe("plant/secret", 1)) == "Not authorized"
+        connection.close()
+
+
+def test_a_will_need_not_be_retained(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    connect(settings_for(mosquitto.port), Will("plant/status", b"{}", retain=False)).drop("the cable was cut")
+    listener.wait_for(lambda heard: heard.on("status"))
+    late = connect(settings_for(mosquitto.port), WILL)
+    assert acknowledged(late, late.subscribe("plant/status", 1)) is None
+    assert late.take_received() == []
+    late.close()
+
+
+def test_wrong_password_is_refused_with_the_reason_of_the_broker(mosquitto: Mosquitto) -> None:
+    mosquitto.start(allow_anonymous=False)
+    with pytest.raises(BrokerRefusedError, match="refuses us as 'station': Not authorized") as caught:
+        connect(settings_for(mosquitto.port, username="user", password="wrong"), WILL)  # noqa: S106 - wrong on purpose
+    assert caught.value.reason == "Not authorized"
+    assert "wrong" not in str(caught.value)
+
+
+def test_right_password_is_accepted(mosquitto: Mosquitto) -> None:
+    tool = shutil.which("mosquitto_passwd")
+    if tool is None:
+        pytest.skip("mosquitto_passwd is not installed")
+    passwords = mosquitto.folder / "passwords"
+    subprocess.run([tool, "-c", "-b", passwords, "user", "right"], check=True, capture_output=True)  # noqa: S603 - fixed words
+    passwords.chmod(0o600)
+    mosquitto.start(f"password_file {passwords}", allow_anonymous=False)
+    connection = connect(settings_for(mosquitto.port, username="user", password="right"), WILL)  # noqa: S106 - of this test
+    assert connection.lost is None
+    connection.close()
+
+
+def test_password_stands_in_no_repr() -> None:
+    assert "secret" not in repr(settings_for(1, username="user", password="secret"))  # noqa: S106 - of this test
+
+
+def test_closed_port_is_unreachable() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(BrokerUnreachableError, match="Connection refused"):
+            connect(settings_for(unused.getsockname()[1]), WILL)
+
+
+def test_host_name_that_cannot_be_one_is_unreachable() -> None:
+    with pytest.raises(BrokerUnreachableError, match=r"no MQTT broker at a\.\.b:1883"):
+        connect(BrokerSettings(host="a..b", client_id="station"), WILL)
+
+
+def test_server_that_says_nothing_is_given_up_in_time() -> None:
+    with server_that_says(b"") as port, pytest.raises(BrokerUnreachableError, match=r"no answer within 0\.2 s"):
+        connect(settings_for(port, connect_timeout_s=0.2), WILL)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x02", b"\x20\x00", b"\x20\x03\x00\x63\x00", b"\xff" * 20]
+)
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_server_that_does_not_speak_mqtt_is_unreachable(answer: bytes, protocol: Protocol) -> None:
+    with server_that_says(answer) as port, pytest.raises(BrokerUnreachableError, match="no MQTT broker at"):
+        connect(settings_for(port, protocol=protocol, connect_timeout_s=0.2), WILL)
+
+
+def test_lost_connection_stays_lost(mosquitto: Mosquitto) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port), WILL)
+    mosquitto.kill()
+    assert connection.service(5.0) == []
+    reason = connection.lost
+    assert reason
+    mosquitto.start()
+    assert connection.service(5.0) == []
+    assert connection.lost == reason
+    connection.close()
+
+
+def test_wake_ends_the_wait_once(mosquitto: Mosquitto) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port), WILL)
+    wake = Wakeup()
+    for _ in range(1000):
+        wake.set()
+    connection.service(10.0, wake)  # a wait that is not ended makes the test time out
+    connection.service(0.0, wake)
+    wake.set()
+    wake.wait(10.0)
+    began_s = time.monotonic()
+    wake.wait(0.05)
+    assert time.monotonic() - began_s >= 0.04
+    wake.close()
+    wake.set()
+    connection.close()

@@ -1,0 +1,177 @@
+"""Bytes that the published definition reads, and the names and types that a host sees."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import SparkplugPayloadError
+from agent.messages.payloads import bundle_payload, health_payload, info_payload, status_payload
+from agent.messages.records import Alert, Evaluation, Payload, Result
+from agent.sparkplug.metrics import FIELDS, Group, metrics_of
+from agent.sparkplug.payload import DataType, Metric, decode, encode
+from tests.support.sparkplug_host import BOOLEAN, DATE_TIME, DOUBLE, INT32, INT64, STRING, PublishedPayload, Said, read
+
+TOPIC = "spBv1.0/g/DDATA/n/d"
+A_RESULT = Result(seq=7, part_id=None, created_at_ms=17, evaluation=Evaluation.NOT_OK, score=3.5, threshold=2.0)
+SAID: dict[Group, Payload] = {
+    "result": A_RESULT.payload(),
+    "alert": Alert(type="new", severity=500, cause="defect", started_at_ms=17).payload(),
+    "status": status_payload(
+        online=True, timestamp_ms=1, state="running", reason="", session_id="session", version="1"
+    ),
+    "info": info_payload(
+        camera="0",
+        bundle=bundle_payload(
+            bundle_hash="b",
+            threshold=2.0,
+            false_reject_rate=0.001,
+            backend="cpu",
+            backend_reason="",
+            calibrated_at_ms=1,
+        ),
+        zones={},
+    ),
+    "health": health_payload(
+        timestamp_ms=1,
+        fps=2.5,
+        p50_ms={"total": 7.5},
+        p99_ms={},
+        captured=1,
+        results=1,
+        last_result_age_ms=None,
+        camera="running",
+        dropped={"superseded": 2},
+        outbox_depth=0,
+        disk_free_bytes=2**40,
+        temperature_c=None,
+        drift=None,
+    ),
+}
+SAID_OTHERWISE = {"historical", "timestamp", "online"}
+NEVER_NULL: dict[str, tuple[int, type]] = {
+    "result/seq": (INT64, int),
+    "result/resultId": (STRING, str),
+    "result/creationTime": (DATE_TIME, int),
+    "result/resultEvaluation": (INT32, int),
+    "result/score": (DOUBLE, float),
+    "result/regions": (STRING, str),
+    "result/isSimulated": (BOOLEAN, bool),
+    "alert/severity": (INT32, int),
+    "alert/startTime": (DATE_TIME, int),
+    "status/state": (STRING, str),
+    "info/calibratedAt": (DATE_TIME, int),
+    "health/fps": (DOUBLE, float),
+    "health/diskFree": (INT64, int),
+    "health/p50": (STRING, str),
+}
+
+
+def said(metrics: list[Metric], *, with_types: bool = True) -> dict[str, Said]:
+    message = read(TOPIC, encode(metrics, 1, 0, with_types=with_types))
+    return {metric.name: metric for metric in message.metrics}
+
+
+def one(type_: DataType, value: float | str) -> object:
+    return said([Metric(name="m", type=type_, value=value, timestamp_ms=5)])["m"].value
+
+
+def test_the_published_definition_reads_what_is_written() -> None:
+    metric = Metric(name="result/score", type=DataType.DOUBLE, value=3.5, timestamp_ms=1_700_000_000_123)
+    late = Metric(name="b", type=DataType.BOOLEAN, value=True, timestamp_ms=2, is_historical=True)
+    payload = PublishedPayload.FromString(encode([metric, late], 1_700_000_000_456, 255, with_types=True))
+    assert (payload.timestamp, payload.seq) == (1_700_000_000_456, 255)
+    first, second = payload.metrics
+    assert (first.name, first.datatype, first.timestamp) == ("result/score", 10, 1_700_000_000_123)
+    assert (first.double_value, first.is_historical, first.HasField("is_null")) == (3.5, False, False)
+    assert (second.boolean_value, second.is_historical, second.datatype) == (True, True, 11)
+
+
+def test_a_death_has_no_sequence_number() -> None:
+    assert read(TOPIC, encode([], 1, None, with_types=True)).seq is None
+    assert read(TOPIC, encode([], 1, 0, with_types=True)).seq == 0
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (DataType.INT32, 2**31 - 1),
+        (DataType.INT32, -(2**31)),
+        (DataType.INT64, 2**63 - 1),
+        (DataType.INT64, -1),
+        (DataType.DATE_TIME, 1_700_000_000_123),
+        (DataType.DOUBLE, -1e300),
+        (DataType.DOUBLE, 7),
+        (DataType.BOOLEAN, False),
+        (DataType.STRING, "Prüfung ✓"),
+        (DataType.STRING, ""),
+    ],
+)
+def test_values_survive(type_: DataType, value: float | str) -> None:
+    assert one(type_, value) == value
+
+
+def test_text_that_has_no_utf8_is_sent_all_the_same() -> None:
+    assert one(DataType.STRING, "image\udcff.jpg") == "image?.jpg"
+
+
+def test_no_value_is_null_and_keeps_its_type() -> None:
+    metric = said([Metric(name="m", type=DataType.DOUBLE, value=None, timestamp_ms=5)])["m"]
+    assert (metric.value, metric.datatype) == (None, DOUBLE)
+
+
+def test_every_field_of_the_plain_messages_is_a_metric_with_the_same_name() -> None:
+    for group, payload in SAID.items():
+        assert set(FIELDS[group]) == set(payload) - SAID_OTHERWISE, group
+
+
+def test_metrics_have_the_type_of_what_they_say() -> None:
+    for group, payload in SAID.items():
+        for name, metric in said(metrics_of(group, payload, 17)).items():
+            expected, python_type = NEVER_NULL.get(name, (metric.datatype, object))
+            assert metric.datatype == expected, name
+            assert isinstance(metric.value, python_type), name
+            assert metric.timestamp_ms == 17
+            if payload[name.partition("/")[2]] is not None:
+                assert metric.value is not None, name
+    assert set(NEVER_NULL) <= {f"{group}/{name}" for group, fields in FIELDS.items() for name in fields}
+
+
+def test_lists_and_tables_are_json() -> None:
+    metrics = said(metrics_of("health", {**SAID["health"], "p99": {"total": float("nan")}}, 1))
+    assert json.loads(str(metrics["health/p50"].value)) == {"total": 7.5}
+    assert json.loads(str(metrics["health/p99"].value)) == {"total": None}
+
+
+@pytest.mark.parametrize("group", list(FIELDS))
+def test_what_is_missing_or_of_another_type_is_null(group: Group) -> None:
+    wrong = {name: "text" if type_ is not DataType.STRING else 3 for name, type_ in FIELDS[group].items()}
+    for payload in ({}, wrong, {"score": float("nan"), "fps": float("inf"), "seq": True, "isSimulated": 1}):
+        assert {metric.value for metric in metrics_of(group, payload, 1)} == {None}
+
+
+def test_a_command_is_read() -> None:
+    payload = PublishedPayload(timestamp=1)
+    payload.metrics.add(name="Node Control/Rebirth", alias=3, datatype=11, boolean_value=True)
+    payload.metrics.add(name="a", datatype=16).dataset_value.columns.append("x")
+    payload.metrics.add(name="b", string_value="text")
+    payload.metrics.add(name="c", is_null=True)
+    assert decode(payload.SerializeToString()) == {"Node Control/Rebirth": True, "a": None, "b": "text", "c": None}
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"rebirth", b"\x12\x7f", b'{"Node Control/Rebirth": true}'])
+def test_a_command_that_is_none_is_refused(payload: bytes) -> None:
+    with pytest.raises(SparkplugPayloadError, match="are not a Sparkplug B payload"):
+        decode(payload)
+
+
+@given(payload=st.binary(max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_no_command_breaks_the_reader(payload: bytes) -> None:
+    try:
+        decode(payload)
+    except SparkplugPayloadError:
+        return

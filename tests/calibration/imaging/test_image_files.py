@@ -1,0 +1,217 @@
+"""Pictures from files: whole, upright and 8-bit BGR, or refused."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.errors import DatasetError
+from calibration.imaging.image_files import _is_cut_short, image_files_in, read_image
+from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, crop
+from tests.support.washers import washer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from calibration.imaging.preprocess import Image
+
+LOSSLESS = (".png", ".bmp", ".tif", ".ppm")
+CUTS = pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])
+
+
+def written(path: Path, picture: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+def cut(source: Path, target: Path, share: float) -> Path:
+    content = source.read_bytes()
+    target.write_bytes(content[: int(len(content) * share)])
+    return target
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with an EXIF segment that holds nothing but its orientation."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_what_was_written_is_what_is_read(tmp_path: Path, suffix: str) -> None:
+    np.testing.assert_array_equal(read_image(written(tmp_path / f"a{suffix}", washer(0))), washer(0))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_lossy_pictures_are_read_about_as_they_were(tmp_path: Path, suffix: str) -> None:
+    read = read_image(written(tmp_path / f"a{suffix}", washer(0)))
+    assert np.abs(read.astype(int) - washer(0)).mean() < 8
+
+
+def test_a_grey_picture_is_the_same_in_all_three_channels(tmp_path: Path) -> None:
+    grey = washer(0)[..., 0]
+    read = read_image(written(tmp_path / "grey.png", grey))
+    np.testing.assert_array_equal(read, np.stack([grey] * 3, axis=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path, channels: int) -> None:
+    deep = np.random.default_rng(0).integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
+    read = read_image(written(tmp_path / "deep.png", deep))
+    np.testing.assert_array_equal(read, np.broadcast_to(deep >> 8, (20, 30, 3)))
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
+    read = read_image(written(tmp_path / "alpha.png", np.concatenate([washer(0), alpha], axis=2)))
+    np.testing.assert_array_equal(read, washer(0))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda picture: picture),
+        (3, lambda picture: picture[::-1, ::-1]),
+        (6, lambda picture: np.rot90(picture, -1)),
+        (8, np.rot90),
+    ],
+)
+def test_pictures_are_turned_upright_as_exif_says(tmp_path: Path, orientation: int, upright: object) -> None:
+    assert callable(upright)
+    picture = np.ascontiguousarray(washer(0, side=96)[:64])
+    picture[:16, :16] = 255
+    plain = written(tmp_path / "plain.jpg", picture)
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(with_orientation(plain.read_bytes(), orientation))
+    np.testing.assert_array_equal(read_image(turned), upright(read_image(plain)))
+
+
+@pytest.mark.parametrize("suffix", [*LOSSLESS, ".jpg", ".webp"])
+@CUTS
+def test_a_picture_cut_short_is_refused_by_name(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = written(tmp_path / f"whole{suffix}", washer(0, side=200))
+    damaged = cut(whole, tmp_path / f"damaged{suffix}", share)
+    with pytest.raises(DatasetError, match=r"damaged\.\w+ (is|:)"):
+        read_image(damaged)
+
+
+@CUTS
+def test_a_real_jpeg_cut_short_is_refused_by_name(tmp_path: Path, data: Path, share: float) -> None:
+    for number, whole in enumerate(sorted((data / "hazelnut/train/good").glob("*.jpg"))[:4]):
+        read_image(whole)
+        with pytest.raises(DatasetError, match=rf"cut{number}\.jpg"):
+            read_image(cut(whole, tmp_path / f"cut{number}.jpg", share))
+
+
+@CUTS
+def test_a_progressive_jpeg_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+    whole = tmp_path / "whole.jpg"
+    cv2.imwrite(str(whole), washer(0, side=200), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    read_image(whole)
+    with pytest.raises(DatasetError):
+        read_image(cut(whole, tmp_path / "cut.jpg", share))
+
+
+@CUTS
+def test_a_real_png_cut_short_is_refused(tmp_path: Path, data: Path, share: float) -> None:
+    whole = data / "photos/01.png"
+    with pytest.raises(DatasetError, match=r"cut\.png"):
+        read_image(cut(whole, tmp_path / "cut.png", share))
+
+
+@CUTS
+def test_a_jpeg_cut_short_is_known_without_decoding_it(tmp_path: Path, share: float) -> None:
+    """OpenCV 5 refuses such a file itself; OpenCV 4 fills the rest with grey."""
+    content = written(tmp_path / "whole.jpg", washer(0, side=200)).read_bytes()
+    assert not _is_cut_short(content)
+    assert not _is_cut_short(content + bytes(100))
+    part = content[: int(len(content) * share)]
+    assert _is_cut_short(part) == (not part or b"\xff\xda" in part)
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jpg", washer(0))
+    before = read_image(path)
+    path.write_bytes(path.read_bytes() + bytes(100))
+    np.testing.assert_array_equal(read_image(path), before)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", bytes(5000)])
+def test_files_that_are_no_pictures_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.png"):
+        read_image(path)
+
+
+def test_a_picture_in_floats_is_refused_by_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "floats.tif", np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(DatasetError, match=r"floats\.tif: cannot use a picture of type float32"):
+        read_image(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.png", tmp_path):
+        with pytest.raises(DatasetError, match="cannot read"):
+            read_image(path)
+
+
+def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.txt", "d", ".e.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in image_files_in(tmp_path)] == ["a.jpeg", "b.PNG"]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_any_camera_picture_becomes_8_bit_bgr(shape: tuple[int, ...], kind: type[np.uint8 | np.uint16]) -> None:
+    picture = as_bgr8(np.zeros(shape, kind))
+    assert picture.shape == (4, 5, 3)
+    assert picture.dtype == np.uint8
+    assert picture.flags.c_contiguous
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 5, 2), np.uint8), np.zeros((4, 5, 3)), np.zeros(4, np.uint8)])
+def test_pictures_of_other_kinds_are_refused(picture: np.ndarray) -> None:
+    with pytest.raises(DatasetError, match="cannot use a picture"):
+        as_bgr8(picture)
+
+
+def picture_of(rows: int, columns: int) -> Image:
+    return np.random.default_rng(0).integers(0, 256, (rows, columns, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 50), (20, 300), (64, 65)])
+def test_every_picture_is_brought_to_the_same_size(size: tuple[int, int]) -> None:
+    prepared = Preprocess(64, 64)(picture_of(*size))
+    assert prepared.shape == (64, 64, 3)
+    assert prepared.dtype == np.uint8
+
+
+def test_shrinking_takes_the_mean_of_each_area() -> None:
+    picture = picture_of(8, 12)
+    expected = picture.reshape(4, 2, 6, 2, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(Preprocess(4, 6)(picture) - expected).max() <= 0.5
+
+
+def test_the_region_of_interest_is_cut_out_first() -> None:
+    picture = picture_of(20, 30)
+    np.testing.assert_array_equal(Preprocess(4, 6, Region(5, 7, 6, 4))(picture), picture[7:11, 5:11])
+
+
+def test_a_region_may_touch_all_edges() -> None:
+    picture = picture_of(20, 30)
+    np.testing.assert_array_equal(crop(picture, Region(0, 0, 30, 20)), picture)
+
+
+@pytest.mark.parametrize(
+    "region", [(-1, 0, 5, 5), (0, -1, 5, 5), (26, 0, 5, 5), (0, 16, 5, 5), (0, 0, 0, 5), (0, 0, 5, -1), (0, 0, 31, 20)]
+)
+def test_a_region_that_does_not_fit_is_refused_with_both_sizes(region: tuple[int, int, int, int]) -> None:
+    with pytest.raises(DatasetError, match=f"{','.join(map(str, region))} .* 30x20 pixels"):
+        crop(picture_of(20, 30), Region(*region))

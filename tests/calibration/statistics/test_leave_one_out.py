@@ -1,0 +1,116 @@
+"""Scores of images left out one at a time, against statistics that are learnt anew without each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calibration.detectors.contract import Folds
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from tests.support.oracles import NaiveDistance, generalised_mean
+from tests.support.stored import stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from calibration.detectors.contract import Detector, Fit
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+CHANNELS, GRID = 12, (3, 2)
+FEW, MANY = 10, 60
+
+
+def drawn(count: int) -> Float32:
+    """Correlated channels of different scales, places of different means, and one image far off."""
+    random = np.random.default_rng(3)
+    mixing = random.normal(size=(CHANNELS, CHANNELS)) * np.logspace(-2, 1, CHANNELS)[:, None]
+    vectors = random.standard_t(5, size=(count, *GRID, CHANNELS)) @ mixing.T + random.normal(size=(*GRID, CHANNELS))
+    vectors[4] += 8 * np.abs(mixing).sum(axis=1)
+    return vectors.transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def held_out(detector: Detector, reduced: Float32, folds: Folds, folder: Path) -> tuple[Fit, Float64, Float64]:
+    """The fit, and score and map of each image as if it had not been learnt."""
+    scores, maps = np.empty(len(reduced)), np.empty((len(reduced), *reduced.shape[2:]))
+    with stored(reduced, folder) as store:
+        fit = detector.fit(store, folds, [CHANNELS])
+        for part, scorer in zip(folds.parts, fit.held_out, strict=True):
+            scored = scorer.scores(reduced[list(part)])
+            scores[list(part)], maps[list(part)] = scored.score, scored.map
+    return fit, scores, maps
+
+
+def folds_of(count: int, *, independent: bool = True) -> Folds:
+    order = np.random.default_rng(1).permutation(count)
+    return Folds([sorted(part.tolist()) for part in np.array_split(order, 5)], independent)
+
+
+@pytest.mark.parametrize("count", [FEW, MANY], ids=["fewer images than channels", "more images than channels"])
+@pytest.mark.parametrize("alpha", [0.001, 0.03, 0.5, 1.0, None])
+def test_mean_shift_without_each_image(alpha: float | None, count: int, tmp_path: Path) -> None:
+    detector, reduced, folds = MeanShift(alpha=alpha), drawn(count), folds_of(count)
+    fit, scores, maps = held_out(detector, reduced, folds, tmp_path)
+    assert fit.one_by_one
+    in_force = float(fit.parameters["alpha"])
+    for part in folds.parts:
+        others = np.delete(reduced, list(part), axis=0).astype(np.float64)
+        for number in part:
+            alone = np.delete(reduced, number, axis=0).astype(np.float64)
+            naive = NaiveDistance.of_mean_shift(alone, detector, in_force, shrunk_toward=others)
+            expected = naive.score_map(reduced[number].astype(np.float64))
+            np.testing.assert_allclose(maps[number], expected, rtol=1e-4)
+            assert scores[number] == pytest.approx(generalised_mean(expected, 8.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [FEW, MANY], ids=["fewer images than channels", "more images than channels"])
+def test_padim_without_each_image(count: int, tmp_path: Path) -> None:
+    reduced, folds = drawn(count), folds_of(count)
+    fit, scores, maps = held_out(Padim(dimensions=None), reduced, folds, tmp_path)
+    assert fit.one_by_one
+    for number in range(count):
+        naive = NaiveDistance.of_padim(np.delete(reduced, number, axis=0).astype(np.float64))
+        expected = naive.score_map(reduced[number].astype(np.float64))
+        np.testing.assert_allclose(maps[number], expected, rtol=1e-4)
+        assert scores[number] == pytest.approx(expected.max(), rel=1e-4)
+
+
+def test_the_global_statistic_without_each_image(tmp_path: Path) -> None:
+    """Nothing but the ridge, a thousandth of each variance, comes from the others' folds."""
+    detector, reduced = MeanShift(location="global"), np.delete(drawn(MANY)[:, :, :1, :1], 4, axis=0)
+    _, scores, _ = held_out(detector, reduced, folds_of(len(reduced)), tmp_path)
+    for number in range(len(reduced)):
+        alone = np.delete(reduced, number, axis=0).astype(np.float64)
+        expected = NaiveDistance.of_mean_shift(alone, detector, 1.0).score_map(reduced[number].astype(np.float64))
+        assert scores[number] == pytest.approx(expected.max(), rel=0.03)
+
+
+def test_one_image_far_off_does_not_hide_itself(tmp_path: Path) -> None:
+    reduced = drawn(MANY)
+    fit, scores, _ = held_out(MeanShift(), reduced, folds_of(MANY), tmp_path)
+    seen = fit.head.scores(reduced).score
+    assert scores.argmax() == 4
+    assert scores[4] > 10 * seen[4]
+
+
+@pytest.mark.parametrize("make", [MeanShift, lambda: Padim(dimensions=None)], ids=["mean_shift", "padim"])
+def test_neighbours_in_a_video_are_left_out_together(make: Callable[[], Detector], tmp_path: Path) -> None:
+    fit, _, _ = held_out(make(), drawn(MANY), folds_of(MANY, independent=False), tmp_path)
+    assert not fit.one_by_one
+
+
+def test_the_share_of_new_images_above_a_quantile_is_the_one_asked_for(tmp_path: Path) -> None:
+    """Of new images, as many lie above a threshold from held-out scores as were asked for."""
+    random = np.random.default_rng(0)
+    shares = []
+    for _ in range(20):
+        reduced = random.normal(size=(400, CHANNELS, *GRID)).astype(np.float32)
+        learnt, new = reduced[:100], reduced[100:]
+        fit, scores, _ = held_out(MeanShift(), learnt, folds_of(100), tmp_path)
+        shares.append(float((fit.head.scores(new).score > np.quantile(scores, 0.9)).mean()))
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.02)

@@ -1,0 +1,231 @@
+"""A bundle that learns on: what it takes over, what it refuses, and whether it is fit to judge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.bundle.bundle import check_golden
+from calibration.deployment.latency import measure_latency
+from calibration.detectors.gaussian import Gaussian
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DatasetError, SettingError
+from calibration.imaging.preprocess import Preprocess
+from calibration.network.fusion import reducing
+from calibration.update.acceptance import AcceptanceResult, check_acceptance, objections
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
+from calibration.update.refit_statistics import _refuse_same_defect
+from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.report.report import report_page
+from tests.support.washers import SIDE, Drawn, washer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from calibration.backbones.backbone import Backbone
+    from calibration.bundle.bundle import Bundle
+    from calibration.imaging.preprocess import Image
+    from calibration.update.refit import Mode, RefitResult
+
+    Learn = Callable[..., RefitResult]
+
+PARTS = 40
+
+
+def quiet(*_: object) -> None:
+    """Nobody watches."""
+
+
+def relit(picture: Image) -> Image:
+    """A brighter lamp and a softer lens."""
+    soft = cv2.GaussianBlur(picture, (0, 0), 0.7).astype(np.float32)
+    return np.clip(soft * 1.15 + 5, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory, small_filterbank: Backbone) -> Bundle:
+    pictures = Drawn([washer(number) for number in range(60)])
+    settings = Settings(Preprocess(SIDE, SIDE), threads=1, false_reject_rate=0.05)
+    return calibrate(pictures, small_filterbank, settings, tmp_path_factory.mktemp("old") / "old", quiet)
+
+
+@pytest.fixture
+def learn(old: Bundle, tmp_path: Path) -> Iterator[Learn]:
+    """Learns on from pictures."""
+    with OnnxRuntimeEngine(reducing(old.network.read_bytes()), 1) as engine:
+
+        def run(pictures: Sequence[Image], plan: RefitPlan, name: str = "new") -> RefitResult:
+            with PartStore(tmp_path / "collected", engine) as collection:
+                for number, picture in enumerate(pictures):
+                    collection.add(f"part {number}", old.preprocess(picture))
+                return refit_bundle(old, collection, plan, tmp_path / name, quiet)
+
+        yield run
+
+
+def score_of(bundle: Bundle, picture: Image) -> float:
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        return engine(bundle.preprocess(picture)).score
+
+
+def rejected(bundle: Bundle, pictures: Sequence[Image]) -> float:
+    """Share above the threshold."""
+    scores = [score_of(bundle, picture) for picture in pictures]
+    return float(np.mean(np.array(scores) > bundle.manifest.working_point.threshold))
+
+
+@pytest.mark.parametrize("mode", ["mean", "full", "teach"])
+def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
+    learn: Learn, old: Bundle, mode: Mode
+) -> None:
+    plan = RefitPlan(mode, sequential=False)
+    bundle = learn([relit(washer(number)) for number in range(100, 100 + PARTS)], plan).bundle
+    later = [relit(washer(number)) for number in range(200, 230)]
+    assert rejected(old, later) > 0.9
+    assert rejected(bundle, later) < 0.3
+    assert rejected(bundle, [relit(washer(number, scratched=True)) for number in range(230, 240)]) == 1.0
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        check_golden(bundle, engine)
+
+
+def test_what_was_good_before_is_still_good_unless_it_is_forgotten(learn: Learn) -> None:
+    new = [relit(washer(number)) for number in range(100, 100 + PARTS)]
+    before = [washer(number) for number in range(60)]
+    kept = learn([*new, *before], RefitPlan("full", sequential=False), "kept").bundle
+    forgot = learn(new, RefitPlan("full", old_weight=0.0, sequential=False), "forgot").bundle
+    assert rejected(kept, before) < 0.2
+    assert rejected(forgot, before) > 0.9
+
+
+def test_suspicious_parts_are_left_out_and_named(learn: Learn) -> None:
+    parts = [washer(number) for number in range(100, 100 + PARTS)]
+    parts[7], parts[23] = washer(107, scratched=True), washer(123, scratched=True)
+    learnt = learn(parts, RefitPlan("full", sequential=False))
+    assert {"part 7", "part 23"} <= set(learnt.left_out)
+    assert len(learnt.left_out) <= 6
+    assert learnt.bundle.manifest.images.left_out == learnt.left_out
+    assert learnt.bundle.manifest.images.count == PARTS - len(learnt.left_out)
+
+
+def test_the_manifest_says_how_it_came_about(learn: Learn, old: Bundle) -> None:
+    bundle = learn([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("full", old_weight=1.5)).bundle
+    record = bundle.manifest.relearning
+    assert record is not None
+    assert (record.mode, record.parent, record.parts, record.old_weight) == ("full", old.identity, PARTS, 1.5)
+    assert bundle.manifest.effective_images == pytest.approx(
+        (1.5 * 60 + bundle.manifest.images.count) ** 2 / (1.5**2 * 60 + bundle.manifest.images.count)
+    )
+    assert len(bundle.reference()["good_scores"]) == len(bundle.reference()["brightness"])
+
+
+def test_another_threshold_changes_nothing_else(learn: Learn, old: Bundle) -> None:
+    bundle = learn([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("threshold")).bundle
+    assert bundle.network.read_bytes() == old.network.read_bytes()
+    assert bundle.manifest.files["moments.npz"] == old.manifest.files["moments.npz"]
+    assert bundle.manifest.working_point.threshold != old.manifest.working_point.threshold
+
+
+def test_another_product_is_refused_but_can_be_taught(learn: Learn) -> None:
+    random = np.random.default_rng(0)
+    squares = [np.full((SIDE, SIDE, 3), 30, np.uint8) for _ in range(PARTS)]
+    for number, square in enumerate(squares):
+        cv2.rectangle(square, (5 + number % 3, 5), (50, 58), (200, 90, 20), -1)
+        square[::4] = 250
+        np.add(square, random.integers(0, 5, square.shape, np.uint8), out=square)
+    with pytest.raises(DatasetError, match="another product"):
+        learn(squares, RefitPlan("full"))
+    with pytest.raises(DatasetError, match="not what the bundle knows"):
+        learn(squares, RefitPlan("threshold"))
+    taught = learn(squares, RefitPlan("teach"), "taught").bundle
+    assert rejected(taught, squares[:10]) < 0.5
+    assert rejected(taught, [washer(1)]) == 1.0
+
+
+def test_a_place_where_most_parts_differ_is_named() -> None:
+    typical = np.full((4, 5), 10.0, np.float32)
+    _refuse_same_defect(typical)
+    typical[1, 4] = 60.0
+    with pytest.raises(DatasetError, match=r"as if all had the same defect: 90% from the left and 38% from the top"):
+        _refuse_same_defect(typical)
+
+
+@pytest.mark.parametrize("mode", ["mean", "full"])
+def test_parts_that_are_all_scratched_are_refused(learn: Learn, mode: Mode) -> None:
+    scratched = [relit(washer(number, scratched=True)) for number in range(100, 100 + PARTS)]
+    with pytest.raises(DatasetError, match="by more than another light"):
+        learn(scratched, RefitPlan(mode))
+
+
+def test_a_line_that_stands_still_is_refused(learn: Learn) -> None:
+    random = np.random.default_rng(0)
+    still = [np.clip(washer(100) + random.normal(0, 0.3, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8) for _ in range(20)]
+    with pytest.raises(DatasetError, match="hardly differ"):
+        learn(still, RefitPlan("full"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "parts", "reason"),
+    [
+        (RefitPlan(), 5, "too few"),
+        (RefitPlan(false_reject_rate=0.001), 20, "false-reject rate"),
+        (RefitPlan(old_weight=-1.0), 40, "cannot count"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused_before_anything_is_collected(
+    old: Bundle, plan: RefitPlan, parts: int, reason: str
+) -> None:
+    with pytest.raises(SettingError, match=reason):
+        refuse_unteachable(old, plan, parts)
+
+
+def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Path, small_filterbank: Backbone) -> None:
+    pictures = Drawn([washer(number) for number in range(30)])
+    settings = Settings(Preprocess(SIDE, SIDE), Gaussian(), threads=1, false_reject_rate=0.05)
+    bundle = calibrate(pictures, small_filterbank, settings, tmp_path / "gaussian", quiet)
+    with pytest.raises(SettingError, match="gaussian"):
+        refuse_unteachable(bundle, RefitPlan("full"), 40)
+    refuse_unteachable(bundle, RefitPlan("threshold"), 40)
+
+
+def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path: Path) -> None:
+    with (
+        OnnxRuntimeEngine(reducing(old.network.read_bytes()), 1) as engine,
+        PartStore(tmp_path / "collected", engine) as collection,
+    ):
+        for number in range(100, 100 + PARTS):
+            collection.add(f"part {number}", old.preprocess(relit(washer(number))))
+        new = refit_bundle(old, collection, RefitPlan(sequential=False), tmp_path / "new", quiet).bundle
+        scratched = [old.preprocess(relit(washer(number, scratched=True))) for number in range(5)]
+        proof = check_acceptance(old, new, collection, scratched, 1)
+    assert (proof.defects, proof.defects_old, proof.defects_new) == (5, 5, 5)
+    assert objections(proof, 0.8) == []
+
+
+def test_a_bundle_that_would_miss_defects_is_objected_to() -> None:
+    good = AcceptanceResult(0.01, 0.9, 0.85, 10, 10, 10)
+    assert objections(good, 0.8) == []
+    assert len(objections(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
+
+
+def test_a_bundle_that_learnt_on_has_a_report_and_learns_on_again(learn: Learn, old: Bundle, tmp_path: Path) -> None:
+    first = learn([relit(washer(number)) for number in range(100, 100 + PARTS)], RefitPlan(sequential=False)).bundle
+    with OnnxRuntimeEngine(first.network, 1) as engine:
+        page = report_page(first, check_golden(first, engine), measure_latency(first, engine))
+    assert "parts seen by the device, mode full" in page
+    with (
+        OnnxRuntimeEngine(reducing(first.network.read_bytes()), 1) as engine,
+        PartStore(tmp_path / "again", engine) as collection,
+    ):
+        for number in range(200, 200 + PARTS):
+            collection.add(f"part {number}", old.preprocess(washer(number)))
+        second = refit_bundle(first, collection, RefitPlan(sequential=False), tmp_path / "second", quiet).bundle
+    record = second.manifest.relearning
+    assert record is not None
+    assert record.parent == first.identity
+    assert rejected(second, [washer(number) for number in range(300, 330)]) < 0.3

@@ -1,0 +1,278 @@
+"""What the options of the command line stand for, and which do not go together."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from calibration.backbones.backbone import Backbone
+from calibration.detectors.gaussian import Gaussian
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.detectors.patchcore import PatchCore
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import SettingError
+from calibration.network.fusion import feature_network, feature_shape
+from calibration.onnx_graph import FLOAT, GraphBuilder
+from calibration.workstation.cli.components import (
+    BackboneChoice,
+    backbone,
+    backbones,
+    candidates,
+    described_detector,
+    detector,
+)
+from tests.support.outcome import Outcome, assert_refused
+from tests.support.washers import washer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+Float32 = NDArray[np.float32]
+SIDE = 64
+NOTHING, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mean_shift": {
+        "alpha": "0.3",
+        "averaging": 3,
+        "location": "shared",
+        "pooling_order": 4.0,
+        "patch": 2,
+        "modes": 2,
+        "dimensions": 50,
+    },
+    "padim": {"dimensions": 50},
+    "gaussian": {"components": "npca", "retained_variance": 0.1},
+    "patchcore": {"coreset": 0.1, "neighbours": 5},
+}
+NONE: dict[str, Any] = dict.fromkeys(option for options in OPTIONS.values() for option in options)
+FOREIGN = [
+    (name, owner, option)
+    for name in OPTIONS
+    for owner in OPTIONS
+    for option in OPTIONS[owner]
+    if option not in OPTIONS[name]
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("mean_shift", MeanShift()), ("padim", Padim()), ("gaussian", Gaussian()), ("patchcore", PatchCore())],
+)
+def test_a_detector_without_options_has_its_defaults(name: str, expected: object) -> None:
+    assert detector(name, NONE) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mean_shift", MeanShift(0.3, 3, "shared", 4.0, 2, 50, 2)),
+        ("padim", Padim(50)),
+        ("gaussian", Gaussian("npca", 0.1)),
+        ("patchcore", PatchCore(0.1, 5)),
+    ],
+)
+def test_all_options_reach_the_detector(name: str, expected: object) -> None:
+    assert detector(name, {**NONE, **OPTIONS[name]}) == expected
+
+
+def test_alpha_auto_comes_from_the_moments() -> None:
+    assert detector("mean_shift", {**NONE, "alpha": "auto"}) == MeanShift(alpha=None)
+
+
+@pytest.mark.parametrize(("name", "owner", "option"), FOREIGN, ids=[f"{each[0]}, {each[2]}" for each in FOREIGN])
+def test_an_option_of_another_detector_is_refused(name: str, owner: str, option: str) -> None:
+    flag = f"--{option.replace('_', '-')}"
+    with pytest.raises(SettingError, match=rf"(?s){flag} belongs to --detector .*{owner}.*, not to {name}.*{owner}"):
+        detector(name, {**NONE, option: OPTIONS[owner][option]})
+
+
+BAD = {
+    "--detector padim --alpha 0.5": ("--alpha belongs to --detector mean_shift, not to padim", "leave it out"),
+    "--retained-variance 0.5": ("--retained-variance belongs to --detector gaussian", "--detector gaussian"),
+    "--detector padim --dimensions 0": ("dimensions = 0 is too small", "1 or more"),
+    "--detector gaussian --components pca --retained-variance 2": (r"retained_variance = 2\.0", r"0\.99"),
+    "--detector patchcore --coreset 0": (r"coreset = 0\.0 is outside \(0, 1\]", r"0\.01"),
+    "--detector patchcore --neighbours 1": ("neighbours = 1 is too few", "2 or more"),
+    "--backbone filterbank+resnet18+resnet34": ("names 2 timm models", "ONNX files"),
+    "--backbone filterbank+nowhere.onnx": (r"cannot read the backbone nowhere\.onnx", "check the path"),
+    "--backbone filterbank+x.onnx --weights w.pth": (
+        "--weights and --stages belong to a timm model",
+        "--backbone NAME",
+    ),
+}
+
+
+@pytest.mark.parametrize("options", BAD)
+def test_fit_refuses_them_with_the_remedy(
+    command: Callable[..., Outcome], good_folder: Path, tmp_path: Path, options: str
+) -> None:
+    outcome = command("fit", good_folder, "--out", tmp_path / "out", "--size", "64", *options.split())
+    assert_refused(outcome, *BAD[options])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", ["--components most", "--detector oracle"])
+def test_fit_refuses_values_that_are_not_on_the_list(
+    command: Callable[..., Outcome], good_folder: Path, tmp_path: Path, options: str
+) -> None:
+    outcome = command("fit", good_folder, "--out", tmp_path / "out", *options.split())
+    assert outcome.code == 2
+    assert options.split(maxsplit=1)[0] in outcome.err
+
+
+def averaging_backbone(folder: Path, cell: int) -> str:
+    """A file whose features are the colours averaged over cells of so many pixels, those at the border left out."""
+    graph = GraphBuilder("averages")
+    graph.add("AveragePool", "image", kernel_shape=[cell, cell], strides=[cell, cell], output="features")
+    grid = SIDE // cell
+    model = graph.model({"image": (FLOAT, (1, 3, SIDE, SIDE))}, {"features": (FLOAT, (1, 3, grid, grid))})
+    path = folder / f"cells_of_{cell}.onnx"
+    onnx.save(model, path)
+    return str(path)
+
+
+def chosen(names: str) -> Backbone:
+    return backbone(BackboneChoice(names, "", None, NOTHING, ONE), (SIDE, SIDE))
+
+
+def features_of(names: str) -> Float32:
+    network = feature_network(chosen(names), MeanShift(averaging=1), divide_brightness=False)
+    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
+        return engine.features(washer(1))
+
+
+def test_two_backbones_are_one_on_the_grid_of_the_first(tmp_path: Path) -> None:
+    path = averaging_backbone(tmp_path, 8)
+    both, other_way = chosen(f"filterbank+{path}"), chosen(f"{path}+filterbank")
+    assert both.name == "filterbank+cells_of_8.onnx"
+    assert both.level_channels == (79, 3)
+    assert both.weights_sha256 == (hashlib.sha256(Path(path).read_bytes()).hexdigest(),)
+    assert both.input_size == (SIDE, SIDE)
+    assert feature_shape(both) == (82, 4, 4)
+    assert feature_shape(other_way) == (82, 8, 8)
+
+
+def test_each_backbone_gives_what_it_gives_alone(tmp_path: Path) -> None:
+    first, second = averaging_backbone(tmp_path, 16), "filterbank"
+    both = features_of(f"{first}+{second}+{first}")
+    alone = [features_of(name) for name in (first, second, first)]
+    np.testing.assert_allclose(both, np.concatenate(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_a_grid_finer_by_a_whole_number_is_averaged(tmp_path: Path) -> None:
+    """Averages of averages are those over the larger cell: nothing of the picture is left out."""
+    coarse, fine = averaging_backbone(tmp_path, 16), averaging_backbone(tmp_path, 4)
+    both = features_of(f"{coarse}+{fine}")
+    np.testing.assert_allclose(both[3:], both[:3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 16), (4, 8), (8, 12), (12, 8), (16, 12)])
+def test_any_other_grid_is_interpolated_as_torch_does(tmp_path: Path, first: int, second: int) -> None:
+    torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+    names = [averaging_backbone(tmp_path, cell) for cell in (first, second)]
+    both, alone = features_of("+".join(names)), features_of(names[1])
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(alone[None]), size=both.shape[1:], mode="bilinear", align_corners=False
+    )
+    np.testing.assert_allclose(both[3:], expected[0].numpy(), atol=1e-5)
+
+
+def test_two_timm_models_are_refused() -> None:
+    with pytest.raises(SettingError, match="names 2 timm models"):
+        chosen("resnet18+filterbank+resnet34")
+
+
+def test_a_joined_backbone_is_learnt_and_proves_itself(
+    command: Callable[..., Outcome], good_folder: Path, tmp_path: Path
+) -> None:
+    names = f"filterbank+{averaging_backbone(tmp_path, 8)}"
+    options = ["--backbone", names, "--size", "64", "--detector", "gaussian"]
+    assert command("fit", good_folder, "--out", tmp_path / "out", *options).code == 0
+    assert command("verify", tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mean_shift", MeanShift()),
+        ("mean_shift:alpha=0.3,averaging=3,location=shared", MeanShift(0.3, 3, "shared")),
+        ("mean_shift:alpha=auto", MeanShift(None)),
+        ("mean_shift:pooling_order=inf,modes=2", MeanShift(pooling_order=float("inf"), modes=2)),
+        ("padim:dimensions=50", Padim(50)),
+        ("gaussian:components=npca,retained_variance=0.1", Gaussian("npca", 0.1)),
+        ("patchcore:coreset=1,neighbours=5", PatchCore(1.0, 5)),
+    ],
+)
+def test_a_detector_is_described_in_one_word(text: str, expected: object) -> None:
+    found = described_detector(text)
+    assert found == expected
+    assert repr(found) == repr(expected)  # 5 is not 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "remedy"),
+    [
+        ("mean", "'mean' is not known", "one of mean_shift, padim"),
+        ("padim:alpha=1", "'alpha' is no option of it", "padim:OPTION=VALUE,... with dimensions"),
+        ("padim:dimensions", "--detector padim:dimensions '' is not understood", "a number"),
+        ("padim:dimensions=2.5", "2.5 is not whole", "a whole number"),
+        ("mean_shift:location=here", "'here' is not known", "local, shared or global"),
+        ("mean_shift:alpha=2", "outside", "share"),
+        ("mean_shift:modes=inf", "inf is not whole", "a whole number"),
+    ],
+)
+def test_a_detector_that_is_described_wrongly_is_refused(text: str, what: str, remedy: str) -> None:
+    with pytest.raises(SettingError, match=what) as refused:
+        described_detector(text)
+    assert remedy in refused.value.remedy
+
+
+def test_stages_and_weights_are_those_of_all_timm_models_or_of_each_in_turn() -> None:
+    names, normalisation = ["small", "filterbank", "filterbank+large", "head.onnx"], (NOTHING, ONE)
+    one, two = Path("one.safetensors"), Path("two.safetensors")
+
+    def of(stages: list[str], weights: list[Path]) -> list[tuple[str, Path | None]]:
+        chosen = backbones(names, stages, weights, normalisation)
+        assert [(choice.names, choice.mean, choice.std) for choice in chosen] == [
+            (name, NOTHING, ONE) for name in names
+        ]
+        return [(choice.stages, choice.weights) for choice in chosen]
+
+    none = ("", None)
+    assert of(["a,b"], []) == [("a,b", None), none, ("a,b", None), none]
+    assert of(["a", "b"], [one, two]) == [("a", one), none, ("b", two), none]
+    assert of([], []) == [none] * 4
+    for stages, weights, what in ((["a", "b", "c"], [], "3 --stages for 2"), ([], [one] * 3, "3 --weights for 2")):
+        with pytest.raises(SettingError, match=what):
+            of(stages, weights)
+    with pytest.raises(SettingError, match="1 --stages for 0 backbones from timm"):
+        backbones(["filterbank"], ["a"], [], normalisation)
+
+
+def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def noted(choice: BackboneChoice, _size: tuple[int, int]) -> Backbone:
+        asked.append((choice.names, choice.stages))
+        return Backbone((), choice.names)
+
+    monkeypatch.setattr("calibration.workstation.cli.components.backbone", noted)
+    candidates(BackboneChoice("resnet18+filterbank", "layer2,layer3", None, NOTHING, ONE), (SIDE, SIDE))
+    assert asked == [
+        ("resnet18+filterbank", "layer2,layer3"),
+        ("resnet18", "layer2,layer3"),
+        ("filterbank", ""),
+        ("resnet18", "layer2"),
+        ("resnet18", "layer3"),
+    ]
+    asked.clear()
+    candidates(BackboneChoice("filterbank", "", None, NOTHING, ONE), (SIDE, SIDE))
+    assert asked == [("filterbank", "")]

@@ -1,0 +1,142 @@
+"""Settings chosen from good images alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from calibration.backbones.backbone import filterbank_backbone
+from calibration.bundle.bundle import open_bundle
+from calibration.detectors.contract import described
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.errors import DatasetError
+from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.synthetic_defects import KINDS, SIZES, with_defect
+from calibration.workstation.fit.auto_tuning import SAMPLE, _Compared, best_trial, sample
+from tests.support.outcome import assert_refused
+from tests.support.washers import save, washer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from calibration.imaging.preprocess import Image
+    from tests.support.outcome import Outcome
+
+    Command = Callable[..., Outcome]
+
+SIDE = 64
+
+
+def frames(count: int) -> list[Image]:
+    return [washer(number, side=SIDE) for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_synthetic_defect_changes_a_bounded_part_of_a_copy(kind: str, size: float) -> None:
+    whole = washer(1, side=SIDE)
+    before = whole.copy()
+    side = max(4, round(size * SIDE))
+    damaged = [KINDS[kind](whole, side, np.random.default_rng(seed)) for seed in range(12)]
+    assert np.array_equal(whole, before)
+    changed = [(picture != whole).any(axis=2) for picture in damaged]
+    assert sum(each.any() for each in changed) >= 6
+    for each in changed:
+        rows, columns = np.nonzero(each)
+        assert rows.size == 0 or max(np.ptp(rows), np.ptp(columns)) <= 2 * side + 4
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_grey_picture_gets_a_grey_defect(number: int) -> None:
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 1), np.uint8), 3, axis=2)
+    damaged = with_defect(grey, number, np.random.default_rng(number))
+    assert np.ptp(damaged.astype(int), axis=2).max() == 0
+
+
+def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() -> None:
+    choice = best_trial(
+        frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+    )
+    assert choice.complete
+    tried = {(trial.divide_brightness, described(trial.detector)) for trial in choice.trials}
+    assert len(tried) == len(choice.trials) == 2 * 15 + 3
+    assert all(0.0 <= trial.auroc <= 1.0 for trial in choice.trials)
+    assert choice.best.auroc >= max(trial.auroc for trial in choice.trials) - 0.002
+    assert choice.best.auroc > 0.6
+
+
+def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean-shift is given features of nothing, so that it tells nothing apart."""
+    of_all = _Compared.features
+
+    def blind(compared: _Compared, *source: Any, **how: Any) -> Any:  # noqa: ANN401
+        features = of_all(compared, *source, **how)
+        if isinstance(source[1], MeanShift):
+            noise = np.random.default_rng(0)
+            return [noise.normal(size=each.shape).astype(np.float32) for each in features]
+        return features
+
+    monkeypatch.setattr(_Compared, "features", blind)
+    choice = best_trial(
+        frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+    )
+    assert choice.best.detector == Padim()
+    assert choice.record().trials[-3].detector == "padim"
+
+
+def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
+    assert described(MeanShift()) == "mean_shift"
+    assert described(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"
+
+
+def test_when_the_time_is_over_what_was_tried_decides() -> None:
+    ticks = iter(range(0, 1000, 100))
+    choice = best_trial(
+        frames(16),
+        [filterbank_backbone(SIDE, SIDE)],
+        time_budget_s=50,
+        threads=1,
+        progress=lambda *_: None,
+        clock_s=lambda: float(next(ticks)),
+    )
+    assert not choice.complete
+    assert {trial.divide_brightness for trial in choice.trials} == {False}
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(DatasetError, match="too few to choose"):
+        best_trial(frames(7), [filterbank_backbone(SIDE, SIDE)], time_budget_s=1, threads=1, progress=lambda *_: None)
+
+
+def test_a_sample_is_bounded_and_takes_from_everywhere() -> None:
+    class Many:
+        def __iter__(self) -> Iterator[tuple[str, Image]]:
+            for number in range(2 * SAMPLE):
+                yield str(number), np.full((SIDE, SIDE, 3), number % 256, np.uint8)
+
+    taken = sample(Many(), Preprocess(SIDE, SIDE))  # type: ignore[arg-type]
+    assert len(taken) == SAMPLE
+    assert len({int(frame[0, 0, 0]) for frame in taken}) > 150
+
+
+def test_the_bundle_says_what_was_tried_and_why_it_was_chosen(command: Command, tmp_path: Path) -> None:
+    save(tmp_path / "good", frames(24))
+    assert command("fit", tmp_path / "good", "--auto", "--size", SIDE, "--out", tmp_path / "bundle").code == 0
+    manifest = open_bundle(tmp_path / "bundle").manifest
+    assert manifest.choice is not None
+    assert manifest.choice.complete
+    best = next(trial for trial in manifest.choice.trials if f"{trial.auroc:.4f}" in manifest.choice.reason)
+    assert best.auroc > 0.6
+    assert any(trial.detector.startswith(manifest.detector.name) for trial in manifest.choice.trials)
+    assert {"padim", "gaussian", "patchcore"} <= {trial.detector for trial in manifest.choice.trials}
+
+
+@pytest.mark.parametrize("option", ["--alpha 0.1", "--averaging 2", "--divide-brightness", "--detector padim"])
+def test_what_auto_chooses_cannot_be_given_as_well(command: Command, tmp_path: Path, option: str) -> None:
+    save(tmp_path / "good", frames(12))
+    outcome = command("fit", tmp_path / "good", "--auto", *option.split(), "--size", SIDE, "--out", tmp_path / "bundle")
+    assert_refused(outcome, f"--auto chooses what {option.split(maxsplit=1)[0]} would say", "leave out")

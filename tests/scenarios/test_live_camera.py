@@ -1,0 +1,124 @@
+"""A station with a network camera that comes, goes and comes back; what the line hears of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+
+from tests.support.stations import Agent, closed_port, good_parts, until, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from tests.support.real_broker import Listener, Mosquitto
+
+BACK_WITHIN_S = 30.0
+"""Ten seconds between two attempts, and a busy machine."""
+PICTURES = [cv2.imencode(".jpg", image)[1].tobytes() for image in good_parts(5)]
+
+
+class _Stream(BaseHTTPRequestHandler):
+    """Twenty pictures a second, until its camera is switched off."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        number = 0
+        while not self.server.is_off.wait(0.05):  # type: ignore[attr-defined]
+            picture = PICTURES[number % len(PICTURES)]
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            self.wfile.write(head.encode() + picture + b"\r\n")
+            number += 1
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class NetworkCamera(ThreadingHTTPServer):
+    """On from enter to exit."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Stream)
+        self.is_off = threading.Event()
+
+    def handle_error(self, *_: object) -> None:
+        """Viewers may go at any time."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_off.set()
+        self.shutdown()
+        self.server_close()
+
+
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def states(listener: Listener) -> list[tuple[str, str]]:
+    return [(status["state"], status["reason"]) for status in listener.on("/status") if status["online"]]
+
+
+def test_a_camera_that_comes_late_goes_and_comes_back_is_told_each_time(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    port = closed_port()
+    source = f"http://user:secret@127.0.0.1:{port}/stream"
+    absent = ("lost", f"stream http://***@127.0.0.1:{port}/stream does not open")
+    config = write_config(tmp_path, bundle, source, mosquitto.port, camera={"width": 96, "height": 72})
+    with Agent(config) as agent:
+        listener.wait_for(lambda listener: absent in states(listener))
+        listener.wait_for(lambda listener: listener.on("/plc"))
+        assert not listener.on("/plc")[0]["valid"]
+        for _ in range(2):
+            with NetworkCamera(port):
+                seen = len(listener.on("/result"))
+                listener.wait_for(lambda listener: states(listener)[-1] == ("running", ""), BACK_WITHIN_S)
+                listener.wait_for(lambda listener, seen=seen: len(listener.on("/result")) > seen)
+            listener.wait_for(lambda listener: states(listener)[-1][0] == "lost")
+        (child,) = children_of(agent.process.pid) or [None]
+        agent.end(signal.SIGTERM)
+        assert agent.process.returncode == 0, agent.log
+    assert child is None or not Path(f"/proc/{child}").exists()
+    results = listener.on("/result")
+    assert [result["seq"] for result in results] == sorted({result["seq"] for result in results})
+    assert not any(result["isSimulated"] for result in results)
+    assert "secret" not in agent.log
+    assert "Traceback" not in agent.log
+
+
+def test_an_agent_that_is_stopped_ends_its_capture_process(bundle: Path, tmp_path: Path) -> None:
+    port = closed_port()
+    config = write_config(tmp_path, bundle, f"http://127.0.0.1:{port}/stream", closed_port())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        with NetworkCamera(port), Agent(config) as agent:
+            until(lambda agent=agent: agent.log.count("gives frames"))
+            (child,) = children_of(agent.process.pid)
+            took_s = agent.end(number)
+            until(lambda child=child: not _is_running(child))
+        if number != signal.SIGKILL:
+            assert "frames captured" in agent.log
+            assert took_s < 10.0
+        (tmp_path / "station.log").unlink()
+
+
+def _is_running(process: int) -> bool:
+    """A zombie is not; whoever has taken it over may take its time."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,347 @@
+"""The part of TensorRT that we use, on ONNX Runtime; a test holds its names against NVIDIA's own bindings.
+
+It is strict where TensorRT crashes or keeps silent: work goes through the fake GPU and waits there, objects must go in
+order, weights are exchanged only where they were marked.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+import weakref
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, numpy_helper
+
+from tests.support.fake_gpu import FakeCuda
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+@dataclass
+class _World:
+    """One process with TensorRT in it, and what shall go wrong there.
+
+    Attributes:
+        builds: Configurations of the builds so far.
+        roundings: Factors that spoil the outputs of the next engines, one for each that is loaded or exchanged.
+        during_build: Called between the steps of a build.
+    """
+
+    cuda: FakeCuda
+    builds: list[IBuilderConfig] = field(default_factory=list)
+    refits: int = 0
+    during_build: Callable[[], None] = lambda: None
+    steps: int = 3
+    build_errors: tuple[str, ...] = ()
+    parser_errors: tuple[tuple[str, str, str], ...] | None = None
+    enqueue: Callable[[], bool] = lambda: True
+    refuse: set[str] = field(default_factory=set)
+    roundings: list[float] = field(default_factory=list)
+
+    def gone(self, thing: object, name: str) -> None:
+        weakref.finalize(thing, self.cuda.events.append, f"{name} gone")
+
+
+_world = _World(FakeCuda())
+
+
+def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = "10.3.0") -> _World:
+    """Make ``import tensorrt`` find this."""
+    module = ModuleType("tensorrt")
+    module.__dict__.update({name: value for name, value in globals().items() if name[0] != "_"})
+    module.__dict__["__version__"] = version
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    _world.__dict__.update(_World(cuda).__dict__)
+    return _world
+
+
+BuilderFlag = enum.Enum("BuilderFlag", "TF32 REFIT_INDIVIDUAL")
+MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE TACTIC_DRAM")
+NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
+TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT")
+_TYPES = {TensorProto.FLOAT: np.float32, TensorProto.UINT8: np.uint8, TensorProto.FLOAT16: np.float16}
+
+
+def nptype(trt_type: int) -> type[np.generic]:
+    return _TYPES[trt_type]
+
+
+class ILogger:
+    Severity = enum.Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
+
+    def log(self, severity: Severity, msg: str) -> None:
+        raise NotImplementedError
+
+
+class IProgressMonitor:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        raise NotImplementedError
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        raise NotImplementedError
+
+    def phase_finish(self, phase_name: str) -> None:
+        raise NotImplementedError
+
+
+class ITimingCache:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def serialize(self) -> bytes:
+        return self._content + b"timed "
+
+
+class IBuilderConfig:
+    def __init__(self) -> None:
+        self.progress_monitor: IProgressMonitor | None = None
+        self.builder_optimization_level = 3
+        self._flags = {BuilderFlag.TF32}
+        self._pools: dict[MemoryPoolType, int] = {}
+        self._timings: ITimingCache | None = None
+
+    def set_flag(self, flag: BuilderFlag) -> None:
+        self._flags.add(flag)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self._flags.remove(flag)
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        assert isinstance(pool_size, int)
+        self._pools[pool] = pool_size
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        assert isinstance(serialized_timing_cache, bytes)
+        return ITimingCache(serialized_timing_cache)
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:  # noqa: FBT001 - as TensorRT has it
+        assert not ignore_mismatch
+        if "timings" in _world.refuse and cache._content:
+            return False
+        self._timings = cache
+        return True
+
+    def get_timing_cache(self) -> ITimingCache:
+        assert self._timings is not None
+        return self._timings
+
+
+class INetworkDefinition:
+    def __init__(self, flags: int) -> None:
+        assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        self._onnx: bytes | None = None
+        self._marked: list[str] = []
+
+    def mark_weights_refittable(self, name: str) -> bool:
+        if "mark" in _world.refuse:
+            return False
+        self._marked.append(name)
+        return True
+
+
+class ParserError:
+    def __init__(self, node: str, operator: str, text: str) -> None:
+        self._node, self._operator, self._text = node, operator, text
+
+    def node_name(self) -> str:
+        return self._node
+
+    def node_operator(self) -> str:
+        return self._operator
+
+    def desc(self) -> str:
+        return self._text
+
+
+class OnnxParser:
+    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+        assert isinstance(logger, ILogger)
+        self._network = network
+
+    def parse(self, model: bytes) -> bool:
+        if _world.parser_errors is not None:
+            return False
+        self._network._onnx = model
+        self._network._parser = weakref.ref(self)
+        return True
+
+    @property
+    def num_errors(self) -> int:
+        return len(_world.parser_errors or ())
+
+    def get_error(self, index: int) -> ParserError:
+        return ParserError(*(_world.parser_errors or ())[index])
+
+
+class Builder:
+    def __init__(self, logger: ILogger) -> None:
+        assert _world.cuda.entered, "no GPU: TensorRT crashes here"
+        self._logger = logger
+        if "builder" in _world.refuse:
+            message = "pybind11::init(): factory function returned nullptr"
+            raise TypeError(message)
+
+    def create_network(self, flags: int) -> INetworkDefinition:
+        return INetworkDefinition(flags)
+
+    def create_builder_config(self) -> IBuilderConfig:
+        return IBuilderConfig()
+
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+        assert network._parser() is not None, "the parser owns the weights"
+        _world.builds.append(config)
+        config._marked = tuple(network._marked)
+        for message in _world.build_errors:
+            self._logger.log(ILogger.ERROR, message)
+        if _world.build_errors or not self._steps(config.progress_monitor):
+            return None
+        refittable = network._marked if BuilderFlag.REFIT_INDIVIDUAL in config._flags else []
+        return json.dumps(refittable).encode() + b"\n" + (network._onnx or b"")
+
+    def _steps(self, monitor: IProgressMonitor | None) -> bool:
+        assert monitor is not None
+        monitor.phase_start("Building", None, _world.steps)
+        monitor.phase_start("Timing", "Building", 1)
+        monitor.phase_start("Layer", "Timing", 9)
+        monitor.step_complete("Layer", 0)
+        monitor.phase_finish("Timing")
+        for step in range(_world.steps):
+            _world.during_build()
+            if not monitor.step_complete("Building", step):
+                return False
+        monitor.phase_finish("Building")
+        return True
+
+
+class Runtime:
+    def __init__(self, logger: ILogger) -> None:
+        assert _world.cuda.entered, "no GPU: TensorRT crashes here"
+        self._logger = logger
+        _world.gone(self, "runtime")
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        if "plan" in _world.refuse:
+            self._logger.log(ILogger.ERROR, "Version tag does not match")
+            return None
+        return ICudaEngine(bytes(serialized_engine))
+
+
+class ICudaEngine:
+    def __init__(self, plan: bytes) -> None:
+        marked, _, content = plan.partition(b"\n")
+        self._refittable = json.loads(marked)
+        self._load(onnx.load_from_string(content))
+        _world.gone(self, "engine")
+
+    def _load(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._rounding = _world.roundings.pop(0) if _world.roundings else 1.0
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(model.SerializeToString(), options)
+        self._tensors = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return 1 << 20
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._tensors)[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(dimension.dim_value or -1 for dimension in self._tensors[name].shape.dim)
+
+    def get_tensor_dtype(self, name: str) -> int:
+        return self._tensors[name].elem_type
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        inputs = [value.name for value in self._model.graph.input]
+        return TensorIOMode.INPUT if name in inputs else TensorIOMode.OUTPUT
+
+    def create_execution_context(self) -> IExecutionContext | None:
+        return None if "context" in _world.refuse else IExecutionContext(self)
+
+    def serialize(self) -> bytes:
+        return json.dumps(self._refittable).encode() + b"\n" + self._model.SerializeToString()
+
+
+class IExecutionContext:
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self._addresses: dict[str, int] = {}
+        _world.gone(self, "context")
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        if f"address of {name}" in _world.refuse:
+            return False
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert stream_handle == _world.cuda.stream
+        assert set(self._addresses) == set(self._engine._tensors), "every tensor needs an address"
+        _world.cuda.waiting.append(self._execute)
+        return _world.enqueue()
+
+    def _execute(self) -> None:
+        engine = self._engine
+        frame = _world.cuda.read(self._addresses["frame"], engine.get_tensor_shape("frame"), np.dtype(np.uint8))
+        names = [name for name in engine._tensors if name != "frame"]
+        for name, output in zip(names, engine._session.run(names, {"frame": frame}), strict=True):
+            _world.cuda.write(self._addresses[name], output * np.float32(engine._rounding))
+
+
+class Weights:
+    def __init__(self, a: np.ndarray[Any, Any]) -> None:
+        assert a.flags.c_contiguous
+        assert a.dtype == np.float32
+        self._array = weakref.ref(a)
+
+
+class Refitter:
+    def __init__(self, engine: ICudaEngine, logger: ILogger) -> None:
+        assert isinstance(logger, ILogger)
+        assert not _world.cuda.waiting, "exchanged while in flight"
+        self._engine = engine
+        self._weights: dict[str, Weights] = {}
+
+    def set_named_weights(self, name: str, weights: Weights) -> bool:
+        array = weights._array()
+        old = {tensor.name: tensor for tensor in self._engine._model.graph.initializer}
+        if array is None or name not in self._engine._refittable or array.size != np.prod(old[name].dims):
+            return False
+        self._weights[name] = weights
+        return True
+
+    def get_missing_weights(self) -> list[str]:
+        return ["head.forgotten"] if "missing" in _world.refuse else []
+
+    def refit_cuda_engine(self) -> bool:
+        if "refit" in _world.refuse:
+            return False
+        _world.refits += 1
+        model = onnx.ModelProto()
+        model.CopyFrom(self._engine._model)
+        for tensor in model.graph.initializer:
+            if tensor.name in self._weights:
+                array = self._weights[tensor.name]._array()
+                assert array is not None, "arrays must live until the exchange is done"
+                tensor.CopyFrom(numpy_helper.from_array(array.reshape(tensor.dims), tensor.name))
+        self._engine._load(model)
+        return True
