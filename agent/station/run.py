@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.audit.log import AuditLog
 from agent.camera import open_camera
 from agent.errors import AuditError
-from agent.metrics.endpoint import MetricsEndpoint
+from agent.metrics.endpoint import serve_metrics
 from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.state_lock import state_lock
 from agent.station.assembly import Assembly
@@ -99,8 +100,10 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
     with ExitStack() as stack:
         stack.enter_context(state_lock(config.state_dir))
-        metrics = config.metrics
-        endpoint = stack.enter_context(MetricsEndpoint(metrics.host, metrics.port)) if metrics.enabled else None
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        if config.metrics.enabled:
+            stack.enter_context(serve_metrics(config.metrics.host, config.metrics.port, registry))
         zones = []
         for name, bundle in configured.items():
             zones.append(open_zone(config, choice, name, bundle))
@@ -113,8 +116,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         stack.enter_context(camera)
         stop.reaches(camera)
         assembly = Assembly(config, settings, token, camera, outbox, controls, audit, choice, stack)
-        if endpoint is not None:
-            endpoint.tell(assembly.figures)
+        registry.register(assembly.figures)
         for zone in zones:
             _note_start(zone, audit)
         # Left in the opposite order: the last pictures, then the last records, then the camera.

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import cv2
 import mtd
 import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,7 @@ from agent.inspection.loop import inspect
 from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
-from agent.metrics.endpoint import MetricsEndpoint
+from agent.metrics.endpoint import serve_metrics
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.live_messages import LiveMessages
@@ -255,11 +256,13 @@ def watched(folder: Path, metrics: LoopMetrics) -> Iterator[PageFeed]:
     )
     with ExitStack() as stack:
         listener = stack.enter_context(listening("127.0.0.1", 0))
-        endpoint = stack.enter_context(MetricsEndpoint("127.0.0.1", 0))
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        url = stack.enter_context(serve_metrics("127.0.0.1", 0, registry))
         page = PageFeed(order, listener)
         page.tell_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
         stack.enter_context(page)
-        ports = (str(listener.getsockname()[1]), endpoint.url.rpartition(":")[2].partition("/")[0])
+        ports = (str(listener.getsockname()[1]), url.rpartition(":")[2].partition("/")[0])
         output = stack.enter_context((folder / "pictures").open("w"))
         command = [sys.executable, str(Path(__file__).with_name("viewer.py")), *ports]
         viewer = stack.enter_context(subprocess.Popen(command, stdout=output))  # noqa: S603 - our own

@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import MetricsError
-from agent.metrics.endpoint import MetricsEndpoint
+from agent.metrics.endpoint import serve_metrics
 from agent.metrics.loop_metrics import BUCKETS_MS, LoopMetrics
 from agent.station.prometheus import _histogram
 from calibration.bundle.bundle import open_bundle
@@ -188,13 +190,12 @@ def test_drops_are_told_by_reason_as_in_health(station: tuple[Running, str]) -> 
     assert told <= running.end().dropped["untriggered"]
 
 
-def test_everything_else_is_not_there(station: tuple[Running, str]) -> None:
+def test_metrics_can_only_be_read(station: tuple[Running, str]) -> None:
     _, url = station
-    assert fetch(url.replace("/metrics", "/"))[0] == 404
-    assert fetch(url, "POST")[0] == 501
+    assert fetch(url, "POST")[0] == 405
 
 
-def test_who_says_nothing_keeps_nobody_waiting(station: tuple[Running, str]) -> None:
+def test_silent_clients_delay_neither_other_clients_nor_the_stop(station: tuple[Running, str]) -> None:
     running, url = station
     address = urlsplit(url)
     silent = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
@@ -206,7 +207,7 @@ def test_who_says_nothing_keeps_nobody_waiting(station: tuple[Running, str]) -> 
         line.close()
 
 
-def test_without_wish_nobody_listens(bundle: Path, tmp_path: Path) -> None:
+def test_nothing_listens_unless_metrics_are_enabled(bundle: Path, tmp_path: Path) -> None:
     parts = write_pictures(tmp_path / "parts", good_parts(2))
     port = closed_port()
     station = Running(write_config(tmp_path, bundle, parts, closed_port(), camera=LOOPING, metrics={"port": port}))
@@ -217,7 +218,7 @@ def test_without_wish_nobody_listens(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
-def test_a_port_or_address_that_is_not_free_is_told_at_the_start(bundle: Path, tmp_path: Path, host: str) -> None:
+def test_a_port_or_address_that_is_not_free_stops_the_start(bundle: Path, tmp_path: Path, host: str) -> None:
     parts = write_pictures(tmp_path / "parts", good_parts(2))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -230,24 +231,34 @@ def test_a_port_or_address_that_is_not_free_is_told_at_the_start(bundle: Path, t
 
 
 def test_ipv6_is_an_address_too() -> None:
-    with MetricsEndpoint("::1", 0) as endpoint:
-        assert endpoint.url.startswith("http://[::1]:")
-        assert "process_open_fds" in fetch(endpoint.url)[2]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    with serve_metrics("::1", 0, registry) as url:
+        assert url.startswith("http://[::1]:")
+        assert "process_open_fds" in fetch(url)[2]
 
 
-def test_a_figure_that_cannot_be_told_is_an_error_in_the_log_and_stops_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_client_that_disconnects_at_once_leaves_no_trace_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with serve_metrics("127.0.0.1", 0, CollectorRegistry()) as url:
+        address = urlsplit(url)
+        for _ in range(3):
+            hasty = socket.create_connection((address.hostname, address.port))
+            hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+            hasty.close()
+        assert fetch(url)[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_collector_that_fails_is_reported_on_stderr_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     class Broken:
         def collect(self) -> Iterator[Metric]:
             raise RuntimeError
 
-    with MetricsEndpoint("127.0.0.1", 0) as endpoint:
-        endpoint.tell(Broken())
-        for _ in range(2):
-            with pytest.raises(http.client.RemoteDisconnected):
-                fetch(endpoint.url)
-    assert [record.levelname for record in caplog.records if "no metrics for" in record.message] == ["ERROR"] * 2
+    registry = CollectorRegistry()
+    with serve_metrics("127.0.0.1", 0, registry) as url:
+        registry.register(Broken())
+        assert [fetch(url)[0] for _ in range(2)] == [500, 500]
+    assert capsys.readouterr().err.count("\nRuntimeError\n") == 2
 
 
 def test_a_duration_is_counted_in_the_first_bucket_that_holds_it() -> None:
