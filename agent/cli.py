@@ -25,7 +25,7 @@ from agent.settings import station_topics
 from agent.station.run import Stop, Summary, run_station
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError
-from calibration.terminal import EXIT_MENDABLE, console, escape, run
+from calibration.terminal import EXIT_ERROR, console, escape, run
 
 if TYPE_CHECKING:
     from agent.doctor.finding import Finding
@@ -89,7 +89,7 @@ def run_command(
         if not for_programs:
             raise
         log.critical("%s; %s", error.what, error.remedy)
-        raise typer.Exit(EXIT_MENDABLE) from error
+        raise typer.Exit(EXIT_ERROR) from error
     log.info("stopped: %s", _in_words(summary))
 
 
@@ -153,7 +153,7 @@ def doctor_command(
     else:
         console.print(f"[bold]{doctor_report.summary(findings)}[/]")
     if doctor_report.level_of(findings) == "fault":
-        raise typer.Exit(EXIT_MENDABLE)
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("demo")

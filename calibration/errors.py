@@ -30,7 +30,7 @@ class ShiftwatchError(Exception):
         self.remedy = remedy
 
     @property
-    def in_a_line(self) -> str:
+    def one_line(self) -> str:
         """What and what to do, where there is no room for two lines."""
         return f"{self.what}; {self.remedy}"
 

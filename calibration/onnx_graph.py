@@ -110,13 +110,13 @@ class FeatureGraph:
             (1, channels, h, w).
         mean: Per RGB channel, subtracted from the picture scaled to 0..1.
         std: Per RGB channel, divided by after that.
-        half: Half precision holds its numbers, so that a GPU may compute it in FP16.
+        fp16_safe: Half precision holds its numbers, so that a GPU may compute it in FP16.
     """
 
     model: onnx.ModelProto
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    half: bool = True
+    fp16_safe: bool = True
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -130,7 +130,7 @@ class FeatureGraph:
         return tuple(_feature_map(output) for output in self.model.graph.output)
 
 
-def values(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, ValueType]:
+def value_types(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, ValueType]:
     """Name -> (ONNX element type, shape) of a graph's inputs or outputs, as ``GraphBuilder.model`` takes them."""
     return {info.name: (info.type.tensor_type.elem_type, _shape(info)) for info in infos}
 

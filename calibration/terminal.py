@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import typer
     from rich.progress import Task
 
-EXIT_MENDABLE = 2
+EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 console = Console(highlight=False)
@@ -41,7 +41,7 @@ def run(app: typer.Typer) -> None:
     except ShiftwatchError as error:
         error_console.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True)
         error_console.print(f"  {escape(error.remedy)}", soft_wrap=True)
-        sys.exit(EXIT_MENDABLE)
+        sys.exit(EXIT_ERROR)
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             error_console.print("interrupted")

@@ -19,7 +19,7 @@ from agent.audit.verify import Findings, verify
 from agent.config import model as configuration
 from agent.messages.records import to_json
 from calibration.errors import SettingError
-from calibration.terminal import EXIT_MENDABLE, console, error_console, escape
+from calibration.terminal import EXIT_ERROR, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.audit.entry import Entry
@@ -73,7 +73,7 @@ def verify_command(
     elif found.head_found:
         console.print("the entry asked for is there")
     if not found.is_sound:
-        raise typer.Exit(EXIT_MENDABLE)
+        raise typer.Exit(EXIT_ERROR)
     console.print("[green]as it was written[/]")
 
 

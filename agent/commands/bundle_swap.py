@@ -130,7 +130,7 @@ class BundleSwap:
         """Write down how it went; the hash of the entry in the audit log, if there is one."""
         served = zone.served
         bundle = served.bundle
-        said = None if error is None else error.in_a_line
+        said = None if error is None else error.one_line
         try:
             if error is None:
                 zone.versions.note(

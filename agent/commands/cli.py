@@ -11,7 +11,7 @@ import typer
 
 from agent.commands.control_socket import ask_station
 from agent.config import model as configuration
-from calibration.terminal import EXIT_MENDABLE, console, escape
+from calibration.terminal import EXIT_ERROR, console, escape
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
@@ -100,6 +100,6 @@ def _give(config: Path, name: str, args: Payload) -> None:
             console.print(f"{name}: accepted, under way")
     if not answer["accepted"]:
         console.print(f"[bold red]{name}: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
-        raise typer.Exit(EXIT_MENDABLE)
+        raise typer.Exit(EXIT_ERROR)
     noted = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
     console.print(f"{name}: done{noted}", soft_wrap=True)

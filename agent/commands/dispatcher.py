@@ -61,7 +61,7 @@ def final_ack(
         command_id=command.command_id,
         command=command.name,
         accepted=error is None,
-        error=None if error is None else error.in_a_line,
+        error=None if error is None else error.one_line,
         progress=1.0,
         audit_hash=audit_hash,
         figures=figures,
@@ -230,7 +230,7 @@ class CommandDispatcher:
             command_id=command.command_id or None,
             command=name,
             accepted=False,
-            error=refusal.in_a_line,
+            error=refusal.one_line,
             audit_hash=audit_hash,
         )
 

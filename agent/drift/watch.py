@@ -17,7 +17,7 @@ from agent.drift.reference_ranks import SIDES, HighScores, ReferenceRanks, high_
 from agent.drift.report import DriftFinding, DriftReport
 from agent.drift.sequential_test import SequentialTest
 from calibration.camera_checks import frame_statistics
-from calibration.imaging.region import grey_of
+from calibration.imaging.region import to_grey
 from calibration.statistics.threshold import share_above
 
 if TYPE_CHECKING:
@@ -191,8 +191,8 @@ class DriftWatch:
 def appearance(prepared: Image) -> tuple[float, float, float]:
     """Brightness, colour and sharpness of a network input."""
     colour = frame_statistics.mean_colour(prepared)
-    sharpness = frame_statistics.edges(grey_of(prepared))
-    return frame_statistics.light_of(colour), frame_statistics.warmth_of(colour), sharpness
+    sharpness = frame_statistics.edges(to_grey(prepared))
+    return frame_statistics.brightness_of_colour(colour), frame_statistics.warmth(colour), sharpness
 
 
 def _watched(reference: Mapping[str, NDArray[Any]], passed: NDArray[np.bool_]) -> dict[str, _Watched]:
@@ -224,8 +224,8 @@ def _good(reference: Mapping[str, NDArray[Any]]) -> dict[str, Float64]:
     colours = reference["brightness"]
     good: dict[str, Float64] = {
         "score": reference["good_scores"],
-        "brightness": np.array([frame_statistics.light_of(each) for each in colours]),
-        "colour": np.array([frame_statistics.warmth_of(each) for each in colours]),
+        "brightness": np.array([frame_statistics.brightness_of_colour(each) for each in colours]),
+        "colour": np.array([frame_statistics.warmth(each) for each in colours]),
     }
     if "edges" in reference:
         good["sharpness"] = reference["edges"]

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agent.messages.records import ResultCode
 from calibration.camera_checks import frame_statistics
 from calibration.errors import DatasetError
-from calibration.imaging.orientation import Structure, directions
-from calibration.imaging.region import grey_of
+from calibration.imaging.orientation import Structure, edge_directions
+from calibration.imaging.region import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from calibration.imaging.preprocess import Image, Place, Preprocess
+    from calibration.imaging.preprocess import Image, PartLocation, Preprocess
 
 _NAMES = ("resolution", "dark", "over_exposed", "moved", "blocked", "blurred_detail", "blurred_edges")
 _LOWER = {"dark", "blurred_detail", "blurred_edges"}
@@ -136,14 +136,14 @@ class FrameChecks:
         with suppress(DatasetError):  # nothing is learnt from one of another size
             self._compare(image)
 
-    def of_input(self, prepared: Image, place: Place) -> FrameFault | None:
+    def of_input(self, prepared: Image, place: PartLocation) -> FrameFault | None:
         """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
 
         Args:
             prepared: Network input.
             place: Where in the frame it was taken.
         """
-        grey = grey_of(prepared)
+        grey = to_grey(prepared)
         return (
             self._light(grey)
             or self._stillness()
@@ -155,9 +155,9 @@ class FrameChecks:
     def _compare(self, image: Image) -> None:
         if math.isinf(self._frozen_after):
             return
-        rows = frame_statistics.still_rows(self._preprocess.inspected(image))
+        rows = frame_statistics.sample_rows(self._preprocess.region_of_interest(image))
         before, self._rows_before = self._rows_before, rows
-        same = before is not None and frame_statistics.is_same(before, rows, self._limits["frozen"])
+        same = before is not None and frame_statistics.is_frozen(before, rows, self._limits["frozen"])
         self._unchanged = self._unchanged + 1 if same else 0
 
     def _stillness(self) -> FrameFault | None:
@@ -169,20 +169,20 @@ class FrameChecks:
 
     def _light(self, grey: Image) -> FrameFault | None:
         light = frame_statistics.brightness(grey)
-        mean = f"mean brightness {frame_statistics.mean_of(light):.0f} of 255"
+        mean = f"mean brightness {frame_statistics.mean_grey_level(light):.0f} of 255"
         if light < self._limits["dark"]:
             return FrameFault(ResultCode.DARK, f"the frame is dark: {mean}; light or exposure have changed")
         if light > self._limits["over_exposed"]:
             return FrameFault(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
         return None
 
-    def _place(self, grey: Image, place: Place) -> FrameFault | None:
+    def _place(self, grey: Image, place: PartLocation) -> FrameFault | None:
         if place.too_far and place.displacement is not None:
             return _moved(*place.displacement)
         if self._structure is None:
             return None
-        found = self._structure.displacement(directions(frame_statistics.thumbnail(grey)))
-        if found.there - found.here <= self._limits["moved"] or found.there < self._recognised:
+        found = self._structure.displacement(edge_directions(frame_statistics.thumbnail(grey)))
+        if found.elsewhere - found.at_zero <= self._limits["moved"] or found.elsewhere < self._recognised:
             return None
         cell = frame_statistics.pixels_in_cell(*grey.shape)
         rows, columns = grey.shape
@@ -193,7 +193,7 @@ class FrameChecks:
     def _view(self, prepared: Image) -> FrameFault | None:
         if self._known is None:
             return None
-        share = frame_statistics.strange_share(frame_statistics.blocks(prepared), *self._known)
+        share = frame_statistics.unknown_colour_share(frame_statistics.blocks(prepared), *self._known)
         if share <= self._limits["blocked"]:
             return None
         return FrameFault(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.camera_checks.frame_statistics import relit
-from calibration.imaging.region import grey_of
+from calibration.camera_checks.frame_statistics import match_light
+from calibration.imaging.region import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ class EmptyPlace:
         self._preprocess = preprocess
         self._mean, deviation = (reference[name].astype(np.float32) for name in ("thumbnail_mean", "thumbnail_std"))
         self._empty = self._thumbnail(picture)
-        apart = self._mean - relit(self._empty, self._mean)
+        apart = self._mean - match_light(self._empty, self._mean)
         # The mean square distance of single good parts, which may lie here and there, not that of their mean.
         self._good = float(np.sqrt(np.mean(apart**2 + deviation**2)))
 
@@ -54,9 +54,9 @@ class EmptyPlace:
     def distance(self, image: Image) -> float:
         """From the empty place, 0; good parts are about at 1."""
         seen = self._thumbnail(image)
-        return float(np.sqrt(np.mean((seen - relit(self._empty, seen)) ** 2))) / max(self._good, 1.0)
+        return float(np.sqrt(np.mean((seen - match_light(self._empty, seen)) ** 2))) / max(self._good, 1.0)
 
     def _thumbnail(self, image: Image) -> NDArray[np.float32]:
         rows, columns = self._mean.shape
-        grey = grey_of(self._preprocess(image))
+        grey = to_grey(self._preprocess(image))
         return cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -10,7 +10,7 @@ from agent.inspection.defect_regions import defect_regions
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.trigger.plc_handshake import Answer
 from calibration.imaging.region import whole_frame
-from calibration.imaging.score_map import covering
+from calibration.imaging.score_map import cover_region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,7 +197,7 @@ def _heat_of_defects(seen: PartInspection) -> dict[str, Heat]:
     for zone in sorted(rejected, key=lambda zone: zone.ratio, reverse=True):
         view, inference = zone.view, zone.inference
         if inference is not None and view.frame.seq == seen.frame.seq:
-            score_map = covering(inference.map, view.recipe.grid)
+            score_map = cover_region(inference.map, view.recipe.grid)
             heat[view.recipe.zone] = Heat(view.region, score_map, view.recipe.rules.threshold)
     return heat
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.trigger.part import Part
     from agent.zones.recipe import Recipe
     from calibration.engine.contract import Inference
-    from calibration.imaging.preprocess import Image, Place, Region
+    from calibration.imaging.preprocess import Image, PartLocation, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +144,13 @@ def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     """
     watch = _Stages()
     inference, code, fault = None, ResultCode.NONE, None
-    place: Place | None = None
+    place: PartLocation | None = None
     prepared: Image | None = None
     try:
         distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
         watch.ends("checks")
         place = recipe.preprocess.locate(frame.image)
-        prepared = recipe.preprocess.prepared(frame.image, place.region)
+        prepared = recipe.preprocess.network_input(frame.image, place.region)
         watch.ends("preprocess")
         if recipe.checks is not None:
             distrust = distrust or recipe.checks.of_input(prepared, place)

@@ -131,10 +131,10 @@ class BrokerClient(ABC):
         try:
             connection = connect(self._settings, self._will())
         except BrokerRefusedError as error:
-            self._note_down(f"refused: {error.reason}", error.in_a_line)
+            self._note_down(f"refused: {error.reason}", error.one_line)
             return self._pace.refused_retry_s
         except BrokerUnreachableError as error:
-            self._note_down("down", error.in_a_line)
+            self._note_down("down", error.one_line)
             return self._backoff.next_s()
         if self._stop_at_s is None or time.monotonic() < self._stop_at_s:
             self._live(connection)

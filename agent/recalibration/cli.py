@@ -19,7 +19,7 @@ from agent.commands.schema import MOST_PARTS
 from agent.config import model as configuration
 from agent.zones.versions import Versions
 from agent.zones.zone import folder_of, versions_file
-from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE, console, error_console, escape
+from calibration.terminal import EXIT_ERROR, EXIT_INTERRUPTED, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
@@ -127,7 +127,7 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
         console.print(_table(answer["figures"]))
     if not answer["accepted"]:
         console.print(f"[bold red]recalibrate: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
-        raise typer.Exit(EXIT_MENDABLE)
+        raise typer.Exit(EXIT_ERROR)
     noted = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
     done = "cancelled" if cancel else "tried, nothing was changed" if dry_run else "done, the new bundle judges"
     console.print(f"recalibrate: {done}{noted}", soft_wrap=True)

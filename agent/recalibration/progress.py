@@ -77,7 +77,7 @@ class ProgressReporter:
     def note(self, task: Task, found: Payload, event: str, error: ShiftwatchError | None) -> str | None:
         """Write down that nothing was changed, and why; the hash of the entry, if there is one."""
         try:
-            reason = None if error is None else error.in_a_line
+            reason = None if error is None else error.one_line
             about = {**task.zone.noted, **noted(task, found)}
             return self._audit.append(event, commandId=task.command.command_id, reason=reason, **about)
         except AuditError as failure:
@@ -89,7 +89,7 @@ class ProgressReporter:
         log.log(
             logging.INFO if error is None else logging.WARNING,
             about_zone(task.zone.name, "recalibration %s: %s"),
-            "done" if error is None else f"ended, the bundle stays: {error.in_a_line}",
+            "done" if error is None else f"ended, the bundle stays: {error.one_line}",
             results.text(found),
         )
         self._follow_up(final_ack(task.command, error, audit_hash, found))

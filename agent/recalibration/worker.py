@@ -15,7 +15,7 @@ from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
 from calibration.imaging.image_files import read_image
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.acceptance import check_acceptance, objections
 from calibration.update.base_network import base_network_of
 from calibration.update.part_store import PartStore
@@ -68,7 +68,7 @@ class RecalibrationWorker:
         with ExitStack() as stack:
             engine = None
             if self._plan.mode != "threshold":
-                network = reducing(base_network_of(bundle, self._plan.backbone).network)
+                network = without_head(base_network_of(bundle, self._plan.backbone).network)
                 engine = stack.enter_context(OnnxRuntimeEngine(network, _THREADS))
             collection = stack.enter_context(PartStore(Path(self._order["folder"]), engine))
             self._tell("ready")

@@ -156,7 +156,7 @@ class Assembly:
             self._active_alerts,
             is_simulated=kind_of(config.camera.source) == "path",
         )
-        self._service_manager = ServiceManager(self.reports.in_a_line)
+        self._service_manager = ServiceManager(self.reports.one_line)
         self.figures = StatusCollector(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
         if self.page is not None:

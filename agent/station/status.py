@@ -76,7 +76,7 @@ class StationStatus:
             return ResultCode.PAUSED
         return ResultCode.TOO_LATE if self.camera.state == "running" else ResultCode.CAMERA_LOST
 
-    def in_a_line(self) -> str:
+    def one_line(self) -> str:
         """How it is, for people."""
         state, reason = self.state()
         why = f" ({reason})" if reason else ""

@@ -42,7 +42,7 @@ def cells_of(inspected: Image) -> Cells:
 
 
 def _change(before: Cells, now: Cells) -> float:
-    apart = np.abs(now - frame_statistics.relit(before, now)).ravel()
+    apart = np.abs(now - frame_statistics.match_light(before, now)).ravel()
     place = int(_SHARE * (apart.size - 1))
     return float(np.partition(apart, place)[place])
 

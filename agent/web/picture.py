@@ -9,7 +9,7 @@ import cv2
 
 from calibration.imaging.heatmap import heat_layer
 from calibration.imaging.preprocess import Region
-from calibration.imaging.score_map import covering
+from calibration.imaging.score_map import cover_region
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
@@ -56,7 +56,7 @@ def as_jpeg(image: Image, longest_side_px: int) -> bytes:
 def _heat(room: SharedImage, shown: Shown, region: Region) -> bytes:
     if shown.map_shape is None:
         return b""
-    score_map = covering(room.score_map(*shown.map_shape), shown.grid)
+    score_map = cover_region(room.score_map(*shown.map_shape), shown.grid)
     columns, rows = _fitting(region.width, region.height, _LONGEST_LAYER_PX)
     return cv2.imencode(".png", heat_layer(score_map, shown.threshold, rows, columns))[1].tobytes()
 

@@ -191,9 +191,9 @@ def _refused(_: Request, error: Exception) -> Response:
 
 def _no_archive(_: Request, error: Exception) -> Response:
     found = cast("ArchiveError", error)
-    return JSONResponse({"error": found.in_a_line}, 404)
+    return JSONResponse({"error": found.one_line}, 404)
 
 
 def _no_agent(_: Request, error: Exception) -> Response:
     found = cast("StationUnreachableError", error)
-    return JSONResponse({"error": found.in_a_line}, 503)
+    return JSONResponse({"error": found.one_line}, 503)

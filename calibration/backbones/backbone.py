@@ -12,7 +12,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
-from calibration.backbones.constant_folding import fold, foldable
+from calibration.backbones.constant_folding import fold, foldable_tensors
 from calibration.backbones.filterbank import STRIDE, filterbank
 from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
@@ -78,7 +78,7 @@ def filterbank_backbone(height: int, width: int) -> Backbone:
             remedy=f"give sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
         )
     # Energies near their floor are squares that FP16 rounds to nothing.
-    return Backbone((FeatureGraph(filterbank(height, width), half=False),), "filterbank")
+    return Backbone((FeatureGraph(filterbank(height, width), fp16_safe=False),), "filterbank")
 
 
 def onnx_backbone(
@@ -145,10 +145,10 @@ def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) 
             what=f"{path} cannot be brought to opset {OPSET}: {str(error).strip().splitlines()[0]}",
             remedy=f"export it again with opset {OPSET} and for one image of {height}x{width}",
         ) from error
-    return with_known_outputs(model, str(path))
+    return with_output_shapes(model, str(path))
 
 
-def with_known_outputs(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def with_output_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The model with the shapes of its outputs written down and its constants computed, by running it once.
 
     Exporters and shape inference often leave them open; the fused network needs them.
@@ -158,7 +158,7 @@ def with_known_outputs(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """
     shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
     outputs = len(model.graph.output)
-    constants = foldable(model.graph)
+    constants = foldable_tensors(model.graph)
     model.graph.output.extend(onnx.ValueInfoProto(name=constant) for constant in constants)
     try:
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

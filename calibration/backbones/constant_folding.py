@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def foldable(graph: onnx.GraphProto) -> list[str]:
+def foldable_tensors(graph: onnx.GraphProto) -> list[str]:
     """Tensors that are the same for every picture, where they enter what is not.
 
     Args:

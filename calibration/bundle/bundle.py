@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from calibration.atomic_file import flush_folder, write_flushed
 from calibration.bundle.manifest import SCHEMA_VERSION, Manifest
-from calibration.bundle.preprocess_record import preprocess_of
+from calibration.bundle.preprocess_record import preprocess_from_record
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.statistics.threshold import WorkingPoint
 
@@ -84,7 +84,7 @@ class Bundle:
     @cached_property
     def preprocess(self) -> Preprocess:
         """Frame to network input."""
-        return preprocess_of(self.manifest.preprocess, partial(_array, self.path / REFERENCE))
+        return preprocess_from_record(self.manifest.preprocess, partial(_array, self.path / REFERENCE))
 
     @property
     def working_point(self) -> WorkingPoint:
@@ -285,7 +285,7 @@ def refuse_existing(path: Path) -> None:
         )
 
 
-def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays as the content of an .npz file."""
     buffer = io.BytesIO()
     savez: Any = np.savez  # its signature takes an array named like one of its options for that option

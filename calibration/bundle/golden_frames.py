@@ -30,7 +30,7 @@ class GoldenSample:
     def __init__(self) -> None:
         self.frames: list[Image] = []
         self.reduced: list[NDArray[np.float32]] = []
-        self._places = _places()
+        self._places = _slots()
 
     def offer(self, frame: Image, reduced: NDArray[np.float32]) -> None:
         """Maybe keep this frame."""
@@ -53,13 +53,13 @@ class GoldenSample:
         self.reduced.append(features_of(damaged))
 
 
-def kept_of(count: int) -> list[int]:
+def golden_indices(count: int) -> list[int]:
     """Which of so many frames, offered in their order, a sample keeps, in its order."""
-    kept = {place: index for index, place in zip(range(count), _places(), strict=False) if place is not None}
+    kept = {place: index for index, place in zip(range(count), _slots(), strict=False) if place is not None}
     return [kept[place] for place in sorted(kept)]
 
 
-def _places() -> Iterator[int | None]:
+def _slots() -> Iterator[int | None]:
     """For each frame the place in the sample that it takes, or None."""
     random = np.random.default_rng(0)
     yield from range(GOOD_FRAMES)

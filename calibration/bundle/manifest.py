@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of what makes a bundle."""
     packages = ("shiftwatch", "numpy", "onnx", "onnxruntime")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.imaging.preprocess import Place
+    from calibration.imaging.preprocess import PartLocation
 
 _REFERENCE = "alignment_reference"
 _LABELS = "ignored_labels"
 
 
-def record_of(preprocess: Preprocess, places: Sequence[Place], *, divide_brightness: bool) -> PreprocessRecord:
+def preprocess_to_record(
+    preprocess: Preprocess, places: Sequence[PartLocation], *, divide_brightness: bool
+) -> PreprocessRecord:
     """For the manifest.
 
     Args:
@@ -31,7 +33,7 @@ def record_of(preprocess: Preprocess, places: Sequence[Place], *, divide_brightn
         places: Where it found the part on each good image.
         divide_brightness: Whether the network does.
     """
-    region, alignment, ignored = preprocess.region, preprocess.alignment, preprocess.ignored
+    region, alignment, ignored = preprocess.region, preprocess.alignment, preprocess.ignore_mask
     return PreprocessRecord(
         height=preprocess.height,
         width=preprocess.width,
@@ -47,17 +49,17 @@ def record_of(preprocess: Preprocess, places: Sequence[Place], *, divide_brightn
     )
 
 
-def arrays_of(preprocess: Preprocess) -> dict[str, NDArray[Any]]:
+def preprocess_to_arrays(preprocess: Preprocess) -> dict[str, NDArray[Any]]:
     """For ``reference.npz``: ``alignment_reference`` (rows, columns, 2) and ``ignored_labels`` (height, width)."""
     arrays: dict[str, NDArray[Any]] = {}
     if preprocess.alignment is not None:
         arrays[_REFERENCE] = preprocess.alignment.reference
-    if preprocess.ignored is not None:
-        arrays[_LABELS] = preprocess.ignored.labels
+    if preprocess.ignore_mask is not None:
+        arrays[_LABELS] = preprocess.ignore_mask.labels
     return arrays
 
 
-def preprocess_of(record: PreprocessRecord, array: Callable[[str], NDArray[Any]]) -> Preprocess:
+def preprocess_from_record(record: PreprocessRecord, array: Callable[[str], NDArray[Any]]) -> Preprocess:
     """As it was recorded.
 
     Args:
@@ -70,7 +72,7 @@ def preprocess_of(record: PreprocessRecord, array: Callable[[str], NDArray[Any]]
         region=Region(**record.region.model_dump()) if record.region else None,
         frame_size=record.frame_size,
         alignment=_alignment(record.alignment, array) if record.alignment else None,
-        ignored=IgnoreMask(array(_LABELS), np.array(record.ignored.colours, np.uint8)) if record.ignored else None,
+        ignore_mask=IgnoreMask(array(_LABELS), np.array(record.ignored.colours, np.uint8)) if record.ignored else None,
     )
 
 
@@ -79,7 +81,7 @@ def _alignment(record: AlignmentRecord, array: Callable[[str], NDArray[Any]]) ->
     return Alignment(array(_REFERENCE), record.limit_px, least_prominence)
 
 
-def _alignment_record(alignment: Alignment, places: Sequence[Place]) -> AlignmentRecord:
+def _alignment_record(alignment: Alignment, places: Sequence[PartLocation]) -> AlignmentRecord:
     found = [place for place in places if place.displacement is not None]
     far_px = [max(map(abs, place.displacement)) for place in found if place.displacement and not place.too_far]
     return AlignmentRecord(

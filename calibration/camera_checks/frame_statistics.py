@@ -43,17 +43,17 @@ def mean_colour(frame: Image) -> NDArray[np.float64]:
     return np.array(cv2.mean(frame)[:3])
 
 
-def light_of(colour: NDArray[np.float64]) -> float:
+def brightness_of_colour(colour: NDArray[np.float64]) -> float:
     """``brightness`` of a picture with this mean colour, up to the rounding of its pixels."""
     return log_odds(float(_LUMINANCE @ colour))
 
 
-def warmth_of(colour: NDArray[np.float64]) -> float:
+def warmth(colour: NDArray[np.float64]) -> float:
     """Log of red over blue: how yellow the light is, however bright."""
     return math.log((colour[2] + 1.0) / (colour[0] + 1.0))
 
 
-def mean_of(brightness_odds: float) -> float:
+def mean_grey_level(brightness_odds: float) -> float:
     """Mean grey level, 0 to 255, of a frame of this ``brightness``."""
     return 256 / (1.0 + math.exp(-brightness_odds)) - 0.5
 
@@ -102,7 +102,7 @@ def _averaged(picture: Image, side: int) -> Image:
     return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def known_colours(pictures: NDArray[np.uint8]) -> tuple[Image, Image]:
+def block_colour_range(pictures: NDArray[np.uint8]) -> tuple[Image, Image]:
     """What each block may look like: the darkest and the brightest seen there, and 16 levels more for changes of light.
 
     Args:
@@ -113,12 +113,12 @@ def known_colours(pictures: NDArray[np.uint8]) -> tuple[Image, Image]:
     return np.maximum(least, 0).astype(np.uint8), np.minimum(most, 255).astype(np.uint8)
 
 
-def strange_share(seen: Image, least: Image, most: Image) -> float:
+def unknown_colour_share(seen: Image, least: Image, most: Image) -> float:
     """Share of the blocks whose colour is none of those known there, 0 to 1."""
     return 1.0 - cv2.countNonZero(cv2.inRange(seen, least, most)) / (seen.size // 3)
 
 
-def relit(picture: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+def match_light(picture: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """A picture in the light of another: by the median ratio of both, at most 30 % more or less.
 
     What hides half of the picture does not look like light, and a lamp that fails not like one that flickers.
@@ -133,7 +133,7 @@ def relit(picture: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[n
     return brought
 
 
-def still_rows(picture: Image) -> Image:
+def sample_rows(picture: Image) -> Image:
     """A copy of some rows of a frame: noise is in all of them, and to compare all would take long.
 
     Args:
@@ -142,19 +142,19 @@ def still_rows(picture: Image) -> Image:
     return np.ascontiguousarray(picture[:: max(1, picture.shape[0] // _STILL_ROWS)])
 
 
-def change(before: Image, now: Image) -> float:
+def mean_difference(before: Image, now: Image) -> float:
     """Mean absolute difference in grey levels; infinite between pictures of different sizes."""
     if before.shape != now.shape:
         return math.inf
     return float(cv2.norm(before, now, cv2.NORM_L1)) / before.size
 
 
-def is_same(before: Image, now: Image, limit: float) -> bool:
+def is_frozen(before: Image, now: Image, limit: float) -> bool:
     """Whether a camera that lives would not have given both, one after the other.
 
     Black and white have no noise: where there is nothing else, as in a silhouette before a lamp, nothing can be told.
     """
-    if change(before, now) > limit:
+    if mean_difference(before, now) > limit:
         return False
     noisy = cv2.countNonZero(cv2.inRange(now.reshape(1, -1), 1, 254))
     return noisy > _LEAST_NOISY * now.size

@@ -53,7 +53,7 @@ class Bounds:
     most: float
 
 
-def limit_of(values: Float64, bounds: Bounds, *, sequential: bool) -> Limit:
+def tail_limit(values: Float64, bounds: Bounds, *, sequential: bool) -> Limit:
     """Limit that one good frame in 50,000 exceeds, of a statistic that is the higher the worse.
 
     A generalised Pareto tail over the highest fifth, with the shape 0.1, a little heavier than the exponential; its
@@ -71,9 +71,9 @@ def limit_of(values: Float64, bounds: Bounds, *, sequential: bool) -> Limit:
     return Limit(max(tail, bounds.least))
 
 
-def limit_apart(values: Float64, bounds: Bounds, *, sequential: bool) -> Limit:
+def separated_limit(values: Float64, bounds: Bounds, *, sequential: bool) -> Limit:
     """The same, so far out that no good frame comes more than half-way to it; off where that is out of bounds."""
-    limit = limit_of(values, bounds, sequential=sequential)
+    limit = tail_limit(values, bounds, sequential=sequential)
     twice = 2.0 * float(values.max()) - float(np.median(values))
     if twice > bounds.most:
         return Limit(math.nan, TOO_DIFFERENT)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.camera_checks import frame_statistics
-from calibration.camera_checks.limits import Limit, limit_apart
+from calibration.camera_checks.limits import Limit, separated_limit
 from calibration.camera_checks.reference import HALF_HIDDEN, MOVED, RECOGNISED
-from calibration.imaging.orientation import Structure, directions
-from calibration.imaging.region import grey_of
+from calibration.imaging.orientation import Structure, edge_directions
+from calibration.imaging.region import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
-FIGURES = ("brightness", "sharpness", "edges")
+PER_FRAME_ARRAYS = ("brightness", "sharpness", "edges")
 """Of every good frame, in their order, as are their scores; bundles of older software lack some."""
 
 _BELOW = frozenset({"dark", "frozen", "blurred_detail", "blurred_edges"})  # limits that a good frame lies above
@@ -44,7 +44,7 @@ def merged_reference(parts: Sequence[Arrays], good: Sequence[Image]) -> dict[str
     arrays: dict[str, NDArray[Any]] = {
         **{
             name: np.concatenate([part[name] for part in parts])
-            for name in FIGURES
+            for name in PER_FRAME_ARRAYS
             if all(name in each for each in parts)
         },
         **_thumbnail(parts),
@@ -95,17 +95,17 @@ def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Lim
     counts = [len(part["sharpness"]) for part in parts]
     mean = np.average([part["structure"] for part in parts], axis=0, weights=counts).astype(np.float32)
     structure = Structure(mean)
-    if not structure.enough:
+    if not structure.is_recognisable:
         return Limit(math.nan, "nothing stands still")
-    greys = [grey_of(frame) for frame in good]
-    found = [structure.displacement(directions(frame_statistics.thumbnail(grey))) for grey in greys]
-    measured = limit_apart(np.array([each.there - each.here for each in found]), MOVED, sequential=False)
+    greys = [to_grey(frame) for frame in good]
+    found = [structure.displacement(edge_directions(frame_statistics.thumbnail(grey))) for grey in greys]
+    measured = separated_limit(np.array([each.elsewhere - each.at_zero for each in found]), MOVED, sequential=False)
     if not measured.is_on or not _same_view(parts, laxest.value):
         return Limit(math.nan, "the bundles do not show the same view")
     limit = max(laxest, measured, key=lambda each: each.value)
     before = min(float(part["moved_recognised"]) for part in parts) / RECOGNISED
-    here = min(before, float(np.median([each.here for each in found])))
-    cells = structure.seen_from(HALF_HIDDEN * here, limit.value)
+    here = min(before, float(np.median([each.at_zero for each in found])))
+    cells = structure.smallest_visible_shift(HALF_HIDDEN * here, limit.value)
     if cells == (None, None):
         return Limit(math.nan, "too little stands still")
     pixels = frame_statistics.pixels_in_cell(*greys[0].shape)
@@ -120,6 +120,6 @@ def _same_view(parts: Sequence[Arrays], limit: float) -> bool:
     for part in parts:
         structure = Structure(part["structure"])
         found = [structure.displacement(other["structure"]) for other in parts]
-        if any(each.there - each.here > limit and each.there >= part["moved_recognised"] for each in found):
+        if any(each.elsewhere - each.at_zero > limit and each.elsewhere >= part["moved_recognised"] for each in found):
             return False
     return True

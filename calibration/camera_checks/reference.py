@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from calibration.camera_checks import frame_statistics
-from calibration.camera_checks.limits import Bounds, Limit, limit_apart, limit_of
-from calibration.imaging.orientation import Structure, directions
-from calibration.imaging.region import grey_of
+from calibration.camera_checks.limits import Bounds, Limit, separated_limit, tail_limit
+from calibration.imaging.orientation import Structure, edge_directions
+from calibration.imaging.region import to_grey
 from calibration.imaging.thinned_sample import ThinnedSample
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Observation:
             inspected: The region of the picture that it was made from.
             frame_size: Rows and columns of the whole picture.
         """
-        grey = grey_of(frame)
+        grey = to_grey(frame)
         return cls(
             colour=frame_statistics.mean_colour(frame),
             sharpness=sharpness(frame),
@@ -83,7 +83,7 @@ class Observation:
             thumbnail=frame_statistics.thumbnail(grey),
             blocks=frame_statistics.blocks(frame),
             frame_size=frame_size,
-            rows=frame_statistics.still_rows(inspected),
+            rows=frame_statistics.sample_rows(inspected),
         )
 
 
@@ -130,7 +130,7 @@ class ReferenceStatistics:
         self._blocks.offer(seen.blocks)
         self._sizes.add(seen.frame_size)
         if self._rows_before is not None and seen.rows is not None:
-            self._change.append(frame_statistics.change(self._rows_before, seen.rows))
+            self._change.append(frame_statistics.mean_difference(self._rows_before, seen.rows))
             self._still = 0 if self._change[-1] > 0.0 else self._still + 1
             self._still_at_most = max(self._still, self._still_at_most)
         self._rows_before = seen.rows
@@ -144,7 +144,7 @@ class ReferenceStatistics:
 
         ``frame_size`` (2,), empty where good frames have several;
         ``still_at_most``, how many frames of a video in a row were identical to the one before;
-        ``blocks_least`` and ``blocks_most`` (rows, columns, 3), see ``known_colours``;
+        ``blocks_least`` and ``blocks_most`` (rows, columns, 3), see ``block_colour_range``;
         ``structure`` (rows, columns, 2), see ``Structure``;
         ``moved_recognised``, the correlation from which it counts as found;
         ``moved_seen_from``, the smallest displacement that is noticed, (to the side, up or down) in pixels of the
@@ -197,12 +197,12 @@ class ReferenceStatistics:
     def _blocked(self, arrays: dict[str, NDArray[Any]], *, sequential: bool) -> Limit:
         seen = np.stack(self._blocks.pictures)
         folds = _folds(len(seen), sequential=sequential)
-        arrays["blocks_least"], arrays["blocks_most"] = frame_statistics.known_colours(seen)
+        arrays["blocks_least"], arrays["blocks_most"] = frame_statistics.block_colour_range(seen)
         shares = []
         for fold in np.unique(folds):
-            least, most = frame_statistics.known_colours(seen[folds != fold])
-            shares += [frame_statistics.strange_share(each, least, most) for each in seen[folds == fold]]
-        return limit_apart(np.array(shares), _STRANGE, sequential=sequential)
+            least, most = frame_statistics.block_colour_range(seen[folds != fold])
+            shares += [frame_statistics.unknown_colour_share(each, least, most) for each in seen[folds == fold]]
+        return separated_limit(np.array(shares), _STRANGE, sequential=sequential)
 
     def _moved(self, arrays: dict[str, NDArray[Any]], *, sequential: bool) -> Limit:
         seen = self._thumbnails.pictures
@@ -211,13 +211,15 @@ class ReferenceStatistics:
         total = np.sum(list(sums.values()), axis=0)
         arrays["structure"] = total / np.float32(len(seen))
         structure = Structure(arrays["structure"])
-        if not structure.enough:
+        if not structure.is_recognisable:
             return Limit(math.nan, "nothing stands still")
         others = {fold: Structure((total - one) / np.float32((folds != fold).sum())) for fold, one in sums.items()}
-        found = [others[fold].displacement(directions(each)) for fold, each in zip(folds, seen, strict=True)]
-        limit = limit_apart(np.array([each.there - each.here for each in found]), MOVED, sequential=sequential)
-        here = float(np.median([each.here for each in found]))
-        cells = structure.seen_from(HALF_HIDDEN * here, limit.value)
+        found = [others[fold].displacement(edge_directions(each)) for fold, each in zip(folds, seen, strict=True)]
+        limit = separated_limit(
+            np.array([each.elsewhere - each.at_zero for each in found]), MOVED, sequential=sequential
+        )
+        here = float(np.median([each.at_zero for each in found]))
+        cells = structure.smallest_visible_shift(HALF_HIDDEN * here, limit.value)
         pixels = frame_statistics.pixels_in_cell(*self._input_size)
         arrays["moved_recognised"] = np.array(RECOGNISED * here)
         arrays["moved_seen_from"] = np.array([math.nan if each is None else each * pixels for each in cells])
@@ -227,7 +229,7 @@ class ReferenceStatistics:
 def _below(values: NDArray[np.float64], bounds: Bounds, *, sequential: bool) -> Limit:
     """Limit below good frames; the bounds count from the lowest of them."""
     lowest = float(values.min())
-    limit = limit_of(-values, Bounds(bounds.least - lowest, bounds.most - lowest), sequential=sequential)
+    limit = tail_limit(-values, Bounds(bounds.least - lowest, bounds.most - lowest), sequential=sequential)
     return Limit(-limit.value, limit.note)
 
 
@@ -240,5 +242,5 @@ def _sum_of_directions(seen: list[Image], chosen: NDArray[np.bool_]) -> NDArray[
     total = np.zeros((*seen[0].shape, 2), np.float32)
     for each, counts in zip(seen, chosen, strict=True):
         if counts:
-            total += directions(each)
+            total += edge_directions(each)
     return total

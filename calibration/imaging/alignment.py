@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from calibration.imaging.orientation import directions
-from calibration.imaging.region import Region, cut, grey_of
+from calibration.imaging.orientation import edge_directions
+from calibration.imaging.region import Region, crop_padded, to_grey
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ _RING_CELLS = 6
 NEAR_CELLS = 3
 
 
-class Place(NamedTuple):
+class PartLocation(NamedTuple):
     """Where the part is in one frame.
 
     Attributes:
@@ -68,7 +68,7 @@ class Grid(NamedTuple):
         margin = self.reach * self.cell_px
         rows, columns = self.rows + 2 * self.reach, self.columns + 2 * self.reach
         wide = Region(region.x - margin, region.y - margin, columns * self.cell_px, rows * self.cell_px)
-        grey = grey_of(np.ascontiguousarray(cut(frame, wide)))
+        grey = to_grey(np.ascontiguousarray(crop_padded(frame, wide)))
         return np.asarray(cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -86,7 +86,7 @@ class Peak(NamedTuple):
     prominence: float
 
 
-def highest(seen: Directions, reference: Directions) -> Peak:
+def find_peak(seen: Directions, reference: Directions) -> Peak:
     """Where the reference is in a larger picture."""
     energy = max(float((reference.astype(np.float64) ** 2).sum()), 1e-9)
     correlation = np.asarray(cv2.matchTemplate(seen, reference, cv2.TM_CCORR), np.float32) / np.float32(energy)
@@ -127,7 +127,7 @@ class Alignment:
         """Whether there is anything to align by."""
         return bool(np.isfinite(self.least_prominence))
 
-    def __call__(self, frame: Image, region: Region) -> Place:
+    def __call__(self, frame: Image, region: Region) -> PartLocation:
         """Where the part is. A region that follows it beyond the frame's border is filled with that border.
 
         Args:
@@ -135,12 +135,12 @@ class Alignment:
             region: Of interest; where the good parts were, on average.
         """
         if not self.is_on:
-            return Place(region, None)
+            return PartLocation(region, None)
         grid = Grid.of(region, self.limit_px)
-        peak = highest(directions(grid.window(frame, region)), self.reference)
+        peak = find_peak(edge_directions(grid.window(frame, region)), self.reference)
         if peak.prominence <= self.least_prominence:
-            return Place(region, None)
+            return PartLocation(region, None)
         right, down = round(peak.right * grid.cell_px), round(peak.down * grid.cell_px)
         if max(abs(right), abs(down)) > self.limit_px:
-            return Place(region, (right, down), too_far=True)
-        return Place(region.moved(right, down), (right, down))
+            return PartLocation(region, (right, down), too_far=True)
+        return PartLocation(region.moved(right, down), (right, down))

@@ -46,7 +46,7 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
     """
     picture: Image = frame.copy()
     covered = region or whole_frame(frame)
-    visible = covered.visible(*frame.shape[:2])
+    visible = covered.clipped(*frame.shape[:2])
     inspected, of_map = crop(picture, visible), visible.moved(-covered.x, -covered.y)
     line_px = max(1, round(min(picture.shape[:2]) / 400))
     if region is not None:
@@ -77,7 +77,7 @@ def heat_layer(score_map: Array, threshold: float, rows: int, columns: int) -> I
     return layer
 
 
-def visible_threshold(score_map: Array, threshold: float) -> float:
+def display_threshold(score_map: Array, threshold: float) -> float:
     """What to give ``overlay`` for a picture that may be below the threshold.
 
     Its own highest place then, so that the heat shows where that is; nothing is outlined.

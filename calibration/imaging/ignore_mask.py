@@ -40,13 +40,13 @@ class IgnoreMask:
         return np.asarray(cv2.copyTo(self._paint, self.labels, picture.copy()), np.uint8)
 
 
-def areas_of(area: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def label_areas(area: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Labels of connected areas; of more than 255 the others are one with the last."""
     _, labels = cv2.connectedComponents(area.astype(np.uint8), connectivity=8)
     return np.minimum(labels, 255).astype(np.uint8)
 
 
-def rings_of(labels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def surrounding_rings(labels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """What surrounds each area, as masks; what is far from it where that is nothing."""
     judged = labels == 0
     kernel = np.ones((2 * RING_PX + 1,) * 2, np.uint8)

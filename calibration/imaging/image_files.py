@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MASK_SUFFIX = ".png"
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _JPEG_START = b"\xff\xd8"
 _JPEG_SCAN = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
@@ -56,7 +56,7 @@ def _is_cut_short(content: bytes) -> bool:
 
 def image_files_in(folder: Path) -> list[Path]:
     """All pictures directly in a folder, by name; a PNG beside a photo of the same name is its mask, and left out."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}
     return sorted(path for path in found if path.suffix.lower() != MASK_SUFFIX or path.stem not in photos)
 

@@ -27,7 +27,7 @@ _FARTHEST = 0.25
 _LEAST_STRUCTURE = 1e-3
 
 
-def directions(thumbnail: Image) -> Directions:
+def edge_directions(thumbnail: Image) -> Directions:
     """Direction of the edge at each place of a grey thumbnail, (rows, columns, 2); shorter where it is weak."""
     across, down = (
         cv2.Sobel(thumbnail, cv2.CV_32F, one, 1 - one, ksize=3, scale=0.125, borderType=cv2.BORDER_REPLICATE)
@@ -43,13 +43,13 @@ class Displacement:
     """Of one frame against the good ones.
 
     Attributes:
-        here: Correlation where the camera should look, 1 where all that stands still is seen.
-        there: The highest one farther away than three hundredths of the picture.
+        at_zero: Correlation where the camera should look, 1 where all that stands still is seen.
+        elsewhere: The highest one farther away than three hundredths of the picture.
         cells: Where that is: (to the right, down), in cells of the thumbnail.
     """
 
-    here: float
-    there: float
+    at_zero: float
+    elsewhere: float
     cells: tuple[int, int]
 
 
@@ -60,7 +60,7 @@ class Structure:
         mean: Of the directions of good frames, (rows, columns, 2).
 
     Attributes:
-        enough: Whether there is anything to recognise.
+        is_recognisable: Whether there is anything to recognise.
     """
 
     def __init__(self, mean: Directions) -> None:
@@ -70,7 +70,7 @@ class Structure:
         self._mean = mean
         self._transform = cv2.dft(self._padded(mean))
         energy = float((mean.astype(np.float64) ** 2).sum())
-        self.enough = energy > _LEAST_STRUCTURE * rows * columns
+        self.is_recognisable = energy > _LEAST_STRUCTURE * rows * columns
         self._scale = 1.0 / max(energy, 1e-9)
         steps = np.arange(-self._reach, self._reach + 1)
         self._nearest = _NEAREST * max(rows, columns) - 0.5  # of whole cells the nearest counts
@@ -84,7 +84,7 @@ class Structure:
         down, right = divmod(int(correlation.argmax()), correlation.shape[1])
         return Displacement(here, float(correlation[down, right]), (right - self._reach, down - self._reach))
 
-    def seen_from(self, visible: float, limit: float) -> tuple[int | None, int | None]:
+    def smallest_visible_shift(self, visible: float, limit: float) -> tuple[int | None, int | None]:
         """Smallest displacement to the side, and up or down, that brings ``there - here`` above a limit, in cells.
 
         Args:

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from calibration.errors import DatasetError
-from calibration.imaging.alignment import Place
-from calibration.imaging.region import Image, Region, crop, cut, whole_frame
+from calibration.imaging.alignment import PartLocation
+from calibration.imaging.region import Image, Region, crop, crop_padded, whole_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from calibration.imaging.alignment import Alignment
     from calibration.imaging.ignore_mask import IgnoreMask
 
-__all__ = ["Image", "Place", "Preprocess", "Region", "as_bgr8", "crop", "located"]
+__all__ = ["Image", "PartLocation", "Preprocess", "Region", "as_bgr8", "crop", "prepare_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Preprocess:
         region: Region of interest; None takes the whole frame.
         frame_size: (rows, columns) that a frame must have; None takes any.
         alignment: Moves the region with the part; None leaves it.
-        ignored: What is never judged; None judges all.
+        ignore_mask: What is never judged; None judges all.
     """
 
     height: int
@@ -42,9 +42,9 @@ class Preprocess:
     region: Region | None = None
     frame_size: tuple[int, int] | None = None
     alignment: Alignment | None = None
-    ignored: IgnoreMask | None = None
+    ignore_mask: IgnoreMask | None = None
 
-    def inspected(self, frame: Image) -> Image:
+    def region_of_interest(self, frame: Image) -> Image:
         """The region of interest where it lies without alignment, as the camera gave it; without a copy.
 
         Raises:
@@ -54,20 +54,20 @@ class Preprocess:
             raise _another_size(self.frame_size, frame)
         return frame if self.region is None else crop(frame, self.region)
 
-    def locate(self, frame: Image) -> Place:
+    def locate(self, frame: Image) -> PartLocation:
         """Where in the frame the part is inspected.
 
         Raises:
-            DatasetError: As of ``inspected``.
+            DatasetError: As of ``region_of_interest``.
         """
-        self.inspected(frame)
+        self.region_of_interest(frame)
         region = self.region or whole_frame(frame)
-        return Place(region) if self.alignment is None else self.alignment(frame, region)
+        return PartLocation(region) if self.alignment is None else self.alignment(frame, region)
 
-    def prepared(self, frame: Image, region: Region) -> Image:
+    def network_input(self, frame: Image, region: Region) -> Image:
         """Network input of what a frame shows there, as ``__call__`` gives it."""
-        picture = self.resized(cut(frame, region))
-        return picture if self.ignored is None else self.ignored(picture)
+        picture = self.resize(crop_padded(frame, region))
+        return picture if self.ignore_mask is None else self.ignore_mask(picture)
 
     def __call__(self, frame: Image) -> Image:
         """Network input of one frame.
@@ -79,18 +79,18 @@ class Preprocess:
             (height, width, 3), uint8, BGR, contiguous.
 
         Raises:
-            DatasetError: As of ``inspected``.
+            DatasetError: As of ``region_of_interest``.
         """
-        return self.prepared(frame, self.locate(frame).region)
+        return self.network_input(frame, self.locate(frame).region)
 
-    def judged(self, region: Region) -> NDArray[np.bool_]:
+    def inspected_mask(self, region: Region) -> NDArray[np.bool_]:
         """What of the region is not ignored, (its height, its width)."""
-        if self.ignored is None:
+        if self.ignore_mask is None:
             return np.ones((region.height, region.width), np.bool_)
-        labels = cv2.resize(self.ignored.labels, (region.width, region.height), interpolation=cv2.INTER_NEAREST)
+        labels = cv2.resize(self.ignore_mask.labels, (region.width, region.height), interpolation=cv2.INTER_NEAREST)
         return np.asarray(labels == 0)
 
-    def resized(self, picture: Image) -> Image:
+    def resize(self, picture: Image) -> Image:
         """A picture of any size in that of the network input, contiguous."""
         rows, columns = picture.shape[:2]
         if (rows, columns) == (self.height, self.width):
@@ -105,7 +105,7 @@ class Preprocess:
         return _resized(multiple, self.height, self.width, cv2.INTER_AREA)
 
 
-def located(preprocess: Preprocess, name: str, image: Image) -> tuple[Image, Place]:
+def prepare_image(preprocess: Preprocess, name: str, image: Image) -> tuple[Image, PartLocation]:
     """Network input of an image, and where it was taken.
 
     Raises:
@@ -113,7 +113,7 @@ def located(preprocess: Preprocess, name: str, image: Image) -> tuple[Image, Pla
     """
     try:
         place = preprocess.locate(image)
-        return preprocess.prepared(image, place.region), place
+        return preprocess.network_input(image, place.region), place
     except DatasetError as error:
         raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
 

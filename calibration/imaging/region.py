@@ -35,7 +35,7 @@ class Region:
         """The same rectangle elsewhere."""
         return Region(self.x + right, self.y + down, self.width, self.height)
 
-    def visible(self, rows: int, columns: int) -> Region:
+    def clipped(self, rows: int, columns: int) -> Region:
         """What a frame of this size shows of it.
 
         Raises:
@@ -44,7 +44,7 @@ class Region:
         left, top = max(self.x, 0), max(self.y, 0)
         right, bottom = min(self.x + self.width, columns), min(self.y + self.height, rows)
         if right <= left or bottom <= top:
-            raise _outside(self, rows, columns)
+            raise _outside_frame_error(self, rows, columns)
         return Region(left, top, right - left, bottom - top)
 
 
@@ -53,7 +53,7 @@ def whole_frame(frame: NDArray[Any]) -> Region:
     return Region(0, 0, frame.shape[1], frame.shape[0])
 
 
-def enclosing(regions: Sequence[Region]) -> Region:
+def bounding_region(regions: Sequence[Region]) -> Region:
     """The smallest region that holds all of these, at least one."""
     left, top = min(each.x for each in regions), min(each.y for each in regions)
     right = max(each.x + each.width for each in regions)
@@ -70,18 +70,18 @@ def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
     rows, columns = frame.shape[:2]
     inside = region.x >= 0 and region.y >= 0 and region.width > 0 and region.height > 0
     if not inside or region.x + region.width > columns or region.y + region.height > rows:
-        raise _outside(region, rows, columns)
+        raise _outside_frame_error(region, rows, columns)
     return frame[region.y : region.y + region.height, region.x : region.x + region.width]
 
 
-def cut(frame: Image, region: Region) -> Image:
+def crop_padded(frame: Image, region: Region) -> Image:
     """The same of a region that may reach outside: there the frame's border is repeated.
 
     Raises:
         DatasetError: The region is nowhere in the frame.
     """
     rows, columns = frame.shape[:2]
-    visible = region.visible(rows, columns)
+    visible = region.clipped(rows, columns)
     pixels = crop(frame, visible)
     if visible == region:
         return pixels
@@ -90,13 +90,13 @@ def cut(frame: Image, region: Region) -> Image:
     return np.asarray(cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _outside(region: Region, rows: int, columns: int) -> DatasetError:
+def _outside_frame_error(region: Region, rows: int, columns: int) -> DatasetError:
     return DatasetError(
         what=f"region of interest {region} (x,y,width,height) does not fit into a frame of {columns}x{rows} pixels",
         remedy="calibrate with a region inside the frame (--roi), or set the camera to the resolution it had then",
     )
 
 
-def grey_of(frame: Image) -> Image:
+def to_grey(frame: Image) -> Image:
     """Luminance, (height, width)."""
     return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)

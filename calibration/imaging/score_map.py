@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def covering(score_map: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+def cover_region(score_map: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
     """The map in half cells of the feature grid, so that it covers the region of interest from edge to edge.
 
     Reduction without padding leaves a map that is smaller than the grid and centred in it; stretched as it is, it

@@ -12,7 +12,7 @@ from onnx import helper
 from calibration.bundle.manifest import BackboneRecord
 from calibration.errors import BundleError
 from calibration.network.half_precision import FROM_HALF, TO_HALF
-from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, values
+from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, value_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def fused_network(backbone: Backbone, detector: Detector, head: Head, *, divide_
     )
 
 
-def rebuild(network: bytes, head: Head) -> bytes:
+def replace_head(network: bytes, head: Head) -> bytes:
     """The network with another head, as on a device that learns on: needs no backbone but the one inside.
 
     What comes before the head stays as it is, to the byte; with the head that it has, so does the whole.
@@ -85,7 +85,7 @@ def rebuild(network: bytes, head: Head) -> bytes:
     return graph.model(inputs, outputs).SerializeToString()
 
 
-def reducing(network: bytes) -> bytes:
+def without_head(network: bytes) -> bytes:
     """The network without its head: what ``feature_network`` makes, from a bundle's ``network.onnx``.
 
     Raises:
@@ -126,7 +126,7 @@ def _without_head(
     of_head = read_behind - {name for node in graph.nodes for name in node.input}
     graph.initializers.extend(_copy(tensor) for tensor in model.graph.initializer if tensor.name not in of_head)
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in of_head}
-    inputs, outputs = values(model.graph.input), values(model.graph.output)
+    inputs, outputs = value_types(model.graph.input), value_types(model.graph.output)
     _, (_, height, width) = outputs["map"]
     return inputs, outputs, graph, FeatureMap(reduced, (sizes["head.whitening"][1], height, width))
 
@@ -187,7 +187,7 @@ def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, uni
     planes = graph.add("Gemm", to_rgb, pixels, graph.constant(f"{name}.offset", offset[:, None]), transB=1)
     image = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(3, -1, height, width)), perm=[1, 0, 2, 3])
     inner = onnx.compose.add_prefix(part.model, f"{name}/").graph
-    entry, leave = (f"{TO_HALF}{name}", f"{FROM_HALF}{name}") if part.half else (f"to/{name}", f"from/{name}")
+    entry, leave = (f"{TO_HALF}{name}", f"{FROM_HALF}{name}") if part.fp16_safe else (f"to/{name}", f"from/{name}")
     graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=entry))
     graph.nodes.extend(inner.node)
     graph.initializers.extend(inner.initializer)

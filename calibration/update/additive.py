@@ -1,6 +1,7 @@
 """What was learnt apart, added: exactly what learning from all images at once would have given.
 
-For devices, too: NumPy only. New moments become a network by ``learner(...).head(moments)`` and ``network.rebuild``.
+For devices, too: NumPy only. New moments become a network by
+``learner(...).head(moments)`` and ``fusion.replace_head``.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class BaseNetwork(NamedTuple):
     """What the new head is for.
 
     Attributes:
-        network: As a bundle's ``network.onnx``; its head is there to be exchanged by ``network.rebuild``.
+        network: As a bundle's ``network.onnx``; its head is there to be exchanged by ``fusion.replace_head``.
         backbone: For the manifest.
     """
 

@@ -19,18 +19,25 @@ from calibration.bundle.bundle import (
     REFERENCE,
     GoldenFrames,
     golden_checks,
-    npz,
+    npz_bytes,
     refuse_existing,
     refuse_mismatch,
     write_bundle,
 )
 from calibration.bundle.golden_frames import GOOD_FRAMES
-from calibration.bundle.manifest import ImagesRecord, Manifest, MergeRecord, ParentRecord, WorkingPointRecord, software
-from calibration.bundle.preprocess_record import arrays_of
+from calibration.bundle.manifest import (
+    ImagesRecord,
+    Manifest,
+    MergeRecord,
+    ParentRecord,
+    WorkingPointRecord,
+    software_versions,
+)
+from calibration.bundle.preprocess_record import preprocess_to_arrays
 from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.network.fusion import rebuild, reducing
+from calibration.network.fusion import replace_head, without_head
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import whitened_law
 from calibration.statistics.threshold import chi_square_threshold, working_point
@@ -70,7 +77,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     method = additive_detector(bundles[0].manifest.detector)
     refuse_other_features(bundles, threads)
     network = bundles[0].network.read_bytes()
-    with threadpool_limits(1, "blas"), OnnxRuntimeEngine(reducing(network), threads) as engine:
+    with threadpool_limits(1, "blas"), OnnxRuntimeEngine(without_head(network), threads) as engine:
         parents = [_Parent.of(bundle, weight, engine) for bundle, weight in zip(bundles, weights, strict=True)]
         total = added([parent.moments for parent in parents], weights)
         head = method.head(total)
@@ -80,19 +87,21 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     known = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
     point = _working_point(parents, good["good_scores"], head)
     manifest = _manifest(parents, total, method.parameters(total), point)
-    merged = rebuild(network, head)
+    merged = replace_head(network, head)
     with OnnxRuntimeEngine(merged, threads) as engine:
         checks = golden_checks(known, point.threshold, engine)
     refuse_mismatch(checks, manifest.golden_tolerance, "the merged network")
     frames = [frame for parent in parents for frame in parent.kept.frames]
     reference = {
-        **arrays_of(bundles[0].preprocess),
+        **preprocess_to_arrays(bundles[0].preprocess),
         **merged_reference([parent.reference for parent in parents], frames),
         **golden,
         "golden_scores": known.scores,
         **good,
     }
-    return write_bundle(path, manifest, {NETWORK: merged, MOMENTS: npz(total.packed()), REFERENCE: npz(reference)})
+    return write_bundle(
+        path, manifest, {NETWORK: merged, MOMENTS: npz_bytes(total.packed()), REFERENCE: npz_bytes(reference)}
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ def _manifest(
     return first.model_copy(
         update={
             "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "software": software(),
+            "software": software_versions(),
             "images": ImagesRecord(
                 source=" + ".join(dict.fromkeys(source for parent in parents for source in parent.manifest.sources)),
                 count=sum(each.count for each in images),

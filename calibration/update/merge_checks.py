@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.additive import differences
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def refuse_others(bundles: Sequence[Bundle]) -> None:
 def refuse_other_features(bundles: Sequence[Bundle], threads: int) -> None:
     """What a manifest does not say, such as how pictures are normalised: the features of golden frames tell."""
     first, *others = bundles
-    ours = reducing(first.network.read_bytes())
+    ours = without_head(first.network.read_bytes())
     frames = first.golden().frames
     for bundle in others:
-        theirs = reducing(bundle.network.read_bytes())
+        theirs = without_head(bundle.network.read_bytes())
         if theirs != ours and not _alike(_features(ours, frames, threads), _features(theirs, frames, threads)):
             raise SettingError(
                 what=f"the networks of {first.path} and {bundle.path} give different features",

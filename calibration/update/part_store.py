@@ -27,8 +27,8 @@ class PartStore:
 
     Args:
         folder: On a disk with room for the network input and the reduced features of each part.
-        engine: Entered already; of a network that ``network.reducing`` or ``feature_network`` made. None keeps network
-            inputs alone, which is enough for a new threshold.
+        engine: Entered already; of a network that ``fusion.without_head`` or ``feature_network`` made. None keeps
+            network inputs alone, which is enough for a new threshold.
 
     Attributes:
         names: Of the parts.

@@ -24,17 +24,17 @@ from calibration.bundle.bundle import (
     NETWORK,
     REFERENCE,
     golden_checks,
-    npz,
+    npz_bytes,
     refuse_existing,
     refuse_mismatch,
     write_bundle,
 )
-from calibration.bundle.manifest import ImagesRecord, Manifest, UpdateRecord, WorkingPointRecord, software
-from calibration.bundle.preprocess_record import arrays_of
+from calibration.bundle.manifest import ImagesRecord, Manifest, UpdateRecord, WorkingPointRecord, software_versions
+from calibration.bundle.preprocess_record import preprocess_to_arrays
 from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
-from calibration.network.fusion import rebuild
+from calibration.network.fusion import replace_head
 from calibration.statistics.moments import Moments
 from calibration.statistics.outliers import suspicious
 from calibration.statistics.scores import Scores, whitened_law
@@ -171,7 +171,7 @@ def _threshold(
     looks = reference_of(before_it, collection, kept, sequential=plan.sequential, forget=False)
     reference = {**before_it, **looks, **about_parts(collection, kept, good)}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
-    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz(reference)}, suspects
+    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz_bytes(reference)}, suspects
 
 
 def _statistics(
@@ -195,23 +195,23 @@ def _statistics(
     effective_images = len(kept) if vectors_an_image is None else total.effective_count / vectors_an_image
     manifest = _manifest(bundle, collection, plan, suspects, effective_images)
     detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
-    moments = npz(total.packed())
+    moments = npz_bytes(total.packed())
     del lesson, total
     basis = base_network_of(bundle, plan.backbone)
-    network, backbone = rebuild(basis.network, head), basis.backbone
+    network, backbone = replace_head(basis.network, head), basis.backbone
     del basis, head
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
     refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
     progress("learning", FOLDS + 1, FOLDS + 1)
     reference = {
-        **arrays_of(bundle.preprocess),
+        **preprocess_to_arrays(bundle.preprocess),
         **reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
         "golden_frames": golden.frames,
         "golden_scores": golden.scores,
         **about_parts(collection, kept, scores),
     }
-    files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz(reference)}
+    files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
     update = {"backbone": backbone, "detector": detector, "working_point": point}
     return manifest.model_copy(update=update), files, suspects
 
@@ -254,7 +254,7 @@ def _manifest(
     return bundle.manifest.model_copy(
         update={
             "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "software": software(),
+            "software": software_versions(),
             "images": ImagesRecord(
                 source=f"parts seen by the device, mode {plan.mode}",
                 count=len(collection) - len(suspects),

@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.bundle.bundle import GoldenFrames
 from calibration.bundle.golden_frames import GoldenSample
-from calibration.camera_checks.merge import FIGURES, merged_reference
+from calibration.camera_checks.merge import PER_FRAME_ARRAYS, merged_reference
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.statistics.outliers import HIGHEST
 
@@ -53,7 +53,7 @@ def reference_of(
     if forget:
         return arrays
     both = merged_reference([old, arrays], [collection.frame(index) for index in kept])
-    return {**both, **{name: arrays[name] for name in FIGURES}}  # as the scores, which are those of the parts
+    return {**both, **{name: arrays[name] for name in PER_FRAME_ARRAYS}}  # as the scores, which are those of the parts
 
 
 def about_parts(collection: PartStore, kept: list[int], scores: Scores) -> Arrays:

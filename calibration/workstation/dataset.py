@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import cv2
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import MASK_SUFFIX, PICTURE_SUFFIXES, image_files_in, read_image
+from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, read_image
 from calibration.imaging.preprocess import as_bgr8
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[
     if not found:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         raise DatasetError(
-            what=f"no pictures in {folder.absolute()} (looked for {', '.join(sorted(PICTURE_SUFFIXES))})"
+            what=f"no pictures in {folder.absolute()} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
             + (f"; it has the folders {', '.join(inside[:8])}" if inside else ""),
             remedy="give the folder that holds the pictures of good parts, or an MVTec layout with train/good",
         )
@@ -167,7 +167,7 @@ def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[
 
 
 def _video(path: Path, frames: slice, unwanted: Collection[str]) -> VideoFrames:
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DatasetError(what=f"{path.absolute()} is a single picture", remedy="give the folder that it is in")
     video = cv2.VideoCapture(str(path))
     opened, length = video.isOpened(), max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))

@@ -164,7 +164,7 @@ def outcome(data: Parts, backbone: Backbone, detector: MeanShift, shifted: tuple
                 clock_s = [time.perf_counter()]
                 place = bundle.preprocess.locate(image)
                 clock_s.append(time.perf_counter())
-                prepared = bundle.preprocess.prepared(image, place.region)
+                prepared = bundle.preprocess.network_input(image, place.region)
                 clock_s.append(time.perf_counter())
                 scores.append(engine(prepared).score)
                 clock_s.append(time.perf_counter())

@@ -16,8 +16,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from calibration.imaging.alignment import Grid, _vertex, highest
-from calibration.imaging.orientation import directions
+from calibration.imaging.alignment import Grid, _vertex, find_peak
+from calibration.imaging.orientation import edge_directions
 from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Methods:
         self._grey = np.mean([each[self._inner] for each in taught], axis=0).astype(np.float32)
         steep = [_steepness(each)[self._inner] for each in taught]
         self._steep = np.mean(steep, axis=0).astype(np.float32)
-        self._directions = np.mean([directions(each)[self._inner] for each in taught], axis=0).astype(np.float32)
+        self._directions = np.mean([edge_directions(each)[self._inner] for each in taught], axis=0).astype(np.float32)
         self._window = cv2.createHanningWindow((grid.columns, grid.rows), cv2.CV_32F)
 
     def orientation(self, window: Image) -> Found:
         """Orientation correlation, as ``Alignment`` does."""
-        return highest(directions(window), self._directions)[:2]
+        return find_peak(edge_directions(window), self._directions)[:2]
 
     def gradients(self, window: Image) -> Found:
         """Template matching of the steepness of edges."""
@@ -82,7 +82,7 @@ class Methods:
 
 
 def _steepness(window: Image) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt((directions(window) ** 2).sum(axis=2)), np.float32)
+    return np.asarray(np.sqrt((edge_directions(window) ** 2).sum(axis=2)), np.float32)
 
 
 def _as_it_is(frame: Image, _random: np.random.Generator) -> Image:

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import as_bgr8
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle
 from calibration.workstation.dataset import PictureFiles
@@ -96,7 +96,7 @@ def main() -> None:
         for among in ([], planted):
             collected = [*second[: arguments.parts], *among]
             with (
-                OnnxRuntimeEngine(reducing(old.network.read_bytes()), mtd.THREADS) as engine,
+                OnnxRuntimeEngine(without_head(old.network.read_bytes()), mtd.THREADS) as engine,
                 PartStore(Path(folder), engine) as collection,
             ):
                 for name, tile in Changed([collected[i] for i in random.permutation(len(collected))], test.change):

@@ -20,7 +20,7 @@ from rich.table import Table
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.base_network import base_network_of
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle
@@ -51,7 +51,7 @@ def main() -> None:
         tiles = list(mtd.split().learnt)[:TILES]
         old = mtd.fit(mtd.backbone_of(arguments.backbone), tiles, mtd.settings_of(), Path(folder, "old"))
         with (
-            OnnxRuntimeEngine(reducing(base_network_of(old, other).network), mtd.THREADS) as engine,
+            OnnxRuntimeEngine(without_head(base_network_of(old, other).network), mtd.THREADS) as engine,
             PartStore(Path(folder), engine) as collection,
         ):
             for number, frame in enumerate(taught):

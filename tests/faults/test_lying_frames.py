@@ -210,7 +210,7 @@ def test_good_stills_that_were_not_learnt_are_trusted(name: str, data: Path) -> 
 def test_a_camera_check_takes_less_than_the_network(clip: Clip) -> None:
     checks, image = clip.checks(), clip.rest[0]
     place = PREPROCESS.locate(image)
-    prepared = PREPROCESS.prepared(image, place.region)
+    prepared = PREPROCESS.network_input(image, place.region)
     ticks = []
     for _ in range(50):
         began = cv2.getTickCount()

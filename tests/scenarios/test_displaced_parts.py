@@ -27,7 +27,7 @@ from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.imaging.region import whole_frame
-from calibration.imaging.score_map import covering
+from calibration.imaging.score_map import cover_region
 from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
 from tests.support.quiet import quiet_handshake
@@ -161,7 +161,7 @@ def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Pat
     (snapshot,) = kept.snapshots
     assert snapshot.region == seen.region
     assert seen.inference is not None
-    score_map = covering(seen.inference.map, recipe.grid)
+    score_map = cover_region(seen.inference.map, recipe.grid)
     assert seen.region is not None
     assert snapshot.regions == defect_regions(score_map, snapshot.threshold, seen.region, whole_frame(snapshot.image))
     x, y = SPOT[0] + right, SPOT[1] + 20 + down
@@ -180,7 +180,7 @@ def test_a_part_beyond_the_limit_has_moved_also_where_nothing_else_can_tell(bund
     assert "moved" in without_arrays.off
     image = view(900, 11, -2)
     place = bundle.preprocess.locate(image)
-    distrust = without_arrays.of_input(bundle.preprocess.prepared(image, place.region), place)
+    distrust = without_arrays.of_input(bundle.preprocess.network_input(image, place.region), place)
     assert distrust is not None
     assert distrust.code is ResultCode.MOVED
     assert place.displacement is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from calibration.terminal import EXIT_MENDABLE
+from calibration.terminal import EXIT_ERROR
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Outcome:
 
 def assert_refused(outcome: Outcome, what: str, remedy: str) -> None:
     """Exit code 2; says what is wrong and what to do about it, and no more."""
-    assert outcome.code == EXIT_MENDABLE
+    assert outcome.code == EXIT_ERROR
     message = outcome.err[outcome.err.index("error:") :]
     first, *rest = message.strip().splitlines()
     assert re.search(what, first)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_image
-from calibration.imaging.region import grey_of
+from calibration.imaging.region import to_grey
 from calibration.workstation.cli import parse
 from calibration.workstation.fit.learn_preprocess import AUTO_PX, PreprocessRequest
 
@@ -47,5 +47,5 @@ def _displacement(text: str) -> int:
 def _area(text: str) -> Area:
     if not text.strip("0123456789,. -"):
         return parse.region(text, "--ignore")
-    area: Area = grey_of(read_image(Path(text))) >= _WHITE
+    area: Area = to_grey(read_image(Path(text))) >= _WHITE
     return area

@@ -11,9 +11,9 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.imaging.image_files import read_image, read_mask
-from calibration.imaging.preprocess import located
-from calibration.imaging.region import cut
-from calibration.imaging.score_map import covering
+from calibration.imaging.preprocess import prepare_image
+from calibration.imaging.region import crop_padded
+from calibration.imaging.score_map import cover_region
 from calibration.statistics.threshold import expected_share
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 
@@ -123,13 +123,13 @@ def evaluate(
         except DatasetError as error:
             skipped.append(error.what)
             continue
-        prepared, place = located(preprocess, str(image.path), picture)
+        prepared, place = prepare_image(preprocess, str(image.path), picture)
         inference = engine(prepared)
         scored.append(Scored(image, inference.score))
         brightness.append(float(picture.mean()))
         if image.mask or not image.defective:
-            defective = cut(mask.astype(np.uint8), place.region) > 0
-            pixels.add(covering(inference.map, grid), defective, preprocess.judged(place.region))
+            defective = crop_padded(mask.astype(np.uint8), place.region) > 0
+            pixels.add(cover_region(inference.map, grid), defective, preprocess.inspected_mask(place.region))
     truth = _truth(scored)
     return EvaluationResult(
         scored=scored,

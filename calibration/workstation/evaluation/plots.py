@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from calibration.errors import SettingError, StorageError
-from calibration.imaging.heatmap import overlay, visible_threshold
+from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
-from calibration.imaging.score_map import covering
+from calibration.imaging.score_map import cover_region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,8 +123,8 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
     for (plain, heated), each in zip(columns, worst, strict=True):
         picture = read_image(each.image.path)
         place = bundle.preprocess.locate(picture)
-        score_map = covering(engine(bundle.preprocess.prepared(picture, place.region)).map, grid)
-        heat = overlay(picture, place.region, score_map, visible_threshold(score_map, threshold))
+        score_map = cover_region(engine(bundle.preprocess.network_input(picture, place.region)).map, grid)
+        heat = overlay(picture, place.region, score_map, display_threshold(score_map, threshold))
         for axes, shown in ((plain, picture), (heated, heat)):
             axes.imshow(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
             axes.set_axis_off()

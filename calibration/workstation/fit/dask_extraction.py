@@ -15,7 +15,7 @@ from itertools import groupby
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from calibration.bundle.golden_frames import kept_of
+from calibration.bundle.golden_frames import golden_indices
 from calibration.detectors.feature_store import all_alike, batch_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
@@ -107,7 +107,7 @@ def _parts(pictures: Sequence[work.ImageSource], extraction: Extraction) -> list
 
 def _choose_golden(gathered: Gathered, images: Images, extraction: Extraction, threads: int) -> None:
     """The golden frames that one machine would have kept."""
-    names = [gathered.names[index] for index in kept_of(len(gathered.names))]
+    names = [gathered.names[index] for index in golden_indices(len(gathered.names))]
     pictures = dict(images.again(names))
     with OnnxRuntimeEngine(extraction.network, threads) as engine:
         for name in names:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.head import Scorer
-    from calibration.imaging.preprocess import Place
+    from calibration.imaging.preprocess import PartLocation
     from calibration.statistics.scores import Scores
     from calibration.workstation.fit.extraction import Extraction
 
@@ -69,7 +69,7 @@ class ImageFacts:
     """
 
     names: list[str] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    places: list[PartLocation] = field(default_factory=list)
     seen: list[Observation] = field(default_factory=list)
     digests: set[bytes] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def learnt(pictures: Sequence[ImageSource], extraction: Extraction) -> tuple[Flo
         rows += reduced
         told.names.append(picture.name)
         told.places.append(place)
-        seen = Observation.of(frame, extraction.preprocess.inspected(image), image.shape[:2])
+        seen = Observation.of(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
         told.seen.append(replace(seen, rows=None))
         told.digests |= {hashlib.sha256(each.tobytes()).digest() for each in reduced}
     features = np.stack(rows) if rows else np.empty((0, *extraction.shape), np.float32)

@@ -14,7 +14,7 @@ from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.augmentation import augmented
-from calibration.imaging.preprocess import located
+from calibration.imaging.preprocess import prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.feature_store import Features
-    from calibration.imaging.preprocess import Image, Place, Preprocess
+    from calibration.imaging.preprocess import Image, PartLocation, Preprocess
     from calibration.workstation.dataset import Images
 
     Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
@@ -44,7 +44,7 @@ class Gathered:
 
     features: Features
     names: list[str] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    places: list[PartLocation] = field(default_factory=list)
     reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
     golden: GoldenSample = field(default_factory=GoldenSample)
 
@@ -53,7 +53,7 @@ class Extracted(NamedTuple):
     """An image as network input, where in it that was taken, and the features of it and of its copies."""
 
     frame: Image
-    place: Place
+    place: PartLocation
     reduced: list[NDArray[np.float32]]
 
 
@@ -79,7 +79,7 @@ class Extraction:
         Raises:
             DatasetError: The region of interest does not fit into it.
         """
-        frame, place = located(self.preprocess, name, image)
+        frame, place = prepare_image(self.preprocess, name, image)
         random = np.random.default_rng(zlib.crc32(frame.tobytes()))
         copies = (augmented(frame, random) for _ in range(self.copies))
         return Extracted(frame, place, [engine.reduced(each) for each in (frame, *copies)])
@@ -121,7 +121,7 @@ def gathered_here(
                     store.append(each)
                 gathered.names.append(name)
                 gathered.places.append(place)
-                gathered.reference.update(frame, extraction.preprocess.inspected(image), image.shape[:2])
+                gathered.reference.update(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
                 gathered.golden.offer(frame, reduced[0])
                 progress("learning", len(gathered.names), len(images))
             gathered.golden.add_damaged(engine.reduced)

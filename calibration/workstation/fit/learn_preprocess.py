@@ -10,8 +10,8 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Grid
-from calibration.imaging.ignore_mask import IgnoreMask, areas_of, rings_of
-from calibration.imaging.region import Region, crop, cut, whole_frame
+from calibration.imaging.ignore_mask import IgnoreMask, label_areas, surrounding_rings
+from calibration.imaging.region import Region, crop, crop_padded, whole_frame
 from calibration.imaging.thinned_sample import ThinnedSample
 from calibration.workstation.fit.registration import registered
 
@@ -81,7 +81,7 @@ class _Look:
     _colours: list[NDArray[np.float64]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._rings = rings_of(self.labels)
+        self._rings = surrounding_rings(self.labels)
         self._grid = Grid.of(self.region, self.limit_px or 0)
 
     def at(self, name: str, image: Image) -> None:
@@ -90,7 +90,7 @@ class _Look:
         if self.limit_px is not None:
             self._windows.offer(self._grid.window(image, self.region))
         if self._rings:
-            picture = self.preprocess.resized(inspected)
+            picture = self.preprocess.resize(inspected)
             self._colours.append(np.array([cv2.mean(picture, ring)[:3] for ring in self._rings]))
 
     def learnt(self, *, sequential: bool) -> Preprocess:
@@ -99,7 +99,7 @@ class _Look:
         return replace(
             self.preprocess,
             alignment=self._alignment(sequential=sequential),
-            ignored=None if colours is None else IgnoreMask(self.labels, colours),
+            ignore_mask=None if colours is None else IgnoreMask(self.labels, colours),
         )
 
     def _alignment(self, *, sequential: bool) -> Alignment | None:
@@ -145,8 +145,8 @@ def _labels(
     for area in areas:
         _draw(drawn, area)
     drawn = np.asarray(cv2.dilate(drawn, np.ones((3, 3), np.uint8)), np.uint8)  # weights too small for eight bits count
-    enlarged = preprocess.resized(cut(np.repeat(drawn[..., None] * np.uint8(255), 3, axis=2), region))
-    labels = areas_of(enlarged[..., 0] > 0)
+    enlarged = preprocess.resize(crop_padded(np.repeat(drawn[..., None] * np.uint8(255), 3, axis=2), region))
+    labels = label_areas(enlarged[..., 0] > 0)
     if labels.all() or not labels.any():
         raise SettingError(
             what=f"--ignore covers {'everything' if labels.all() else 'nothing'} of the region of interest",
@@ -176,6 +176,6 @@ def _draw(drawn: NDArray[np.uint8], area: Area) -> None:
 
 def _inspected(preprocess: Preprocess, name: str, image: Image) -> Image:
     try:
-        return preprocess.inspected(image)
+        return preprocess.region_of_interest(image)
     except DatasetError as error:
         raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error

@@ -16,7 +16,7 @@ from calibration.bundle.bundle import (
     Bundle,
     GoldenFrames,
     golden_checks,
-    npz,
+    npz_bytes,
     refuse_existing,
     refuse_mismatch,
     write_bundle,
@@ -27,14 +27,14 @@ from calibration.bundle.manifest import (
     ImagesRecord,
     Manifest,
     WorkingPointRecord,
-    software,
+    software_versions,
 )
-from calibration.bundle.preprocess_record import arrays_of, record_of
+from calibration.bundle.preprocess_record import preprocess_to_arrays, preprocess_to_record
 from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
-from calibration.imaging.preprocess import located
+from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.statistics.outliers import HighestScores, suspicious
 from calibration.statistics.threshold import (
@@ -165,10 +165,10 @@ def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and wh
         "golden_frames": known.frames,
         "golden_scores": known.scores,
         "good_scores": scores,
-        **arrays_of(settings.preprocess),
+        **preprocess_to_arrays(settings.preprocess),
         **_doubtful(images, gathered.names, scores, highest, settings),
     }
-    files = {NETWORK: network, MOMENTS: npz(fit.statistics), REFERENCE: npz(reference)}
+    files = {NETWORK: network, MOMENTS: npz_bytes(fit.statistics), REFERENCE: npz_bytes(reference)}
     manifest = _manifest(images, backbone, settings, gathered, fit, point)
     return write_bundle(path, manifest, files)
 
@@ -200,7 +200,7 @@ def _doubtful(
 ) -> dict[str, NDArray[Any]]:
     """Arrays for the bundle: the good images a person should look at, read a second time."""
     chosen = [names[index] for index in highest.indices]
-    frames = {name: located(settings.preprocess, name, image)[0] for name, image in images.again(chosen)}
+    frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in images.again(chosen)}
     if len(frames) < len(chosen):
         raise DatasetError(
             what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
@@ -223,9 +223,11 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
     count = len(gathered.names)
     return Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        software=software(),
+        software=software_versions(),
         images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
-        preprocess=record_of(settings.preprocess, gathered.places, divide_brightness=settings.divide_brightness),
+        preprocess=preprocess_to_record(
+            settings.preprocess, gathered.places, divide_brightness=settings.divide_brightness
+        ),
         augment=settings.augment,
         backbone=backbone_record(backbone),
         detector=DetectorRecord(name=settings.detector.name, parameters=dict(fit.parameters)),

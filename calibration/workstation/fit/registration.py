@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from calibration.imaging.alignment import Alignment, highest
-from calibration.imaging.orientation import directions
+from calibration.imaging.alignment import Alignment, find_peak
+from calibration.imaging.orientation import edge_directions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def registered(
     """
     if len(windows) < _LEAST_IMAGES:
         return Alignment(np.zeros((grid.rows, grid.columns, 2), np.float32), limit_px, math.inf)
-    seen = [directions(window) for window in windows]
+    seen = [edge_directions(window) for window in windows]
     reference = _in_line(seen, grid, judged).mean
     return Alignment(reference, limit_px, _least_prominence(seen, grid, judged, sequential=sequential))
 
@@ -70,7 +70,7 @@ def _in_line(seen: Sequence[Directions], grid: Grid, judged: NDArray[np.bool_]) 
     for _ in range(_ROUNDS):
         total[:] = sum(_part(each, offset, grid) for each, offset in zip(seen, offsets, strict=True))
         found = [
-            highest(each, (total - _part(each, offset, grid)) * weight)[:2]
+            find_peak(each, (total - _part(each, offset, grid)) * weight)[:2]
             for each, offset in zip(seen, offsets, strict=True)
         ]
         before, offsets = offsets, _centred(np.rint(found).astype(np.intp), grid.reach)
@@ -98,7 +98,7 @@ def _least_prominence(seen: Sequence[Directions], grid: Grid, judged: NDArray[np
     prominence: list[float] = []
     mistaken: list[bool] = []
     for each, own, other in zip(halves, groups, groups[::-1], strict=True):
-        peaks = np.array([highest(one, other.mean) for one in each])
+        peaks = np.array([find_peak(one, other.mean) for one in each])
         apart = peaks[:, :2] - own.offsets
         apart -= np.median(apart, axis=0)  # each half has a middle of its own
         prominence.extend(peaks[:, 2])

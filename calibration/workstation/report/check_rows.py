@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from calibration.camera_checks.frame_statistics import mean_of
+from calibration.camera_checks.frame_statistics import mean_grey_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ def _state(name: str, limit: float, reference: Mapping[str, NDArray[Any]], netwo
     return {
         "resolution": f"not {size} pixels",
         "frozen": f"a change of at most {limit:.2g} grey levels from frame to frame",
-        "dark": f"mean brightness below {mean_of(limit):.0f} of 255",
-        "over_exposed": f"mean brightness above {mean_of(limit):.0f} of 255",
+        "dark": f"mean brightness below {mean_grey_level(limit):.0f} of 255",
+        "over_exposed": f"mean brightness above {mean_grey_level(limit):.0f} of 255",
         "blurred_detail": f"variance of the Laplacian below {math.expm1(limit):.3g}",
         "blurred_edges": f"fine to coarse gradients below {math.exp(limit):.2g}",
         "blocked": f"more than {limit:.0%} of the picture unlike any good frame",

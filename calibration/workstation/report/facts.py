@@ -94,7 +94,7 @@ def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
 
 def _as_judged(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     shown = enlarged(frame)
-    return shown if preprocess.ignored is None else hatched(shown, preprocess.ignored.area)
+    return shown if preprocess.ignore_mask is None else hatched(shown, preprocess.ignore_mask.area)
 
 
 def checks_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:

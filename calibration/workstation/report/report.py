@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.errors import BundleError, StorageError
-from calibration.imaging.heatmap import overlay, visible_threshold
-from calibration.imaging.score_map import covering
+from calibration.imaging.heatmap import display_threshold, overlay
+from calibration.imaging.score_map import cover_region
 from calibration.workstation.report.facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
 from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import SPACE, enlarged, number, one_in, page, percent, picture, section
@@ -161,7 +161,7 @@ def _doubtful(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     suspicious = [str(name) for name in reference["suspicious_names"]]
     threshold, grid = bundle.manifest.working_point.threshold, bundle.manifest.backbone.grid
     pairs = "".join(
-        _pair(frame, covering(score_map, grid), (name, float(score), threshold), suspicious=name in suspicious)
+        _pair(frame, cover_region(score_map, grid), (name, float(score), threshold), suspicious=name in suspicious)
         for frame, score_map, name, score in zip(
             reference["highest_frames"], reference["highest_maps"], names, reference["highest_scores"], strict=True
         )
@@ -198,7 +198,7 @@ def _pair(
     """A picture and its heat map; below the threshold the heat is relative to the picture's own highest place."""
     name, score, threshold = caption
     shown = enlarged(frame)
-    heat = overlay(shown, None, score_map, visible_threshold(score_map, threshold))
+    heat = overlay(shown, None, score_map, display_threshold(score_map, threshold))
     short = Path(name).name
     badge = ' <span class="badge">stands out</span>' if suspicious else ""
     verdict = "would be rejected" if score > threshold else "passes"

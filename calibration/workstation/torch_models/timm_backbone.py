@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from timm.layers.helpers import to_2tuple
 from torch import nn
 
-from calibration.backbones.backbone import Backbone, with_known_outputs
+from calibration.backbones.backbone import Backbone, with_output_shapes
 from calibration.errors import BackboneError
 from calibration.onnx_graph import OPSET, FeatureGraph
 
@@ -106,7 +106,7 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
             output_names=[f"level{number}" for number in range(len(chosen))],
             dynamo=False,
         )
-    exported = with_known_outputs(onnx.load_from_string(buffer.getvalue()), name)
+    exported = with_output_shapes(onnx.load_from_string(buffer.getvalue()), name)
     graph = FeatureGraph(exported, tuple(config["mean"]), tuple(config["std"]))
     digest = (hashlib.sha256(weights.read_bytes()).hexdigest(),) if weights else ()
     return Backbone((graph,), name, tuple(chosen), digest)

@@ -34,7 +34,7 @@ from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.contract import Inference
 from calibration.imaging.preprocess import Preprocess
-from calibration.imaging.region import grey_of
+from calibration.imaging.region import to_grey
 from tests.support.running import Running
 from tests.support.stations import REGION, THRESHOLD, good_parts, part, write_config, write_pictures
 
@@ -338,7 +338,7 @@ def test_a_picture_means_the_same_to_calibration_and_to_the_agent() -> None:
             good["colour"][number],
             good["sharpness"][number],
         )
-        assert light == pytest.approx(frame_statistics.brightness(grey_of(each)), abs=0.02)
+        assert light == pytest.approx(frame_statistics.brightness(to_grey(each)), abs=0.02)
 
 
 def test_pictures_change_in_the_direction_of_their_words() -> None:

@@ -55,7 +55,7 @@ SCENE = Preprocess(112, 112, Region(20, 10, 280, 210))
 def reference_of(images: Iterable[Image], preprocess: Preprocess, *, sequential: bool = False) -> dict[str, np.ndarray]:
     statistics = ReferenceStatistics()
     for image in images:
-        statistics.update(preprocess(image), preprocess.inspected(image), image.shape[:2])
+        statistics.update(preprocess(image), preprocess.region_of_interest(image), image.shape[:2])
     return statistics.arrays(sequential=sequential)
 
 

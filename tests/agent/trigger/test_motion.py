@@ -105,7 +105,7 @@ class Scorer:
 def empty_place() -> EmptyPlace:
     learnt = ReferenceStatistics()
     for one in conveyor.parts(12, seed=1):
-        learnt.update(SCENE(one.image), SCENE.inspected(one.image), one.image.shape[:2])
+        learnt.update(SCENE(one.image), SCENE.region_of_interest(one.image), one.image.shape[:2])
     return EmptyPlace(Belt().stand(1)[0], SCENE, learnt.arrays(sequential=False))
 
 

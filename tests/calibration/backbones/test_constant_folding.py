@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.backbones.backbone import with_known_outputs
-from calibration.backbones.constant_folding import fold, foldable
+from calibration.backbones.backbone import with_output_shapes
+from calibration.backbones.constant_folding import fold, foldable_tensors
 from calibration.onnx_graph import FLOAT
 
 INTEGER = TensorProto.INT64
@@ -54,7 +54,7 @@ def run(model: onnx.ModelProto) -> np.ndarray:
 def test_shapes_and_what_follows_from_them_become_constants() -> None:
     model = padded_by_shape()
     expected = run(model)
-    known = with_known_outputs(model, "padded")
+    known = with_output_shapes(model, "padded")
     assert [node.op_type for node in known.graph.node] == ["Relu", "Pad", "Mul"]
     assert {tensor.name for tensor in known.graph.initializer} == {"pads", "factor"}
     np.testing.assert_array_equal(run(known), expected)
@@ -62,13 +62,13 @@ def test_shapes_and_what_follows_from_them_become_constants() -> None:
 
 
 def test_only_what_enters_the_rest_is_named() -> None:
-    assert foldable(padded_by_shape().graph) == ["pads"]
+    assert foldable_tensors(padded_by_shape().graph) == ["pads"]
 
 
 def test_a_graph_without_constants_stays_as_it_is() -> None:
     model = model_of([helper.make_node("Relu", ["image"], ["features"])])
     before = model.SerializeToString()
-    assert foldable(model.graph) == []
+    assert foldable_tensors(model.graph) == []
     fold(model.graph, {})
     assert model.SerializeToString() == before
 
@@ -87,13 +87,13 @@ def test_branches_are_left_alone_because_they_read_what_their_node_does_not_name
         ],
         yes=np.bool_(1),
     )
-    assert foldable(model.graph) == []
-    np.testing.assert_array_equal(run(with_known_outputs(model, "branches")), np.minimum(PICTURE, 0))
+    assert foldable_tensors(model.graph) == []
+    np.testing.assert_array_equal(run(with_output_shapes(model, "branches")), np.minimum(PICTURE, 0))
 
 
 @pytest.mark.parametrize("picture", [PICTURE, -PICTURE], ids=["one", "another"])
 def test_folding_does_not_remember_the_picture_it_was_made_with(picture: np.ndarray) -> None:
-    folded = with_known_outputs(padded_by_shape(), "padded")
+    folded = with_output_shapes(padded_by_shape(), "padded")
     session = ort.InferenceSession(folded.SerializeToString(), providers=["CPUExecutionProvider"])
     whole = 2 * np.pad(np.maximum(picture, 0), ((0, 0), (0, 0), (0, 1), (0, 1)))
     np.testing.assert_array_equal(session.run(None, {"image": picture})[0], whole)

@@ -19,7 +19,7 @@ from calibration.bundle.bundle import (
     Bundle,
     GoldenCheck,
     check_golden,
-    npz,
+    npz_bytes,
     open_bundle,
     refuse_existing,
     seal,
@@ -147,7 +147,7 @@ def test_golden_frames_score_as_calibrated(learnt: Bundle) -> None:
 def test_a_score_that_is_not_the_calibrated_one_is_refused(bundle: Bundle, factor: float) -> None:
     arrays = bundle.reference()
     arrays["golden_scores"][2] *= factor
-    replace(bundle, REFERENCE, npz(arrays))
+    replace(bundle, REFERENCE, npz_bytes(arrays))
     reopened = open_bundle(bundle.path)
     with (
         OnnxRuntimeEngine(reopened.network, 1) as engine,

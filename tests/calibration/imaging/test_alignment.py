@@ -88,7 +88,7 @@ def test_the_region_takes_the_pixels_of_the_frame_and_no_border(following: Prepr
     frame = plate(900, 6, -5)
     place = following.locate(frame)
     cut = frame[place.region.y : place.region.y + 112, place.region.x : place.region.x + 112]
-    np.testing.assert_array_equal(following(frame), following.resized(cut))
+    np.testing.assert_array_equal(following(frame), following.resize(cut))
 
 
 def test_good_parts_lie_about_where_the_region_was_drawn(following: Preprocess) -> None:
@@ -136,7 +136,7 @@ def test_the_whole_frame_is_followed_too_and_its_border_repeated() -> None:
     assert (right, down) == pytest.approx((5, 0), abs=2)
     padded = np.pad(frame, ((20, 20), (20, 20), (0, 0)), "edge")
     there = padded[20 + down : 180 + down, 20 + right : 180 + right]
-    np.testing.assert_array_equal(preprocess(frame), preprocess.resized(there))
+    np.testing.assert_array_equal(preprocess(frame), preprocess.resize(there))
 
 
 def test_frames_of_another_size_are_refused(following: Preprocess) -> None:

@@ -18,7 +18,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
-from calibration.imaging.ignore_mask import areas_of
+from calibration.imaging.ignore_mask import label_areas
 from calibration.imaging.preprocess import Preprocess, Region, crop
 from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
 from calibration.workstation.fit.pipeline import Settings, calibrate
@@ -106,9 +106,9 @@ def test_without_the_mask_the_code_hides_scratches_and_with_it_it_does_not(maske
 
 def test_the_input_is_painted_with_the_colour_around_so_that_there_is_hardly_an_edge() -> None:
     preprocess = ignoring(LABEL)
-    assert preprocess.ignored is not None
+    assert preprocess.ignore_mask is not None
     painted = preprocess(plate(1, code=True))
-    area = preprocess.ignored.area
+    area = preprocess.ignore_mask.area
     ring = (cv2.dilate(area.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & ~area
     assert np.ptp(painted[area].reshape(-1, 3), axis=0).tolist() == [0, 0, 0]
     assert np.abs(painted[area].mean(axis=0) - painted[ring].mean(axis=0)).max() < 8
@@ -127,8 +127,8 @@ def test_each_of_several_areas_has_a_colour_of_its_own_and_a_mask_may_be_drawn()
     mask = np.zeros((FRAME_PX, FRAME_PX), np.bool_)
     mask[130:134, 26:32] = True  # the belt
     preprocess = ignoring(LABEL, mask)
-    assert preprocess.ignored is not None
-    label, belt = preprocess.ignored.colours.astype(int)
+    assert preprocess.ignore_mask is not None
+    label, belt = preprocess.ignore_mask.colours.astype(int)
     np.testing.assert_allclose(belt, (52, 60, 58), atol=8)
     np.testing.assert_allclose(label, (150, 160, 165), atol=8)
 
@@ -144,7 +144,7 @@ def test_no_pixel_that_is_ignored_reaches_the_network_at_any_size(size: int) -> 
 def test_more_areas_than_labels_are_all_ignored() -> None:
     dots = np.zeros((64, 64), np.bool_)
     dots[::2, ::2] = True
-    labels = areas_of(dots)
+    labels = label_areas(dots)
     assert labels.max() == 255
     np.testing.assert_array_equal(labels > 0, dots)
 
@@ -200,7 +200,7 @@ def test_the_report_shows_what_is_ignored(masked: Bundle) -> None:
 
 
 def test_pixels_under_the_mask_are_neither_good_nor_defective(masked: Bundle) -> None:
-    judged = masked.preprocess.judged(REGION)
+    judged = masked.preprocess.inspected_mask(REGION)
     assert judged.shape == (REGION.height, REGION.width)
     inside = crop(judged, LABEL.moved(-REGION.x, -REGION.y))
     assert not inside.any()
@@ -216,7 +216,7 @@ def test_the_command_takes_a_picture_and_rectangles(command: Command, tmp_path: 
     outcome = command("fit", folder, "--out", tmp_path / "b", *options)
     assert outcome.code == 0
     assert "of the region, painted over and never judged" in outcome.words
-    ignored = open_bundle(tmp_path / "b").preprocess.ignored
+    ignored = open_bundle(tmp_path / "b").preprocess.ignore_mask
     assert ignored is not None
     assert len(ignored.colours) == 2
     assert_refused(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.imaging.orientation import Structure, directions
+from calibration.imaging.orientation import Structure, edge_directions
 
 SIDE = 112
 
@@ -28,51 +28,51 @@ def stripes() -> np.ndarray:
 @pytest.mark.parametrize(("right", "down"), [(0, 5), (7, 0), (-12, 9), (20, -20), (-4, -3)])
 def test_a_displacement_is_found_to_the_cell(right: int, down: int) -> None:
     whole = picture()
-    found = Structure(directions(view(whole))).displacement(directions(view(whole, right, down)))
+    found = Structure(edge_directions(view(whole))).displacement(edge_directions(view(whole, right, down)))
     assert found.cells == (right, down)
-    assert found.there > 0.5
-    assert found.here < 0.2
+    assert found.elsewhere > 0.5
+    assert found.at_zero < 0.2
 
 
 def test_the_correlation_is_that_of_its_definition() -> None:
-    mean, seen = directions(view(picture(1))), directions(view(picture(2), 3, 2))
+    mean, seen = edge_directions(view(picture(1))), edge_directions(view(picture(2), 3, 2))
     found = Structure(mean).displacement(seen)
-    assert found.here == pytest.approx(float((mean * seen).sum() / (mean**2).sum()), abs=1e-4)
+    assert found.at_zero == pytest.approx(float((mean * seen).sum() / (mean**2).sum()), abs=1e-4)
     right, down = found.cells
     shifted = np.zeros_like(seen)
     rows, columns = slice(max(0, -down), SIDE - max(0, down)), slice(max(0, -right), SIDE - max(0, right))
     shifted[rows, columns] = seen[max(0, down) : SIDE + min(0, down), max(0, right) : SIDE + min(0, right)]
-    assert found.there == pytest.approx(float((mean * shifted).sum() / (mean**2).sum()), abs=1e-4)
+    assert found.elsewhere == pytest.approx(float((mean * shifted).sum() / (mean**2).sum()), abs=1e-4)
 
 
 def test_light_and_contrast_hardly_count() -> None:
     whole = picture()
-    structure = Structure(directions(view(whole)))
-    dim = structure.displacement(directions((view(whole) * 0.4 + 20).astype(np.uint8)))
-    assert dim.here > 0.7
-    assert dim.there - dim.here < -0.2
+    structure = Structure(edge_directions(view(whole)))
+    dim = structure.displacement(edge_directions((view(whole) * 0.4 + 20).astype(np.uint8)))
+    assert dim.at_zero > 0.7
+    assert dim.elsewhere - dim.at_zero < -0.2
 
 
 def test_what_is_hidden_lowers_the_correlation_everywhere_alike() -> None:
     whole = picture()
     half = view(whole).copy()
     half[:, SIDE // 2 :] = 128
-    found = Structure(directions(view(whole))).displacement(directions(half))
-    assert found.here == pytest.approx(0.5, abs=0.1)
-    assert found.there - found.here < -0.2
+    found = Structure(edge_directions(view(whole))).displacement(edge_directions(half))
+    assert found.at_zero == pytest.approx(0.5, abs=0.1)
+    assert found.elsewhere - found.at_zero < -0.2
 
 
 def test_nothing_stands_still_in_a_plain_picture() -> None:
-    assert not Structure(directions(np.full((SIDE, SIDE), 90, np.uint8))).enough
-    assert Structure(directions(view(picture()))).enough
+    assert not Structure(edge_directions(np.full((SIDE, SIDE), 90, np.uint8))).is_recognisable
+    assert Structure(edge_directions(view(picture()))).is_recognisable
 
 
 def test_edges_that_run_one_way_do_not_show_a_displacement_that_way() -> None:
-    sideways, upright = Structure(directions(view(stripes()))).seen_from(visible=0.5, limit=0.05)
+    sideways, upright = Structure(edge_directions(view(stripes()))).smallest_visible_shift(visible=0.5, limit=0.05)
     assert sideways is None
     assert upright is not None
     assert upright <= 5
-    assert None not in Structure(directions(view(picture()))).seen_from(visible=0.5, limit=0.05)
+    assert None not in Structure(edge_directions(view(picture()))).smallest_visible_shift(visible=0.5, limit=0.05)
 
 
 def test_the_same_picture_gives_the_same_bytes_wherever_it_lies_in_memory() -> None:
@@ -82,5 +82,5 @@ def test_the_same_picture_gives_the_same_bytes_wherever_it_lies_in_memory() -> N
         buffer = np.zeros(seen.size + 32, np.uint8)
         copy = buffer[offset : offset + seen.size].reshape(seen.shape)
         copy[:] = seen
-        results.add(directions(copy).tobytes())
+        results.add(edge_directions(copy).tobytes())
     assert len(results) == 1

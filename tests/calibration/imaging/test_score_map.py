@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.imaging.score_map import covering
+from calibration.imaging.score_map import cover_region
 
 sides = st.integers(1, 7)
 
@@ -18,7 +18,7 @@ def test_every_place_keeps_its_middle_and_the_border_is_repeated_outward(
 ) -> None:
     """In half cells, whatever the reduction took away was taken equally from both sides."""
     score_map = np.random.default_rng(0).random((height, width)).astype(np.float32)
-    covered = covering(score_map, (height + more_rows, width + more_columns))
+    covered = cover_region(score_map, (height + more_rows, width + more_columns))
     assert covered.shape == (2 * (height + more_rows), 2 * (width + more_columns))
     assert covered.dtype == np.float32
     for row, column in np.ndindex(*covered.shape):
@@ -28,22 +28,22 @@ def test_every_place_keeps_its_middle_and_the_border_is_repeated_outward(
 
 
 def test_an_averaging_region_of_two_shifts_the_map_by_half_a_cell() -> None:
-    covered = covering(np.array([[1.0, 2.0]], np.float32), (1, 3))
+    covered = cover_region(np.array([[1.0, 2.0]], np.float32), (1, 3))
     np.testing.assert_array_equal(covered, [[1, 1, 1, 2, 2, 2]] * 2)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (14, 9)])
 def test_a_method_that_does_not_say_where_says_it_of_all(grid: tuple[int, int]) -> None:
     np.testing.assert_array_equal(
-        covering(np.array([[7.5]], np.float32), grid), np.full((2 * grid[0], 2 * grid[1]), 7.5)
+        cover_region(np.array([[7.5]], np.float32), grid), np.full((2 * grid[0], 2 * grid[1]), 7.5)
     )
 
 
 def test_a_map_as_large_as_the_grid_is_not_moved() -> None:
     score_map = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.testing.assert_array_equal(covering(score_map, (2, 3)), np.kron(score_map, np.ones((2, 2))))
+    np.testing.assert_array_equal(cover_region(score_map, (2, 3)), np.kron(score_map, np.ones((2, 2))))
 
 
 def test_a_map_larger_than_the_grid_covers_the_picture_already() -> None:
     score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_array_equal(covering(score_map, (2, 2)), np.kron(score_map, np.ones((2, 2))))
+    np.testing.assert_array_equal(cover_region(score_map, (2, 2)), np.kron(score_map, np.ones((2, 2))))

@@ -16,7 +16,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
-from calibration.network.fusion import feature_network, fused_network, rebuild, reduced_shape, reducing
+from calibration.network.fusion import feature_network, fused_network, reduced_shape, replace_head, without_head
 from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
 from calibration.update.additive import added
@@ -138,8 +138,8 @@ def test_a_rebuilt_network_is_the_one_that_a_fit_would_have_made_to_the_byte(
     fused = [
         fused_network(backbone, detector, head, divide_brightness=True).SerializeToString() for head in (one, other)
     ]
-    assert rebuild(fused[0], one) == fused[0]
-    assert rebuild(fused[0], other) == fused[1] != fused[0]
+    assert replace_head(fused[0], one) == fused[0]
+    assert replace_head(fused[0], other) == fused[1] != fused[0]
 
 
 def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbone) -> None:
@@ -148,14 +148,14 @@ def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbon
     heads = [head_for(each, backbone, 0) for each in (local, shared)]
     assert [len(head.whitening) for head in heads] == [15, 1]
     fused = [fused_network(backbone, local, head, divide_brightness=False).SerializeToString() for head in heads]
-    assert rebuild(fused[0], heads[1]) == fused[1]
-    assert rebuild(fused[1], heads[0]) == fused[0]
+    assert replace_head(fused[0], heads[1]) == fused[1]
+    assert replace_head(fused[1], heads[0]) == fused[0]
 
 
 def test_all_before_the_head_stays_as_it_is(backbone: Backbone) -> None:
     detector = MeanShift()
     network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
-    again = onnx.load_from_string(rebuild(network.SerializeToString(), head_for(detector, backbone, 1)))
+    again = onnx.load_from_string(replace_head(network.SerializeToString(), head_for(detector, backbone, 1)))
     assert [node.SerializeToString() for node in network.graph.node] == [
         node.SerializeToString() for node in again.graph.node
     ]
@@ -172,7 +172,10 @@ def test_without_its_head_a_network_gives_what_was_learnt_from(backbone: Backbon
     network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
     frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     learnt_from = feature_network(backbone, detector, divide_brightness=False).SerializeToString()
-    with OnnxRuntimeEngine(reducing(network.SerializeToString()), 1) as one, OnnxRuntimeEngine(learnt_from, 1) as other:
+    with (
+        OnnxRuntimeEngine(without_head(network.SerializeToString()), 1) as one,
+        OnnxRuntimeEngine(learnt_from, 1) as other,
+    ):
         np.testing.assert_array_equal(one.reduced(frame), other.reduced(frame))
         np.testing.assert_array_equal(one.features(frame), other.features(frame))
 
@@ -183,4 +186,4 @@ def test_a_network_with_another_kind_of_head_is_refused() -> None:
     graph.add("Identity", graph.constant("head.mean.0", head.means[0]), output="score")
     network = graph.model({}, {"score": (1, (2,))}).SerializeToString()
     with pytest.raises(BundleError, match=r"(?s)no head that could be exchanged.*mean_shift or padim"):
-        rebuild(network, WhiteningHead(np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32)[None]))
+        replace_head(network, WhiteningHead(np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32)[None]))

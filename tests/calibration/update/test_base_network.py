@@ -15,7 +15,7 @@ from calibration.detectors.padim import Padim
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ModelTooLargeError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.base_network import base_network_of
 from calibration.update.merge import merge
 from calibration.update.part_store import PartStore
@@ -48,7 +48,7 @@ def fit(backbone: Backbone, settings: Settings, path: Path, pictures: Sequence[I
 
 
 def taught(bundle: Bundle, pictures: Sequence[Image], path: Path, plan: RefitPlan = TEACH) -> Bundle:
-    network = reducing(base_network_of(bundle, plan.backbone).network)
+    network = without_head(base_network_of(bundle, plan.backbone).network)
     with OnnxRuntimeEngine(network, 1) as engine, PartStore(path.parent, engine) as collection:
         for number, picture in enumerate(pictures):
             collection.add(str(number), picture)
@@ -93,7 +93,7 @@ def test_what_is_taught_without_weights_is_what_a_calibration_without_weights_le
     np.testing.assert_allclose(new.reference()["good_scores"], fresh.reference()["good_scores"], rtol=1e-3)
     assert new.manifest.working_point.threshold == pytest.approx(fresh.manifest.working_point.threshold, rel=1e-3)
     # To the byte what a calibration makes, up to the head: names of nodes tell TensorRT what may be in half precision.
-    assert reducing(new.network.read_bytes()) == reducing(fresh.network.read_bytes())
+    assert without_head(new.network.read_bytes()) == without_head(fresh.network.read_bytes())
     with OnnxRuntimeEngine(new.network, 1) as ours, OnnxRuntimeEngine(fresh.network, 1) as theirs:
         check_golden(new, ours)
         for picture in (washer(100), washer(101, scratched=True)):

@@ -22,7 +22,7 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, SettingError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean
 from calibration.update.merge import merge
@@ -184,7 +184,7 @@ def test_forgetting_draws_the_mean_toward_what_is_not_forgotten(washers: Washers
 def test_the_highest_scores_are_those_of_statistics_that_have_not_seen_the_image(both: Bundle) -> None:
     reference = both.reference()
     numbers = np.arange(40)
-    with OnnxRuntimeEngine(reducing(both.network.read_bytes()), 1) as engine:
+    with OnnxRuntimeEngine(without_head(both.network.read_bytes()), 1) as engine:
         reduced = np.stack([engine.reduced(washer(number)) for number in numbers])
         highest = np.stack([engine.reduced(frame) for frame in reference["highest_frames"]])
     assert len(reference["good_scores"]) == 40
@@ -221,7 +221,7 @@ def distrusted(bundle: Bundle, pictures: list[Image]) -> list[str]:
     checks = FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None)
     located = [(each, bundle.preprocess.locate(each)) for each in pictures]
     found = [
-        checks.of_frame(each) or checks.of_input(bundle.preprocess.prepared(each, place.region), place)
+        checks.of_frame(each) or checks.of_input(bundle.preprocess.network_input(each, place.region), place)
         for each, place in located
     ]
     return [each.fault for each in found if each]
@@ -306,7 +306,7 @@ def test_features_that_differ_by_rounding_are_the_same(
         compared.append(network)
         return np.full((len(frames), 3, 2, 2), 1 + 1e-6 * len(compared), np.float32)
 
-    monkeypatch.setattr("calibration.update.merge_checks.reducing", lambda network: network)  # whose heads differ
+    monkeypatch.setattr("calibration.update.merge_checks.without_head", lambda network: network)  # whose heads differ
     monkeypatch.setattr("calibration.update.merge_checks._features", features)
     assert merge([one, other], [1, 1], tmp_path / "merged", 1).manifest.images.count == 40
     assert len(compared) == 2

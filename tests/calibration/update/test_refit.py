@@ -15,7 +15,7 @@ from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network.fusion import reducing
+from calibration.network.fusion import without_head
 from calibration.update.acceptance import AcceptanceResult, check_acceptance, objections
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
@@ -58,7 +58,7 @@ def old(tmp_path_factory: pytest.TempPathFactory, small_filterbank: Backbone) ->
 @pytest.fixture
 def learn(old: Bundle, tmp_path: Path) -> Iterator[Learn]:
     """Learns on from pictures."""
-    with OnnxRuntimeEngine(reducing(old.network.read_bytes()), 1) as engine:
+    with OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine:
 
         def run(pictures: Sequence[Image], plan: RefitPlan, name: str = "new") -> RefitResult:
             with PartStore(tmp_path / "collected", engine) as collection:
@@ -195,7 +195,7 @@ def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Pa
 
 def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path: Path) -> None:
     with (
-        OnnxRuntimeEngine(reducing(old.network.read_bytes()), 1) as engine,
+        OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine,
         PartStore(tmp_path / "collected", engine) as collection,
     ):
         for number in range(100, 100 + PARTS):
@@ -219,7 +219,7 @@ def test_a_bundle_that_learnt_on_has_a_report_and_learns_on_again(learn: Learn, 
         page = report_page(first, check_golden(first, engine), measure_latency(first, engine))
     assert "parts seen by the device, mode full" in page
     with (
-        OnnxRuntimeEngine(reducing(first.network.read_bytes()), 1) as engine,
+        OnnxRuntimeEngine(without_head(first.network.read_bytes()), 1) as engine,
         PartStore(tmp_path / "again", engine) as collection,
     ):
         for number in range(200, 200 + PARTS):

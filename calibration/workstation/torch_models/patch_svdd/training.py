@@ -14,7 +14,7 @@ from torch import nn
 from calibration.backbones.backbone import Backbone
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.imaging.preprocess import located
+from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
 from calibration.statistics.threshold import refuse_invalid_rate
@@ -104,7 +104,7 @@ def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Fra
     pictures: list[Image] = []
     count, digest, different = 0, hashlib.sha256(), set[bytes]()
     for name, image in images:
-        frame = np.ascontiguousarray(located(settings.preprocess, name, image)[0][..., ::-1])
+        frame = np.ascontiguousarray(prepare_image(settings.preprocess, name, image)[0][..., ::-1])
         own = hashlib.sha256(frame.data).digest()
         digest.update(own)
         different.add(own)

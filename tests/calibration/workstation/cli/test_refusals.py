@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from calibration.bundle.bundle import MANIFEST, REFERENCE, SEAL, npz, seal
-from calibration.terminal import EXIT_INTERRUPTED, EXIT_MENDABLE
+from calibration.bundle.bundle import MANIFEST, REFERENCE, SEAL, npz_bytes, seal
+from calibration.terminal import EXIT_ERROR, EXIT_INTERRUPTED
 from tests.support.outcome import assert_refused
 from tests.support.washers import save, washer
 
@@ -46,7 +46,7 @@ def test_verify_refuses_a_changed_file(command: Command, bundle: Bundle) -> None
 def test_verify_refuses_scores_that_are_not_the_calibrated_ones(command: Command, bundle: Bundle) -> None:
     arrays = bundle.reference()
     arrays["golden_scores"][1] *= 1.01
-    content = npz(arrays)
+    content = npz_bytes(arrays)
     (bundle.path / REFERENCE).write_bytes(content)
     manifest = json.loads((bundle.path / MANIFEST).read_text())
     manifest["files"][REFERENCE] = hashlib.sha256(content).hexdigest()
@@ -108,7 +108,7 @@ def test_fit_refuses_values_that_are_not_on_the_list(
     command: Command, good_folder: Path, tmp_path: Path, options: str
 ) -> None:
     outcome = command("fit", good_folder, "--out", tmp_path / "out", *options.split())
-    assert outcome.code == EXIT_MENDABLE
+    assert outcome.code == EXIT_ERROR
     assert options.split(maxsplit=1)[0] in outcome.err
     assert "Traceback" not in outcome.err
     assert list(tmp_path.iterdir()) == []
@@ -234,7 +234,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(good_folder: Path, tmp_path
     ended = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", WITH_LITTLE_ROOM, str(limit), *arguments], capture_output=True, text=True, check=False
     )
-    assert ended.returncode == EXIT_MENDABLE
+    assert ended.returncode == EXIT_ERROR
     assert what in ended.stderr
     assert "room on that disk" in ended.stderr or "free disk space" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
 def test_the_console_script_gives_exit_code_2_without_a_traceback(tmp_path: Path) -> None:
     arguments = ["fit", str(tmp_path), "--out", str(tmp_path / "out")]
     ended = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - our own
-    assert ended.returncode == EXIT_MENDABLE
+    assert ended.returncode == EXIT_ERROR
     assert ended.stdout == ""
     assert ended.stderr.startswith(f"error: no pictures in {tmp_path}")
     assert "Traceback" not in ended.stderr

@@ -17,7 +17,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from calibration.bundle.bundle import MOMENTS, NETWORK, REFERENCE, open_bundle
-from calibration.bundle.golden_frames import GoldenSample, kept_of
+from calibration.bundle.golden_frames import GoldenSample, golden_indices
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -242,7 +242,7 @@ def test_golden_frames_are_known_before_they_are_read(count: int) -> None:
     for index in range(count):
         one: Any = index
         sample.offer(one, one)
-    assert list(sample.frames) == kept_of(count)
+    assert list(sample.frames) == golden_indices(count)
 
 
 def test_errors_survive_the_way_to_another_process() -> None:
