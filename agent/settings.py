@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
     from calibration.bundle.bundle import Bundle
+    from calibration.progress import Progress
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
@@ -270,7 +271,7 @@ def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
     return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold) if config.drift.enabled else None
 
 
-def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Callable[[str, int, int], None]) -> Deployment:
+def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:
     """What engines need to run a bundle on this device; they are kept beside it, where that is allowed."""
     beside = engine_folder(bundle)
     kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from calibration.errors import ShiftwatchError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import typer
     from rich.progress import Task
+
+    from calibration.progress import Progress
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -71,8 +73,8 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each step, with speed and time left; gives the function that moves it: (step, done, total)."""
+def progress_bar() -> Iterator[Progress]:
+    """A bar for each step, with speed and time left; gives what moves it."""
     columns = (
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -80,7 +82,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         _Speed(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=error_console) as bars:
+    with Bars(*columns, console=error_console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def move(step: str, done: int, total: int) -> None:
@@ -95,7 +97,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 def runs_bar(runs: int) -> Iterator[Callable[[str, float], None]]:
     """One bar over runs of minutes each, with time left; gives the function that moves it: (which run, runs done)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    with Progress(*columns, console=error_console) as bars:
+    with Bars(*columns, console=error_console) as bars:
         bar = bars.add_task("", total=runs)
 
         def move(run: str, done: float) -> None:

@@ -25,14 +25,16 @@ from calibration.errors import EngineError, StorageError
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import console, escape, progress_bar
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from agent.demo.conveyor import Part
     from calibration.bundle.bundle import Bundle
+    from calibration.progress import Progress
 
 TAUGHT_PARTS = 300
 WATCHED_PARTS = 320
@@ -120,9 +122,7 @@ def _film_both(folder: Path) -> list[str | None]:
         return _film(folder / "watched.avi", WATCHED_PARTS, seed=2, defect_every=_DEFECT_EVERY, progress=progress)
 
 
-def _film(
-    path: Path, count: int, *, seed: int, defect_every: int | None, progress: Callable[[str, int, int], None]
-) -> list[str | None]:
+def _film(path: Path, count: int, *, seed: int, defect_every: int | None, progress: Progress) -> list[str | None]:
     def counted(stream: Iterable[Part]) -> Iterator[Part]:
         for number, part in enumerate(stream, start=1):
             progress(f"{path.stem} parts", number, count)

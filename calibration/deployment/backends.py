@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
+    from calibration.progress import Progress
 
     Check = Callable[[Engine], object]
 
@@ -44,7 +45,7 @@ class Deployment:
     bundle: Bundle
     threads: int
     cache_dir: Path
-    progress: Callable[[str, int, int], None]
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)

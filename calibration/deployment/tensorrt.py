@@ -6,14 +6,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from calibration.bundle.bundle import NETWORK
-from calibration.engine.tensorrt import Source, TensorRTEngine, silent
+from calibration.engine.tensorrt import Source, TensorRTEngine
+from calibration.progress import silent
 
 if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
     from calibration.bundle.bundle import Bundle
-    from calibration.engine.tensorrt_build import BuildOptions, Progress
+    from calibration.engine.tensorrt_build import BuildOptions
+    from calibration.progress import Progress
 
 
 _FLAVOUR = "half precision 1"  # another number whenever what half_precision makes of a network changes

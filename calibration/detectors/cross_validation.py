@@ -10,12 +10,13 @@ from calibration.detectors.contract import Folds
 from calibration.statistics.outliers import HighestScores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from calibration.detectors.contract import Fit
     from calibration.detectors.feature_store import Features
+    from calibration.progress import Progress
 
 FOLDS = 5
 
@@ -47,7 +48,7 @@ def with_copies(folds: Folds, copies: int) -> Folds:
 
 
 def out_of_fold_scores(
-    store: Features, folds: Folds, rows: int, fit: Fit, progress: Callable[[str, int, int], None]
+    store: Features, folds: Folds, rows: int, fit: Fit, progress: Progress
 ) -> tuple[NDArray[np.float64], HighestScores]:
     """Score of every image, the first of its rows, under statistics that have not seen it, (n,), and the highest."""
     scores, highest = np.empty(store.count // rows), HighestScores()

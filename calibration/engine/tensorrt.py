@@ -21,6 +21,7 @@ from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Miss, R
 from calibration.engine.tensorrt_library import library
 from calibration.engine.tensorrt_program import Program, blank_frame
 from calibration.errors import EngineError, ScoreMismatchError
+from calibration.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from calibration.engine.cuda import Cuda
-    from calibration.engine.tensorrt_build import Progress
     from calibration.imaging.preprocess import Image
+    from calibration.progress import Progress
 
     Check = Callable[["TensorRTEngine"], object]
 
@@ -60,10 +61,6 @@ class Source:
     def of(network: bytes) -> Source:
         """A network in memory, identified by its SHA-256."""
         return Source(sha256(network).hexdigest(), lambda: network)
-
-
-def silent(_phase: str, _done: int, _total: int) -> None:
-    """No progress wanted."""
 
 
 class TensorRTEngine:

@@ -18,14 +18,14 @@ from calibration.engine.tensorrt_library import journal
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType, ModuleType
 
     import tensorrt as trt
 
     from calibration.engine.tensorrt_library import Journal
+    from calibration.progress import Progress
 
-    Progress = Callable[[str, int, int], None]
 
 log = logging.getLogger(__name__)
 

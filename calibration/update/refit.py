@@ -50,15 +50,14 @@ from calibration.update.refit_reference import about_parts, golden_of, reference
 from calibration.update.refit_statistics import Refit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.head import WhiteningHead
+    from calibration.progress import Progress
     from calibration.update.base_network import OtherBackbone
     from calibration.update.part_store import PartStore
 
-    Progress: TypeAlias = Callable[[str, int, int], None]
 
 Mode: TypeAlias = Literal["threshold", "mean", "full", "teach"]
 

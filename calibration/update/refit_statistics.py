@@ -14,15 +14,13 @@ from calibration.statistics.outliers import suspicious
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from calibration.detectors.head import WhiteningHead
+    from calibration.progress import Progress
     from calibration.update.additive import AdditiveDetector
     from calibration.update.part_store import PartStore
 
-    Progress: TypeAlias = Callable[[str, int, int], None]
 
 Statistics: TypeAlias = Literal["mean", "full", "teach"]
 

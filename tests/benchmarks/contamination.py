@@ -19,7 +19,7 @@ from calibration.workstation.evaluation.evaluation import evaluate
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.workstation.dataset import Labelled
-    from calibration.workstation.fit.pipeline import Settings
+    from calibration.workstation.settings import Settings
 
 ROUNDS = 3
 

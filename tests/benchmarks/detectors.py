@@ -12,7 +12,7 @@ from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.components import described_detector
 from calibration.workstation.evaluation.benchmark import Candidate, Run, benchmark_runs, tasks
 from calibration.workstation.evaluation.splits import Split, labelled_sets, splits
-from calibration.workstation.fit.pipeline import Settings
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone

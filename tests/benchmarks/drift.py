@@ -21,7 +21,8 @@ from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -22,7 +22,7 @@ from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.half_precision import half_precision
 from calibration.workstation.cli.components import described_detector
-from calibration.workstation.fit.pipeline import Settings
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,8 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import PictureFiles
 from calibration.workstation.evaluation.benchmark import Candidate, Run, measured, tasks
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, Split, labelled_sets, splits
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle

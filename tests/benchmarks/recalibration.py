@@ -32,7 +32,8 @@ from agent.commands.control_socket import NAME, ask_station
 from agent.demo.conveyor import REGION, parts
 from agent.outbox.outbox import Outbox
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import roc_auc_score
 
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.pipeline import Settings
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

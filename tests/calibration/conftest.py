@@ -14,7 +14,8 @@ from calibration.deployment.tensorrt import source_of
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.main import main
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support import fake_tensorrt
 from tests.support.fake_gpu import FakeCuda
 from tests.support.outcome import Outcome

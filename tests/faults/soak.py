@@ -31,7 +31,8 @@ if __name__ == "__main__":
 from agent.demo.conveyor import REGION, parts, write_video
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.real_broker import Listener, Mosquitto, free_port, mosquitto_binary
 from tests.support.stations import Agent, until, write_config
 

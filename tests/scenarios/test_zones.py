@@ -39,7 +39,8 @@ from calibration.bundle.bundle import open_bundle
 from calibration.engine.contract import Inference
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.running import Running
 from tests.support.stations import COLUMNS, REGION, Taught, closed_port, part, until, write_config, write_pictures
 

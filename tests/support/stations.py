@@ -18,7 +18,8 @@ from agent.outbox.outbox import Outbox
 from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     import signal

@@ -27,7 +27,7 @@ from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, b
 from calibration.workstation.evaluation.evaluation import refuse_without_metrics
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
-from calibration.workstation.fit.pipeline import Settings
+from calibration.workstation.settings import Settings
 
 
 def benchmark(  # noqa: PLR0913 - one parameter for each option of the command

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from calibration.detectors.contract import Detector
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
     from calibration.workstation.fit.extraction import Gather
-    from calibration.workstation.fit.pipeline import Progress, Settings
+    from calibration.workstation.settings import Settings
 
 Colours: TypeAlias = tuple[float, float, float]
 Value = TypeVar("Value")

@@ -31,7 +31,8 @@ from calibration.workstation.dataset import frame_range, good_images
 from calibration.workstation.fit.auto_tuning import tune
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.part_groups import part_by
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 
 def fit(  # noqa: PLR0913 - one parameter for each option of the command

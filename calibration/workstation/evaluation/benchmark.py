@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.workstation.evaluation.evaluation import EvaluationResult
     from calibration.workstation.evaluation.splits import Split
-    from calibration.workstation.fit.pipeline import Settings
+    from calibration.workstation.settings import Settings
 
 _DIGITS = 12
 

@@ -11,7 +11,7 @@ import numpy as np
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import image_files_in
 from calibration.workstation.dataset import GOOD, Labelled, labelled_images
-from calibration.workstation.fit.pipeline import MINIMUM_IMAGES
+from calibration.workstation.settings import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
     from calibration.detectors.head import Head
     from calibration.imaging.preprocess import Image, Preprocess
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
-    from calibration.workstation.fit.pipeline import Progress, Settings
+    from calibration.workstation.settings import Settings
 
     Float32 = NDArray[np.float32]
 
@@ -132,7 +133,7 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     *,
     time_budget_s: float,
     threads: int,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> TunedChoice:
     """Compare backbones, brightness, averaging, alpha and location of mean-shift; then the other detectors with it.

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.head import Scorer
+    from calibration.progress import Progress
     from calibration.statistics.moments import Moments
     from calibration.statistics.scores import Scores
     from calibration.workstation.dataset import Images
     from calibration.workstation.fit.dask_client import Cluster
-    from calibration.workstation.fit.extraction import Extraction, Progress
+    from calibration.workstation.fit.extraction import Extraction
 
     Float32 = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import prepare_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
     from calibration.detectors.feature_store import Features
     from calibration.imaging.preprocess import Image, PartLocation, Preprocess
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
-
-    Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from calibration.imaging.alignment import Alignment
     from calibration.imaging.preprocess import Image, Preprocess
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
-    from calibration.workstation.fit.pipeline import Progress
 
     Mask: TypeAlias = NDArray[np.bool_]
     Area: TypeAlias = Region | Mask

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,7 +21,6 @@ from calibration.bundle.bundle import (
     write_bundle,
 )
 from calibration.bundle.manifest import (
-    ChoiceRecord,
     DetectorRecord,
     ImagesRecord,
     Manifest,
@@ -31,9 +29,8 @@ from calibration.bundle.manifest import (
 )
 from calibration.bundle.preprocess_record import preprocess_to_arrays, preprocess_to_record
 from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
-from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import DatasetError, ModelTooLargeError, SettingError
+from calibration.errors import DatasetError
 from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
 from calibration.statistics.outliers import HighestScores, suspicious
@@ -46,63 +43,21 @@ from calibration.statistics.threshold import (
 )
 from calibration.workstation.fit.extraction import Extraction, gathered_here
 from calibration.workstation.fit.part_groups import parts_shown
+from calibration.workstation.settings import MINIMUM_IMAGES, Settings, refuse_too_few, refuse_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from calibration.backbones.backbone import Backbone
-    from calibration.detectors.contract import Detector, Fit
-    from calibration.imaging.preprocess import Preprocess
+    from calibration.detectors.contract import Fit
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
     from calibration.workstation.fit.extraction import Gather, Gathered
 
-    Progress: TypeAlias = Callable[[str, int, int], None]  # step, done, total: how far a step has come
 
-MINIMUM_IMAGES = 2 * FOLDS
 GOLDEN_TOLERANCE = 1e-3
-_MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to calibrate.
-
-    Attributes:
-        preprocess: Frame to network input, prepared for these images where it learns from them.
-        detector: Method and parameters.
-        divide_brightness: Divide each frame by its own mean brightness first.
-        augment: Varied copies of each image that are learnt, too.
-        contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
-        part_of: From the name of an image to the part that it shows, where several show the same; None: all differ.
-        choice: How these settings were chosen from the data; None where a person chose them.
-        false_reject_rate: Share of good parts that may be called defective.
-        memory_limit_mib: What the statistics may take; beyond it calibration refuses.
-        threads: Of the network; 0 takes one for each core.
-    """
-
-    preprocess: Preprocess
-    detector: Detector = field(default_factory=MeanShift)
-    divide_brightness: bool = False
-    augment: int = 0
-    contamination: float = 0.0
-    part_of: Callable[[str], str | None] | None = None
-    choice: ChoiceRecord | None = None
-    false_reject_rate: float = 0.01
-    memory_limit_mib: int = 4096
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their range."""
-        if self.augment < 0:
-            raise SettingError(what=f"augment = {self.augment} copies makes no sense", remedy="give 0 or more, e.g. 4")
-        if not 0.0 <= self.contamination <= 0.5:  # noqa: PLR2004
-            raise SettingError(
-                what=f"contamination = {self.contamination} is outside 0 to 0.5",
-                remedy="give the share of images that may be defective, e.g. 0.05",
-            )
 
 
 def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and where
@@ -171,28 +126,6 @@ def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and wh
     files = {NETWORK: network, MOMENTS: npz_bytes(fit.statistics), REFERENCE: npz_bytes(reference)}
     manifest = _manifest(images, backbone, settings, gathered, fit, point)
     return write_bundle(path, manifest, files)
-
-
-def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
-    """Raise ModelTooLargeError if learning from so many reduced features, (d, h, w) each, takes too much memory."""
-    channels, height, width = shape
-    needed = settings.detector.memory_mib(shape, images)
-    if needed > settings.memory_limit_mib:
-        raise ModelTooLargeError(
-            what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their statistics; "
-            f"the limit is {settings.memory_limit_mib} MiB",
-            remedy=f"choose fewer stages, a smaller --size, {settings.detector.smaller}, or raise --memory-limit-mib",
-        )
-
-
-def refuse_too_few(count: int, images: Images) -> None:
-    """Raise DatasetError unless enough images were usable."""
-    if count < MINIMUM_IMAGES:
-        skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
-        raise DatasetError(
-            what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}",
-            remedy=f"give at least {MINIMUM_IMAGES}; a hundred or more make a threshold that keeps its promise",
-        )
 
 
 def _doubtful(

@@ -27,7 +27,8 @@ from calibration.bundle.bundle import open_bundle
 from calibration.errors import BundleError
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import frame_range, good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.running import Running
 from tests.support.sparkplug_host import HostApplication, check_the_rules
 from tests.support.stations import (

@@ -29,7 +29,8 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, feature_shape, reduced_shape
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from calibration.statistics.moments import Moments
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.levels import CHANNELS, two_fields, two_levels
 from tests.support.oracles import (
     NaiveDistance,

@@ -15,7 +15,8 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.levels import two_levels
 from tests.support.stored import stored
 from tests.support.washers import SIDE, Drawn, washer

@@ -18,7 +18,8 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.statistics.covariance import shrunk_whitening
 from calibration.statistics.moments import Moments
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.levels import CHANNELS, two_levels
 from tests.support.oracles import NaiveDistance
 from tests.support.washers import SIDE, Drawn, washer

@@ -19,7 +19,8 @@ from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.levels import two_fields, two_levels
 from tests.support.oracles import two_field_score
 from tests.support.washers import Drawn, washer

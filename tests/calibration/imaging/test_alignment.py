@@ -16,8 +16,9 @@ from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.fit.learn_preprocess import AUTO_PX, PreprocessRequest, learn_preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
+from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
 from tests.support.plates import FRAME_PX, REGION, displaced, plate
 from tests.support.washers import Drawn

@@ -15,7 +15,8 @@ from calibration.errors import SettingError
 from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.levels import two_levels
 from tests.support.stored import stored
 from tests.support.washers import SIDE, Drawn, washer

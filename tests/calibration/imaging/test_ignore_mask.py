@@ -21,8 +21,9 @@ from calibration.errors import SettingError
 from calibration.imaging.ignore_mask import label_areas
 from calibration.imaging.preprocess import Preprocess, Region, crop
 from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
+from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
 from tests.support.plates import FRAME_PX, LABEL, REGION, displaced, plate
 from tests.support.washers import Drawn, save

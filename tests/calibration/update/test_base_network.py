@@ -20,8 +20,9 @@ from calibration.update.base_network import base_network_of
 from calibration.update.merge import merge
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
+from calibration.workstation.settings import Settings
 from tests.support.random_backbone import random_backbone
 from tests.support.washers import SIDE, Drawn, washer
 

@@ -27,7 +27,8 @@ from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean
 from calibration.update.merge import merge
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.calibration.backbones.test_backbone import backbone_file
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, washer

@@ -20,8 +20,9 @@ from calibration.update.acceptance import AcceptanceResult, check_acceptance, ob
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
 from calibration.update.refit_statistics import _refuse_same_defect
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
+from calibration.workstation.settings import Settings
 from tests.support.washers import SIDE, Drawn, washer
 
 if TYPE_CHECKING:

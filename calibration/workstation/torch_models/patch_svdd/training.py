@@ -18,7 +18,7 @@ from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
 from calibration.statistics.threshold import refuse_invalid_rate
-from calibration.workstation.fit.pipeline import refuse_too_few, refuse_too_large
+from calibration.workstation.settings import refuse_too_few, refuse_too_large
 from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint
 from calibration.workstation.torch_models.patch_svdd.encoders import (
     CHANNELS,
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from calibration.detectors.patch_svdd import PatchSvdd
     from calibration.imaging.preprocess import Image
+    from calibration.progress import Progress
     from calibration.workstation.dataset import Images
-    from calibration.workstation.fit.pipeline import Progress, Settings
+    from calibration.workstation.settings import Settings
 
 _SEED = 0
 _STEPS = 32  # of an epoch, whatever the number of images, so that training takes the same time for all

@@ -27,7 +27,8 @@ from calibration.workstation.dataset import good_images
 from calibration.workstation.fit import dask_client
 from calibration.workstation.fit.dask_client import UNSEEN, Cluster, connected
 from calibration.workstation.fit.dask_extraction import OnCluster
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.calibration.update.test_merge import assert_same_statistics
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, save, washer

@@ -17,7 +17,8 @@ from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
 from calibration.statistics.scores import Scores, generalised_mean
 from calibration.workstation.cli.name_list import names_in, write_names
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, save, washer
 

@@ -19,7 +19,8 @@ from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.part_groups import part_by, parts_shown
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

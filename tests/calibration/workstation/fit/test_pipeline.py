@@ -27,7 +27,8 @@ from calibration.imaging.preprocess import Preprocess, Region
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.washers import SIDE, Drawn, save, washer
 
 if TYPE_CHECKING:

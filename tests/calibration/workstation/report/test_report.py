@@ -19,10 +19,11 @@ from calibration.deployment.latency import Latency
 from calibration.detectors.gaussian import Gaussian
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import one_in
 from calibration.workstation.report.report import report_page
+from calibration.workstation.settings import Settings
 from tests.support.browser import PROGRAM, Browser
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, save, washer

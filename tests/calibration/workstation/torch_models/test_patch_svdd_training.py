@@ -15,7 +15,8 @@ from calibration.errors import DatasetError, DegenerateFeaturesError, SettingErr
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.terminal import EXIT_INTERRUPTED
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, washer
 

@@ -19,7 +19,8 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
 from calibration.network.half_precision import batched, half_precision
 from calibration.onnx_graph import OPSET
-from calibration.workstation.fit.pipeline import Settings, calibrate
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.seen_by_torch import assert_close, exported, image, on_first_grid, reduced
 from tests.support.washers import Drawn, washer
 

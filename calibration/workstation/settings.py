@@ -1,0 +1,82 @@
+"""How to calibrate, and the limits that every way of calibrating has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from calibration.detectors.cross_validation import FOLDS
+from calibration.detectors.mean_shift import MeanShift
+from calibration.errors import DatasetError, ModelTooLargeError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from calibration.bundle.manifest import ChoiceRecord
+    from calibration.detectors.contract import Detector
+    from calibration.imaging.preprocess import Preprocess
+    from calibration.workstation.dataset import Images
+
+
+MINIMUM_IMAGES = 2 * FOLDS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to calibrate.
+
+    Attributes:
+        preprocess: Frame to network input, prepared for these images where it learns from them.
+        detector: Method and parameters.
+        divide_brightness: Divide each frame by its own mean brightness first.
+        augment: Varied copies of each image that are learnt, too.
+        contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
+        part_of: From the name of an image to the part that it shows, where several show the same; None: all differ.
+        choice: How these settings were chosen from the data; None where a person chose them.
+        false_reject_rate: Share of good parts that may be called defective.
+        memory_limit_mib: What the statistics may take; beyond it calibration refuses.
+        threads: Of the network; 0 takes one for each core.
+    """
+
+    preprocess: Preprocess
+    detector: Detector = field(default_factory=MeanShift)
+    divide_brightness: bool = False
+    augment: int = 0
+    contamination: float = 0.0
+    part_of: Callable[[str], str | None] | None = None
+    choice: ChoiceRecord | None = None
+    false_reject_rate: float = 0.01
+    memory_limit_mib: int = 4096
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.augment < 0:
+            raise SettingError(what=f"augment = {self.augment} copies makes no sense", remedy="give 0 or more, e.g. 4")
+        if not 0.0 <= self.contamination <= 0.5:  # noqa: PLR2004
+            raise SettingError(
+                what=f"contamination = {self.contamination} is outside 0 to 0.5",
+                remedy="give the share of images that may be defective, e.g. 0.05",
+            )
+
+
+def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
+    """Raise ModelTooLargeError if learning from so many reduced features, (d, h, w) each, takes too much memory."""
+    channels, height, width = shape
+    needed = settings.detector.memory_mib(shape, images)
+    if needed > settings.memory_limit_mib:
+        raise ModelTooLargeError(
+            what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their statistics; "
+            f"the limit is {settings.memory_limit_mib} MiB",
+            remedy=f"choose fewer stages, a smaller --size, {settings.detector.smaller}, or raise --memory-limit-mib",
+        )
+
+
+def refuse_too_few(count: int, images: Images) -> None:
+    """Raise DatasetError unless enough images were usable."""
+    if count < MINIMUM_IMAGES:
+        skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
+        raise DatasetError(
+            what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}",
+            remedy=f"give at least {MINIMUM_IMAGES}; a hundred or more make a threshold that keeps its promise",
+        )
