@@ -38,11 +38,6 @@ class Modes:
     scatter: Float64
     count: int
 
-    @property
-    def effective_count(self) -> int:
-        """All weigh alike."""
-        return self.count
-
     def covariance(self) -> Float64:
         """Within the kinds, (locations, d, d)."""
         covariance: Float64 = self.scatter / max(1, self.count - self.means.shape[1])

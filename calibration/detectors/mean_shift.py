@@ -7,7 +7,7 @@ covariance is shrunk toward the pooled one, which measured better than either (s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
@@ -20,7 +20,7 @@ from calibration.detectors.head import WhiteningHead
 from calibration.detectors.kmeans import fit_modes
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.onnx_graph import FeatureMap
-from calibration.statistics.covariance import analytic_shrinkage, pooled_target, shrunk_whitening
+from calibration.statistics.covariance import pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
 from calibration.statistics.moments import merged
 from calibration.statistics.scores import whitened_law
@@ -45,7 +45,7 @@ class MeanShift:
     """Parameters of the detector.
 
     Attributes:
-        alpha: Weight of the pooled covariance against the local one, in (0, 1]; None derives it from the moments.
+        alpha: Weight of the pooled covariance against the local one, in (0, 1].
         averaging: rho, side of the averaging region in grid cells: 1 + (A - R) / tau in Hermann et al. 2022, eq. 8.
         location: ``local`` learns each place of the picture for itself; ``shared`` learns one mean and covariance
             for all of them, for parts that do not sit still; ``global`` averages over the whole picture.
@@ -61,7 +61,7 @@ class MeanShift:
     name: ClassVar[str] = "mean_shift"
     smaller: ClassVar[str] = "--location shared, fewer --dimensions"
 
-    alpha: float | None = 0.03
+    alpha: float = 0.03
     averaging: int = 2
     location: Location = "local"
     pooling_order: float = 8.0
@@ -72,10 +72,10 @@ class MeanShift:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        if self.alpha is not None and not 0.0 < self.alpha <= 1.0:
+        if not 0.0 < self.alpha <= 1.0:
             raise SettingError(
                 what=f"alpha = {self.alpha} is outside (0, 1]",
-                remedy="give a share such as 0.1, or auto; zero would need more images than features",
+                remedy="give a share such as 0.1; zero would need more images than features",
             )
         if self.location not in {"local", "shared", "global"}:
             raise SettingError(what=f"location = {self.location!r} is not known", remedy="give local, shared or global")
@@ -121,15 +121,13 @@ class MeanShift:
         one_by_one = folds.independent and self.location != "shared"
         if one_by_one:
             total, others = fold_moments.of_all(store, folds)
-            resolved = self.resolved(total)
-            held_out = (resolved.leave_one_out(total, pooled) for pooled in others)
+            held_out = (self.leave_one_out(total, pooled) for pooled in others)
         else:
             parts = fold_moments.of_folds(store, folds, self.vectors)
             total = merged(parts)
-            resolved = self.resolved(total)
             held_out = (self.head(others) for others in fold_moments.without_each(parts))
         return Fit(
-            resolved.head(total),
+            self.head(total),
             held_out,
             self.parameters(total),
             total.packed(),
@@ -149,20 +147,16 @@ class MeanShift:
         Raises:
             DegenerateFeaturesError: Fewer than two images, or all alike.
         """
-        whitening = self.resolved(moments).whitening(moments.covariance())
+        whitening = self._whitening(moments.covariance())
         return WhiteningHead(moments.mean.astype(np.float32), whitening, self.pooling_order)
 
-    def whitening(self, covariances: NDArray[np.float64]) -> NDArray[np.float32]:
-        """W_l of covariances, (locations, d, d), with an alpha that is a number."""
-        return shrunk_whitening(covariances, pooled_target(covariances, self.ridge), self.alpha or 1.0)
+    def _whitening(self, covariances: NDArray[np.float64]) -> NDArray[np.float32]:
+        return shrunk_whitening(covariances, pooled_target(covariances, self.ridge), self._effective_alpha)
 
-    def resolved(self, learnt: Moments | Modes) -> MeanShift:
-        """The same with its alpha as a number, from what was learnt."""
-        if self.location != "local":
-            return replace(self, alpha=1.0)  # one location: its covariance is the pooled one
-        if self.alpha is not None:
-            return self
-        return replace(self, alpha=analytic_shrinkage(learnt.covariance(), learnt.effective_count, self.ridge))
+    @property
+    def _effective_alpha(self) -> float:
+        """1 where there is one location only: its covariance is the pooled one."""
+        return self.alpha if self.location == "local" else 1.0
 
     def unseen(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
         """Scores images that the moments hold as if they did not; where all places share them, one counts for nothing.
@@ -173,7 +167,7 @@ class MeanShift:
         """
         if self.location == "shared":
             return self.head(moments)
-        return self.resolved(moments).leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
+        return self.leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
 
     def leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
         """Scores images that the moments hold as if they did not.
@@ -183,7 +177,7 @@ class MeanShift:
             pooled: Pooled covariance without those that will be scored, (d, d).
             image_weight: What each of these weighs in the moments.
         """
-        target, alpha = pooled_target(pooled[None], self.ridge), self.alpha or 1.0
+        target, alpha = pooled_target(pooled[None], self.ridge), self._effective_alpha
         own, fixed = 1 - alpha, alpha * target
         if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
             own, fixed = 1.0, target - pooled
@@ -209,14 +203,14 @@ class MeanShift:
                 what=f"{self.modes} means per location leave nothing that varies around them",
                 remedy="give fewer --modes, or more pictures of different good parts",
             )
-        whitening = self.resolved(modes).whitening(covariances)
+        whitening = self._whitening(covariances)
         mean = modes.means.mean(axis=1)
         whitened = np.matmul(modes.means - mean[:, None], whitening.transpose(0, 2, 1))
         return WhiteningHead(mean.astype(np.float32), whitening, self.pooling_order, whitened.astype(np.float32))
 
-    def parameters(self, learnt: Moments | Modes) -> dict[str, float | str | bool]:
-        """Those in force, for the manifest; JSON has no infinity."""
-        given = {name: value for name, value in asdict(self.resolved(learnt)).items() if value is not None}
-        if self.pooling_order == inf:
-            given["pooling_order"] = "inf"
-        return {**given, "alpha_from_moments": self.alpha is None}
+    def parameters(self, moments: Moments | Modes) -> dict[str, float | str | bool]:
+        """The parameters in force, for the manifest; JSON has no infinity."""
+        del moments
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        order = "inf" if self.pooling_order == inf else self.pooling_order
+        return {**given, "alpha": self._effective_alpha, "pooling_order": order}

@@ -50,31 +50,6 @@ def pooled_target(covariances: Float64, ridge: float) -> Float64:
     return pooled
 
 
-def analytic_shrinkage(covariances: Float64, count: float, ridge: float) -> float:
-    """The alpha that minimises the expected Frobenius error, all locations taken together.
-
-    Ledoit and Wolf (2004) with the pooled covariance in place of the scaled identity, measured in the target's own
-    metric, and with the variance of C_l that Gaussian vectors have (Chen et al. 2010, eq. 5), so that the moments
-    are enough and no second look at the images is needed.
-
-    Args:
-        covariances: C_l, (locations, d, d).
-        count: Vectors behind each C_l.
-        ridge: As in ``pooled_target``; makes the metric, but is no part of what C_l is compared with.
-
-    Returns:
-        alpha in (0, 1]; 1 where the local covariances differ by no more than chance.
-    """
-    whiten = inverse_cholesky(pooled_target(covariances, ridge)[None])[0]
-    pooled = whiten @ covariances.mean(axis=0) @ whiten.T
-    error = distance = 0.0
-    for covariance in covariances:
-        local = whiten @ covariance @ whiten.T
-        error += (np.square(local).sum() + np.trace(local) ** 2) / (count - 1)
-        distance += np.square(local - pooled).sum()
-    return float(min(1.0, error / distance)) if distance else 1.0
-
-
 def shrunk_whitening(covariances: Float64, target: Float64, alpha: float) -> NDArray[np.float32]:
     """Inverse Cholesky factors of the shrunk covariances.
 

@@ -84,8 +84,7 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
             remedy="calibrate once, on all images together; mean_shift (without --modes) and padim can be added",
         )
     given: dict[str, Any] = dict(record.parameters)
-    if given.pop("alpha_from_moments"):
-        given["alpha"] = None
+    given.pop("alpha_from_moments", None)  # written by older software
     return MeanShift(**{**given, "pooling_order": float(given.get("pooling_order", math.inf))})
 
 
@@ -98,9 +97,8 @@ def differences(one: Manifest, other: Manifest) -> Iterator[str]:
 
 
 def _compared(manifest: Manifest) -> dict[str, object]:
-    parameters = {**manifest.detector.parameters}
-    if parameters.get("alpha_from_moments"):
-        del parameters["alpha"]
+    parameters = dict(manifest.detector.parameters)
+    parameters.pop("alpha_from_moments", None)  # written by older software
     return {
         **{f"preprocess.{name}": value for name, value in manifest.preprocess.model_dump().items()},
         **{f"backbone.{name}": value for name, value in manifest.backbone.model_dump().items()},

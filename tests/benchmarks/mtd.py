@@ -138,7 +138,7 @@ def _arguments() -> argparse.Namespace:
     default = MeanShift()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
-    parser.add_argument("--alpha", default=str(default.alpha), help="number, or auto")
+    parser.add_argument("--alpha", type=float, default=default.alpha)
     parser.add_argument("--averaging", type=int, default=default.averaging)
     parser.add_argument("--location", choices=("local", "shared"), default=default.location)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -149,8 +149,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Print the table, one line for each backbone and seed."""
     arguments = _arguments()
-    alpha = None if arguments.alpha == "auto" else float(arguments.alpha)
-    detector = MeanShift(alpha, arguments.averaging, arguments.location)
+    detector = MeanShift(arguments.alpha, arguments.averaging, arguments.location)
     runs = [measure(name, seed, arguments.images, detector) for name in arguments.backbones for seed in arguments.seeds]
     promised = Settings(Preprocess(SIDE, SIDE)).false_reject_rate
     console.print(table_of(runs))

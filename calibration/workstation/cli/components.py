@@ -65,8 +65,7 @@ def detector(name: str, options: Mapping[str, object]) -> Detector:
                 remedy=f"leave it out, or give --detector {owner}",
             )
     if "alpha" in given:
-        text = str(given["alpha"])
-        given["alpha"] = None if text == "auto" else number("--alpha", text)
+        given["alpha"] = number("--alpha", str(given["alpha"]))
     if name == "mean_shift" and given.get("location") == "global" and "averaging" in given:
         raise SettingError(what="--location global averages over the whole picture", remedy="leave out --averaging")
     chosen: Detector = _DETECTORS[name](**given)
@@ -99,7 +98,7 @@ def _typed(name: str, option: str, value: str) -> str | float:
             remedy=f"write {name}:OPTION=VALUE,... with {', '.join(sorted(_OPTIONS[name]))}",
         )
     default = next(field.default for field in fields(_DETECTORS[name]) if field.name == option)
-    if isinstance(default, str) or option == "alpha":  # which may be auto
+    if isinstance(default, str):
         return value
     given = math.inf if value == "inf" else number(f"--detector {name}:{option}", value)
     if isinstance(default, float):

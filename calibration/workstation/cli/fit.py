@@ -126,7 +126,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     alpha: Annotated[
         str | None,
         typer.Option(
-            metavar="0..1|auto",
+            metavar="0..1",
             help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.03]",
             rich_help_panel=METHOD,
         ),

@@ -57,7 +57,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 DETECTORS: dict[str, Detector] = {
     "mean_shift": MeanShift(),
-    "mean_shift, alpha from moments": MeanShift(alpha=None, averaging=1),
+    "mean_shift, large alpha": MeanShift(alpha=0.3, averaging=1),
     "mean_shift, shared": MeanShift(location="shared"),
     "mean_shift, global": MeanShift(location="global"),
     "mean_shift, patches in fewer dimensions": MeanShift(patch=2, dimensions=12, pooling_order=np.inf),
@@ -75,7 +75,7 @@ DETECTORS: dict[str, Detector] = {
 }
 ONE_BY_ONE = {
     "mean_shift",
-    "mean_shift, alpha from moments",
+    "mean_shift, large alpha",
     "mean_shift, patches in fewer dimensions",
     "mean_shift, global",
     "padim",
@@ -272,7 +272,7 @@ def modes_oracle(learnt: Learnt, good: Float64) -> Callable[[Float64], tuple[flo
     covariances = [each / (counts[:, place].sum() - kinds) for place, each in enumerate(around)]
     target = np.mean(covariances, axis=0)
     target += np.diag(detector.ridge * np.maximum(np.diag(target), 1e-3 * np.diag(target).mean()))
-    alpha = 1.0 if places == 1 else float(detector.alpha or 0)
+    alpha = 1.0 if places == 1 else detector.alpha
     naive = [
         NaiveDistance(means[kind], np.array([(1 - alpha) * each + alpha * target for each in covariances]))
         for kind in range(kinds)

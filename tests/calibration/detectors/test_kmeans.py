@@ -67,17 +67,16 @@ def test_what_lies_between_the_kinds_is_far_off_only_where_there_are_two_means(t
     assert two.scores(between).score[0] > 1.5 * two.scores(good).score.max()
 
 
-@pytest.mark.parametrize(("location", "alpha"), [("local", None), ("shared", 0.03)])
-def test_the_alpha_in_the_manifest_is_the_one_in_force(location: Location, alpha: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("location", ["local", "shared"])
+def test_the_alpha_in_the_manifest_is_the_one_in_force(location: Location, tmp_path: Path) -> None:
     folds = Folds([range(40), range(40, COUNT)])
     with stored(two_kinds()[0], tmp_path) as store:
-        derived = MeanShift(alpha=alpha, location=location, modes=2).fit(store, folds, [CHANNELS])
+        derived = MeanShift(location=location, modes=2).fit(store, folds, [CHANNELS])
         given = MeanShift(alpha=float(derived.parameters["alpha"]), location=location, modes=2)
         again = given.fit(store, folds, [CHANNELS])
     tested = two_kinds(20, seed=1)[0]
     np.testing.assert_array_equal(derived.head.scores(tested).map, again.head.scores(tested).map)
-    if location == "shared":
-        assert derived.parameters["alpha"] == 1.0
+    assert derived.parameters["alpha"] == (1.0 if location == "shared" else 0.03)
 
 
 def test_a_second_run_finds_the_same(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_banks_keep_to_their_limits(tmp_path: Path, entries: int, candidates
 
 def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
     settings = Settings(Preprocess(64, 64), PatchSvdd(), threads=1)
-    with pytest.raises(SettingError, match=r"(?s)cannot take the features .*8, 8\) and .*4, 4\).*its own encoders"):
+    with pytest.raises(SettingError, match=r"(?s)cannot take the features .*8, 8\) and .*4, 4\).*the encoders that"):
         calibrate(Drawn([washer(0)]), two_levels(), settings, tmp_path / "bundle", lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 

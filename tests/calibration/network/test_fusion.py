@@ -18,7 +18,6 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 from calibration.network.fusion import feature_network, fused_network
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
-from calibration.statistics.covariance import analytic_shrinkage
 from calibration.statistics.moments import Moments
 from calibration.statistics.scores import generalised_mean as generalised_mean_in_numpy
 from tests.support.oracles import NaiveDistance, generalised_mean, naive_pool
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 DETECTORS = {
     "local": MeanShift(alpha=0.1, averaging=2),
     "local, nearly PaDiM": MeanShift(alpha=0.02, averaging=1),
-    "local, analytic": MeanShift(alpha=None, averaging=2),
     "local mean, shared covariance": MeanShift(alpha=1.0, averaging=3),
     "the largest alone": MeanShift(pooling_order=np.inf),
     "the mean alone": MeanShift(pooling_order=1.0),
@@ -74,19 +72,13 @@ def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, 
     moments = Moments.of(vectors(pooled.astype(np.float32)))
     head = detector.head(moments)
     network = fused_network(source, detector, head, divide_brightness=divide_brightness)
-    alpha = detector.alpha or analytic_alpha(moments, detector)
-    naive = NaiveDistance.of_mean_shift(pooled, detector, alpha)
+    naive = NaiveDistance.of_mean_shift(pooled, detector, detector.alpha)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         for picture in (washer(50), washer(51, scratched=True), np.zeros_like(washer(0))):
             seen = engine(picture)
             expected = naive.score_map(naive_pool(engine.features(picture), detector.averaging))
             assert seen.score == pytest.approx(generalised_mean(expected, detector.pooling_order), rel=1e-4)
             np.testing.assert_allclose(seen.map, expected, rtol=1e-4, atol=1e-4 * expected.max())
-
-
-def analytic_alpha(moments: Moments, detector: MeanShift) -> float:
-    covariances = moments.covariance()
-    return analytic_shrinkage(covariances, moments.count, detector.ridge)
 
 
 @BRIGHTNESS

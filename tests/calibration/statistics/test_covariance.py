@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import DegenerateFeaturesError, SettingError
-from calibration.statistics.covariance import analytic_shrinkage, inverse_cholesky, pooled_target, shrunk_whitening
+from calibration.statistics.covariance import inverse_cholesky, pooled_target, shrunk_whitening
 from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def scores(vectors: Float64, detector: MeanShift) -> Float64:
     """T2 of every vector, (n, locations), in float64."""
     moments = Moments.of(vectors)
     covariances = moments.covariance()
-    alpha = detector.alpha
-    assert alpha is not None
-    sigma = naive_sigma(covariances, alpha, detector.ridge)
+    sigma = naive_sigma(covariances, detector.alpha, detector.ridge)
     centred = vectors - moments.mean[:, None]
     distances: Float64 = np.einsum("lni,lij,lnj->nl", centred, np.linalg.inv(sigma), centred)
     seen = distances_of(detector.head(moments), vectors)
@@ -98,47 +96,6 @@ def test_distance_is_unchanged_when_channels_change_their_units(seed: int, alpha
     units = random.uniform(0.3, 3.0, 5)
     detector = MeanShift(alpha=alpha, ridge=RIDGE)
     np.testing.assert_allclose(scores(vectors * units, detector), scores(vectors, detector), rtol=1e-6)
-
-
-@given(seeds, st.integers(2, 20), st.integers(2, 50))
-def test_analytic_shrinkage_is_in_its_range(seed: int, locations: int, count: int) -> None:
-    covariances = covariances_of(np.random.default_rng(seed), locations, 4, count)
-    alpha = analytic_shrinkage(covariances, count, RIDGE)
-    assert 0.0 < alpha <= 1.0
-
-
-@given(seeds, st.sampled_from([20, 200, 2000]))
-def test_analytic_shrinkage_is_near_one_where_all_locations_share_a_covariance(seed: int, count: int) -> None:
-    random = np.random.default_rng(seed)
-    mixing = random.uniform(0.3, 3.0, 6) * np.linalg.qr(random.normal(size=(6, 6)))[0]
-    covariances = Moments.of(random.normal(size=(40, count, 6)) @ mixing).covariance()
-    assert analytic_shrinkage(covariances, count, RIDGE) > 0.8
-
-
-@given(seeds)
-def test_analytic_shrinkage_is_small_where_locations_differ_and_images_are_many(seed: int) -> None:
-    covariances = covariances_of(np.random.default_rng(seed), 20, 6, count=2000)
-    assert analytic_shrinkage(covariances, 2000, RIDGE) < 0.02
-
-
-def test_analytic_shrinkage_falls_as_images_come_in() -> None:
-    random = np.random.default_rng(0)
-    mixing = random.normal(size=(20, 5, 5))
-    alphas = []
-    for count in (10, 40, 160, 640):
-        covariances = Moments.of(random.normal(size=(20, count, 5)) @ mixing).covariance()
-        alphas.append(analytic_shrinkage(covariances, count, RIDGE))
-    assert alphas == sorted(alphas, reverse=True)
-
-
-def test_alpha_auto_is_the_analytic_one() -> None:
-    vectors = features(np.random.default_rng(0))
-    moments = Moments.of(vectors)
-    covariances = moments.covariance()
-    alpha = analytic_shrinkage(covariances, moments.count, RIDGE)
-    np.testing.assert_array_equal(
-        MeanShift(alpha=None).head(moments).whitening, MeanShift(alpha=alpha).head(moments).whitening
-    )
 
 
 def test_a_channel_that_never_varies_still_counts_when_it_moves() -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.backbones.backbone import filterbank_backbone
+from calibration.bundle.manifest import DetectorRecord
 from calibration.detectors.gaussian import GaussianHead
 from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
@@ -19,7 +20,7 @@ from calibration.errors import BundleError
 from calibration.network.fusion import feature_network, fused_network, reduced_shape, replace_head, without_head
 from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
-from calibration.update.additive import added
+from calibration.update.additive import added, additive_detector
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
@@ -109,11 +110,17 @@ def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which:
         target = total.covariance().mean(axis=0)
         variances = np.diag(target)
         target = target + np.diag(1e-3 * np.maximum(variances, 1e-3 * variances.mean()))
-        covariance = (1 - (method.alpha or 1)) * covariance + (method.alpha or 1) * target
+        covariance = (1 - method.alpha) * covariance + method.alpha * target
     else:
         covariance = covariance + 0.01 * np.eye(CHANNELS)
     expected = [v @ np.linalg.solve(c, v) for v, c in zip(shift, covariance, strict=True)]
     np.testing.assert_allclose(score.ravel(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("from_moments", [False, True])
+def test_a_bundle_of_older_software_that_says_where_its_alpha_came_from_keeps_that_alpha(*, from_moments: bool) -> None:
+    parameters = {"alpha": 0.2, "alpha_from_moments": from_moments, "pooling_order": 8.0}
+    assert additive_detector(DetectorRecord(name="mean_shift", parameters=parameters)) == MeanShift(alpha=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +150,7 @@ def test_a_rebuilt_network_is_the_one_that_a_fit_would_have_made_to_the_byte(
 
 
 def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbone) -> None:
-    """With alpha derived from the data all places may come to share one whitening, or no longer do."""
+    """All locations may come to share one whitening, or no longer share it."""
     local, shared = MeanShift(), MeanShift(alpha=1.0)
     heads = [head_for(each, backbone, 0) for each in (local, shared)]
     assert [len(head.whitening) for head in heads] == [15, 1]

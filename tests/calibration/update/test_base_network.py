@@ -67,7 +67,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     "settings",
     [
         SETTINGS(augment=1),
-        SETTINGS(MeanShift(alpha=None, dimensions=10), divide_brightness=True),
+        SETTINGS(MeanShift(dimensions=10), divide_brightness=True),
         SETTINGS(MeanShift(averaging=1, location="shared", pooling_order=np.inf), divide_brightness=True),
         SETTINGS(MeanShift(location="global", averaging=1)),
         SETTINGS(Padim(9)),

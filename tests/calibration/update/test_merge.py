@@ -116,12 +116,12 @@ def small_cnn(folder: Path) -> Backbone:
     ("make", "detector", "estimate"),
     [
         (lambda _: filterbank_backbone(96, 96), MeanShift(), 0.3),
-        (lambda _: filterbank_backbone(96, 96), MeanShift(alpha=None, averaging=3), 0.6),
+        (lambda _: filterbank_backbone(96, 96), MeanShift(alpha=0.3, averaging=3), 0.6),
         (small_cnn, MeanShift(), 0.1),
         (small_cnn, MeanShift(location="shared"), 0.1),
         (small_cnn, Padim(16), 0.1),
     ],
-    ids=["filterbank", "alpha from moments", "CNN", "CNN, shared", "CNN, padim"],
+    ids=["filterbank", "filterbank, large alpha", "CNN", "CNN, shared", "CNN, padim"],
 )
 def test_two_bundles_of_tiles_become_that_of_all_tiles(
     data: Path, tmp_path: Path, make: Callable[[Path], Backbone], detector: MeanShift | Padim, estimate: float

@@ -83,10 +83,6 @@ def test_all_options_reach_the_detector(name: str, expected: object) -> None:
     assert detector(name, {**NONE, **OPTIONS[name]}) == expected
 
 
-def test_alpha_auto_comes_from_the_moments() -> None:
-    assert detector("mean_shift", {**NONE, "alpha": "auto"}) == MeanShift(alpha=None)
-
-
 @pytest.mark.parametrize(("name", "owner", "option"), FOREIGN, ids=[f"{each[0]}, {each[2]}" for each in FOREIGN])
 def test_an_option_of_another_detector_is_refused(name: str, owner: str, option: str) -> None:
     flag = f"--{option.replace('_', '-')}"
@@ -204,7 +200,6 @@ def test_a_joined_backbone_is_learnt_and_proves_itself(
     [
         ("mean_shift", MeanShift()),
         ("mean_shift:alpha=0.3,averaging=3,location=shared", MeanShift(0.3, 3, "shared")),
-        ("mean_shift:alpha=auto", MeanShift(None)),
         ("mean_shift:pooling_order=inf,modes=2", MeanShift(pooling_order=float("inf"), modes=2)),
         ("padim:dimensions=50", Padim(50)),
         ("gaussian:components=npca,retained_variance=0.1", Gaussian("npca", 0.1)),

@@ -43,7 +43,7 @@ def test_fit_writes_a_bundle_and_says_what_it_learnt(command: Command, good_fold
 
 def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_path: Path) -> None:
     options = "--frames 2:22 --roi 4,2,56,60 --size 80x64 --divide-brightness --false-reject-rate 0.1"
-    more = "--alpha auto --averaging 3 --location shared --threads 1 --memory-limit-mib 100 --detector mean_shift"
+    more = "--alpha 0.1 --averaging 3 --location shared --threads 1 --memory-limit-mib 100 --detector mean_shift"
     assert command("fit", good_folder, "-o", tmp_path / "b", *options.split(), *more.split()).code == 0
     manifest = open_bundle(tmp_path / "b").manifest
     assert manifest.images.count == 20
@@ -61,7 +61,6 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
         "pooling_order": 8.0,
         "patch": 1,
         "modes": 1,
-        "alpha_from_moments": True,
     }
     assert manifest.backbone.grid == (5, 4)
     assert manifest.working_point.method == "quantile"

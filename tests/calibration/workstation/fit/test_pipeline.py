@@ -86,7 +86,6 @@ def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:
     assert manifest.detector.name == "mean_shift"
     parameters = manifest.detector.parameters
     assert (parameters["alpha"], parameters["averaging"], parameters["location"]) == (0.03, 2, "local")
-    assert parameters["alpha_from_moments"] is False
     assert manifest.working_point.folds == 24
     assert manifest.working_point.method == "tail"
     assert manifest.working_point.false_reject_rate == 0.01
@@ -168,11 +167,11 @@ def test_frames_of_a_video_are_not_judged_by_their_neighbours(fit: Fit) -> None:
     [
         replace(SETTINGS, detector=MeanShift(location="shared")),
         replace(SETTINGS, detector=MeanShift(alpha=1.0, averaging=1)),
-        replace(SETTINGS, detector=MeanShift(alpha=None, averaging=4)),
+        replace(SETTINGS, detector=MeanShift(averaging=4)),
         replace(SETTINGS, divide_brightness=True),
         replace(SETTINGS, preprocess=Preprocess(SIDE, SIDE, Region(4, 6, 50, 48))),
     ],
-    ids=["shared", "alpha 1", "analytic alpha, one cell left", "brightness divided", "region"],
+    ids=["shared", "alpha 1", "one cell left", "brightness divided", "region"],
 )
 def test_every_kind_of_detector_sees_the_scratch(fit: Fit, settings: Settings) -> None:
     bundle = fit(Drawn([washer(number) for number in range(40)]), settings)
