@@ -78,7 +78,7 @@ def gpu() -> Iterator[Finding]:
         yield gpu_finding(driver)
         yield tensorrt_finding(needed=True)
     choice = choose_backend(AUTO)
-    yield ok("backend", f"auto takes {choice.backends[0]}: {choice.reason}")
+    yield ok("backend", f"auto takes {choice.available[0]}: {choice.reason}")
 
 
 def gpu_finding(driver: CudaDriver) -> Finding:

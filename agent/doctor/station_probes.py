@@ -223,7 +223,7 @@ def _bundle_finding(bundle: Bundle) -> Finding:
 def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
     choice = choose_backend(config.engine.backend)
     deployment = engine_deployment(config, bundle, lambda *_: None)
-    if choice.backends[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
+    if choice.available[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
         yield Finding(
             "network",
             "warning",

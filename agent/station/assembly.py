@@ -93,7 +93,7 @@ class Assembly:
             audit,
             # An engine that is built in the loop takes minutes; its steps are progress, too.
             lambda bundle, zone: activate_bundle(config, choice, bundle, zone.name, self._service_manager.progress),
-            in_loop="tensorrt" in choice.backends,
+            in_loop="tensorrt" in choice.available,
             changed=self._changed,
         )
         self.recalibrations = RecalibrationCommand(

@@ -1,4 +1,10 @@
-"""Which backend runs the network: the one that is named, or the best that this device has and that scores rightly."""
+"""Chooses the backend that runs a bundle's network on this device, and opens its engine.
+
+`choose_backend` finds out which backends can run here, without loading any: is there a GPU, are libraries installed?
+`open_engine` opens the best of them. An engine that does not load, or scores golden frames differently from
+calibration, is closed and logged, and the next best backend is tried. A backend that the configuration names is the
+only candidate.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ import onnxruntime as ort
 from calibration.deployment.tensorrt import source_of
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import TensorRTEngine, prove
+from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.errors import EngineError, ScoreMismatchError
 
 if TYPE_CHECKING:
@@ -34,12 +40,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A bundle and what engines need to run its network on this device.
+    """A bundle, and what engines need to run its network on this device.
 
     Attributes:
-        threads: CPU threads of one inference; 0 takes one for each core.
-        cache_dir: Where engines that are built on the device are kept; made when needed.
-        progress: Told how far building one has come: step, done, total.
+        threads: CPU threads of one inference; 0 uses one for each core.
+        cache_dir: Folder for engines that are built on the device; created when needed.
+        progress: Called with (step, done, total) while an engine is built.
     """
 
     bundle: Bundle
@@ -53,51 +59,50 @@ class Backend:
     """One way to run a network.
 
     Attributes:
-        require: Raises EngineError, with the reason, where the device or a library is missing; crashes nowhere.
-        open: Makes its engine, which is not entered yet.
-        prove: Checks it when it was entered, mending what can be mended.
+        require: Raises EngineError if the GPU or a library is missing. It must not crash the process.
+        open: Creates the engine without entering it.
+        check: Runs the caller's check on the entered engine, and repairs the engine if it can.
     """
 
     require: Callable[[], None]
     open: Callable[[Deployment], Engine]
-    prove: Callable[[Engine, Deployment, Check], object] = lambda engine, _, check: check(engine)
+    check: Callable[[Engine, Deployment, Check], object] = lambda engine, _, check: check(engine)
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """What this device has.
+    """The backends to try on this device.
 
     Attributes:
-        missing: Backends, best first, with the reason why one cannot run here; None: it can.
-        named: The configuration asks for this one, and no other will do.
+        obstacles: Backend, best first -> why it cannot run here; None if it can.
+        named: The configuration names the backend, so no other is tried.
     """
 
-    missing: Mapping[str, str | None]
+    obstacles: Mapping[str, str | None]
     named: bool
 
     @property
-    def backends(self) -> tuple[str, ...]:
-        """Those that can run here, best first."""
-        return tuple(name for name, reason in self.missing.items() if reason is None)
+    def available(self) -> tuple[str, ...]:
+        """Backends that can run here, best first."""
+        return tuple(name for name, obstacle in self.obstacles.items() if obstacle is None)
 
     @property
     def reason(self) -> str:
-        """Why the best of them is no better one, for people."""
-        better = itertools.takewhile(lambda reason: reason is not None, self.missing.values())
-        return self.why(reason for reason in better if reason is not None)
+        """Why the best available backend is used, for people."""
+        return self.explain(itertools.takewhile(lambda obstacle: obstacle is not None, self.obstacles.values()))
 
-    def why(self, reasons: Iterable[str]) -> str:
-        """Reasons against better backends as one text, each once: a missing driver is that of several."""
-        joined = "; ".join(dict.fromkeys(reasons))
+    def explain(self, obstacles: Iterable[str | None]) -> str:
+        """Why no better backend is used, each obstacle once: several backends may lack the same driver."""
+        joined = "; ".join(dict.fromkeys(filter(None, obstacles)))
         return joined or ("named in the configuration" if self.named else "the best there is")
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEngine:
-    """An engine that is entered and has proved itself.
+    """An entered engine that passed its check.
 
     Attributes:
-        reason: Why no better one, or why this one, for people.
+        reason: Why this backend is used, for people.
     """
 
     engine: Engine
@@ -114,7 +119,7 @@ def _require_tensorrt() -> None:
         if importlib.util.find_spec(module) is None:
             raise EngineError(
                 what=f"the Python package {module} is not installed",
-                remedy="pip install '.[tensorrt]'; on a Jetson into an environment made with --system-site-packages",
+                remedy="pip install '.[tensorrt]'; on a Jetson into an environment created with --system-site-packages",
             )
 
 
@@ -128,15 +133,15 @@ def _require_cuda_provider() -> None:
 
 
 def _require_nothing() -> None:
-    """ONNX Runtime on the CPU is everywhere."""
+    """ONNX Runtime on the CPU runs everywhere."""
 
 
 def _open_tensorrt(deployment: Deployment) -> Engine:
     return TensorRTEngine(source_of(deployment.bundle), deployment.cache_dir, progress=deployment.progress)
 
 
-def _prove_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
-    prove(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
+def _check_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
+    check_or_rebuild(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
 
 
 def _open_cuda(deployment: Deployment) -> Engine:
@@ -148,30 +153,36 @@ def _open_cpu(deployment: Deployment) -> Engine:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _prove_tensorrt),
+    "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _check_tensorrt),
     "cuda": Backend(_require_cuda_provider, _open_cuda),
     "onnxruntime": Backend(_require_nothing, _open_cpu),
 }
-"""All of them, best first."""
+"""All backends, best first."""
 
 
-def choose_backend(wanted: str, backends: Mapping[str, Backend] = BACKENDS) -> BackendChoice:
-    """What to try on this device, without trying it.
+def choose_backend(name: str, backends: Mapping[str, Backend] = BACKENDS) -> BackendChoice:
+    """Find out which backends can run on this device, without loading any.
 
     Args:
-        wanted: A name in ``backends``, or ``auto``.
-        backends: What there is, best first; the last one is everywhere.
+        name: A name in ``backends``, or ``auto``.
+        backends: All backends, best first. The last one must run everywhere.
 
     Raises:
-        EngineError: What is wanted is not here.
+        EngineError: The named backend cannot run here.
     """
-    if wanted != AUTO:
-        _require_named(wanted, backends[wanted])
-        return BackendChoice({wanted: None}, named=True)
-    return BackendChoice({name: _missing(backend) for name, backend in backends.items()}, named=False)
+    if name == AUTO:
+        return BackendChoice({each: _obstacle(backend) for each, backend in backends.items()}, named=False)
+    try:
+        backends[name].require()
+    except EngineError as error:
+        raise EngineError(
+            what=f"the backend {name} cannot run here: {error.what}",
+            remedy=f"{error.remedy}; or let the agent choose, with engine.backend: {AUTO}",
+        ) from error
+    return BackendChoice({name: None}, named=True)
 
 
-def _missing(backend: Backend) -> str | None:
+def _obstacle(backend: Backend) -> str | None:
     try:
         backend.require()
     except EngineError as error:
@@ -179,63 +190,38 @@ def _missing(backend: Backend) -> str | None:
     return None
 
 
-def _require_named(wanted: str, backend: Backend) -> None:
-    try:
-        backend.require()
-    except EngineError as error:
-        raise EngineError(
-            what=f"the backend {wanted} cannot run here: {error.what}",
-            remedy=f"{error.remedy}; or let the agent choose, with engine.backend: {AUTO}",
-        ) from error
-
-
 @contextmanager
 def open_engine(
-    choice: BackendChoice,
-    deployment: Deployment,
-    check: Check,
-    backends: Mapping[str, Backend] = BACKENDS,
+    choice: BackendChoice, deployment: Deployment, check: Check, backends: Mapping[str, Backend] = BACKENDS
 ) -> Iterator[OpenEngine]:
-    """The first engine of the choice that loads and proves itself, entered; one that does not is logged.
+    """Open the first available backend whose engine loads and passes the check. Log each one that does not.
 
     Args:
-        choice: What to try.
-        deployment: What it runs.
-        check: Raises ScoreMismatchError for an engine that must not serve.
-        backends: What there is.
+        choice: Backends to try.
+        deployment: Bundle to run.
+        check: Raises ScoreMismatchError for an engine that must not be used.
+        backends: All backends.
 
     Raises:
-        EngineError: The last one does not load.
-        ScoreMismatchError: The last one scores otherwise than calibration did.
+        EngineError: The last engine does not load.
+        ScoreMismatchError: The last engine scores differently from calibration.
     """
-    reasons: list[str] = []
-    with ExitStack() as stack:
-        for name, missing in choice.missing.items():
-            opened = missing or _opened(backends[name], deployment, check, stack, is_last=name == choice.backends[-1])
-            if not isinstance(opened, str):
-                yield OpenEngine(opened, choice.why(reasons))
-                return
-            if missing is None:
-                log.warning("the backend %s does not serve: %s", name, opened)
-            reasons.append(opened)
-
-
-def _opened(
-    backend: Backend,
-    deployment: Deployment,
-    check: Check,
-    stack: ExitStack,
-    *,
-    is_last: bool,
-) -> Engine | str:
-    """The engine, entered on the stack; or why it does not serve, where another can be tried."""
-    try:
-        with ExitStack() as attempt:  # what fails is left at once
-            engine = attempt.enter_context(backend.open(deployment))
-            backend.prove(engine, deployment, check)
-            stack.enter_context(attempt.pop_all())
-            return engine
-    except (EngineError, ScoreMismatchError) as error:
-        if is_last:
-            raise
-        return error.what.splitlines()[0]
+    obstacles: list[str] = []
+    for name, obstacle in choice.obstacles.items():
+        if obstacle is not None:
+            obstacles.append(obstacle)
+            continue
+        try:
+            with ExitStack() as attempt:  # closes an engine that fails
+                engine = attempt.enter_context(backends[name].open(deployment))
+                backends[name].check(engine, deployment, check)
+                opened = attempt.pop_all()
+        except (EngineError, ScoreMismatchError) as error:
+            if name == choice.available[-1]:
+                raise
+            obstacles.append(error.what.splitlines()[0])
+            log.warning("the backend %s cannot be used: %s", name, obstacles[-1])
+        else:
+            with opened:
+                yield OpenEngine(engine, choice.explain(obstacles))
+            return

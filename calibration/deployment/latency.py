@@ -1,4 +1,4 @@
-"""How fast the network is on this machine."""
+"""Measures how fast the network is on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUNS = 25
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of the network alone, and the machine that it was taken on."""
+    """Time of the network alone, and the machine it was measured on."""
 
     median_ms: float
     runs: int
@@ -29,11 +29,11 @@ class Latency:
 
 
 def measure_latency(bundle: Bundle, engine: Engine) -> Latency:
-    """Time the network, alone, on the golden frames.
+    """Time the network alone on the golden frames.
 
     Args:
-        bundle: Has the frames.
-        engine: Runs its network; entered already.
+        bundle: Bundle with the frames.
+        engine: Engine of its network, already entered.
     """
     frames = bundle.golden().frames
     times_ms = []
@@ -45,7 +45,7 @@ def measure_latency(bundle: Bundle, engine: Engine) -> Latency:
 
 
 def processor_name() -> str:
-    """Its name where Linux tells it, else its kind; and how many cores."""
+    """The processor's name, or its architecture if Linux does not give one; and the number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

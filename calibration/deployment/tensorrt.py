@@ -1,4 +1,4 @@
-"""A bundle's network on TensorRT: what the engine is built from, and where it is kept."""
+"""What a bundle's TensorRT engine is built from, and where it is kept."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from calibration.progress import Progress
 
 
-_FLAVOUR = "half precision 1"  # another number whenever what half_precision makes of a network changes
+_FLAVOUR = "half precision 1"  # increase the number whenever the output of `half_precision` changes
 
 
 def engine_folder(bundle: Bundle) -> Path:
-    """Beside the bundle, because a bundle is never changed: ``washers`` has its engine in ``washers.tensorrt``."""
+    """The folder next to the bundle, which itself is never changed: ``washers.tensorrt`` for ``washers``."""
     path = bundle.path.absolute()
     return path.with_name(f"{path.name}.tensorrt")
 
 
 def source_of(bundle: Bundle) -> Source:
-    """The ONNX network that the engine is built from: the bundle's, with its backbone in half precision."""
+    """The bundle's network with its backbone in half precision."""
 
     def read() -> bytes:
-        # Slow to load, and needed only where an engine must be built.
+        # Slow to import, and needed only to build an engine.
         import onnx  # noqa: PLC0415
 
         from calibration.network.half_precision import half_precision  # noqa: PLC0415
@@ -48,12 +48,12 @@ def tensorrt_engine(
     progress: Progress = silent,
     cancel: Event | None = None,
 ) -> TensorRTEngine:
-    """The engine of a bundle, not yet entered; entering builds it where none is kept that fits.
+    """The engine of a bundle, not yet entered. Entering builds it if no usable one is kept.
 
     Args:
-        bundle: Whose network runs.
-        options: Of the build; None takes those that the kept engine was built with.
+        bundle: Bundle whose network runs.
+        options: Build options; None takes those of the kept engine.
         progress: Called with (phase, done, total) while building, from other threads.
-        cancel: Set it to end a build early.
+        cancel: Set it to stop a build early.
     """
     return TensorRTEngine(source_of(bundle), engine_folder(bundle), options, progress=progress, cancel=cancel)

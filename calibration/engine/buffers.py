@@ -1,4 +1,4 @@
-"""Where a network on the GPU reads its frame and writes its outputs."""
+"""Buffers that a network on the GPU reads its frame from and writes its outputs to."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 FRAME = "frame"
-_OUTPUTS = {"score": 1, "map": 3, "features": 4}
-_SELDOM_READ = "features"  # the largest, and asked for by recalibration only: never worth mapping
+READ = ("score", "map")
+"""Outputs that an engine returns."""
+_OUTPUT_RANKS = {"score": 1, "map": 3, "features": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,103 +36,94 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        """Of all its elements."""
+        """Size of all its elements."""
         return prod(self.shape) * self.dtype.itemsize
 
 
-def refuse_unfit(tensors: Sequence[Tensor]) -> None:
-    """Refuse a network that is not frame in; score, map and features out.
+def check_tensors(tensors: Sequence[Tensor]) -> None:
+    """Accept a fused network only: a frame in; score, map and features out.
 
     Raises:
-        EngineError: Names, types or shapes are others, or a shape is open.
+        EngineError: A name, type or shape differs, or a shape is open.
     """
-    expected = {FRAME: (True, "uint8", 4), **{name: (False, "float32", rank) for name, rank in _OUTPUTS.items()}}
+    expected = {FRAME: (True, "uint8", 4), **{name: (False, "float32", rank) for name, rank in _OUTPUT_RANKS.items()}}
     found = {tensor.name: (tensor.is_input, tensor.dtype.name, len(tensor.shape)) for tensor in tensors}
     wrong = [tensor for tensor in tensors if found[tensor.name] != expected.get(tensor.name) or min(tensor.shape) < 1]
     missing = sorted(set(expected) - set(found))
     if wrong or missing:
         described = [f"{tensor.name} is {tensor.dtype.name} {tensor.shape}" for tensor in wrong]
         raise EngineError(
-            what="the engine is not of a fused network: "
+            what="the engine was not built from a fused network: "
             + "; ".join([*described, *(f"no {name}" for name in missing)]),
             remedy="build it from a bundle that `shiftwatch-calibrate fit` wrote: shiftwatch-calibrate build BUNDLE",
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """One tensor on both sides; without ``device`` the GPU uses the CPU's memory in place."""
-
-    pinned: PinnedMemory
-    device: DeviceMemory | None
-
-
 class Buffers:
-    """Memory of every tensor.
+    """Memory of every tensor. Outputs that no engine returns stay on the GPU.
 
     Args:
-        cuda: Where it lies.
-        tensors: Of the network.
-        mapped: Let the GPU read the frame and write score and map in the CPU's memory, instead of copying.
+        cuda: Allocates and copies.
+        tensors: Inputs and outputs of the network.
+        mapped: Let the GPU read the frame and write the outputs in the CPU's memory, instead of copying.
     """
 
     def __init__(self, cuda: Cuda, tensors: Sequence[Tensor], *, mapped: bool) -> None:
         self._cuda = cuda
+        self._pinned: dict[str, PinnedMemory] = {}
+        self._device: dict[str, DeviceMemory] = {}
         with ExitStack() as resources:
-            self._pairs = {tensor.name: self._pair(tensor, resources, mapped=mapped) for tensor in tensors}
+            for tensor in tensors:
+                is_used = tensor.name in {FRAME, *READ}
+                if is_used:
+                    pinned = self._pinned[tensor.name] = cuda.pinned(tensor.shape, tensor.dtype, mapped=mapped)
+                    resources.callback(pinned.release)
+                if not (is_used and mapped):
+                    device = self._device[tensor.name] = cuda.device(tensor.size_bytes)
+                    resources.callback(device.release)
             self._resources = resources.pop_all()
-
-    def _pair(self, tensor: Tensor, resources: ExitStack, *, mapped: bool) -> _Pair:
-        in_place = mapped and tensor.name != _SELDOM_READ
-        pinned = self._cuda.pinned(tensor.shape, tensor.dtype, mapped=in_place)
-        resources.callback(pinned.release)
-        if in_place:
-            return _Pair(pinned, None)
-        device = self._cuda.device(tensor.size_bytes)
-        resources.callback(device.release)
-        return _Pair(pinned, device)
 
     @property
     def addresses(self) -> Mapping[str, int]:
         """Name -> address on the GPU."""
-        return {name: _address(pair) for name, pair in self._pairs.items()}
+        memories: dict[str, PinnedMemory | DeviceMemory] = {**self._pinned, **self._device}
+        return {name: _address(memory) for name, memory in memories.items()}
 
     def send(self, frame: Image) -> None:
-        """Begin to bring a frame to the GPU.
+        """Start to copy a frame to the GPU.
 
         Raises:
-            EngineError: Not of the network's size or type.
+            EngineError: The frame differs in size or type from the network's input.
         """
-        pair = self._pairs[FRAME]
-        place = pair.pinned.array[0]
-        if frame.shape != place.shape or frame.dtype != place.dtype:
+        pinned = self._pinned[FRAME]
+        target = pinned.array[0]
+        if frame.shape != target.shape or frame.dtype != target.dtype:
             raise EngineError(
-                what=f"the network takes {place.dtype} {place.shape}, the frame is {frame.dtype} {frame.shape}",
+                what=f"the network takes {target.dtype} {target.shape}, the frame is {frame.dtype} {frame.shape}",
                 remedy="preprocess the frame with the bundle's own preprocessing",
             )
-        np.copyto(place, frame)
-        if pair.device is not None:
-            self._cuda.upload(pair.device, pair.pinned)
+        np.copyto(target, frame)
+        if FRAME in self._device:
+            self._cuda.upload(self._device[FRAME], pinned)
 
-    def fetch(self, names: Sequence[str]) -> None:
-        """Begin to bring outputs back."""
-        for pair in (self._pairs[name] for name in names):
-            if pair.device is not None:
-                self._cuda.download(pair.pinned, pair.device)
+    def fetch(self) -> None:
+        """Start to copy score and map back."""
+        for name in READ:
+            if name in self._device:
+                self._cuda.download(self._pinned[name], self._device[name])
 
-    def outputs(self, names: Sequence[str]) -> list[NDArray[Any]]:
-        """What was fetched, as arrays of their own; valid once the GPU has been waited for."""
-        return [self._pairs[name].pinned.array.copy() for name in names]
+    def outputs(self) -> list[NDArray[Any]]:
+        """Copies of score and map; valid once the GPU has finished."""
+        return [self._pinned[name].array.copy() for name in READ]
 
     def release(self) -> None:
-        """Give all memory back, the last first; nothing may be in flight."""
+        """Free all memory in reverse order. No work may be in flight."""
         self._resources.close()
 
 
-def _address(pair: _Pair) -> int:
-    address = pair.pinned.address if pair.device is None else pair.device.address
-    if address is None:
+def _address(memory: PinnedMemory | DeviceMemory) -> int:
+    if memory.address is None:
         raise EngineError(
-            what="the GPU has no address for mapped memory", remedy="look at the driver: dmesg | grep -i nv"
+            what="the GPU has no address for mapped memory", remedy="check the driver: dmesg | grep -i nv"
         )
-    return address
+    return memory.address

@@ -1,4 +1,4 @@
-"""Engines run the fused network. One protocol; each runtime has its own module."""
+"""What every engine does: load a bundle's network and score frames with it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -17,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What the network says of one frame.
+    """Output of the network for one frame.
 
     Attributes:
-        score: The distances of all places made one; the threshold applies to it.
+        score: One number for the whole frame; the threshold applies to it.
         map: T2 at every location, (h, w), float32.
     """
 
@@ -32,11 +30,12 @@ class Engine(Protocol):
     """Runs the fused network on one frame at a time.
 
     Order of calls: enter, any number of calls from one thread, exit. Entering loads the network and warms it up, so
-    that the first frame costs no more than the next.
+    that the first frame takes no longer than the next.
 
     Attributes:
-        tolerance: Relative difference from calibration that its arithmetic explains, where that is more than the bundle
-            allows.
+        backend: Name of runtime and processor, such as ``onnxruntime-cpu``.
+        tolerance: Relative difference from calibration's scores that the engine's precision explains. It applies where
+            it is larger than the bundle's own tolerance.
     """
 
     backend: str
@@ -46,16 +45,11 @@ class Engine(Protocol):
         """Load and warm up.
 
         Raises:
-            EngineError: The runtime refuses the network.
+            EngineError: The runtime cannot load the network.
         """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release the runtime's memory."""
 
     def __call__(self, frame: Image) -> Inference:
         """Score one preprocessed frame, (height, width, 3), uint8 BGR."""
-
-    def features(self, frame: Image) -> NDArray[np.float32]:
-        """Features before averaging, (d, h', w'), float32: what recalibration learns from."""

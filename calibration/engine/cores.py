@@ -1,7 +1,8 @@
-"""Which processor cores the threads of one inference run on.
+"""Chooses the processor cores that the threads of one inference run on.
 
-A thread that has slept since the frame before is often woken on the core of the one that wakes it; both then share that
-core for the whole inference while another one idles. So the threads get a core each, and the caller keeps off them.
+Linux often wakes a thread that slept since the last frame on the core of the thread that wakes it. Both then share this
+core for the whole inference while another core idles. So each inference thread gets a core of its own, and the caller
+stays off these cores.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Cores:
-    """Of all threads, where the network has all or all but one of the cores of this process.
+    """Pins inference threads if they use all cores of this process, or all but one.
 
-    Where it has few of many, the scheduler chooses: several stations may share the others, and none knows which.
+    With fewer threads the scheduler decides: several stations may share the cores without knowing of each other.
 
     Args:
-        threads: Of one inference, the caller among them; 0 is none of them known.
+        threads: Threads of one inference, including the caller; 0 if unknown.
     """
 
     def __init__(self, threads: int) -> None:
@@ -30,12 +31,12 @@ class Cores:
 
     @property
     def affinities(self) -> str | None:
-        """As ONNX Runtime takes them: cores counted from 1, one for each thread but the caller."""
+        """In the format of ONNX Runtime: one core, counted from 1, for each thread but the caller."""
         return ";".join(str(core + 1) for core in self._taken) or None
 
     @contextmanager
     def left_to_threads(self) -> Iterator[None]:
-        """The calling thread is elsewhere meanwhile, and may be everywhere afterwards; costs two system calls."""
+        """Keep the calling thread off the pinned cores meanwhile; costs two system calls."""
         if not self._taken:
             yield
             return
@@ -47,5 +48,5 @@ class Cores:
 
 
 def _move_to(cores: set[int]) -> None:
-    with suppress(OSError):  # cores were taken away since, or it is not allowed: inference is slower then, and right
+    with suppress(OSError):  # not allowed, or a core was taken away: inference is slower but correct
         os.sched_setaffinity(0, cores)

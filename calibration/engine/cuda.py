@@ -1,13 +1,14 @@
-"""The few CUDA functions that an engine needs, and pycuda under them.
+"""The few CUDA functions that an engine needs, implemented with pycuda.
 
-The protocol is all that the rest knows of CUDA, so that it is tested without a GPU. pycuda is imported when a GPU is
-asked for, never before: most machines have none.
+Other modules see only the protocol `Cuda`, so that they can be tested without a GPU. pycuda is imported when a GPU is
+opened, because most machines do not have it.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from calibration.engine.cuda_driver import Gpu
@@ -15,7 +16,6 @@ from calibration.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PinnedMemory:
-    """Memory of the CPU that never moves, as asynchronous copies need it.
+    """Page-locked memory of the CPU, which asynchronous copies need.
 
     Attributes:
         array: The CPU's view.
-        address: The GPU's view; None where the memory is not mapped.
-        release: Gives it back; ``array`` must not be touched again.
+        address: The GPU's view; None if the memory is not mapped.
+        release: Frees it; ``array`` must not be used afterwards.
     """
 
     array: NDArray[Any]
@@ -39,68 +39,68 @@ class PinnedMemory:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Memory of the GPU; ``release`` gives it back."""
+    """Memory of the GPU; ``release`` frees it."""
 
     address: int
     release: Callable[[], None]
 
 
 class Cuda(Protocol):
-    """One GPU, one stream, used by the thread that entered it; whatever it gave is released before it is left."""
+    """One GPU with one stream, used by the thread that entered it. Release all memory before leaving."""
 
     gpu: Gpu
     stream: int
 
     def __enter__(self) -> Self:
-        """Look for a GPU and make its primary context current in this thread.
+        """Open the GPU and make its primary context current in this thread.
 
         Raises:
             EngineError: No pycuda, no driver, or no GPU.
         """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release stream and context."""
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, mapped: bool) -> PinnedMemory:
-        """Allocate memory of the CPU; mapped: the GPU reads and writes it in place."""
+        """Allocate memory of the CPU. If mapped, the GPU reads and writes it in place."""
 
     def device(self, size_bytes: int) -> DeviceMemory:
         """Allocate memory of the GPU."""
 
     def upload(self, target: DeviceMemory, source: PinnedMemory) -> None:
-        """Begin to copy to the GPU; ``source`` may be changed after ``synchronise``."""
+        """Start to copy to the GPU; ``source`` may be changed after ``synchronise``."""
 
     def download(self, target: PinnedMemory, source: DeviceMemory) -> None:
-        """Begin to copy from the GPU; ``target`` is valid after ``synchronise``."""
+        """Start to copy from the GPU; ``target`` is valid after ``synchronise``."""
 
     def synchronise(self) -> None:
-        """Wait until all that was begun is done.
+        """Wait until all work is finished.
 
         Raises:
-            EngineError: Something of it failed.
+            EngineError: Some of it failed.
         """
 
     def free_bytes(self) -> int:
-        """Memory that the GPU has left."""
+        """Free memory of the GPU."""
 
 
 class PyCuda:
-    """The first GPU of this machine, by pycuda."""
+    """The first GPU of this machine, used through pycuda."""
 
     gpu: Gpu
     stream: int
 
     def __enter__(self) -> Self:
-        """Look for a GPU and make its primary context, which is TensorRT's, current in this thread."""
+        """Open the GPU and make its primary context, which TensorRT uses, current in this thread."""
         self._driver = _driver()
         with self._translated("cannot open the GPU"), ExitStack() as resources:
             self._driver.init()
             if self._driver.Device.count() == 0:
-                raise _no_gpu(reason="its driver knows of none")
+                raise _no_gpu(reason="the driver finds none")
             device = self._driver.Device(0)
-            self.gpu = self._described(device)
+            integrated = bool(device.get_attribute(self._driver.device_attribute.INTEGRATED))
+            major, minor = device.compute_capability()
+            self.gpu = Gpu(device.name(), f"{major}.{minor}", device.total_memory(), integrated)
             self._context = device.retain_primary_context()
             self._context.push()
             resources.callback(self._drop_context)
@@ -110,17 +110,15 @@ class PyCuda:
             self._resources = resources.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release stream and context."""
-        with self._translated("cannot leave the GPU"):
+        with self._translated("cannot release the GPU"):
             self._resources.close()
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, mapped: bool) -> PinnedMemory:
         """Allocate memory of the CPU."""
         flags = self._driver.host_alloc_flags.DEVICEMAP if mapped else 0
-        with self._translated(f"cannot pin {_mib(shape, dtype)} MiB of memory"):
+        with self._translated(f"cannot pin {prod(shape) * dtype.itemsize / 2**20:.1f} MiB of memory"):
             array = self._driver.pagelocked_empty(shape, dtype, mem_flags=flags)
             allocation = array.base
             address = int(allocation.get_device_pointer()) if mapped else None
@@ -128,41 +126,36 @@ class PyCuda:
 
     def device(self, size_bytes: int) -> DeviceMemory:
         """Allocate memory of the GPU."""
-        with self._translated(f"cannot allocate {size_bytes / 2**20:.1f} MiB of the GPU's memory"):
+        with self._translated(f"cannot allocate {size_bytes / 2**20:.1f} MiB of GPU memory"):
             allocation = self._driver.mem_alloc(size_bytes)
         return DeviceMemory(int(allocation), allocation.free)
 
     def upload(self, target: DeviceMemory, source: PinnedMemory) -> None:
-        """Begin to copy to the GPU."""
+        """Start to copy to the GPU."""
         with self._translated("cannot copy to the GPU"):
             self._driver.memcpy_htod_async(target.address, source.array, self._stream)
 
     def download(self, target: PinnedMemory, source: DeviceMemory) -> None:
-        """Begin to copy from the GPU."""
+        """Start to copy from the GPU."""
         with self._translated("cannot copy from the GPU"):
             self._driver.memcpy_dtoh_async(target.array, source.address, self._stream)
 
     def synchronise(self) -> None:
-        """Wait until all that was begun is done."""
+        """Wait until all work is finished."""
         with self._translated("the GPU failed"):
             self._stream.synchronize()
 
     def free_bytes(self) -> int:
-        """Memory that the GPU has left."""
-        with self._translated("cannot ask the GPU for its memory"):
+        """Free memory of the GPU."""
+        with self._translated("cannot read the GPU's free memory"):
             return int(self._driver.mem_get_info()[0])
-
-    def _described(self, device: Any) -> Gpu:  # noqa: ANN401 - pycuda has no types
-        integrated = device.get_attribute(self._driver.device_attribute.INTEGRATED)
-        major, minor = device.compute_capability()
-        return Gpu(device.name(), f"{major}.{minor}", device.total_memory(), bool(integrated))
 
     def _drop_context(self) -> None:
         self._context.pop()
         self._context = None
 
     def _drop_stream(self) -> None:
-        self._stream = None  # pycuda destroys it with the last reference
+        self._stream = None  # pycuda destroys it with its last reference
 
     @contextmanager
     def _translated(self, failed: str) -> Iterator[None]:
@@ -171,7 +164,7 @@ class PyCuda:
         except self._driver.Error as error:
             raise EngineError(
                 what=f"{failed}: {_first_line(error)}",
-                remedy="free memory if that is what it lacks; else restart, and look at the driver: dmesg | grep -i nv",
+                remedy="free memory if it ran out; otherwise restart and check the driver: dmesg | grep -i nv",
             ) from error
 
 
@@ -182,7 +175,7 @@ def _driver() -> Any:  # noqa: ANN401 - pycuda has no types
         if isinstance(error, ModuleNotFoundError):
             raise EngineError(
                 what=f"pycuda is not installed: {error}",
-                remedy="on a device with an NVIDIA GPU: pip install 'shiftwatch[tensorrt]'; else use onnxruntime",
+                remedy="on a device with an NVIDIA GPU: pip install 'shiftwatch[tensorrt]'; otherwise use onnxruntime",
             ) from error
         raise _no_gpu(reason=_first_line(error)) from error
     return pycuda.driver
@@ -191,16 +184,9 @@ def _driver() -> Any:  # noqa: ANN401 - pycuda has no types
 def _no_gpu(*, reason: str) -> EngineError:
     return EngineError(
         what=f"no NVIDIA GPU can be used: {reason}",
-        remedy="look at the driver with nvidia-smi (Jetson: tegrastats); without a GPU use onnxruntime",
+        remedy="check the driver with nvidia-smi (Jetson: tegrastats); without a GPU use onnxruntime",
     )
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _mib(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    count = 1
-    for side in shape:
-        count *= side
-    return f"{count * dtype.itemsize / 2**20:.1f}"

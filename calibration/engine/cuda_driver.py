@@ -1,6 +1,6 @@
-"""What the CUDA driver says of this device's GPUs.
+"""Asks the CUDA driver which GPUs this device has.
 
-It is asked through ctypes, before any library that builds on it: TensorRT crashes the process where no driver answers.
+It uses ctypes because no other library may be loaded first: TensorRT crashes the process if no driver answers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        name: As its driver calls it.
+        name: From the driver.
         compute_capability: For example ``8.7``.
-        memory_bytes: All of its memory; on an integrated GPU that of the whole machine.
-        integrated: It shares its memory with the CPU, as on a Jetson.
+        memory_bytes: Total memory; on an integrated GPU that of the whole machine.
+        integrated: GPU and CPU share their memory, as on a Jetson.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class CudaDriver:
-    """A driver that answers, with at least one GPU.
+    """A working driver with at least one GPU.
 
     Attributes:
-        version: The newest CUDA it serves, major and minor.
+        version: The newest CUDA it supports, major and minor.
     """
 
     version: tuple[int, int]
@@ -50,13 +50,13 @@ class CudaDriver:
 
 
 def cuda_driver(load: Callable[[str], Any] = ctypes.CDLL) -> CudaDriver:
-    """Ask the driver, without taking memory of a GPU.
+    """Query the driver without allocating GPU memory.
 
     Args:
         load: Opens a shared library.
 
     Raises:
-        EngineError: No driver, none that works, or no GPU.
+        EngineError: There is no driver, it does not work, or there is no GPU.
     """
     try:
         library = load(_LIBRARY)
@@ -75,9 +75,9 @@ def cuda_driver(load: Callable[[str], Any] = ctypes.CDLL) -> CudaDriver:
 
 
 class _Driver:
-    """The driver's functions, with their error codes as errors."""
+    """The driver's functions; error codes become exceptions."""
 
-    def __init__(self, library: Any) -> None:  # noqa: ANN401 - what ctypes loads has no type
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 - ctypes libraries have no type
         self._library = library
 
     def call(self, function: str, *arguments: object) -> None:
@@ -88,7 +88,7 @@ class _Driver:
             reason = (text.value or b"unknown error").decode()
             raise EngineError(
                 what=f"the CUDA driver does not work: {function}: {reason} ({code})",
-                remedy="restart the device; if it stays, install the driver again: `dmesg` tells more",
+                remedy="restart the device; if the error stays, reinstall the driver; `dmesg` has details",
             )
 
 

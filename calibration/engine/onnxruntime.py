@@ -1,4 +1,4 @@
-"""ONNX Runtime: the engine that runs everywhere on the CPU, and with CUDA where its libraries are."""
+"""The ONNX Runtime engine: on any CPU, and on a GPU where the CUDA libraries are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from calibration.errors import EngineError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _WARM_UP_RUNS = 3
-# TF32 keeps ten bits of each factor: scores would differ from those of calibration.
+# TF32 keeps ten bits of each factor, so scores would differ from calibration.
 _PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
 }
-# What ONNX Runtime raises has no common base below Exception that it exports; these are the documented ones.
+# ONNX Runtime exports no common base class for its exceptions; these are the documented ones.
 REFUSALS = (
     ort.capi.onnxruntime_pybind11_state.EPFail,
     ort.capi.onnxruntime_pybind11_state.Fail,
@@ -44,8 +43,8 @@ class OnnxRuntimeEngine:
 
     Args:
         network: Path of the ONNX file, or its content.
-        threads: CPU threads of one inference; 0 takes one for each core.
-        provider: What computes.
+        threads: CPU threads of one inference; 0 uses one for each core.
+        provider: Processor that runs it.
     """
 
     tolerance = 0.0
@@ -63,26 +62,24 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
-        # Between two frames the cores belong to decoding and to the line's other programs.
+        # Between two frames the cores are needed for decoding and other programs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._cores.affinities is not None:
             options.add_session_config_entry("session.intra_op_thread_affinities", self._cores.affinities)
         try:
-            self._session = self._opened(options)
-        except (*REFUSALS, RuntimeError, ValueError) as error:  # the last two come from a GPU that does not work
+            self._session = self._open_session(options)
+        except (*REFUSALS, RuntimeError, ValueError) as error:  # a broken GPU raises the last two
             raise EngineError(
-                what=f"ONNX Runtime {ort.__version__} refuses the network: {str(error).splitlines()[0]}",
-                remedy="use the ONNX Runtime version the bundle was made with (see its manifest), or build it again",
+                what=f"ONNX Runtime {ort.__version__} cannot load the network: {str(error).splitlines()[0]}",
+                remedy="use the ONNX Runtime version in the bundle's manifest, or calibrate again",
             ) from error
-        self._refuse_another_provider()
+        self._check_provider()
         blank = np.zeros(self._session.get_inputs()[0].shape[1:], np.uint8)
         for _ in range(_WARM_UP_RUNS):
-            self._run(["features"], blank)
+            self._run(None, blank)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release the session."""
         self._session = None
 
@@ -91,33 +88,28 @@ class OnnxRuntimeEngine:
         score, score_map = self._run(["score", "map"], frame)
         return Inference(float(score[0]), score_map[0])
 
-    def features(self, frame: Image) -> NDArray[np.float32]:
-        """Features before averaging, (d, h', w')."""
-        features: NDArray[np.float32] = self._run(["features"], frame)[0][0]
-        return features
-
     def reduced(self, frame: Image) -> NDArray[np.float32]:
-        """What the detector learns from, (d, h, w); only of a network made by ``network.feature_network``."""
+        """Features that the detector is fitted to, (d, h, w). Needs a network from `fusion.feature_network`."""
         reduced: NDArray[np.float32] = self._run(["reduced"], frame)[0][0]
         return reduced
 
-    def _opened(self, options: ort.SessionOptions) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
+    def _open_session(self, options: ort.SessionOptions) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
         if self._provider == "cuda" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds the libraries that pip installed
-        # Without `enable_fallback=0` a run that fails on the GPU goes on, for ever after, on the CPU.
+            ort.preload_dlls()  # finds CUDA libraries that pip installed
+        # Without `enable_fallback=0` a run that fails on the GPU silently moves to the CPU for good.
         return ort.InferenceSession(self._network, options, providers=_PROVIDERS[self._provider], enable_fallback=0)
 
-    def _refuse_another_provider(self) -> None:
-        """ONNX Runtime takes the CPU where CUDA's libraries do not load, and says so only in its log."""
+    def _check_provider(self) -> None:
+        """ONNX Runtime uses the CPU if the CUDA libraries do not load, and reports this only in its log."""
         taken = self._session.get_providers()[0]
         if taken.lower() != f"{self._provider}executionprovider":
             self._session = None
             raise EngineError(
-                what=f"ONNX Runtime {ort.__version__} cannot use {self._provider.upper()} and took {taken}",
+                what=f"ONNX Runtime {ort.__version__} cannot use {self._provider.upper()} and uses {taken} instead",
                 remedy="install the CUDA and cuDNN that it was built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
             )
 
-    def _run(self, outputs: list[str], frame: Image) -> list[NDArray[np.float32]]:
+    def _run(self, outputs: list[str] | None, frame: Image) -> list[NDArray[np.float32]]:
         try:
             with self._cores.left_to_threads():
                 results: list[NDArray[np.float32]] = self._session.run(outputs, {"frame": frame[None]})

@@ -1,7 +1,7 @@
-"""TensorRT on an NVIDIA GPU: the engine for Jetson-class devices.
+"""The TensorRT engine for NVIDIA GPUs, Jetson devices among them.
 
-The first start builds the engine, which takes minutes, and keeps it in a folder; later starts load it from
-there, unless network, TensorRT, GPU or options are others.
+The first start builds the engine, which takes minutes, and keeps it in a folder. Later starts load it from there,
+unless network, TensorRT, GPU or build options have changed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt_build import BuildOptions, build
 from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Miss, Record, plan_digest
 from calibration.engine.tensorrt_library import library
-from calibration.engine.tensorrt_program import Program, blank_frame
+from calibration.engine.tensorrt_program import Program
 from calibration.errors import EngineError, ScoreMismatchError
 from calibration.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import ModuleType, TracebackType
+    from types import ModuleType
     from typing import Any
 
-    import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
@@ -50,8 +49,8 @@ class Source:
     """Where the ONNX network comes from.
 
     Attributes:
-        identity: Differs whenever the content does.
-        read: Gives the content; called only when an engine must be built.
+        identity: Differs whenever the content differs.
+        read: Returns the content. Called only when an engine must be built.
     """
 
     identity: str
@@ -66,25 +65,25 @@ class Source:
 class TensorRTEngine:
     """The fused network in TensorRT.
 
-    Entering takes minutes when the engine must be built. All calls come from the thread that entered.
+    Entering takes minutes if the engine must be built. All calls must come from the thread that entered.
 
     Args:
-        source: The network; its precision is that of its layers.
-        folder: Where built engines are kept.
-        options: Of the build; None takes those that the kept engine was built with, whatever they are.
+        source: The network. The engine keeps the precision of each layer.
+        folder: Folder that keeps the built engine.
+        options: Build options; None takes those of the kept engine, whatever they are.
         progress: Called with (phase, done, total) while building, from other threads.
-        cancel: Set it to end a build early.
+        cancel: Set it to stop a build early.
         cuda: Opens the GPU.
 
     Attributes:
-        built_because: Why the engine was built on entering; None where a kept one was loaded.
+        built_because: Why the engine was built; None if a kept one was loaded.
     """
 
     backend = "tensorrt"
-    tolerance = 0.03  # of a backbone in half precision: the worst of 583 magnetic tiles on six settings was 0.022
+    tolerance = 0.03  # half precision: the worst of 583 magnetic tiles with six settings was 0.022
     _record: Record
 
-    def __init__(  # noqa: PLR0913 - what an engine is made of, each once
+    def __init__(  # noqa: PLR0913 - each is needed once
         self,
         source: Source,
         folder: Path,
@@ -104,87 +103,79 @@ class TensorRTEngine:
         self.built_because: str | None = None
 
     def __enter__(self) -> Self:
-        """Load, or build and load; warm up."""
-        self._cuda.__enter__()  # first: without a driver TensorRT crashes the process
+        """Build the engine if necessary, load it and warm up."""
+        self._cuda.__enter__()  # first, because TensorRT crashes the process without a driver
         try:
             self._tensorrt: ModuleType = library()
             self._load()
         except BaseException:
-            self._leave()
+            self._close()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release the engine, its buffers and the GPU."""
-        self._leave()
+        self._close()
 
     def __call__(self, frame: Image) -> Inference:
         """Score one preprocessed frame."""
-        score, score_map = self._opened.run(frame, ("score", "map"))
+        score, score_map = self._running.run(frame)
         return Inference(float(score[0]), score_map[0])
 
-    def features(self, frame: Image) -> NDArray[np.float32]:
-        """Features before averaging, (d, h', w')."""
-        features: NDArray[np.float32] = self._opened.run(frame, ("features",))[0][0]
-        return features
-
     def refit(self, head: Mapping[str, NDArray[Any]]) -> None:
-        """Exchange the head's weights in seconds instead of building for minutes; see ``exchange_head``.
+        """Replace the head's weights in seconds instead of building for minutes; see ``replace_engine_head``.
 
         Args:
-            head: ONNX name (``head.*``) -> weights, of the shapes they had.
+            head: ONNX name (``head.*``) -> weights, of unchanged shapes.
 
         Raises:
-            EngineError: TensorRT refuses; the engine is closed until it is rebuilt.
+            EngineError: TensorRT refuses. The engine is closed until it is rebuilt.
         """
-        self._opened.refit(head)
+        self._running.refit(head)
 
     def keep(self, source: Source) -> None:
-        """Keep the engine as it is now, as that of another network.
+        """Write the current engine to its folder, as the engine of another network.
 
         Raises:
-            StorageError: No room or no permission.
+            StorageError: The disk is full or not writable.
         """
         self._source = source
-        plan = self._opened.serialised()
+        plan = self._running.serialised()
         self._record = self._record.model_copy(update={"key": self._key(), "plan_sha256": plan_digest(plan)})
         self._folder.keep(Cached(plan, self._record))
 
     def rebuild(self, source: Source, reason: str) -> None:
-        """Build anew from a network, whatever is kept; frames cannot be scored meanwhile."""
+        """Build from a network, whatever engine is kept. Frames cannot be scored meanwhile."""
         self._close_program()
         self._source = source
         with self._folder.locked():
             self._open(self._built(reason))
 
     def measured_ms(self, *, mapped: bool, runs: int = _TIMED_RUNS) -> list[float]:
-        """Times of single frames with mapped or copied buffers, which it then has."""
-        program = self._opened
+        """Time single frames with mapped or copied buffers. The engine then keeps these buffers."""
+        program = self._running
         program.attach(mapped=mapped)
-        blank = blank_frame(program)
         times_ms = []
         for _ in range(_WARM_UP_RUNS + runs):
             start_s = perf_counter()
-            program.run(blank, ("score", "map"))
+            program.run_blank()
             times_ms.append((perf_counter() - start_s) * 1000)
         return times_ms[_WARM_UP_RUNS:]
 
     @property
     def key(self) -> Key:
-        """What it is built for."""
+        """What the engine was built for."""
         return self._record.key
 
     @property
     def activation_bytes(self) -> int:
-        """Memory of the GPU that one run needs beside weights and buffers."""
-        return self._opened.activation_bytes()
+        """GPU memory that one run needs in addition to weights and buffers."""
+        return self._running.activation_bytes()
 
     @property
-    def _opened(self) -> Program:
+    def _running(self) -> Program:
         if self._program is None:
-            raise EngineError(what="the engine is not open", remedy="open it again: restart the agent")
+            raise EngineError(what="the engine is not open", remedy="restart the agent")
         return self._program
 
     def _load(self) -> None:
@@ -197,7 +188,7 @@ class TensorRTEngine:
             self._open(self._built(found.reason) if isinstance(found, Miss) else found)
 
     def _built(self, reason: str) -> Cached:
-        """Build and keep; ``reason`` says why."""
+        """Build and write to the folder; ``reason`` goes into the log."""
         self.built_because = reason
         log.info("building the TensorRT engine, which takes minutes: %s", reason)
         network = self._source.read()
@@ -217,12 +208,11 @@ class TensorRTEngine:
                     "copied_ms": median(self.measured_ms(mapped=False)),
                 }
             )
-            if self.built_because is not None:  # the folder is ours to write
+            if self.built_because is not None:  # otherwise the folder may be read-only
                 self._folder.keep(Cached(cached.plan, self._record))
         self._program.attach(mapped=self._record.mapped)
-        blank = blank_frame(self._program)
         for _ in range(_WARM_UP_RUNS):
-            self._program.run(blank, ("features",))
+            self._program.run_blank()
 
     def _key(self) -> Key:
         gpu = self._cuda.gpu
@@ -234,7 +224,7 @@ class TensorRTEngine:
             options=asdict(self._options),
         )
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
         try:
             self._close_program()
         finally:
@@ -246,42 +236,42 @@ class TensorRTEngine:
             program.close()
 
 
-def prove(engine: TensorRTEngine, source: Source, check: Check) -> None:
-    """Check an engine that was just opened; a kept one that fails is built anew, once.
+def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> None:
+    """Check the scores of an engine that was just opened. Rebuild it once if it was loaded from disk and fails.
 
     Args:
-        engine: Entered.
+        engine: Already entered.
         source: Its network.
-        check: Raises ScoreMismatchError where golden frames do not get their scores.
+        check: Raises ScoreMismatchError if golden frames get other scores.
 
     Raises:
-        ScoreMismatchError: A fresh engine fails, too.
+        ScoreMismatchError: A newly built engine fails as well.
     """
     try:
         check(engine)
     except ScoreMismatchError as error:
         if engine.built_because is not None:
             raise
-        engine.rebuild(source, f"the kept one scores otherwise: {error.what}")
+        engine.rebuild(source, f"the kept engine has other scores: {error.what}")
         check(engine)
 
 
-def exchange_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
-    """Give an engine the head of another network with the same backbone, and prove it.
+def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
+    """Give an engine the head of another network with the same backbone, and check its scores.
 
     Args:
-        engine: Entered.
-        source: The other network, for the case that it must be built.
+        engine: Already entered.
+        source: The other network, in case it must be built.
         head: Its ``head.*`` weights.
-        check: Raises ScoreMismatchError where its golden frames do not get their scores.
+        check: Raises ScoreMismatchError if its golden frames get other scores.
 
     Returns:
-        Whether exchanging was enough; else the engine was built anew.
+        Whether replacing the weights was enough. Otherwise the engine was rebuilt.
 
     Raises:
-        ScoreMismatchError: The engine that was built fails, too.
-        EngineError: It cannot be built.
-        StorageError: It runs with the new head, but cannot be kept for the next start.
+        ScoreMismatchError: The rebuilt engine fails as well.
+        EngineError: The engine cannot be built.
+        StorageError: The engine runs with the new head, but cannot be kept for the next start.
     """
     try:
         engine.refit(head)
@@ -291,7 +281,7 @@ def exchange_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDA
     else:
         engine.keep(source)
         return True
-    log.warning("the exchanged head is not good: %s", reason)
-    engine.rebuild(source, f"its head could not be exchanged: {reason}")
+    log.warning("the head cannot be replaced, so the engine is rebuilt: %s", reason)
+    engine.rebuild(source, f"its head could not be replaced: {reason}")
     check(engine)
     return False

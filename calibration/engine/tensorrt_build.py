@@ -1,7 +1,7 @@
-"""ONNX to a TensorRT engine, on the device it will run on. Takes minutes on a Jetson, so it tells how far it is.
+"""Builds a TensorRT engine from ONNX on the device that will run it. This takes minutes, so progress is reported.
 
-The precision of each layer is that of the ONNX graph ("strongly typed"), in every version from 10.3 to 11.4. Weights
-named ``head.*``, and no others, can be exchanged in the finished engine: exchangeable weights are not fused.
+Each layer keeps its precision in the ONNX graph ("strongly typed"), in every version from 10.3 to 11.4. Only weights
+named ``head.*`` can be replaced in the finished engine, because TensorRT does not fuse replaceable weights.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields
 from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING
 
-from calibration.engine.tensorrt_library import journal
+from calibration.engine.tensorrt_library import process_journal
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from types import FrameType, ModuleType
 
     import tensorrt as trt
@@ -34,7 +34,7 @@ _MEMORY_LEVERS = (
     "close other programs, give the build more with --workspace-mib and --tactic-memory-mib, or let it try less with "
     "--optimisation-level 1; a smaller --size or backbone needs less"
 )
-# The first is what lack of memory looks like after every tactic that would have fitted was ruled out.
+# The first appears when memory limits have ruled out every way to compute a layer.
 _SIGNS_OF_LITTLE_MEMORY = ("could not find any implementation for node", "out of memory", "outofmemory", "cuda error 2")
 _PARSER_LINES = 3
 
@@ -44,10 +44,10 @@ class BuildOptions:
     """How an engine is built.
 
     Attributes:
-        workspace_mib: What one layer may use while it runs.
-        tactic_memory_mib: What the build may use to try out ways to compute a layer; on a Jetson, where GPU and CPU
-            share their memory, all that it allocates.
-        optimisation_level: 0 builds at once, 5 tries everything; TensorRT's own default is 3.
+        workspace_mib: Memory that one layer may use while it runs.
+        tactic_memory_mib: Memory that the build may use to try ways to compute a layer. On a Jetson, where GPU and CPU
+            share memory, it limits everything that the build allocates.
+        optimisation_level: 0 builds at once, 5 tries everything; TensorRT's default is 3.
     """
 
     workspace_mib: int = 1024
@@ -56,25 +56,25 @@ class BuildOptions:
 
     @classmethod
     def of_record(cls, options: Mapping[str, int] | None) -> BuildOptions:
-        """Those of an earlier build; the defaults where there was none, or its software knew other options."""
+        """Options of an earlier build; the defaults without one, or if its version had other options."""
         known = {field.name for field in fields(cls)}
         return cls(**options) if options is not None and set(options) == known else cls()
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A serialised engine, and what was learnt about the speed of its layers, which makes the next build quicker."""
+    """A serialised engine, and the measured speeds of layers, which make the next build faster."""
 
     plan: bytes
     timings: bytes
 
 
 class Phases:
-    """Turns TensorRT's nested phases into progress; its threads call in here.
+    """Turns TensorRT's nested phases into progress. TensorRT calls it from its own threads.
 
     Args:
         progress: Called with (phase, done, total), for phases of the first two levels.
-        cancel: Once set, the build ends at its next step.
+        cancel: Once set, the build stops at its next step.
     """
 
     def __init__(self, progress: Progress, cancel: Event) -> None:
@@ -109,101 +109,91 @@ class Phases:
                 self._progress(phase, steps, steps)
 
 
-def build(  # noqa: PLR0913, PLR0917 - what a build takes, each once
+def build(  # noqa: PLR0913, PLR0917 - each is needed once
     tensorrt: ModuleType, network: bytes, options: BuildOptions, timings: bytes, progress: Progress, cancel: Event
 ) -> Built:
     """Build an engine for the GPU of this machine.
 
     Args:
-        tensorrt: TensorRT's library.
-        network: ONNX.
+        tensorrt: The module ``tensorrt``.
+        network: The ONNX file's content.
         options: Memory and effort.
-        timings: Of an earlier build, or nothing.
+        timings: Speeds of layers from an earlier build, or empty.
         progress: Called with (phase, done, total), from TensorRT's threads.
-        cancel: Set it from another thread to end the build; Ctrl-C sets it, too.
+        cancel: Set it from another thread to stop the build; Ctrl-C sets it as well.
 
     Raises:
         EngineError: The network cannot be read, memory is short, or the build was cancelled.
         KeyboardInterrupt: Ctrl-C; raised once TensorRT has stopped.
     """
-    said = journal(tensorrt)
-    monitor = _monitor(tensorrt, Phases(progress, cancel))  # must outlive the builder, so it lives out here
-    with said.explained(what="TensorRT cannot begin to build", remedy=_MEMORY_LEVERS):
-        return _built(tensorrt, network, options, timings, said, monitor, cancel)
+    journal = process_journal(tensorrt)
+    monitor = _monitor(tensorrt, Phases(progress, cancel))  # here, because it must outlive the builder
+    with journal.explained(what="TensorRT cannot start to build", remedy=_MEMORY_LEVERS):
+        return _build(tensorrt, network, options, timings, journal, monitor, cancel)
 
 
-def _built(  # noqa: PLR0913, PLR0917 - as above
+def _build(  # noqa: PLR0913, PLR0917 - as above
     tensorrt: ModuleType,
     network: bytes,
     options: BuildOptions,
     timings: bytes,
-    said: Journal,
+    journal: Journal,
     monitor: trt.IProgressMonitor,
     cancel: Event,
 ) -> Built:
-    builder: trt.Builder = tensorrt.Builder(said.logger)
+    builder: trt.Builder = tensorrt.Builder(journal.logger)
     definition: trt.INetworkDefinition = builder.create_network(
         1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     )
-    parser: trt.OnnxParser = tensorrt.OnnxParser(definition, said.logger)  # owns the weights until the build is over
+    parser: trt.OnnxParser = tensorrt.OnnxParser(definition, journal.logger)  # owns the weights during the build
     if not parser.parse(network):
-        raise _unreadable(tensorrt, parser)
-    config = _configured(tensorrt, builder, options, timings)
+        raise _parser_error(tensorrt, parser)
+    config = _build_config(tensorrt, builder, options, timings)
     config.progress_monitor = monitor
-    _mark_head(tensorrt, definition, config, network)
-    plan = _serialised(builder, definition, config, cancel)
-    if plan is None:
-        raise _failed(tensorrt, said, options, cancel)
+    _mark_head_refittable(tensorrt, definition, config, network)
+    with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
+        # In another thread: a call into TensorRT would hold up signals in this one.
+        built: trt.IHostMemory | None = thread.submit(builder.build_serialized_network, definition, config).result()
+    if built is None:
+        raise _build_error(tensorrt, journal, options, cancel)
     cache: trt.ITimingCache = config.get_timing_cache()
-    return Built(bytes(plan), bytes(cache.serialize()))
+    return Built(bytes(built), bytes(cache.serialize()))
 
 
-def _configured(
+def _build_config(
     tensorrt: ModuleType, builder: trt.Builder, options: BuildOptions, timings: bytes
 ) -> trt.IBuilderConfig:
     config: trt.IBuilderConfig = builder.create_builder_config()
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, and good for three digits only
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, but precise to three digits only
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, options.tactic_memory_mib << 20)
     config.builder_optimization_level = options.optimisation_level
     known: trt.ITimingCache | None = config.create_timing_cache(timings)
     if known is None or not config.set_timing_cache(known, ignore_mismatch=False):
-        log.info("timings of earlier builds are of another GPU or TensorRT; starting anew")
+        log.info("the kept layer timings belong to another GPU or TensorRT; measuring again")
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return config
 
 
-def _mark_head(
+def _mark_head_refittable(
     tensorrt: ModuleType, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, network: bytes
 ) -> None:
-    names = head_names(network)
+    import onnx  # noqa: PLC0415 - needed only to build an engine, not to run one
+
+    initialisers = onnx.load_from_string(network).graph.initializer
+    names = [tensor.name for tensor in initialisers if tensor.name.startswith(HEAD)]
     refused = [name for name in names if not definition.mark_weights_refittable(name)]
-    if refused:  # it inspects all the same; a new head then takes a new build
-        log.warning("TensorRT will not exchange %s in this engine", ", ".join(refused))
+    if refused:  # scores are right all the same, but a new head needs a new build
+        log.warning("TensorRT cannot replace %s in this engine", ", ".join(refused))
     if len(names) > len(refused):
         config.set_flag(tensorrt.BuilderFlag.REFIT_INDIVIDUAL)
 
 
-def head_names(network: bytes) -> Sequence[str]:
-    """Initialisers that a recalibration exchanges."""
-    import onnx  # noqa: PLC0415 - where an engine is built, and not where one runs
-
-    return [tensor.name for tensor in onnx.load_from_string(network).graph.initializer if tensor.name.startswith(HEAD)]
-
-
-def _serialised(
-    builder: trt.Builder, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, cancel: Event
-) -> trt.IHostMemory | None:
-    """Build in a thread of its own: this one stays awake for signals, which a call into TensorRT would hold up."""
-    with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
-        return thread.submit(builder.build_serialized_network, definition, config).result()
-
-
 @contextmanager
 def _control_c_cancels(cancel: Event) -> Iterator[None]:
-    """Ctrl-C asks TensorRT to stop, and is raised when it has.
+    """On Ctrl-C ask TensorRT to stop, and raise KeyboardInterrupt once it has: raised at once, the build would run on.
 
-    An exception out of nowhere would leave the build running. Whoever handles the signal already sets ``cancel``.
+    A program that handles the signal itself is expected to set ``cancel``.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
         yield
@@ -223,7 +213,7 @@ def _control_c_cancels(cancel: Event) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _unreadable(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
+def _parser_error(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
     lines = []
     for number in range(min(parser.num_errors, _PARSER_LINES)):
         error: trt.ParserError = parser.get_error(number)
@@ -231,30 +221,30 @@ def _unreadable(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
         lines.append(f"{node}{error.desc().strip()}")
     more = parser.num_errors - len(lines)
     return EngineError(
-        what=f"TensorRT {tensorrt.__version__} cannot read the network: {'; '.join(lines) or 'it does not say why'}"
+        what=f"TensorRT {tensorrt.__version__} cannot read the network: {'; '.join(lines) or 'no reason given'}"
         + (f"; and {more} more" if more > 0 else ""),
         remedy="calibrate with another backbone, update TensorRT, or use onnxruntime",
     )
 
 
-def _failed(tensorrt: ModuleType, said: Journal, options: BuildOptions, cancel: Event) -> EngineError:
+def _build_error(tensorrt: ModuleType, journal: Journal, options: BuildOptions, cancel: Event) -> EngineError:
     if cancel.is_set():
         return EngineError(what="the build of the engine was cancelled", remedy="start it again; nothing was changed")
-    words = " ".join(said.errors).lower()
-    if any(sign in words for sign in _SIGNS_OF_LITTLE_MEMORY):
+    messages = " ".join(journal.errors).lower()
+    if any(sign in messages for sign in _SIGNS_OF_LITTLE_MEMORY):
         limits = f"workspace {options.workspace_mib} MiB, tactics {options.tactic_memory_mib} MiB"
-        return said.refusal(
+        return journal.error(
             what=f"TensorRT {tensorrt.__version__} ran out of memory while building ({limits})", remedy=_MEMORY_LEVERS
         )
-    return said.refusal(
+    return journal.error(
         what=f"TensorRT {tensorrt.__version__} cannot build the engine",
-        remedy="its log above has the details; update TensorRT, or use onnxruntime",
+        remedy="see its log above; update TensorRT, or use onnxruntime",
     )
 
 
 def _monitor(tensorrt: ModuleType, phases: Phases) -> trt.IProgressMonitor:
-    class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc, name-defined]  # its base is known on devices only
-        """Passes on to ``Phases``."""
+    class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc, name-defined]  # the base class exists on devices only
+        """Forwards to ``Phases``."""
 
         def __init__(self) -> None:
             tensorrt.IProgressMonitor.__init__(self)

@@ -1,18 +1,18 @@
-"""Engines built on this device, kept in a folder beside the bundle.
+"""The folder next to a bundle that keeps the TensorRT engine built for it.
 
 ``engine.plan``    the serialised engine
-``engine.json``    what it was built for, and its SHA-256: written last, so that it never speaks of half an engine
-``timings.cache``  speeds of layers, which make the next build quicker
+``engine.json``    what the engine was built for, and its SHA-256; written last, so it never describes half an engine
+``timings.cache``  speeds of layers, which make the next build faster
 
-All of it may be deleted at any time: it is built again.
+The folder may be deleted at any time: the engine is then rebuilt.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,14 +31,14 @@ _LOCK = "lock"
 
 
 class Key(BaseModel):
-    """What an engine is built for: it runs nowhere else, and is right for nothing else.
+    """What an engine was built for. It cannot be used for anything else.
 
     Attributes:
         network: Identity of the ONNX network.
-        tensorrt: Its version, all of it.
+        tensorrt: Full version of TensorRT.
         gpu: Name of the GPU.
-        compute_capability: Of the GPU.
-        options: Of the build.
+        compute_capability: Compute capability of the GPU.
+        options: Build options.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,10 +50,10 @@ class Key(BaseModel):
     options: dict[str, int]
 
     def differences(self, other: Key) -> list[str]:
-        """What is not the same in the other, in words."""
-        mine, others = self.model_dump(), other.model_dump()
+        """Each value that differs in the other key, in words."""
+        before, now = self.model_dump(), other.model_dump()
         return [
-            f"{name} was {_short(mine[name])}, is {_short(others[name])}" for name in mine if mine[name] != others[name]
+            f"{name} was {_short(before[name])}, is {_short(now[name])}" for name in now if before[name] != now[name]
         ]
 
 
@@ -61,10 +61,10 @@ class Record(BaseModel):
     """The content of ``engine.json``.
 
     Attributes:
-        key: What the engine is for.
-        plan_sha256: Of ``engine.plan``.
-        mapped_ms: Time of a frame with mapped buffers; None where it was not measured.
-        copied_ms: The same with copied buffers.
+        key: What the engine was built for.
+        plan_sha256: SHA-256 of ``engine.plan``.
+        mapped_ms: Time of one frame with mapped buffers; None if not measured.
+        copied_ms: Time of one frame with copied buffers; None if not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,13 +77,13 @@ class Record(BaseModel):
 
     @property
     def mapped(self) -> bool:
-        """Mapped buffers were measured to be quicker."""
+        """Whether mapped buffers were measured to be faster."""
         return self.mapped_ms is not None and self.copied_ms is not None and self.mapped_ms < self.copied_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """An engine that fits."""
+    """A kept engine that can be used."""
 
     plan: bytes
     record: Record
@@ -91,26 +91,26 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """No engine fits, and why."""
+    """No kept engine can be used, and why."""
 
     reason: str
 
 
 class EngineFolder:
-    """The folder; it need not exist."""
+    """The folder, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def options(self) -> dict[str, int] | None:
-        """Options of the kept engine, whatever it is for; None where there is none."""
+        """Build options of the kept engine, whatever it was built for; None without one."""
         try:
             return self._record().key.options
         except (OSError, ValidationError):
             return None
 
     def find(self, key: Key) -> Cached | Miss:
-        """The engine for exactly this network, TensorRT, GPU and options, if it is there and whole."""
+        """The undamaged engine for exactly this network, TensorRT, GPU and options, if there is one."""
         try:
             record = self._record()
             differences = record.key.differences(key)
@@ -118,47 +118,47 @@ class EngineFolder:
                 return Miss("; ".join(differences))
             plan = (self.path / PLAN).read_bytes()
         except FileNotFoundError:
-            return Miss(f"there is none yet in {self.path}")
+            return Miss(f"no engine in {self.path} yet")
         except (OSError, ValidationError) as error:
-            return Miss(f"that in {self.path} cannot be read: {str(error).splitlines()[0]}")
-        if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
+            return Miss(f"the engine in {self.path} cannot be read: {str(error).splitlines()[0]}")
+        if plan_digest(plan) != record.plan_sha256:
             return Miss(f"{self.path / PLAN} is damaged (its SHA-256 differs)")
         return Cached(plan, record)
 
     def keep(self, cached: Cached) -> None:
-        """Replace the engine that is there.
+        """Write the engine, replacing the one before.
 
         Raises:
-            StorageError: No room or no permission; the folder then holds the old engine or none that fits.
+            StorageError: The disk is full or not writable. The folder then holds the old engine or no usable one.
         """
-        with self._storable():
+        with self._storage_errors():
             replace_file(self.path / PLAN, cached.plan)
             replace_file(self.path / RECORD, cached.record.model_dump_json(indent=2).encode())
 
     def timings(self) -> bytes:
-        """Speeds of layers from earlier builds; nothing where there are none."""
+        """Speeds of layers from earlier builds; empty without any."""
         try:
             return (self.path / TIMINGS).read_bytes()
         except OSError:
             return b""
 
     def keep_timings(self, timings: bytes) -> None:
-        """Replace them.
+        """Write the speeds of layers, replacing those before.
 
         Raises:
-            StorageError: No room or no permission.
+            StorageError: The disk is full or not writable.
         """
-        with self._storable():
+        with self._storage_errors():
             replace_file(self.path / TIMINGS, timings)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One build at a time: two would share the memory and spoil each other's timings. Waits for the other.
+        """Wait until no other build runs, then lock: two builds would compete for memory and spoil their timings.
 
         Raises:
-            StorageError: The folder cannot be written; told before minutes are spent on a build.
+            StorageError: The folder is not writable. Raised before minutes are spent on a build.
         """
-        with self._storable():
+        with self._storage_errors():
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / _LOCK).open("w")
         with lock:
@@ -169,22 +169,22 @@ class EngineFolder:
         return Record.model_validate_json((self.path / RECORD).read_bytes())
 
     @contextmanager
-    def _storable(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise StorageError(
                 what=f"cannot keep the engine in {self.path.absolute()}: {error.strerror}",
-                remedy="make room on that disk, or give this user the right to write there",
+                remedy="free space on that disk, or give this user permission to write there",
             ) from error
 
 
 def plan_digest(plan: bytes) -> str:
-    """What stands in the record."""
-    return hashlib.sha256(plan).hexdigest()
+    """SHA-256 of a serialised engine, as in its record."""
+    return sha256(plan).hexdigest()
 
 
 def _short(value: object) -> str:
-    """A hash at a length that people compare."""
+    """Shorten a hash to a length that people can compare."""
     text = str(value)
     return f"{text[:12]}..." if len(text) > 40 and " " not in text else text  # noqa: PLR2004 - a hash is longer

@@ -1,4 +1,4 @@
-"""TensorRT's Python library: found when it is needed, and what it says when something fails."""
+"""Imports TensorRT when it is needed, and turns its failures into errors with TensorRT's own message."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OLDEST = (10, 3)
-_LINES_KEPT = 20
+_ERRORS_KEPT = 20
 
 
 def library() -> ModuleType:
-    """The module ``tensorrt``.
+    """Import the module ``tensorrt``.
 
     Raises:
         EngineError: It is missing, cannot be loaded, or is older than 10.3.
     """
     try:
         import tensorrt  # noqa: PLC0415 - absent on most machines
-    except (ImportError, OSError) as error:  # OSError: a library of its own is missing, as on thin JetPacks
+    except (ImportError, OSError) as error:  # OSError: one of its own libraries is missing, as on minimal JetPacks
         raise EngineError(
             what=f"TensorRT cannot be loaded: {error}",
-            remedy="on a Jetson: apt install python3-libnvinfer, and make the environment with --system-site-packages; "
+            remedy="on a Jetson: apt install python3-libnvinfer, and an environment with --system-site-packages; "
             "elsewhere: pip install 'shiftwatch[tensorrt]'",
         ) from error
     version: tuple[int, ...] = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
     if version < OLDEST:
         raise EngineError(
-            what=f"TensorRT {tensorrt.__version__} is too old: 10.3 is the oldest that builds our networks",
+            what=f"TensorRT {tensorrt.__version__} is too old: Shiftwatch needs 10.3 or newer",
             remedy="update JetPack or TensorRT, or use onnxruntime",
         )
     found: ModuleType = tensorrt
@@ -49,37 +49,37 @@ def library() -> ModuleType:
 
 @dataclass(frozen=True)
 class Journal:
-    """What TensorRT logs; ``errors`` are its latest, oldest first."""
+    """TensorRT's logger and its latest error messages, oldest first."""
 
     logger: trt.ILogger
     errors: deque[str]
 
     @contextmanager
     def explained(self, *, what: str, remedy: str) -> Iterator[None]:
-        """Turn a refusal inside into an error that says why.
+        """Translate TensorRT's exceptions.
 
         Raises:
-            EngineError: TensorRT could not make an object, or raised.
+            EngineError: TensorRT raised, or could not create an object.
         """
         self.errors.clear()
         try:
             yield
-        except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError where TensorRT gives it nothing
-            raise self.refusal(what=f"{what}: {error}", remedy=remedy) from error
+        except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError if TensorRT returns nothing
+            raise self.error(what=f"{what}: {error}", remedy=remedy) from error
 
-    def refusal(self, *, what: str, remedy: str) -> EngineError:
-        """The error to raise, with TensorRT's own last words."""
-        said = f" (TensorRT says: {self.errors[-1]})" if self.errors else ""
-        return EngineError(what=f"{what}{said}", remedy=remedy)
+    def error(self, *, what: str, remedy: str) -> EngineError:
+        """The error to raise, with TensorRT's latest message."""
+        reason = f" (TensorRT says: {self.errors[-1]})" if self.errors else ""
+        return EngineError(what=f"{what}{reason}", remedy=remedy)
 
 
 @cache
-def journal(tensorrt: ModuleType) -> Journal:
-    """The journal of this process: TensorRT keeps the first logger it meets for good."""
-    errors: deque[str] = deque(maxlen=_LINES_KEPT)
+def process_journal(tensorrt: ModuleType) -> Journal:
+    """The one journal of this process: TensorRT keeps the first logger it gets for good."""
+    errors: deque[str] = deque(maxlen=_ERRORS_KEPT)
 
-    class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]  # its base is known on devices only
-        """Passes errors and warnings on; TensorRT calls it from threads of its own."""
+    class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]  # the base class exists on devices only
+        """Passes on errors and warnings; TensorRT calls it from its own threads."""
 
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)

@@ -1,4 +1,4 @@
-"""One engine in the GPU's memory: loaded, run, its head exchanged, released."""
+"""One engine in GPU memory: load, run, replace the head's weights, release."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.engine.buffers import FRAME, Buffers, Tensor, refuse_unfit
-from calibration.engine.tensorrt_library import journal
+from calibration.engine.buffers import FRAME, Buffers, Tensor, check_tensors
+from calibration.engine.tensorrt_library import process_journal
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from types import ModuleType
 
     import tensorrt as trt
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
     from calibration.engine.tensorrt_library import Journal
     from calibration.imaging.preprocess import Image
 
-_RELOAD = "delete the engine's folder, it is then built again; if that does not help, restart the device"
-_BUILD = "build the engine again: shiftwatch-calibrate build BUNDLE"
+_RELOAD = "delete the engine's folder, so that it is rebuilt; if that does not help, restart the device"
+_BUILD = "rebuild the engine: shiftwatch-calibrate build BUNDLE"
 _MEMORY = "close other programs, or choose a smaller backbone or --size"
 
 
 class Program:
-    """A serialised engine, loaded.
+    """A loaded engine.
 
     Args:
-        tensorrt: TensorRT's library.
-        cuda: A GPU in use: TensorRT crashes where there is none.
+        tensorrt: The module ``tensorrt``.
+        cuda: An open GPU: TensorRT crashes without one.
         plan: The serialised engine.
 
     Raises:
-        EngineError: TensorRT refuses it, memory is short, or it is not of a fused network.
+        EngineError: TensorRT cannot load it, memory is short, or it was not built from a fused network.
     """
 
     def __init__(self, tensorrt: ModuleType, cuda: Cuda, plan: bytes) -> None:
         self._tensorrt: ModuleType = tensorrt
         self._cuda = cuda
-        self._said: Journal = journal(tensorrt)
+        self._journal: Journal = process_journal(tensorrt)
         self._owner = get_ident()
         self._buffers: Buffers | None = None
-        with self._said.explained(what="TensorRT cannot load the engine", remedy=_RELOAD), ExitStack() as resources:
-            resources.callback(self._let_go)
-            self._runtime: trt.Runtime = tensorrt.Runtime(self._said.logger)
+        with self._journal.explained(what="TensorRT cannot load the engine", remedy=_RELOAD), ExitStack() as resources:
+            resources.callback(self._drop_references)
+            self._runtime: trt.Runtime = tensorrt.Runtime(self._journal.logger)
             self._engine: trt.ICudaEngine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
-                raise self._said.refusal(what="TensorRT cannot load the engine", remedy=_RELOAD)
+                raise self._journal.error(what="TensorRT cannot load the engine", remedy=_RELOAD)
             self.tensors = _tensors(tensorrt, self._engine)
-            refuse_unfit(self.tensors)
+            check_tensors(self.tensors)
             self._context: trt.IExecutionContext = self._engine.create_execution_context()
             if self._context is None:
-                raise self._said.refusal(what="the GPU has no memory left for the engine", remedy=_MEMORY)
+                raise self._journal.error(what="the GPU has no memory left for the engine", remedy=_MEMORY)
             self._resources = resources.pop_all()
 
     def attach(self, *, mapped: bool) -> None:
-        """Give it buffers; those it had are released first.
+        """Allocate buffers, after releasing those before.
 
         Args:
             mapped: Let the GPU work in the CPU's memory instead of copying.
@@ -69,46 +69,50 @@ class Program:
         self._buffers = Buffers(self._cuda, self.tensors, mapped=mapped)
         for name, address in self._buffers.addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise self._said.refusal(what=f"TensorRT takes no buffer for {name}", remedy=_BUILD)
+                raise self._journal.error(what=f"TensorRT does not accept the buffer for {name}", remedy=_BUILD)
 
-    def run(self, frame: Image, names: Sequence[str]) -> list[NDArray[Any]]:
-        """The named outputs for one frame; nothing is in flight afterwards, whatever happens.
+    def run(self, frame: Image) -> list[NDArray[Any]]:
+        """Score and map of one frame, each with a batch of one. No work is in flight afterwards, also after an error.
 
         Raises:
-            EngineError: The frame does not fit, TensorRT or the GPU fails, or another thread calls.
+            EngineError: The frame has another size, TensorRT or the GPU fails, or another thread calls.
         """
         if get_ident() != self._owner:
             raise EngineError(
                 what="the engine is used from a thread that did not open it",
-                remedy="report this: it is a fault in shiftwatch",
+                remedy="this is a bug in shiftwatch: please report it",
             )
-        buffers = self._buffers
-        if buffers is None:
-            raise EngineError(what="the engine is not open", remedy="open it again: restart the agent")
+        if self._buffers is None:
+            raise EngineError(what="the engine is not open", remedy="restart the agent")
         try:
-            buffers.send(frame)
-            self._said.errors.clear()
+            self._buffers.send(frame)
+            self._journal.errors.clear()
             if not self._context.execute_async_v3(self._cuda.stream):
-                raise self._said.refusal(
+                raise self._journal.error(
                     what="TensorRT cannot run the network", remedy="restart; if it happens again, " + _BUILD
                 )
-            buffers.fetch(names)
+            self._buffers.fetch()
         finally:
             self._cuda.synchronise()
-        return buffers.outputs(names)
+        return self._buffers.outputs()
+
+    def run_blank(self) -> None:
+        """Run on a black frame, to warm up or to measure."""
+        shape = next(tensor.shape for tensor in self.tensors if tensor.name == FRAME)
+        self.run(np.zeros(shape[1:], np.uint8))
 
     def refit(self, head: Mapping[str, NDArray[Any]]) -> None:
-        """Exchange the head's weights; scores must be proven afterwards.
+        """Replace the head's weights. The caller must check the scores afterwards.
 
         Args:
-            head: ONNX name -> weights, of the shapes they had.
+            head: ONNX name -> weights, of unchanged shapes.
 
         Raises:
-            EngineError: TensorRT refuses; weights may be half exchanged, so the engine is closed.
+            EngineError: TensorRT refuses. Some weights may already be replaced, so the engine is closed.
         """
         try:
             self._cuda.synchronise()
-            with self._said.explained(what="TensorRT cannot exchange the head", remedy=_BUILD):
+            with self._journal.explained(what="TensorRT cannot replace the head's weights", remedy=_BUILD):
                 self._refit(head)
         except EngineError:
             self.close()
@@ -116,33 +120,33 @@ class Program:
 
     def _refit(self, head: Mapping[str, NDArray[Any]]) -> None:
         arrays = {name: np.ascontiguousarray(weights, np.float32) for name, weights in head.items()}
-        refitter: trt.Refitter = self._tensorrt.Refitter(self._engine, self._said.logger)
+        refitter: trt.Refitter = self._tensorrt.Refitter(self._engine, self._journal.logger)
         try:
             for name, weights in arrays.items():
                 if not refitter.set_named_weights(name, self._tensorrt.Weights(weights)):
-                    raise self._said.refusal(
-                        what=f"TensorRT takes no new weights for {name}, {weights.shape}", remedy=_BUILD
+                    raise self._journal.error(
+                        what=f"TensorRT does not accept new weights for {name}, {weights.shape}", remedy=_BUILD
                     )
             missing: list[str] = refitter.get_missing_weights()
             if missing:
                 raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=_BUILD)
             if not refitter.refit_cuda_engine():
-                raise self._said.refusal(what="TensorRT cannot exchange the head", remedy=_BUILD)
+                raise self._journal.error(what="TensorRT cannot replace the head's weights", remedy=_BUILD)
         finally:
-            del refitter  # it holds the engine, and the error's traceback would hold it
+            del refitter  # it refers to the engine, and an error's traceback would keep it alive
 
     def serialised(self) -> bytes:
-        """The engine as it is now, with exchanged weights."""
+        """The engine with its current weights."""
         self._cuda.synchronise()
-        with self._said.explained(what="TensorRT cannot serialise the engine", remedy=_BUILD):
+        with self._journal.explained(what="TensorRT cannot serialise the engine", remedy=_BUILD):
             return bytes(self._engine.serialize())
 
     def activation_bytes(self) -> int:
-        """Memory of the GPU that one run needs beside weights and buffers."""
+        """GPU memory that one run needs in addition to weights and buffers."""
         return int(self._engine.device_memory_size_v2)
 
     def close(self) -> None:
-        """Release buffers, then context, engine and runtime; a second time it does nothing."""
+        """Release buffers, then context, engine and runtime. Calling it again does nothing."""
         try:
             self._detach()
         finally:
@@ -156,8 +160,8 @@ class Program:
             finally:
                 buffers.release()
 
-    def _let_go(self) -> None:
-        """In the order in which they depend on each other: pybind11 destroys each with its last reference."""
+    def _drop_references(self) -> None:
+        """Pybind11 destroys each object with its last reference: dependent objects go first."""
         self._context = None
         self._engine = None
         self._runtime = None
@@ -174,10 +178,3 @@ def _tensors(tensorrt: ModuleType, engine: trt.ICudaEngine) -> tuple[Tensor, ...
         )
         for name in names
     )
-
-
-def blank_frame(program: Program) -> Image:
-    """A black frame of the size it takes."""
-    shape = next(tensor.shape for tensor in program.tensors if tensor.name == FRAME)
-    blank: Image = np.zeros(shape[1:], np.uint8)
-    return blank

@@ -11,6 +11,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import feature_network
 from calibration.onnx_graph import FeatureGraph
+from tests.support.network_features import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ def image(size: tuple[int, int]) -> Float32:
 def exported(backbone: Backbone) -> Float32:
     """Its features in a network of our own, which brings all stages to the resolution of the first."""
     with _engine(backbone, MeanShift(averaging=1)) as engine:
-        return engine.features(frame(backbone.input_size))[None]
+        return features_of(engine, frame(backbone.input_size))[None]
 
 
 def reduced(backbone: Backbone, detector: Detector) -> Float32:

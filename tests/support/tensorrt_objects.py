@@ -12,7 +12,7 @@ from threading import Event
 import numpy as np
 
 from calibration.engine.tensorrt_build import Phases, _monitor
-from calibration.engine.tensorrt_library import journal, library
+from calibration.engine.tensorrt_library import library, process_journal
 from calibration.errors import EngineError
 from tests.support.tensorrt_names import load
 
@@ -23,12 +23,12 @@ def main() -> None:
     sys.modules["tensorrt"] = bindings
     assert library() is bindings
 
-    said = journal(bindings)
-    assert isinstance(said.logger, bindings.ILogger)
+    journal = process_journal(bindings)
+    assert isinstance(journal.logger, bindings.ILogger)
     severity = bindings.ILogger.Severity
     for level in (severity.INTERNAL_ERROR, severity.ERROR, severity.INFO, severity.VERBOSE):
-        said.logger.log(level, str(level))
-    assert list(said.errors) == [str(severity.INTERNAL_ERROR), str(severity.ERROR)]
+        journal.logger.log(level, str(level))
+    assert list(journal.errors) == [str(severity.INTERNAL_ERROR), str(severity.ERROR)]
 
     told: list[tuple[str, int, int]] = []
     cancel = Event()
@@ -49,8 +49,8 @@ def main() -> None:
 
     # The stubs give nothing, as a library without a driver may: a clear error, not a TypeError.
     try:
-        with said.explained(what="cannot begin", remedy="mend it"):
-            bindings.Builder(said.logger)
+        with journal.explained(what="cannot begin", remedy="repair it"):
+            bindings.Builder(journal.logger)
     except EngineError as error:
         assert error.what.startswith("cannot begin: "), error.what  # noqa: PT017 - no pytest in this process
     else:

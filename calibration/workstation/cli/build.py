@@ -10,7 +10,7 @@ import typer
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.latency import measure_latency
 from calibration.deployment.tensorrt import engine_folder, source_of, tensorrt_engine
-from calibration.engine.tensorrt import prove
+from calibration.engine.tensorrt import check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.terminal import console, escape, progress_bar
 
@@ -34,16 +34,16 @@ def build(
     tactic_memory_mib: TacticMemory = _DEFAULT.tactic_memory_mib,
     optimisation_level: Level = _DEFAULT.optimisation_level,
 ) -> None:
-    """Build a bundle's TensorRT engine, on the device that will run it, and prove it on the golden frames.
+    """Build a bundle's TensorRT engine, on the device that will run it, and check it with the golden frames.
 
-    Takes minutes on a Jetson. An engine that fits is kept and not built again.
+    Takes minutes on a Jetson. A kept engine that still fits is not rebuilt.
 
     Example: `shiftwatch-calibrate build washers`
     """
     bundle = open_bundle(path)
     options = BuildOptions(workspace_mib, tactic_memory_mib, optimisation_level)
     with progress_bar() as progress, tensorrt_engine(bundle, options, progress=progress) as engine:
-        prove(engine, source_of(bundle), lambda opened: check_golden(bundle, opened))
+        check_or_rebuild(engine, source_of(bundle), lambda opened: check_golden(bundle, opened))
         speed = measure_latency(bundle, engine)
     folder = escape(str(engine_folder(bundle)))
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"

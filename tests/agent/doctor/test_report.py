@@ -217,7 +217,7 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
 def test_tensorrt_that_has_not_built_yet_is_not_made_to(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station_probes, "choose", lambda _: BackendChoice({"tensorrt": None}, named=True))
+    monkeypatch.setattr(station_probes, "choose_backend", lambda _: BackendChoice({"tensorrt": None}, named=True))
     config = write_config(tmp_path, bundle, tmp_path, closed_port())
     whole, network = station_probes.network(str(config))
     assert (whole.name, network.level) == ("bundle", "warning")

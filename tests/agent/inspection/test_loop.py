@@ -27,7 +27,6 @@ from calibration.imaging.preprocess import Preprocess, Region
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from agent.camera import CameraState
@@ -91,9 +90,6 @@ class ScriptedEngine:
         if isinstance(score, str):
             raise EngineError(what=score, remedy="mend it")
         return Inference(score, np.full((2, 2), score, np.float32))
-
-    def features(self, frame: Image) -> NDArray[np.float32]:
-        raise NotImplementedError
 
 
 class EveryFrame:

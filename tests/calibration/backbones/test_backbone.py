@@ -16,6 +16,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
 from calibration.network.fusion import feature_network, feature_shape
+from tests.support.network_features import features_of
 from tests.support.washers import washer
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def test_mobilenet_gives_in_our_network_what_it_gives_alone(weights: Path) -> No
     expected = session.run(None, {"image": image})[0][0]
     network = feature_network(onnx_backbone(path, 224, 224), MeanShift(averaging=1), divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        np.testing.assert_allclose(engine.features(picture), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            features_of(engine, picture), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+        )
 
 
 def test_a_size_that_the_file_does_not_take_is_refused_with_both(weights: Path) -> None:

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from calibration.deployment import backends as choice
+from calibration.deployment import backends as backends_module
 from calibration.deployment.backends import (
     BACKENDS,
     Backend,
@@ -27,8 +27,6 @@ from calibration.errors import EngineError, ScoreMismatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from calibration.bundle.bundle import Bundle
@@ -52,16 +50,13 @@ class FakeEngine:
     def __enter__(self) -> Self:
         self.log.append("entered")
         if not self._loads:
-            raise EngineError(what=f"{self.backend} cannot build the network", remedy="mend it")
+            raise EngineError(what=f"{self.backend} cannot build the network", remedy="repair it")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.log.append("left")
 
     def __call__(self, frame: Image) -> Inference:
-        raise NotImplementedError
-
-    def features(self, frame: Image) -> NDArray[np.float32]:
         raise NotImplementedError
 
 
@@ -74,28 +69,28 @@ def backend(engine: FakeEngine, missing: str | None = None) -> Backend:
 
 
 def served(
-    wanted: str, backends: Mapping[str, Backend], prove: Callable[[Engine], object] = lambda _: None
+    name: str, backends: Mapping[str, Backend], check: Callable[[Engine], object] = lambda _: None
 ) -> OpenEngine:
-    with open_engine(choose_backend(wanted, backends), DEPLOYMENT, prove, backends) as result:
+    with open_engine(choose_backend(name, backends), DEPLOYMENT, check, backends) as result:
         return result
 
 
 def refusing(*names: str) -> Callable[[Engine], None]:
     """Golden frames that these backends score wrongly."""
 
-    def prove(engine: Engine) -> None:
+    def check(engine: Engine) -> None:
         if engine.backend in names:
             raise ScoreMismatchError(what=f"{engine.backend} scores golden frame 0 wrongly", remedy="update it")
 
-    return prove
+    return check
 
 
-def test_auto_takes_the_best_that_is_there_and_says_why_it_is_no_better_one() -> None:
+def test_auto_opens_the_best_available_backend_and_says_why_not_a_better_one() -> None:
     engines = {name: FakeEngine(name) for name in ("fast", "medium", "slow")}
     backends = {
         "fast": backend(engines["fast"], missing="fast is not installed"),
         "medium": backend(engines["medium"]),
-        "slow": backend(engines["slow"], missing="nobody asks"),
+        "slow": backend(engines["slow"], missing="never reached"),
     }
     assert choose_backend("auto", backends).reason == "fast is not installed"
     result = served("auto", backends)
@@ -104,7 +99,7 @@ def test_auto_takes_the_best_that_is_there_and_says_why_it_is_no_better_one() ->
     assert engines["fast"].log == engines["slow"].log == []
 
 
-def test_a_reason_that_better_backends_share_is_told_once() -> None:
+def test_a_reason_shared_by_several_backends_is_given_once() -> None:
     backends = {
         "fast": backend(FakeEngine("fast"), missing=NO_DRIVER),
         "medium": backend(FakeEngine("medium"), missing=NO_DRIVER),
@@ -113,20 +108,20 @@ def test_a_reason_that_better_backends_share_is_told_once() -> None:
     assert choose_backend("auto", backends).reason == served("auto", backends).reason == NO_DRIVER
 
 
-def test_where_nothing_is_missing_there_is_nothing_better() -> None:
+def test_the_best_backend_of_all_needs_no_reason() -> None:
     assert served("auto", {"fast": backend(FakeEngine("fast"))}).reason == "the best there is"
 
 
-def test_auto_passes_over_an_engine_that_does_not_build_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_logs_an_engine_that_does_not_build_and_tries_the_next(caplog: pytest.LogCaptureFixture) -> None:
     fast, slow = FakeEngine("fast", loads=False), FakeEngine("slow")
     backends = {"fast": backend(fast), "slow": backend(slow)}
     with caplog.at_level(logging.WARNING):
         result = served("auto", backends)
     assert (result.engine, result.reason) == (slow, "fast cannot build the network")
-    assert "the backend fast does not serve: fast cannot build the network" in caplog.text
+    assert "the backend fast cannot be used: fast cannot build the network" in caplog.text
 
 
-def test_auto_leaves_an_engine_that_scores_wrongly_before_the_next_is_tried() -> None:
+def test_auto_closes_an_engine_with_wrong_scores_before_it_tries_the_next() -> None:
     fast, slow = FakeEngine("fast"), FakeEngine("slow")
     backends = {"fast": backend(fast), "slow": backend(slow)}
     with open_engine(choose_backend("auto", backends), DEPLOYMENT, refusing("fast"), backends) as result:
@@ -135,7 +130,7 @@ def test_auto_leaves_an_engine_that_scores_wrongly_before_the_next_is_tried() ->
     assert slow.log == ["entered", "left"]
 
 
-def test_the_last_one_that_fails_is_an_error() -> None:
+def test_it_is_an_error_if_the_last_engine_fails() -> None:
     backends = {"fast": backend(FakeEngine("fast", loads=False)), "slow": backend(FakeEngine("slow"))}
     with pytest.raises(ScoreMismatchError, match="slow scores"):
         served("auto", backends, refusing("slow"))
@@ -176,7 +171,7 @@ def test_an_error_while_it_serves_reaches_the_caller_and_no_other_engine_is_trie
 
 @pytest.fixture
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "cuda_driver", lambda: None)
+    monkeypatch.setattr(backends_module, "cuda_driver", lambda: None)
 
 
 @pytest.mark.usefixtures("_gpu")
@@ -197,7 +192,7 @@ def test_cuda_needs_an_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_onnxruntime_on_the_cpu_is_always_there() -> None:
-    assert choose_backend("auto").backends[-1] == "onnxruntime"
+    assert choose_backend("auto").available[-1] == "onnxruntime"
     assert BACKENDS["onnxruntime"].open(DEPLOYMENT).backend == "onnxruntime-cpu"
     assert BACKENDS["cuda"].open(DEPLOYMENT).backend == "onnxruntime-cuda"
 
@@ -218,7 +213,7 @@ def test_a_cuda_provider_that_quietly_became_the_cpu_is_noticed(monkeypatch: pyt
         assert engine.backend == "onnxruntime-cpu"
     monkeypatch.setattr(ort, "InferenceSession", on_the_cpu)
     with (
-        pytest.raises(EngineError, match="cannot use CUDA and took CPUExecutionProvider"),
+        pytest.raises(EngineError, match="cannot use CUDA and uses CPUExecutionProvider instead"),
         OnnxRuntimeEngine(network, 1, "cuda"),
     ):
         pass
@@ -233,4 +228,4 @@ def test_a_gpu_that_does_not_work_is_an_error_with_its_reason(monkeypatch: pytes
     monkeypatch.setattr(ort, "InferenceSession", fail)
     with pytest.raises(EngineError) as refusal, OnnxRuntimeEngine(b"", 1, "cuda"):
         pass
-    assert refusal.value.what.endswith("refuses the network: CUDA failure 35: driver is too old")
+    assert refusal.value.what.endswith("cannot load the network: CUDA failure 35: driver is too old")

@@ -32,6 +32,7 @@ from calibration.statistics.moments import Moments
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.support.levels import CHANNELS, two_fields, two_levels
+from tests.support.network_features import features_of
 from tests.support.oracles import (
     NaiveDistance,
     gaussian_score,
@@ -131,7 +132,7 @@ def test_the_bundle_opens_and_proves_itself_as_on_the_line(learnt_by: Callable[[
     bundle = open_bundle(learnt_by(kind).bundle.path)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         checks = check_golden(bundle, engine)
-        assert engine.features(washer(0)).shape == feature_shape(backbone_of(DETECTORS[kind]))
+        assert features_of(engine, washer(0)).shape == feature_shape(backbone_of(DETECTORS[kind]))
         for picture in (np.zeros_like(washer(0)), np.full_like(washer(0), 255)):
             seen = engine(picture)
             assert np.isfinite(seen.score)
@@ -161,7 +162,7 @@ def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
     detector, backbone, picture = DETECTORS[kind], backbone_of(DETECTORS[kind]), washer(3)
     network = feature_network(backbone, detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        features, reduced = engine.features(picture).astype(np.float64), engine.reduced(picture)
+        features, reduced = features_of(engine, picture).astype(np.float64), engine.reduced(picture)
     if isinstance(detector, MeanShift):
         patches = naive_patches(features, detector.patch)
         if detector.dimensions is not None:

@@ -21,6 +21,7 @@ from calibration.statistics.moments import Moments
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.support.levels import CHANNELS, two_levels
+from tests.support.network_features import features_of
 from tests.support.oracles import NaiveDistance
 from tests.support.washers import SIDE, Drawn, washer
 
@@ -78,7 +79,7 @@ def test_the_same_channels_are_chosen_for_learning_and_for_inspecting(dimensions
     )
     extractor = feature_network(backbone, detector, divide_brightness=False)
     with OnnxRuntimeEngine(extractor.SerializeToString(), 1) as engine:
-        features = np.stack([engine.features(picture) for picture in good])
+        features = np.stack([features_of(engine, picture) for picture in good])
         reduced = np.stack([engine.reduced(picture) for picture in good])
     kept = min(dimensions or 16, sum(CHANNELS))
     distances = np.abs(reduced[:, :, None] - features[:, None]).max(axis=(0, 3, 4))
@@ -89,7 +90,7 @@ def test_the_same_channels_are_chosen_for_learning_and_for_inspecting(dimensions
     naive = NaiveDistance.of_padim(features[:, chosen].astype(np.float64))
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         for picture in (washer(60), washer(61, scratched=True)):
-            seen, expected = engine(picture), naive.score_map(engine.features(picture)[chosen].astype(np.float64))
+            seen, expected = engine(picture), naive.score_map(features_of(engine, picture)[chosen].astype(np.float64))
             np.testing.assert_allclose(seen.map, expected, rtol=1e-4, atol=1e-4 * expected.max())
             assert seen.score == pytest.approx(expected.max(), rel=1e-4)
 

@@ -22,6 +22,7 @@ from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.support.levels import two_fields, two_levels
+from tests.support.network_features import features_of
 from tests.support.oracles import two_field_score
 from tests.support.washers import Drawn, washer
 
@@ -118,7 +119,7 @@ def test_what_is_stored_is_both_levels_of_the_network(side: tuple[int, int]) -> 
     frame = np.random.default_rng(0).integers(0, 256, (*side, 3)).astype(np.uint8)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         fine, coarse = apart(engine.reduced(frame))
-        features = engine.features(frame)
+        features = features_of(engine, frame)
     np.testing.assert_array_equal(fine, features[:8])
     assert features.shape == (16, *fine.shape[1:])
     assert coarse.shape == (8, side[0] // 16 - 3, side[1] // 16 - 3)

@@ -29,7 +29,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
 
 
 @pytest.mark.parametrize(("threads", "affinities", "caller"), [(4, "3;5;8", {1}), (3, "5;8", {1, 2})])
-def test_the_threads_of_a_network_that_has_nearly_all_cores_have_one_each_and_the_caller_none_of_them(
+def test_with_nearly_all_cores_each_thread_gets_its_own_and_the_caller_stays_off_them(
     cores: list[set[int]], threads: int, affinities: str, caller: set[int]
 ) -> None:
     taken = Cores(threads)
@@ -41,7 +41,7 @@ def test_the_threads_of_a_network_that_has_nearly_all_cores_have_one_each_and_th
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
-def test_else_the_scheduler_chooses(cores: list[set[int]], threads: int) -> None:
+def test_otherwise_the_scheduler_chooses_the_cores(cores: list[set[int]], threads: int) -> None:
     taken = Cores(threads)
     with taken.left_to_threads():
         pass

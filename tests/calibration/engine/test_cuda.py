@@ -38,7 +38,7 @@ def test_a_gpu_describes_itself(driver: fake_pycuda.Driver) -> None:
         assert cuda.free_bytes() == ORIN.memory_bytes
 
 
-def test_what_is_sent_comes_back(driver: fake_pycuda.Driver) -> None:
+def test_an_array_copied_to_the_gpu_comes_back_unchanged(driver: fake_pycuda.Driver) -> None:
     shape, dtype = (2, 3), np.dtype(np.float32)
     with PyCuda() as cuda:
         there, back, device = (
@@ -81,7 +81,7 @@ def test_a_driver_that_fails_at_the_start_is_a_clear_error(driver: fake_pycuda.D
 
 def test_a_driver_without_a_gpu_is_a_clear_error(driver: fake_pycuda.Driver) -> None:
     driver.devices = 0
-    with pytest.raises(EngineError, match=r"no NVIDIA GPU can be used: its driver knows of none\n.*nvidia-smi"):
+    with pytest.raises(EngineError, match=r"no NVIDIA GPU can be used: the driver finds none\n.*nvidia-smi"):
         PyCuda().__enter__()
 
 
@@ -89,14 +89,14 @@ def test_a_driver_without_a_gpu_is_a_clear_error(driver: fake_pycuda.Driver) -> 
     ("broken", "what"),
     [
         ("pagelocked_empty", r"cannot pin 8\.0 MiB of memory: pagelocked_empty failed"),
-        ("mem_alloc", r"cannot allocate 8\.0 MiB of the GPU's memory"),
+        ("mem_alloc", r"cannot allocate 8\.0 MiB of GPU memory"),
         ("memcpy_htod_async", "cannot copy to the GPU"),
         ("memcpy_dtoh_async", "cannot copy from the GPU"),
         ("synchronize", "the GPU failed"),
-        ("mem_get_info", "cannot ask the GPU for its memory"),
+        ("mem_get_info", "cannot read the GPU's free memory"),
     ],
 )
-def test_whatever_fails_later_is_a_clear_error(driver: fake_pycuda.Driver, broken: str, what: str) -> None:
+def test_every_later_failure_is_a_clear_error(driver: fake_pycuda.Driver, broken: str, what: str) -> None:
     def use(cuda: PyCuda) -> None:
         pinned = cuda.pinned((2, 1 << 20), np.dtype(np.float32), mapped=False)
         device = cuda.device(8 << 20)

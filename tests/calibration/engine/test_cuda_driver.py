@@ -48,7 +48,7 @@ class Library:
         return 0
 
 
-def test_a_driver_that_answers_names_its_gpus() -> None:
+def test_a_working_driver_names_its_gpus() -> None:
     asked: list[str] = []
 
     def load(name: str) -> Library:
@@ -84,6 +84,6 @@ def test_without_a_driver_the_error_says_so(said: str, reason: str) -> None:
         (Library(gpus=0), "finds no GPU"),
     ],
 )
-def test_a_driver_without_a_gpu_is_none_to_use(library: Library, reason: str) -> None:
+def test_a_driver_without_a_gpu_cannot_be_used(library: Library, reason: str) -> None:
     with pytest.raises(EngineError, match=reason):
         cuda_driver(lambda _: library)

@@ -41,38 +41,38 @@ def test_it_scores_as_onnx_runtime_does(engine: Opener, learnt: Bundle) -> None:
             here, there = mine(frame), reference(frame)
             assert here.score == pytest.approx(there.score, rel=1e-6)
             np.testing.assert_allclose(here.map, there.map, rtol=1e-5)
-            np.testing.assert_allclose(mine.features(frame), reference.features(frame), rtol=1e-5)
 
 
 @pytest.mark.parametrize("mapped_s", [0.001, 0.003])
-def test_what_it_gave_stays_when_the_next_frame_comes(
+def test_a_result_does_not_change_when_the_next_frame_is_scored(
     engine: Opener, learnt: Bundle, cuda: FakeCuda, mapped_s: float
 ) -> None:
     cuda.gpu, cuda.mapped_s = ORIN, mapped_s
     frames = learnt.golden().frames
     with engine() as mine:
-        first, features = mine(frames[0]), mine.features(frames[0])
-        kept, kept_features = first.map.copy(), features.copy()
+        first = mine(frames[0])
+        kept = first.map.copy()
         mine(frames[-1])
-        mine.features(frames[-1])
         np.testing.assert_array_equal(first.map, kept)
-        np.testing.assert_array_equal(features, kept_features)
 
 
-def test_features_are_copied_only_when_asked_for(engine: Opener, cuda: FakeCuda, frame: Any) -> None:  # noqa: ANN401
+def test_score_and_map_are_copied_and_the_features_stay_on_the_gpu(
+    engine: Opener,
+    cuda: FakeCuda,
+    frame: Any,  # noqa: ANN401
+) -> None:
     with engine() as mine:
         before = cuda.downloads
         mine(frame)
         assert cuda.downloads == before + 2
-        mine.features(frame)
-        assert cuda.downloads == before + 3
 
 
 def test_all_is_released_in_the_order_in_which_it_depends_on_each_other(engine: Opener, cuda: FakeCuda) -> None:
     with engine():
         cuda.events.clear()
     assert cuda.events == [
-        *["released device", "released pinned"] * 4,
+        "released device",
+        *["released device", "released pinned"] * 3,
         "context gone",
         "engine gone",
         "runtime gone",
@@ -223,7 +223,7 @@ def test_an_engine_of_another_network_is_refused_and_released(
     assert cuda.events[-3:] == ["engine gone", "runtime gone", "left"]
 
 
-@pytest.mark.parametrize("taken", range(8))
+@pytest.mark.parametrize("taken", range(7))
 def test_memory_that_runs_out_while_buffers_are_made_is_a_clear_error_and_all_is_released(
     engine: Opener, cuda: FakeCuda, taken: int
 ) -> None:
@@ -239,7 +239,7 @@ def test_memory_that_runs_out_while_buffers_are_made_is_a_clear_error_and_all_is
     [
         ("context", "no memory left for the engine"),
         ("plan", r"cannot load the engine \(TensorRT says: Version tag does not match\)"),
-        ("address of map", "takes no buffer for map"),
+        ("address of map", "does not accept the buffer for map"),
     ],
 )
 def test_what_tensorrt_refuses_while_loading_is_a_clear_error_and_all_is_released(
@@ -288,7 +288,7 @@ def test_on_a_gpu_with_memory_of_its_own_buffers_are_copied_and_nothing_is_measu
     cuda.gpu = DESKTOP
     with engine():
         assert set(cuda.living.values()) == {"pinned", "device"}
-        assert len(cuda.living) == 8
+        assert len(cuda.living) == 7
     assert '"mapped_ms": null' in (tmp_path / "e" / "engine.json").read_text()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.tensorrt import source_of
-from calibration.engine.tensorrt import Source, prove
+from calibration.engine.tensorrt import Source, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.engine.tensorrt_cache import PLAN, RECORD, TIMINGS
 from calibration.errors import ScoreMismatchError, StorageError
@@ -42,7 +42,7 @@ def kept(engine: Opener, world: Any) -> Any:  # noqa: ANN401
     """The world after one build."""
     with engine() as first:
         assert first.built_because is not None
-        assert "there is none yet" in first.built_because
+        assert "no engine in" in first.built_because
     assert len(world.builds) == 1
     return world
 
@@ -80,7 +80,7 @@ def other_options(_world: Any) -> dict[str, Any]:  # noqa: ANN401
         (other_options, "options was {'workspace_mib': 1024"),
     ],
 )
-def test_whatever_it_was_not_built_for_has_it_built_again_and_says_why(
+def test_an_engine_built_for_something_else_is_rebuilt_with_the_reason(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     change: Callable[[Any], dict[str, Any]],
@@ -94,7 +94,7 @@ def test_whatever_it_was_not_built_for_has_it_built_again_and_says_why(
     assert len(kept.builds) == 2
 
 
-def test_who_asks_for_no_options_gets_the_kept_engine_and_its_options_for_the_next_build(
+def test_without_options_the_kept_engine_is_used_and_its_options_for_the_next_build(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     learnt: Bundle,
@@ -109,11 +109,11 @@ def test_who_asks_for_no_options_gets_the_kept_engine_and_its_options_for_the_ne
 
 
 @pytest.mark.parametrize("options", [None, {}, {"workspace_mib": 1}, {"something": 1}])
-def test_options_that_this_software_does_not_know_are_the_defaults(options: dict[str, int] | None) -> None:
+def test_unknown_kept_options_become_the_defaults(options: dict[str, int] | None) -> None:
     assert BuildOptions.of_record(options) == BuildOptions()
 
 
-def test_a_network_that_was_another_is_named_by_the_beginning_of_its_hash(
+def test_a_changed_network_is_named_by_the_start_of_its_hash(
     engine: Opener,
     kept: Any,  # noqa: ANN401, ARG001
     learnt: Bundle,
@@ -133,13 +133,13 @@ def flip_a_bit(path: Path) -> None:
     [
         (lambda folder: flip_a_bit(folder / PLAN), "is damaged"),
         (lambda folder: (folder / PLAN).write_bytes(b""), "is damaged"),
-        (lambda folder: (folder / PLAN).unlink(), "there is none yet"),
-        (lambda folder: (folder / RECORD).unlink(), "there is none yet"),
+        (lambda folder: (folder / PLAN).unlink(), "no engine in"),
+        (lambda folder: (folder / RECORD).unlink(), "no engine in"),
         (lambda folder: (folder / RECORD).write_bytes(b"{}"), "cannot be read"),
         (lambda folder: (folder / RECORD).write_bytes(b"\xff\xfe{"), "cannot be read"),
     ],
 )
-def test_a_damaged_engine_is_built_again(
+def test_a_damaged_engine_is_rebuilt(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     folder: Path,
@@ -152,7 +152,7 @@ def test_a_damaged_engine_is_built_again(
     assert len(kept.builds) == 2
 
 
-def test_an_engine_whose_record_was_not_written_any_more_is_not_taken(
+def test_an_engine_without_its_record_is_not_used(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     folder: Path,
@@ -181,7 +181,7 @@ def test_the_record_says_what_the_engine_is_for(kept: Any, folder: Path, learnt:
     assert (folder / PLAN).stat().st_mode & 0o777 == 0o644
 
 
-def test_timings_of_one_build_serve_the_next_and_foreign_ones_do_not_stop_it(
+def test_layer_timings_are_reused_and_foreign_ones_do_no_harm(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     folder: Path,
@@ -193,7 +193,7 @@ def test_timings_of_one_build_serve_the_next_and_foreign_ones_do_not_stop_it(
         assert (folder / TIMINGS).read_bytes() == b"timed "
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_build(
+def test_an_unwritable_folder_is_reported_before_the_build(
     engine: Opener,
     world: Any,  # noqa: ANN401
     folder: Path,
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_next_start_builds(  # n
         check_golden(learnt, opened)
 
 
-def test_an_engine_that_another_process_built_meanwhile_is_taken(
+def test_an_engine_that_another_process_built_meanwhile_is_used(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     folder: Path,
@@ -250,24 +250,24 @@ def test_an_engine_that_another_process_built_meanwhile_is_taken(
     assert len(kept.builds) == 1
 
 
-def test_a_kept_engine_that_scores_otherwise_is_built_again_once(
+def test_a_kept_engine_with_other_scores_is_rebuilt_once(
     engine: Opener,
     kept: Any,  # noqa: ANN401
     learnt: Bundle,
 ) -> None:
     kept.roundings = [1.1]  # of the first engine loaded from now on
     with engine() as opened:
-        prove(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
-        assert "scores otherwise" in (opened.built_because or "")
+        check_or_rebuild(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
+        assert "has other scores" in (opened.built_because or "")
     assert len(kept.builds) == 2
 
 
-def test_a_fresh_engine_that_scores_otherwise_is_refused_and_not_built_again(
+def test_a_new_engine_with_other_scores_is_refused_and_not_rebuilt(
     engine: Opener,
     world: Any,  # noqa: ANN401
     learnt: Bundle,
 ) -> None:
     world.roundings = [1.1]
     with engine() as opened, pytest.raises(ScoreMismatchError, match=r"golden frame \d"):
-        prove(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
+        check_or_rebuild(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
     assert len(world.builds) == 1

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
 from calibration.deployment.tensorrt import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import Source, TensorRTEngine, exchange_head
+from calibration.engine.tensorrt import Source, TensorRTEngine, replace_engine_head
 from calibration.errors import EngineError, ScoreMismatchError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def relearnt(learnt: Bundle) -> Relearnt:
     return Relearnt(Source.of(network), head, frames, scores)
 
 
-def test_an_exchanged_head_scores_as_its_network_and_is_kept(
+def test_a_replaced_head_gives_the_scores_of_its_network_and_is_kept(
     engine: Opener,
     world: Any,  # noqa: ANN401
     relearnt: Relearnt,
@@ -65,7 +65,7 @@ def test_an_exchanged_head_scores_as_its_network_and_is_kept(
     with engine() as opened:
         with pytest.raises(ScoreMismatchError):
             relearnt.check(opened)
-        assert exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+        assert replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
         relearnt.check(opened)
     with engine(source=Source(relearnt.source.identity, pytest.fail)) as again:
         assert again.built_because is None
@@ -73,21 +73,21 @@ def test_an_exchanged_head_scores_as_its_network_and_is_kept(
     assert (len(world.builds), world.refits) == (1, 1)
 
 
-def test_the_engine_of_the_old_network_is_not_taken_for_that_of_the_new_one(
+def test_the_engine_of_the_old_network_is_not_used_for_the_new_one(
     engine: Opener,
     world: Any,  # noqa: ANN401
     relearnt: Relearnt,
     learnt: Bundle,
 ) -> None:
     with engine() as opened:
-        exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+        replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
     with engine(source=source_of(learnt)) as old:
         assert "network was" in (old.built_because or "")
     assert len(world.builds) == 2
 
 
 @pytest.mark.parametrize("refuse", ["refit", "missing"])
-def test_an_engine_that_cannot_be_exchanged_is_built_instead(
+def test_an_engine_whose_head_cannot_be_replaced_is_rebuilt(
     engine: Opener,
     world: Any,  # noqa: ANN401
     cuda: FakeCuda,
@@ -97,30 +97,30 @@ def test_an_engine_that_cannot_be_exchanged_is_built_instead(
     with engine() as opened:
         world.refuse = {refuse}
         cuda.events.clear()
-        assert not exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+        assert not replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
         # The old engine must be gone before the build begins: a Jetson has no room for both.
         assert cuda.events[-3:] == ["context gone", "engine gone", "runtime gone"]
         relearnt.check(opened)
-        assert "could not be exchanged" in (opened.built_because or "")
+        assert "could not be replaced" in (opened.built_because or "")
     with engine(source=relearnt.source) as again:
         assert again.built_because is None
         relearnt.check(again)
     assert (len(world.builds), world.refits) == (2, 0)
 
 
-def test_an_exchanged_engine_that_scores_otherwise_is_built_instead(
+def test_an_engine_with_a_replaced_head_and_other_scores_is_rebuilt(
     engine: Opener,
     world: Any,  # noqa: ANN401
     relearnt: Relearnt,
 ) -> None:
     with engine() as opened:
         world.roundings = [1.01]  # of the exchanged engine
-        assert not exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+        assert not replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
         relearnt.check(opened)
     assert (len(world.builds), world.refits) == (2, 1)
 
 
-def test_an_engine_built_for_the_new_head_that_scores_otherwise_is_refused(
+def test_a_rebuilt_engine_with_other_scores_is_refused(
     engine: Opener,
     world: Any,  # noqa: ANN401
     relearnt: Relearnt,
@@ -128,19 +128,19 @@ def test_an_engine_built_for_the_new_head_that_scores_otherwise_is_refused(
     with engine() as opened:
         world.roundings = [1.01, 1.01]
         with pytest.raises(ScoreMismatchError):
-            exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+            replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
     assert len(world.builds) == 2
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda head: head.update({"head.unknown": np.zeros(3)}), "no new weights for head.unknown"),
-        (lambda head: head.update({"head.mean": np.zeros(3)}), r"no new weights for head.mean, \(3,\)"),
-        (lambda head: head.update({"backbone.scale": np.zeros((3, 3))}), "no new weights for backbone.scale"),
+        (lambda head: head.update({"head.unknown": np.zeros(3)}), "not accept new weights for head.unknown"),
+        (lambda head: head.update({"head.mean": np.zeros(3)}), r"not accept new weights for head.mean, \(3,\)"),
+        (lambda head: head.update({"backbone.scale": np.zeros((3, 3))}), "not accept new weights for backbone.scale"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_and_the_half_exchanged_engine_runs_no_more(
+def test_weights_of_other_names_or_shapes_are_refused_and_the_engine_is_closed(
     engine: Opener,
     cuda: FakeCuda,
     relearnt: Relearnt,
@@ -157,13 +157,13 @@ def test_weights_that_do_not_fit_are_refused_and_the_half_exchanged_engine_runs_
             opened(relearnt.frames[0])
 
 
-def test_an_engine_whose_head_was_not_marked_is_built_for_a_new_one(
+def test_an_engine_whose_head_was_not_marked_is_rebuilt_for_a_new_head(
     engine: Opener,
     world: Any,  # noqa: ANN401
     relearnt: Relearnt,
 ) -> None:
     world.refuse = {"mark"}
     with engine() as opened:
-        assert not exchange_head(opened, relearnt.source, relearnt.head, relearnt.check)
+        assert not replace_engine_head(opened, relearnt.source, relearnt.head, relearnt.check)
         relearnt.check(opened)
     assert len(world.builds) == 2

@@ -36,7 +36,7 @@ def device(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Any:  # noqa: ANN
 def test_build_makes_the_engine_once_and_proves_it(command: Command, device: Any, bundle: Bundle) -> None:  # noqa: ANN401
     first = command("build", bundle.path)
     assert first.code == 0
-    assert f"engine in {bundle.path}.tensorrt: built (there is none yet" in first.words
+    assert f"engine in {bundle.path}.tensorrt: built (no engine in" in first.words
     assert "golden frames score as calibrated" in first.words
     assert "Building" in first.err
     second = command("build", bundle.path)
@@ -105,7 +105,7 @@ def test_the_acceptance_run_measures_everything(
 
 @pytest.mark.parametrize(
     ("roundings", "what"),
-    [([1.1], "engine: the score differs"), ([1.0, 1.1], "exchanged head: the score differs")],
+    [([1.1], "engine: the score differs"), ([1.0, 1.1], "new head: the score differs")],
 )
 def test_the_acceptance_run_finds_a_score_that_differs(
     on_device: Callable[..., tuple[int, Any]],
@@ -126,4 +126,4 @@ def test_the_acceptance_run_notices_that_the_head_could_not_be_exchanged(
     device.refuse = {"mark"}
     code, result = on_device()
     assert code == 1
-    assert result["problems"] == ["the head could not be exchanged; it had to be built"]
+    assert result["problems"] == ["the head could not be replaced; the engine was rebuilt"]

@@ -28,6 +28,7 @@ from calibration.workstation.cli.components import (
     described_detector,
     detector,
 )
+from tests.support.network_features import features_of as network_features
 from tests.support.outcome import Outcome, assert_refused
 from tests.support.washers import washer
 
@@ -142,7 +143,7 @@ def chosen(names: str) -> Backbone:
 def features_of(names: str) -> Float32:
     network = feature_network(chosen(names), MeanShift(averaging=1), divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        return engine.features(washer(1))
+        return network_features(engine, washer(1))
 
 
 def test_two_backbones_are_one_on_the_grid_of_the_first(tmp_path: Path) -> None:
