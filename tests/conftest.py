@@ -1,8 +1,9 @@
-"""Real data and real weights, which the repository does not hold; and which tests may run side by side."""
+"""Real data and weights, which the repository does not hold; which tests may run at the same time; markers."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 PROJECT = Path(__file__).resolve().parents[1]
+_CHECKOUT = hashlib.sha256(bytes(PROJECT)).hexdigest()[:12]
+_LOCK = Path(tempfile.gettempdir(), f"shiftwatch-tests-{os.getuid()}-{_CHECKOUT}")
 
 # Test processes side by side are given 80 columns; a test that wants another number says so.
 os.environ.pop("COLUMNS", None)
@@ -26,17 +29,23 @@ settings.load_profile("project")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Each test holds a lock that all processes share; one that is to be alone holds it exclusively.
+    """Each test holds a lock that all processes share; a test marked `alone` holds it exclusively.
 
-    It waits for that in a turnstile, so that no other test begins meanwhile.
+    It waits for the lock in a turnstile, so that no other test starts meanwhile.
     """
     kind = fcntl.LOCK_SH if item.get_closest_marker("alone") is None else fcntl.LOCK_EX
-    folder = Path(tempfile.gettempdir())
-    with (folder / "shiftwatch-tests.lock").open("a") as lock:
-        with (folder / "shiftwatch-tests.turnstile").open("a") as turnstile:
+    with _LOCK.with_suffix(".lock").open("a") as lock:
+        with _LOCK.with_suffix(".turnstile").open("a") as turnstile:
             fcntl.flock(turnstile, fcntl.LOCK_EX)
             fcntl.flock(lock, kind)
         return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what breaks things, and what takes long, so that a fast run can leave them out."""
+    for item in items:
+        if "faults" in item.path.relative_to(PROJECT / "tests").parts:
+            item.add_marker(pytest.mark.faults)
 
 
 def _folder(path: Path) -> Path:
