@@ -169,7 +169,7 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
         go_on.wait(10)
         return score_frame(*arguments)
 
-    monkeypatch.setattr("agent.inspection.loop.look", hang)
+    monkeypatch.setattr("agent.inspection.loop.score_frame", hang)
     config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING, trigger=BY_COMMAND)
     station = Running(config)
     line.wait_until_running()

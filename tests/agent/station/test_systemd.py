@@ -167,7 +167,7 @@ def test_an_engine_that_hangs_starves_the_watchdog(
             go_on.wait(PATIENCE_S)
         return score_frame(*arguments)
 
-    monkeypatch.setattr("agent.inspection.loop.look", look_or_hang)
+    monkeypatch.setattr("agent.inspection.loop.score_frame", look_or_hang)
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
     parts = write_pictures(tmp_path / "parts", good_parts(4))

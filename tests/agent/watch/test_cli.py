@@ -150,7 +150,7 @@ def test_a_configuration_gives_broker_and_station_and_the_agent_keeps_its_connec
     publish(mosquitto.port, (f"{OTHER}/result", result(1)), (f"{ROOT}/result", result(2)))
     assert watching.process.wait(PATIENCE_S) == 0
     assert "part=A-2" in watching.out
-    agent.station.run(0.0)
+    agent.service(0.0)
     assert agent.lost is None
     agent.close()
     broker_log = (mosquitto.folder / "mosquitto.log").read_text()
