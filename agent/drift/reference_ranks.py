@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from calibration.statistics.threshold import share_above_at_most
+from calibration.statistics.threshold import share_above_upper_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +93,7 @@ class HighScores:
     def __init__(self, good: Float64, *, sequential: bool) -> None:
         self.typical = high_quantile(good)
         count = int(independent(good, sequential=sequential))
-        self.limit = max(LEAST_HIGH, share_above_at_most(count, _high_of(count), _LUCKY))
+        self.limit = max(LEAST_HIGH, share_above_upper_bound(count, _high_of(count), _LUCKY))
 
     @property
     def can_tell(self) -> bool:

@@ -16,10 +16,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError, DatasetError, StorageError
 from calibration.imaging.image_files import read_image
 from calibration.network.fusion import without_head
-from calibration.update.acceptance import check_acceptance, objections
+from calibration.update.acceptance import acceptance_failures, check_acceptance
 from calibration.update.base_network import base_network_of
 from calibration.update.part_store import PartStore
-from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +64,7 @@ class RecalibrationWorker:
         bundle = open_bundle(Path(self._order["bundle"]))
         if bundle.identity != self._order["identity"]:
             raise BundleError(what=f"{bundle.path} holds another bundle now", remedy="deploy the one that judges again")
-        refuse_unteachable(bundle, self._plan, self._order["parts"])
+        refuse_invalid_plan(bundle, self._plan, self._order["parts"])
         with ExitStack() as stack:
             engine = None
             if self._plan.mode != "threshold":
@@ -123,7 +123,7 @@ class RecalibrationWorker:
             leftOut=len(relearnt.left_out),
             leftOutNames=relearnt.left_out[:_NAMED],
             proof=asdict(proof),
-            objections=objections(proof, self._order["minDetection"]),
+            objections=acceptance_failures(proof, self._order["minDetection"]),
             peakMib=peak_memory_mib(os.getpid()) or 0.0,
         )
 

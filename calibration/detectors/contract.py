@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from calibration.detectors.feature_store import Features
     from calibration.detectors.head import Head, Scorer
     from calibration.onnx_graph import FeatureMap, GraphBuilder
-    from calibration.statistics.threshold import Law
+    from calibration.statistics.threshold import ScoreSampler
 
 
 @dataclass(frozen=True)
 class Folds:
-    """A partition of the images to learn from, each part held out once.
+    """A partition of the training images; each group is held out once.
 
     Attributes:
-        parts: Indices of the images.
-        independent: Images resemble each other no more than good parts do, as neighbours in a video would: a detector
-            that can leave out one image at a time may do so instead.
+        groups: Indices of the images in each fold.
+        independent: Images resemble each other no more than good parts do, unlike neighbours in a video. A detector
+            that can leave out one image at a time may then do so.
     """
 
-    parts: Sequence[Sequence[int]]
+    groups: Sequence[Sequence[int]]
     independent: bool = False
 
     @property
     def images(self) -> list[int]:
-        """All of them."""
-        return sorted(index for part in self.parts for index in part)
+        """Indices of all images, sorted."""
+        return sorted(index for group in self.groups for index in group)
 
-    def without_each(self) -> Iterator[list[int]]:
-        """For each part, the images of all others."""
-        for held in range(len(self.parts)):
-            yield sorted(index for part, others in enumerate(self.parts) if part != held for index in others)
+    def complements(self) -> Iterator[list[int]]:
+        """For each fold, the images of all other folds."""
+        for held in range(len(self.groups)):
+            yield sorted(index for fold, group in enumerate(self.groups) if fold != held for index in group)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Fit:
     held_out: Iterator[Scorer]
     parameters: Mapping[str, float | str | bool]
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    one_by_one: bool = False
-    law: Law | None = None
+    leave_one_out: bool = False
+    gaussian_scores: ScoreSampler | None = None
 
 
 class Detector(Protocol):
@@ -74,7 +74,7 @@ class Detector(Protocol):
     """
 
     name: ClassVar[str]
-    smaller: ClassVar[str]
+    memory_advice: ClassVar[str]
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Add the nodes from features to what the statistics are made of.
@@ -104,7 +104,7 @@ class Detector(Protocol):
         """
 
 
-def described(detector: Detector) -> str:
+def detector_spec(detector: Detector) -> str:
     """Its name and the parameters that are not the defaults, as ``benchmark --detector`` takes them."""
     parameters: Any = detector  # a dataclass, which a protocol cannot say
     given = {each.name: (getattr(parameters, each.name), each.default) for each in fields(parameters)}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 
 
-def folds_of(count: int, *, sequential: bool, parts: Sequence[str] | None = None) -> Folds:
+def make_folds(count: int, *, sequential: bool, parts: Sequence[str] | None = None) -> Folds:
     """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle.
 
     Args:
@@ -39,12 +39,12 @@ def folds_of(count: int, *, sequential: bool, parts: Sequence[str] | None = None
     return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
 
 
-def with_copies(folds: Folds, copies: int) -> Folds:
+def augmented_folds(folds: Folds, copies: int) -> Folds:
     """The rows of the store: an image is held out together with its varied copies."""
     if not copies:
         return folds
     rows = 1 + copies
-    return Folds([[index * rows + row for index in part for row in range(rows)] for part in folds.parts])
+    return Folds([[index * rows + row for index in group for row in range(rows)] for group in folds.groups])
 
 
 def out_of_fold_scores(
@@ -52,12 +52,12 @@ def out_of_fold_scores(
 ) -> tuple[NDArray[np.float64], HighestScores]:
     """Score of every image, the first of its rows, under statistics that have not seen it, (n,), and the highest."""
     scores, highest = np.empty(store.count // rows), HighestScores()
-    for number, (fold, head) in enumerate(zip(folds.parts, fit.held_out, strict=True), start=1):
+    for number, (fold, head) in enumerate(zip(folds.groups, fit.held_out, strict=True), start=1):
         place = 0
         for scored in store.scores([index * rows for index in fold], head):
             indices = fold[place : place + len(scored.score)]
             scores[indices] = scored.score
             highest.offer(indices, scored)
             place += len(indices)
-        progress("validating", number, len(folds.parts))
+        progress("validating", number, len(folds.groups))
     return scores, highest

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-def joined(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:
+def join_patches(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:
     """The vectors of each ``side`` x ``side`` cells, one after another (Hermann et al. 2022: patches of R pixels).
 
     Raises:
@@ -44,7 +44,7 @@ def joined(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:
     return FeatureMap(graph.add("Concat", *shifted, axis=1), (channels * side**2, rows, columns))
 
 
-def projected(graph: GraphBuilder, features: FeatureMap, dimensions: int | None) -> FeatureMap:
+def project_randomly(graph: GraphBuilder, features: FeatureMap, dimensions: int | None) -> FeatureMap:
     """Onto that many orthonormal directions, drawn at random, as a 1x1 convolution; None keeps all.
 
     A random subspace keeps the distances between vectors nearly (Johnson and Lindenstrauss 1984).

@@ -30,7 +30,7 @@ def by_location(reduced: Float32) -> Float32:
     return np.ascontiguousarray(reduced.reshape(count, channels, height * width).transpose(2, 0, 1))
 
 
-def all_together(reduced: Float32) -> Float32:
+def across_locations(reduced: Float32) -> Float32:
     """(n, d, h, w) as vectors of one place, (1, n * h * w, d)."""
     together: Float32 = reduced.reshape(*reduced.shape[:2], -1).transpose(0, 2, 1).reshape(1, -1, reduced.shape[1])
     return together
@@ -38,12 +38,12 @@ def all_together(reduced: Float32) -> Float32:
 
 def of_folds(store: Features, folds: Folds, vectors: Callable[[Float32], Float32] = by_location) -> list[Moments]:
     """Moments of each fold, in one look at the features."""
-    return [store.moments(fold, vectors) for fold in folds.parts]
+    return [store.moments(fold, vectors) for fold in folds.groups]
 
 
 def of_all(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:
     """Moments of all images, and for each fold the pooled covariance without it, (d, d)."""
-    parts = [_Pooled.of(store.moments(fold, by_location)) for fold in folds.parts]
+    parts = [_Pooled.of(store.moments(fold, by_location)) for fold in folds.groups]
     total = store.moments(folds.images, by_location)
     return total, [_Pooled.of(total).without(part).covariance() for part in parts]
 

@@ -67,7 +67,7 @@ class GaussianHead:
         graph.add("Reshape", "score", graph.ints(-1, 1, 1), output="map")
         return 1, 1
 
-    def law(self, random: np.random.Generator, count: int) -> Float64:
+    def gaussian_scores(self, random: np.random.Generator, count: int) -> Float64:
         """Scores if every level were Gaussian and independent of the others: sums of roots of chi-square (eq. 6)."""
         roots = [np.sqrt(random.chisquare(len(whitening), count)) for whitening in self.whitenings]
         return np.asarray(np.sum(roots, axis=0))
@@ -88,7 +88,7 @@ class Gaussian:
     """
 
     name: ClassVar[str] = "gaussian"
-    smaller: ClassVar[str] = "fewer --frames"
+    memory_advice: ClassVar[str] = "fewer --frames"
 
     components: Literal["all", "pca", "npca"] = "all"
     retained_variance: float = 0.99
@@ -115,9 +115,9 @@ class Gaussian:
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Means and whitenings of the levels."""
-        held_out = (self._head(store, others, levels) for others in folds.without_each())
+        held_out = (self._head(store, others, levels) for others in folds.complements())
         head = self._head(store, folds.images, levels)
-        return Fit(head, held_out, asdict(self), law=head.law)
+        return Fit(head, held_out, asdict(self), gaussian_scores=head.gaussian_scores)
 
     def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from calibration.detectors import fold_moments
 from calibration.detectors.contract import Fit
-from calibration.detectors.embedding import joined, projected
+from calibration.detectors.embedding import join_patches, project_randomly
 from calibration.detectors.head import WhiteningHead
 from calibration.detectors.kmeans import fit_modes
 from calibration.errors import DegenerateFeaturesError, SettingError
@@ -23,7 +23,7 @@ from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
 from calibration.statistics.moments import merged
-from calibration.statistics.scores import whitened_law
+from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class MeanShift:
     """
 
     name: ClassVar[str] = "mean_shift"
-    smaller: ClassVar[str] = "--location shared, fewer --dimensions"
+    memory_advice: ClassVar[str] = "--location shared, fewer --dimensions"
 
     alpha: float = 0.03
     averaging: int = 2
@@ -93,7 +93,7 @@ class MeanShift:
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Patches, fewer dimensions, and the average over the averaging region, stride 1, no padding."""
         del levels
-        patches = projected(graph, joined(graph, features, self.patch), self.dimensions)
+        patches = project_randomly(graph, join_patches(graph, features, self.patch), self.dimensions)
         channels, height, width = patches.shape
         if self.location == "global":
             return FeatureMap(graph.add("GlobalAveragePool", patches.name), (channels, 1, 1))
@@ -121,23 +121,25 @@ class MeanShift:
         one_by_one = folds.independent and self.location != "shared"
         if one_by_one:
             total, others = fold_moments.of_all(store, folds)
-            held_out = (self.leave_one_out(total, pooled) for pooled in others)
+            held_out = (self._leave_one_out(total, pooled) for pooled in others)
         else:
             parts = fold_moments.of_folds(store, folds, self.vectors)
             total = merged(parts)
-            held_out = (self.head(others) for others in fold_moments.without_each(parts))
+            held_out = (self.head(others) for others in fold_moments.complements(parts))
         return Fit(
             self.head(total),
             held_out,
             self.parameters(total),
             total.packed(),
-            one_by_one=one_by_one,
-            law=whitened_law(store.shape, self.pooling_order),
+            leave_one_out=one_by_one,
+            gaussian_scores=chi_square_scores(store.shape, self.pooling_order),
         )
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of every place, or of all places together: (n, d, h, w) to (locations, vectors, d)."""
-        return fold_moments.all_together(reduced) if self.location == "shared" else fold_moments.by_location(reduced)
+        return (
+            fold_moments.across_locations(reduced) if self.location == "shared" else fold_moments.by_location(reduced)
+        )
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
@@ -158,7 +160,7 @@ class MeanShift:
         """1 where there is one location only: its covariance is the pooled one."""
         return self.alpha if self.location == "local" else 1.0
 
-    def unseen(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
+    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
         """Scores images that the moments hold as if they did not; where all places share them, one counts for nothing.
 
         Args:
@@ -167,9 +169,9 @@ class MeanShift:
         """
         if self.location == "shared":
             return self.head(moments)
-        return self.leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
+        return self._leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
 
-    def leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
+    def _leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
         """Scores images that the moments hold as if they did not.
 
         Args:
@@ -192,7 +194,7 @@ class MeanShift:
     def _fit_modes(self, store: Features, folds: Folds) -> Fit:
         modes = fit_modes(store, folds.images, self.vectors, self.modes)
         held_out = (
-            self._modes_head(fit_modes(store, others, self.vectors, self.modes)) for others in folds.without_each()
+            self._modes_head(fit_modes(store, others, self.vectors, self.modes)) for others in folds.complements()
         )
         return Fit(self._modes_head(modes), held_out, self.parameters(modes))
 

@@ -16,7 +16,7 @@ from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
 from calibration.statistics.moments import merged
-from calibration.statistics.scores import whitened_law
+from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ class Padim:
     """
 
     name: ClassVar[str] = "padim"
-    smaller: ClassVar[str] = "fewer --dimensions"
+    memory_advice: ClassVar[str] = "fewer --dimensions"
 
     dimensions: int | None = 100
 
@@ -71,19 +71,19 @@ class Padim:
         del levels
         if folds.independent:
             total = store.moments(folds.images, fold_moments.by_location)
-            unseen = self.unseen(total)
-            held_out: Iterator[Scorer] = (unseen for _ in folds.parts)
+            unseen = self.leave_one_out_scorer(total)
+            held_out: Iterator[Scorer] = (unseen for _ in folds.groups)
         else:
             parts = fold_moments.of_folds(store, folds)
             total = merged(parts)
-            held_out = (self.head(others) for others in fold_moments.without_each(parts))
+            held_out = (self.head(others) for others in fold_moments.complements(parts))
         return Fit(
             self.head(total),
             held_out,
             self.parameters(total),
             total.packed(),
-            one_by_one=folds.independent,
-            law=whitened_law(store.shape, inf),
+            leave_one_out=folds.independent,
+            gaussian_scores=chi_square_scores(store.shape, inf),
         )
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,7 +94,7 @@ class Padim:
         """The head for these moments: Sigma_l = C_l + 0.01 I."""
         return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
 
-    def unseen(self, moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
+    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
         """Scores images that the moments hold as if they did not; ``image_weight`` is what each weighs in them."""
         return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
 

@@ -34,7 +34,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class PatchSize:
     """Patches of one size.
 
     Attributes:
@@ -55,12 +55,12 @@ class Field:
         return height // self.stride + 1 - self.cells, width // self.stride + 1 - self.cells
 
 
-FINE, COARSE = Field(32, 4), Field(64, 16)
+FINE, COARSE = PatchSize(32, 4), PatchSize(64, 16)
 _FINER = COARSE.stride // FINE.stride
 
 
 @dataclass(frozen=True)
-class FieldBank:
+class PatchBank:
     """Good patches of one size.
 
     Features and bank are centred first: distances between far-away vectors would lose their digits in float32.
@@ -104,12 +104,12 @@ class PatchSvddHead:
     A cell of a map has the mean distance of the patches that it lies in (section 3.4 of the paper).
     """
 
-    fine: FieldBank
-    coarse: FieldBank
+    fine: PatchBank
+    coarse: PatchBank
 
     def scores(self, reduced: Float32) -> Scores:
         """In NumPy."""
-        maps = np.stack([self._map(*apart(each)) for each in reduced])
+        maps = np.stack([self._map(*split_levels(each)) for each in reduced])
         return Scores(maps.max(axis=(1, 2)), maps)
 
     def _map(self, fine: Float32, coarse: Float32) -> Float32:
@@ -119,7 +119,7 @@ class PatchSvddHead:
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """Both searches, both maps on the grid of the finer one, and their product."""
-        fine, coarse = grids(reduced.shape)
+        fine, coarse = level_grids(reduced.shape)
         channels = reduced.shape[0]
         starts_ends = ((0, 0), fine), ((fine[0], 0), (fine[0] + coarse[0], coarse[1]))
         spread = []
@@ -160,7 +160,7 @@ class PatchSvdd:
     """
 
     name: ClassVar[str] = "patch_svdd"
-    smaller: ClassVar[str] = "fewer --frames"
+    memory_advice: ClassVar[str] = "fewer --frames"
 
     epochs: int = 20
     svdd_weight: float = 0.001
@@ -179,7 +179,7 @@ class PatchSvdd:
         del features
         shapes = [level.shape for level in levels]
         together = _together(shapes)
-        if shapes != [(together[0], *grid) for grid in grids(together)]:
+        if shapes != [(together[0], *grid) for grid in level_grids(together)]:
             raise SettingError(
                 what=f"patch_svdd cannot take the features of this backbone, {' and '.join(map(str, shapes))}",
                 remedy="give it the encoders that --detector patch_svdd trains, or choose another detector",
@@ -202,24 +202,24 @@ class PatchSvdd:
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Both banks from all patches, and for each fold from those of the others; the encoders have seen all."""
         del levels
-        held_out = (self._head(store, others) for others in folds.without_each())
+        held_out = (self._head(store, others) for others in folds.complements())
         return Fit(self._head(store, folds.images), held_out, asdict(self))
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchSvddHead:
         return PatchSvddHead(self._bank(store, images, part=0), self._bank(store, images, part=1))
 
-    def _bank(self, store: Features, images: Sequence[int], *, part: int) -> FieldBank:
+    def _bank(self, store: Features, images: Sequence[int], *, part: int) -> PatchBank:
         channels = store.shape[0]
-        places = int(np.prod(grids(store.shape)[part]))
-        batches = (apart(batch)[part] for batch in store.batches(images))
+        places = int(np.prod(level_grids(store.shape)[part]))
+        batches = (split_levels(batch)[part] for batch in store.batches(images))
         shape = (len(images) * places, channels)
         patches = sample(batches, shape, self.candidates, np.random.default_rng(_SEED))
         mean = patches.mean(axis=0)
         patches -= mean
-        return FieldBank(mean, patches[greedy_coreset(patches, min(self.entries, len(patches)))])
+        return PatchBank(mean, patches[greedy_coreset(patches, min(self.entries, len(patches)))])
 
 
-def grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+def level_grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """(h, w) of the fine and of the coarse level that were put together into (..., rows, columns).
 
     A side of n coarse steps has n + 1 - 4 coarse patches, of 4 steps each, and 4 n + 1 - 8 fine ones, of 8.
@@ -231,9 +231,9 @@ def grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     return (fine_rows, fine_columns), (coarse_rows, coarse_columns)
 
 
-def apart(reduced: Float32) -> tuple[Float32, Float32]:
+def split_levels(reduced: Float32) -> tuple[Float32, Float32]:
     """(..., rows, columns) as the fine level, (..., h, w), and the coarse one, (..., h', w')."""
-    (height, width), (_, coarse_width) = grids(reduced.shape)
+    (height, width), (_, coarse_width) = level_grids(reduced.shape)
     return reduced[..., :height, :width], reduced[..., height:, :coarse_width]
 
 

@@ -31,7 +31,7 @@ _BLOCK = 64  # entries of the bank whose distances to all others are held at a t
 
 
 @dataclass(frozen=True)
-class MemoryHead:
+class PatchCoreHead:
     """Distance to the memory bank, and the re-weighted largest one as the score (eqs. 6 and 7).
 
     Features and bank are centred first: distances between far-away vectors would lose their digits in float32.
@@ -107,7 +107,7 @@ class PatchCore:
     """
 
     name: ClassVar[str] = "patchcore"
-    smaller: ClassVar[str] = "a smaller --coreset"
+    memory_advice: ClassVar[str] = "a smaller --coreset"
 
     coreset: float = 0.01
     neighbours: int = 9
@@ -154,18 +154,18 @@ class PatchCore:
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """A coreset of all patches, and for each fold one of the others."""
         del levels
-        held_out = (self._head(store, others) for others in folds.without_each())
+        held_out = (self._head(store, others) for others in folds.complements())
         head = self._head(store, folds.images)
         return Fit(head, held_out, {**asdict(self), "bank": len(head.bank)})
 
-    def _head(self, store: Features, images: Sequence[int]) -> MemoryHead:
+    def _head(self, store: Features, images: Sequence[int]) -> PatchCoreHead:
         random = np.random.default_rng(_SEED)
         total = len(images) * int(np.prod(store.shape[1:]))
         patches = sample(store.batches(images), (total, store.shape[0]), self.candidates, random)
         mean = patches.mean(axis=0)
         patches -= mean
         bank = patches[greedy_coreset(_project(patches, random), self._bank(len(patches), total))]
-        return MemoryHead(mean, bank, _nearest(bank, self.neighbours))
+        return PatchCoreHead(mean, bank, _nearest(bank, self.neighbours))
 
     def _bank(self, candidates: int, total: int) -> int:
         """How many of the candidates are remembered."""

@@ -33,7 +33,7 @@ class LeaveOneOut:
         v^T Sigma'^-1 v = t / (1 - c t),  t = v^T A^-1 v        (Sherman and Morrison 1950)
 
     Of images that weigh u, n is the sum of all weights, n / (n - 1) becomes n / (n - u), n - 1 and n - 2 the
-    ``Moments.freedom`` f with the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
+    ``Moments.degrees_of_freedom`` f with the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
 
     In float64: where images are fewer than channels, c t is close to 1.
 
@@ -72,7 +72,7 @@ class LeaveOneOut:
         """
         others = moments.count - image_weight
         freedom = others - (moments.squares - image_weight**2) / others
-        scale, farther = moments.freedom / freedom, moments.count / others
+        scale, farther = moments.degrees_of_freedom / freedom, moments.count / others
         factors = whitening(moments.covariance(), lambda local: regularised(local * scale), np.float64)
         return cls(moments.mean, factors, farther, own_weight * image_weight * farther / freedom, order)
 

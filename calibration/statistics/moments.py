@@ -107,7 +107,7 @@ class Moments:
         return self.count**2 / self.squares
 
     @property
-    def freedom(self) -> float:
+    def degrees_of_freedom(self) -> float:
         """What the scatter is divided by: sum of w - sum of w^2 / sum of w; n - 1 where all weigh 1."""
         return self.count - self.squares / self.count
 
@@ -131,7 +131,7 @@ class Moments:
                 what=f"a covariance needs at least two images, got {self.count:g}",
                 remedy="give more good images",
             )
-        return self.scatter / self.freedom
+        return self.scatter / self.degrees_of_freedom
 
     def packed(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         """Arrays for a file; the scatter as its upper triangle, since it is symmetric."""

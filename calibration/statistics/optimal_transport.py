@@ -18,7 +18,7 @@ _NOTHING = 1e-9
 _VECTORS_PER_CHANNEL = 10
 
 
-def transported(old: Moments, new: Moments) -> Moments:
+def transport(old: Moments, new: Moments) -> Moments:
     """The old moments as they would be had their images been taken like the new ones.
 
     The linear map between two Gaussians that moves everything as little as possible (Olkin and Pukelsheim 1982):

@@ -49,7 +49,7 @@ class HighestScores:
         return np.stack([score_map for *_, score_map in self._best])
 
 
-def suspicious(scores: NDArray[np.float64], contamination: float = 0.0) -> list[int]:
+def outlier_indices(scores: NDArray[np.float64], contamination: float = 0.0) -> list[int]:
     """Indices of the images whose score is far above the rest, highest first.
 
     By the modified z-score above 3.5 (Iglewicz and Hoaglin 1993) of the logarithms, since a sum of squares has a long

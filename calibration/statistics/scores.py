@@ -44,7 +44,9 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
     return mean
 
 
-def whitened_law(shape: tuple[int, ...], order: float) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
+def chi_square_scores(
+    shape: tuple[int, ...], order: float
+) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
     """Draws scores of a `WhiteningHead` if T2 were chi-square with d degrees, independent at every location.
 
     Args:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
-    Law: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws so many scores
+    ScoreSampler: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws so many scores
 
 _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
@@ -94,7 +94,7 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
         )
 
 
-def chi_square_threshold(law: Law | None, false_reject_rate: float) -> float | None:
+def chi_square_threshold(law: ScoreSampler | None, false_reject_rate: float) -> float | None:
     """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
 
     Args:
@@ -111,7 +111,7 @@ def chi_square_threshold(law: Law | None, false_reject_rate: float) -> float | N
     return float(np.quantile(drawn, 1.0 - false_reject_rate))
 
 
-def expected_share(point: WorkingPoint, images: int) -> tuple[float, float]:
+def expected_share_above(point: WorkingPoint, images: int) -> tuple[float, float]:
     """What share of new good images lies above the threshold, if the promise holds: 95 % prediction interval.
 
     Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), and so the number among m new images is
@@ -212,7 +212,7 @@ class _Tail:
         return 0.0 if left <= 0.0 < self.shape else self.share * exp(log(left) / self.shape)
 
 
-def share_above_at_most(count: int, above: int, confidence: float) -> float:
+def share_above_upper_bound(count: int, above: int, confidence: float) -> float:
     """The true share above the k-th highest of n scores, which is Beta(k, n + 1 - k), exceeds it so seldom."""
     return _beta_quantile(above, count, confidence)
 

@@ -71,7 +71,7 @@ def check_acceptance(
     )
 
 
-def objections(proof: AcceptanceResult, min_detection: float) -> list[str]:
+def acceptance_failures(proof: AcceptanceResult, min_detection: float) -> list[str]:
     """Why it must not judge, for people; empty where nothing speaks against it.
 
     Args:

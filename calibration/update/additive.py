@@ -45,14 +45,14 @@ class AdditiveDetector(Detector, Protocol):
             DegenerateFeaturesError: Of fewer than two images, or all alike.
         """
 
-    def unseen(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
+    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
         """Scores images that the moments hold, and that weigh so much in them, as if they did not hold them."""
 
     def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
         """Those in force, for the manifest: what follows from the moments stands there as a number."""
 
 
-def added(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
+def weighted_sum(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
     """The moments of all images together, those of each part with its weight.
 
     With weights w: n = sum of w n_i, mu = sum of w n_i mu_i / n, scatter = sum of w (S_i + n_i d_i d_i^T), where
@@ -88,7 +88,7 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
     return MeanShift(**{**given, "pooling_order": float(given.get("pooling_order", math.inf))})
 
 
-def differences(one: Manifest, other: Manifest) -> Iterator[str]:
+def manifest_differences(one: Manifest, other: Manifest) -> Iterator[str]:
     """What makes the moments of two bundles those of different things: nothing may, but the images."""
     ours, theirs = _compared(one), _compared(other)
     for name in dict.fromkeys((*ours, *theirs)):

@@ -63,7 +63,7 @@ def refuse_large_base_network(bundle: Bundle, other: OtherBackbone | None, parts
             what=f"{height}x{width} locations of {channels} channels need {needed_mib:,.0f} MiB for their statistics; "
             f"{memory_limit_mib:,.0f} MiB are free",
             remedy="close what else takes the memory of this device, or calibrate a bundle for it with "
-            f"{blank.detector.smaller}, or a smaller --size",
+            f"{blank.detector.memory_advice}, or a smaller --size",
         )
 
 

@@ -39,11 +39,11 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.network.fusion import replace_head, without_head
 from calibration.statistics.moments import Moments
-from calibration.statistics.scores import whitened_law
+from calibration.statistics.scores import chi_square_scores
 from calibration.statistics.threshold import chi_square_threshold, working_point
-from calibration.update.additive import added, additive_detector
-from calibration.update.merge_checks import refuse_other_features, refuse_others, refuse_senseless
-from calibration.update.rescoring import KeptFrames, rescored, together
+from calibration.update.additive import additive_detector, weighted_sum
+from calibration.update.merge_checks import refuse_different_features, refuse_different_settings, refuse_invalid_inputs
+from calibration.update.rescoring import KeptFrames, concatenate_scores, rescale_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,16 +72,16 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
         StorageError: No room; nothing half-written is left.
     """
     refuse_existing(path)
-    refuse_senseless(bundles, weights)
-    refuse_others(bundles)
+    refuse_invalid_inputs(bundles, weights)
+    refuse_different_settings(bundles)
     method = additive_detector(bundles[0].manifest.detector)
-    refuse_other_features(bundles, threads)
+    refuse_different_features(bundles, threads)
     network = bundles[0].network.read_bytes()
     with threadpool_limits(1, "blas"), OnnxRuntimeEngine(without_head(network), threads) as engine:
         parents = [_Parent.of(bundle, weight, engine) for bundle, weight in zip(bundles, weights, strict=True)]
-        total = added([parent.moments for parent in parents], weights)
+        total = weighted_sum([parent.moments for parent in parents], weights)
         head = method.head(total)
-        good = together([parent.rescored(method, total) for parent in parents])
+        good = concatenate_scores([parent.rescored(method, total) for parent in parents])
         golden = _golden(parents)
         scores = head.scores(np.stack([engine.reduced(frame) for frame in golden["golden_frames"]]))
     known = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
@@ -128,10 +128,10 @@ class _Parent:
 
     def rescored(self, method: AdditiveDetector, total: Moments) -> dict[str, NDArray[Any]]:
         kept = self.kept.forgotten(self.weight)
-        old = self.kept.unseen(method, self.moments)
+        old = self.kept.held_out_scores(method, self.moments)
         if self.manifest.working_point.folds == self.manifest.images.count:  # each was left out alone, as here
             old.score[kept.golden :] = self.reference["highest_scores"]
-        return rescored(self.reference, kept, old, kept.unseen(method, total))
+        return rescale_scores(self.reference, kept, old, kept.held_out_scores(method, total))
 
     def record(self) -> ParentRecord:
         manifest = self.manifest
@@ -157,7 +157,7 @@ def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head
     """At the lowest rate that any of the bundles promises."""
     rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
     point = working_point(scores, rate)
-    law = whitened_law(parents[0].kept.reduced.shape[1:], head.order)
+    law = chi_square_scores(parents[0].kept.reduced.shape[1:], head.order)
     folds = sum(parent.manifest.working_point.folds for parent in parents)
     return WorkingPointRecord.of(point, folds, chi_square_threshold(law, rate))
 

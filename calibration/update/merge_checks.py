@@ -9,7 +9,7 @@ import numpy as np
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import without_head
-from calibration.update.additive import differences
+from calibration.update.additive import manifest_differences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ALIKE = 1e-3
 
 
-def refuse_senseless(bundles: Sequence[Bundle], weights: Sequence[float]) -> None:
+def refuse_invalid_inputs(bundles: Sequence[Bundle], weights: Sequence[float]) -> None:
     """Raise SettingError unless there is something to merge, each with a weight, and no image in it twice."""
     if len(bundles) < 2:  # noqa: PLR2004
         raise SettingError(what=f"{len(bundles)} bundle has nothing to be merged with", remedy="give two or more")
@@ -48,13 +48,13 @@ def refuse_senseless(bundles: Sequence[Bundle], weights: Sequence[float]) -> Non
             names[identity] = bundle.path
 
 
-def refuse_others(bundles: Sequence[Bundle]) -> None:
+def refuse_different_settings(bundles: Sequence[Bundle]) -> None:
     """Raise SettingError unless all differ in nothing but their images; it says in what they do."""
     first, *others = bundles
     found = [
         f"{bundle.path}: {difference}"
         for bundle in others
-        for difference in differences(first.manifest, bundle.manifest)
+        for difference in manifest_differences(first.manifest, bundle.manifest)
     ]
     if found:
         raise SettingError(
@@ -63,7 +63,7 @@ def refuse_others(bundles: Sequence[Bundle]) -> None:
         )
 
 
-def refuse_other_features(bundles: Sequence[Bundle], threads: int) -> None:
+def refuse_different_features(bundles: Sequence[Bundle], threads: int) -> None:
     """What a manifest does not say, such as how pictures are normalised: the features of golden frames tell."""
     first, *others = bundles
     ours = without_head(first.network.read_bytes())

@@ -36,8 +36,8 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.network.fusion import replace_head
 from calibration.statistics.moments import Moments
-from calibration.statistics.outliers import suspicious
-from calibration.statistics.scores import Scores, whitened_law
+from calibration.statistics.outliers import outlier_indices
+from calibration.statistics.scores import Scores, chi_square_scores
 from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_invalid_rate,
@@ -46,7 +46,7 @@ from calibration.statistics.threshold import (
 )
 from calibration.update.additive import additive_detector
 from calibration.update.base_network import base_network_of, refuse_large_base_network
-from calibration.update.refit_reference import about_parts, golden_of, reference_of
+from calibration.update.refit_reference import frame_reference, golden_frames, score_arrays
 from calibration.update.refit_statistics import Refit
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class RefitResult:
     left_out: tuple[str, ...]
 
 
-def refuse_unteachable(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
+def refuse_invalid_plan(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
     """Refuse what so many parts cannot do.
 
     Raises:
@@ -146,7 +146,7 @@ def refit_bundle(bundle: Bundle, collection: PartStore, plan: RefitPlan, path: P
         StorageError: No room; nothing half-written is left.
     """
     refuse_existing(path)
-    refuse_unteachable(bundle, plan, len(collection))
+    refuse_invalid_plan(bundle, plan, len(collection))
     with threadpool_limits(1, "blas"):
         learn = _threshold if plan.mode == "threshold" else _statistics
         manifest, files, suspects = learn(bundle, collection, plan, progress)
@@ -159,7 +159,7 @@ def _threshold(
     """Network and statistics stay."""
     scores = _scored(bundle, collection, progress)
     _refuse_strangers(float(np.median(scores.score)) / bundle.manifest.working_point.threshold)
-    suspects = suspicious(scores.score.astype(np.float64))
+    suspects = outlier_indices(scores.score.astype(np.float64))
     kept = [index for index in range(len(collection)) if index not in suspects]
     good = Scores(scores.score[kept], scores.map[kept])
     before, rate = bundle.manifest.working_point, _rate(bundle, plan)
@@ -167,8 +167,8 @@ def _threshold(
     point = _working_point(good, rate, len(kept), chi_square)
     manifest = _manifest(bundle, collection, plan, suspects, bundle.manifest.effective_images)
     before_it = bundle.reference()
-    looks = reference_of(before_it, collection, kept, sequential=plan.sequential, forget=False)
-    reference = {**before_it, **looks, **about_parts(collection, kept, good)}
+    looks = frame_reference(before_it, collection, kept, sequential=plan.sequential, forget=False)
+    reference = {**before_it, **looks, **score_arrays(collection, kept, good)}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
     return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz_bytes(reference)}, suspects
 
@@ -190,7 +190,7 @@ def _statistics(
     total = lesson.statistics(kept)
     head = method.head(total)
     point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
-    golden = golden_of(collection, kept, head)
+    golden = golden_frames(collection, kept, head)
     effective_images = len(kept) if vectors_an_image is None else total.effective_count / vectors_an_image
     manifest = _manifest(bundle, collection, plan, suspects, effective_images)
     detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
@@ -205,10 +205,10 @@ def _statistics(
     progress("learning", FOLDS + 1, FOLDS + 1)
     reference = {
         **preprocess_to_arrays(bundle.preprocess),
-        **reference_of(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
+        **frame_reference(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
         "golden_frames": golden.frames,
         "golden_scores": golden.scores,
-        **about_parts(collection, kept, scores),
+        **score_arrays(collection, kept, scores),
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
     update = {"backbone": backbone, "detector": detector, "working_point": point}
@@ -240,7 +240,7 @@ def _rate(bundle: Bundle, plan: RefitPlan) -> float:
 
 
 def _chi_square(bundle: Bundle, plan: RefitPlan, collection: PartStore, head: WhiteningHead) -> float | None:
-    return chi_square_threshold(whitened_law(collection.features.shape, head.order), _rate(bundle, plan))
+    return chi_square_threshold(chi_square_scores(collection.features.shape, head.order), _rate(bundle, plan))
 
 
 def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | None) -> WorkingPointRecord:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 
-def golden_of(collection: PartStore, kept: list[int], head: WhiteningHead) -> GoldenFrames:
+def golden_frames(collection: PartStore, kept: list[int], head: WhiteningHead) -> GoldenFrames:
     """A few of the parts, and one damaged on purpose, with the scores that follow from the statistics."""
     sample = GoldenSample()
     for index in kept:
@@ -33,7 +33,7 @@ def golden_of(collection: PartStore, kept: list[int], head: WhiteningHead) -> Go
     return GoldenFrames(np.stack(sample.frames), head.scores(np.stack(sample.reduced)).score.astype(np.float64))
 
 
-def reference_of(
+def frame_reference(
     old: Mapping[str, NDArray[Any]], collection: PartStore, kept: list[int], *, sequential: bool, forget: bool
 ) -> Arrays:
     """How good frames look now; and how they looked before, unless that is to be forgotten.
@@ -56,7 +56,7 @@ def reference_of(
     return {**both, **{name: arrays[name] for name in PER_FRAME_ARRAYS}}  # as the scores, which are those of the parts
 
 
-def about_parts(collection: PartStore, kept: list[int], scores: Scores) -> Arrays:
+def score_arrays(collection: PartStore, kept: list[int], scores: Scores) -> Arrays:
     """Scores of the parts that were learnt, and the pictures of the highest.
 
     Args:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from calibration.detectors.cross_validation import folds_of
+from calibration.detectors.cross_validation import make_folds
 from calibration.errors import DatasetError
 from calibration.statistics.moments import Moments
-from calibration.statistics.optimal_transport import transported
-from calibration.statistics.outliers import suspicious
+from calibration.statistics.optimal_transport import transport
+from calibration.statistics.outliers import outlier_indices
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Refit:
         if old is None:
             return
         ordinary = self._moments(self._ordinary())
-        _refuse_another_product(likeness(old, ordinary))
+        _refuse_another_product(mean_correlation(old, ordinary))
         _refuse_standstill(old, ordinary)
-        self._seen_anew = transported(old, ordinary)
+        self._seen_anew = transport(old, ordinary)
         if kind == "mean":
             self._old = old
         elif old_weight > 0:
@@ -88,21 +88,21 @@ class Refit:
             _refuse_unexplained(float(np.median(scores.score)) / threshold)
             _refuse_same_defect(np.median(scores.map, axis=0))
         self._seen_anew = None  # not needed any more
-        return suspicious(scores.score.astype(np.float64))
+        return outlier_indices(scores.score.astype(np.float64))
 
     def held_out(self, kept: list[int], *, sequential: bool, progress: Progress) -> Scores:
         """What parts score under statistics without them and their fold, in the order of ``kept``."""
-        folds = folds_of(len(kept), sequential=sequential)
+        folds = make_folds(len(kept), sequential=sequential)
         score = np.empty(len(kept), np.float32)
         maps: dict[int, NDArray[np.float32]] = {}
-        for number, (fold, others) in enumerate(zip(folds.parts, folds.without_each(), strict=True), start=1):
+        for number, (fold, others) in enumerate(zip(folds.groups, folds.complements(), strict=True), start=1):
             # No name for the head: the last one would stay while the next one is made.
             scored = self._scores(
                 self._method.head(self.statistics([kept[row] for row in others])), [kept[row] for row in fold]
             )
             score[list(fold)] = scored.score
             maps.update(zip(fold, scored.map, strict=True))
-            progress("learning", number, len(folds.parts) + 1)
+            progress("learning", number, len(folds.groups) + 1)
         return Scores(score, np.stack([maps[row] for row in range(len(kept))]))
 
     def statistics(self, parts: list[int]) -> Moments:
@@ -141,7 +141,7 @@ class Refit:
         return Scores(np.concatenate([each.score for each in scored]), np.concatenate([each.map for each in scored]))
 
 
-def likeness(old: Moments, new: Moments) -> float | None:
+def mean_correlation(old: Moments, new: Moments) -> float | None:
     """Whether what has its place in the picture still has it: 1 for the same product in any light, near 0 for another.
 
     The correlation, over all places, of the old and the new mean of a channel; of those channels that differ more from
@@ -164,7 +164,7 @@ def likeness(old: Moments, new: Moments) -> float | None:
 
 def _patterns(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How each place differs from the others, (places, d); and the mean variance of images at one place, (d,)."""
-    variances = np.einsum("lii->li", moments.scatter) / moments.freedom
+    variances = np.einsum("lii->li", moments.scatter) / moments.degrees_of_freedom
     return moments.mean - moments.mean.mean(axis=0), variances.mean(axis=0)
 
 
@@ -211,7 +211,7 @@ def _refuse_same_defect(typical: NDArray[np.float32]) -> None:
 
 def _refuse_standstill(old: Moments, new: Moments) -> None:
     """Raise DatasetError where most channels vary by less than a tenth of what they did."""
-    before, now = (np.einsum("lii->li", each.scatter) / each.freedom for each in (old, new))
+    before, now = (np.einsum("lii->li", each.scatter) / each.degrees_of_freedom for each in (old, new))
     ratio = float(np.sqrt(now[before > 0] / before[before > 0]).mean()) if (before > 0).any() else 1.0
     if ratio < _STANDSTILL:
         raise DatasetError(

@@ -68,18 +68,18 @@ class KeptFrames:
         """The same in statistics where the whole bundle weighs so much."""
         return replace(self, weights=weight * self.weights)
 
-    def unseen(self, method: AdditiveDetector, moments: Moments) -> Scores:
+    def held_out_scores(self, method: AdditiveDetector, moments: Moments) -> Scores:
         """Scores as if the moments, in which each has its weight, did not hold the frame."""
         found: dict[int, Scores] = {}
         for weight in np.unique(self.weights):
             chosen = np.flatnonzero(self.weights == weight)
-            scored = method.unseen(moments, float(weight)).scores(self.reduced[chosen])
+            scored = method.leave_one_out_scorer(moments, float(weight)).scores(self.reduced[chosen])
             found |= {int(i): Scores(*one) for i, *one in zip(chosen, scored.score, scored.map, strict=True)}
         in_order = [found[i] for i in range(len(self.frames))]
         return Scores(np.array([each.score for each in in_order]), np.stack([each.map for each in in_order]))
 
 
-def rescored(reference: Arrays, kept: KeptFrames, old: Scores, new: Scores) -> dict[str, NDArray[Any]]:
+def rescale_scores(reference: Arrays, kept: KeptFrames, old: Scores, new: Scores) -> dict[str, NDArray[Any]]:
     """A bundle's arrays about good images, with their scores under other statistics; see the top of this file.
 
     Args:
@@ -107,7 +107,7 @@ def rescored(reference: Arrays, kept: KeptFrames, old: Scores, new: Scores) -> d
     }
 
 
-def together(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
+def concatenate_scores(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
     """Arrays about good images of several bundles, of ``rescored``, as one has them: highest scores first."""
     return {
         "good_scores": np.concatenate([part["good_scores"] for part in parts]),

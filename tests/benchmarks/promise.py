@@ -20,7 +20,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, reduced_shape
-from calibration.statistics.threshold import expected_share, working_point
+from calibration.statistics.threshold import expected_share_above, working_point
 
 RATES = (0.05, 0.01, 0.005)
 
@@ -52,12 +52,12 @@ def main() -> None:
             fit = detector.fit(store, folds, backbone.level_channels)
             held_out = [
                 np.concatenate([head.scores(batch).score for batch in store.batches(fold)])
-                for fold, head in zip(folds.parts, fit.held_out, strict=True)
+                for fold, head in zip(folds.groups, fit.held_out, strict=True)
             ]
             scores = np.concatenate([fit.head.scores(batch).score for batch in store.batches(test)])
             for rate in RATES:
                 point = working_point(np.concatenate(held_out).astype(np.float64), rate)
-                low, high = expected_share(point, len(test))
+                low, high = expected_share_above(point, len(test))
                 share = float((scores > point.threshold).mean())
                 observed[rate].append(share)
                 kept[rate] += low <= share <= high

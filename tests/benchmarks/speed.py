@@ -23,7 +23,7 @@ from rich.table import Table
 from calibration.backbones.backbone import Backbone
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
-from calibration.detectors.patchcore import MemoryHead, PatchCore
+from calibration.detectors.patchcore import PatchCore, PatchCoreHead
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.network.fusion import feature_network, reduced_shape
@@ -145,7 +145,7 @@ def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Tu
     return by_turns(tasks, rounds)
 
 
-def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.float32]]:
+def remembered(folder: Path, lite0: Backbone) -> tuple[PatchCoreHead, NDArray[np.float32]]:
     """What PatchCore remembers of all calibrating tiles, 1 % of their patches, and the patches of a test tile."""
     tiles, settings, detector = split(), settings_of(), PatchCore(coreset=0.01)
     network = feature_network(lite0, detector, divide_brightness=False)
@@ -157,12 +157,12 @@ def remembered(folder: Path, lite0: Backbone) -> tuple[MemoryHead, NDArray[np.fl
             store.append(engine.reduced(settings.preprocess(read_image(path))))
         head = detector.fit(store, Folds([range(store.count)]), lite0.level_channels).head
         reduced = engine.reduced(settings.preprocess(read_image(tiles.test[0].path)))
-    if not isinstance(head, MemoryHead):
+    if not isinstance(head, PatchCoreHead):
         raise TypeError
     return head, reduced
 
 
-def search_turns(head: MemoryHead, reduced: NDArray[np.float32], rounds: int = 40) -> dict[str, Turns]:
+def search_turns(head: PatchCoreHead, reduced: NDArray[np.float32], rounds: int = 40) -> dict[str, Turns]:
     """The head alone, with score and map, and scikit-learn's search for as many neighbours in the same bank.
 
     Of scikit-learn's algorithms the fastest on this machine count; trees are far behind in so many dimensions.
@@ -189,7 +189,7 @@ def search_ratio(turns: dict[str, Turns]) -> float:
     return min(ratio(turns, name, "PatchCore's head") for name in turns if name != "PatchCore's head")
 
 
-def _head_session(head: MemoryHead, shape: tuple[int, ...]) -> ort.InferenceSession:
+def _head_session(head: PatchCoreHead, shape: tuple[int, ...]) -> ort.InferenceSession:
     channels, height, width = shape
     graph = GraphBuilder("head")
     grid = head.attach(graph, FeatureMap("reduced", (channels, height, width)))

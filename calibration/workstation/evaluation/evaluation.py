@@ -14,7 +14,7 @@ from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import prepare_image
 from calibration.imaging.region import crop_padded
 from calibration.imaging.score_map import cover_region
-from calibration.statistics.threshold import expected_share
+from calibration.statistics.threshold import expected_share_above
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _at_threshold(truth: NDArray[np.bool_], scored: list[Scored], point: Working
     return {
         "threshold": point.threshold,
         "promised_false_reject_rate": point.false_reject_rate,
-        "expected_false_reject_rate": expected_share(point, int((~truth).sum())),
+        "expected_false_reject_rate": expected_share_above(point, int((~truth).sum())),
         "false_reject_rate": float(rejected[~truth].mean()),
         "detection_rate": float(rejected[truth].mean()),
         "detection_by_kind": {str(kind): float(rejected[labels == kind].mean()) for kind in np.unique(labels[truth])},

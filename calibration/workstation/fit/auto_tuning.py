@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.bundle.manifest import ChoiceRecord, TrialRecord
-from calibration.detectors.contract import Detector, Folds, described
+from calibration.detectors.contract import Detector, Folds, detector_spec
 from calibration.detectors.feature_store import FeatureStore
-from calibration.detectors.fold_moments import all_together, by_location
+from calibration.detectors.fold_moments import across_locations, by_location
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
@@ -95,7 +95,7 @@ class TunedChoice:
             TrialRecord(
                 backbone=trial.backbone.label,
                 divide_brightness=trial.divide_brightness,
-                detector=described(trial.detector),
+                detector=detector_spec(trial.detector),
                 auroc=trial.auroc,
             )
             for trial in self.trials
@@ -243,7 +243,7 @@ def _compare(learnt: Float32, good: Float32, damaged: Float32) -> Iterator[tuple
             detector = MeanShift(alpha=alpha, averaging=averaging)
             yield detector, _auroc(detector.head(local), *sets[1:])
         shared = MeanShift(alpha=1.0, averaging=averaging, location="shared")
-        yield shared, _auroc(shared.head(Moments.of(all_together(sets[0]))), *sets[1:])
+        yield shared, _auroc(shared.head(Moments.of(across_locations(sets[0]))), *sets[1:])
 
 
 def _auroc(head: Head, good: Float32, damaged: Float32) -> float:

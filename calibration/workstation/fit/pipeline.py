@@ -28,12 +28,12 @@ from calibration.bundle.manifest import (
     software_versions,
 )
 from calibration.bundle.preprocess_record import preprocess_to_arrays, preprocess_to_record
-from calibration.detectors.cross_validation import FOLDS, folds_of, out_of_fold_scores, with_copies
+from calibration.detectors.cross_validation import FOLDS, augmented_folds, make_folds, out_of_fold_scores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import backbone_record, feature_network, fused_network, reduced_shape
-from calibration.statistics.outliers import HighestScores, suspicious
+from calibration.statistics.outliers import HighestScores, outlier_indices
 from calibration.statistics.threshold import (
     WorkingPoint,
     chi_square_threshold,
@@ -105,8 +105,8 @@ def calibrate(  # noqa: PLR0913, PLR0917 - what, from what, how, where to and wh
         if settings.part_of is not None:
             parts = parts_shown(gathered.names, settings.part_of, MINIMUM_IMAGES)
             refuse_unsupported_rate(settings.false_reject_rate, len(set(parts)))
-        folds = folds_of(count, sequential=images.sequential, parts=parts)
-        fit = detector.fit(store, with_copies(folds, settings.augment), backbone.level_channels)
+        folds = make_folds(count, sequential=images.sequential, parts=parts)
+        fit = detector.fit(store, augmented_folds(folds, settings.augment), backbone.level_channels)
         scores, highest = out_of_fold_scores(store, folds, 1 + settings.augment, fit, progress)
     point = working_point(scores, settings.false_reject_rate)
     golden = gathered.golden
@@ -139,7 +139,7 @@ def _doubtful(
             what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
             remedy="calibrate again, on images that nobody writes to",
         )
-    suspects = suspicious(scores, settings.contamination)
+    suspects = outlier_indices(scores, settings.contamination)
     return {
         "highest_frames": np.stack([frames[name] for name in chosen]),
         "highest_names": np.array(chosen),
@@ -165,7 +165,9 @@ def _manifest(  # noqa: PLR0913, PLR0917 - all that made the bundle
         backbone=backbone_record(backbone),
         detector=DetectorRecord(name=settings.detector.name, parameters=dict(fit.parameters)),
         working_point=WorkingPointRecord.of(
-            point, count if fit.one_by_one else FOLDS, chi_square_threshold(fit.law, point.false_reject_rate)
+            point,
+            count if fit.leave_one_out else FOLDS,
+            chi_square_threshold(fit.gaussian_scores, point.false_reject_rate),
         ),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

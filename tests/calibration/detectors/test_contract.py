@@ -17,11 +17,11 @@ from onnx import numpy_helper
 from calibration.backbones.backbone import Backbone
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.detectors.contract import Folds
-from calibration.detectors.cross_validation import folds_of
+from calibration.detectors.cross_validation import make_folds
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
-from calibration.detectors.patch_svdd import PatchSvdd, apart
+from calibration.detectors.patch_svdd import PatchSvdd, split_levels
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
@@ -224,12 +224,12 @@ def oracle(learnt: Learnt) -> Callable[[Float64], tuple[float, Float64]]:
         bank = remembered(learnt, round(detector.coreset * places), good)
         return lambda reduced: memory_score(bank, reduced, detector.neighbours)
     if isinstance(learnt.detector, PatchSvdd):
-        both = apart(good)
+        both = split_levels(good)
         banks = [
             remembered(learnt, learnt.detector.entries, each, f".{side}")
             for each, side in zip(both, (32, 64), strict=True)
         ]
-        return lambda reduced: two_field_score(banks, apart(reduced), (SIDE, SIDE))
+        return lambda reduced: two_field_score(banks, split_levels(reduced), (SIDE, SIDE))
     if isinstance(learnt.detector, Gaussian):
         chosen = learnt.detector.components, learnt.detector.retained_variance
         levels = split(good[:, :, 0, 0])
@@ -351,13 +351,13 @@ def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
         "good_scores"
     ]
     reduced = reduced_of(detector, good)
-    folds = folds_of(len(good), sequential=sequential)
+    folds = make_folds(len(good), sequential=sequential)
     with stored(reduced, tmp_path) as store:
-        one_by_one = detector.fit(store, folds, CHANNELS).one_by_one
+        one_by_one = detector.fit(store, folds, CHANNELS).leave_one_out
     assert one_by_one == (not sequential and kind in ONE_BY_ONE)
     # Whole folds are missing from the pooled covariance: test_leave_one_out.py has the exact formula.
     tolerance = 0.3 if one_by_one and "mean_shift" in kind else 1e-4
-    for part in [[number] for number in range(len(good))] if one_by_one else folds.parts:
+    for part in [[number] for number in range(len(good))] if one_by_one else folds.groups:
         others = np.delete(reduced, part, axis=0)
         with stored(others, tmp_path) as store:
             head = detector.fit(store, Folds([range(6), range(6, len(others))]), CHANNELS).head
@@ -498,10 +498,10 @@ def taken_mib(detector: Detector, count: int, shape: tuple[int, int, int], folde
     """What fitting and scoring each fold takes at most."""
     random = np.random.default_rng(0)
     with stored(random.normal(size=(count, *shape)).astype(np.float32), folder) as store:
-        folds = folds_of(count, sequential=False)
+        folds = make_folds(count, sequential=False)
         tracemalloc.start()
         fitted = detector.fit(store, folds, [shape[0]])
-        for fold, head in zip(folds.parts, fitted.held_out, strict=True):
+        for fold, head in zip(folds.groups, fitted.held_out, strict=True):
             for batch in store.batches(fold):
                 head.scores(batch)
         taken = tracemalloc.get_traced_memory()[1] / 2**20

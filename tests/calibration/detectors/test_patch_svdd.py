@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
-from calibration.detectors.patch_svdd import FieldBank, PatchSvdd, PatchSvddHead, apart, grids
+from calibration.detectors.patch_svdd import PatchBank, PatchSvdd, PatchSvddHead, level_grids, split_levels
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
@@ -47,14 +47,14 @@ def pictures(seed: int, count: int, frame: tuple[int, int], offset: float = 0.0)
 
 
 def patches_of(reduced: Float32, part: int) -> Float32:
-    return np.ascontiguousarray(apart(reduced)[part].transpose(0, 2, 3, 1).reshape(-1, CHANNELS))
+    return np.ascontiguousarray(split_levels(reduced)[part].transpose(0, 2, 3, 1).reshape(-1, CHANNELS))
 
 
 def head_of(good: Float32) -> PatchSvddHead:
     """One that remembers everything."""
     banks = [patches_of(good, part) for part in (0, 1)]
     means = [bank.mean(axis=0) for bank in banks]
-    return PatchSvddHead(*(FieldBank(mean, bank - mean) for mean, bank in zip(means, banks, strict=True)))
+    return PatchSvddHead(*(PatchBank(mean, bank - mean) for mean, bank in zip(means, banks, strict=True)))
 
 
 def through_onnx_runtime(head: PatchSvddHead, reduced: Float32) -> tuple[float, Float32]:
@@ -77,7 +77,7 @@ def test_the_head_is_the_map_of_the_paper(frame: tuple[int, int], offset: float)
     in_numpy = head.scores(tested)
     banks = [patches_of(good, part).astype(np.float64) for part in (0, 1)]
     for number, reduced in enumerate(tested):
-        score, score_map = two_field_score(banks, apart(reduced.astype(np.float64)), frame)
+        score, score_map = two_field_score(banks, split_levels(reduced.astype(np.float64)), frame)
         in_onnx = through_onnx_runtime(head, reduced)
         for seen_score, seen_map in (in_onnx, (float(in_numpy.score[number]), in_numpy.map[number])):
             assert seen_map.shape == (frame[0] // 4, frame[1] // 4)
@@ -109,8 +109,8 @@ def test_a_defect_that_only_one_size_sees_does_not_score() -> None:
 def test_the_levels_come_apart_as_they_were_put_together(high: int, wide: int) -> None:
     fine, coarse = (4 * high - 7, 4 * wide - 7), (high - 3, wide - 3)
     together = np.zeros((2, fine[0] + coarse[0], fine[1]), np.float32)
-    assert grids(together.shape) == (fine, coarse)
-    assert tuple(part.shape for part in apart(together)) == ((2, *fine), (2, *coarse))
+    assert level_grids(together.shape) == (fine, coarse)
+    assert tuple(part.shape for part in split_levels(together)) == ((2, *fine), (2, *coarse))
 
 
 @pytest.mark.parametrize("side", [(64, 64), (80, 128)])
@@ -118,7 +118,7 @@ def test_what_is_stored_is_both_levels_of_the_network(side: tuple[int, int]) -> 
     network = feature_network(two_fields(*side), PatchSvdd(), divide_brightness=False)
     frame = np.random.default_rng(0).integers(0, 256, (*side, 3)).astype(np.uint8)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        fine, coarse = apart(engine.reduced(frame))
+        fine, coarse = split_levels(engine.reduced(frame))
         features = features_of(engine, frame)
     np.testing.assert_array_equal(fine, features[:8])
     assert features.shape == (16, *fine.shape[1:])

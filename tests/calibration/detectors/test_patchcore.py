@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.memory_bank import greedy_coreset, sample
-from calibration.detectors.patchcore import MemoryHead, PatchCore, _nearest
+from calibration.detectors.patchcore import PatchCore, PatchCoreHead, _nearest
 from calibration.errors import SettingError
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 from tests.support.oracles import memory_score
@@ -40,12 +40,12 @@ def pictures(seed: int, count: int, offset: float = 0.0) -> Float32:
     return np.ascontiguousarray(patches.reshape(count, HEIGHT, WIDTH, CHANNELS).transpose(0, 3, 1, 2))
 
 
-def head_of(bank: Float32, neighbours: int) -> MemoryHead:
+def head_of(bank: Float32, neighbours: int) -> PatchCoreHead:
     mean = bank.mean(axis=0)
-    return MemoryHead(mean, bank - mean, _nearest(bank - mean, neighbours))
+    return PatchCoreHead(mean, bank - mean, _nearest(bank - mean, neighbours))
 
 
-def through_onnx_runtime(head: MemoryHead, reduced: Float32) -> tuple[float, Float32]:
+def through_onnx_runtime(head: PatchCoreHead, reduced: Float32) -> tuple[float, Float32]:
     """Score and map of (d, h, w)."""
     channels, height, width = reduced.shape
     graph = GraphBuilder("head")
@@ -81,7 +81,7 @@ def test_what_is_learnt_far_from_the_origin_keeps_its_digits(tmp_path: Path, off
         for each in good:
             store.append(each)
         head = PatchCore(coreset=1.0).fit(store, Folds([range(12)]), [CHANNELS]).head
-    assert isinstance(head, MemoryHead)
+    assert isinstance(head, PatchCoreHead)
     patches = good.transpose(0, 2, 3, 1).reshape(-1, CHANNELS).astype(np.float64)
     score, score_map = memory_score(patches, tested.astype(np.float64), 9)
     for seen_score, seen_map in (
@@ -195,7 +195,7 @@ def test_a_random_projection_still_covers(tmp_path: Path) -> None:
         for picture in patches.reshape(20, 6, 10, 300).transpose(0, 3, 1, 2):
             store.append(np.ascontiguousarray(picture))
         head = PatchCore(coreset=0.05).fit(store, Folds([range(20)]), [300]).head
-    assert isinstance(head, MemoryHead)
+    assert isinstance(head, PatchCoreHead)
     bank = head.bank + head.mean
     assert bank.shape == (60, 300)
     distances = np.linalg.norm(bank[:, None] - patches[None], axis=2)

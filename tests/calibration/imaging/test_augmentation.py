@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibration.detectors.contract import Folds
-from calibration.detectors.cross_validation import folds_of, with_copies
+from calibration.detectors.cross_validation import augmented_folds, make_folds
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -46,13 +46,13 @@ def test_a_varied_frame_is_much_like_the_frame_and_never_the_same() -> None:
 
 
 def test_an_image_is_held_out_together_with_its_copies() -> None:
-    folds = folds_of(7, sequential=False)
-    rows = with_copies(folds, 2)
+    folds = make_folds(7, sequential=False)
+    rows = augmented_folds(folds, 2)
     assert rows.images == list(range(21))
     assert not rows.independent
-    for part, others in zip(folds.parts, rows.parts, strict=True):
+    for part, others in zip(folds.groups, rows.groups, strict=True):
         assert sorted({row // 3 for row in others}) == list(part)
-    assert with_copies(folds, 0) is folds
+    assert augmented_folds(folds, 0) is folds
 
 
 def copies_of(picture: Image) -> list[Image]:
@@ -71,7 +71,7 @@ def test_good_scores_are_of_the_images_and_not_of_their_copies(detector: Detecto
     network = feature_network(two_levels(), detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         reduced = np.stack([engine.reduced(each) for picture in good for each in (picture, *copies_of(picture))])
-    for part in folds_of(COUNT, sequential=False).parts:
+    for part in make_folds(COUNT, sequential=False).parts:
         rows = [index * (1 + COPIES) + row for index in part for row in range(1 + COPIES)]
         others = np.delete(reduced, rows, axis=0)
         with stored(others, tmp_path) as store:

@@ -69,7 +69,7 @@ def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, 
             for features in features_of(source, pictures, divide_brightness=divide_brightness)
         ]
     )
-    vectors = fold_moments.all_together if detector.location == "shared" else fold_moments.by_location
+    vectors = fold_moments.across_locations if detector.location == "shared" else fold_moments.by_location
     moments = Moments.of(vectors(pooled.astype(np.float32)))
     head = detector.head(moments)
     network = fused_network(source, detector, head, divide_brightness=divide_brightness)

@@ -40,7 +40,7 @@ def held_out(detector: Detector, reduced: Float32, folds: Folds, folder: Path) -
     scores, maps = np.empty(len(reduced)), np.empty((len(reduced), *reduced.shape[2:]))
     with stored(reduced, folder) as store:
         fit = detector.fit(store, folds, [CHANNELS])
-        for part, scorer in zip(folds.parts, fit.held_out, strict=True):
+        for part, scorer in zip(folds.groups, fit.held_out, strict=True):
             scored = scorer.scores(reduced[list(part)])
             scores[list(part)], maps[list(part)] = scored.score, scored.map
     return fit, scores, maps
@@ -56,9 +56,9 @@ def folds_of(count: int, *, independent: bool = True) -> Folds:
 def test_mean_shift_without_each_image(alpha: float, count: int, tmp_path: Path) -> None:
     detector, reduced, folds = MeanShift(alpha=alpha), drawn(count), folds_of(count)
     fit, scores, maps = held_out(detector, reduced, folds, tmp_path)
-    assert fit.one_by_one
+    assert fit.leave_one_out
     in_force = float(fit.parameters["alpha"])
-    for part in folds.parts:
+    for part in folds.groups:
         others = np.delete(reduced, list(part), axis=0).astype(np.float64)
         for number in part:
             alone = np.delete(reduced, number, axis=0).astype(np.float64)
@@ -72,7 +72,7 @@ def test_mean_shift_without_each_image(alpha: float, count: int, tmp_path: Path)
 def test_padim_without_each_image(count: int, tmp_path: Path) -> None:
     reduced, folds = drawn(count), folds_of(count)
     fit, scores, maps = held_out(Padim(dimensions=None), reduced, folds, tmp_path)
-    assert fit.one_by_one
+    assert fit.leave_one_out
     for number in range(count):
         naive = NaiveDistance.of_padim(np.delete(reduced, number, axis=0).astype(np.float64))
         expected = naive.score_map(reduced[number].astype(np.float64))
@@ -101,7 +101,7 @@ def test_one_image_far_off_does_not_hide_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [MeanShift, lambda: Padim(dimensions=None)], ids=["mean_shift", "padim"])
 def test_neighbours_in_a_video_are_left_out_together(make: Callable[[], Detector], tmp_path: Path) -> None:
     fit, _, _ = held_out(make(), drawn(MANY), folds_of(MANY, independent=False), tmp_path)
-    assert not fit.one_by_one
+    assert not fit.leave_one_out
 
 
 def test_the_share_of_new_images_above_a_quantile_is_the_one_asked_for(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.statistics.moments import Moments
-from calibration.statistics.optimal_transport import transported
+from calibration.statistics.optimal_transport import transport
 
 PLACES, CHANNELS, IMAGES = 12, 4, 400
 
@@ -21,7 +21,7 @@ def vectors(random: np.random.Generator, images: int = IMAGES) -> np.ndarray:
 def test_a_change_of_light_and_gain_is_found_from_other_images(seed: int, shift: float, gain: float) -> None:
     random = np.random.default_rng(seed)
     old, new = vectors(random), vectors(random) * gain + shift
-    moved, truth = transported(Moments.of(old), Moments.of(new)), Moments.of(old * gain + shift)
+    moved, truth = transport(Moments.of(old), Moments.of(new)), Moments.of(old * gain + shift)
     spread = np.sqrt(np.einsum("lii->li", truth.covariance()))
     assert np.abs((moved.mean - truth.mean) / spread).max() < 0.5
     ratio = np.einsum("lii->l", moved.scatter) / np.einsum("lii->l", truth.scatter)
@@ -31,7 +31,7 @@ def test_a_change_of_light_and_gain_is_found_from_other_images(seed: int, shift:
 
 def test_where_nothing_changed_next_to_nothing_moves() -> None:
     old = Moments.of(vectors(np.random.default_rng(0)))
-    moved = transported(old, old)
+    moved = transport(old, old)
     np.testing.assert_allclose(moved.mean, old.mean, atol=1e-6)
     np.testing.assert_allclose(moved.scatter, old.scatter, rtol=1e-5, atol=1e-6)
 
@@ -40,7 +40,7 @@ def test_the_distribution_of_all_places_becomes_that_of_the_new_images() -> None
     random = np.random.default_rng(1)
     change = np.eye(CHANNELS) + 0.4 * random.normal(size=(CHANNELS, CHANNELS))
     old, new = Moments.of(vectors(random)), Moments.of(vectors(random) @ change)
-    moved = transported(old, new)
+    moved = transport(old, new)
 
     def of_all(moments: Moments) -> np.ndarray:
         apart = moments.mean - moments.mean.mean(axis=0)
@@ -53,7 +53,7 @@ def test_the_distribution_of_all_places_becomes_that_of_the_new_images() -> None
 def test_from_too_few_vectors_only_the_mean_is_moved() -> None:
     random = np.random.default_rng(2)
     old, new = vectors(random)[:1], 2.0 * vectors(random, 10)[:1] + 3.0
-    moved = transported(Moments.of(old), Moments.of(new))
+    moved = transport(Moments.of(old), Moments.of(new))
     np.testing.assert_array_equal(moved.scatter, Moments.of(old).scatter)
     np.testing.assert_allclose(moved.mean, Moments.of(new).mean)
 
@@ -62,6 +62,6 @@ def test_dead_channels_stay_dead() -> None:
     random = np.random.default_rng(3)
     old, new = vectors(random), vectors(random)
     old[..., 2], new[..., 2] = 0.0, 0.0
-    moved = transported(Moments.of(old), Moments.of(new))
+    moved = transport(Moments.of(old), Moments.of(new))
     assert np.isfinite(moved.scatter).all()
     np.testing.assert_allclose(moved.scatter[:, 2], 0.0, atol=1e-6)

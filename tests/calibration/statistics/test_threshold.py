@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
 
 from calibration.errors import SettingError
-from calibration.statistics.scores import whitened_law
+from calibration.statistics.scores import chi_square_scores
 from calibration.statistics.threshold import chi_square_threshold, refuse_unsupported_rate, share_above, working_point
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ def test_the_chi_square_threshold_is_the_quantile_of_the_law(rate: float) -> Non
 
 
 def test_the_largest_of_many_places_has_the_law_of_the_largest_of_independent_ones() -> None:
-    threshold = chi_square_threshold(whitened_law((30, 5, 5), np.inf), 0.05)
+    threshold = chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 0.05)
     assert threshold == pytest.approx(chi2(30).ppf(0.95 ** (1 / 25)), rel=0.02)
 
 
 def test_there_is_no_chi_square_threshold_without_a_law_or_for_a_rate_too_low_to_simulate() -> None:
     assert chi_square_threshold(None, 0.01) is None
-    assert chi_square_threshold(whitened_law((30, 5, 5), np.inf), 1e-5) is None
+    assert chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 1e-5) is None
 
 
 @DISTRIBUTIONS

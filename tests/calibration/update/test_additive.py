@@ -20,7 +20,7 @@ from calibration.errors import BundleError
 from calibration.network.fusion import feature_network, fused_network, reduced_shape, replace_head, without_head
 from calibration.onnx_graph import GraphBuilder
 from calibration.statistics.moments import Moments
-from calibration.update.additive import added, additive_detector
+from calibration.update.additive import additive_detector, weighted_sum
 from tests.support.network_features import features_of
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def weights_of(parts: list[Vectors]) -> NDArray[np.float64]:
 
 
 def test_weights_of_one_add_as_one_fit_to_all_would(parts: list[Vectors]) -> None:
-    total, once = added([Moments.of(part) for part in parts], [1, 1]), Moments.of(np.concatenate(parts, axis=1))
+    total, once = weighted_sum([Moments.of(part) for part in parts], [1, 1]), Moments.of(np.concatenate(parts, axis=1))
     assert (total.count, total.squares, total.effective_count) == (32, 32, 32)
     np.testing.assert_allclose(total.mean, once.mean, rtol=1e-12)
     np.testing.assert_allclose(total.covariance(), once.covariance(), rtol=1e-10)
 
 
 def test_mean_and_covariance_are_those_of_weighted_vectors(parts: list[Vectors]) -> None:
-    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    total = weighted_sum([Moments.of(part) for part in parts], WEIGHTS)
     weights = weights_of(parts)
     for place, vectors in enumerate(np.concatenate(parts, axis=1)):
         np.testing.assert_allclose(total.mean[place], np.average(vectors, axis=0, weights=weights), rtol=1e-12)
@@ -80,14 +80,14 @@ def test_one_weight_for_all_changes_no_covariance_and_no_effective_count(parts: 
 
 def test_what_was_forgotten_can_be_forgotten_again(parts: list[Vectors]) -> None:
     one, other = (Moments.of(part) for part in parts)
-    twice = added([added([one, other], [0.5, 1.0]), other], [0.5, 1.0])
-    at_once = added([one, other, other], [0.25, 0.5, 1.0])
+    twice = weighted_sum([weighted_sum([one, other], [0.5, 1.0]), other], [0.5, 1.0])
+    at_once = weighted_sum([one, other, other], [0.25, 0.5, 1.0])
     assert twice.effective_count == pytest.approx(at_once.effective_count)
     np.testing.assert_allclose(twice.covariance(), at_once.covariance(), rtol=1e-10)
 
 
 def test_weighted_moments_survive_a_file_and_older_files_have_weights_of_one(parts: list[Vectors]) -> None:
-    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    total = weighted_sum([Moments.of(part) for part in parts], WEIGHTS)
     packed = total.packed()
     again = Moments.unpacked(packed)
     assert (again.count, again.squares) == (total.count, total.squares)
@@ -98,12 +98,12 @@ def test_weighted_moments_survive_a_file_and_older_files_have_weights_of_one(par
 @pytest.mark.parametrize("method", [MeanShift(), MeanShift(alpha=0.5), Padim(None)], ids=str)
 @pytest.mark.parametrize("which", [0, 1])
 def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which: int, method: AdditiveDetector) -> None:
-    total = added([Moments.of(part) for part in parts], WEIGHTS)
+    total = weighted_sum([Moments.of(part) for part in parts], WEIGHTS)
     one = parts[which][:, :1]
     remaining = [np.delete(part, 0, axis=1) if part is parts[which] else part for part in parts]
-    without = added([Moments.of(part) for part in remaining], WEIGHTS)
+    without = weighted_sum([Moments.of(part) for part in remaining], WEIGHTS)
     reduced = one.transpose(1, 2, 0)[..., None].astype(np.float32)
-    score = method.unseen(total, WEIGHTS[which]).scores(reduced).map
+    score = method.leave_one_out_scorer(total, WEIGHTS[which]).scores(reduced).map
     # The pooled covariance alone keeps the image's share, which is why it is not exact for a small alpha.
     shift = one[:, 0] - without.mean
     covariance = without.covariance()

@@ -19,7 +19,7 @@ from calibration.network.fusion import without_head
 from calibration.update.base_network import base_network_of
 from calibration.update.merge import merge
 from calibration.update.part_store import PartStore
-from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
 from calibration.workstation.settings import Settings
@@ -126,7 +126,7 @@ def test_what_was_taught_without_weights_is_merged_with_what_was_calibrated_so(
 def test_a_bundle_of_the_filterbank_is_taught_with_its_own(learnt: Bundle) -> None:
     basis = base_network_of(learnt, "filterbank")
     assert basis == (learnt.network.read_bytes(), learnt.manifest.backbone)
-    refuse_unteachable(
+    refuse_invalid_plan(
         learnt, RefitPlan("teach", false_reject_rate=0.05, backbone="filterbank", memory_limit_mib=0.0), PARTS
     )
 
@@ -134,7 +134,7 @@ def test_a_bundle_of_the_filterbank_is_taught_with_its_own(learnt: Bundle) -> No
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full"])
 def test_another_backbone_is_refused_where_the_old_product_is_not_forgotten(other: Bundle, mode: Mode) -> None:
     with pytest.raises(SettingError, match=f"the mode {mode} keeps the backbone") as refused:
-        refuse_unteachable(other, RefitPlan(mode, backbone="filterbank"), PARTS)
+        refuse_invalid_plan(other, RefitPlan(mode, backbone="filterbank"), PARTS)
     assert "only the mode teach" in refused.value.remedy
 
 
@@ -142,15 +142,15 @@ def test_a_network_input_that_the_filterbank_cannot_take_is_refused(tmp_path: Pa
     settings = Settings(Preprocess(72, 72), threads=1, false_reject_rate=0.05)
     odd = fit(random_backbone(72), settings, tmp_path / "odd", [washer(number, side=72) for number in range(20)])
     with pytest.raises(SettingError, match=r"odd cannot learn on with the filterbank: .*72x72"):
-        refuse_unteachable(odd, TEACH, PARTS)
-    refuse_unteachable(odd, RefitPlan("teach"), PARTS)
+        refuse_invalid_plan(odd, TEACH, PARTS)
+    refuse_invalid_plan(odd, RefitPlan("teach"), PARTS)
 
 
 def test_an_averaging_region_that_its_grid_does_not_hold_is_refused(tmp_path: Path) -> None:
     wide = SETTINGS(MeanShift(averaging=5))
     bundle = fit(random_backbone(), wide, tmp_path / "wide", [washer(number) for number in range(20)])
     with pytest.raises(SettingError, match="averaging region of 5 cells is larger than the 4x4 grid"):
-        refuse_unteachable(bundle, TEACH, PARTS)
+        refuse_invalid_plan(bundle, TEACH, PARTS)
 
 
 def test_statistics_that_do_not_fit_into_the_memory_are_refused_and_shared_ones_fit(
@@ -162,6 +162,6 @@ def test_statistics_that_do_not_fit_into_the_memory_are_refused_and_shared_ones_
     with pytest.raises(
         ModelTooLargeError, match="3x3 locations of 79 channels need 6 MiB for their statistics; 3 MiB"
     ) as found:
-        refuse_unteachable(other, little, PARTS)
+        refuse_invalid_plan(other, little, PARTS)
     assert "--location shared" in found.value.remedy
-    refuse_unteachable(bundle, little, PARTS)
+    refuse_invalid_plan(bundle, little, PARTS)

@@ -16,9 +16,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import without_head
-from calibration.update.acceptance import AcceptanceResult, check_acceptance, objections
+from calibration.update.acceptance import AcceptanceResult, acceptance_failures, check_acceptance
 from calibration.update.part_store import PartStore
-from calibration.update.refit import RefitPlan, refit_bundle, refuse_unteachable
+from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 from calibration.update.refit_statistics import _refuse_same_defect
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
@@ -182,7 +182,7 @@ def test_what_cannot_be_learnt_is_refused_before_anything_is_collected(
     old: Bundle, plan: RefitPlan, parts: int, reason: str
 ) -> None:
     with pytest.raises(SettingError, match=reason):
-        refuse_unteachable(old, plan, parts)
+        refuse_invalid_plan(old, plan, parts)
 
 
 def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Path, small_filterbank: Backbone) -> None:
@@ -190,8 +190,8 @@ def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Pa
     settings = Settings(Preprocess(SIDE, SIDE), Gaussian(), threads=1, false_reject_rate=0.05)
     bundle = calibrate(pictures, small_filterbank, settings, tmp_path / "gaussian", quiet)
     with pytest.raises(SettingError, match="gaussian"):
-        refuse_unteachable(bundle, RefitPlan("full"), 40)
-    refuse_unteachable(bundle, RefitPlan("threshold"), 40)
+        refuse_invalid_plan(bundle, RefitPlan("full"), 40)
+    refuse_invalid_plan(bundle, RefitPlan("threshold"), 40)
 
 
 def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path: Path) -> None:
@@ -205,13 +205,13 @@ def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path:
         scratched = [old.preprocess(relit(washer(number, scratched=True))) for number in range(5)]
         proof = check_acceptance(old, new, collection, scratched, 1)
     assert (proof.defects, proof.defects_old, proof.defects_new) == (5, 5, 5)
-    assert objections(proof, 0.8) == []
+    assert acceptance_failures(proof, 0.8) == []
 
 
 def test_a_bundle_that_would_miss_defects_is_objected_to() -> None:
     good = AcceptanceResult(0.01, 0.9, 0.85, 10, 10, 10)
-    assert objections(good, 0.8) == []
-    assert len(objections(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
+    assert acceptance_failures(good, 0.8) == []
+    assert len(acceptance_failures(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
 
 
 def test_a_bundle_that_learnt_on_has_a_report_and_learns_on_again(learn: Learn, old: Bundle, tmp_path: Path) -> None:

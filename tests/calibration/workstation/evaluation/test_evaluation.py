@@ -15,7 +15,7 @@ from scipy.stats import betabinom
 
 from calibration.engine.contract import Inference
 from calibration.imaging.image_files import read_image
-from calibration.statistics.threshold import WorkingPoint, expected_share, working_point
+from calibration.statistics.threshold import WorkingPoint, expected_share_above, working_point
 from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
@@ -140,7 +140,7 @@ def test_without_masks_there_is_no_overlap() -> None:
 def test_the_expected_share_is_that_of_the_beta_binomial_distribution(count: int, rate: float, new: int) -> None:
     above = int(rate * (count + 1))
     point = WorkingPoint(1.0, rate, (0.0, 1.0), "quantile" if above else "tail", count)
-    low, high = expected_share(point, new)
+    low, high = expected_share_above(point, new)
     if above:
         expected = betabinom.ppf([0.025, 0.975], new, above, count + 1 - above)
     else:
@@ -154,7 +154,7 @@ def test_the_observed_share_of_new_good_images_is_as_expected_nearly_always(coun
     inside = 0
     for _ in range(DRAWS):
         point = working_point(random.exponential(50.0, count), rate)
-        low, high = expected_share(point, 200)
+        low, high = expected_share_above(point, 200)
         inside += low <= np.mean(random.exponential(50.0, 200) > point.threshold) <= high
     assert inside / DRAWS > 0.93
 

@@ -9,7 +9,7 @@ import pytest
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
-from calibration.detectors.contract import described
+from calibration.detectors.contract import detector_spec
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
@@ -62,7 +62,7 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
         frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )
     assert choice.complete
-    tried = {(trial.divide_brightness, described(trial.detector)) for trial in choice.trials}
+    tried = {(trial.divide_brightness, detector_spec(trial.detector)) for trial in choice.trials}
     assert len(tried) == len(choice.trials) == 2 * 15 + 3
     assert all(0.0 <= trial.auroc <= 1.0 for trial in choice.trials)
     assert choice.best.auroc >= max(trial.auroc for trial in choice.trials) - 0.002
@@ -89,8 +89,8 @@ def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: p
 
 
 def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
-    assert described(MeanShift()) == "mean_shift"
-    assert described(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"
+    assert detector_spec(MeanShift()) == "mean_shift"
+    assert detector_spec(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"
 
 
 def test_when_the_time_is_over_what_was_tried_decides() -> None:

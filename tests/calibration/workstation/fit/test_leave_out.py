@@ -13,7 +13,7 @@ from calibration.bundle.bundle import open_bundle
 from calibration.errors import DatasetError, SettingError, StorageError
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.statistics.outliers import HIGHEST, HighestScores, suspicious
+from calibration.statistics.outliers import HIGHEST, HighestScores, outlier_indices
 from calibration.statistics.scores import Scores, generalised_mean
 from calibration.workstation.cli.name_list import names_in, write_names
 from calibration.workstation.dataset import good_images
@@ -168,24 +168,24 @@ def test_the_highest_of_many_batches_are_the_highest_of_all(values: list[float],
 
 def test_only_scores_far_above_the_rest_are_suspicious() -> None:
     scores = np.exp(np.random.default_rng(0).normal(5.0, 0.2, 200))
-    assert len(suspicious(scores)) <= 1
+    assert len(outlier_indices(scores)) <= 1
     scores[[3, 50]] = [900.0, 1200.0]
-    assert suspicious(scores)[:2] == [50, 3]
+    assert outlier_indices(scores)[:2] == [50, 3]
     scores[7] = 1e-3  # far below is no suspect
-    assert 7 not in suspicious(scores)
+    assert 7 not in outlier_indices(scores)
 
 
 def test_among_scores_that_are_all_alike_only_a_true_outlier_is_suspicious() -> None:
-    assert suspicious(np.array([5.0] * 20 + [5.01])) == []
-    assert suspicious(np.array([5.0] * 20 + [6.0])) == [20]
-    assert suspicious(np.zeros(20)) == []
+    assert outlier_indices(np.array([5.0] * 20 + [5.01])) == []
+    assert outlier_indices(np.array([5.0] * 20 + [6.0])) == [20]
+    assert outlier_indices(np.zeros(20)) == []
 
 
 def test_where_defective_images_are_expected_twice_as_many_are_named() -> None:
     scores = np.random.default_rng(0).gamma(50.0, 1.0, 200)
     scores[:5] = 500.0 + np.arange(5)
-    assert suspicious(scores, 0.1) == np.argsort(-scores, kind="stable")[:40].tolist()
-    assert suspicious(scores, 0.001) == [4, 3, 2, 1, 0]
+    assert outlier_indices(scores, 0.1) == np.argsort(-scores, kind="stable")[:40].tolist()
+    assert outlier_indices(scores, 0.001) == [4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.51])

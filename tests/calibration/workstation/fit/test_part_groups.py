@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.detectors.cross_validation import FOLDS, folds_of
+from calibration.detectors.cross_validation import FOLDS, make_folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
@@ -60,12 +60,12 @@ def test_without_it_the_threshold_is_too_low_for_parts_that_were_not_learnt(tmp_
 @given(st.lists(st.integers(0, 40), min_size=10, max_size=200).filter(lambda parts: len(set(parts)) >= 2 * FOLDS))
 def test_all_pictures_of_a_part_are_held_out_together_and_each_once(numbers: list[int]) -> None:
     parts = [str(number) for number in numbers]
-    folds = folds_of(len(parts), sequential=False, parts=parts)
+    folds = make_folds(len(parts), sequential=False, parts=parts)
     assert folds.images == list(range(len(parts)))
-    where = {parts[index]: fold for fold, indices in enumerate(folds.parts) for index in indices}
-    assert all(where[parts[index]] == fold for fold, indices in enumerate(folds.parts) for index in indices)
+    where = {parts[index]: fold for fold, indices in enumerate(folds.groups) for index in indices}
+    assert all(where[parts[index]] == fold for fold, indices in enumerate(folds.groups) for index in indices)
     assert not folds.independent
-    assert min(len(indices) for indices in folds.parts) >= 1
+    assert min(len(indices) for indices in folds.groups) >= 1
 
 
 def test_a_part_is_what_the_expression_finds() -> None:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.detectors import fold_moments
-from calibration.detectors.cross_validation import FOLDS, folds_of
+from calibration.detectors.cross_validation import FOLDS, make_folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import (
@@ -126,7 +126,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
         reduced = np.stack([engine.reduced(picture) for picture in good_washers])
     scores = bundle.reference()["good_scores"]
     count = len(good_washers)
-    parts = folds_of(count, sequential=True).parts if sequential else [[number] for number in range(count)]
+    parts = make_folds(count, sequential=True).parts if sequential else [[number] for number in range(count)]
     for part in parts:
         head = detector.head(Moments.of(fold_moments.by_location(np.delete(reduced, part, axis=0))))
         # Left out alone, an image is compared by a pooled covariance without its whole fold.
@@ -136,17 +136,17 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
 @pytest.mark.parametrize("count", [10, 11, 24, 103])
 def test_folds_hold_out_each_image_once(count: int) -> None:
     for sequential in (False, True):
-        folds = folds_of(count, sequential=sequential)
+        folds = make_folds(count, sequential=sequential)
         assert folds.images == list(range(count))
-        assert {len(part) for part in folds.parts} <= {count // FOLDS, count // FOLDS + 1}
-        for part, others in zip(folds.parts, folds.without_each(), strict=True):
+        assert {len(part) for part in folds.groups} <= {count // FOLDS, count // FOLDS + 1}
+        for part, others in zip(folds.groups, folds.complements(), strict=True):
             assert sorted([*part, *others]) == list(range(count))
 
 
 def test_folds_of_a_video_are_stretches_of_it() -> None:
-    for fold in folds_of(103, sequential=True).parts:
+    for fold in make_folds(103, sequential=True).parts:
         assert fold == list(range(fold[0], fold[-1] + 1))
-    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in folds_of(103, sequential=False).parts)
+    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in make_folds(103, sequential=False).parts)
 
 
 def test_frames_of_a_video_are_not_judged_by_their_neighbours(fit: Fit) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.bundle.bundle import open_bundle
-from calibration.detectors.patch_svdd import PatchSvdd, apart
+from calibration.detectors.patch_svdd import PatchSvdd, split_levels
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, DegenerateFeaturesError, SettingError, StorageError
 from calibration.imaging.preprocess import Preprocess
@@ -139,7 +139,7 @@ def test_the_network_shows_the_encoders_what_they_were_trained_on(tmp_path: Path
     encoders = training.train(frames, PatchSvdd(2), Checkpoint(tmp_path / "other.pt", {}), silent)
     network = feature_network(backbone, PatchSvdd(), divide_brightness=divide)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
-        fine, coarse = apart(engine.reduced(pictures[5]))
+        fine, coarse = split_levels(engine.reduced(pictures[5]))
     for level, encode, side in ((fine, encoders.small, 32), (coarse, encoders.large, 64)):
         patch = frames.cut(np.array([5]), np.array([[0, 0]]), side)
         with torch.no_grad():
