@@ -1,4 +1,4 @@
-"""What is learnt from moments: those of all images, and of all but a fold, are sums of those of the folds."""
+"""Moments of cross-validation folds: those of all images, and of all but a fold, are sums of the folds' own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from calibration.detectors.contract import Folds
     from calibration.detectors.feature_store import Features
+    from calibration.detectors.head import WhiteningHead
     from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]
@@ -25,48 +26,59 @@ if TYPE_CHECKING:
 
 
 def by_location(reduced: Float32) -> Float32:
-    """(n, d, h, w) as vectors of each place, (h * w, n, d)."""
+    """(n, d, h, w) as vectors of each location, (h * w, n, d)."""
     count, channels, height, width = reduced.shape
     return np.ascontiguousarray(reduced.reshape(count, channels, height * width).transpose(2, 0, 1))
 
 
 def across_locations(reduced: Float32) -> Float32:
-    """(n, d, h, w) as vectors of one place, (1, n * h * w, d)."""
-    together: Float32 = reduced.reshape(*reduced.shape[:2], -1).transpose(0, 2, 1).reshape(1, -1, reduced.shape[1])
-    return together
+    """(n, d, h, w) as vectors of one location, (1, n * h * w, d)."""
+    vectors: Float32 = reduced.reshape(*reduced.shape[:2], -1).transpose(0, 2, 1).reshape(1, -1, reduced.shape[1])
+    return vectors
 
 
-def of_folds(store: Features, folds: Folds, vectors: Callable[[Float32], Float32] = by_location) -> list[Moments]:
-    """Moments of each fold, in one look at the features."""
-    return [store.moments(fold, vectors) for fold in folds.groups]
+def moments_and_fold_heads(
+    store: Features, folds: Folds, vectors: Callable[[Float32], Float32], head: Callable[[Moments], WhiteningHead]
+) -> tuple[Moments, Iterator[WhiteningHead]]:
+    """Moments of all images, from one pass over the features; and for each fold the head of all other images.
+
+    Args:
+        store: Reduced features.
+        folds: Images that are held out together.
+        vectors: Turns (n, d, h, w) into (locations, vectors, d).
+        head: Fits a head to moments; called once a fold, when the head is needed.
+    """
+    moments = [store.moments(group, vectors) for group in folds.groups]
+    heads = (head(merged([*moments[:fold], *moments[fold + 1 :]])) for fold in range(len(moments)))
+    return merged(moments), heads
 
 
-def of_all(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:
-    """Moments of all images, and for each fold the pooled covariance without it, (d, d)."""
-    parts = [_Pooled.of(store.moments(fold, by_location)) for fold in folds.groups]
+def moments_and_pooled_covariances(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:
+    """Moments of all images, and for each fold the pooled covariance of all other images, (d, d)."""
+    pooled = [_PooledMoments.of(store.moments(group, by_location)) for group in folds.groups]
     total = store.moments(folds.images, by_location)
-    return total, [_Pooled.of(total).without(part).covariance() for part in parts]
+    return total, [_PooledMoments.of(total).without(fold).covariance() for fold in pooled]
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """Moments with their scatter summed over locations: (locations, d) and (d, d)."""
+class _PooledMoments:
+    """Moments with their scatter summed over locations: mean (locations, d), scatter (d, d)."""
 
     count: float
     mean: Float64
     scatter: Float64
 
     @classmethod
-    def of(cls, given: Moments) -> _Pooled:
-        return cls(given.count, given.mean, given.scatter.sum(axis=0))
+    def of(cls, moments: Moments) -> _PooledMoments:
+        return cls(moments.count, moments.mean, moments.scatter.sum(axis=0))
 
-    def without(self, part: _Pooled) -> _Pooled:
+    def without(self, fold: _PooledMoments) -> _PooledMoments:
         """The inverse of a merge."""
-        count = self.count - part.count
-        mean = (self.count * self.mean - part.count * part.mean) / count
-        step = part.mean - mean
-        between = (part.count * count / self.count) * (step.T @ step)
-        return _Pooled(count, mean, self.scatter - part.scatter - between)
+        count = self.count - fold.count
+        mean = (self.count * self.mean - fold.count * fold.mean) / count
+        step = fold.mean - mean
+        between = (fold.count * count / self.count) * (step.T @ step)
+        return _PooledMoments(count, mean, self.scatter - fold.scatter - between)
 
     def covariance(self) -> Float64:
         """Mean over locations, (d, d)."""
@@ -74,19 +86,12 @@ class _Pooled:
         return covariance
 
 
-def without_each(parts: list[Moments]) -> Iterator[Moments]:
-    """For each part, the moments of all others, one at a time."""
-    for held in range(len(parts)):
-        yield merged([*parts[:held], *parts[held + 1 :]])
-
-
 def memory_mib(reduced: tuple[int, int, int], images: int, locations: int, modes: int = 1) -> float:
-    """Five folds, their sum, the sum of the others, a covariance and four whitenings; and a batch being added.
+    """Memory of a fit: five folds, their sum, the sum of the others, a covariance, four whitenings and a batch.
 
-    Pooled covariances of folds, too, and where there are several means, the sample that they are looked for in, three
-    times.
+    Includes the pooled covariances of the folds and, with several modes, three copies of the sample for k-means.
     """
-    picture = int(np.prod(reduced))
-    batch = batch_images(reduced, images) * picture
-    sample = 0 if modes == 1 else 3 * min(SAMPLE, images) * picture
+    values = int(np.prod(reduced))
+    batch = batch_images(reduced, images) * values
+    sample = 0 if modes == 1 else 3 * min(SAMPLE, images) * values
     return ((10 * locations + 16) * reduced[0] ** 2 * 8 + (6 * batch + sample) * 4) / 2**20

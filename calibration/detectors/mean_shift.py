@@ -1,7 +1,7 @@
-"""Mean-shift detection, and the family it belongs to.
+"""Mean-shift detection (Hermann et al. 2022), with a covariance between PaDiM's and theirs.
 
-With ``alpha`` = 1 this is Hermann et al. 2022 (Hotelling's T2 of the averaged features, one covariance for all
-locations); with ``alpha`` near 0 it is PaDiM (Defard et al. 2021) at full rank. In between, each location's own
+With ``alpha`` = 1 this is Hermann et al.: Hotelling's T2 of the averaged features, with one covariance for all
+locations. With ``alpha`` near 0 it is PaDiM (Defard et al. 2021) at full rank. In between, each location's own
 covariance is shrunk toward the pooled one, which measured better than either (see DESIGN.md).
 """
 
@@ -22,7 +22,6 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
-from calibration.statistics.moments import merged
 from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
@@ -42,19 +41,19 @@ Location: TypeAlias = Literal["local", "shared", "global"]
 
 @dataclass(frozen=True, slots=True)
 class MeanShift:
-    """Parameters of the detector.
+    """The detector and its parameters.
 
     Attributes:
         alpha: Weight of the pooled covariance against the local one, in (0, 1].
         averaging: rho, side of the averaging region in grid cells: 1 + (A - R) / tau in Hermann et al. 2022, eq. 8.
-        location: ``local`` learns each place of the picture for itself; ``shared`` learns one mean and covariance
-            for all of them, for parts that do not sit still; ``global`` averages over the whole picture.
-        pooling_order: Of the generalised mean over places that makes the score: infinity takes the largest, which
-            sees the smallest defects; less counts defects that spread over several places for more.
-        patch: Side of the patches whose cells are joined into one vector: 1 + (R - R0) / tau, R0 being the patch
+        location: ``local`` fits every location on its own. ``shared`` fits one mean and covariance for all locations,
+            for parts whose position varies. ``global`` averages over the whole image.
+        pooling_order: Order of the generalised mean over locations that makes the score. Infinity takes the largest,
+            which finds the smallest defects; lower orders favour defects that spread over several locations.
+        patch: Side of the patches whose cells are joined into one vector: 1 + (R - R0) / tau, where R0 is the patch
             size of one cell.
         dimensions: Random orthonormal directions that the vectors are projected onto first; None keeps all.
-        modes: Means per location, for several kinds of good parts on one line.
+        modes: Means per location, for several kinds of good parts on one production line.
         ridge: Share of its own variance added to each channel of the pooled covariance.
     """
 
@@ -91,7 +90,7 @@ class MeanShift:
                 raise SettingError(what=f"{name} = {number} is too small", remedy="give 1 or more")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """Patches, fewer dimensions, and the average over the averaging region, stride 1, no padding."""
+        """Join patches, project them, and average over the averaging region (stride 1, no padding)."""
         del levels
         patches = project_randomly(graph, join_patches(graph, features, self.patch), self.dimensions)
         channels, height, width = patches.shape
@@ -108,43 +107,40 @@ class MeanShift:
         return FeatureMap(averaged, (channels, height - shrink, width - shrink))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """Covariances, mostly."""
+        """Mostly covariances."""
         locations = 1 if self.location == "shared" else reduced[1] * reduced[2]
         return fold_moments.memory_mib(reduced, images, locations, self.modes)
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """One look at the features: the moments of all, or of each fold and sums of them."""
+        """Fit from the moments of all images; held-out scores come from sums of the folds' moments."""
         del levels
         if self.modes > 1:
             return self._fit_modes(store, folds)
         held_out: Iterator[Scorer]
-        one_by_one = folds.independent and self.location != "shared"
-        if one_by_one:
-            total, others = fold_moments.of_all(store, folds)
-            held_out = (self._leave_one_out(total, pooled) for pooled in others)
+        leave_one_out = folds.independent and self.location != "shared"
+        if leave_one_out:
+            total, pooled = fold_moments.moments_and_pooled_covariances(store, folds)
+            held_out = (self._leave_one_out(total, others) for others in pooled)
         else:
-            parts = fold_moments.of_folds(store, folds, self.vectors)
-            total = merged(parts)
-            held_out = (self.head(others) for others in fold_moments.complements(parts))
+            total, held_out = fold_moments.moments_and_fold_heads(store, folds, self.vectors, self.head)
         return Fit(
             self.head(total),
             held_out,
             self.parameters(total),
             total.packed(),
-            leave_one_out=one_by_one,
+            leave_one_out=leave_one_out,
             gaussian_scores=chi_square_scores(store.shape, self.pooling_order),
         )
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of every place, or of all places together: (n, d, h, w) to (locations, vectors, d)."""
-        return (
-            fold_moments.across_locations(reduced) if self.location == "shared" else fold_moments.by_location(reduced)
-        )
+        """(n, d, h, w) as vectors of each location, or of one that all share: (locations, vectors, d)."""
+        reshape = fold_moments.across_locations if self.location == "shared" else fold_moments.by_location
+        return reshape(reduced)
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
 
-        mu_l = mean of P_l, Sigma_l = (1 - alpha) C_l + alpha (S + ridge), W_l its inverse Cholesky factor.
+        mu_l = mean of P_l, Sigma_l = (1 - alpha) C_l + alpha (S + ridge), W_l the inverse Cholesky factor of Sigma_l.
 
         Raises:
             DegenerateFeaturesError: Fewer than two images, or all alike.
@@ -157,28 +153,24 @@ class MeanShift:
 
     @property
     def _effective_alpha(self) -> float:
-        """1 where there is one location only: its covariance is the pooled one."""
+        """1 with a single location, whose covariance is the pooled one."""
         return self.alpha if self.location == "local" else 1.0
 
     def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
-        """Scores images that the moments hold as if they did not; where all places share them, one counts for nothing.
+        """Scores images of these moments as if the moments were without them.
+
+        Where all locations share one mean, a single image hardly changes it and is not taken out.
 
         Args:
-            moments: Of all images.
-            image_weight: What each image that will be scored weighs in the moments.
+            moments: Moments of all images.
+            image_weight: Weight in the moments of each image that will be scored.
         """
         if self.location == "shared":
             return self.head(moments)
         return self._leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
 
     def _leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
-        """Scores images that the moments hold as if they did not.
-
-        Args:
-            moments: Of all images.
-            pooled: Pooled covariance without those that will be scored, (d, d).
-            image_weight: What each of these weighs in the moments.
-        """
+        """As ``leave_one_out_scorer``, with the pooled covariance (d, d) of images other than the scored ones."""
         target, alpha = pooled_target(pooled[None], self.ridge), self._effective_alpha
         own, fixed = 1 - alpha, alpha * target
         if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
@@ -202,8 +194,8 @@ class MeanShift:
         covariances = modes.covariance()
         if not covariances.any():
             raise DegenerateFeaturesError(
-                what=f"{self.modes} means per location leave nothing that varies around them",
-                remedy="give fewer --modes, or more pictures of different good parts",
+                what=f"with {self.modes} means per location, nothing varies around the means",
+                remedy="give fewer --modes, or more images of different good parts",
             )
         whitening = self._whitening(covariances)
         mean = modes.means.mean(axis=1)

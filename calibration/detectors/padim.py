@@ -1,8 +1,9 @@
-"""PaDiM (Defard et al. 2021): a Gaussian of its own at every place, over a random choice of channels."""
+"""PaDiM (Defard et al. 2021): a Gaussian at every location, over a random choice of channels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +16,6 @@ from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
-from calibration.statistics.moments import merged
 from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Padim:
-    """Parameters of the detector.
+    """The detector and its parameters.
 
     Attributes:
         dimensions: Channels to keep, chosen at random (section III-C of the paper: 100 of ResNet18's 448); None keeps
@@ -53,7 +53,7 @@ class Padim:
             raise SettingError(what=f"dimensions = {self.dimensions} is too small", remedy="give 1 or more")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """The chosen channels."""
+        """Keep the chosen channels."""
         del levels
         channels, *grid = features.shape
         if self.dimensions is None or self.dimensions >= channels:
@@ -63,20 +63,18 @@ class Padim:
         return FeatureMap(name, (self.dimensions, grid[0], grid[1]))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """Covariances, mostly."""
+        """Mostly covariances."""
         return fold_moments.memory_mib(reduced, images, reduced[1] * reduced[2])
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """Sigma_l = C_l + 0.01 I."""
+        """Fit from the moments of all images; see ``head``."""
         del levels
+        held_out: Iterator[Scorer]
         if folds.independent:
-            total = store.moments(folds.images, fold_moments.by_location)
-            unseen = self.leave_one_out_scorer(total)
-            held_out: Iterator[Scorer] = (unseen for _ in folds.groups)
+            total = store.moments(folds.images, self.vectors)
+            held_out = repeat(self.leave_one_out_scorer(total), len(folds.groups))
         else:
-            parts = fold_moments.of_folds(store, folds)
-            total = merged(parts)
-            held_out = (self.head(others) for others in fold_moments.complements(parts))
+            total, held_out = fold_moments.moments_and_fold_heads(store, folds, self.vectors, self.head)
         return Fit(
             self.head(total),
             held_out,
@@ -87,7 +85,7 @@ class Padim:
         )
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of every place: (n, d, h, w) to (locations, vectors, d)."""
+        """(n, d, h, w) as vectors of each location: (locations, n, d)."""
         return fold_moments.by_location(reduced)
 
     def head(self, moments: Moments) -> WhiteningHead:
@@ -95,11 +93,11 @@ class Padim:
         return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
 
     def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
-        """Scores images that the moments hold as if they did not; ``image_weight`` is what each weighs in them."""
+        """Scores images of these moments, each with this weight in them, as if the moments were without them."""
         return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
 
     def parameters(self, moments: Moments) -> dict[str, float | str | bool]:
-        """Those in force, for the manifest."""
+        """The parameters in force, for the manifest."""
         return {"dimensions": moments.mean.shape[1]}
 
 

@@ -16,7 +16,7 @@ from calibration.errors import SettingError
 from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -47,9 +47,6 @@ class AdditiveDetector(Detector, Protocol):
 
     def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
         """Scores images that the moments hold, and that weigh so much in them, as if they did not hold them."""
-
-    def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
-        """Those in force, for the manifest: what follows from the moments stands there as a number."""
 
 
 def weighted_sum(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:

@@ -46,7 +46,7 @@ from calibration.update.merge_checks import refuse_different_features, refuse_di
 from calibration.update.rescoring import KeptFrames, concatenate_scores, rescale_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
         scores = head.scores(np.stack([engine.reduced(frame) for frame in golden["golden_frames"]]))
     known = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
     point = _working_point(parents, good["good_scores"], head)
-    manifest = _manifest(parents, total, method.parameters(total), point)
+    manifest = _manifest(parents, total, point)
     merged = replace_head(network, head)
     with OnnxRuntimeEngine(merged, threads) as engine:
         checks = golden_checks(known, point.threshold, engine)
@@ -165,7 +165,6 @@ def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head
 def _manifest(
     parents: Sequence[_Parent],
     total: Moments,
-    parameters: Mapping[str, bool | int | float | str],
     point: WorkingPointRecord,
 ) -> Manifest:
     first = parents[0].manifest
@@ -186,7 +185,6 @@ def _manifest(
                 skipped=tuple(name for each in images for name in each.skipped),
                 left_out=tuple(name for each in images for name in each.left_out),
             ),
-            "detector": first.detector.model_copy(update={"parameters": dict(parameters)}),
             "working_point": point,
             "choice": None,
             "merge": record,

@@ -193,7 +193,6 @@ def _statistics(
     golden = golden_frames(collection, kept, head)
     effective_images = len(kept) if vectors_an_image is None else total.effective_count / vectors_an_image
     manifest = _manifest(bundle, collection, plan, suspects, effective_images)
-    detector = manifest.detector.model_copy(update={"parameters": dict(method.parameters(total))})
     moments = npz_bytes(total.packed())
     del lesson, total
     basis = base_network_of(bundle, plan.backbone)
@@ -211,7 +210,7 @@ def _statistics(
         **score_arrays(collection, kept, scores),
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
-    update = {"backbone": backbone, "detector": detector, "working_point": point}
+    update = {"backbone": backbone, "working_point": point}
     return manifest.model_copy(update=update), files, suspects
 
 

@@ -68,7 +68,8 @@ def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Setting
         raise ModelTooLargeError(
             what=f"{height}x{width} locations of {channels} channels need {needed:,.0f} MiB for their statistics; "
             f"the limit is {settings.memory_limit_mib} MiB",
-            remedy=f"choose fewer stages, a smaller --size, {settings.detector.memory_advice}, or raise --memory-limit-mib",
+            remedy=f"choose fewer stages, a smaller --size, {settings.detector.memory_advice}, "
+            "or raise --memory-limit-mib",
         )
 
 
