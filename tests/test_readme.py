@@ -1,4 +1,4 @@
-"""The README says what is true: its commands run, its links lead somewhere, its reference is that of the code."""
+"""The READMEs say what is true: commands run, links lead somewhere, references are those of the code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from agent.cli import app as agent_app
 from agent.config.model import reference
+from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import parts, write_video
 from agent.messages.records import ResultCode
 from calibration.workstation.cli.main import app as calibrate_app
@@ -23,18 +24,62 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROJECT = Path(__file__).resolve().parents[1]
-README = (PROJECT / "README.md").read_text()
-COMMANDS = [block.strip().splitlines() for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
-TAUGHT_PARTS = 200  # as many as the rate in the README needs
-OPTIONS_OF_OTHERS = {"--system-site-packages", "--quiet", "--editable", "--system", "--now"}
+README = PROJECT / "README.md"
+READMES = [
+    README,
+    PROJECT / "calibration" / "README.md",
+    PROJECT / "agent" / "README.md",
+    *sorted((PROJECT / "agent").glob("*/README.md")),
+    PROJECT / "systemd" / "README.md",
+]
+DOCUMENTS = [
+    *READMES,
+    *(PROJECT / name for name in ("DESIGN.md", "CHANGELOG.md")),
+    *sorted((PROJECT / ".github").glob("*.md")),
+    *sorted(path for top in ("agent", "calibration") for path in (PROJECT / top).rglob("DESIGN.md")),
+    PROJECT / "tests" / "benchmarks" / "README.md",
+]
+LONGEST_README, LONGEST_LINE = 150, 120
+CALIBRATION_PARTS, INSPECTED_PARTS = 200, 12
+OPTIONS_OF_OTHERS = {
+    "--all-files",
+    "--editable",
+    "--help",
+    "--no-cache",
+    "--now",
+    "--quiet",
+    "--system",
+    "--system-site-packages",
+}
+
+
+def commands_in(path: Path) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+    return [block.strip().splitlines() for block in blocks]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
 
 
 def test_the_first_two_commands_are_one_line_each_and_make_their_own_environment() -> None:
-    demo, tests = COMMANDS[:2]
+    demo, tests = commands_in(README)[:2]
     assert [len(demo), len(tests)] == [1, 1]
     assert all(line.startswith("python3 -m venv .venv && ") for line in (*demo, *tests))
     assert demo[0].endswith("shiftwatch-agent demo")
     assert tests[0].endswith("pytest")
+
+
+def test_the_first_page_is_short() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= LONGEST_README
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=name_of)
+def test_lines_of_prose_are_not_long(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert [line for line in lines if len(line) > LONGEST_LINE and not line.startswith("|")] == []
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +89,60 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (folder / "shiftwatch-demo").mkdir()
-    write_video(folder / "shiftwatch-demo" / "taught.avi", parts(TAUGHT_PARTS, seed=1), 8.0)
+    write_video(folder / "shiftwatch-demo" / "taught.avi", parts(CALIBRATION_PARTS, seed=1), 8.0)
+    write_video(folder / "shiftwatch-demo" / "watched.avi", parts(INSPECTED_PARTS, seed=2), 8.0)
     return folder
 
 
 def test_every_later_command_runs(clone: Path) -> None:
-    for line in (line for block in COMMANDS[2:] for line in block):
-        environment = {**os.environ, "COLUMNS": "100"}
-        result = subprocess.run(  # noqa: S603 - the README's own commands
-            [shutil.which("bash") or "bash", "-c", line],
-            cwd=clone,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
-    assert (clone / "flanges" / "network.onnx").is_file()
-    assert (clone / "station.yaml").is_file()
+    lines = [line for block in commands_in(README)[2:] for line in block]
+    lines += [line for path in READMES[1:] for block in commands_in(path) for line in block]
+    with embedded_broker() as port:
+        for line in lines:
+            run(line, clone)
+            if line.endswith("config > station.yaml"):
+                edit_as_the_readme_says(clone / "station.yaml", port)
+    assert (clone / "bundle" / "network.onnx").is_file()
+    assert (clone / "report.html").is_file()
+    assert (clone / "state" / "archive").is_dir()
+
+
+def edit_as_the_readme_says(path: Path, port: int) -> None:
+    """Camera and broker of a first station."""
+    text = path.read_text()
+    for old, new in (
+        ("source: 0 ", "source: shiftwatch-demo/watched.avi "),
+        ("host: localhost", f"host: 127.0.0.1\n  port: {port}\n  protocol: 3.1.1"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def run(line: str, folder: Path) -> None:
+    result = subprocess.run(  # noqa: S603 - the READMEs' own commands
+        [shutil.which("bash") or "bash", "-c", line],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
 
 
 def test_the_configuration_reference_is_that_of_the_code() -> None:
-    section = re.search(r"<!-- configuration reference.*?-->\n(.*?)<!-- end", README, re.DOTALL)
+    text = (PROJECT / "agent" / "config" / "README.md").read_text()
+    section = re.search(r"<!-- configuration reference.*?-->\n(.*?)<!-- end", text, re.DOTALL)
     assert section is not None
     assert section[1] == reference()
 
 
 def test_every_result_code_is_explained() -> None:
-    line = next(line for line in README.splitlines() if line.startswith("- `resultCode`"))
-    assert [int(number) for number in re.findall(r"[:,] (\d+) ", line)] == [code.value for code in ResultCode]
+    text = (PROJECT / "agent" / "messages" / "README.md").read_text()
+    entry = re.search(r"^- `resultCode`.*?(?=^- |\n\n)", text, re.MULTILINE | re.DOTALL)
+    assert entry is not None
+    assert [int(number) for number in re.findall(r"[:,]\s(\d+)\s", entry[0])] == [code.value for code in ResultCode]
 
 
 def every_command(command: Any) -> Iterator[Any]:  # noqa: ANN401 - whichever click typer brings
@@ -84,12 +154,26 @@ def every_command(command: Any) -> Iterator[Any]:  # noqa: ANN401 - whichever cl
 def test_every_option_named_is_that_of_a_command() -> None:
     commands = [command for app in (agent_app, calibrate_app) for command in every_command(get_command(app))]
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - OPTIONS_OF_OTHERS
+    named = {
+        option for path in READMES for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", path.read_text())
+    } - OPTIONS_OF_OTHERS
     assert len(named) > 10
     assert named - known == set()
 
 
-def test_every_link_inside_the_project_leads_to_a_file() -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
-    assert len(links) > 3
-    assert [link for link in links if not (PROJECT / link).exists()] == []
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_inside_the_project_leads_to_a_file_and_a_heading(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)\s]+)\)", path.read_text())
+    assert [link for link in links if not leads_somewhere(path, link)] == []
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    target, _, heading = link.partition("#")
+    file = path.parent / target if target else path
+    return file.exists() and (not heading or heading in headings(file))
+
+
+def headings(path: Path) -> set[str]:
+    """The names by which GitHub links to the headings of a file."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

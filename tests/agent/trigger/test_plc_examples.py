@@ -1,4 +1,4 @@
-"""The README's examples for PLCs: what can be checked of them without a controller."""
+"""The example programs for PLCs: what can be checked of them without a controller."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from agent.messages.payloads import status_payload
 from agent.messages.records import to_json
 from agent.messages.topics import Topics
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-SECTION = README.split("## Wire it to a PLC\n")[1].split("\n## ")[0]
-PROGRAMS = re.findall(r"^```(?:iecst|text)\n((?:PROGRAM|FUNCTION_BLOCK).*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-FLOW: list[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)[0])
+EXAMPLES = Path(__file__).resolve().parents[3] / "agent" / "trigger" / "examples"
+PROGRAMS = [(EXAMPLES / name).read_text() for name in ("codesys.st", "twincat.st", "s7.scl")]
+FLOW: list[dict[str, Any]] = json.loads((EXAMPLES / "node-red.json").read_text())
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 RUNNER = """
 const input = JSON.parse(require("fs").readFileSync(0, "utf8"));
@@ -45,8 +44,9 @@ def answer(**changed: object) -> dict[str, Any]:
     }
 
 
-def test_there_are_three_programs() -> None:
-    assert len(PROGRAMS) == 3
+def test_the_contract_links_every_example() -> None:
+    contract = (EXAMPLES.parent / "README.md").read_text()
+    assert [path.name for path in EXAMPLES.iterdir() if f"(examples/{path.name})" not in contract] == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -126,7 +126,7 @@ def test_the_flow_passes_only_what_is_valid_and_ok_and_the_expected_part() -> No
         (None, []),
     ]
     func = next(each["func"] for each in FLOW if each["type"] == "function")
-    ended = subprocess.run(  # noqa: S603 - the README's own function
+    ended = subprocess.run(  # noqa: S603 - the flow's own function
         [node, "-e", RUNNER],
         input=json.dumps({"func": func, "cases": passed + rejected}),
         capture_output=True,
