@@ -1,4 +1,4 @@
-"""Files that a power cut leaves whole: the old content or the new one."""
+"""Writes files so that a power cut leaves either the old content or the new."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file's content, by one writer at a time; on disk when this returns.
+    """Replace a file's content; it is on disk when this returns. Not for concurrent writers.
 
     Raises:
-        OSError: The disk does not take it; the old content stands, and nothing half-written is left.
+        OSError: Writing failed; the old content is kept, and no partial file is left.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -25,7 +25,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def write_flushed(path: Path, content: bytes) -> None:
-    """Write a file; its content is on disk when this returns, its name after ``flush_folder``."""
+    """Write a file. Its content is on disk when this returns, its name after ``flush_folder``."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -33,7 +33,7 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def flush_folder(path: Path) -> None:
-    """Names that were made, changed or removed in a folder are on disk when this returns."""
+    """Flush a folder: created, renamed and removed names are on disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

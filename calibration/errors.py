@@ -1,15 +1,15 @@
-"""Everything that can go wrong and that a person can mend.
+"""Errors that the user can fix.
 
 ShiftwatchError               the command stops with exit code 2 and prints the message
-├── SettingError              give another value
-├── DatasetError              give other images
-├── BackboneError             give another backbone, stage or weight file
-├── DegenerateFeaturesError   give images that differ, or more of them
+├── SettingError              change the setting
+├── DatasetError              use other images
+├── BackboneError             use another backbone, stage or weight file
+├── DegenerateFeaturesError   use images that differ, or more of them
 ├── ModelTooLargeError        choose a smaller model, or location=shared
 ├── BundleError               build the bundle again, or fetch a good copy
-│   └── ScoreMismatchError    this device does not reproduce the calibrated scores
-├── EngineError               mend the runtime on this device
-├── ClusterError              mend the cluster, or calibrate without it
+│   └── ScoreMismatchError    update the runtime, or calibrate on this device
+├── EngineError               fix the runtime on this device
+├── ClusterError              fix the cluster, or calibrate without it
 └── StorageError              free disk space or fix permissions
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 
 class ShiftwatchError(Exception):
-    """Root of all errors a person can mend.
+    """Base of all errors that the user can fix.
 
     Args:
         what: What went wrong, and where (file, key, value).
@@ -31,53 +31,53 @@ class ShiftwatchError(Exception):
 
     @property
     def one_line(self) -> str:
-        """What and what to do, where there is no room for two lines."""
+        """Problem and remedy on one line."""
         return f"{self.what}; {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For other processes, which may raise one, too."""
-        return _made_again, (type(self), self.what, self.remedy)
+        """Pickle by keyword, for errors raised in other processes."""
+        return _unpickled, (type(self), self.what, self.remedy)
 
 
-def _made_again(kind: type[ShiftwatchError], what: str, remedy: str) -> ShiftwatchError:
+def _unpickled(kind: type[ShiftwatchError], what: str, remedy: str) -> ShiftwatchError:
     return kind(what=what, remedy=remedy)
 
 
 class SettingError(ShiftwatchError):
-    """An option has a value that makes no sense: give another."""
+    """A setting has a value that makes no sense."""
 
 
 class DatasetError(ShiftwatchError):
-    """The images are not what the command needs: give others."""
+    """The images are not what the command needs."""
 
 
 class BackboneError(ShiftwatchError):
-    """The backbone cannot be loaded or exported: choose another, or other stages or weights."""
+    """The backbone cannot be loaded or exported."""
 
 
 class DegenerateFeaturesError(ShiftwatchError):
-    """The features do not vary, or hold a NaN: give images that differ."""
+    """The features do not vary, or contain a NaN."""
 
 
 class ModelTooLargeError(ShiftwatchError):
-    """The statistics do not fit into the stated memory: choose a smaller model."""
+    """The statistics exceed the memory limit."""
 
 
 class BundleError(ShiftwatchError):
-    """The bundle is damaged, incomplete or too new: build it again or fetch a good copy."""
+    """The bundle is damaged, incomplete or too new."""
 
 
 class ScoreMismatchError(BundleError):
-    """An engine does not reproduce the calibrated scores of the golden frames: do not run it."""
+    """An engine does not reproduce the scores of the golden frames; it must not run."""
 
 
 class EngineError(ShiftwatchError):
-    """The runtime refuses the network: mend the installation on this device."""
+    """The runtime on this device rejects the network."""
 
 
 class ClusterError(ShiftwatchError):
-    """The Dask cluster cannot be used, or was lost: mend it, or calibrate without; nothing was written."""
+    """The Dask cluster cannot be used, or was lost; nothing was written."""
 
 
 class StorageError(ShiftwatchError):
-    """The disk is full or not writable: make room, nothing has been changed."""
+    """The disk is full or not writable; nothing has been changed."""

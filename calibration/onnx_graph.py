@@ -1,9 +1,9 @@
-"""ONNX graphs: a small builder, and what a backbone gives."""
+"""A small builder for ONNX graphs, and the graph of a backbone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     ValueType = tuple[int, Sequence[int]]
+
+_Message = TypeVar("_Message", onnx.ModelProto, onnx.NodeProto, onnx.TensorProto)
 
 OPSET = 17
 FLOAT = int(TensorProto.FLOAT)
@@ -31,7 +33,7 @@ class GraphBuilder:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """An initialiser under exactly this name, so that a refit finds it."""
+        """A named initialiser, so that a refit finds it."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
@@ -44,12 +46,12 @@ class GraphBuilder:
         return self.constant(self._fresh("constant"), np.asarray(values, np.int64))
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401
-        """One node with one output.
+        """Add a node with one output.
 
         Args:
             operator: ONNX operator, e.g. ``Conv``.
-            inputs: Names of its inputs.
-            output: Name of its output; None makes one up.
+            inputs: Names of the inputs.
+            output: Name of the output; None generates one.
             attributes: ONNX attributes of the operator.
         """
         name = output or self._fresh(operator.lower())
@@ -65,17 +67,8 @@ class GraphBuilder:
     def _fresh(self, stem: str) -> str:
         return f"{self.prefix}.{stem}.{len(self.nodes)}.{len(self.initializers)}"
 
-    def model(
-        self,
-        inputs: Mapping[str, ValueType],
-        outputs: Mapping[str, ValueType],
-    ) -> onnx.ModelProto:
-        """The checked model.
-
-        Args:
-            inputs: Name -> (ONNX element type, shape).
-            outputs: Name -> (ONNX element type, shape).
-        """
+    def model(self, inputs: Mapping[str, ValueType], outputs: Mapping[str, ValueType]) -> onnx.ModelProto:
+        """The checked model; inputs and outputs are name -> (ONNX element type, shape)."""
         graph = helper.make_graph(
             self.nodes,
             self.prefix,
@@ -103,14 +96,14 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class FeatureGraph:
-    """A backbone's graph as the fusion wants it.
+    """A backbone's graph, ready to be fused.
 
     Attributes:
         model: ONNX model with one input (1, 3, height, width), float RGB, and one output for each level,
             (1, channels, h, w).
-        mean: Per RGB channel, subtracted from the picture scaled to 0..1.
-        std: Per RGB channel, divided by after that.
-        fp16_safe: Half precision holds its numbers, so that a GPU may compute it in FP16.
+        mean: Mean of each RGB channel, subtracted from the image scaled to 0..1.
+        std: Standard deviation of each RGB channel; divides the result.
+        fp16_safe: Half precision can hold its numbers, so that a GPU may compute it in FP16.
     """
 
     model: onnx.ModelProto
@@ -126,13 +119,20 @@ class FeatureGraph:
 
     @property
     def levels(self) -> tuple[FeatureMap, ...]:
-        """Its outputs."""
+        """The outputs."""
         return tuple(_feature_map(output) for output in self.model.graph.output)
 
 
 def value_types(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, ValueType]:
     """Name -> (ONNX element type, shape) of a graph's inputs or outputs, as ``GraphBuilder.model`` takes them."""
     return {info.name: (info.type.tensor_type.elem_type, _shape(info)) for info in infos}
+
+
+def copied(message: _Message) -> _Message:
+    """A deep copy of a protobuf message."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _feature_map(value: onnx.ValueInfoProto) -> FeatureMap:

@@ -1,4 +1,4 @@
-"""How both commands speak to a person: errors on one place, exit codes, progress bars."""
+"""What both commands print to the terminal: errors with exit codes, and progress bars."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ error_console = Console(stderr=True, highlight=False)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command; an error that a person can mend is printed without a traceback, with exit code 2."""
+    """Run a command; a ``ShiftwatchError`` is printed without a traceback and ends it with exit code 2."""
     try:
         app()
     except ShiftwatchError as error:
@@ -45,18 +45,18 @@ def run(app: typer.Typer) -> None:
         error_console.print(f"  {escape(error.remedy)}", soft_wrap=True)
         sys.exit(EXIT_ERROR)
     except SystemExit as ended:
-        if ended.code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+        if ended.code == EXIT_INTERRUPTED:  # typer on Ctrl-C, without a message
             error_console.print("interrupted")
         raise
 
 
 def escape(text: str) -> str:
-    """Text that rich prints as it stands."""
+    """Text for rich, with its markup escaped."""
     return text.replace("[", "\\[")
 
 
 class TimeLeft(ProgressColumn):
-    """By the mean speed since the start: rich's own column forgets what is older than half a minute."""
+    """Time left by the mean speed since the start; rich's own column uses the last half minute."""
 
     def render(self, task: Task) -> Text:
         """Hours, minutes and seconds."""
@@ -74,7 +74,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar for each step, with speed and time left; gives what moves it."""
+    """A bar for each step, with speed and time left; yields the function that updates it."""
     columns = (
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -85,22 +85,22 @@ def progress_bar() -> Iterator[Progress]:
     with Bars(*columns, console=error_console) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def move(step: str, done: int, total: int) -> None:
+        def update(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total)
             bars.update(tasks[step], completed=done, total=total)
 
-        yield move
+        yield update
 
 
 @contextmanager
 def runs_bar(runs: int) -> Iterator[Callable[[str, float], None]]:
-    """One bar over runs of minutes each, with time left; gives the function that moves it: (which run, runs done)."""
+    """A bar over runs of minutes each, with time left; yields its update function (current run, runs done)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     with Bars(*columns, console=error_console) as bars:
         bar = bars.add_task("", total=runs)
 
-        def move(run: str, done: float) -> None:
+        def update(run: str, done: float) -> None:
             bars.update(bar, description=escape(run), completed=done)
 
-        yield move
+        yield update

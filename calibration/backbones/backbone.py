@@ -1,4 +1,4 @@
-"""Backbones that need no torch: the filterbank, and any ONNX file. One from timm is in ``timm_backbone``."""
+"""Backbones that need no torch: the filterbank and ONNX files. For timm see ``timm_backbone``."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _RGB = 3
 
 @dataclass(frozen=True)
 class Backbone:
-    """One or more feature graphs on the same frame, and where they came from.
+    """One or more feature graphs on the same frame, and their origin.
 
     Attributes:
-        graphs: What the fusion uses.
+        graphs: The graphs to fuse.
         name: ``filterbank``, a timm name, or the name of an ONNX file; joined by ``+``.
-        stages: Module paths whose outputs are the levels; empty where the graph itself says.
-        weights_sha256: Of the weight or ONNX files.
+        stages: Paths of the modules whose outputs are the levels; empty if the graph defines them.
+        weights_sha256: SHA-256 of the weight or ONNX files.
     """
 
     graphs: tuple[FeatureGraph, ...]
@@ -53,11 +53,11 @@ class Backbone:
 
     @property
     def label(self) -> str:
-        """Name and stages, for people."""
+        """Name and stages, to display."""
         return f"{self.name} {','.join(self.stages)}".strip()
 
     def __add__(self, other: Backbone) -> Backbone:
-        """Both; the grid is that of the first."""
+        """Both backbones; the grid is that of the first."""
         return Backbone(
             (*self.graphs, *other.graphs),
             f"{self.name}+{other.name}",
@@ -67,17 +67,17 @@ class Backbone:
 
 
 def filterbank_backbone(height: int, width: int) -> Backbone:
-    """The weight-free default.
+    """The default backbone, which needs no weights.
 
     Raises:
-        SettingError: A side is not a multiple of 16, or is under 64.
+        SettingError: A side is not a multiple of 16, or less than 64.
     """
     if height % STRIDE or width % STRIDE or min(height, width) < 4 * STRIDE:
         raise SettingError(
             what=f"filterbank cannot take a network input of {height}x{width}",
-            remedy=f"give sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
+            remedy=f"use sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
         )
-    # Energies near their floor are squares that FP16 rounds to nothing.
+    # Energies near their floor are squares that FP16 would round to zero.
     return Backbone((FeatureGraph(filterbank(height, width), fp16_safe=False),), "filterbank")
 
 
@@ -88,21 +88,25 @@ def onnx_backbone(
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Backbone:
-    """An ONNX file with one image input and one feature map as output.
+    """A backbone from an ONNX file with one image input and one feature map as output.
 
     Args:
         path: The file; input (n, 3, height, width), float RGB, output (n, channels, h, w).
-        height: Rows, where the file leaves them open.
-        width: Columns, where the file leaves them open.
-        mean: Subtracted from RGB in 0..1.
-        std: Divided by after that.
+        height: Rows of the input; must agree with the file unless it leaves them open.
+        width: Columns of the input, likewise.
+        mean: See ``FeatureGraph``.
+        std: See ``FeatureGraph``.
 
     Raises:
         BackboneError: Not readable, or of another form.
     """
-    content = _read(path)
     try:
+        content = path.read_bytes()
         model = onnx.load_from_string(content)
+    except OSError as error:
+        raise BackboneError(
+            what=f"cannot read the backbone {path}: {error.strerror}", remedy="check the path and its permissions"
+        ) from error
     except (DecodeError, ValueError) as error:
         raise BackboneError(what=f"{path} is not an ONNX file", remedy="export the backbone again") from error
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -117,41 +121,34 @@ def onnx_backbone(
     return Backbone((FeatureGraph(model, mean, std),), path.name, (), (hashlib.sha256(content).hexdigest(),))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BackboneError(
-            what=f"cannot read the backbone {path}: {error.strerror}", remedy="check the path and its permissions"
-        ) from error
-
-
 def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto:
-    """The model in our opset, with all shapes fixed for one image."""
+    """The model in opset 17, with all shapes fixed for one image."""
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
-    wanted = (1, _RGB, height, width)
+    required = (1, _RGB, height, width)
     given = tuple(dimension.dim_value for dimension in dimensions)
-    if len(given) != _RANK or any(have not in {0, want} for have, want in zip(given[1:], wanted[1:], strict=True)):
+    if len(given) != _RANK or any(have not in {0, must} for have, must in zip(given[1:], required[1:], strict=True)):
         raise BackboneError(
             what=f"{path} takes {given}, not (n, 3, {height}, {width})",
-            remedy="give the size it was exported with: --size HEIGHTxWIDTH",
+            remedy="use the size it was exported with: --size HEIGHTxWIDTH",
         )
-    for dimension, value in zip(dimensions, wanted, strict=True):
+    for dimension, value in zip(dimensions, required, strict=True):
         dimension.dim_value = value
     try:
-        model = _with_our_opset(model)
+        version = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), OPSET)
+        if version != OPSET:
+            model = version_converter.convert_version(model, OPSET)
     except (RuntimeError, version_converter.ConvertError) as error:
         raise BackboneError(
-            what=f"{path} cannot be brought to opset {OPSET}: {str(error).strip().splitlines()[0]}",
+            what=f"{path} cannot be converted to opset {OPSET}: {str(error).strip().splitlines()[0]}",
             remedy=f"export it again with opset {OPSET} and for one image of {height}x{width}",
         ) from error
     return with_output_shapes(model, str(path))
 
 
 def with_output_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model with the shapes of its outputs written down and its constants computed, by running it once.
+    """The model with known output shapes and folded constants, found by running it once.
 
-    Exporters and shape inference often leave them open; the fused network needs them.
+    Exporters and shape inference often leave the shapes open; the fused network needs them.
 
     Raises:
         BackboneError: ONNX Runtime refuses the model, or an output is not a feature map.
@@ -179,8 +176,3 @@ def with_output_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
             )
         output.CopyFrom(helper.make_tensor_value_info(output.name, FLOAT, level.shape))
     return model
-
-
-def _with_our_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    version = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), OPSET)
-    return model if version == OPSET else version_converter.convert_version(model, OPSET)

@@ -1,4 +1,4 @@
-"""What does not depend on the picture is computed once: exporters write shapes, paddings and indices as graphs."""
+"""Folds constants: exporters write shapes, paddings and indices as graphs, which need computing only once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def foldable_tensors(graph: onnx.GraphProto) -> list[str]:
-    """Tensors that are the same for every picture, where they enter what is not.
+    """Tensors that are the same for every image and are read by nodes whose outputs are not.
 
     Args:
-        graph: With fixed shapes, so that they are constants, too.
+        graph: With fixed shapes, which are constants, too.
     """
     if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
-        return []  # what a branch reads does not stand among its inputs
+        return []  # the inputs of a branch are not listed
     given = {tensor.name for tensor in graph.initializer} | {""}
     known = set(given)
-    needed: dict[str, None] = {}  # a set that keeps its order
+    needed: dict[str, None] = {}  # an ordered set
     for node in graph.node:
         if node.op_type in {"Shape", "Size"} or known.issuperset(node.input):
             known.update(node.output)
@@ -33,21 +33,21 @@ def foldable_tensors(graph: onnx.GraphProto) -> list[str]:
 
 
 def fold(graph: onnx.GraphProto, values: Mapping[str, NDArray[Any]]) -> None:
-    """Put initialisers in place of the nodes that compute these tensors.
+    """Replace the nodes that compute these tensors by initialisers.
 
     Args:
         graph: Changed in place.
-        values: Of all that ``foldable`` named.
+        values: The value of each tensor that ``foldable_tensors`` returned.
     """
     if not values:
         return
-    wanted = {output.name for output in graph.output}
+    needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output):
+        if not needed.isdisjoint(node.output):
             kept.append(node)
-            wanted.update(name for name in node.input if name not in values)
-    initializers = [tensor for tensor in graph.initializer if tensor.name in wanted]
+            needed.update(name for name in node.input if name not in values)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
     initializers += [numpy_helper.from_array(value, name) for name, value in values.items()]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))

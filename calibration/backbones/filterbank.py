@@ -1,8 +1,7 @@
-"""The weight-free backbone: oriented texture, contrast and colour at four scales, built from formulas.
+"""The default backbone: oriented texture, contrast and colour at four scales, computed by formulas.
 
-No weights, no download, no torch: the first run works anywhere, and a device can be taught without a workstation.
-Gabor energy after Daugman (1985); division by the local mean energy after Heeger (1992), so that most of the
-lighting cancels.
+It needs no weights, download or torch, so a device can calibrate without a workstation. Gabor energy follows Daugman
+(1985); division by the local mean energy follows Heeger (1992) and cancels most of the lighting.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _SIGMA = 2.0
 _WAVELENGTH = 4.5
 _ASPECT = 0.7
 _SURROUND_FLOOR = 0.01
-# Below these a pattern or a contrast is no more than sensor noise.
+# Patterns and contrasts below these are sensor noise.
 _ENERGY_FLOOR = 0.05
 _CONTRAST_FLOOR = 0.01
 _SURROUND = 5
@@ -37,7 +36,7 @@ _OPPONENT = np.array([[0.299, 0.587, 0.114], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]]
 
 
 def gabor_bank() -> NDArray[np.float32]:
-    """Even then odd Gabor filters, (2 * ORIENTATIONS, 1, 9, 9): each with zero mean and unit L1 norm."""
+    """Even, then odd Gabor filters, (2 * ORIENTATIONS, 1, 9, 9), each with zero mean and unit L1 norm."""
     radius = _KERNEL // 2
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     kernels = []
@@ -79,7 +78,7 @@ def filterbank(height: int, width: int) -> onnx.ModelProto:
         energy = _oriented_energy(graph, colour, bank, (height >> level, width >> level))
         energies += [_grid(graph, "AveragePool", energy, cell), _grid(graph, "MaxPool", energy, cell)]
         contrasts.append(_grid(graph, "AveragePool", _contrast(graph, colour), cell))
-    # Both vary by factors, so that their logarithms are close to the Gaussian that the statistics assume.
+    # Both vary by factors: their logarithms are close to the Gaussian that the statistics assume.
     logarithms = [_logarithm(graph, energies, _ENERGY_FLOOR), _logarithm(graph, contrasts, _CONTRAST_FLOOR)]
     graph.add("Concat", brightness, *logarithms, axis=1, output="features")
     return graph.model(
@@ -100,17 +99,17 @@ class _Bank:
 def _oriented_energy(graph: GraphBuilder, colour: str, bank: _Bank, size: tuple[int, int]) -> str:
     luminance = graph.add("Slice", colour, graph.ints(0), graph.ints(1), graph.ints(1))
     radius = _KERNEL // 2
-    # Reflection, because a zero border would be the strongest edge of the picture.
+    # Reflected, because a zero border would be the strongest edge of the image.
     padded = graph.add("Pad", luminance, graph.ints(0, 0, radius, radius, 0, 0, radius, radius), mode="reflect")
     response = graph.add("Conv", padded, bank.gabor)
-    # Even and odd squares are added by a convolution, which ONNX Runtime does in the layout of the one before.
+    # A convolution adds even and odd squares, because ONNX Runtime keeps the layout of the previous one.
     energy = graph.add("Sqrt", graph.add("Conv", graph.add("Mul", response, response), bank.pairs))
     surround = _local_mean(graph, _mix(graph, bank.mean, energy, size), _KERNEL)
     return graph.add("Div", energy, graph.add("Add", surround, graph.floats(_SURROUND_FLOOR)))
 
 
 def _mix(graph: GraphBuilder, matrix: str, source: str, size: tuple[int, int]) -> str:
-    """A matrix over the channels of every pixel: faster than a 1x1 convolution where there are few channels."""
+    """Multiply the channels of each pixel by a matrix; for few channels faster than a 1x1 convolution."""
     mixed = graph.add("MatMul", matrix, graph.add("Reshape", source, graph.ints(0, 0, -1)))
     return graph.add("Reshape", mixed, graph.ints(0, -1, *size))
 
@@ -131,6 +130,6 @@ def _local_mean(graph: GraphBuilder, source: str, window: int) -> str:
 
 
 def _grid(graph: GraphBuilder, pool: str, source: str, cell: int) -> str:
-    """Mean or maximum of each cell: down the columns, then along the rows, each of which the CPU does in vectors."""
+    """Mean or maximum of each cell: down the columns, then along the rows, so that the CPU vectorises both."""
     columns = graph.add(pool, source, kernel_shape=[cell, 1], strides=[cell, 1])
     return graph.add(pool, columns, kernel_shape=[1, cell], strides=[1, cell])

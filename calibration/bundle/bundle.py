@@ -1,13 +1,13 @@
-"""The bundle: a folder with everything calibration learnt, which proves itself when opened.
+"""The bundle: a folder with the result of a calibration, verified whenever it is opened.
 
-``manifest.json``    what it is, and the SHA-256 of every other file
+``manifest.json``    how it was made, and the SHA-256 of every other file
 ``manifest.sha256``  the SHA-256 of the manifest, as ``sha256sum`` writes it
 ``network.onnx``     the fused network
 ``moments.npz``      the statistics, so that a device can add its own
-``reference.npz``    how good frames looked, golden frames with their scores, scores of good images
+``reference.npz``    reference statistics of the good frames, golden frames with their scores, scores of good images
 
-Written beside its place, flushed to disk, then renamed: it is there whole or not at all. It never changes; its identity
-is the hash of its manifest.
+It is written to a temporary folder, flushed to disk and then renamed, so that it exists whole or not at all. It never
+changes; its identity is the hash of its manifest.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ SEAL = "manifest.sha256"
 NETWORK = "network.onnx"
 MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
-_PIECE_BYTES = 2**20
+_CHUNK_BYTES = 2**20
 _NEGLIGIBLE = 0.01
+_COPY_OR_CALIBRATE = "copy the bundle again from where it was made, or calibrate again"
 
 
 @dataclass(frozen=True)
 class GoldenFrames:
-    """Frames whose scores are known: an engine that gives others must not run.
+    """Frames with known scores, which every engine must reproduce.
 
     Attributes:
         frames: (n, height, width, 3), uint8, preprocessed.
@@ -68,8 +69,8 @@ class Bundle:
 
     Attributes:
         path: Its folder.
-        manifest: What it is.
-        identity: SHA-256 of the manifest, and so of everything.
+        manifest: Content of ``manifest.json``.
+        identity: SHA-256 of the manifest, and thereby of all files.
     """
 
     path: Path
@@ -78,22 +79,22 @@ class Bundle:
 
     @property
     def network(self) -> Path:
-        """The fused network."""
+        """Path of the fused network."""
         return self.path / NETWORK
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """Frame to network input."""
+        """The preprocessing, from frame to network input."""
         return preprocess_from_record(self.manifest.preprocess, partial(_array, self.path / REFERENCE))
 
     @property
     def working_point(self) -> WorkingPoint:
-        """Threshold and promise."""
+        """The threshold and its false-reject rate."""
         record = self.manifest.working_point
         return WorkingPoint(**record.model_dump(exclude={"folds", "chi_square"}), images=self.manifest.images.count)
 
     def golden(self) -> GoldenFrames:
-        """Frames and the scores they must get."""
+        """The golden frames and their scores."""
         arrays = self.reference()
         return GoldenFrames(arrays["golden_frames"], arrays["golden_scores"])
 
@@ -102,7 +103,7 @@ class Bundle:
         return _arrays(self.path / REFERENCE)
 
     def moments(self) -> dict[str, NDArray[Any]]:
-        """What the detector can learn on from; for ``mean_shift`` the arrays that ``Moments.unpacked`` takes."""
+        """The statistics that a device can update; for ``mean_shift`` the arrays that ``Moments.unpacked`` takes."""
         return _arrays(self.path / MOMENTS)
 
 
@@ -118,7 +119,7 @@ def _array(path: Path, name: str) -> NDArray[Any]:
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Read a bundle and check every file against its hash.
+    """Open a bundle and verify the hash of every file.
 
     Raises:
         BundleError: Missing, incomplete, changed, or made by newer software.
@@ -144,7 +145,7 @@ def open_bundle(path: Path) -> Bundle:
         if _sha256(path / name) != digest:
             raise BundleError(
                 what=f"{path / name} is not what calibration wrote (its SHA-256 differs)",
-                remedy="copy the bundle again from where it was made, or calibrate again",
+                remedy=_COPY_OR_CALIBRATE,
             )
     missing = {NETWORK, MOMENTS, REFERENCE} - set(manifest.files)
     if missing:
@@ -155,13 +156,13 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def _check_seal(path: Path, manifest: bytes) -> None:
-    """A threshold with a digit changed would be as valid as the true one: the manifest has its hash, too."""
+    """The manifest has a hash as well: a threshold with a digit changed would still be valid."""
     with _readable(path / SEAL):
         written = (path / SEAL).read_bytes()
     if written != seal(manifest):
         raise BundleError(
             what=f"{path / MANIFEST} is not what calibration wrote (its SHA-256 is not that in {SEAL})",
-            remedy="copy the bundle again from where it was made, or calibrate again",
+            remedy=_COPY_OR_CALIBRATE,
         )
 
 
@@ -171,11 +172,11 @@ def seal(manifest: bytes) -> bytes:
 
 
 def _sha256(path: Path) -> str:
-    """Read in pieces: a device has little memory to spare."""
+    """SHA-256 of a file, read in chunks because a device has little memory."""
     digest = hashlib.sha256()
     with _readable(path), path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -186,16 +187,16 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BundleError(
             what=f"cannot read {path.absolute()}: {error.strerror}",
-            remedy="give the folder that `shiftwatch-calibrate fit` wrote",
+            remedy="use the folder that `shiftwatch-calibrate fit` wrote",
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """One golden frame: the score it must get and the one it got.
+    """Expected and actual score of a golden frame.
 
     Attributes:
-        threshold: Of the bundle: a score far below it holds rounding only, and is compared with a hundredth of it.
+        threshold: Of the bundle. Differences are relative to at least a hundredth of it: smaller scores are rounding.
     """
 
     expected: float
@@ -210,10 +211,10 @@ class GoldenCheck:
 
 
 def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
-    """Score the golden frames with the engine that will serve.
+    """Score the golden frames with an engine, and reject it if the scores differ.
 
     Raises:
-        ScoreMismatchError: One differs by more than the tolerance in the manifest, or that of the engine's arithmetic.
+        ScoreMismatchError: A score is off by more than the tolerance of the manifest and that of the engine.
     """
     checks = golden_checks(bundle.golden(), bundle.manifest.working_point.threshold, engine)
     tolerance = max(bundle.manifest.golden_tolerance, engine.tolerance)
@@ -222,7 +223,7 @@ def check_golden(bundle: Bundle, engine: Engine) -> list[GoldenCheck]:
 
 
 def golden_checks(golden: GoldenFrames, threshold: float, engine: Engine) -> list[GoldenCheck]:
-    """Score golden frames with an engine, without a verdict."""
+    """Score golden frames with an engine."""
     return [
         GoldenCheck(float(expected), engine(frame).score, threshold)
         for frame, expected in zip(golden.frames, golden.scores, strict=True)
@@ -230,26 +231,26 @@ def golden_checks(golden: GoldenFrames, threshold: float, engine: Engine) -> lis
 
 
 def refuse_mismatch(checks: list[GoldenCheck], tolerance: float, runner: str) -> None:
-    """Raise ScoreMismatchError if any check is off by more than the tolerance, or is not a number."""
+    """Raise ScoreMismatchError if any score is off by more than the tolerance, or not a number."""
     for number, check in enumerate(checks):
         if not check.deviation <= tolerance:
             raise ScoreMismatchError(
-                what=f"{runner} scores golden frame {number} {check.actual:.6g}, calibration scored it "
-                f"{check.expected:.6g}; the difference is over the tolerance of {tolerance:g}",
-                remedy="do not inspect with it: update the runtime, or calibrate again on this device",
+                what=f"{runner} scores golden frame {number} {check.actual:.6g}, but calibration scored it "
+                f"{check.expected:.6g}; the difference exceeds the tolerance of {tolerance:g}",
+                remedy="do not inspect with it; update the runtime, or calibrate again on this device",
             )
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle, whole or not at all.
+    """Write a bundle, completely or not at all.
 
     Args:
-        path: Its folder, which must not exist.
-        manifest: Without ``files``, which is filled in here.
+        path: Folder of the bundle, which must not exist.
+        manifest: ``files`` is filled in here.
         files: Name -> content of the other files.
 
     Raises:
-        StorageError: No room or no permission; nothing is left behind.
+        StorageError: No space or no permission; nothing is left behind.
         BundleError: The folder exists.
     """
     refuse_existing(path)
@@ -268,26 +269,26 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     except OSError as error:
         raise StorageError(
             what=f"cannot write the bundle {path.absolute()}: {error.strerror}",
-            remedy="make room on that disk or choose another; nothing half-written was left behind",
+            remedy="free disk space or choose another disk; nothing was left behind",
         ) from error
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)  # gone already where the renaming succeeded
+            shutil.rmtree(temporary, ignore_errors=True)  # already gone if the rename succeeded
     return open_bundle(path)
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise BundleError if there is something at the path already: a bundle is never changed."""
+    """Raise BundleError if the path exists: a bundle is never changed."""
     if path.exists():
         raise BundleError(
-            what=f"{path.absolute()} exists already, and a bundle is never changed",
-            remedy="give another name, or remove it first",
+            what=f"{path.absolute()} already exists, and a bundle is never changed",
+            remedy="use another name, or remove it first",
         )
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays as the content of an .npz file."""
     buffer = io.BytesIO()
-    savez: Any = np.savez  # its signature takes an array named like one of its options for that option
+    savez: Any = np.savez  # its type mistakes names of arrays for options
     savez(buffer, **arrays)
     return buffer.getvalue()

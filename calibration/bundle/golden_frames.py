@@ -1,4 +1,4 @@
-"""Golden frames: a few frames kept in the bundle so that any engine can prove that it scores as calibration did."""
+"""Golden frames: a few frames kept in the bundle, on which any engine can prove that it scores as calibration did."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ GOOD_FRAMES = 3
 
 
 class GoldenSample:
-    """A uniform sample of the good frames (reservoir sampling, Vitter 1985), and one damaged on purpose.
+    """A uniform sample of the good frames (reservoir sampling, Vitter 1985), and a frame damaged on purpose.
 
-    The damaged one has a high score, so that a head which saturates or overflows is found out too.
+    The damaged frame has a high score, and so reveals a head that saturates or overflows.
 
     Attributes:
         frames: Preprocessed frames.
@@ -30,19 +30,19 @@ class GoldenSample:
     def __init__(self) -> None:
         self.frames: list[Image] = []
         self.reduced: list[NDArray[np.float32]] = []
-        self._places = _slots()
+        self._slots = _slots()
 
     def offer(self, frame: Image, reduced: NDArray[np.float32]) -> None:
-        """Maybe keep this frame."""
-        place = next(self._places)
-        if place == len(self.frames):
+        """Take the next frame into the sample, or not."""
+        slot = next(self._slots)
+        if slot == len(self.frames):
             self.frames.append(frame)
             self.reduced.append(reduced)
-        elif place is not None:
-            self.frames[place], self.reduced[place] = frame, reduced
+        elif slot is not None:
+            self.frames[slot], self.reduced[slot] = frame, reduced
 
     def add_damaged(self, features_of: Callable[[Image], NDArray[np.float32]]) -> None:
-        """Add a copy of the first frame with a chequered patch, as the last golden frame."""
+        """Append a copy of the first frame with a chequered patch; to be called last."""
         if not self.frames:
             return
         damaged = self.frames[0].copy()
@@ -54,15 +54,15 @@ class GoldenSample:
 
 
 def golden_indices(count: int) -> list[int]:
-    """Which of so many frames, offered in their order, a sample keeps, in its order."""
-    kept = {place: index for index, place in zip(range(count), _slots(), strict=False) if place is not None}
-    return [kept[place] for place in sorted(kept)]
+    """Indices of the frames that a sample keeps out of ``count`` frames, in the order of the sample."""
+    kept = {slot: index for index, slot in zip(range(count), _slots(), strict=False) if slot is not None}
+    return [kept[slot] for slot in sorted(kept)]
 
 
 def _slots() -> Iterator[int | None]:
-    """For each frame the place in the sample that it takes, or None."""
+    """For each frame the slot in the sample that it takes, or None."""
     random = np.random.default_rng(0)
     yield from range(GOOD_FRAMES)
-    for seen in itertools.count(GOOD_FRAMES + 1):
-        place = int(random.integers(seen))
-        yield place if place < GOOD_FRAMES else None
+    for count in itertools.count(GOOD_FRAMES + 1):
+        slot = int(random.integers(count))
+        yield slot if slot < GOOD_FRAMES else None

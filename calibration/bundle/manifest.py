@@ -1,12 +1,15 @@
-"""The manifest of a bundle: what it is, how it was made, and the hash of each of its files."""
+"""The manifest of a bundle: how it was made, and the hash of each of its files."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from calibration.imaging.region import Region
 
 if TYPE_CHECKING:
     from calibration.statistics.threshold import WorkingPoint
@@ -15,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what makes a bundle."""
+    """Versions of the software that makes a bundle."""
     packages = ("shiftwatch", "numpy", "onnx", "onnxruntime")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
@@ -24,20 +27,12 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RegionRecord(_Record):
-    """Region of interest, in frame pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
 class AlignmentRecord(_Record):
     """How far the region follows the part, and how far good parts were displaced, in frame pixels.
 
-    ``least_prominence`` is that of a peak that is believed, null where nothing stands still and no region is moved.
-    Median and 99th percentile are of the ``followed`` parts, along the side of the frame where each was farther off.
+    A correlation peak counts above ``least_prominence``; null if the parts share no fixed structure, and then the
+    region is never moved. Median and 99th percentile are of the ``followed`` parts, each along the axis of its larger
+    displacement.
     """
 
     limit_px: int
@@ -50,7 +45,7 @@ class AlignmentRecord(_Record):
 
 
 class IgnoredRecord(_Record):
-    """What is painted over: its share of the network input, and the colour (BGR) of each connected area."""
+    """Ignored areas: their share of the network input, and the colour (BGR) of each connected area."""
 
     share: float
     colours: tuple[tuple[int, int, int], ...]
@@ -59,12 +54,12 @@ class IgnoredRecord(_Record):
 class PreprocessRecord(_Record):
     """How a frame becomes network input; the division by brightness is inside the network.
 
-    ``frame_size`` is (rows, columns), null where any will do.
+    ``frame_size`` is (rows, columns), null for any.
     """
 
     height: int
     width: int
-    region: RegionRecord | None
+    region: Region | None
     divide_brightness: bool
     frame_size: tuple[int, int] | None = None
     alignment: AlignmentRecord | None = None
@@ -72,7 +67,7 @@ class PreprocessRecord(_Record):
 
 
 class BackboneRecord(_Record):
-    """Where the features come from."""
+    """The backbone that computes the features."""
 
     name: str
     stages: tuple[str, ...]
@@ -82,17 +77,17 @@ class BackboneRecord(_Record):
 
 
 class DetectorRecord(_Record):
-    """Method and parameters."""
+    """Method and parameters of the detector."""
 
     name: str
     parameters: dict[str, bool | int | float | str]
 
 
 class WorkingPointRecord(_Record):
-    """Threshold and promise.
+    """The threshold and its false-reject rate.
 
-    ``interval`` is the 95 % interval of the false-reject rate; ``folds`` how often a part of the images was held out;
-    ``chi_square`` the threshold if features were Gaussian, for comparison, null where the detector has no such law.
+    ``interval`` is the 95 % confidence interval of the rate; ``folds`` the number of cross-validation folds;
+    ``chi_square`` the threshold if features were Gaussian, for comparison, null if the detector has no such law.
     """
 
     threshold: float
@@ -104,15 +99,9 @@ class WorkingPointRecord(_Record):
 
     @classmethod
     def of(cls, point: WorkingPoint, folds: int, chi_square: float | None) -> WorkingPointRecord:
-        """As it was found."""
-        return cls(
-            threshold=point.threshold,
-            false_reject_rate=point.false_reject_rate,
-            interval=point.interval,
-            method=point.method,
-            folds=folds,
-            chi_square=chi_square,
-        )
+        """From the threshold's own type."""
+        fields = {name: value for name, value in asdict(point).items() if name != "images"}
+        return cls(**fields, folds=folds, chi_square=chi_square)
 
 
 class TrialRecord(_Record):
@@ -125,7 +114,7 @@ class TrialRecord(_Record):
 
 
 class ChoiceRecord(_Record):
-    """How settings were chosen from the data; ``complete`` if the time was enough for all."""
+    """How settings were chosen from the data; ``complete`` if there was time to try all."""
 
     reason: str
     complete: bool
@@ -133,7 +122,7 @@ class ChoiceRecord(_Record):
 
 
 class ImagesRecord(_Record):
-    """What was learnt from."""
+    """The images that were used."""
 
     source: str
     count: int
@@ -142,7 +131,7 @@ class ImagesRecord(_Record):
 
 
 class ParentRecord(_Record):
-    """A bundle that went into a merged one: its identity, where its images lay, how many, and what each weighs."""
+    """A bundle that was merged: its identity, where its images were, their number, and the weight of each."""
 
     identity: str
     sources: tuple[str, ...]
@@ -151,10 +140,10 @@ class ParentRecord(_Record):
 
 
 class MergeRecord(_Record):
-    """What a merged bundle was made of.
+    """The origin of a merged bundle.
 
-    ``effective_images``: so many images of equal weight say as much; ``rescored``: of the scores that the threshold is
-    made of so many are exact, the others are estimates.
+    ``effective_images`` is the number of equally weighted images that would carry as much information; ``rescored`` the
+    number of scores behind the threshold that are exact, the others being estimates.
     """
 
     parents: tuple[ParentRecord, ...]
@@ -163,10 +152,10 @@ class MergeRecord(_Record):
 
 
 class UpdateRecord(_Record):
-    """How a device learnt on.
+    """How a device updated a bundle.
 
-    ``parent``: identity of the bundle that it began with; ``parts``: that it collected; ``old_weight``: what an image
-    of the parent counted against one of them; ``effective_images``: so many of equal weight say as much.
+    ``parent`` is the identity of the previous bundle; ``parts`` the number of parts collected; ``old_weight`` the
+    weight of an image of the parent against one of them; ``effective_images`` as in ``MergeRecord``.
     """
 
     mode: Literal["threshold", "mean", "full", "teach"]
@@ -177,7 +166,7 @@ class UpdateRecord(_Record):
 
 
 class Manifest(_Record):
-    """What a bundle is."""
+    """The content of ``manifest.json``."""
 
     schema_version: Literal[1] = 1
     created_at: str
@@ -196,13 +185,13 @@ class Manifest(_Record):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the images lay."""
+        """Folders of the images."""
         if self.merge is None:
             return (self.images.source,)
         return tuple(dict.fromkeys(source for parent in self.merge.parents for source in parent.sources))
 
     @property
     def effective_images(self) -> float:
-        """So many images of equal weight say as much as those learnt from."""
+        """See ``MergeRecord``; without merge or update simply the number of images."""
         made = self.merge or self.relearning
         return self.images.count if made is None else made.effective_images

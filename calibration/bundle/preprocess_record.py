@@ -1,4 +1,4 @@
-"""The preprocessing in a bundle: what a person may read in the manifest, arrays in ``reference.npz``."""
+"""Stores the preprocessing in a bundle: its settings in the manifest, its arrays in ``reference.npz``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.bundle.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord, RegionRecord
+from calibration.bundle.manifest import AlignmentRecord, IgnoredRecord, PreprocessRecord
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.ignore_mask import IgnoreMask
-from calibration.imaging.preprocess import Preprocess, Region
+from calibration.imaging.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,28 +24,24 @@ _LABELS = "ignored_labels"
 
 
 def preprocess_to_record(
-    preprocess: Preprocess, places: Sequence[PartLocation], *, divide_brightness: bool
+    preprocess: Preprocess, locations: Sequence[PartLocation], *, divide_brightness: bool
 ) -> PreprocessRecord:
-    """For the manifest.
+    """The entry in the manifest.
 
     Args:
         preprocess: What to record.
-        places: Where it found the part on each good image.
-        divide_brightness: Whether the network does.
+        locations: Where it found the part in each good image.
+        divide_brightness: Whether the network divides each frame by its brightness.
     """
-    region, alignment, ignored = preprocess.region, preprocess.alignment, preprocess.ignore_mask
+    alignment, mask = preprocess.alignment, preprocess.ignore_mask
     return PreprocessRecord(
         height=preprocess.height,
         width=preprocess.width,
-        region=None
-        if region is None
-        else RegionRecord(x=region.x, y=region.y, width=region.width, height=region.height),
+        region=preprocess.region,
         divide_brightness=divide_brightness,
         frame_size=preprocess.frame_size,
-        alignment=None if alignment is None else _alignment_record(alignment, places),
-        ignored=None
-        if ignored is None
-        else IgnoredRecord(share=round(float(ignored.area.mean()), 4), colours=ignored.colours.tolist()),
+        alignment=_alignment_record(alignment, locations) if alignment else None,
+        ignored=IgnoredRecord(share=round(float(mask.area.mean()), 4), colours=mask.colours.tolist()) if mask else None,
     )
 
 
@@ -59,37 +55,33 @@ def preprocess_to_arrays(preprocess: Preprocess) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def preprocess_from_record(record: PreprocessRecord, array: Callable[[str], NDArray[Any]]) -> Preprocess:
-    """As it was recorded.
+def preprocess_from_record(record: PreprocessRecord, load: Callable[[str], NDArray[Any]]) -> Preprocess:
+    """The recorded preprocessing.
 
     Args:
-        record: In the manifest.
-        array: One of ``reference.npz``, by name; asked for only those that it takes.
+        record: The entry in the manifest.
+        load: Loads an array of ``reference.npz``, by name; called only for those that are needed.
     """
-    return Preprocess(
-        record.height,
-        record.width,
-        region=Region(**record.region.model_dump()) if record.region else None,
-        frame_size=record.frame_size,
-        alignment=_alignment(record.alignment, array) if record.alignment else None,
-        ignore_mask=IgnoreMask(array(_LABELS), np.array(record.ignored.colours, np.uint8)) if record.ignored else None,
-    )
+    alignment, ignored = None, None
+    if record.alignment is not None:
+        least_prominence = record.alignment.least_prominence
+        alignment = Alignment(
+            load(_REFERENCE), record.alignment.limit_px, math.inf if least_prominence is None else least_prominence
+        )
+    if record.ignored is not None:
+        ignored = IgnoreMask(load(_LABELS), np.array(record.ignored.colours, np.uint8))
+    return Preprocess(record.height, record.width, record.region, record.frame_size, alignment, ignored)
 
 
-def _alignment(record: AlignmentRecord, array: Callable[[str], NDArray[Any]]) -> Alignment:
-    least_prominence = math.inf if record.least_prominence is None else record.least_prominence
-    return Alignment(array(_REFERENCE), record.limit_px, least_prominence)
-
-
-def _alignment_record(alignment: Alignment, places: Sequence[PartLocation]) -> AlignmentRecord:
-    found = [place for place in places if place.displacement is not None]
-    far_px = [max(map(abs, place.displacement)) for place in found if place.displacement and not place.too_far]
+def _alignment_record(alignment: Alignment, locations: Sequence[PartLocation]) -> AlignmentRecord:
+    found = [location for location in locations if location.displacement is not None]
+    far_px = [max(map(abs, each.displacement)) for each in found if each.displacement and not each.too_far]
     return AlignmentRecord(
         limit_px=alignment.limit_px,
         least_prominence=alignment.least_prominence if alignment.is_on else None,
         followed=len(far_px),
         too_far=len(found) - len(far_px),
-        not_found=len(places) - len(found),
+        not_found=len(locations) - len(found),
         median_px=float(np.median(far_px)) if far_px else None,
         p99_px=float(np.quantile(far_px, 0.99)) if far_px else None,
     )

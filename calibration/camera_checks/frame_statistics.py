@@ -1,6 +1,6 @@
-"""What a camera that lies changes in its frames, as numbers that calibration and the agent take alike.
+"""Statistics of a frame that reveal a camera fault, computed in the same way by calibration and the agent.
 
-Nearly all are taken of the network input (after ``Preprocess``), and so mean the same on every camera.
+Nearly all are computed on the network input (after ``Preprocess``), and so comparable between cameras.
 """
 
 from __future__ import annotations
@@ -18,39 +18,23 @@ if TYPE_CHECKING:
 
 _THUMBNAIL_CELLS = 112
 _CELLS_IN_BLOCK = 4
-_STILL_ROWS = 64
+_SAMPLED_ROWS = 64
 _LEAST_NOISY = 0.01
 _LIGHT_LEVELS = 16
-_LIGHT_TIMES = 1.3
-_SAYS_LIGHT = 8
+_LARGEST_LIGHT_RATIO = 1.3
+_DARKEST_LIT = 8
 _LEAST_ENERGY = 1e-3
-_LUMINANCE = np.array((0.114, 0.587, 0.299))  # of OpenCV, BGR
+_LUMINANCE = np.array((0.114, 0.587, 0.299))  # as OpenCV, BGR
 
 
 def brightness(grey: Image) -> float:
-    """Log odds of the mean: 0 at half of white, falls toward black and rises toward white without an end."""
-    return log_odds(cv2.mean(grey)[0])
+    """Log odds of the mean: 0 at half of white, unbounded toward black and white."""
+    return _log_odds(cv2.mean(grey)[0])
 
 
-def log_odds(mean: float) -> float:
-    """Of a mean grey level, 0 to 255."""
+def _log_odds(mean: float) -> float:
     share = (mean + 0.5) / 256
     return math.log(share / (1.0 - share))
-
-
-def mean_colour(frame: Image) -> NDArray[np.float64]:
-    """Of the whole picture, BGR, (3,)."""
-    return np.array(cv2.mean(frame)[:3])
-
-
-def brightness_of_colour(colour: NDArray[np.float64]) -> float:
-    """``brightness`` of a picture with this mean colour, up to the rounding of its pixels."""
-    return log_odds(float(_LUMINANCE @ colour))
-
-
-def warmth(colour: NDArray[np.float64]) -> float:
-    """Log of red over blue: how yellow the light is, however bright."""
-    return math.log((colour[2] + 1.0) / (colour[0] + 1.0))
 
 
 def mean_grey_level(brightness_odds: float) -> float:
@@ -58,37 +42,49 @@ def mean_grey_level(brightness_odds: float) -> float:
     return 256 / (1.0 + math.exp(-brightness_odds)) - 0.5
 
 
+def mean_colour(frame: Image) -> NDArray[np.float64]:
+    """Mean over the whole image, BGR, (3,)."""
+    return np.array(cv2.mean(frame)[:3])
+
+
+def brightness_of_colour(colour: NDArray[np.float64]) -> float:
+    """``brightness`` of an image of this mean colour, up to the rounding of its pixels."""
+    return _log_odds(float(_LUMINANCE @ colour))
+
+
+def warmth(colour: NDArray[np.float64]) -> float:
+    """Log of red over blue: how yellow the light is, at any brightness."""
+    return math.log((colour[2] + 1.0) / (colour[0] + 1.0))
+
+
 def detail(grey: Image) -> float:
-    """Log of the variance of the Laplacian (Pech-Pacheco et al. 2000): how much there is to see, and how sharp."""
+    """Log of the variance of the Laplacian (Pech-Pacheco et al. 2000): the amount of detail, and its sharpness."""
     laplacian = cv2.Laplacian(grey, cv2.CV_16S)
     variance = cv2.norm(laplacian, cv2.NORM_L2SQR) / grey.size - cv2.mean(laplacian)[0] ** 2
     return math.log(max(variance, 0.0) + 1.0)
 
 
 def edges(grey: Image) -> float:
-    """Log of what a small blur takes from the energy of gradients, over what it leaves: how sharp what there is, is."""
-    fine, coarse = _gradient_energy(grey), _gradient_energy(_softened(grey))
+    """Log of the gradient energy that a small blur removes over what it leaves: sharpness, at any amount of detail."""
+    blurred = cv2.GaussianBlur(grey, (5, 5), 1.0).astype(np.uint8, copy=False)
+    fine, coarse = _gradient_energy(grey), _gradient_energy(blurred)
     return math.log(max(fine / max(coarse, 1.0) - 1.0, _LEAST_ENERGY))
 
 
-def _softened(grey: Image) -> Image:
-    return cv2.GaussianBlur(grey, (5, 5), 1.0).astype(np.uint8, copy=False)
-
-
 def _gradient_energy(grey: Image) -> float:
-    """Of differences between the next pixels on both sides; a border has none."""
+    """Sum of squared differences between the two neighbours of each pixel, without the border."""
     across = cv2.norm(grey[:, 2:], grey[:, :-2], cv2.NORM_L2SQR)
     return float(across + cv2.norm(grey[2:], grey[:-2], cv2.NORM_L2SQR))
 
 
 def pixels_in_cell(height: int, width: int) -> int:
-    """Side of a thumbnail's cell, in pixels of the network input."""
+    """Side of a thumbnail cell, in pixels of the network input."""
     return max(1, round(min(height, width) / _THUMBNAIL_CELLS))
 
 
-def thumbnail(picture: Image) -> Image:
+def thumbnail(image: Image) -> Image:
     """Mean of each cell; about 112 cells along the shorter side."""
-    return _averaged(picture, pixels_in_cell(*picture.shape[:2]))
+    return _averaged(image, pixels_in_cell(*image.shape[:2]))
 
 
 def blocks(frame: Image) -> Image:
@@ -96,63 +92,63 @@ def blocks(frame: Image) -> Image:
     return _averaged(frame, _CELLS_IN_BLOCK * pixels_in_cell(*frame.shape[:2]))
 
 
-def _averaged(picture: Image, side: int) -> Image:
-    rows, columns = picture.shape[0] // side, picture.shape[1] // side
-    whole = picture[: rows * side, : columns * side]  # over whole pixels OpenCV does it several times as fast
+def _averaged(image: Image, side: int) -> Image:
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    whole = image[: rows * side, : columns * side]  # OpenCV averages whole pixels several times as fast
     return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def block_colour_range(pictures: NDArray[np.uint8]) -> tuple[Image, Image]:
-    """What each block may look like: the darkest and the brightest seen there, and 16 levels more for changes of light.
+def block_colour_range(images: NDArray[np.uint8]) -> tuple[Image, Image]:
+    """Darkest and brightest colour that each block may have: those of the good frames, widened by 16 levels.
 
     Args:
-        pictures: Blocks of the good frames, (n, rows, columns, 3).
+        images: ``blocks`` of the good frames, (n, rows, columns, 3).
     """
-    darkest, brightest = pictures.min(axis=0).astype(np.int16), pictures.max(axis=0).astype(np.int16)
+    darkest, brightest = images.min(axis=0).astype(np.int16), images.max(axis=0).astype(np.int16)
     least, most = darkest - _LIGHT_LEVELS, brightest + _LIGHT_LEVELS
     return np.maximum(least, 0).astype(np.uint8), np.minimum(most, 255).astype(np.uint8)
 
 
-def unknown_colour_share(seen: Image, least: Image, most: Image) -> float:
-    """Share of the blocks whose colour is none of those known there, 0 to 1."""
-    return 1.0 - cv2.countNonZero(cv2.inRange(seen, least, most)) / (seen.size // 3)
+def unknown_colour_share(image: Image, least: Image, most: Image) -> float:
+    """Share of the blocks whose colour is outside the known range, 0 to 1."""
+    return 1.0 - cv2.countNonZero(cv2.inRange(image, least, most)) / (image.size // 3)
 
 
-def match_light(picture: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A picture in the light of another: by the median ratio of both, at most 30 % more or less.
+def match_light(image: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale an image to the light of another, by the median of their ratios, within 30 %.
 
-    What hides half of the picture does not look like light, and a lamp that fails not like one that flickers.
+    So an object that covers half of the image is not taken for a change of light, nor a failed lamp for a flicker.
 
     Args:
-        picture: Grey levels, of any shape.
+        image: Grey levels, of any shape.
         other: The same shape.
     """
-    lit = picture > _SAYS_LIGHT  # below it rounding says more
-    ratio = float(np.median(other[lit] / picture[lit])) if lit.any() else 1.0
-    brought: NDArray[np.float32] = picture * np.float32(min(max(ratio, 1 / _LIGHT_TIMES), _LIGHT_TIMES))
-    return brought
+    lit = image > _DARKEST_LIT  # ratios of darker pixels are mostly rounding
+    ratio = float(np.median(other[lit] / image[lit])) if lit.any() else 1.0
+    scaled: NDArray[np.float32] = image * np.float32(min(max(ratio, 1 / _LARGEST_LIGHT_RATIO), _LARGEST_LIGHT_RATIO))
+    return scaled
 
 
-def sample_rows(picture: Image) -> Image:
-    """A copy of some rows of a frame: noise is in all of them, and to compare all would take long.
+def sample_rows(image: Image) -> Image:
+    """A copy of about 64 rows: enough to see the noise, and quick to compare.
 
     Args:
-        picture: What is inspected of the frame as the camera gave it; resizing would average noise away.
+        image: The region of interest in camera pixels; resizing would average the noise away.
     """
-    return np.ascontiguousarray(picture[:: max(1, picture.shape[0] // _STILL_ROWS)])
+    return np.ascontiguousarray(image[:: max(1, image.shape[0] // _SAMPLED_ROWS)])
 
 
 def mean_difference(before: Image, now: Image) -> float:
-    """Mean absolute difference in grey levels; infinite between pictures of different sizes."""
+    """Mean absolute difference in grey levels; infinite between images of different sizes."""
     if before.shape != now.shape:
         return math.inf
     return float(cv2.norm(before, now, cv2.NORM_L1)) / before.size
 
 
 def is_frozen(before: Image, now: Image, limit: float) -> bool:
-    """Whether a camera that lives would not have given both, one after the other.
+    """Whether two consecutive images are too similar for a working camera.
 
-    Black and white have no noise: where there is nothing else, as in a silhouette before a lamp, nothing can be told.
+    Black and white have no noise: an image of nothing else, such as a silhouette against a lamp, is never frozen.
     """
     if mean_difference(before, now) > limit:
         return False

@@ -1,9 +1,8 @@
-"""Where in the frame the part is: the good parts' structure, found again near the region of interest.
+"""Locate the part in the frame, so that the region of interest follows it.
 
-Orientation correlation (Fitch et al. 2002), as of ``Structure``: directions of edges, in which light and contrast
-hardly count and a defect is a small part of the whole. The mean over the good parts, brought into line with each other,
-is the reference; the place where it correlates most with the frame is that of the part. It counts as found if it stands
-out from all other places as it does with good parts.
+Orientation correlation (Fitch et al. 2002) compares directions of edges, see ``orientation``: light and contrast hardly
+matter, and a defect is a small share of the whole. The reference is the mean over registered good parts. The part is
+where it correlates best with the frame, provided that the peak stands out as it does with good parts.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     from calibration.imaging.region import Image
 
 _CELLS = 112
-_RING_CELLS = 6
-NEAR_CELLS = 3
+_MARGIN_CELLS = 6
+_PEAK_RADIUS_CELLS = 3
 
 
 class PartLocation(NamedTuple):
     """Where the part is in one frame.
 
     Attributes:
-        region: What is inspected: the region of interest, moved with the part.
-        displacement: Of the part, (right, down), in frame pixels; None where it was not found.
-        too_far: It is farther away than the limit; the region has stayed where it was.
+        region: The region to inspect: the region of interest, moved with the part.
+        displacement: Of the part, (right, down), in frame pixels; None if it was not found.
+        too_far: The displacement exceeds the limit; the region was not moved.
     """
 
     region: Region
@@ -42,13 +41,13 @@ class PartLocation(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """How the frame is seen when a part is looked for: in cells of whole pixels, at most 112 along the shorter side.
+    """The resolution of the search: cells of whole pixels, at most 112 along the region's shorter side.
 
     Attributes:
-        rows: Of the reference, in cells.
-        columns: Of the reference.
+        rows: Rows of the reference, in cells.
+        columns: Columns of the reference, in cells.
         cell_px: Side of a cell, in frame pixels.
-        reach: How far around the reference is looked, in cells: to the limit and a little beyond.
+        reach: Search distance, in cells: the limit and a small margin.
     """
 
     rows: int
@@ -58,13 +57,13 @@ class Grid(NamedTuple):
 
     @classmethod
     def of(cls, region: Region, limit_px: int) -> Grid:
-        """For a region of interest and the largest displacement."""
+        """The grid for a region of interest and the largest displacement."""
         cell_px = -(-min(region.width, region.height) // _CELLS)
-        reach = -(-limit_px // cell_px) + _RING_CELLS
+        reach = -(-limit_px // cell_px) + _MARGIN_CELLS
         return cls(region.height // cell_px, region.width // cell_px, cell_px, reach)
 
     def window(self, frame: Image, region: Region) -> Image:
-        """The region and what is in reach around it, (rows + 2 reach, columns + 2 reach), grey."""
+        """The region and its surroundings within reach, (rows + 2 reach, columns + 2 reach), grey."""
         margin = self.reach * self.cell_px
         rows, columns = self.rows + 2 * self.reach, self.columns + 2 * self.reach
         wide = Region(region.x - margin, region.y - margin, columns * self.cell_px, rows * self.cell_px)
@@ -73,12 +72,12 @@ class Grid(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """Where a reference correlates most.
+    """The highest correlation of a reference.
 
     Attributes:
-        right: From the middle, in cells; fractions by a parabola.
-        down: The same.
-        prominence: By how much it is higher than any place farther than three cells from it; 1 is all of a reference.
+        right: Displacement from the middle, in cells, refined by a parabola.
+        down: The same, vertically.
+        prominence: Height above the highest value more than three cells away; 1 is a perfect match over nothing.
     """
 
     right: float
@@ -86,21 +85,21 @@ class Peak(NamedTuple):
     prominence: float
 
 
-def find_peak(seen: Directions, reference: Directions) -> Peak:
-    """Where the reference is in a larger picture."""
+def find_peak(window: Directions, reference: Directions) -> Peak:
+    """Find the reference in a larger window."""
     energy = max(float((reference.astype(np.float64) ** 2).sum()), 1e-9)
-    correlation = np.asarray(cv2.matchTemplate(seen, reference, cv2.TM_CCORR), np.float32) / np.float32(energy)
+    correlation = np.asarray(cv2.matchTemplate(window, reference, cv2.TM_CCORR), np.float32) / np.float32(energy)
     _, height, _, (x, y) = cv2.minMaxLoc(correlation)
     rows, columns = correlation.shape
     right = x + _vertex(correlation[y, max(0, x - 1) : x + 2]) - columns // 2
     down = y + _vertex(correlation[max(0, y - 1) : y + 2, x]) - rows // 2
-    top, left = max(0, y - NEAR_CELLS), max(0, x - NEAR_CELLS)
-    correlation[top : y + NEAR_CELLS + 1, left : x + NEAR_CELLS + 1] = -np.inf
+    top, left = max(0, y - _PEAK_RADIUS_CELLS), max(0, x - _PEAK_RADIUS_CELLS)
+    correlation[top : y + _PEAK_RADIUS_CELLS + 1, left : x + _PEAK_RADIUS_CELLS + 1] = -np.inf
     return Peak(right, down, height - float(correlation.max()))
 
 
 def _vertex(heights: NDArray[np.floating]) -> float:
-    """Of the parabola through three neighbours, from the middle one; at the border the highest itself."""
+    """Vertex of the parabola through three neighbours, relative to the middle one; 0 at the border."""
     if len(heights) < 3:  # noqa: PLR2004
         return 0.0
     before, here, after = map(float, heights)
@@ -112,9 +111,10 @@ class Alignment:
     """Moves the region of interest with the part.
 
     Args:
-        reference: Mean directions of the good parts, (rows, columns, 2); nothing of it where it is ignored.
-        limit_px: Largest displacement along each side of the frame that is followed, in frame pixels.
-        least_prominence: Of a peak that is believed; infinite where nothing stands still, and no region is moved.
+        reference: Mean edge directions of the good parts, (rows, columns, 2); zero in ignored areas.
+        limit_px: Largest displacement to follow, along each side of the frame, in frame pixels.
+        least_prominence: A peak must exceed it; infinite if the good parts share no fixed structure, and then the
+            region is never moved.
     """
 
     def __init__(self, reference: Directions, limit_px: int, least_prominence: float) -> None:
@@ -128,11 +128,11 @@ class Alignment:
         return bool(np.isfinite(self.least_prominence))
 
     def __call__(self, frame: Image, region: Region) -> PartLocation:
-        """Where the part is. A region that follows it beyond the frame's border is filled with that border.
+        """Locate the part. The returned region may reach beyond the frame.
 
         Args:
-            frame: Of the size that calibration saw.
-            region: Of interest; where the good parts were, on average.
+            frame: Of the size used in calibration.
+            region: The region of interest: the mean location of the good parts.
         """
         if not self.is_on:
             return PartLocation(region, None)

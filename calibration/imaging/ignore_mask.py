@@ -1,4 +1,4 @@
-"""Areas that are never judged, painted over in the network input: a label, a date code, a clamp."""
+"""Paints over areas of the network input that are not inspected: a label, a date code, a clamp."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
     from calibration.imaging.region import Image
 
-RING_PX = 4
-"""How far around an area its colour is taken from, in pixels of the network input."""
+_RING_PX = 4
 
 
 class IgnoreMask:
-    """Paints each connected area with one colour: that around it on good parts, so that it has hardly an edge.
+    """Paints each connected area in the mean colour around it on good parts, so that it has hardly an edge.
 
     Args:
-        labels: 0 where the network input is judged, else the number of the area, (height, width), uint8.
-        colours: Of each area, (areas, 3), uint8, BGR.
+        labels: Number of the area at each pixel of the network input, 0 if inspected, (height, width), uint8.
+        colours: Colour of each area, (areas, 3), uint8, BGR.
     """
 
     def __init__(self, labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> None:
@@ -31,27 +30,27 @@ class IgnoreMask:
 
     @property
     def area(self) -> NDArray[np.bool_]:
-        """Where nothing is judged, (height, width)."""
+        """The ignored pixels, (height, width)."""
         area: NDArray[np.bool_] = self.labels > 0
         return area
 
-    def __call__(self, picture: Image) -> Image:
-        """The network input with the areas painted, as a new picture."""
-        return np.asarray(cv2.copyTo(self._paint, self.labels, picture.copy()), np.uint8)
+    def __call__(self, image: Image) -> Image:
+        """A copy of the network input with the areas painted."""
+        return np.asarray(cv2.copyTo(self._paint, self.labels, image.copy()), np.uint8)
 
 
 def label_areas(area: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Labels of connected areas; of more than 255 the others are one with the last."""
+    """Number the connected areas from 1; from the 255th on they share the number 255."""
     _, labels = cv2.connectedComponents(area.astype(np.uint8), connectivity=8)
     return np.minimum(labels, 255).astype(np.uint8)
 
 
 def surrounding_rings(labels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """What surrounds each area, as masks; what is far from it where that is nothing."""
-    judged = labels == 0
-    kernel = np.ones((2 * RING_PX + 1,) * 2, np.uint8)
+    """A mask of the inspected pixels within 4 pixels of each area, or of all inspected pixels if there are none."""
+    inspected = labels == 0
+    kernel = np.ones((2 * _RING_PX + 1,) * 2, np.uint8)
     rings = []
     for label in range(1, int(labels.max()) + 1):
-        ring = (cv2.dilate((labels == label).astype(np.uint8), kernel) > 0) & judged
-        rings.append((ring if ring.any() else judged).astype(np.uint8))
+        ring = (cv2.dilate((labels == label).astype(np.uint8), kernel) > 0) & inspected
+        rings.append((ring if ring.any() else inspected).astype(np.uint8))
     return rings

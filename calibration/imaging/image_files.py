@@ -1,4 +1,4 @@
-"""Pictures from files, whole or not at all."""
+"""Reads images and masks from files."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ _JPEG_END = b"\xff\xd9"
 
 
 def read_image(path: Path) -> Image:
-    """One picture, upright (EXIF orientation applied).
+    """Read an image, upright (EXIF orientation applied).
 
     Returns:
         (rows, columns, 3), uint8, BGR.
 
     Raises:
-        DatasetError: Not readable, not a picture, cut short, or of another type than 8 or 16 bits.
+        DatasetError: Not readable, not an image, truncated, or neither 8 nor 16 bits deep.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(what=f"cannot read {path}: {error.strerror}", remedy="check the file") from error
-    if _is_cut_short(content):
-        raise DatasetError(what=f"{path} is cut short", remedy="copy the file again")
+    if _is_truncated(content):
+        raise DatasetError(what=f"{path} is truncated", remedy="copy the file again")
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise DatasetError(what=f"{path} is not a picture: {error.err}", remedy="remove or replace it") from error
+        raise DatasetError(what=f"{path} is not an image: {error.err}", remedy="remove or replace it") from error
     if decoded is None:
-        raise DatasetError(what=f"{path} is damaged or not a picture", remedy="remove or replace it")
+        raise DatasetError(what=f"{path} is damaged or not an image", remedy="remove or replace it")
     try:
         return as_bgr8(decoded)
     except DatasetError as error:
         raise DatasetError(what=f"{path}: {error.what}", remedy=error.remedy) from error
 
 
-def _is_cut_short(content: bytes) -> bool:
-    """Whether a JPEG ends inside its picture data: OpenCV would fill the rest with grey and say nothing."""
+def _is_truncated(content: bytes) -> bool:
+    """Whether a file is empty, or a JPEG ends within its image data: OpenCV would fill the rest with grey silently."""
     return not content or (content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN))
 
 
 def image_files_in(folder: Path) -> list[Path]:
-    """All pictures directly in a folder, by name; a PNG beside a photo of the same name is its mask, and left out."""
+    """All images directly in a folder, sorted; a PNG next to a photo of the same name is its mask and left out."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}
     return sorted(path for path in found if path.suffix.lower() != MASK_SUFFIX or path.stem not in photos)
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Area of a defect, (rows, columns): where any colour of the picture is not zero.
+    """Area of a defect, (rows, columns): the pixels with any non-zero colour.
 
     Raises:
         DatasetError: Not readable.
@@ -70,6 +70,5 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise DatasetError(what=f"cannot read the mask {path}", remedy="remove or replace it")
-    colours = mask.reshape(*mask.shape[:2], -1)[..., :3]
-    area: NDArray[np.bool_] = (colours != 0).any(axis=2)
+    area: NDArray[np.bool_] = (mask.reshape(*mask.shape[:2], -1)[..., :3] != 0).any(axis=2)
     return area

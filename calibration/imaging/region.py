@@ -20,7 +20,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Rectangle of the frame, in frame pixels, that is inspected."""
+    """A rectangle, in frame pixels."""
 
     x: int
     y: int
@@ -28,18 +28,18 @@ class Region:
     height: int
 
     def __str__(self) -> str:
-        """As it is written on the command line: ``x,y,width,height``."""
+        """``x,y,width,height``, as on the command line."""
         return f"{self.x},{self.y},{self.width},{self.height}"
 
     def moved(self, right: int, down: int) -> Region:
-        """The same rectangle elsewhere."""
+        """The rectangle, shifted."""
         return Region(self.x + right, self.y + down, self.width, self.height)
 
     def clipped(self, rows: int, columns: int) -> Region:
-        """What a frame of this size shows of it.
+        """The part of it that lies inside a frame of this size.
 
         Raises:
-            DatasetError: Nothing.
+            DatasetError: It lies outside the frame.
         """
         left, top = max(self.x, 0), max(self.y, 0)
         right, bottom = min(self.x + self.width, columns), min(self.y + self.height, rows)
@@ -49,12 +49,12 @@ class Region:
 
 
 def whole_frame(frame: NDArray[Any]) -> Region:
-    """The region that is the whole frame."""
+    """The whole frame as a region."""
     return Region(0, 0, frame.shape[1], frame.shape[0])
 
 
 def bounding_region(regions: Sequence[Region]) -> Region:
-    """The smallest region that holds all of these, at least one."""
+    """The smallest region that contains all of these; one or more."""
     left, top = min(each.x for each in regions), min(each.y for each in regions)
     right = max(each.x + each.width for each in regions)
     bottom = max(each.y + each.height for each in regions)
@@ -62,10 +62,10 @@ def bounding_region(regions: Sequence[Region]) -> Region:
 
 
 def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
-    """The part of the frame inside the region, without a copy.
+    """The pixels of the region, as a view of the frame.
 
     Raises:
-        DatasetError: The region reaches outside the frame.
+        DatasetError: The region does not lie inside the frame.
     """
     rows, columns = frame.shape[:2]
     inside = region.x >= 0 and region.y >= 0 and region.width > 0 and region.height > 0
@@ -75,10 +75,10 @@ def crop(frame: NDArray[Scalar], region: Region) -> NDArray[Scalar]:
 
 
 def crop_padded(frame: Image, region: Region) -> Image:
-    """The same of a region that may reach outside: there the frame's border is repeated.
+    """The pixels of a region that may reach beyond the frame, where the frame's border is repeated.
 
     Raises:
-        DatasetError: The region is nowhere in the frame.
+        DatasetError: The region lies outside the frame.
     """
     rows, columns = frame.shape[:2]
     visible = region.clipped(rows, columns)

@@ -1,4 +1,4 @@
-"""The score map laid over the picture it belongs to."""
+"""Relates the score map to the region it was computed from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ if TYPE_CHECKING:
 
 
 def cover_region(score_map: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """The map in half cells of the feature grid, so that it covers the region of interest from edge to edge.
+    """The score map in half cells of the feature grid, padded to cover the region of interest from edge to edge.
 
-    Reduction without padding leaves a map that is smaller than the grid and centred in it; stretched as it is, it
-    would show defects in the wrong place. A map of one cell, of a method that does not say where, covers all.
-    One that is larger than the grid, of a method that says it for each pixel, covers the region as it is.
+    Reduction without padding leaves a map that is smaller than the feature grid and centred in it: stretched as it
+    is, it would show defects in the wrong location. A map larger than the grid covers the region already.
 
     Args:
         score_map: (h, w).
         grid: (h', w') of the features.
 
     Returns:
-        (2 h', 2 w'), or (2 h, 2 w) of a larger map; border values are repeated outward.
+        (2 max(h, h'), 2 max(w, w')); border values are repeated outward.
     """
     borders = [(max(0, whole - part),) * 2 for whole, part in zip(grid, score_map.shape, strict=True)]
     return np.pad(score_map.repeat(2, axis=0).repeat(2, axis=1), borders, mode="edge")

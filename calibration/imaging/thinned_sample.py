@@ -1,4 +1,4 @@
-"""Small pictures of many frames, in memory that does not grow with them."""
+"""A sample of small images of bounded size, spread evenly over a stream of frames."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ if TYPE_CHECKING:
 
 
 class ThinnedSample:
-    """At most so many pictures: of more, every second, fourth, ... frame.
+    """Keeps every frame, then every second, fourth, ... one, so that the sample never exceeds its capacity.
 
     Args:
-        most: Pictures kept; even.
+        capacity: Most images to keep; even.
 
     Attributes:
-        pictures: In their order.
+        images: The sample, in order of arrival.
     """
 
-    def __init__(self, most: int) -> None:
-        self.pictures: list[Image] = []
-        self._most = most
-        self._every = 1
-        self._seen = 0
+    def __init__(self, capacity: int) -> None:
+        self.images: list[Image] = []
+        self._capacity = capacity
+        self._stride = 1
+        self._offered = 0
 
-    def offer(self, picture: Image) -> None:
-        """Keep it, or do not."""
-        if self._seen % self._every == 0:
-            if len(self.pictures) == self._most:
-                self.pictures = self.pictures[::2]
-                self._every *= 2
-            if self._seen % self._every == 0:
-                self.pictures.append(picture)
-        self._seen += 1
+    def offer(self, image: Image) -> None:
+        """Add the next image to the sample, unless it is skipped."""
+        if self._offered % self._stride == 0 and len(self.images) == self._capacity:
+            self.images = self.images[::2]
+            self._stride *= 2
+        if self._offered % self._stride == 0:
+            self.images.append(image)
+        self._offered += 1

@@ -1,6 +1,6 @@
-"""Flavours of the fused network, which a device derives from the one in the bundle: half precision, several frames.
+"""The half-precision variant of the fused network, derived on the device from the network in the bundle.
 
-TensorRT takes precision from the graph (strong typing), so what a GPU computes in is decided here and not by a builder.
+TensorRT takes precision from the graph (strong typing), so it is decided here and not by a builder.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.errors import EngineError, SettingError
+from calibration.errors import EngineError
+from calibration.onnx_graph import copied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Nodes whose names begin so do nothing in FP32: they are the borders of what may be computed in half precision. The
+# Nodes with these prefixes do nothing in FP32: they are the borders of what may be computed in half precision. The
 # border ``to_half/backbone1`` leads to tensors whose names all begin with ``backbone1/``.
 TO_HALF = "to_half/"
 FROM_HALF = "from_half/"
 
 _LARGEST = float(np.finfo(np.float16).max)
 _REASON_WIDTH = 250
-_REFUSALS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+_REMEDY = "build for FP32, or calibrate with another backbone"
 
 
 def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
     """The network with FP16 between its borders: one cast into each backbone, one out of each of its levels.
 
-    All else stays FP32: the normalised picture, a backbone without borders, the reduction, the head.
+    Everything else stays FP32: the normalised image, a backbone without borders, the reduction, the head.
 
     Args:
-        network: Made by ``network.fused_network``; it is not changed.
+        network: Made by ``fusion.fused_network``; not changed.
 
     Raises:
         EngineError: A backbone has a weight that FP16 cannot hold, or an operator that does not take FP16.
     """
-    half = _copy(network)
+    half = copied(network)
     nodes, initializers = half.graph.node, half.graph.initializer
     inside = tuple(f"{node.name.removeprefix(TO_HALF)}/" for node in nodes if node.name.startswith(TO_HALF))
     if not inside:
@@ -49,7 +50,7 @@ def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
             node.CopyFrom(helper.make_node("Cast", node.input, node.output, node.name, to=precision))
         elif node.op_type == "Cast" and node.output[0].startswith(inside):
             _cast_to_half(node)
-    # What the picture is resized by is a float whatever the picture is.
+    # The scales of a Resize are FP32 whatever its input is.
     scales = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:3]}
     kernels = {node.input[1] for node in nodes if node.op_type == "Conv"}
     for tensor in initializers:
@@ -59,50 +60,12 @@ def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     try:
         onnx.checker.check_model(half, full_check=True)
-    except _REFUSALS as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(
-            what=f"the backbone cannot be computed in half precision: {_reason(error)}",
-            remedy="build for FP32, or calibrate with another backbone",
+            what=f"the backbone cannot be computed in half precision: {shorten(str(error), _REASON_WIDTH)}",
+            remedy=_REMEDY,
         ) from error
     return half
-
-
-def batched(network: onnx.ModelProto, frames: int) -> onnx.ModelProto:
-    """The network for several frames at once: ``frame`` (n, height, width, 3), and n of each output.
-
-    Args:
-        network: Made by ``network.fused_network``, in any precision; it is not changed.
-        frames: n, 1 or more.
-
-    Raises:
-        SettingError: Its detector or its backbone takes one frame at a time.
-    """
-    if frames < 1:
-        raise SettingError(what=f"{frames} frames at once is too few", remedy="give 1 or more")
-    several = _copy(network)
-    graph = several.graph
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = frames
-    sizes = {node.input[3] for node in graph.node if node.op_type == "Resize" and len(node.input) > 3}  # noqa: PLR2004
-    for tensor in graph.initializer:
-        if tensor.name in sizes:
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.array([frames, *numpy_helper.to_array(tensor)[1:]]), tensor.name)
-            )
-    try:
-        onnx.checker.check_model(several, full_check=True)
-    except _REFUSALS as error:
-        raise SettingError(
-            what=f"this network takes one frame at a time, not {frames}: {_reason(error)}",
-            remedy="give 1; convolutional backbones with mean_shift, padim or gaussian take more",
-        ) from error
-    return several
-
-
-def _copy(network: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    return copy
 
 
 def _cast_to_half(node: onnx.NodeProto) -> None:
@@ -117,31 +80,27 @@ def _within_half(tensor: onnx.TensorProto) -> NDArray[np.float32]:
     largest = float(sizes.max(initial=0.0, where=sizes < np.inf))
     if largest > _LARGEST:
         raise EngineError(
-            what=f"weight {tensor.name} is as large as {largest:.3g}, half precision ends at {_LARGEST:g}",
-            remedy="build for FP32, or calibrate with another backbone",
+            what=f"weight {tensor.name} is as large as {largest:.3g}; half precision ends at {_LARGEST:g}",
+            remedy=_REMEDY,
         )
     return values
 
 
 def _rounded_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float16]:
-    """A convolution's weights, (out, in, ...), rounded so that the sum over each kernel stays.
+    """Weights of a convolution, (out, in, ...), rounded to FP16 so that the sum of each kernel is kept.
 
-    Many kernels see differences between neighbouring pixels: large weights whose sum is zero. Rounded one by one they
-    would see the brightness, too.
+    Many kernels respond to differences between neighbouring pixels: large weights that sum to zero. If each were
+    rounded alone, they would respond to brightness as well.
     """
     weights = kernel.reshape(*kernel.shape[:2], -1).astype(np.float64)
-    # What the rounding of a weight leaves is added to the next smaller one, whose own steps are finer.
+    # The rounding error of a weight is added to the next smaller one, which has finer steps.
     order = np.argsort(-np.abs(weights), axis=2)
     ordered = np.take_along_axis(weights, order, axis=2)
     rounded = np.empty_like(ordered, np.float16)
-    left = np.zeros(weights.shape[:2])
-    for place in range(weights.shape[2]):
-        rounded[..., place] = ordered[..., place] + left
-        left += ordered[..., place] - rounded[..., place]
+    error = np.zeros(weights.shape[:2])
+    for index in range(weights.shape[2]):
+        rounded[..., index] = ordered[..., index] + error
+        error += ordered[..., index] - rounded[..., index]
     result = np.empty_like(rounded)
     np.put_along_axis(result, order, rounded, axis=2)
     return result.reshape(kernel.shape)
-
-
-def _reason(error: Exception) -> str:
-    return shorten(str(error), _REASON_WIDTH)

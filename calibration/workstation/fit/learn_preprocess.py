@@ -105,7 +105,7 @@ class _Look:
     def _alignment(self, *, sequential: bool) -> Alignment | None:
         if self.limit_px is None:
             return None
-        return registered(self._windows.pictures, self._grid, self.limit_px, self._counting(), sequential=sequential)
+        return registered(self._windows.images, self._grid, self.limit_px, self._counting(), sequential=sequential)
 
     def _counting(self) -> Mask:
         """Cells of the reference that have nothing to do with what is ignored."""

@@ -189,7 +189,7 @@ def test_what_is_there_already_is_never_overwritten(bundle: Bundle, tmp_path: Pa
         path.write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     for attempt in (lambda: refuse_existing(path), lambda: write_bundle(path, bundle.manifest, files_of(bundle))):
-        with pytest.raises(BundleError, match="exists already"):
+        with pytest.raises(BundleError, match="already exists"):
             attempt()
     assert sorted(tmp_path.rglob("*")) == before
 

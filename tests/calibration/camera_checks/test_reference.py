@@ -72,7 +72,7 @@ def test_of_very_many_frames_small_pictures_are_thinned_out(monkeypatch: pytest.
     for number in range(100):
         image = np.full((64, 64, 3), number, np.uint8)
         statistics.update(image, image, (64, 64))
-    kept = [int(picture[0, 0]) for picture in statistics._thumbnails.pictures]
+    kept = [int(picture[0, 0]) for picture in statistics._thumbnails.images]
     assert kept == list(range(0, 100, 8))
     assert len(statistics.arrays(sequential=True)["brightness"]) == 100
 

@@ -141,7 +141,7 @@ def test_the_whole_frame_is_followed_too_and_its_border_repeated() -> None:
 
 
 def test_frames_of_another_size_are_refused(following: Preprocess) -> None:
-    with pytest.raises(DatasetError, match=r"200x160 pixels, those calibrated with had 160x160"):
+    with pytest.raises(DatasetError, match=r"200x160 pixels, but calibration used frames of 160x160"):
         following(np.zeros((160, 200, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"washer 3: the frame has 160x150"):
         learnt_from([*displaced(3, 2), plate(0)[:150]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import DatasetError
-from calibration.imaging.image_files import _is_cut_short, image_files_in, read_image
+from calibration.imaging.image_files import _is_truncated, image_files_in, read_image
 from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, crop
 from tests.support.washers import washer
 
@@ -127,10 +127,10 @@ def test_a_real_png_cut_short_is_refused(tmp_path: Path, data: Path, share: floa
 def test_a_jpeg_cut_short_is_known_without_decoding_it(tmp_path: Path, share: float) -> None:
     """OpenCV 5 refuses such a file itself; OpenCV 4 fills the rest with grey."""
     content = written(tmp_path / "whole.jpg", washer(0, side=200)).read_bytes()
-    assert not _is_cut_short(content)
-    assert not _is_cut_short(content + bytes(100))
+    assert not _is_truncated(content)
+    assert not _is_truncated(content + bytes(100))
     part = content[: int(len(content) * share)]
-    assert _is_cut_short(part) == (not part or b"\xff\xda" in part)
+    assert _is_truncated(part) == (not part or b"\xff\xda" in part)
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_files_that_are_no_pictures_are_refused_by_name(tmp_path: Path, content:
 
 def test_a_picture_in_floats_is_refused_by_name(tmp_path: Path) -> None:
     path = written(tmp_path / "floats.tif", np.zeros((8, 8, 3), np.float32))
-    with pytest.raises(DatasetError, match=r"floats\.tif: cannot use a picture of type float32"):
+    with pytest.raises(DatasetError, match=r"floats\.tif: cannot use an image of type float32"):
         read_image(path)
 
 
@@ -178,7 +178,7 @@ def test_any_camera_picture_becomes_8_bit_bgr(shape: tuple[int, ...], kind: type
 
 @pytest.mark.parametrize("picture", [np.zeros((4, 5, 2), np.uint8), np.zeros((4, 5, 3)), np.zeros(4, np.uint8)])
 def test_pictures_of_other_kinds_are_refused(picture: np.ndarray) -> None:
-    with pytest.raises(DatasetError, match="cannot use a picture"):
+    with pytest.raises(DatasetError, match="cannot use an image"):
         as_bgr8(picture)
 
 

@@ -1,4 +1,4 @@
-"""The GPU flavour and several frames at once: their structure for every detector on every kind of backbone."""
+"""Structure of the half-precision network, for every detector on every kind of backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -21,12 +20,12 @@ from calibration.detectors.gaussian import Gaussian, GaussianHead
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
-from calibration.errors import EngineError, SettingError
+from calibration.errors import EngineError
 from calibration.network.fusion import feature_network, fused_network, reduced_shape
-from calibration.network.half_precision import batched, half_precision
+from calibration.network.half_precision import half_precision
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from tests.support.levels import two_levels
-from tests.support.washers import SIDE, washer
+from tests.support.washers import SIDE
 
 FLOAT16 = TensorProto.FLOAT16
 DETECTORS: dict[str, Detector] = {
@@ -68,7 +67,7 @@ READ_BY_TENSORRT = frozenset(
 
 @cache
 def backbone_of(source: str, weights: Path | None) -> Backbone:
-    """Small where it can be."""
+    """Small if possible."""
     if source == "filterbank":
         return filterbank_backbone(SIDE, SIDE)
     if source == "two levels":
@@ -83,22 +82,22 @@ def backbone_of(source: str, weights: Path | None) -> Backbone:
     return lite0 + filterbank_backbone(SIDE, SIDE) if "+" in source else lite0
 
 
-def learnt(source: str, kind: str, weights: Path | None = None, *, divide_brightness: bool = False) -> onnx.ModelProto:
-    """A fused network whose head has learnt from noise."""
+def fitted_network(source: str, kind: str, weights: Path | None = None) -> onnx.ModelProto:
+    """A fused network whose head was fitted to noise."""
     backbone, detector = backbone_of(source, weights), DETECTORS[kind]
-    shape = reduced_shape(feature_network(backbone, detector, divide_brightness=divide_brightness))
+    shape = reduced_shape(feature_network(backbone, detector, divide_brightness=False))
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), shape) as store:
         for _ in range(10):
             store.append(random.normal(size=shape).astype(np.float32))
         folds = Folds([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
         head = detector.fit(store, folds, backbone.level_channels).head
-    return fused_network(backbone, detector, head, divide_brightness=divide_brightness)
+    return fused_network(backbone, detector, head, divide_brightness=False)
 
 
 @dataclass(frozen=True)
-class Flavours:
-    """The network of the bundle and its GPU flavour."""
+class Variants:
+    """The network of the bundle and its half-precision variant."""
 
     source: str
     single: onnx.ModelProto
@@ -106,15 +105,15 @@ class Flavours:
 
 
 @pytest.fixture(scope="module", params=[(source, kind) for source in BACKBONES for kind in DETECTORS], ids=", ".join)
-def flavours(request: pytest.FixtureRequest) -> Flavours:
+def variants(request: pytest.FixtureRequest) -> Variants:
     """Every detector on every backbone."""
     source, kind = request.param
-    network = learnt(source, kind, weights_for(source, request))
-    return Flavours(source, network, half_precision(network))
+    network = fitted_network(source, kind, weights_for(source, request))
+    return Variants(source, network, half_precision(network))
 
 
 def weights_for(source: str, request: pytest.FixtureRequest) -> Path | None:
-    """The folder where a backbone needs it; else the test is skipped."""
+    """The weights folder if the backbone needs it; the test is skipped without it."""
     if source in {"filterbank", "two levels"}:
         return None
     weights: Path = request.getfixturevalue("weights")
@@ -140,57 +139,57 @@ def shapes(network: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def casts(network: onnx.ModelProto) -> list[tuple[str, int]]:
-    """What each gives, and its precision."""
+    """Output and precision of each cast."""
     return [(node.output[0], node.attribute[0].i) for node in network.graph.node if node.op_type == "Cast"]
 
 
-def test_the_casts_are_those_of_the_design_and_no_others(flavours: Flavours) -> None:
-    ((frame, precision),) = casts(flavours.single)
+def test_there_is_one_cast_into_each_backbone_and_one_out_of_each_level(variants: Variants) -> None:
+    ((frame, precision),) = casts(variants.single)
     assert precision == FLOAT
-    levels = {"filterbank": 0, "mobilenet": 1}.get(flavours.source, 2)
-    found = casts(flavours.half)
+    levels = {"filterbank": 0, "mobilenet": 1}.get(variants.source, 2)
+    found = casts(variants.half)
     assert found[0] == (frame, FLOAT)
     assert found[2:] == [(f"backbone.level{number}", FLOAT) for number in range(levels)]
     if levels:
-        assert found[1] == (inputs_of_backbone(flavours.half)[0], FLOAT16)
+        assert found[1] == (inputs_of_backbone(variants.half)[0], FLOAT16)
 
 
 def inputs_of_backbone(network: onnx.ModelProto) -> list[str]:
     return [node.output[0] for node in network.graph.node if node.name == "to_half/backbone"]
 
 
-def test_half_precision_is_between_the_borders_and_nowhere_else(flavours: Flavours) -> None:
-    before, after = precisions(flavours.single), precisions(flavours.half)
+def test_half_precision_is_between_the_borders_and_nowhere_else(variants: Variants) -> None:
+    before, after = precisions(variants.single), precisions(variants.half)
     assert after.keys() == before.keys()
     assert FLOAT16 not in before.values()
-    assert (FLOAT16 in after.values()) == (flavours.source != "filterbank")
+    assert (FLOAT16 in after.values()) == (variants.source != "filterbank")
     for name, precision in before.items():
-        half = precision == FLOAT and name.startswith("backbone/") and flavours.source != "filterbank"
+        half = precision == FLOAT and name.startswith("backbone/") and variants.source != "filterbank"
         assert after[name] == (FLOAT16 if half else precision), name
 
 
-def test_the_head_is_there_under_its_names_in_single_precision(flavours: Flavours) -> None:
-    single = {tensor.name: tensor for tensor in flavours.single.graph.initializer}
-    heads = {tensor.name: tensor for tensor in flavours.half.graph.initializer if tensor.name.startswith("head.")}
+def test_the_head_keeps_its_names_and_single_precision(variants: Variants) -> None:
+    single = {tensor.name: tensor for tensor in variants.single.graph.initializer}
+    heads = {tensor.name: tensor for tensor in variants.half.graph.initializer if tensor.name.startswith("head.")}
     assert {"head.mean", "head.mean.0"} & heads.keys()
     assert {"head.whitening", "head.whitening.0", "head.bank"} & heads.keys()
     for name, tensor in heads.items():
         assert tensor == single[name]
         assert tensor.data_type == (TensorProto.INT64 if name == "head.neighbours" else FLOAT)
-    names = [tensor.name for tensor in flavours.half.graph.initializer]
+    names = [tensor.name for tensor in variants.half.graph.initializer]
     assert len(set(names)) == len(names)
-    assert heads.keys() <= {name for node in flavours.half.graph.node for name in node.input}
+    assert heads.keys() <= {name for node in variants.half.graph.node for name in node.input}
 
 
-def test_the_mean_is_subtracted_before_anything_is_multiplied(flavours: Flavours) -> None:
-    readers = [node for node in flavours.half.graph.node if any(name.startswith("head.") for name in node.input)]
+def test_the_mean_is_subtracted_before_anything_is_multiplied(variants: Variants) -> None:
+    readers = [node for node in variants.half.graph.node if any(name.startswith("head.") for name in node.input)]
     assert readers[0].op_type == "Sub"
     assert readers[0].input[1].startswith("head.mean")
     assert {node.op_type for node in readers if any(name.startswith("head.mean") for name in node.input)} == {"Sub"}
 
 
-def test_inputs_and_outputs_are_those_of_the_bundle(flavours: Flavours) -> None:
-    half, single = flavours.half, flavours.single
+def test_inputs_and_outputs_are_those_of_the_bundle(variants: Variants) -> None:
+    half, single = variants.half, variants.single
     assert list(half.graph.input) == list(single.graph.input)
     assert list(half.graph.output) == list(single.graph.output)
     assert {output.type.tensor_type.elem_type for output in half.graph.output} == {FLOAT}
@@ -198,27 +197,27 @@ def test_inputs_and_outputs_are_those_of_the_bundle(flavours: Flavours) -> None:
     assert (half.opset_import, half.ir_version) == (single.opset_import, single.ir_version)
 
 
-def test_tensorrt_reads_every_operator(flavours: Flavours) -> None:
-    nodes = flavours.half.graph.node
+def test_tensorrt_reads_every_operator(variants: Variants) -> None:
+    nodes = variants.half.graph.node
     assert {node.op_type for node in nodes} <= READ_BY_TENSORRT
     assert {node.domain for node in nodes} <= {"", "ai.onnx"}
     # Eight-bit integers are inputs and outputs only.
     assert [node.op_type for node in nodes if "frame" in node.input] == ["Cast"]
-    constants = {tensor.name for tensor in flavours.half.graph.initializer} | {""}
+    constants = {tensor.name for tensor in variants.half.graph.initializer} | {""}
     for node in nodes:
         if node.op_type in {"Conv", "Pad", "ReduceSum", "Reshape", "Resize", "Slice", "Unsqueeze"}:
             assert constants.issuperset(node.input[1:]), node.name
 
 
-def test_nothing_is_computed_in_a_backbone_that_does_not_depend_on_the_picture(flavours: Flavours) -> None:
+def test_backbones_compute_only_what_depends_on_the_image(variants: Variants) -> None:
     varying = {"frame"}
-    for node in flavours.single.graph.node:
+    for node in variants.single.graph.node:
         if varying.isdisjoint(node.input):
             assert "head.bank" in node.input or not node.output[0].startswith("backbone"), node.name
         varying.update(node.output)
 
 
-def test_each_backbone_that_can_has_borders_of_its_own() -> None:
+def test_each_backbone_that_is_safe_in_half_precision_has_its_own_borders() -> None:
     backbone = filterbank_backbone(SIDE, SIDE) + two_levels() + two_levels()
     half = half_precision(feature_network(backbone, Gaussian(), divide_brightness=False))
     levels = [(f"backbone{part}.level{level}", FLOAT) for part in (1, 2) for level in (0, 1)]
@@ -230,17 +229,16 @@ def test_each_backbone_that_can_has_borders_of_its_own() -> None:
         assert {after[name] for name in after if name.startswith(part)} == {FLOAT16}
 
 
-def test_the_network_of_the_bundle_is_left_as_it_is() -> None:
-    network = learnt("two levels", "mean_shift")
+def test_the_network_of_the_bundle_is_not_changed() -> None:
+    network = fitted_network("two levels", "mean_shift")
     before = network.SerializeToString()
     half_precision(network)
-    batched(network, 3)
     assert network.SerializeToString() == before
 
 
 def test_half_the_weights_are_half_as_large(weights: Path) -> None:
     pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
-    network = learnt("lite0", "gaussian", weights)
+    network = fitted_network("lite0", "gaussian", weights)
     sizes = [
         sum(len(tensor.raw_data) for tensor in model.graph.initializer if tensor.name.startswith("backbone/"))
         for model in (network, half_precision(network))
@@ -281,7 +279,7 @@ def test_a_kernel_keeps_its_sum_and_every_weight_nearly() -> None:
     np.testing.assert_allclose(half, weights, rtol=0, atol=2**-10 * np.abs(weights).max())
 
 
-def test_an_infinite_limit_stays_one() -> None:
+def test_infinite_weights_stay_infinite() -> None:
     half = half_precision(one_layer("Max", [-np.inf]))
     (weights,) = (tensor for tensor in half.graph.initializer if tensor.name == "backbone/weights")
     assert numpy_helper.to_array(weights).tolist() == [-np.inf]
@@ -295,76 +293,6 @@ def test_an_operator_that_does_not_take_half_precision_is_refused_by_name() -> N
 def test_a_cast_inside_the_backbone_follows() -> None:
     half = half_precision(one_layer("Cast", [], to=FLOAT))
     assert precisions(half)["backbone/features"] == FLOAT16
-
-
-FRAMES = [washer(0), washer(1, scratched=True), np.zeros_like(washer(0)), washer(2)]
-SEVERAL = [kind for kind in DETECTORS if kind != "patchcore"]
-
-
-@pytest.mark.parametrize("source", ["filterbank", "two levels"])
-@pytest.mark.parametrize("kind", SEVERAL)
-@pytest.mark.parametrize("divide_brightness", [False, True], ids=["as it is", "brightness divided"])
-def test_several_frames_at_once_get_what_each_gets_alone(source: str, kind: str, *, divide_brightness: bool) -> None:
-    network = learnt(source, kind, divide_brightness=divide_brightness)
-    several = batched(network, len(FRAMES))
-    assert shapes(several) == {name: (len(FRAMES), *shape[1:]) for name, shape in shapes(network).items()}
-    outputs = run(several, np.stack(FRAMES))
-    for number, frame in enumerate(FRAMES):
-        for name, alone in run(network, frame[None]).items():
-            scale = np.abs(alone).max()
-            np.testing.assert_allclose(outputs[name][number], alone[0], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
-
-
-def run(network: onnx.ModelProto, frames: np.ndarray) -> dict[str, np.ndarray]:
-    session = ort.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in network.graph.output]
-    return dict(zip(names, session.run(names, {"frame": frames}), strict=True))
-
-
-@pytest.mark.parametrize("source", ["lite0", "mobilenet", "lite0+filterbank"])
-def test_several_frames_at_once_in_real_backbones(source: str, request: pytest.FixtureRequest) -> None:
-    network = learnt(source, "mean_shift", weights_for(source, request))
-    side = shapes(network)["frame"][1]
-    frames = np.stack([washer(number, side=side) for number in range(3)])
-    outputs = run(batched(network, 3), frames)
-    for number in range(3):
-        alone = run(network, frames[number : number + 1])
-        np.testing.assert_allclose(outputs["score"][number], alone["score"][0], rtol=1e-4)
-        scale = np.abs(alone["features"]).max()
-        np.testing.assert_allclose(outputs["features"][number], alone["features"][0], atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize("source", ["filterbank", "two levels"])
-@pytest.mark.parametrize("kind", SEVERAL)
-def test_both_flavours_together_are_the_same_in_either_order(source: str, kind: str) -> None:
-    network = learnt(source, kind)
-    assert half_precision(batched(network, 2)) == batched(half_precision(network), 2)
-
-
-def test_one_frame_at_once_is_the_network_itself(flavours: Flavours) -> None:
-    assert batched(flavours.single, 1) == flavours.single
-
-
-@pytest.mark.parametrize("source", ["filterbank", "two levels"])
-def test_patchcore_takes_one_frame_at_a_time(source: str) -> None:
-    with pytest.raises(SettingError, match=r"(?s)one frame at a time, not 2.*give 1"):
-        batched(learnt(source, "patchcore"), 2)
-
-
-def test_a_backbone_that_was_exported_for_one_frame_only_is_refused() -> None:
-    graph = GraphBuilder("fixed")
-    graph.add("Reshape", "image", graph.ints(1, 3, 2, 12), output="features")
-    model = graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 2, 12))})
-    backbone = Backbone((FeatureGraph(model),), "fixed")
-    network = feature_network(backbone, Gaussian(), divide_brightness=False)
-    with pytest.raises(SettingError, match="one frame at a time"):
-        batched(network, 2)
-
-
-@pytest.mark.parametrize("frames", [0, -1])
-def test_fewer_frames_than_one_are_refused(frames: int) -> None:
-    with pytest.raises(SettingError, match=f"{frames} frames at once is too few"):
-        batched(learnt("two levels", "gaussian"), frames)
 
 
 def test_scales_of_a_resize_stay_single_precision() -> None:

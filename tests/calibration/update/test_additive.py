@@ -193,5 +193,5 @@ def test_a_network_with_another_kind_of_head_is_refused() -> None:
     head = GaussianHead((np.zeros(2, np.float32),), (np.eye(2, dtype=np.float32),))
     graph.add("Identity", graph.constant("head.mean.0", head.means[0]), output="score")
     network = graph.model({}, {"score": (1, (2,))}).SerializeToString()
-    with pytest.raises(BundleError, match=r"(?s)no head that could be exchanged.*mean_shift or padim"):
+    with pytest.raises(BundleError, match=r"(?s)no head that could be replaced.*mean_shift or padim"):
         replace_head(network, WhiteningHead(np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32)[None]))

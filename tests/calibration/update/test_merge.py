@@ -354,7 +354,7 @@ def test_one_bundle_and_a_folder_that_exists_are_refused(
 ) -> None:
     one, other = washers(0, 16).path, washers(16, 40).path
     assert_refused(command("merge", one, "--output", tmp_path / "new"), "nothing to be merged with", "two or more")
-    assert_refused(command("merge", one, other, "--output", other), "exists already", "another name")
+    assert_refused(command("merge", one, other, "--output", other), "already exists", "another name")
     assert_refused(command("merge", one, other, "-o", tmp_path / "b", "--weight", "1;2"), "not understood", "0.5,1")
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(BundleError, match="already exists"):
         merge([open_bundle(one), open_bundle(other)], [1, 1], other)

@@ -80,7 +80,7 @@ def test_skipped_pictures_are_counted_and_named(command: Command, tmp_path: Path
     outcome = command("fit", folder, "-o", tmp_path / "b", "--size", "64")
     assert outcome.code == 0
     assert "7 images skipped:" in outcome.out
-    assert f"{folder}/000.png is damaged or not a picture" in outcome.out
+    assert f"{folder}/000.png is damaged or not an image" in outcome.out
     assert "and 2 more" in outcome.out
 
 

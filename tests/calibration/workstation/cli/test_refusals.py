@@ -174,7 +174,7 @@ def test_fit_refuses_a_source_it_cannot_learn_from(
 
 def test_fit_refuses_to_write_where_something_is(command: Command, good_folder: Path, learnt: Bundle) -> None:
     outcome = command("fit", good_folder, "--out", learnt.path, "--size", "64")
-    assert_refused(outcome, "exists already, and a bundle is never changed", "another name")
+    assert_refused(outcome, "already exists, and a bundle is never changed", "another name")
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_a_rate_that_makes_no_sense_is_refused_before_any_work(fit: Fit) -> None
 
 def test_an_existing_bundle_is_refused_before_any_work(fit: Fit) -> None:
     (fit.folder / "bundle").mkdir(parents=True)
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(BundleError, match="already exists"):
         fit(Untouchable([washer(0)]))
 
 

@@ -164,7 +164,7 @@ def test_the_command_writes_the_report(command: Command, tmp_path: Path) -> None
     said = words(out.read_text())
     assert "60 x 58 pixels, 2 from the left and 3 from the top" in said
     assert "007.png" in said
-    assert "011.png is damaged or not a picture" in said
+    assert "011.png is damaged or not an image" in said
     assert re.search(r"\d ms, the median of 100 runs", said)
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
-from calibration.errors import BackboneError, SettingError
+from calibration.errors import BackboneError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network
-from calibration.network.half_precision import batched, half_precision
+from calibration.network.half_precision import half_precision
 from calibration.onnx_graph import OPSET
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
@@ -177,15 +177,10 @@ def test_each_family_can_be_taught(name: str, tmp_path: Path) -> None:
 
 
 @EACH
-def test_each_family_takes_half_precision_and_all_but_transformers_several_frames(name: str) -> None:
+def test_each_family_can_be_computed_in_half_precision(name: str) -> None:
     network = feature_network(backbone_of(name), Gaussian(), divide_brightness=False)
     casts = [node for node in half_precision(network).graph.node if node.op_type == "Cast"]
     assert len(casts) == 2 + len(FAMILIES[name].levels)
-    if name in TRANSFORMERS or name.startswith("swin"):
-        with pytest.raises(SettingError, match="one frame at a time"):
-            batched(network, 2)
-    else:
-        batched(network, 2)
 
 
 @EACH_TRANSFORMER
