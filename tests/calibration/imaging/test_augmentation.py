@@ -71,7 +71,7 @@ def test_good_scores_are_of_the_images_and_not_of_their_copies(detector: Detecto
     network = feature_network(two_levels(), detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         reduced = np.stack([engine.reduced(each) for picture in good for each in (picture, *copies_of(picture))])
-    for part in make_folds(COUNT, sequential=False).parts:
+    for part in make_folds(COUNT, sequential=False).groups:
         rows = [index * (1 + COPIES) + row for index in part for row in range(1 + COPIES)]
         others = np.delete(reduced, rows, axis=0)
         with stored(others, tmp_path) as store:

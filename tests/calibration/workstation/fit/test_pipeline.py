@@ -126,7 +126,7 @@ def test_every_good_score_is_of_statistics_that_have_not_seen_the_image(
         reduced = np.stack([engine.reduced(picture) for picture in good_washers])
     scores = bundle.reference()["good_scores"]
     count = len(good_washers)
-    parts = make_folds(count, sequential=True).parts if sequential else [[number] for number in range(count)]
+    parts = make_folds(count, sequential=True).groups if sequential else [[number] for number in range(count)]
     for part in parts:
         head = detector.head(Moments.of(fold_moments.by_location(np.delete(reduced, part, axis=0))))
         # Left out alone, an image is compared by a pooled covariance without its whole fold.
@@ -144,9 +144,9 @@ def test_folds_hold_out_each_image_once(count: int) -> None:
 
 
 def test_folds_of_a_video_are_stretches_of_it() -> None:
-    for fold in make_folds(103, sequential=True).parts:
+    for fold in make_folds(103, sequential=True).groups:
         assert fold == list(range(fold[0], fold[-1] + 1))
-    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in make_folds(103, sequential=False).parts)
+    assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in make_folds(103, sequential=False).groups)
 
 
 def test_frames_of_a_video_are_not_judged_by_their_neighbours(fit: Fit) -> None:
