@@ -1,4 +1,4 @@
-"""Whether a bundle that learnt on is fit to judge: what it would have done, before it does."""
+"""Acceptance test of a refitted bundle on known and synthetic defects, before it becomes active."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
     from calibration.update.part_store import PartStore
 
-SYNTHETIC = 36
-"""Three of each kind and size."""
+_SYNTHETIC = 36  # three of each kind and size
 
 
 @dataclass(frozen=True)
 class AcceptanceResult:
-    """What was found.
+    """Detection rates of the old and the new bundle.
 
     Attributes:
-        false_rejects: Share of the learnt parts that score above the new threshold, under statistics without them.
-        synthetic_old: Share of synthetic defects on the old bundle's golden frames that it finds.
-        synthetic_new: The same of the new bundle, on collected parts.
-        defects: Known defects that were tried.
-        defects_old: Of these the old bundle finds so many.
-        defects_new: And the new one.
+        false_rejects: Share of the parts that score above the new threshold, in cross-validation.
+        synthetic_old: Share of synthetic defects, on the old bundle's golden frames, that the old bundle finds.
+        synthetic_new: Share of synthetic defects, on collected parts, that the new bundle finds.
+        defects: Number of known defects tried.
+        defects_old: Number of these that the old bundle finds.
+        defects_new: Number of these that the new bundle finds.
     """
 
     false_rejects: float
@@ -43,53 +42,52 @@ class AcceptanceResult:
 
 
 def check_acceptance(
-    old: Bundle, new: Bundle, collection: PartStore, known_defects: Sequence[Image], threads: int
+    old: Bundle, new: Bundle, parts: PartStore, known_defects: Sequence[Image], threads: int
 ) -> AcceptanceResult:
-    """Try both on defects.
+    """Try both bundles on defects.
 
     Args:
-        old: That judges now.
-        new: That may judge next.
-        collection: What it learnt from.
+        old: The active bundle.
+        new: The refitted bundle.
+        parts: The parts that the new bundle was refitted on.
         known_defects: Network inputs of parts that a person called defective.
-        threads: Of the networks.
+        threads: Threads of the networks.
     """
     left_out = set(new.manifest.images.left_out)
-    kept = [index for index, name in enumerate(collection.names) if name not in left_out]
-    chosen = [kept[row] for row in np.linspace(0, len(kept) - 1, SYNTHETIC).round().astype(int)]
-    good = old.golden().frames[:-1]  # the last is damaged
-    before = _damaged([good[number % len(good)] for number in range(SYNTHETIC)])
-    now = _damaged([collection.frame(index) for index in chosen])
+    kept = [index for index, name in enumerate(parts.names) if name not in left_out]
+    chosen = [kept[row] for row in np.linspace(0, len(kept) - 1, _SYNTHETIC).round().astype(int)]
+    golden = old.golden().frames[:-1]  # the last is damaged
+    old_defects = _damaged([golden[number % len(golden)] for number in range(_SYNTHETIC)])
+    new_defects = _damaged([parts.frame(index) for index in chosen])
     scores = new.reference()["good_scores"]
     return AcceptanceResult(
         false_rejects=float(np.mean(scores > new.manifest.working_point.threshold)),
-        synthetic_old=_found(old, before, threads) / SYNTHETIC,
-        synthetic_new=_found(new, now, threads) / SYNTHETIC,
+        synthetic_old=_found(old, old_defects, threads) / _SYNTHETIC,
+        synthetic_new=_found(new, new_defects, threads) / _SYNTHETIC,
         defects=len(known_defects),
         defects_old=_found(old, known_defects, threads),
         defects_new=_found(new, known_defects, threads),
     )
 
 
-def acceptance_failures(proof: AcceptanceResult, min_detection: float) -> list[str]:
-    """Why it must not judge, for people; empty where nothing speaks against it.
+def acceptance_failures(result: AcceptanceResult, min_detection: float) -> list[str]:
+    """Reasons against activating the new bundle, for people; empty if it passes.
 
     Args:
-        proof: What was found.
-        min_detection: So large a share of the defects that the old bundle finds must be found by the new one.
+        result: Of ``check_acceptance``.
+        min_detection: Minimum share of the old bundle's detections that the new one must reach.
     """
-    found = []
-    if proof.synthetic_new < min_detection * proof.synthetic_old:
-        found.append(
-            f"of synthetic defects it finds {proof.synthetic_new:.0%}, where the old bundle found "
-            f"{proof.synthetic_old:.0%} when it was made"
+    failures = []
+    if result.synthetic_new < min_detection * result.synthetic_old:
+        failures.append(
+            f"it finds {result.synthetic_new:.0%} of synthetic defects; the old bundle found {result.synthetic_old:.0%}"
         )
-    if proof.defects_new < min_detection * proof.defects_old:
-        found.append(
-            f"of {proof.defects} pictures marked as defects it finds {proof.defects_new}, the old bundle "
-            f"{proof.defects_old}"
+    if result.defects_new < min_detection * result.defects_old:
+        failures.append(
+            f"it finds {result.defects_new} of {result.defects} images marked as defects; the old bundle finds "
+            f"{result.defects_old}"
         )
-    return found
+    return failures
 
 
 def _damaged(frames: Sequence[Image]) -> list[Image]:
@@ -98,7 +96,7 @@ def _damaged(frames: Sequence[Image]) -> list[Image]:
 
 
 def _found(bundle: Bundle, frames: Sequence[Image], threads: int) -> int:
-    """How many are above the threshold."""
+    """Number of frames above the threshold."""
     if not frames:
         return 0
     threshold = bundle.manifest.working_point.threshold

@@ -1,7 +1,6 @@
-"""What was learnt apart, added: exactly what learning from all images at once would have given.
+"""Detectors whose heads follow from moments alone, so that bundles can be added and updated exactly.
 
-For devices, too: NumPy only. New moments become a network by
-``learner(...).head(moments)`` and ``fusion.replace_head``.
+Runs on devices: NumPy only. A head of new moments goes into a network by ``network.replace_head``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from calibration.errors import SettingError
 from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,40 +24,43 @@ if TYPE_CHECKING:
     from calibration.detectors.head import Scorer, WhiteningHead
 
 _REASONS = {
-    "gaussian": "is shrunk by how every single feature vector differs, which is not kept",
-    "patchcore": "remembers patches, and has no moments",
-    "patch_svdd": "trains encoders of its own for each set of images",
+    "gaussian": "its shrinkage needs every feature vector, and these are not kept",
+    "patchcore": "it stores patches and has no moments",
+    "patch_svdd": "it trains encoders of its own for each set of images",
 }
-_KINDS = "divides the images into kinds, which may be others among all of them"
+_MODES = "its modes may be others among all images"
 
 
 class AdditiveDetector(Detector, Protocol):
     """A detector that needs nothing but moments."""
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the moments are of: (n, d, h, w) to (locations, vectors, d)."""
+        """The vectors that the moments are of: (n, d, h, w) as (locations, vectors, d)."""
 
     def head(self, moments: Moments) -> WhiteningHead:
         """The head for these moments.
 
         Raises:
-            DegenerateFeaturesError: Of fewer than two images, or all alike.
+            DegenerateFeaturesError: Fewer than two images, or all alike.
         """
 
     def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
-        """Scores images that the moments hold, and that weigh so much in them, as if they did not hold them."""
+        """Scores images of these moments, each with this weight in them, as if the moments were without them."""
+
+    def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
+        """The parameters in force, for the manifest."""
 
 
 def weighted_sum(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
-    """The moments of all images together, those of each part with its weight.
+    """Moments of all images together, each part with its weight.
 
     With weights w: n = sum of w n_i, mu = sum of w n_i mu_i / n, scatter = sum of w (S_i + n_i d_i d_i^T), where
-    d_i = mu_i - mu. The covariance is scatter / (n - sum of w^2 n_i / n), which is unbiased for all weights; with all
-    of them 1 this is one fit to all images. What was added, with weights, can be added again.
+    d_i = mu_i - mu. The covariance is scatter / (n - sum of w^2 n_i / n), which is unbiased for all weights. With all
+    weights 1 this equals one fit to all images. A weighted sum can be part of another one.
 
     Args:
-        parts: Of the same locations and channels; they stay as they are.
-        weights: What an image of each part counts, above 0. Less than 1 forgets: 0.5 makes two images count as one.
+        parts: Moments of the same locations and channels; they stay as they are.
+        weights: Weight of an image of each part, above 0. With 0.5, two images count as one.
 
     References:
         Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
@@ -70,14 +72,14 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
     """The detector of a manifest, if its head follows from moments.
 
     Raises:
-        SettingError: It does not.
+        SettingError: The head does not.
     """
     if record.name == Padim.name:
         return Padim(int(record.parameters["dimensions"]))
-    reason = _KINDS if record.parameters.get("modes", 1) != 1 else _REASONS.get(record.name)
+    reason = _MODES if record.parameters.get("modes", 1) != 1 else _REASONS.get(record.name)
     if reason is not None:
         raise SettingError(
-            what=f"what {record.name} learnt cannot be added: it {reason}",
+            what=f"statistics of {record.name} cannot be added: {reason}",
             remedy="calibrate once, on all images together; mean_shift (without --modes) and padim can be added",
         )
     given: dict[str, Any] = dict(record.parameters)
@@ -86,7 +88,7 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
 
 
 def manifest_differences(one: Manifest, other: Manifest) -> Iterator[str]:
-    """What makes the moments of two bundles those of different things: nothing may, but the images."""
+    """Settings in which two bundles differ, apart from their images; their moments can be added if there are none."""
     ours, theirs = _compared(one), _compared(other)
     for name in dict.fromkeys((*ours, *theirs)):
         if ours.get(name) != theirs.get(name):

@@ -1,7 +1,7 @@
-"""What a bundle learns on with: its own network, or one of the weight-free backbone that knows nothing yet.
+"""The network that a refit gives a new head: the bundle's own, or a new one of the weight-free filterbank.
 
-The second is for a product that has nothing to do with what the bundle knows, on a device that has neither torch nor
-weights. All else stays the bundle's: preprocessing, division by brightness, detector.
+The filterbank is for a new product on a device that has neither torch nor other weights. Preprocessing, division by
+brightness and detector stay the bundle's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OtherBackbone: TypeAlias = Literal["filterbank"]
 
 
 class BaseNetwork(NamedTuple):
-    """What the new head is for.
+    """A network and its backbone.
 
     Attributes:
-        network: As a bundle's ``network.onnx``; its head is there to be exchanged by ``fusion.replace_head``.
-        backbone: For the manifest.
+        network: As a bundle's ``network.onnx``; its head is replaced by ``fusion.replace_head``.
+        backbone: Record for the manifest.
     """
 
     network: bytes
@@ -36,34 +36,34 @@ class BaseNetwork(NamedTuple):
 
 
 def base_network_of(bundle: Bundle, other: OtherBackbone | None) -> BaseNetwork:
-    """The bundle's own, or where another backbone is asked for than it has, a blank network of that one.
+    """The bundle's own network, or a new one if another backbone is asked for.
 
     Raises:
-        SettingError: The backbone does not take this network input, or the detector not its features.
+        SettingError: The backbone does not accept this network input, or the detector not its features.
     """
     if _is_own(bundle, other):
         return BaseNetwork(bundle.network.read_bytes(), bundle.manifest.backbone)
-    return _Blank(bundle).basis
+    return _FilterbankBase(bundle).network()
 
 
 def refuse_large_base_network(bundle: Bundle, other: OtherBackbone | None, parts: int, memory_limit_mib: float) -> None:
-    """Refuse a backbone whose statistics of so many parts do not fit; the bundle's own has fitted before.
+    """Raise an error if the statistics on another backbone do not fit into memory.
 
     Raises:
-        SettingError: See ``basis_of``.
+        SettingError: See ``base_network_of``.
         ModelTooLargeError: They need more than the limit.
     """
     if _is_own(bundle, other):
         return
-    blank = _Blank(bundle)
-    channels, height, width = blank.reduced
-    needed_mib = blank.detector.memory_mib(blank.reduced, parts)
+    base = _FilterbankBase(bundle)
+    channels, height, width = base.reduced
+    needed_mib = base.detector.memory_mib(base.reduced, parts)
     if needed_mib > memory_limit_mib:
         raise ModelTooLargeError(
             what=f"{height}x{width} locations of {channels} channels need {needed_mib:,.0f} MiB for their statistics; "
             f"{memory_limit_mib:,.0f} MiB are free",
             remedy="close what else takes the memory of this device, or calibrate a bundle for it with "
-            f"{blank.detector.memory_advice}, or a smaller --size",
+            f"{base.detector.memory_advice}, or a smaller --size",
         )
 
 
@@ -72,8 +72,8 @@ def _is_own(bundle: Bundle, other: OtherBackbone | None) -> bool:
     return other is None or (own.name == other and not own.weights_sha256)
 
 
-class _Blank:
-    """What the bundle would be on the filterbank before it has seen an image."""
+class _FilterbankBase:
+    """The bundle's preprocessing and detector on the filterbank, with an empty head."""
 
     def __init__(self, bundle: Bundle) -> None:
         preprocess = bundle.manifest.preprocess
@@ -84,14 +84,13 @@ class _Blank:
             extractor = feature_network(self._backbone, self.detector, divide_brightness=self._divide)
         except SettingError as error:
             raise SettingError(
-                what=f"{bundle.path.name} cannot learn on with the filterbank: {error.what}",
-                remedy="teach it with the backbone that it has, or calibrate a bundle of another --size for this place",
+                what=f"{bundle.path.name} cannot use the filterbank: {error.what}",
+                remedy="teach with the backbone of the bundle, or calibrate a bundle of another --size",
             ) from error
         self.reduced = reduced_shape(extractor)
 
-    @property
-    def basis(self) -> BaseNetwork:
+    def network(self) -> BaseNetwork:
         channels = self.reduced[0]
-        nothing = WhiteningHead(np.zeros((1, channels), np.float32), np.eye(channels, dtype=np.float32)[None])
-        network = fused_network(self._backbone, self.detector, nothing, divide_brightness=self._divide)
+        empty = WhiteningHead(np.zeros((1, channels), np.float32), np.eye(channels, dtype=np.float32)[None])
+        network = fused_network(self._backbone, self.detector, empty, divide_brightness=self._divide)
         return BaseNetwork(network.SerializeToString(), backbone_record(self._backbone))

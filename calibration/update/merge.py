@@ -1,7 +1,7 @@
-"""Bundles added: one network that knows what each of them knows, without their images and without torch.
+"""Merges bundles into one network for all their images, without the images and without torch.
 
-Exact, as from all images at once: mean, covariance, whitening, network, scores of the golden frames. An estimate: the
-threshold, see ``merged_scores``. The laxest of all: the limits of the camera checks, see ``merged_reference``.
+Mean, covariance, whitening, network and the scores of golden frames are exact, as from one fit to all images. The
+threshold is an estimate, see ``rescoring``. Each camera check gets the most lenient limit, see ``camera_checks.merge``.
 """
 
 from __future__ import annotations
@@ -57,46 +57,46 @@ if TYPE_CHECKING:
 
 
 def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threads: int = 0) -> Bundle:
-    """Write the bundle of all images that the given ones were learnt from.
+    """Write the bundle of all images of the given bundles.
 
     Args:
-        bundles: Two or more of the same network, preprocessing and detector.
-        weights: What an image of each counts in the statistics, in (0, 1]; see ``merging.added``.
-        path: Folder of the bundle; must not exist.
-        threads: Of the network; 0 takes one for each core.
+        bundles: Two or more, of the same network, preprocessing and detector.
+        weights: Weight of an image of each bundle in the statistics, in (0, 1]; see ``additive.weighted_sum``.
+        path: Folder of the new bundle; must not exist.
+        threads: Threads of the network; 0 takes one for each core.
 
     Raises:
-        SettingError: They cannot be added, with every reason; or a weight makes no sense.
-        BundleError: The folder exists, or one was made by older software.
-        ScoreMismatchError: The network does not give the scores that follow from the statistics.
-        StorageError: No room; nothing half-written is left.
+        SettingError: The bundles cannot be added, with every reason; or a weight is out of range.
+        BundleError: The folder exists, or a bundle was made by older software.
+        ScoreMismatchError: The network does not reproduce the scores of its statistics.
+        StorageError: The disk is full; nothing half-written is left.
     """
     refuse_existing(path)
     refuse_invalid_inputs(bundles, weights)
     refuse_different_settings(bundles)
-    method = additive_detector(bundles[0].manifest.detector)
+    detector = additive_detector(bundles[0].manifest.detector)
     refuse_different_features(bundles, threads)
     network = bundles[0].network.read_bytes()
     with threadpool_limits(1, "blas"), OnnxRuntimeEngine(without_head(network), threads) as engine:
         parents = [_Parent.of(bundle, weight, engine) for bundle, weight in zip(bundles, weights, strict=True)]
         total = weighted_sum([parent.moments for parent in parents], weights)
-        head = method.head(total)
-        good = concatenate_scores([parent.rescored(method, total) for parent in parents])
+        head = detector.head(total)
+        good = concatenate_scores([parent.rescaled_scores(detector, total) for parent in parents])
         golden = _golden(parents)
         scores = head.scores(np.stack([engine.reduced(frame) for frame in golden["golden_frames"]]))
-    known = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
+    golden_frames = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
     point = _working_point(parents, good["good_scores"], head)
     manifest = _manifest(parents, total, point)
     merged = replace_head(network, head)
     with OnnxRuntimeEngine(merged, threads) as engine:
-        checks = golden_checks(known, point.threshold, engine)
+        checks = golden_checks(golden_frames, point.threshold, engine)
     refuse_mismatch(checks, manifest.golden_tolerance, "the merged network")
     frames = [frame for parent in parents for frame in parent.kept.frames]
     reference = {
         **preprocess_to_arrays(bundles[0].preprocess),
         **merged_reference([parent.reference for parent in parents], frames),
         **golden,
-        "golden_scores": known.scores,
+        "golden_scores": golden_frames.scores,
         **good,
     }
     return write_bundle(
@@ -106,7 +106,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
 
 @dataclass(frozen=True)
 class _Parent:
-    """One of the bundles, and what is needed of its files."""
+    """One of the bundles, with the contents of its files."""
 
     manifest: Manifest
     identity: str
@@ -120,18 +120,18 @@ class _Parent:
         reference = bundle.reference()
         if "highest_frames" not in reference:
             raise BundleError(
-                what=f"{bundle.path} was made by older software and lacks the frames that its scores are known of",
+                what=f"{bundle.path} was made by older software and lacks the frames for estimating a threshold",
                 remedy="calibrate again",
             )
         kept = KeptFrames.of(reference, engine.reduced)
         return cls(bundle.manifest, bundle.identity, weight, Moments.unpacked(bundle.moments()), reference, kept)
 
-    def rescored(self, method: AdditiveDetector, total: Moments) -> dict[str, NDArray[Any]]:
-        kept = self.kept.forgotten(self.weight)
-        old = self.kept.held_out_scores(method, self.moments)
-        if self.manifest.working_point.folds == self.manifest.images.count:  # each was left out alone, as here
+    def rescaled_scores(self, detector: AdditiveDetector, total: Moments) -> dict[str, NDArray[Any]]:
+        kept = self.kept.scaled(self.weight)
+        old = self.kept.held_out_scores(detector, self.moments)
+        if self.manifest.working_point.folds == self.manifest.images.count:  # leave-one-out, as here
             old.score[kept.golden :] = self.reference["highest_scores"]
-        return rescale_scores(self.reference, kept, old, kept.held_out_scores(method, total))
+        return rescale_scores(self.reference, kept, old, kept.held_out_scores(detector, total))
 
     def record(self) -> ParentRecord:
         manifest = self.manifest
@@ -141,25 +141,25 @@ class _Parent:
 
 
 def _golden(parents: Sequence[_Parent]) -> dict[str, NDArray[Any]]:
-    """Golden frames of each bundle in turn, no more than a fit keeps; and the damaged one of the first."""
-    each_in_turn = [
+    """Golden frames of each bundle in turn, up to the number of a fit, and the damaged one of the first bundle."""
+    candidates = [
         (parent.reference["golden_frames"][turn], parent.weight * float(parent.kept.weights[turn]))
         for turn in range(GOOD_FRAMES)
         for parent in parents
         if turn < parent.kept.golden
     ]
-    frames, weights = zip(*each_in_turn[:GOOD_FRAMES], strict=True)
+    frames, weights = zip(*candidates[:GOOD_FRAMES], strict=True)
     damaged = parents[0].reference["golden_frames"][-1]
     return {"golden_frames": np.stack([*frames, damaged]), "golden_weights": np.array(weights)}
 
 
 def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head: WhiteningHead) -> WorkingPointRecord:
-    """At the lowest rate that any of the bundles promises."""
+    """The working point at the lowest false-reject rate of the bundles."""
     rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
     point = working_point(scores, rate)
-    law = chi_square_scores(parents[0].kept.reduced.shape[1:], head.order)
+    chi_square = chi_square_threshold(chi_square_scores(parents[0].kept.reduced.shape[1:], head.order), rate)
     folds = sum(parent.manifest.working_point.folds for parent in parents)
-    return WorkingPointRecord.of(point, folds, chi_square_threshold(law, rate))
+    return WorkingPointRecord.of(point, folds, chi_square)
 
 
 def _manifest(
@@ -169,10 +169,10 @@ def _manifest(
 ) -> Manifest:
     first = parents[0].manifest
     images = [parent.manifest.images for parent in parents]
-    vectors_an_image = parents[0].moments.effective_count / first.effective_images
+    vectors_per_image = parents[0].moments.effective_count / first.effective_images
     record = MergeRecord(
         parents=tuple(parent.record() for parent in parents),
-        effective_images=total.effective_count / vectors_an_image,
+        effective_images=total.effective_count / vectors_per_image,
         rescored=sum(len(parent.reference["highest_scores"]) for parent in parents),
     )
     return first.model_copy(

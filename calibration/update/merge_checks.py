@@ -1,4 +1,4 @@
-"""What can be merged, and why something else cannot: every reason at once."""
+"""Checks before bundles are merged; every difference is listed at once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
 
-_ALIKE = 1e-3
+_TOLERANCE = 1e-3
 
 
 def refuse_invalid_inputs(bundles: Sequence[Bundle], weights: Sequence[float]) -> None:
-    """Raise SettingError unless there is something to merge, each with a weight, and no image in it twice."""
+    """Raise SettingError unless there are two bundles or more, each with a weight, and no image counts twice."""
     if len(bundles) < 2:  # noqa: PLR2004
         raise SettingError(what=f"{len(bundles)} bundle has nothing to be merged with", remedy="give two or more")
     if len(weights) != len(bundles):
@@ -34,7 +34,7 @@ def refuse_invalid_inputs(bundles: Sequence[Bundle], weights: Sequence[float]) -
         if not 0.0 < weight <= 1.0:
             raise SettingError(
                 what=f"an image cannot count {weight:g} times",
-                remedy="give weights above 0 and up to 1; 1 forgets nothing",
+                remedy="give weights above 0 and up to 1, the full weight",
             )
     names: dict[str, Path] = {}
     for bundle in bundles:
@@ -49,7 +49,7 @@ def refuse_invalid_inputs(bundles: Sequence[Bundle], weights: Sequence[float]) -
 
 
 def refuse_different_settings(bundles: Sequence[Bundle]) -> None:
-    """Raise SettingError unless all differ in nothing but their images; it says in what they do."""
+    """Raise SettingError with every setting in which the bundles differ."""
     first, *others = bundles
     found = [
         f"{bundle.path}: {difference}"
@@ -58,19 +58,22 @@ def refuse_different_settings(bundles: Sequence[Bundle]) -> None:
     ]
     if found:
         raise SettingError(
-            what=f"{first.path} cannot be merged with others than its like ({'; '.join(found)})",
+            what=f"{first.path} cannot be merged with bundles of other settings ({'; '.join(found)})",
             remedy="calibrate both with the same options and software",
         )
 
 
 def refuse_different_features(bundles: Sequence[Bundle], threads: int) -> None:
-    """What a manifest does not say, such as how pictures are normalised: the features of golden frames tell."""
+    """Raise SettingError unless the networks give the same features of golden frames.
+
+    This covers what manifests do not record, such as the normalisation of images.
+    """
     first, *others = bundles
     ours = without_head(first.network.read_bytes())
     frames = first.golden().frames
     for bundle in others:
         theirs = without_head(bundle.network.read_bytes())
-        if theirs != ours and not _alike(_features(ours, frames, threads), _features(theirs, frames, threads)):
+        if theirs != ours and not _equal(_features(ours, frames, threads), _features(theirs, frames, threads)):
             raise SettingError(
                 what=f"the networks of {first.path} and {bundle.path} give different features",
                 remedy="calibrate both with the same options, weights and software",
@@ -82,7 +85,7 @@ def _features(network: bytes, frames: NDArray[np.uint8], threads: int) -> NDArra
         return np.stack([engine.reduced(frame) for frame in frames])
 
 
-def _alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    """Up to rounding, channel by channel."""
-    sizes, apart = (np.sqrt(np.square(each).sum(axis=(0, 2, 3))) for each in (one, one - other))
-    return bool((apart <= _ALIKE * sizes).all())
+def _equal(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Equal up to rounding, channel by channel."""
+    norms, differences = (np.sqrt(np.square(each).sum(axis=(0, 2, 3))) for each in (one, one - other))
+    return bool((differences <= _TOLERANCE * norms).all())

@@ -1,4 +1,4 @@
-"""Good parts that a device has collected, to learn on from: network inputs and reduced features, on disk."""
+"""Parts that a device has collected for a refit: network inputs and reduced features, on disk."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class PartStore:
-    """Parts in the order in which they came; gone when closed.
+    """Parts in the order in which they came; removed when closed.
 
     Args:
         folder: On a disk with room for the network input and the reduced features of each part.
-        engine: Entered already; of a network that ``fusion.without_head`` or ``feature_network`` made. None keeps
+        engine: Entered already; runs the network of ``network.without_head`` or ``feature_network``. None stores
             network inputs alone, which is enough for a new threshold.
 
     Attributes:
-        names: Of the parts.
+        names: Names of the parts.
     """
 
     def __init__(self, folder: Path, engine: OnnxRuntimeEngine | None) -> None:
@@ -62,18 +62,18 @@ class PartStore:
         self._resources.close()
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of parts."""
         return len(self.names)
 
     def add(self, name: str, frame: Image) -> None:
-        """One more part.
+        """Add a part.
 
         Args:
-            name: Of its result.
-            frame: Network input, (height, width, 3), as large as those before.
+            name: Name of its result.
+            frame: Network input, (height, width, 3), of the same size as those before.
 
         Raises:
-            DegenerateFeaturesError: Its features are not finite.
+            DegenerateFeaturesError: A feature is not finite.
             StorageError: The disk is full.
         """
         if self._engine is not None:
@@ -102,15 +102,15 @@ class PartStore:
         reduced: NDArray[np.float32] = batch[0]
         return reduced
 
-    def reduced_of(self, frame: Image) -> NDArray[np.float32]:
-        """Reduced features of a frame that is no part of it."""
-        assert self._engine is not None  # noqa: S101 - whoever learns from features has given an engine
+    def reduce(self, frame: Image) -> NDArray[np.float32]:
+        """Reduced features of a frame that is not among the parts."""
+        assert self._engine is not None  # noqa: S101 - callers that need features have given an engine
         return self._engine.reduced(frame)
 
     @property
     def features(self) -> FeatureStore:
         """Reduced features of the parts, in their order."""
-        assert self._features is not None  # noqa: S101 - as above, and parts
+        assert self._features is not None  # noqa: S101 - as above, and added parts
         return self._features
 
     def _no_room(self, error: OSError) -> StorageError:

@@ -1,13 +1,13 @@
-"""A bundle that learns on from parts that a device has seen: a changed lamp, another steel, a new product.
+"""Refit a bundle on parts that a device has seen: after a change of lamp or material, or for a new product.
 
 ``threshold``  the network stays; the threshold follows from the parts' scores
-``mean``       the means of all places are the parts', their covariances stay
-``full``       the old statistics are seen through the new lens (``transport``), then the parts are added to them
-``teach``      everything is the parts': another product; on another backbone where asked for (``basis``)
+``mean``       every location's mean is that of the parts; the covariances stay
+``full``       the old statistics are transported to the new conditions, then the parts are added
+``teach``      everything comes from the parts: another product, on another backbone if asked for
 
-The parts came by unseen. So those that look suspicious are left out, and an old image, which a person called good,
-counts more than a new part. The scores that the threshold is made of are those of parts that the statistics have not
-seen: each fifth of them under the statistics of the old images and the other parts.
+The parts are unlabelled. So outliers are left out, and an old image, which a person called good, counts more than a new
+part. The threshold is made of cross-validated scores: each fifth of the parts is scored under the statistics of the old
+images and the other parts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.bundle.bundle import Bundle
-    from calibration.detectors.head import WhiteningHead
     from calibration.progress import Progress
     from calibration.update.base_network import OtherBackbone
     from calibration.update.part_store import PartStore
@@ -62,20 +61,20 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["threshold", "mean", "full", "teach"]
 
 MINIMUM_PARTS = 2 * FOLDS
-_STRANGER = 8.0
+_MEDIAN_LIMIT = 8.0  # median score of the parts, in thresholds, above which they are another product
 
 
 @dataclass(frozen=True)
 class RefitPlan:
-    """How to learn on.
+    """How to refit.
 
     Attributes:
-        mode: See the top of this file.
-        old_weight: What an image of the old bundle counts against a new part in ``full``; 0 forgets the old ones.
+        mode: See the module's docstring.
+        old_weight: Weight of an image of the old bundle against a new part in ``full``; 0 forgets the old images.
         false_reject_rate: None keeps that of the old bundle.
         sequential: Neighbouring parts resemble each other, as frames of a video do.
-        backbone: For ``teach``: other than the bundle's. None keeps it.
-        memory_limit_mib: What the statistics on another backbone may take.
+        backbone: Another backbone, for ``teach``; None keeps the bundle's.
+        memory_limit_mib: Memory for the statistics on another backbone.
     """
 
     mode: Mode = "full"
@@ -88,11 +87,11 @@ class RefitPlan:
 
 @dataclass(frozen=True)
 class RefitResult:
-    """What became of it.
+    """The outcome of a refit.
 
     Attributes:
-        bundle: Written, not served yet.
-        left_out: Names of suspicious parts, the worst first; not learnt, to be looked at by a person.
+        bundle: Written, not yet active.
+        left_out: Names of the parts left out as outliers, highest score first, for a person to check.
     """
 
     bundle: Bundle
@@ -100,15 +99,16 @@ class RefitResult:
 
 
 def refuse_invalid_plan(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
-    """Refuse what so many parts cannot do.
+    """Raise an error if the bundle cannot be refitted as planned from this number of parts.
 
     Raises:
-        SettingError: They are too few, the detector has no moments, or the backbone is not for this mode or bundle.
-        ModelTooLargeError: The statistics on another backbone would not fit.
+        SettingError: There are too few parts, the detector has no moments, or the backbone does not fit the mode or
+            the bundle.
+        ModelTooLargeError: The statistics on another backbone would not fit into memory.
     """
     if parts < MINIMUM_PARTS:
         raise SettingError(
-            what=f"{parts} parts are too few to learn from", remedy=f"give {MINIMUM_PARTS} or more; better 100"
+            what=f"{parts} parts are too few to refit a bundle", remedy=f"give {MINIMUM_PARTS} or more; better 100"
         )
     rate = _rate(bundle, plan)
     refuse_invalid_rate(rate)
@@ -119,127 +119,131 @@ def refuse_invalid_plan(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
         )
     if plan.backbone is not None and plan.mode != "teach":
         raise SettingError(
-            what=f"the mode {plan.mode} keeps the backbone of the bundle, and cannot be given {plan.backbone}",
-            remedy="leave the backbone out; only the mode teach, which forgets the old product, takes another",
+            what=f"the mode {plan.mode} keeps the backbone of the bundle; {plan.backbone} cannot be used",
+            remedy="leave out the backbone; only the mode teach, which forgets the old product, accepts another",
         )
     if plan.mode != "threshold":
         additive_detector(bundle.manifest.detector)
     refuse_large_base_network(bundle, plan.backbone, parts, plan.memory_limit_mib)
 
 
-def refit_bundle(bundle: Bundle, collection: PartStore, plan: RefitPlan, path: Path, progress: Progress) -> RefitResult:
+def refit_bundle(bundle: Bundle, parts: PartStore, plan: RefitPlan, path: Path, progress: Progress) -> RefitResult:
     """Write a new bundle; the old one stays as it is.
 
     Args:
-        bundle: That judged the parts.
-        collection: Its parts, by the network of ``basis_of``.
-        plan: How.
+        bundle: The bundle that inspected the parts.
+        parts: Collected parts, with features of the network of ``base_network_of``.
+        plan: How to refit.
         path: Folder of the new bundle; must not exist.
-        progress: Told step, done, total.
+        progress: Called with step, done, total.
 
     Raises:
-        SettingError, ModelTooLargeError: See ``refuse_unteachable``.
-        DatasetError: The parts show another product, all have the same defect, or hardly differ (the line stands
-            still).
-        DegenerateFeaturesError: All alike.
-        ScoreMismatchError: The new network does not score as its statistics say.
-        StorageError: No room; nothing half-written is left.
+        SettingError, ModelTooLargeError: See ``refuse_invalid_plan``.
+        DatasetError: The parts show another product, all have the same defect, or hardly differ (the production line
+            stands still).
+        DegenerateFeaturesError: The parts are all alike.
+        ScoreMismatchError: The new network does not reproduce the scores of its statistics.
+        StorageError: The disk is full; nothing half-written is left.
     """
     refuse_existing(path)
-    refuse_invalid_plan(bundle, plan, len(collection))
+    refuse_invalid_plan(bundle, plan, len(parts))
+    refit = _refit_threshold if plan.mode == "threshold" else _refit_statistics
     with threadpool_limits(1, "blas"):
-        learn = _threshold if plan.mode == "threshold" else _statistics
-        manifest, files, suspects = learn(bundle, collection, plan, progress)
-    return RefitResult(write_bundle(path, manifest, files), tuple(collection.names[index] for index in suspects))
+        manifest, files, outliers = refit(bundle, parts, plan, progress)
+    return RefitResult(write_bundle(path, manifest, files), tuple(parts.names[index] for index in outliers))
 
 
-def _threshold(
-    bundle: Bundle, collection: PartStore, plan: RefitPlan, progress: Progress
+def _refit_threshold(
+    bundle: Bundle, parts: PartStore, plan: RefitPlan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
-    """Network and statistics stay."""
-    scores = _scored(bundle, collection, progress)
-    _refuse_strangers(float(np.median(scores.score)) / bundle.manifest.working_point.threshold)
-    suspects = outlier_indices(scores.score.astype(np.float64))
-    kept = [index for index in range(len(collection)) if index not in suspects]
+    """Keep network and statistics."""
+    scores = _network_scores(bundle, parts, progress)
+    _refuse_high_median(float(np.median(scores.score)) / bundle.manifest.working_point.threshold)
+    outliers = outlier_indices(scores.score.astype(np.float64))
+    kept = _all_but(parts, outliers)
     good = Scores(scores.score[kept], scores.map[kept])
-    before, rate = bundle.manifest.working_point, _rate(bundle, plan)
-    chi_square = before.chi_square if rate == before.false_reject_rate else None
+    old_point, rate = bundle.manifest.working_point, _rate(bundle, plan)
+    chi_square = old_point.chi_square if rate == old_point.false_reject_rate else None
     point = _working_point(good, rate, len(kept), chi_square)
-    manifest = _manifest(bundle, collection, plan, suspects, bundle.manifest.effective_images)
-    before_it = bundle.reference()
-    looks = frame_reference(before_it, collection, kept, sequential=plan.sequential, forget=False)
-    reference = {**before_it, **looks, **score_arrays(collection, kept, good)}
+    manifest = _manifest(bundle, parts, plan, outliers, bundle.manifest.effective_images)
+    old_reference = bundle.reference()
+    frames = frame_reference(old_reference, parts, kept, sequential=plan.sequential, forget=False)
+    reference = {**old_reference, **frames, **score_arrays(parts, kept, good)}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
-    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz_bytes(reference)}, suspects
+    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz_bytes(reference)}, outliers
 
 
-def _statistics(
-    bundle: Bundle, collection: PartStore, plan: RefitPlan, progress: Progress
+def _refit_statistics(
+    bundle: Bundle, parts: PartStore, plan: RefitPlan, progress: Progress
 ) -> tuple[Manifest, dict[str, bytes], list[int]]:
-    """The network gets another head."""
+    """Replace the head of the network."""
     assert plan.mode != "threshold"  # noqa: S101 - for the type checker
     forget = plan.mode == "teach"
-    method = additive_detector(bundle.manifest.detector)
+    detector = additive_detector(bundle.manifest.detector)
     old = None if forget else Moments.unpacked(bundle.moments())
-    vectors_an_image = None if old is None else old.effective_count / bundle.manifest.effective_images
-    lesson = Refit(collection, method, plan.mode, old, plan.old_weight)
-    del old  # there is little memory
-    suspects = lesson.suspects(bundle.manifest.working_point.threshold)
-    kept = [index for index in range(len(collection)) if index not in suspects]
-    scores = lesson.held_out(kept, sequential=plan.sequential, progress=progress)
-    total = lesson.statistics(kept)
-    head = method.head(total)
-    point = _working_point(scores, _rate(bundle, plan), FOLDS, _chi_square(bundle, plan, collection, head))
-    golden = golden_frames(collection, kept, head)
-    effective_images = len(kept) if vectors_an_image is None else total.effective_count / vectors_an_image
-    manifest = _manifest(bundle, collection, plan, suspects, effective_images)
+    vectors_per_image = None if old is None else old.effective_count / bundle.manifest.effective_images
+    refit = Refit(parts, detector, plan.mode, old, plan.old_weight)
+    del old  # memory is scarce on a device
+    outliers = refit.outliers(bundle.manifest.working_point.threshold)
+    kept = _all_but(parts, outliers)
+    scores = refit.cross_validated_scores(kept, sequential=plan.sequential, progress=progress)
+    total = refit.moments(kept)
+    head = detector.head(total)
+    rate = _rate(bundle, plan)
+    chi_square = chi_square_threshold(chi_square_scores(parts.features.shape, head.order), rate)
+    point = _working_point(scores, rate, FOLDS, chi_square)
+    golden = golden_frames(parts, kept, head)
+    effective_images = len(kept) if vectors_per_image is None else total.effective_count / vectors_per_image
+    manifest = _manifest(bundle, parts, plan, outliers, effective_images)
+    detector_record = manifest.detector.model_copy(update={"parameters": dict(detector.parameters(total))})
     moments = npz_bytes(total.packed())
-    del lesson, total
-    basis = base_network_of(bundle, plan.backbone)
-    network, backbone = replace_head(basis.network, head), basis.backbone
-    del basis, head
+    del refit, total
+    base = base_network_of(bundle, plan.backbone)
+    network, backbone = replace_head(base.network, head), base.backbone
+    del base, head
     with OnnxRuntimeEngine(network, 1) as engine:
         checks = golden_checks(golden, point.threshold, engine)
-    refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the relearnt network")
+    refuse_mismatch(checks, bundle.manifest.golden_tolerance, "the refitted network")
     progress("learning", FOLDS + 1, FOLDS + 1)
     reference = {
         **preprocess_to_arrays(bundle.preprocess),
-        **frame_reference(bundle.reference(), collection, kept, sequential=plan.sequential, forget=forget),
+        **frame_reference(bundle.reference(), parts, kept, sequential=plan.sequential, forget=forget),
         "golden_frames": golden.frames,
         "golden_scores": golden.scores,
-        **score_arrays(collection, kept, scores),
+        **score_arrays(parts, kept, scores),
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
-    update = {"backbone": backbone, "working_point": point}
-    return manifest.model_copy(update=update), files, suspects
+    update = {"backbone": backbone, "detector": detector_record, "working_point": point}
+    return manifest.model_copy(update=update), files, outliers
 
 
-def _refuse_strangers(times: float) -> None:
-    """Raise DatasetError where half of the parts are far beyond any defect: so many times the threshold."""
-    if not times <= _STRANGER:
+def _all_but(parts: PartStore, outliers: list[int]) -> list[int]:
+    return [index for index in range(len(parts)) if index not in outliers]
+
+
+def _refuse_high_median(thresholds: float) -> None:
+    """Raise DatasetError if the median score, in thresholds, is far beyond that of any defect."""
+    if not thresholds <= _MEDIAN_LIMIT:
         raise DatasetError(
-            what=f"these parts are not what the bundle knows: half of them score over {times:.0f} times its threshold",
-            remedy="look at the camera; after a change of lamp or lens recalibrate with the mode full, for another "
+            what="the bundle was not made for these parts: half of them score over "
+            f"{thresholds:.0f} times its threshold",
+            remedy="check the camera; after a change of lamp or lens recalibrate with the mode full, for another "
             "product with teach",
         )
 
 
-def _scored(bundle: Bundle, collection: PartStore, progress: Progress) -> Scores:
-    """By the bundle's own network, which may be of any detector."""
-    found = []
+def _network_scores(bundle: Bundle, parts: PartStore, progress: Progress) -> Scores:
+    """Scores by the bundle's own network, whatever its detector."""
+    results = []
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
-        for index in range(len(collection)):
-            found.append(engine(collection.frame(index)))
-            progress("scoring", len(found), len(collection))
-    return Scores(np.array([each.score for each in found], np.float32), np.stack([each.map for each in found]))
+        for index in range(len(parts)):
+            results.append(engine(parts.frame(index)))
+            progress("scoring", len(results), len(parts))
+    return Scores(np.array([each.score for each in results], np.float32), np.stack([each.map for each in results]))
 
 
 def _rate(bundle: Bundle, plan: RefitPlan) -> float:
     return plan.false_reject_rate or bundle.manifest.working_point.false_reject_rate
-
-
-def _chi_square(bundle: Bundle, plan: RefitPlan, collection: PartStore, head: WhiteningHead) -> float | None:
-    return chi_square_threshold(chi_square_scores(collection.features.shape, head.order), _rate(bundle, plan))
 
 
 def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | None) -> WorkingPointRecord:
@@ -247,7 +251,7 @@ def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | 
 
 
 def _manifest(
-    bundle: Bundle, collection: PartStore, plan: RefitPlan, suspects: list[int], effective_images: float
+    bundle: Bundle, parts: PartStore, plan: RefitPlan, outliers: list[int], effective_images: float
 ) -> Manifest:
     return bundle.manifest.model_copy(
         update={
@@ -255,17 +259,17 @@ def _manifest(
             "software": software_versions(),
             "images": ImagesRecord(
                 source=f"parts seen by the device, mode {plan.mode}",
-                count=len(collection) - len(suspects),
+                count=len(parts) - len(outliers),
                 skipped=(),
-                left_out=tuple(collection.names[index] for index in suspects),
+                left_out=tuple(parts.names[index] for index in outliers),
             ),
-            "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # of parts nothing is varied
+            "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # parts are not augmented
             "choice": None,
             "merge": None,
             "relearning": UpdateRecord(
                 mode=plan.mode,
                 parent=bundle.identity,
-                parts=len(collection),
+                parts=len(parts),
                 old_weight=plan.old_weight if plan.mode == "full" else None,
                 effective_images=effective_images,
             ),

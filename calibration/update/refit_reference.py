@@ -1,4 +1,4 @@
-"""The arrays of a bundle that learnt on: how good frames look, golden frames, scores of the parts."""
+"""Arrays of a refitted bundle: appearance of good frames, golden frames and scores of the parts."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ if TYPE_CHECKING:
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 
-def golden_frames(collection: PartStore, kept: list[int], head: WhiteningHead) -> GoldenFrames:
-    """A few of the parts, and one damaged on purpose, with the scores that follow from the statistics."""
+def golden_frames(parts: PartStore, kept: list[int], head: WhiteningHead) -> GoldenFrames:
+    """A few of the parts, and a damaged one, with their scores by the head."""
     sample = GoldenSample()
     for index in kept:
-        sample.offer(collection.frame(index), collection.reduced(index))
-    sample.add_damaged(collection.reduced_of)
+        sample.offer(parts.frame(index), parts.reduced(index))
+    sample.add_damaged(parts.reduce)
     return GoldenFrames(np.stack(sample.frames), head.scores(np.stack(sample.reduced)).score.astype(np.float64))
 
 
 def frame_reference(
-    old: Mapping[str, NDArray[Any]], collection: PartStore, kept: list[int], *, sequential: bool, forget: bool
+    old: Mapping[str, NDArray[Any]], parts: PartStore, kept: list[int], *, sequential: bool, forget: bool
 ) -> Arrays:
-    """How good frames look now; and how they looked before, unless that is to be forgotten.
+    """Reference statistics of the parts' frames, merged with the old ones.
 
     Args:
         old: Arrays of the old bundle's ``reference.npz``.
-        collection: The parts.
-        kept: Those that are good.
+        parts: Collected parts.
+        kept: Indices of the good ones.
         sequential: Neighbouring parts resemble each other.
-        forget: They show another product.
+        forget: Leave the old statistics out, for another product.
     """
     statistics = ReferenceStatistics()
     for index in kept:
-        frame = collection.frame(index)
+        frame = parts.frame(index)
         statistics.update(frame, frame, tuple(old["frame_size"].tolist()) if "frame_size" in old else ())
-    arrays = _as_whole_frames_were(statistics.arrays(sequential=sequential), old)
+    arrays = _with_frame_limits(statistics.arrays(sequential=sequential), old)
     if forget:
         return arrays
-    both = merged_reference([old, arrays], [collection.frame(index) for index in kept])
-    return {**both, **{name: arrays[name] for name in PER_FRAME_ARRAYS}}  # as the scores, which are those of the parts
+    both = merged_reference([old, arrays], [parts.frame(index) for index in kept])
+    return {**both, **{name: arrays[name] for name in PER_FRAME_ARRAYS}}  # one value per part, as the scores
 
 
-def score_arrays(collection: PartStore, kept: list[int], scores: Scores) -> Arrays:
-    """Scores of the parts that were learnt, and the pictures of the highest.
+def score_arrays(parts: PartStore, kept: list[int], scores: Scores) -> Arrays:
+    """Scores of the parts, and frames and maps of the highest ones.
 
     Args:
-        collection: The parts.
-        kept: Those that are good.
-        scores: Theirs.
+        parts: Collected parts.
+        kept: Indices of the good ones.
+        scores: Scores of the good ones.
     """
     order = np.argsort(-scores.score, kind="stable")[:HIGHEST]
-    chosen = [kept[row] for row in order]
+    highest = [kept[row] for row in order]
     return {
         "good_scores": scores.score.astype(np.float64),
-        "highest_frames": np.stack([collection.frame(index) for index in chosen]),
-        "highest_names": np.array([collection.names[index] for index in chosen]),
+        "highest_frames": np.stack([parts.frame(index) for index in highest]),
+        "highest_names": np.array([parts.names[index] for index in highest]),
         "highest_scores": scores.score[order].astype(np.float64),
         "highest_maps": scores.map[order],
         "suspicious_names": np.array([], np.str_),
@@ -77,8 +77,8 @@ def score_arrays(collection: PartStore, kept: list[int], scores: Scores) -> Arra
     }
 
 
-def _as_whole_frames_were(arrays: Arrays, old: Mapping[str, NDArray[Any]]) -> Arrays:
-    """The size of frames and how still they may stand, of which network inputs tell nothing, as they were."""
+def _with_frame_limits(arrays: Arrays, old: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Keep the frame size and the standstill limits, which network inputs say nothing about."""
     arrays = {name: array for name, array in arrays.items() if name not in {"frame_size", "still_at_most"}}
     whole = {name: old[name] for name in ("frame_size", "still_at_most") if name in old}
     before = dict(zip(old.get("check_names", ()), old.get("check_limits", ()), strict=True))

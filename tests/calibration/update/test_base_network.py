@@ -141,7 +141,7 @@ def test_another_backbone_is_refused_where_the_old_product_is_not_forgotten(othe
 def test_a_network_input_that_the_filterbank_cannot_take_is_refused(tmp_path: Path) -> None:
     settings = Settings(Preprocess(72, 72), threads=1, false_reject_rate=0.05)
     odd = fit(random_backbone(72), settings, tmp_path / "odd", [washer(number, side=72) for number in range(20)])
-    with pytest.raises(SettingError, match=r"odd cannot learn on with the filterbank: .*72x72"):
+    with pytest.raises(SettingError, match=r"odd cannot use the filterbank: .*72x72"):
         refuse_invalid_plan(odd, TEACH, PARTS)
     refuse_invalid_plan(odd, RefitPlan("teach"), PARTS)
 

@@ -316,9 +316,9 @@ def test_features_that_differ_by_rounding_are_the_same(
 @pytest.mark.parametrize(
     ("detector", "reason"),
     [
-        (PatchCore(coreset=0.1), "remembers patches"),
-        (Gaussian(), "is not kept"),
-        (MeanShift(modes=2), "divides the images into kinds"),
+        (PatchCore(coreset=0.1), "stores patches"),
+        (Gaussian(), "are not kept"),
+        (MeanShift(modes=2), "its modes may be others"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

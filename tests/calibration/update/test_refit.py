@@ -141,7 +141,7 @@ def test_another_product_is_refused_but_can_be_taught(learn: Learn) -> None:
         np.add(square, random.integers(0, 5, square.shape, np.uint8), out=square)
     with pytest.raises(DatasetError, match="another product"):
         learn(squares, RefitPlan("full"))
-    with pytest.raises(DatasetError, match="not what the bundle knows"):
+    with pytest.raises(DatasetError, match="not made for these parts"):
         learn(squares, RefitPlan("threshold"))
     taught = learn(squares, RefitPlan("teach"), "taught").bundle
     assert rejected(taught, squares[:10]) < 0.5
