@@ -127,21 +127,21 @@ def config_command(
 def doctor_command(
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", metavar="FILE.yaml", help="Also look at this station: camera, broker, bundle."),
+        typer.Option("--config", "-c", metavar="FILE.yaml", help="Also check this station: camera, broker, bundle."),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Look at this device and say what is there, what is wrong and how to mend it; nothing is changed.
+    """Check this device: what it has, what is wrong and how to fix it. Nothing is changed.
 
-    Exit code 2 if there is a fault; warnings alone are 0.
+    Exit code 2 if there is a fault, 0 if there are only warnings.
 
     Examples: `shiftwatch-agent doctor`; `shiftwatch-agent doctor --config station.yaml`
     """
     report: dict[str, list[Finding]] = {}
     width = console.width if console.is_terminal else None
     with console.status("") as status:
-        for section, finding in doctor_report.examine(config, lambda name: status.update(f"looking at: {name}")):
+        for section, finding in doctor_report.examine(config, lambda name: status.update(f"checking: {name}")):
             if not as_json and section not in report:
                 console.print(f"[bold]{_SECTIONS[section]}[/]")
             for line in () if as_json else doctor_report.lines(finding, width):
@@ -152,7 +152,7 @@ def doctor_command(
         sys.stdout.write(doctor_report.as_json(report))
     else:
         console.print(f"[bold]{doctor_report.summary(findings)}[/]")
-    if doctor_report.level_of(findings) == "fault":
+    if doctor_report.worst_level(findings) == "fault":
         raise typer.Exit(EXIT_ERROR)
 
 

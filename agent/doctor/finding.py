@@ -1,7 +1,7 @@
-"""Probes ask one question each about this device or its station; they change nothing.
+"""The result of one check by the doctor.
 
-A probe is a function that yields findings. It may hang or crash in a driver: `isolation` runs it in a process of its
-own.
+A probe is a function that checks one thing about this device or its station, changes nothing and yields findings. A
+driver may make it hang or crash, so `isolation` runs it in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Finding:
     """What a probe found.
 
     Attributes:
-        name: What was looked at.
-        level: ``fault``: inspection cannot run, or the line does not hear it; ``warning``: it may suffer.
-        found: For people.
+        name: What was checked.
+        level: ``fault``: the station cannot inspect, or the line does not get its results; ``warning``: it may suffer.
+        found: The result, for people.
         remedy: What to do about it; empty if nothing.
-        figures: The same in numbers, for programs.
+        figures: Numbers of the result, for programs.
     """
 
     name: str
@@ -37,10 +37,15 @@ class Finding:
 
 
 def ok(name: str, found: str, **figures: float) -> Finding:
-    """All is well, or nothing to say against it."""
+    """A finding without a problem."""
     return Finding(name, "ok", found, figures=figures)
 
 
+def warn_if(problem: bool, name: str, found: str, remedy: str, **figures: float) -> Finding:  # noqa: FBT001 - as `if`
+    """A warning with its remedy if there is a problem, otherwise ok."""
+    return Finding(name, "warning", found, remedy, figures) if problem else ok(name, found, **figures)
+
+
 def fault(name: str, error: ShiftwatchError) -> Finding:
-    """An error is a finding as it stands."""
+    """An error as a finding."""
     return Finding(name, "fault", error.what, error.remedy)

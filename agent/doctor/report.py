@@ -1,4 +1,4 @@
-"""One page about this device and its station: what is there, what is wrong, how to mend it. It changes nothing."""
+"""Runs all probes on this device and its station, and formats their findings."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 
     from agent.doctor.finding import Finding, Level
 
-_SYSTEM = "restart the device; if it stays, see `dmesg`"
+_RESTART = "restart the device; if the problem stays, see `dmesg`"
 _DEVICE = (
-    Check("Python", software.python, 15, _SYSTEM),
-    Check("OpenCV", software.opencv, 15, "install it again: pip install --force-reinstall opencv-python-headless"),
-    Check("ONNX Runtime", software.onnxruntime, 15, "install it again: pip install --force-reinstall onnxruntime"),
-    Check("NVIDIA GPU", software.gpu, 20, "the driver is stuck or broken: restart the device, see `dmesg`"),
-    Check("machine", machine.machine, 15, _SYSTEM),
-    Check("cameras", camera_devices.cameras, 15, "a camera's driver is stuck: pull its plug, or restart the device"),
+    Check("Python", software.python, 15, _RESTART),
+    Check("OpenCV", software.opencv, 15, "reinstall it: pip install --force-reinstall opencv-python-headless"),
+    Check("ONNX Runtime", software.onnxruntime, 15, "reinstall it: pip install --force-reinstall onnxruntime"),
+    Check("NVIDIA GPU", software.gpu, 20, "the driver hangs or is broken: restart the device, and see `dmesg`"),
+    Check("machine", machine.machine, 15, _RESTART),
+    Check("cameras", camera_devices.cameras, 15, "a camera driver hangs: unplug the camera, or restart the device"),
 )
 _RECORDS = Check(
-    "records", station_probes.records, 15, "the disk of state_dir does not answer: check it, and its mount"
+    "records", station_probes.records, 15, "the disk of state_dir does not respond: check the disk and its mount"
 )
-_CAMERA = Check(
-    "camera", station_probes.camera, 30, "its driver is stuck, or its network is: pull its plug, check address"
-)
+_CAMERA = Check("camera", station_probes.camera, 30, "its driver or its network hangs: check its address, or unplug it")
 _BROKER = Check(
-    "broker", station_probes.broker, 25, "name resolution or network are stuck: try the broker's IP address"
+    "broker", station_probes.broker, 25, "name resolution or the network hangs: try the broker's IP address"
 )
 _NETWORK = Check(
-    "network", station_probes.network, 120, "start the agent and read its log; TensorRT may have to build first"
+    "network",
+    station_probes.network,
+    120,
+    "start the agent and read its log; TensorRT may have to build an engine first",
 )
 
 _LEVEL_WIDTH, _NAME_WIDTH = 9, 15
@@ -50,75 +51,75 @@ _LEVELS: tuple[Level, ...] = ("ok", "warning", "fault")
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
-def examine(config: Path | None, watch: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
-    """Everything about this device, and about a station if one is given, each as it is found.
+def examine(config: Path | None, on_check: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
+    """Check this device, and a station if one is given.
 
     Args:
         config: Configuration file of the station.
-        watch: Told what is looked at next.
+        on_check: Called with the name of each check before it runs.
 
     Yields:
-        ``device`` or ``station``, and what was found.
+        ``device`` or ``station``, and a finding.
     """
     for check in _DEVICE:
-        watch(check.name)
+        on_check(check.name)
         yield from (("device", finding) for finding in check.ask())
     if config is not None:
-        yield from (("station", finding) for finding in _examine_station(config, watch))
+        yield from (("station", finding) for finding in _examine_station(config, on_check))
 
 
-def _examine_station(file: Path, watch: Callable[[str], object]) -> Iterator[Finding]:
+def _examine_station(file: Path, on_check: Callable[[str], object]) -> Iterator[Finding]:
     try:
         topics = station_topics(configuration.load(file).station)
     except ConfigError as error:
         yield fault("configuration", error)
         return
-    yield ok("configuration", f"{file}: well-formed, topics below {topics.root}")
-    seen: Mapping[str, float] = {}
+    yield ok("configuration", f"{file} is valid; topics start with {topics.root}")
+    camera_figures: Mapping[str, float] = {}
     for check in (_RECORDS, _CAMERA, _BROKER, _NETWORK):
-        watch(check.name)
-        # The network must keep up with the camera, and its region fit into the frame.
-        findings = check.ask(config=str(file.absolute()), **(seen if check is _NETWORK else {}))
+        on_check(check.name)
+        # The network must keep up with the camera, and its region must fit into the frame.
+        findings = check.ask(config=str(file.absolute()), **(camera_figures if check is _NETWORK else {}))
         yield from findings
-        seen = findings[-1].figures if check is _CAMERA else seen
+        camera_figures = findings[-1].figures if check is _CAMERA else camera_figures
 
 
 def as_json(report: Mapping[str, Sequence[Finding]]) -> str:
-    """The page as one object: the worst level, then what was found, by section."""
-    level = level_of(finding for findings in report.values() for finding in findings)
+    """The report as one JSON object: the worst level, then the findings by section."""
+    level = worst_level(finding for findings in report.values() for finding in findings)
     sections = {section: [asdict(finding) for finding in findings] for section, findings in report.items()}
     return json.dumps({"level": level, **sections}, indent=2) + "\n"
 
 
-def level_of(findings: Iterable[Finding]) -> Level:
-    """The worst of them."""
+def worst_level(findings: Iterable[Finding]) -> Level:
+    """The worst level of all findings."""
     return max((finding.level for finding in findings), key=_LEVELS.index, default="ok")
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """How many faults and warnings there are."""
+    """The number of faults and warnings, in words."""
     counts = Counter(finding.level for finding in findings)
     found = [f"{counts[level]} {level}{'s' * (counts[level] > 1)}" for level in ("fault", "warning") if counts[level]]
-    return ", ".join(found) or "nothing to mend"
+    return ", ".join(found) or "no problems found"
 
 
 def lines(finding: Finding, width: int | None) -> Iterator[str]:
-    """A finding as it stands on the page, in rich's markup.
+    """The lines of a finding in the report, in rich's markup.
 
     Args:
         finding: What was found.
-        width: Where to break lines, in characters; None breaks none, so that each finding stays one for `grep`.
+        width: Width of the terminal in characters; None never breaks lines, so that `grep` works.
     """
     indent = " " * (_LEVEL_WIDTH + _NAME_WIDTH)
     texts = [finding.found, *([f"-> {finding.remedy}"] if finding.level != "ok" else [])]
-    broken = [line for text in texts for line in _broken(text, width and max(width - len(indent), _NARROWEST))]
+    wrapped = [line for text in texts for line in _wrapped(text, width and max(width - len(indent), _NARROWEST))]
     colour = _COLOURS[finding.level]
-    yield f"[{colour}]{finding.level:<{_LEVEL_WIDTH}}[/]{finding.name:<{_NAME_WIDTH - 1}} {escape(broken[0])}"
-    for line in broken[1:]:
+    yield f"[{colour}]{finding.level:<{_LEVEL_WIDTH}}[/]{finding.name:<{_NAME_WIDTH - 1}} {escape(wrapped[0])}"
+    for line in wrapped[1:]:
         yield f"{indent}{escape(line)}"
 
 
-def _broken(text: str, width: int | None) -> list[str]:
+def _wrapped(text: str, width: int | None) -> list[str]:
     if width is None:
         return text.splitlines()
-    return [part for line in text.splitlines() for part in textwrap.wrap(line, width, break_long_words=False)]
+    return [each for line in text.splitlines() for each in textwrap.wrap(line, width, break_long_words=False)]

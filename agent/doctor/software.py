@@ -1,4 +1,4 @@
-"""What is installed: Python, OpenCV, ONNX Runtime, TensorRT, and the GPU under them."""
+"""Checks the installed software: Python, OpenCV, ONNX Runtime, TensorRT and the GPU driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import onnxruntime as ort
 
-from agent.doctor.finding import Finding, ok
+from agent.doctor.finding import Finding, ok, warn_if
 from agent.doctor.system import text_of
 from calibration.deployment.backends import AUTO, choose_backend
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
@@ -25,41 +25,39 @@ _NVIDIA = "0x10de"
 
 
 def python() -> Iterator[Finding]:
-    """Shiftwatch and Python."""
+    """Report the versions of Shiftwatch and Python."""
     yield ok("shiftwatch", version("shiftwatch"))
     yield ok("Python", f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}")
 
 
 def opencv() -> Iterator[Finding]:
-    """OpenCV, and what it can read from."""
+    """Check OpenCV."""
     yield opencv_finding(cv2.__version__, cv2.getBuildInformation())
 
 
 def opencv_finding(release: str, build: str) -> Finding:
-    """From what OpenCV says of how it was built."""
+    """Check whether OpenCV can read cameras and streams, from its build information."""
     backends = {"FFMPEG": "FFMPEG", "V4L2": "v4l/v4l2", "GStreamer": "GStreamer"}
     present = [name for name, key in backends.items() if re.search(rf"^\s+{key}:\s+YES", build, re.MULTILINE)]
     missing = [name for name in backends if name not in present]
     found = f"{release}, with {', '.join(present) or 'nothing'}" + (f"; without {', '.join(missing)}" * bool(missing))
-    if "FFMPEG" in present and "V4L2" in present:
-        return ok("OpenCV", found)  # GStreamer is for pipelines only; a camera that needs it says so
-    remedy = "streams and videos need FFMPEG, cameras V4L2: pip install opencv-python-headless"
-    return Finding("OpenCV", "warning", found, remedy)
+    remedy = "streams and videos need FFMPEG, cameras need V4L2: pip install opencv-python-headless"
+    # GStreamer is needed for pipelines only, and opening one without it gives a clear error.
+    return warn_if(not {"FFMPEG", "V4L2"} <= set(present), "OpenCV", found, remedy)
 
 
 def onnxruntime() -> Iterator[Finding]:
-    """ONNX Runtime, and what it can compute on."""
+    """Check ONNX Runtime and list its providers."""
     providers = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
     found = f"{ort.__version__}, providers: {', '.join(providers)}"
-    if is_installed("onnxruntime") and is_installed("onnxruntime-gpu"):
-        remedy = "they overwrite each other: pip uninstall both, then install the one you want"
-        yield Finding("ONNX Runtime", "warning", f"{found}; both onnxruntime and onnxruntime-gpu are installed", remedy)
-    else:
-        yield ok("ONNX Runtime", found)
+    both = is_installed("onnxruntime") and is_installed("onnxruntime-gpu")
+    found += "; both onnxruntime and onnxruntime-gpu are installed" * both
+    remedy = "they overwrite each other: uninstall both with pip, then install the one you need"
+    yield warn_if(both, "ONNX Runtime", found, remedy)
 
 
 def is_installed(package: str) -> bool:
-    """Whether pip knows it."""
+    """Whether pip has installed a package."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -68,7 +66,7 @@ def is_installed(package: str) -> bool:
 
 
 def gpu() -> Iterator[Finding]:
-    """CUDA driver, GPU and TensorRT, and what ``engine.backend: auto`` makes of them."""
+    """Check CUDA driver, GPU and TensorRT, and report what ``engine.backend: auto`` selects."""
     try:
         driver = cuda_driver()
     except EngineError as error:
@@ -78,11 +76,11 @@ def gpu() -> Iterator[Finding]:
         yield gpu_finding(driver)
         yield tensorrt_finding(needed=True)
     choice = choose_backend(AUTO)
-    yield ok("backend", f"auto takes {choice.available[0]}: {choice.reason}")
+    yield ok("backend", f"auto selects {choice.available[0]} ({choice.reason})")
 
 
 def gpu_finding(driver: CudaDriver) -> Finding:
-    """A GPU that answers."""
+    """Report the GPUs of a working driver."""
     gpus = (
         f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.1f} GiB"
         for gpu in driver.gpus
@@ -92,14 +90,14 @@ def gpu_finding(driver: CudaDriver) -> Finding:
 
 
 def no_gpu_finding(error: EngineError, *, is_there: bool) -> Finding:
-    """No GPU is nothing to mend on a device that has none."""
+    """Warn if the device has a GPU that cannot be used."""
     if is_there:
-        return Finding("NVIDIA GPU", "warning", f"there is one, but {error.what}", error.remedy)
+        return Finding("NVIDIA GPU", "warning", f"present, but cannot be used: {error.what}", error.remedy)
     return ok("NVIDIA GPU", f"none ({error.what}); the network runs on the CPU")
 
 
 def has_nvidia(root: Path) -> bool:
-    """Whether this is a Jetson, or an NVIDIA graphics card is plugged in."""
+    """Whether this is a Jetson, or has an NVIDIA graphics card."""
     if (root / "etc/nv_tegra_release").exists():
         return True
     devices = (root / "sys/bus/pci/devices").glob("*")
@@ -109,17 +107,15 @@ def has_nvidia(root: Path) -> bool:
 
 
 def tensorrt_finding(*, needed: bool) -> Finding:
-    """TensorRT and pycuda; only looked for, since to import them without a driver can crash."""
+    """Check whether TensorRT and pycuda are installed, without an import, which can crash if there is no driver."""
     missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
     if not missing:
         return ok("TensorRT", f"{version_of('tensorrt')}, pycuda {version_of('pycuda')}")
-    found = f"not installed: {' and '.join(missing)}"
-    if not needed:
-        return ok("TensorRT", f"{found}; it needs an NVIDIA GPU")
+    found = f"not installed: {' and '.join(missing)}" + "; only useful with an NVIDIA GPU" * (not needed)
     remedy = "the GPU is fastest with it: pip install '.[tensorrt]'; on a Jetson use the system's TensorRT, in an "
-    return Finding("TensorRT", "warning", found, f"{remedy}environment made with --system-site-packages")
+    return warn_if(needed, "TensorRT", found, f"{remedy}environment created with --system-site-packages")
 
 
 def version_of(package: str) -> str:
-    """As pip knows it; Debian's packages may not tell."""
+    """Version of a package; Debian's packages may lack it."""
     return version(package) if is_installed(package) else "of unknown version"

@@ -1,4 +1,4 @@
-"""What the operating system tells: its programs, and the files it makes."""
+"""Reads what the operating system reports through its programs and files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5.0
 
 
-def said(*command: str) -> str | None:
-    """What a program prints; None where it is not installed, fails or hangs."""
-    # Programs for root, which tell everyone: they are not on every user's path.
+def output_of(*command: str) -> str | None:
+    """What a program prints; None if it is not installed, fails or hangs."""
+    # Some programs are in root's folders, although every user may run them.
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if program is None:
         return None
@@ -35,7 +35,7 @@ def said(*command: str) -> str | None:
 
 
 def text_of(file: Path) -> str:
-    """What stands in it; empty where it is not there or not for this user."""
+    """A file's content; empty if it does not exist or this user may not read it."""
     try:
         return file.read_text(errors="replace").strip()
     except OSError:

@@ -175,7 +175,7 @@ def _driver() -> Any:  # noqa: ANN401 - pycuda has no types
         if isinstance(error, ModuleNotFoundError):
             raise EngineError(
                 what=f"pycuda is not installed: {error}",
-                remedy="on a device with an NVIDIA GPU: pip install 'shiftwatch[tensorrt]'; otherwise use onnxruntime",
+                remedy="on a device with an NVIDIA GPU: pip install '.[tensorrt]'; otherwise use onnxruntime",
             ) from error
         raise _no_gpu(reason=_first_line(error)) from error
     return pycuda.driver

@@ -35,7 +35,7 @@ def library() -> ModuleType:
         raise EngineError(
             what=f"TensorRT cannot be loaded: {error}",
             remedy="on a Jetson: apt install python3-libnvinfer, and an environment with --system-site-packages; "
-            "elsewhere: pip install 'shiftwatch[tensorrt]'",
+            "elsewhere: pip install '.[tensorrt]'",
         ) from error
     version: tuple[int, ...] = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
     if version < OLDEST:

@@ -1,4 +1,4 @@
-"""Each probe against what is absent here: a Jetson, cameras, a clock that nobody sets, a driver that hangs."""
+"""Each probe against what is absent here: a Jetson, cameras, a clock that is not synchronised, a driver that hangs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.camera.camera_settings import CameraSettings
 from agent.doctor import camera_devices, machine, software, station_probes
 from agent.doctor.finding import Finding, ok
 from agent.doctor.isolation import Check
-from agent.doctor.system import said
+from agent.doctor.system import output_of
 from agent.errors import CameraError
 from calibration.engine.cuda_driver import CudaDriver, Gpu
 from calibration.errors import EngineError
@@ -55,14 +55,14 @@ def fails() -> Iterator[Finding]:
     yield
 
 
-def test_a_probe_answers_whatever_libraries_print_and_leaves_nothing_behind() -> None:
+def test_output_of_libraries_does_not_disturb_a_probe_and_nothing_is_left_behind() -> None:
     (finding,) = Check("probe", answers, 30, "").ask(text="well", number=2.5)
     text, _, folder = finding.found.partition(" in ")
     assert (text, finding.level, finding.figures) == ("well", "ok", {"number": 2.5})
     assert not Path(folder).exists()
 
 
-def test_a_probe_that_hangs_is_a_fault_and_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_probe_that_hangs_is_a_fault_and_is_killed_with_its_children(tmp_path: Path) -> None:
     marker = tmp_path / "child"
     began_s = time.monotonic()
     findings = Check("camera", hangs, 3, "pull its plug").ask(marker=str(marker))
@@ -89,10 +89,10 @@ def test_a_probe_that_fails_says_why() -> None:
     assert finding.found == "the probe failed: ImportError: libGL.so.1: cannot open shared object file"
 
 
-def test_a_program_that_is_absent_or_fails_says_nothing() -> None:
-    assert said("no-such-program-anywhere") is None
-    assert said(sys.executable, "-c", "raise SystemExit(1)") is None
-    assert said(sys.executable, "-c", "print('yes')") == "yes\n"
+def test_a_program_that_is_absent_or_fails_has_no_output() -> None:
+    assert output_of("no-such-program-anywhere") is None
+    assert output_of(sys.executable, "-c", "raise SystemExit(1)") is None
+    assert output_of(sys.executable, "-c", "print('yes')") == "yes\n"
 
 
 BUILD = """
@@ -104,7 +104,7 @@ BUILD = """
 """
 
 
-def test_opencv_is_judged_by_what_it_can_read() -> None:
+def test_opencv_must_be_able_to_read_streams_and_cameras() -> None:
     full = software.opencv_finding("4.10.0", BUILD.format(ffmpeg="YES", gstreamer="YES (1.20.3)", v4l2="YES (linux)"))
     assert (full.level, full.found) == ("ok", "4.10.0, with FFMPEG, V4L2, GStreamer")
     usual = software.opencv_finding("4.10.0", BUILD.format(ffmpeg="YES", gstreamer="NO", v4l2="YES"))
@@ -113,12 +113,12 @@ def test_opencv_is_judged_by_what_it_can_read() -> None:
     assert (poor.level, poor.found) == ("warning", "4.10.0, with V4L2, GStreamer; without FFMPEG")
 
 
-def test_a_gpu_is_told_with_what_it_can() -> None:
+def test_a_gpu_is_reported_with_its_properties() -> None:
     finding = software.gpu_finding(CudaDriver((12, 6), (Gpu("Orin", "8.7", 8 * 2**30, integrated=True),)))
     assert finding == ok("NVIDIA GPU", "Orin, compute capability 8.7, 8.0 GiB; driver for CUDA 12.6")
 
 
-def test_a_gpu_whose_driver_is_missing_is_a_warning_and_no_gpu_is_none() -> None:
+def test_a_gpu_without_a_driver_is_a_warning_and_no_gpu_is_not() -> None:
     error = EngineError(what="no CUDA driver: libcuda.so.1 not found", remedy="install it")
     there = software.no_gpu_finding(error, is_there=True)
     assert (there.level, there.remedy) == ("warning", "install it")
@@ -145,7 +145,7 @@ def test_both_onnx_runtimes_at_once_are_a_warning(monkeypatch: pytest.MonkeyPatc
     assert "overwrite each other" in finding.remedy
 
 
-def test_tensorrt_is_missed_only_where_a_gpu_would_use_it() -> None:
+def test_missing_tensorrt_is_a_warning_only_with_a_gpu() -> None:
     assert software.tensorrt_finding(needed=False).level == "ok"
     if "not installed" not in software.tensorrt_finding(needed=True).found:
         pytest.skip("TensorRT is installed here")
@@ -168,9 +168,7 @@ def test_little_memory_is_a_warning(available_mib: int, level: str) -> None:
 
 
 @pytest.mark.parametrize(("hottest", "level"), [(60500, "ok"), (91000, "warning")])
-def test_the_hottest_zone_counts_and_one_that_does_not_answer_is_left_out(
-    tmp_path: Path, hottest: int, level: str
-) -> None:
+def test_the_hottest_zone_counts_and_one_without_a_value_is_left_out(tmp_path: Path, hottest: int, level: str) -> None:
     for number, (kind, milli) in enumerate([("CPU-therm", "41000"), ("GPU-therm", str(hottest)), ("PMIC", "")]):
         zone = tmp_path / "sys" / "class" / "thermal" / f"thermal_zone{number}"
         zone.mkdir(parents=True)
@@ -179,16 +177,16 @@ def test_the_hottest_zone_counts_and_one_that_does_not_answer_is_left_out(
     finding = machine.temperature_finding(tmp_path)
     assert (finding.level, finding.figures) == (level, {"celsius": hottest / 1000})
     assert "(GPU-therm)" in finding.found
-    assert machine.temperature_finding(tmp_path / "none").found == "this machine does not tell"
+    assert machine.temperature_finding(tmp_path / "none").found == "not reported by this machine"
 
 
-def test_a_clock_that_nobody_sets_is_a_warning() -> None:
+def test_a_clock_that_is_not_synchronised_is_a_warning() -> None:
     assert machine.clock_finding(2_000).found == "synchronised"
     assert machine.clock_finding(16_000_000).level == "warning"
     assert machine.clock_finding(None).level == "ok"
 
 
-def test_the_kernel_is_asked_for_its_clock_and_not_told() -> None:
+def test_the_kernels_clock_is_read_and_not_set() -> None:
     assert machine._Timex().modes == 0
     assert machine._Timex.maxerror.offset == 3 * ctypes.sizeof(ctypes.c_long)
     error_us = machine.clock_error_us()
@@ -237,23 +235,23 @@ def a_jetson(root: Path, *, gpu_low: int) -> Path:
 
 @pytest.mark.parametrize(
     ("gpu_low", "gpu"),
-    [(306_000_000, "GPU 1020 MHz, free from 306 to 1020"), (1_020_000_000, "GPU 1020 MHz, pinned")],
+    [(306_000_000, "GPU 1020 MHz, variable from 306 to 1020"), (1_020_000_000, "GPU 1020 MHz, fixed")],
 )
-def test_a_jetson_tells_its_power_mode_and_clocks(
+def test_a_jetson_reports_its_power_mode_and_clock_rates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu_low: int, gpu: str
 ) -> None:
     monkeypatch.setattr(
-        machine, "said", lambda *command: "NV Power Mode: 15W\n0\n" if command[0] == "nvpmodel" else None
+        machine, "output_of", lambda *command: "NV Power Mode: 15W\n0\n" if command[0] == "nvpmodel" else None
     )
     findings = {finding.name: finding.found for finding in machine.jetson_findings(a_jetson(tmp_path, gpu_low=gpu_low))}
     assert findings == {
         "Jetson": "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 36.4.3",
         "power mode": "15W",
-        "clocks": f"CPU 0 1114 MHz, free from 730 to 1728; {gpu}",
+        "clocks": f"CPU 0 1114 MHz, variable from 730 to 1728; {gpu}",
     }
 
 
-def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
+def test_other_machines_have_no_jetson_findings(tmp_path: Path) -> None:
     assert list(machine.jetson_findings(tmp_path)) == []
 
 
@@ -291,8 +289,8 @@ def test_cameras_are_listed_by_number_and_nodes_without_pictures_are_not(
     a_camera(tmp_path, 10, "tenth")
     a_camera(tmp_path, 2, "second")
     a_camera(tmp_path, 3, "metadata of the second")
-    monkeypatch.setattr(camera_devices, "said", lambda *command: "" if command[2].endswith("video3") else FORMATS)
-    findings = list(camera_devices.camera_findings(tmp_path))
+    monkeypatch.setattr(camera_devices, "output_of", lambda *command: "" if command[2].endswith("video3") else FORMATS)
+    findings = list(camera_devices.cameras(tmp_path))
     assert [finding.name for finding in findings] == ["/dev/video2", "/dev/video10"]
     assert findings[0].found == "second: MJPG 1920x1080 at 30/s, YUYV 2592x1944, RG10"
     assert {finding.level for finding in findings} == {"ok"}
@@ -300,28 +298,28 @@ def test_cameras_are_listed_by_number_and_nodes_without_pictures_are_not(
 
 def test_without_v4l2_ctl_a_camera_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_camera(tmp_path, 0, "HD Webcam")
-    monkeypatch.setattr(camera_devices, "said", lambda *_: None)
-    (finding,) = camera_devices.camera_findings(tmp_path)
-    assert (finding.level, finding.found) == ("ok", "HD Webcam (v4l2-ctl of v4l-utils would tell its formats)")
+    monkeypatch.setattr(camera_devices, "output_of", lambda *_: None)
+    (finding,) = camera_devices.cameras(tmp_path)
+    assert (finding.level, finding.found) == ("ok", "HD Webcam (install v4l-utils to see its formats)")
 
 
 def test_a_camera_that_this_user_may_not_use_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_camera(tmp_path, 0, "HD Webcam")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    (finding,) = camera_devices.camera_findings(tmp_path)
+    (finding,) = camera_devices.cameras(tmp_path)
     assert (finding.level, finding.remedy) == ("warning", "add the user to the group video")
 
 
-def test_no_camera_is_told(tmp_path: Path) -> None:
-    assert list(camera_devices.camera_findings(tmp_path)) == [ok("cameras", "none at /dev/video*")]
+def test_it_is_reported_that_there_is_no_camera(tmp_path: Path) -> None:
+    assert list(camera_devices.cameras(tmp_path)) == [ok("cameras", "none at /dev/video*")]
 
 
 @pytest.mark.parametrize(("frames_per_s", "level"), [(None, "ok"), (20.0, "ok"), (30.0, "warning")])
 def test_a_network_slower_than_the_camera_is_a_warning(frames_per_s: float | None, level: str) -> None:
-    finding = station_probes.speed_finding([10.0] * 90 + [40.0] * 10, frames_per_s)
+    finding = station_probes.speed_finding("speed", 10.0, 40.0, frames_per_s)
     assert finding.level == level
     assert finding.figures == {"p50_ms": 10.0, "p99_ms": 40.0}
-    assert ("the camera gives one each 50.0 ms" in finding.found) is (frames_per_s == 20.0)
+    assert ("the camera delivers one every 50.0 ms" in finding.found) is (frames_per_s == 20.0)
 
 
 class Live:
@@ -350,11 +348,11 @@ class Live:
         pass
 
 
-def test_a_camera_that_gives_no_picture_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_delivers_no_frame_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(station_probes, "_FIRST_FRAME_S", 0.05)
     camera = Live(1000)
-    with pytest.raises(CameraError, match="opens, but gives no picture within"):
-        station_probes._first_picture(camera)
+    with pytest.raises(CameraError, match="opens, but delivers no frame within"):
+        station_probes._first_frame(camera)
     assert camera.frames > 900
 
 
@@ -362,14 +360,14 @@ def test_the_rate_of_a_camera_is_measured() -> None:
     assert 5 < station_probes._grabs_per_s(Live(1000), 0.3) <= 100
 
 
-def test_a_camera_that_stops_while_it_is_watched_is_an_error() -> None:
+def test_a_camera_that_stops_while_its_rate_is_measured_is_an_error() -> None:
     with pytest.raises(CameraError, match="fake stops after some frames"):
         station_probes._grabs_per_s(Live(3), 5.0)
 
 
-def test_a_setting_that_a_camera_did_not_take_is_a_warning_and_another_size_a_fault() -> None:
+def test_a_refused_camera_setting_is_a_warning_and_another_frame_size_a_fault() -> None:
     settings = CameraSettings(width=1920, height=1080)
     (refused, size) = station_probes._setting_findings(Live(1), settings, 720, 1280)
-    assert (refused.level, refused.found) == ("warning", "not taken: width: asked for 1920, got 1280")
+    assert (refused.level, refused.found) == ("warning", "not accepted: width: asked for 1920, got 1280")
     assert (size.level, size.found) == ("fault", "its frames have 1280x720 pixels, not 1920x1080, and would be dropped")
     assert [each.level for each in station_probes._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]

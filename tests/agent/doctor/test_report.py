@@ -55,7 +55,7 @@ def agent(*arguments: object, **environment: str) -> Outcome:
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
 
-def test_without_a_station_the_device_is_told_one_line_each() -> None:
+def test_without_a_station_each_finding_about_the_device_is_one_line() -> None:
     told = agent("doctor")
     title, *lines, summary = told.out.splitlines()
     assert title == "This device"
@@ -67,7 +67,7 @@ def test_without_a_station_the_device_is_told_one_line_each() -> None:
     assert told.err == ""
 
 
-def test_a_station_in_order_has_no_fault_and_is_as_it_was_before(
+def test_a_healthy_station_has_no_fault_and_is_left_unchanged(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -85,11 +85,11 @@ def test_a_station_in_order_has_no_fault_and_is_as_it_was_before(
     assert "mean_shift on filterbank, 30 images" in found["bundle"]["found"]
     assert found["golden frames"]["figures"]["deviation"] < 1e-3
     assert 0 < found["speed"]["figures"]["p50_ms"] <= found["speed"]["figures"]["p99_ms"]
-    assert "the camera gives one each 200.0 ms" in found["speed"]["found"]
+    assert "the camera delivers one every 200.0 ms" in found["speed"]["found"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_running_agent_is_seen_and_not_disturbed(
+def test_a_running_agent_is_detected_and_not_disturbed(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -111,12 +111,12 @@ def test_a_running_agent_is_seen_and_not_disturbed(
     assert "not measured" in found["speed"]["found"]
 
 
-def test_a_live_camera_that_a_running_agent_watches_is_left_alone(bundle: Path, tmp_path: Path) -> None:
+def test_a_live_camera_used_by_a_running_agent_is_left_alone(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, f"rtsp://user:secret@127.0.0.1:{closed_port()}/line", closed_port())
     with state_lock(tmp_path / "state"):
         (watched,) = station_probes.camera(str(config))
     assert watched.level == "ok"
-    assert "not opened, the running agent has it" in watched.found
+    assert "not opened, because the running agent uses it" in watched.found
     (free,) = station_probes.camera(str(config))
     assert free.level == "fault"
     assert "secret" not in watched.found + free.found
@@ -135,7 +135,9 @@ def test_everything_that_is_wrong_with_a_station_is_a_fault_with_its_remedy(bund
         assert found[name]["remedy"]
 
 
-def test_a_broker_that_refuses_is_told_with_its_reason(mosquitto: Mosquitto, bundle: Path, tmp_path: Path) -> None:
+def test_a_broker_that_refuses_the_connection_is_a_fault_with_its_reason(
+    mosquitto: Mosquitto, bundle: Path, tmp_path: Path
+) -> None:
     mosquitto.start(allow_anonymous=False)
     (finding,) = station_probes.broker(str(write_config(tmp_path, bundle, tmp_path, mosquitto.port)))
     assert finding.level == "fault"
@@ -160,7 +162,7 @@ def test_frames_that_do_not_fit_the_bundle_are_a_fault(
     assert {finding.level for finding in station_probes.network(config, width=96.0, height=72.0)} == {"ok"}
 
 
-def test_the_page_is_looked_at_where_it_is_wanted(bundle: Path, tmp_path: Path) -> None:
+def test_the_page_is_checked_if_it_is_enabled(bundle: Path, tmp_path: Path) -> None:
     def said(**web: object) -> list[str]:
         config = write_config(tmp_path, bundle, tmp_path, 1, web=web)
         found = [each for each in station_probes.records(str(config)) if each.name == "page"]
@@ -173,7 +175,7 @@ def test_the_page_is_looked_at_where_it_is_wanted(bundle: Path, tmp_path: Path) 
         assert "in use" in said(enabled=True, port=port)[0]
 
 
-def test_golden_frames_that_score_otherwise_are_a_fault(
+def test_golden_frames_with_other_scores_are_a_fault(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def differ(*_: object) -> None:
@@ -214,7 +216,7 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
     assert (network["level"], f"error: {network['found']}") == ("fault", error)
 
 
-def test_tensorrt_that_has_not_built_yet_is_not_made_to(
+def test_the_doctor_does_not_build_a_tensorrt_engine(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(station_probes, "choose_backend", lambda _: BackendChoice({"tensorrt": None}, named=True))
@@ -242,8 +244,8 @@ def test_lines_are_broken_at_the_width_of_the_terminal_and_never_in_a_pipe() -> 
 
 def test_what_is_well_has_no_remedy_and_the_worst_level_counts() -> None:
     assert list(report.lines(ok("disk", "5 GiB free"), None)) == ["[green]ok       [/]disk           5 GiB free"]
-    assert report.level_of([]) == "ok"
-    assert report.level_of([ok("a", ""), LONG]) == "warning"
-    assert report.level_of([Finding("b", "fault", ""), LONG]) == "fault"
+    assert report.worst_level([]) == "ok"
+    assert report.worst_level([ok("a", ""), LONG]) == "warning"
+    assert report.worst_level([Finding("b", "fault", ""), LONG]) == "fault"
     assert report.summary([LONG, LONG, Finding("b", "fault", "")]) == "1 fault, 2 warnings"
-    assert report.summary([ok("a", "")]) == "nothing to mend"
+    assert report.summary([ok("a", "")]) == "no problems found"
