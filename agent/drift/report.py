@@ -1,4 +1,4 @@
-"""What is said of drift, in numbers and in words."""
+"""The state of a drift watch in numbers and words."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _CLEAR, _STRONG = 0.3, 0.7
 
 @dataclass(frozen=True, slots=True)
 class DriftFinding:
-    """What is known of one statistic; ``now`` and ``share`` are of the last twelve blocks.
+    """The state of one statistic; ``now`` and ``share`` cover the last twelve blocks.
 
     Attributes:
-        goes_up: The direction in which there is more to see.
-        direction: The same in words.
-        share: Of parts now that lie in this direction from a random good image of calibration, where 0.5 is no change;
-            of high scores, where it is 0.2.
-        limit: What that share must exceed in most blocks to be drift.
-        evidence: From 0 to 1, which is enough.
-        found: Whether it has drifted.
-        now: Median; of high scores the value that a fifth of all is above.
-        calibrated: The same of calibration's good images.
+        goes_up: Whether the stronger direction is upwards.
+        direction: The direction in words.
+        share: Share of parts that lie in this direction from a random good image (unchanged: 0.5), or share of high
+            scores (unchanged: 0.2).
+        limit: What the share must exceed in most blocks to be drift.
+        evidence: From 0 to 1; drift is found at 1.
+        found: Whether the statistic has drifted.
+        now: Median; for high scores the value that a fifth of all scores exceed.
+        calibrated: The same for calibration's good images.
     """
 
     statistic: str
@@ -45,18 +45,18 @@ class DriftFinding:
 
     @property
     def beyond(self) -> float:
-        """From 0 at the limit to 1."""
+        """How far the share is beyond the limit: 0 at the limit, at most 1."""
         return (self.share - self.limit) / (1.0 - self.limit)
 
     @property
     def strength(self) -> str:
-        """In a word."""
+        """The size of the drift in a word."""
         if not self.found:
             return "none"
         return "strong" if self.beyond >= _STRONG else "clear" if self.beyond >= _CLEAR else "slight"
 
     def payload(self) -> Payload:
-        """Content of an entry of ``drift`` in ``health``."""
+        """Content of a statistic in ``drift`` of ``health``."""
         return {
             "direction": self.direction if self.found else None,
             "strength": self.strength,
@@ -70,14 +70,14 @@ class DriftFinding:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """What is known of all.
+    """The state of all statistics.
 
     Attributes:
-        blocks: So many have been seen.
-        findings: By statistic; none before the first block.
-        stated_rate: Share of good parts above the threshold, by calibration.
-        predicted_rate: The same with the scores of now; None where it is not known.
-        off: Statistics that are not watched, with the reason.
+        blocks: Number of finished blocks.
+        findings: One for each statistic; empty before the first block.
+        stated_rate: Share of good parts above the threshold, from calibration.
+        predicted_rate: The same with current scores; None if not known.
+        off: Statistic that is not watched -> reason.
     """
 
     blocks: int
@@ -88,20 +88,20 @@ class DriftReport:
 
     @property
     def cause(self) -> str | None:
-        """Of the alert; None where nothing has drifted."""
+        """Cause of the alert; None without drift."""
         found = [each for each in self.findings if each.found]
-        # What has changed before the camera says more than what that does to scores.
-        told = max(found, key=lambda each: (each.statistic not in _SYMPTOMS, each.beyond), default=None)
-        return None if told is None else f"drift: {told.direction}"
+        # A change in the image says more than its effect on the scores.
+        worst = max(found, key=lambda each: (each.statistic not in _SYMPTOMS, each.beyond), default=None)
+        return None if worst is None else f"drift: {worst.direction}"
 
     @property
     def words(self) -> str:
-        """What has drifted, for people; empty where nothing has."""
+        """What has drifted, for people; empty without drift."""
         found = [f"{each.direction} ({each.strength})" for each in self.findings if each.found]
         return f"drift: {', '.join(found)}" if found else ""
 
     def payload(self) -> Payload:
-        """Content of ``drift`` in ``health``, or of one zone in it."""
+        """Content of ``drift`` in ``health``, or of a zone in it."""
         return {
             "cause": self.cause,
             "remedy": REMEDY if self.cause else None,
@@ -113,10 +113,10 @@ class DriftReport:
 
 
 def drift_payload(reports: Mapping[str, DriftReport]) -> Payload | None:
-    """Content of ``drift`` in ``health``; None where it is not watched.
+    """Content of ``drift`` in ``health``; None if drift is not watched.
 
     Args:
-        reports: By zone; a single one may have no name.
+        reports: Report of each zone; the name of a single zone may be empty.
     """
     if not reports or "" in reports:
         return reports[""].payload() if reports else None

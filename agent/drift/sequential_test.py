@@ -1,13 +1,13 @@
-"""Evidence that blocks of parts lie beyond a limit: a sequential test whose false-alarm rate is stated.
+"""A sequential test with a stated false-alarm rate: do blocks of parts lie beyond a limit?
 
 An e-detector (Shin, Ramdas and Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection",
-definition 2.2 and section 2.3): bettors start anew with each block, one unit of money each, and what all of them own
-together is at least M on average no sooner than after M blocks. They bet on one thing alone, that a block lies beyond
-the limit, at odds by which they lose on average as long as nothing has changed.
+definition 2.2 and section 2.3). With each block new bettors start with one unit of money each; together they own M no
+sooner than after M blocks on average. They bet only that a block lies beyond the limit, at odds by which they lose on
+average as long as nothing has changed.
 
-The odds know that neighbours are alike. After a block within the limit, one beyond it is taken to be as probable as
-not; after one beyond it, an end of the run to be three quarters as probable as in the runs that have ended, whose
-longest are longer than their mean tells.
+The odds allow for neighbours being alike. After a block within the limit, the next is assumed to lie beyond it with
+probability one half. After a block beyond it, the run is assumed to end with three quarters of the frequency at which
+earlier runs ended, because the longest runs exceed the mean by far.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from __future__ import annotations
 import math
 
 BETS = (0.2, 0.5, 0.8)
-"""How far above the odds the bettors bet, of the way to certainty; a third of each one's money on each."""
+"""How far above the odds the bettors bet, as a share of the way to certainty; a third of the money on each."""
 ENDS_AFTER = 8
-"""Blocks in a row within the limit that end what was found."""
+"""Blocks in a row within the limit that end a drift."""
 _EVEN = 0.5
 _ENDS_RARER = 0.75
 
 
 class SequentialTest:
-    """Of one side of one statistic.
+    """Tests one direction of one statistic.
 
     Args:
-        every_blocks: While blocks are beyond the limit no more often than the odds say, drift is found no sooner than
-            after so many on average.
+        every_blocks: Average number of blocks to a false alarm, at least, while nothing has changed.
 
     Attributes:
-        found: Whether it is there: from enough evidence until `ENDS_AFTER` blocks in a row that have none.
+        found: Whether there is drift: from enough evidence until `ENDS_AFTER` blocks in a row within the limit.
     """
 
     def __init__(self, every_blocks: float) -> None:
@@ -40,20 +39,20 @@ class SequentialTest:
         self._owned = [0.0] * len(BETS)
         self._run = 0
         self._runs_ended = 0
-        self._blocks_in_them = 0
+        self._blocks_in_ended_runs = 0
 
     @property
     def strength(self) -> float:
-        """From 0 to 1, which is enough; on a logarithmic scale."""
+        """Evidence from 0 to 1, on a logarithmic scale; drift is found at 1."""
         return 1.0 if self.found else math.log1p(self._mean) / math.log1p(self._every_blocks)
 
     def add(self, *, beyond: bool) -> None:
-        """One block further."""
+        """Add a block."""
         if self.found:
             self._within = 0 if beyond else self._within + 1
             self.found = self._within < ENDS_AFTER
             if not self.found:
-                self._owned, self._run = [0.0] * len(BETS), 0  # what has drifted is no example of a run
+                self._owned, self._run = [0.0] * len(BETS), 0  # a drift does not count as a run
             return
         odds = self._odds()
         bets = [odds + (1.0 - odds) * each for each in BETS]
@@ -70,7 +69,7 @@ class SequentialTest:
         """Probability that the next block lies beyond the limit."""
         if not self._run:
             return _EVEN
-        ends = (self._runs_ended + 1.0) / (self._blocks_in_them + 2.0)
+        ends = (self._runs_ended + 1.0) / (self._blocks_in_ended_runs + 2.0)
         return max(_EVEN, 1.0 - _ENDS_RARER * ends)
 
     def _count(self, *, beyond: bool) -> None:
@@ -78,5 +77,5 @@ class SequentialTest:
             self._run += 1
         elif self._run:
             self._runs_ended += 1
-            self._blocks_in_them += self._run
+            self._blocks_in_ended_runs += self._run
             self._run = 0

@@ -124,6 +124,6 @@ def _drift_of(zone: ZoneVerdict) -> str | None:
     if recipe.drift is None:
         return None
     if view.prepared is not None and zone.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
-        recipe.drift.note(view.prepared, view.score, view.frame.captured_ns)
-    cause = recipe.drift.cause
+        recipe.drift.sample(view.prepared, view.score, view.frame.captured_ns)
+    cause = recipe.drift.report.cause
     return f"{cause} in {recipe.zone}" if cause and recipe.zone else cause

@@ -105,8 +105,8 @@ def _what_is_off(checks: FrameChecks | None, drift: DriftWatch | None) -> Iterat
         yield "frames are not checked: checks.enabled is false"
     elif checks.off:
         yield f"some camera faults will not be noticed ({_by_reason(checks.off)})"
-    if drift is not None and drift.off:
-        yield f"drift is not noticed in {_by_reason(drift.off)}"
+    if drift is not None and drift.report.off:
+        yield f"drift is not noticed in {_by_reason(drift.report.off)}"
 
 
 def _by_reason(off: Mapping[str, str]) -> str:

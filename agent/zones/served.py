@@ -40,7 +40,7 @@ class ActiveBundle:
     def with_threshold(self, threshold: float) -> ActiveBundle:
         """The same with another threshold."""
         rules = replace(self.recipe.rules, threshold=threshold)
-        drift = None if self.recipe.drift is None else self.recipe.drift.at(threshold)
+        drift = None if self.recipe.drift is None else self.recipe.drift.with_threshold(threshold)
         return replace(self, recipe=replace(self.recipe, rules=rules, drift=drift))
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from agent.drift.reference_ranks import SIDES, HighScores, ReferenceRanks
 from agent.drift.sequential_test import SequentialTest
-from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, _good, appearance
+from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, appearance, good_statistics
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
@@ -151,7 +151,7 @@ def rejects_when_told(
         scores = random.standard_normal(parts) + step + scale
         for part, score in enumerate(scores):
             watch.add((score, 0.0, 0.0, 0.0), round((block + part / (parts - 1)) * BLOCK_S * 1e9))
-        if watch.cause is not None:
+        if watch.report.cause is not None:
             return (1 - law.cdf(threshold - step)) / 0.01
     return float("nan")
 
@@ -198,7 +198,7 @@ def play(watch: DriftWatch, rows: Any, blocks: int) -> int | None:  # noqa: ANN4
     step_ns = round(BLOCK_S / (PARTS_AN_HOUR - 1) * 1e9) + 1
     for part in range(blocks * PARTS_AN_HOUR):
         watch.add(tuple(rows(part)), part * step_ns)
-        if watch.cause is not None:
+        if watch.report.cause is not None:
             return part + 1
     return None
 
@@ -239,7 +239,7 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
         table.add_row(
             name,
             "never" if at is None else f"{at / parts:.0%} of the way, part {at}",
-            watch.cause,
+            watch.report.cause,
             then,
             "" if predicted is None else f"{predicted:.1%}",
             f"not ({rejects[-1]:.1%} at the end)"
@@ -263,7 +263,7 @@ def unchanged(images: int, seeds: int, folder: str) -> Table:
         )
         reference = bundle.reference()
         passed = rows[rows[:, 0] <= threshold]
-        for place, (name, values) in enumerate(_good(reference).items()):
+        for place, (name, values) in enumerate(good_statistics(reference).items()):
             ranks = ReferenceRanks(values[reference["good_scores"] <= threshold], 0.0, sequential=False)
             shares.setdefault(name, []).append(ranks.higher(passed[:, place]))
         shares.setdefault("high scores", []).append(
@@ -291,7 +291,7 @@ def clips(folder: str) -> Table:
         for each in watch.report.findings:
             shown = f"{each.direction} {each.share:.2f}", f"{each.limit:.2f}", "yes" if each.found else "no"
             table.add_row(name.split("-")[0], str(half), each.statistic, *shown)
-        for statistic, why in watch.off.items():
+        for statistic, why in watch.report.off.items():
             table.add_row(name.split("-")[0], str(half), statistic, "off", why, "")
         mtd.console.print(f"{name}: {at}; rejects {(rows[:, 0] > threshold).mean():.1%}")
     return table

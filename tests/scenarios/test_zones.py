@@ -141,10 +141,10 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
 def test_drift_is_told_with_its_zone() -> None:
     class Watch:
         def __init__(self, cause: str | None) -> None:
-            self.cause = cause
+            self.report = SimpleNamespace(cause=cause)
 
-        def note(self, *_: object) -> None:
-            """Not looked at here."""
+        def sample(self, *_: object) -> None:
+            """Not needed here."""
 
     looks = [[view(0, name, 1.0, 100.0) for name in ZONES]]
     causes = {"left": None, "right": "drift: darker"}
@@ -446,7 +446,7 @@ def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
     assert found == {"test/defect/*.png": {0, 2}, "*/good/*.png": {1, 3, 4}}
 
 
-def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_the_doctor_checks_the_bundle_of_each_zone(bundles: dict[str, Path], tmp_path: Path) -> None:
     station = Station(tmp_path, bundles, [pair(1)], closed_port())
     found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}
     for zone in ZONES:
@@ -455,7 +455,7 @@ def test_the_doctor_looks_at_the_bundle_of_each_zone(bundles: dict[str, Path], t
     assert math.isclose(found["speed of all"].figures["p50_ms"], both)
     assert found["speed of all"].level == "warning"
     shown = [line for finding in found.values() for line in lines(finding, None)]
-    assert any("golden frames right all 4 score" in line for line in shown)
+    assert any("golden frames right all 4 have" in line for line in shown)
     station.config.write_text(station.config.read_text().replace(str(bundles["right"]), str(tmp_path)))
     found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}
     assert found["bundle right"].level == "fault"

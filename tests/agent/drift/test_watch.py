@@ -17,7 +17,7 @@ import agent.drift.watch
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config.model import load
-from agent.drift.reference_ranks import HighScores, ReferenceRanks, independent
+from agent.drift.reference_ranks import HighScores, ReferenceRanks, effective_count
 from agent.drift.report import REMEDY, DriftFinding, DriftReport
 from agent.drift.sequential_test import ENDS_AFTER, SequentialTest
 from agent.drift.watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
@@ -107,7 +107,7 @@ def shifted(rows: Iterable[NDArray[np.float64]], statistic: str, by: float) -> I
 
 
 @pytest.mark.parametrize("stays", [0.5, 0.8, 0.9])
-def test_without_a_change_drift_is_found_no_sooner_than_stated_on_average_also_among_neighbours(stays: float) -> None:
+def test_false_alarms_are_no_more_frequent_than_stated_even_if_neighbours_are_alike(stays: float) -> None:
     random, lengths = np.random.default_rng(0), []
     for _ in range(30):
         evidence, length, beyond = SequentialTest(200), 0, False
@@ -119,8 +119,8 @@ def test_without_a_change_drift_is_found_no_sooner_than_stated_on_average_also_a
     assert np.mean(lengths) - 2 * np.std(lengths) / np.sqrt(30) >= 200
 
 
-def test_one_in_a_year_takes_a_day_of_blocks_that_all_lie_beyond() -> None:
-    (watched,) = {each._sides[0].evidence._every_blocks for each in a_watch()._watched.values()}
+def test_at_one_false_alarm_a_year_drift_is_found_after_a_day_of_blocks_beyond() -> None:
+    (watched,) = {each._sides[0].test._every_blocks for each in a_watch()._watched.values()}
     evidence, blocks_needed = SequentialTest(watched), 0
     while not evidence.found:
         evidence.add(beyond=True)
@@ -129,7 +129,7 @@ def test_one_in_a_year_takes_a_day_of_blocks_that_all_lie_beyond() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=150))
-def test_evidence_is_found_only_after_a_block_beyond_and_ends_only_after_enough_within(beyond: list[bool]) -> None:
+def test_drift_is_found_only_by_a_block_beyond_and_ends_only_after_enough_within(beyond: list[bool]) -> None:
     evidence, within = SequentialTest(50), 0
     for each in beyond:
         before = evidence.found
@@ -142,7 +142,7 @@ def test_evidence_is_found_only_after_a_block_beyond_and_ends_only_after_enough_
             within = 0 if not evidence.found else within
 
 
-def test_what_comes_and_goes_every_few_hours_is_learnt_and_is_no_drift() -> None:
+def test_a_change_that_comes_and_goes_every_few_hours_is_not_drift() -> None:
     def found(block_lasts: int) -> bool:
         evidence = SequentialTest(80_000)
         return any(evidence.add(beyond=number // block_lasts % 2 == 1) or evidence.found for number in range(2000))
@@ -175,7 +175,7 @@ def test_one_part_moves_a_share_by_its_own_share_at_most(good: list[float], new:
 
 
 @pytest.mark.parametrize("images", [20, 50, 200])
-def test_limits_leave_room_for_an_unlucky_calibration(images: int) -> None:
+def test_limits_allow_for_an_unlucky_calibration(images: int) -> None:
     random, misled, runs = np.random.default_rng(images), 0, 500
     for _ in range(runs):
         good = random.random(images)  # uniform: what truly lies above a value is 1 less the value
@@ -191,24 +191,24 @@ def test_neighbours_that_are_alike_count_less() -> None:
     alike = np.zeros(2000)
     for now in range(1, 2000):
         alike[now] = 0.8 * alike[now - 1] + noise[now]
-    assert independent(noise, sequential=False) == pytest.approx(2000, rel=0.2)
-    assert independent(alike, sequential=False) == pytest.approx(2000 / 9, rel=0.4)  # (1 + 0.8) / (1 - 0.8)
-    assert independent(alike, sequential=True) < independent(alike, sequential=False)
-    assert independent(np.ones(50), sequential=False) == 50
-    assert independent(np.linspace(0, 1, 50), sequential=False) < 10
+    assert effective_count(noise, sequential=False) == pytest.approx(2000, rel=0.2)
+    assert effective_count(alike, sequential=False) == pytest.approx(2000 / 9, rel=0.4)  # (1 + 0.8) / (1 - 0.8)
+    assert effective_count(alike, sequential=True) < effective_count(alike, sequential=False)
+    assert effective_count(np.ones(50), sequential=False) == 50
+    assert effective_count(np.linspace(0, 1, 50), sequential=False) < 10
 
 
 # The watch
 
 
 @pytest.mark.parametrize("images", [20, 200])
-def test_what_does_not_change_gives_no_warning_in_forty_days(images: int) -> None:
+def test_without_a_change_there_is_no_warning_in_forty_days(images: int) -> None:
     reports = play(a_watch(images), blocks(960, np.random.default_rng(5)))
     assert {report.cause for report in reports} == {None}
 
 
 @pytest.mark.parametrize(("statistic", "direction"), CAUSES)
-def test_a_change_is_told_with_its_direction_and_ends_when_it_is_gone(statistic: str, direction: int) -> None:
+def test_a_change_is_reported_with_its_direction_and_ends_when_it_is_gone(statistic: str, direction: int) -> None:
     watch, random = a_watch(), np.random.default_rng(1)
     by = direction * (15.0 if statistic == "score" else 0.4)
     reports = play(watch, shifted(blocks(60, random), statistic, by))
@@ -221,33 +221,33 @@ def test_a_change_is_told_with_its_direction_and_ends_when_it_is_gone(statistic:
     assert ended[-1].cause is None
 
 
-def told_after(watch: DriftWatch, by: float) -> int:
-    """Blocks of a line that is not slow, until higher scores are told."""
+def blocks_until_warning(watch: DriftWatch, by: float) -> int:
+    """Blocks of a fast line until higher scores give a warning."""
     for number, block in enumerate(shifted(blocks(1000, np.random.default_rng(2), parts=360), "score", by)):
         if play(watch, [block])[-1].cause:
             return number
     return 1000
 
 
-def test_a_small_change_is_told_on_a_line_that_is_not_slow_and_its_rejects_are_predicted() -> None:
-    watch = a_watch(1000).at(120.0)
-    assert 20 <= told_after(watch.at(120.0), 20.0) <= told_after(watch, 2.5) <= 100
-    assert watch.cause in CAUSES["score", 1]
+def test_a_small_change_is_found_on_a_fast_line_and_its_rejects_are_predicted() -> None:
+    watch = a_watch(1000).with_threshold(120.0)
+    assert 20 <= blocks_until_warning(watch.with_threshold(120.0), 20.0) <= blocks_until_warning(watch, 2.5) <= 100
+    assert watch.report.cause in CAUSES["score", 1]
     assert watch.report.predicted_rate is not None
     assert 1.2 < watch.report.predicted_rate / watch.report.stated_rate < 3, "1.8, if it were known"
 
 
-def test_a_creeping_change_is_told_when_its_rejects_have_about_doubled() -> None:
-    random, watch = np.random.default_rng(3), a_watch(500).at(123.26)  # one in a hundred is rejected
+def test_a_creeping_change_is_found_when_its_rejects_have_about_doubled() -> None:
+    random, watch = np.random.default_rng(3), a_watch(500).with_threshold(123.26)  # one in a hundred is rejected
     for step in np.linspace(0, 20, 1440):  # two deviations in two months
         play(watch, shifted(blocks(1, random, parts=360), "score", step))
-        if watch.cause:
+        if watch.report.cause:
             break
-    assert watch.cause in CAUSES["score", 1]
+    assert watch.report.cause in CAUSES["score", 1]
     assert step < 2.72, "2.33 - 2.05 deviations are twice the rejects"
 
 
-def test_a_few_defective_parts_are_no_drift_and_are_counted_alike_however_bad() -> None:
+def test_a_few_defective_parts_are_not_drift_however_bad_they_are() -> None:
     def with_defects(score: float) -> list[DriftReport]:
         random = np.random.default_rng(4)
         rows = []
@@ -265,7 +265,7 @@ def test_a_few_defective_parts_are_no_drift_and_are_counted_alike_however_bad() 
     ]
 
 
-def test_where_most_parts_are_rejected_the_others_are_not_taken_for_good_ones() -> None:
+def test_if_most_parts_are_rejected_the_others_do_not_count_as_good() -> None:
     reports = play(a_watch(), shifted(blocks(60, np.random.default_rng(5)), "score", 60.0))
     assert [finding.statistic for finding in reports[-1].findings] == ["high scores"]
     assert reports[-1].cause == "drift: more high scores"
@@ -282,10 +282,10 @@ def test_the_same_parts_give_the_same_report(seed: int, shift: float) -> None:
     assert report() == report()
 
 
-def test_another_threshold_begins_anew() -> None:
+def test_another_threshold_starts_again() -> None:
     watch = a_watch()
     play(watch, shifted(blocks(60, np.random.default_rng(1)), "brightness", -0.4))
-    assert watch.cause == "drift: darker"
+    assert watch.report.cause == "drift: darker"
     served = ActiveBundle(
         SimpleNamespace(),
         Recipe(PREPROCESS, SimpleNamespace(), Rules(LIMIT), (2, 2), None, None, watch),
@@ -295,42 +295,46 @@ def test_another_threshold_begins_anew() -> None:
     )
     another = served.with_threshold(110.0).recipe.drift
     assert another is not None
-    assert (another.cause, another.report.blocks) == (None, 0)
+    assert (another.report.cause, another.report.blocks) == (None, 0)
     assert another.report.stated_rate > watch.report.stated_rate
 
 
 def test_a_threshold_that_no_good_image_passes_leaves_the_share_of_high_scores() -> None:
     rows = good_rows(100, np.random.default_rng(0))
     watch = DriftWatch(reference_of(rows), 1.0)
-    assert set(watch.off) == set(COLUMNS)
+    assert set(watch.report.off) == set(COLUMNS)
 
 
 def test_an_older_bundle_opens_and_watches_what_it_can() -> None:
     reference = reference_of(good_rows(100, np.random.default_rng(0)))
     del reference["edges"]
     watch = DriftWatch(reference, LIMIT)
-    assert watch.off == {"sharpness": "the bundle was made before there was this"}
+    assert watch.report.off == {"sharpness": "the bundle is older than this check"}
     play(watch, blocks(1, np.random.default_rng(1)))
     assert {each.statistic for each in watch.report.findings} == {"high scores", "score", "brightness", "colour"}
 
 
-def test_too_few_good_images_or_a_still_video_are_said_to_be_so() -> None:
+def test_too_few_good_images_or_a_still_video_are_reported_as_not_watched() -> None:
     reference = reference_of(good_rows(2, np.random.default_rng(0)))
-    assert set(DriftWatch(reference, LIMIT).off) == {*COLUMNS, "high scores"} - {"colour"} | {"colour"}
+    assert set(DriftWatch(reference, LIMIT).report.off) == {*COLUMNS, "high scores"} - {"colour"} | {"colour"}
     video = reference_of(np.sort(good_rows(300, np.random.default_rng(0)), axis=0))
-    assert set(DriftWatch({**video, "still_at_most": np.array(0)}, LIMIT).off) >= {"score", "brightness", "sharpness"}
+    assert set(DriftWatch({**video, "still_at_most": np.array(0)}, LIMIT).report.off) >= {
+        "score",
+        "brightness",
+        "sharpness",
+    }
 
 
 # Pictures
 
 
-def test_a_picture_means_the_same_to_calibration_and_to_the_agent() -> None:
+def test_calibration_and_agent_measure_the_same_of_an_image() -> None:
     statistics = ReferenceStatistics()
     prepared = [PREPROCESS(part(number)) for number in range(12)]
     for each in prepared:
         statistics.update(each, each, each.shape[:2])
     reference = statistics.arrays(sequential=False) | {"good_scores": np.arange(12.0)}
-    good = agent.drift.watch._good(reference)
+    good = agent.drift.watch.good_statistics(reference)
     for number, each in enumerate(prepared):
         light, colour, sharpness = appearance(each)
         assert (light, colour, sharpness) == (
@@ -341,7 +345,7 @@ def test_a_picture_means_the_same_to_calibration_and_to_the_agent() -> None:
         assert light == pytest.approx(frame_statistics.brightness(to_grey(each)), abs=0.02)
 
 
-def test_pictures_change_in_the_direction_of_their_words() -> None:
+def test_the_words_for_a_direction_fit_the_change_of_the_image() -> None:
     picture = PREPROCESS(part(1))
     light, colour, sharpness = appearance(picture)
     assert appearance((picture * 0.7).astype(np.uint8))[0] < light - 0.1
@@ -350,9 +354,9 @@ def test_pictures_change_in_the_direction_of_their_words() -> None:
 
 
 class Engine:
-    """Gives the scores that it is told."""
+    """Gives the score that it was created with."""
 
-    backend = "told"
+    backend = "fake"
     tolerance = 0.0
 
     def __init__(self, score: float) -> None:
@@ -363,18 +367,18 @@ class Engine:
         return Inference(self.score, np.zeros((2, 2), np.float32))
 
 
-def looked_at(drift: DriftWatch | None, score: float, state: State, number: int, seconds: float) -> PartInspection:
+def inspected(drift: DriftWatch | None, score: float, state: State, number: int, seconds: float) -> PartInspection:
     recipe = Recipe(PREPROCESS, Engine(score), Rules(LIMIT), (2, 2), None, None, drift)
     frame = Frame(number, part(number), round(seconds * 1000), round(seconds * 1e9))
     return FrameCombiner()([[score_frame(frame, Part(None, 0, 0), recipe)]], state)
 
 
-def test_a_look_gives_the_alert_once_and_its_end_with_another_recipe_and_no_other_verdict() -> None:
+def test_the_alert_comes_once_ends_with_another_recipe_and_changes_no_verdict() -> None:
     drift = a_watch()
     play(drift, shifted(blocks(60, np.random.default_rng(1)), "brightness", -0.4))
-    first = looked_at(drift, 100.0, State(), 1, 1.0)
-    second = looked_at(drift, 100.0, first.decision.state, 2, 2.0)
-    third = looked_at(a_watch(), 100.0, second.decision.state, 3, 3.0)
+    first = inspected(drift, 100.0, State(), 1, 1.0)
+    second = inspected(drift, 100.0, first.decision.state, 2, 2.0)
+    third = inspected(a_watch(), 100.0, second.decision.state, 3, 3.0)
     events = [seen.decision.drift_event for seen in (first, second, third)]
     assert [event and (event.type, event.cause, event.severity) for event in events] == [
         ("new", "drift: darker", 200),
@@ -383,7 +387,7 @@ def test_a_look_gives_the_alert_once_and_its_end_with_another_recipe_and_no_othe
     ]
     assert third.decision.state.drift is None
     assert {seen.decision.verdict for seen in (first, second, third)} == {
-        looked_at(None, 100.0, State(), 1, 1.0).decision.verdict
+        inspected(None, 100.0, State(), 1, 1.0).decision.verdict
     }
 
 
@@ -392,7 +396,7 @@ def test_a_defect_alert_that_ends_does_not_lose_the_one_about_drift() -> None:
     play(drift, shifted(blocks(60, np.random.default_rng(1)), "brightness", -0.4))
     state, events = State(), []
     for number, score in enumerate((100.0, 500.0, 10.0, 10.0, 10.0, 10.0)):
-        seen = looked_at(drift, score, state, number, float(number))
+        seen = inspected(drift, score, state, number, float(number))
         state = seen.decision.state
         events += [each for each in (seen.decision.event, seen.decision.drift_event) if each is not None]
     assert [(event.type, event.cause) for event in events] == [
@@ -401,10 +405,10 @@ def test_a_defect_alert_that_ends_does_not_lose_the_one_about_drift() -> None:
     assert state.drift is not None
 
 
-def test_parts_that_could_not_be_judged_are_left_out_and_one_in_ten_seconds_is_enough() -> None:
+def test_parts_without_a_score_are_left_out_and_one_in_ten_seconds_is_sampled() -> None:
     drift, state = a_watch(), State()
     for number in range(50):
-        looked_at(drift, math.nan if number % 2 else 100.0, state, number, float(number))
+        inspected(drift, math.nan if number % 2 else 100.0, state, number, float(number))
     assert 3 <= len(drift._block) <= 11
     assert not np.isnan(drift._block).any()
 
@@ -441,7 +445,7 @@ def test_a_station_under_a_fading_lamp_says_so_and_ends_the_alert_when_it_stops(
     assert listener.on("/alert/state")[-1]["active"] == []
 
 
-def test_it_is_off_where_nobody_wants_it(bundle: Path, tmp_path: Path) -> None:
+def test_drift_can_be_switched_off(bundle: Path, tmp_path: Path) -> None:
     on = load(write_config(tmp_path, bundle, 0, 1))
     off = load(write_config(tmp_path, bundle, 0, 1, drift={"enabled": False}))
     assert drift_of(off, open_bundle(bundle)) is None
@@ -450,7 +454,7 @@ def test_it_is_off_where_nobody_wants_it(bundle: Path, tmp_path: Path) -> None:
     assert drift._threshold == THRESHOLD
 
 
-def test_it_stands_in_health_in_the_status_line_and_for_prometheus() -> None:
+def test_drift_is_in_health_in_the_status_text_and_in_the_metrics() -> None:
     finding = DriftFinding(
         statistic="brightness", goes_up=False, direction="darker", share=0.9, limit=0.6, evidence=1.0, found=True,
         now=-0.5, calibrated=0.1,
