@@ -17,7 +17,6 @@ from agent.cli import app as agent_app
 from agent.config.model import reference
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import parts, write_video
-from agent.messages.records import ResultCode
 from calibration.workstation.cli.main import app as calibrate_app
 
 if TYPE_CHECKING:
@@ -136,13 +135,6 @@ def test_the_configuration_reference_is_that_of_the_code() -> None:
     section = re.search(r"<!-- configuration reference.*?-->\n(.*?)<!-- end", text, re.DOTALL)
     assert section is not None
     assert section[1] == reference()
-
-
-def test_every_result_code_is_explained() -> None:
-    text = (PROJECT / "agent" / "messages" / "README.md").read_text()
-    entry = re.search(r"^- `resultCode`.*?(?=^- |\n\n)", text, re.MULTILINE | re.DOTALL)
-    assert entry is not None
-    assert [int(number) for number in re.findall(r"[:,]\s(\d+)\s", entry[0])] == [code.value for code in ResultCode]
 
 
 def every_command(command: Any) -> Iterator[Any]:  # noqa: ANN401 - whichever click typer brings

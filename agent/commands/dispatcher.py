@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from agent.clock import now_ms
 from agent.commands.schema import arguments_of, command_id_of, envelope_of
 from agent.errors import AuditError, CommandRefusedError
-from agent.messages.payloads import acknowledgement_payload
+from agent.messages.payloads import CommandAck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -54,10 +54,10 @@ def final_ack(
     command: Command,
     error: ShiftwatchError | None = None,
     audit_hash: str | None = None,
-    figures: Mapping[str, object] | None = None,
+    figures: Payload | None = None,
 ) -> Payload:
     """The answer that ends a command which took its time."""
-    return acknowledgement_payload(
+    return CommandAck(
         command_id=command.command_id,
         command=command.name,
         accepted=error is None,
@@ -65,7 +65,7 @@ def final_ack(
         progress=1.0,
         audit_hash=audit_hash,
         figures=figures,
-    )
+    ).payload()
 
 
 class Action(NamedTuple):
@@ -171,13 +171,13 @@ class CommandDispatcher:
             audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
             log.info("command %s%s", name, f" by {command.by}" if command.by else "")
         do()
-        return acknowledgement_payload(
+        return CommandAck(
             command_id=envelope.command_id,
             command=name,
             accepted=True,
             progress=0.0 if act.takes_time else None,
             audit_hash=audit_hash,
-        )
+        ).payload()
 
     def _allowed(self, name: str, envelope: Envelope, via: Via) -> Action:
         act = self._actions.get(name)
@@ -226,13 +226,13 @@ class CommandDispatcher:
                 audit_hash = self._write("refused", command, via, reason=refusal.what, notWritten=self._bucket.spilt())
             except CommandRefusedError as error:
                 log.warning("%s", error.what)
-        return acknowledgement_payload(
+        return CommandAck(
             command_id=command.command_id or None,
             command=name,
             accepted=False,
             error=refusal.one_line,
             audit_hash=audit_hash,
-        )
+        ).payload()
 
 
 class _Bucket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.messages.records import finite_or_none
+from agent.messages.fields import finite_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

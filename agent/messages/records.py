@@ -1,26 +1,26 @@
-"""What the station says: results, alerts, status, information and health, as the JSON that goes out.
+"""Results and alerts: the messages that wait in the outbox until the broker has them.
 
-Pure data, no input or output. Times are milliseconds since 1970 in UTC, durations milliseconds.
+Times are milliseconds since 1970 in UTC, durations milliseconds.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import uuid4
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from agent.messages.fields import Bool, Int, Message, Number, Text, TimeMs, finite_or_none, on_wire
 
 Payload: TypeAlias = dict[str, Any]
 AlertType: TypeAlias = Literal["new", "update", "end"]
 
+MS_UTC = "ms since 1970, UTC"
+
 
 class Evaluation(IntEnum):
-    """Verdict on a part, numbered as in OPC 40001-101."""
+    """Verdict on a part, numbered as in OPC 40001-101: 0 Undefined, 1 OK, 2 NotOK, 3 NotDecidable."""
 
     UNDEFINED = 0
     OK = 1
@@ -29,7 +29,7 @@ class Evaluation(IntEnum):
 
 
 class ResultCode(IntEnum):
-    """Why a part has the verdict it has, where the score does not say it."""
+    """Why a part has its verdict, where the score does not explain it."""
 
     NONE = 0
     FRAME_UNUSABLE = 1
@@ -45,150 +45,128 @@ class ResultCode(IntEnum):
     MOVED = 11
 
 
+Verdict: TypeAlias = Annotated[Evaluation, on_wire("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
+_CODES = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ResultCode)
+Code: TypeAlias = Annotated[
+    Int, on_wire("resultCode", f"Why there is no verdict: {_CODES}. Later versions may add codes.")
+]
+
+
 def new_id() -> str:
-    """A fresh identity for a result, an alert or a session: 32 hexadecimal digits."""
+    """A new identity for a result, an alert or a session: 32 hexadecimal digits."""
     return uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
-class DefectRegion:
-    """Rectangle where the score map is above the threshold, in frame pixels.
+class DefectRegion(Message):
+    """Rectangle in which the score map is above the threshold."""
 
-    Attributes:
-        zone: In which it lies; None where the station has one bundle.
-    """
-
-    x: int
-    y: int
-    width: int
-    height: int
-    score: float
-    zone: str | None = None
-
-    def payload(self) -> Payload:
-        """As it stands in ``regions`` of a result."""
-        return {
-            "x": self.x,
-            "y": self.y,
-            "width": self.width,
-            "height": self.height,
-            "score": finite_or_none(self.score),
-            "zone": self.zone,
-        }
+    x: Annotated[Int, on_wire("x", "Left edge in the frame.", "px")]
+    y: Annotated[Int, on_wire("y", "Top edge in the frame.", "px")]
+    width: Annotated[Int, on_wire("width", "Width.", "px")]
+    height: Annotated[Int, on_wire("height", "Height.", "px")]
+    score: Annotated[
+        Number, on_wire("score", "Largest squared distance inside, which is above the score of the frame.")
+    ]
+    zone: Annotated[Text | None, on_wire("zone", "Zone in which it lies; null where the station has one bundle.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZoneResult:
-    """The verdict on one of several zones of a part.
+class ZoneResult(Message):
+    """Verdict on one of several zones of a part."""
 
-    Attributes:
-        seq: Number of the frame that decided it.
-        score: As of `Result`.
-    """
+    seq: Annotated[Int, on_wire("seq", "Number of the frame that decided the zone.")]
+    evaluation: Verdict
+    code: Code
+    score: Annotated[Number, on_wire("score", "Squared distance; null if there is none.")]
+    threshold: Annotated[Number, on_wire("threshold", "Scores above it are NotOK.")]
+    margin: Annotated[float | None, on_wire("margin", "(score - threshold) / threshold; null without a score.")] = None
 
-    seq: int
-    evaluation: Evaluation
-    code: ResultCode
-    score: float
-    threshold: float
-
-    def payload(self) -> Payload:
-        """As it stands in ``zones`` of a result, by its name."""
-        return {
-            "seq": self.seq,
-            "resultEvaluation": int(self.evaluation),
-            "resultCode": int(self.code),
-            "score": finite_or_none(self.score),
-            "threshold": finite_or_none(self.threshold),
-            "margin": _margin(self.score, self.threshold),
-        }
+    def __post_init__(self) -> None:
+        """Derive the margin."""
+        object.__setattr__(self, "margin", _margin(self.score, self.threshold))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """The verdict on one part.
+class Result(Message):
+    """Verdict on one part."""
 
-    Attributes:
-        seq: Number of the (decisive) frame in this session; a gap is a frame without a result. None where no frame came
-            in time.
-        frames: That the part had.
-        part_id: As the trigger named the part; None when it did not.
-        code: Why, where the score does not say it.
-        score: Squared distance; NaN or infinite when the network gave none, null in the payload. Of several zones the
-            decisive one's, as the threshold.
-        zone: The decisive one; None where the station has one bundle.
-        zones: What was found in each; empty likewise.
-        image_ref: Where the archive keeps the image; None when it does not.
-        processing_times_ms: Duration of each stage.
-    """
+    result_id: Annotated[
+        Text, on_wire("resultId", "Identity of the result. Delivery is at least once: drop repeats by it.")
+    ] = field(default_factory=new_id)
+    seq: Annotated[
+        Int | None,
+        on_wire("seq", "Number of the (decisive) frame in this session; null if no frame of the part came in time."),
+    ]
+    part_id: Annotated[Text | None, on_wire("partId", "The part as the trigger named it; null where none names parts.")]
+    created_at_ms: Annotated[
+        TimeMs, on_wire("creationTime", "When the frame was captured, or the part asked for.", MS_UTC)
+    ]
+    evaluation: Verdict
+    code: Code = ResultCode.NONE
+    score: Annotated[
+        Number, on_wire("score", "Squared distance; of several zones the decisive one's. Null if there is none.")
+    ]
+    threshold: Annotated[
+        Number, on_wire("threshold", "Scores above it are NotOK; of several zones the decisive one's.")
+    ]
+    margin: Annotated[
+        float | None,
+        on_wire(
+            "margin",
+            "(score - threshold) / threshold: negative is good, 1 is twice the threshold. Null without a score.",
+        ),
+    ] = None
+    frames: Annotated[Int, on_wire("frames", "Frames of the part; 0 if none came in time.")] = 1
+    zone: Annotated[Text | None, on_wire("zone", "The decisive zone; null where the station has one bundle.")] = None
+    zones: Annotated[
+        dict[str, ZoneResult], on_wire("zones", "Verdict on each zone by its name; empty where there is one bundle.")
+    ] = field(default_factory=dict)
+    regions: Annotated[tuple[DefectRegion, ...], on_wire("regions", "Where the defects are, at most 8 a zone.")] = ()
+    image_ref: Annotated[
+        Text | None, on_wire("imageRef", "The kept image, relative to state_dir/archive/; null if none is kept.")
+    ] = None
+    processing_times_ms: Annotated[
+        dict[str, Number], on_wire("processingTimes", "Duration of each stage by its name.", "ms")
+    ] = field(default_factory=dict)
+    historical: Annotated[
+        Bool, on_wire("historical", "Recorded before the connection was up: it is not about a part of now.")
+    ] = False
+    is_simulated: Annotated[Bool, on_wire("isSimulated", "The frame came from a file.")] = False
 
-    seq: int | None
-    part_id: str | None
-    created_at_ms: int
-    evaluation: Evaluation
-    score: float
-    threshold: float
-    code: ResultCode = ResultCode.NONE
-    frames: int = 1
-    regions: tuple[DefectRegion, ...] = ()
-    image_ref: str | None = None
-    processing_times_ms: Mapping[str, float] = field(default_factory=dict)
-    is_simulated: bool = False
-    zone: str | None = None
-    zones: Mapping[str, ZoneResult] = field(default_factory=dict)
-    result_id: str = field(default_factory=new_id)
+    def __post_init__(self) -> None:
+        """Derive the margin."""
+        object.__setattr__(self, "margin", _margin(self.score, self.threshold))
 
     @property
     def record_id(self) -> str:
         """Identity in the outbox."""
         return self.result_id
 
-    @property
-    def margin(self) -> float | None:
-        """(score - threshold) / threshold: negative is good, 1 is twice the threshold; None without a score."""
-        return _margin(self.score, self.threshold)
-
-    def payload(self) -> Payload:
-        """Content of the topic ``result``."""
-        return {
-            "resultId": self.result_id,
-            "seq": self.seq,
-            "partId": self.part_id,
-            "creationTime": self.created_at_ms,
-            "resultEvaluation": int(self.evaluation),
-            "resultCode": int(self.code),
-            "score": finite_or_none(self.score),
-            "threshold": finite_or_none(self.threshold),
-            "margin": self.margin,
-            "frames": self.frames,
-            "zone": self.zone,
-            "zones": {name: zone.payload() for name, zone in self.zones.items()},
-            "regions": [region.payload() for region in self.regions],
-            "imageRef": self.image_ref,
-            "processingTimes": {stage: finite_or_none(ms) for stage, ms in self.processing_times_ms.items()},
-            "historical": False,
-            "isSimulated": self.is_simulated,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """An alert begins, changes or ends.
+class Alert(Message):
+    """An alert begins, changes or ends."""
 
-    Attributes:
-        alert_id: The same from ``new`` to ``end``.
-        severity: 1 to 1000 as OPC UA (Part 9) numbers it: higher is more urgent.
-        ended_at_ms: None while the alert is active.
-        result_id: The result that caused this message; None when none did.
-    """
-
-    type: AlertType
-    severity: int
-    cause: str
-    started_at_ms: int
-    ended_at_ms: int | None = None
-    result_id: str | None = None
-    alert_id: str = field(default_factory=new_id)
+    alert_id: Annotated[Text, on_wire("alertId", "Identity of the alert, the same from `new` to `end`.")] = field(
+        default_factory=new_id
+    )
+    type: Annotated[AlertType, on_wire("type", "`new`, then any number of `update`, then `end`.")]
+    severity: Annotated[Int, on_wire("severity", "1 to 1000 as in OPC UA Part 9; higher is more urgent.")]
+    cause: Annotated[
+        Text,
+        on_wire("cause", "`defect`, `camera` and what is wrong with its frames, or `drift:` and what has changed."),
+    ]
+    started_at_ms: Annotated[TimeMs, on_wire("startTime", "When the alert began.", MS_UTC)]
+    ended_at_ms: Annotated[
+        TimeMs | None, on_wire("endTime", "When the alert ended; null while it is active.", MS_UTC)
+    ] = None
+    result_id: Annotated[Text | None, on_wire("resultId", "The result that caused this message; null if none did.")] = (
+        None
+    )
+    historical: Annotated[Bool, on_wire("historical", "Recorded before the connection was up.")] = False
 
     @property
     def record_id(self) -> str:
@@ -196,21 +174,8 @@ class Alert:
         return f"{self.alert_id}:{self.type}:{self.result_id or ''}"
 
     def ended(self, now_ms: int, result_id: str | None = None) -> Alert:
-        """The same alert, over; a clock that was set back does not end it before it began."""
+        """The end of this alert; a clock that was set back does not end it before it began."""
         return replace(self, type="end", ended_at_ms=max(now_ms, self.started_at_ms), result_id=result_id)
-
-    def payload(self) -> Payload:
-        """Content of the topic ``alert``, and of each entry of ``alert/state``."""
-        return {
-            "alertId": self.alert_id,
-            "type": self.type,
-            "severity": self.severity,
-            "cause": self.cause,
-            "startTime": self.started_at_ms,
-            "endTime": self.ended_at_ms,
-            "resultId": self.result_id,
-            "historical": False,
-        }
 
 
 def to_json(payload: Payload | list[Any]) -> str:
@@ -222,19 +187,13 @@ def to_json(payload: Payload | list[Any]) -> str:
 
 
 def as_historical(payload: str) -> str:
-    """The same record, marked as one that was made before the line was up."""
+    """The same record, marked as one from before the connection was up."""
     return _dumps({**json.loads(payload), "historical": True})
 
 
 def _dumps(payload: Payload | list[Any]) -> str:
     # ASCII: a lone surrogate, say from a file name, has no UTF-8 and would stop the loop at the socket or the disk.
     return json.dumps(payload, allow_nan=False, separators=(",", ":"))
-
-
-def finite_or_none(value: float) -> float | None:
-    """What JSON knows of a number: NaN and infinity become null."""
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _margin(score: float, threshold: float) -> float | None:

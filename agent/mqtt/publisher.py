@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.backoff import DEFAULT_PACE, BackoffLimits
 from agent.clock import now_ms
-from agent.messages.payloads import status_payload
+from agent.messages.payloads import Status
 from agent.messages.records import Payload, to_json
 from agent.mqtt.client_thread import GOODBYE_S, BrokerClient
 from agent.mqtt.connect import BrokerSettings, Will
@@ -179,16 +179,15 @@ class Publisher(BrokerClient):
         return Will(self._topics.status, self._status("offline", "connection lost", online=False))
 
     def _status(self, state: str, reason: str, *, online: bool) -> str:
-        return to_json(
-            status_payload(
-                online=online,
-                timestamp_ms=now_ms(),
-                state=state,
-                reason=reason,
-                session_id=self._station.session_id,
-                version=self._station.version,
-            )
+        status = Status(
+            online=online,
+            timestamp_ms=now_ms(),
+            state=state,
+            reason=reason,
+            session_id=self._station.session_id,
+            version=self._station.version,
         )
+        return to_json(status.payload())
 
     def _idle_s(self, delivery: OutboxDrain) -> float:
         due_at_s = min(self._health_at_s, self._checkpoint_at_s, delivery.due_at_s, self._dialogue.due_at_s)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.commands.dispatcher import final_ack
 from agent.errors import AuditError
-from agent.messages.payloads import acknowledgement_payload
+from agent.messages.payloads import CommandAck
 from agent.recalibration import results
 from agent.zones.recipe import about_zone
 
@@ -65,13 +65,13 @@ class ProgressReporter:
         if is_new or time.monotonic() - self._told_s >= _EVERY_S:
             self._told_s = time.monotonic()
             self._follow_up(
-                acknowledgement_payload(
+                CommandAck(
                     command_id=task.command.command_id,
                     command=task.command.name,
                     accepted=True,
                     progress=round(share, 3),
                     phase=phase,
-                )
+                ).payload()
             )
 
     def note(self, task: Task, found: Payload, event: str, error: ShiftwatchError | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
 from agent.drift.report import drift_payload
-from agent.messages.payloads import alert_state_payload, bundle_payload, health_payload, info_payload
+from agent.messages.payloads import AlertState, BundleInfo, Health, Info
 from agent.messages.records import ResultCode
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class StationStatus:
         """Content of ``info``."""
         bundles = {zone.name: _about(zone.served) for zone in self.controls.zones}
         zones = {name: about for name, about in bundles.items() if name}
-        return info_payload(camera=self.source, bundle=next(iter(bundles.values())), zones=zones)
+        return Info.of(next(iter(bundles.values())), self.source, zones).payload()
 
     def alert_state(self) -> Payload:
         """Content of ``alert/state``."""
-        return alert_state_payload(timestamp_ms=now_ms(), active=self.active_alerts.alerts)
+        return AlertState(timestamp_ms=now_ms(), active=self.active_alerts.alerts).payload()
 
     def dropped(self) -> Counter[str]:
         """Everything that came to nothing, by reason."""
@@ -117,7 +117,7 @@ class StationStatus:
 
     def health(self) -> Payload:
         """Content of ``health``."""
-        return health_payload(
+        return Health(
             timestamp_ms=now_ms(),
             fps=self.metrics.frames_per_s(),
             p50_ms=self.metrics.percentiles(50),
@@ -132,12 +132,12 @@ class StationStatus:
             temperature_c=_temperature_c(),
             drift=drift_payload(self.drifts),
             recalibration=self.recalibrations.under_way,
-        )
+        ).payload()
 
 
-def _about(served: ActiveBundle) -> Payload:
+def _about(served: ActiveBundle) -> BundleInfo:
     manifest = served.bundle.manifest
-    return bundle_payload(
+    return BundleInfo(
         bundle_hash=served.bundle.identity,
         threshold=served.recipe.rules.threshold,
         false_reject_rate=manifest.working_point.false_reject_rate,

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.messages.payloads import plc_payload
+from agent.messages.payloads import PlcMessage
 from agent.messages.records import Evaluation, ResultCode
 from agent.trigger.part import Part
 
@@ -27,18 +27,18 @@ _BLIND_EVERY_NS = 1_000_000_000
 
 
 class Answer(NamedTuple):
-    """What is known of a part; see `agent.messages.payloads.plc_payload`."""
+    """What is known of a part; see `agent.messages.payloads.PlcMessage`."""
 
     part: Part
     seq: int | None
     evaluation: Evaluation
-    code: ResultCode
+    code: int
     score: float
 
     def payload(self, now_ns: int) -> Payload:
         """Content of the topic ``plc``."""
         valid = self.evaluation in {Evaluation.OK, Evaluation.NOT_OK}
-        return plc_payload(
+        return PlcMessage(
             seq=self.seq,
             part_id=self.part.part_id,
             evaluation=self.evaluation,
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
             score=self.score,
             valid=valid,
             age_ms=(now_ns - self.part.asked_ns) // 1_000_000,
-        )
+        ).payload()
 
 
 class Handshake:

@@ -1,24 +1,29 @@
-"""What is known of stations from their messages. Pure: messages in, a board out."""
+"""What is known of stations from their messages: messages in, a board out, nothing else."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from agent.watch.incoming import Alert, AlertState, CommandAnswer, Health, Message, Plc, Result, Status, read
+from agent.messages.payloads import AlertState, CommandAck, Health, PlcMessage, Status
+from agent.messages.records import Alert, Result
+from agent.watch.incoming import read
 
-_RESULTS_REMEMBERED = 200
+if TYPE_CHECKING:
+    from agent.messages.fields import Message
+
+_RESULTS_KEPT = 200
 """Twice as many as a station sends again after a broken connection."""
-_ANSWERS_REMEMBERED = 5
+_ACKS_KEPT = 5
 
 
 @dataclass
 class StationView:
-    """What one station has said of itself last.
+    """The last known state of one station.
 
     Attributes:
-        health_at_ms: When its health was heard.
+        health_at_ms: When its health was received.
         plc: Messages to the PLC.
         plc_invalid: Of these, not valid.
         alerts: Active ones, by identity.
@@ -33,22 +38,22 @@ class StationView:
 
 
 class ShownResult(NamedTuple):
-    """A result, and whose it is."""
+    """A result and the topic root of its station."""
 
     root: str
     result: Result
 
 
-class ShownAnswer(NamedTuple):
-    """An answer to a command, whose it is, and when it was heard."""
+class ShownAck(NamedTuple):
+    """An answer to a command, the topic root of its station, and when it was received."""
 
     root: str
     at_ms: int
-    answer: CommandAnswer
+    ack: CommandAck
 
 
 class BoardUpdate(NamedTuple):
-    """A message that the board has taken in; ``is_new`` unless it says what was known already."""
+    """A message that the board has taken in; ``is_new`` unless it repeats what was known already."""
 
     root: str
     content: object
@@ -62,36 +67,37 @@ class StationBoard:
     Attributes:
         stations: By topic root.
         results: The last ones, newest last.
-        answers: To commands, newest last.
-        result_count: Since the start, each once.
-        malformed: Messages that no station sends so.
+        acks: Answers to commands, newest last.
+        result_count: Results since the start, each counted once.
+        malformed: Number of messages that no station publishes in this form.
     """
 
     def __init__(self) -> None:
         self.stations: dict[str, StationView] = {}
-        self.results: deque[ShownResult] = deque(maxlen=_RESULTS_REMEMBERED)
-        self.answers: deque[ShownAnswer] = deque(maxlen=_ANSWERS_REMEMBERED)
+        self.results: deque[ShownResult] = deque(maxlen=_RESULTS_KEPT)
+        self.acks: deque[ShownAck] = deque(maxlen=_ACKS_KEPT)
         self.result_count = 0
         self.malformed = 0
 
-    def hear(self, topic: str, payload: bytes, now_ms: int) -> BoardUpdate | None:
+    def update(self, topic: str, payload: bytes, now_ms: int) -> BoardUpdate | None:
         """Take in a message; None if it is malformed, or not one of a station."""
-        heard = read(topic, payload)
-        if heard is None:
+        incoming = read(topic, payload)
+        if incoming is None:
             return None
-        if heard.message is None:
+        root, content, message = incoming
+        if message is None:
             self.malformed += 1
             return None
-        station = self.stations.setdefault(heard.root, StationView())
-        return BoardUpdate(*heard[:2], heard.message, self._take(heard.root, station, heard.message, now_ms))
+        station = self.stations.setdefault(root, StationView())
+        return BoardUpdate(root, content, message, self._take(root, station, message, now_ms))
 
     def _take(self, root: str, station: StationView, message: Message, now_ms: int) -> bool:
         if isinstance(message, Result):
             return self._take_result(ShownResult(root, message))
-        if isinstance(message, CommandAnswer):
-            self.answers.append(ShownAnswer(root, now_ms, message))
+        if isinstance(message, CommandAck):
+            self.acks.append(ShownAck(root, now_ms, message))
             return True
-        return _note(station, message, now_ms)
+        return _update(station, message, now_ms)
 
     def _take_result(self, shown: ShownResult) -> bool:
         if any(shown.result.result_id == known.result.result_id for known in self.results):
@@ -101,24 +107,23 @@ class StationBoard:
         return True
 
 
-def _note(station: StationView, message: Message, now_ms: int) -> bool:
+def _update(station: StationView, message: Message, now_ms: int) -> bool:
     if isinstance(message, Status):
-        is_news, station.status = message != station.status, message
-        return is_news
+        is_new, station.status = station.status is None or _shown(message) != _shown(station.status), message
+        return is_new
     if isinstance(message, Health):
         station.health, station.health_at_ms = message, now_ms
-    elif isinstance(message, Plc):
+    elif isinstance(message, PlcMessage):
         station.plc += 1
         station.plc_invalid += not message.valid
-    else:
-        _note_alert(station, message)
-    return True
-
-
-def _note_alert(station: StationView, message: Message) -> None:
-    if isinstance(message, AlertState):
+    elif isinstance(message, AlertState):
         station.alerts = {alert.alert_id: alert for alert in message.active}
-    elif isinstance(message, Alert) and not message.historical:  # what was while the line was down is not now
+    elif isinstance(message, Alert) and not message.historical:  # what happened while offline is not active now
         station.alerts.pop(message.alert_id, None)
         if message.type != "end":
             station.alerts[message.alert_id] = message
+    return True
+
+
+def _shown(status: Status) -> tuple[bool, str, str]:
+    return status.online, status.state, status.reason

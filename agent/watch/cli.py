@@ -18,7 +18,7 @@ from agent.config import model as configuration
 from agent.mqtt.connect import BrokerSettings
 from agent.settings import broker_settings, read_secret, station_topics
 from agent.watch.output import LineOutput, ScreenOutput
-from agent.watch.subscribe import follow
+from agent.watch.subscribe import subscribe
 from calibration.errors import SettingError
 from calibration.terminal import console
 
@@ -27,38 +27,42 @@ _PORT, _TLS_PORT = 1883, 8883
 
 app = typer.Typer()
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="This station, at its broker.")
+    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="Watch this station, at its broker.")
 ]
-PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE", help="File with the password.")]
-CaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, else the system's.")]
+PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE", help="File that holds the password.")]
+CaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust; default: the system's.")]
 
 
 @app.command("watch")
 def watch_command(  # noqa: PLR0913 - one for each option
     *,
     config: ConfigFile = None,
-    host: Annotated[str | None, typer.Option(help="Instead: this broker.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port, else 1883, with TLS 8883.")] = None,
-    topic: Annotated[
-        str | None, typer.Option(metavar="ROOT", help=f"These stations there, else all: '{_ALL_STATIONS}'.")
+    host: Annotated[str | None, typer.Option(help="Broker to connect to instead.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the broker; default: 1883, with TLS 8883.")
     ] = None,
-    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(metavar="ROOT", help=f"Stations to watch there; default: all, '{_ALL_STATIONS}'.")
+    ] = None,
+    username: Annotated[str | None, typer.Option(help="User name at the broker.")] = None,
     password_file: PasswordFile = None,
     tls: Annotated[bool, typer.Option("--tls", help="Use TLS, and verify the broker's certificate.")] = False,
     ca_file: CaFile = None,
-    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many results.")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N results.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as one JSON object.")] = False,
 ) -> None:
-    """Show what stations say, live, until Ctrl-C. Into a pipe: a line for each result, alert, status and answer.
+    """Show what stations publish, live, until Ctrl-C. In a pipe: one line for each result, alert, status and answer.
 
-    It only listens, and needs no right to publish.
+    It only subscribes, and needs no right to publish.
 
     Examples: `shiftwatch-agent watch --config station.yaml`;
     `shiftwatch-agent watch --host broker --topic 'acme/+/+/line2/+/vision/+' | grep NotOK`
     """
     given = (host, port, topic, username, password_file, tls or None, ca_file)
     if config is not None:
-        _refuse(any(option is not None for option in given), "--config and options of a broker", "give one of both")
+        _refuse(
+            any(option is not None for option in given), "--config together with broker options", "give one of them"
+        )
         loaded = configuration.load(config)
         settings, root = broker_settings(loaded), station_topics(loaded.station).root
     else:
@@ -79,24 +83,25 @@ def watch_command(  # noqa: PLR0913 - one for each option
 
 def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a part may be named in letters that this terminal does not have
+        sys.stdout.reconfigure(errors="replace")  # a part may have a name that this terminal cannot show
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell has the first ignored in the background
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
             with LineOutput(settings.address, count, as_json=as_json) as lines:
-                follow(settings, topic, lines)
+                subscribe(settings, topic, lines)
         else:
             with Live(console=console, auto_refresh=False) as live:
-                follow(settings, topic, ScreenOutput(live, settings.address, topic, count))
+                subscribe(settings, topic, ScreenOutput(live, settings.address, topic, count))
 
 
 def _below(root: str) -> str:
-    """Everything that stations with such a root say."""
+    """The subscription to all messages of the stations with this root."""
     levels = root.removesuffix("/#").split("/")
     if any(not level or ("+" in level and level != "+") or set(level) & set("#\0") for level in levels):
         raise SettingError(
-            what=f"--topic {root!r} is no topic root", remedy=f"name each level, or put a + for it: {_ALL_STATIONS}"
+            what=f"--topic {root!r} is not a topic root",
+            remedy=f"name each level, or use + for any: {_ALL_STATIONS}",
         )
     return "/".join([*levels, "#"])
 

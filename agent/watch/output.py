@@ -1,4 +1,4 @@
-"""The two ways of showing what is heard: a page that is drawn again and again, or a line for each piece of news."""
+"""The two outputs of `watch`: a screen that is redrawn, or one line for each change."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _REDRAW_S, _REDRAW_IDLE_S = 0.1, 1.0
 
 
 class LineOutput:
-    """Prints news to standard output, one line each, and what is wrong to standard error.
+    """Prints each change to standard output, one line each, and problems to standard error.
 
     Args:
-        address: Of the broker.
+        address: Address of the broker.
         count: Results after which it is done; None for never.
         as_json: Print every message, as one JSON object with topic and content.
     """
@@ -41,49 +41,49 @@ class LineOutput:
         self._address = address
         self._count = count
         self._as_json = as_json
-        self._is_up: bool | None = None
+        self._is_connected: bool | None = None
         self._is_read = True
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Tell what was left out."""
+        """Report how many messages were left out."""
         if self._board.malformed:
             error_console.print(f"malformed messages that were left out: {self._board.malformed}")
 
     @property
     def is_done(self) -> bool:
-        """So many results as were asked for, or nobody reads any more."""
+        """Whether there were ``count`` results, or the reader of the output is gone."""
         return not self._is_read or (self._count is not None and self._board.result_count >= self._count)
 
-    def up(self) -> None:
-        """Tell it once."""
-        self._is_up = True
+    def connected(self) -> None:
+        """Report it."""
+        self._is_connected = True
         error_console.print(f"connected to {escape(self._address)}", soft_wrap=True)
 
-    def down(self, why: str, retry_s: float) -> None:
-        """Tell it once, however many attempts fail."""
-        if self._is_up is not False:
-            self._is_up = False
+    def disconnected(self, why: str, retry_s: float) -> None:
+        """Report it once, however many attempts fail."""
+        if self._is_connected is not False:
+            self._is_connected = False
             again = f"trying again and again, next in {retry_s:.1f} s"
             error_console.print(f"not connected: {escape(printable(why))}; {again}", soft_wrap=True)
 
-    def hear(self, received: Received) -> None:
-        """Print it if it is news."""
-        heard_at_ms = now_ms()
-        taken = self._board.hear(received.topic, received.payload, heard_at_ms)
-        if taken is None:
+    def receive(self, received: Received) -> None:
+        """Print the message if it is new."""
+        received_at_ms = now_ms()
+        update = self._board.update(received.topic, received.payload, received_at_ms)
+        if update is None:
             return
         if self._as_json:
-            self._print(to_json({"topic": received.topic, "content": taken.content}))
-        elif taken.is_new and (text := line(taken.root, taken.message, heard_at_ms)):
+            self._print(to_json({"topic": received.topic, "content": update.content}))
+        elif update.is_new and (text := line(update.root, update.message, received_at_ms)):
             self._print(text)
 
-    def rest(self) -> None:
-        """Look whether somebody still reads: `watch | head -1` must not wait for a second line."""
-        self._is_read = self._is_read and not _reader_has_gone()
+    def idle(self) -> None:
+        """Check that the output is still read: `watch | head -1` must not wait for a second line."""
+        self._is_read = self._is_read and not _reader_is_gone()
 
     def _print(self, text: str) -> None:
         try:
@@ -96,12 +96,12 @@ class LineOutput:
 
 
 class ScreenOutput:
-    """Draws the board when there is news, at most ten times a second, and each second for what grows old.
+    """Redraws the board when something is new, at most ten times a second, and every second as ages grow.
 
     Args:
-        live: Where.
-        address: Of the broker.
-        topic: What we listen to.
+        live: The display.
+        address: Address of the broker.
+        topic: The subscription, with wildcards.
         count: Results after which it is done; None for never.
     """
 
@@ -114,39 +114,39 @@ class ScreenOutput:
         self._connection = Text(f"connecting to {address}", "yellow")
         self._is_new = True
         self._drawn_s = float("-inf")
-        self.rest()
+        self.idle()
 
     @property
     def is_done(self) -> bool:
-        """So many results as were asked for."""
+        """Whether there were ``count`` results."""
         return self._count is not None and self._board.result_count >= self._count
 
-    def up(self) -> None:
+    def connected(self) -> None:
         """Show it."""
         self._connection, self._is_new = Text(f"connected to {self._address}", "green"), True
 
-    def down(self, why: str, retry_s: float) -> None:
-        """Show it, and when it is tried again."""
+    def disconnected(self, why: str, retry_s: float) -> None:
+        """Show it, and when the next attempt is."""
         text = f"not connected, trying again in {retry_s:.0f} s: {printable(why)}"
         if text != self._connection.plain:
             self._connection, self._is_new = Text(text, "bold red"), True
 
-    def hear(self, received: Received) -> None:
-        """Put it on the board."""
-        self._board.hear(received.topic, received.payload, now_ms())
+    def receive(self, received: Received) -> None:
+        """Put the message on the board."""
+        self._board.update(received.topic, received.payload, now_ms())
         self._is_new = True
 
-    def rest(self) -> None:
-        """Draw, if it is time to."""
-        silent_s = time.monotonic() - self._drawn_s
-        if silent_s >= (_REDRAW_S if self._is_new and not self.is_done else _REDRAW_IDLE_S) or self.is_done:
+    def idle(self) -> None:
+        """Redraw, if it is time to."""
+        age_s = time.monotonic() - self._drawn_s
+        if age_s >= (_REDRAW_S if self._is_new and not self.is_done else _REDRAW_IDLE_S) or self.is_done:
             self._is_new = False
             self._drawn_s = time.monotonic()
             height = self._live.console.height
             self._live.update(render_screen(self._board, self._connection, self._topic, now_ms(), height), refresh=True)
 
 
-def _reader_has_gone() -> bool:
+def _reader_is_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,18 +1,19 @@
-"""The words in which stations are shown, on the page and in lines."""
+"""Stations as text, on the screen and in lines."""
 
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from agent.messages.records import Evaluation, ResultCode
-from agent.watch.incoming import Alert, CommandAnswer, Result, Status
+from agent.messages.payloads import CommandAck, Status
+from agent.messages.records import Alert, Evaluation, Result, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agent.watch.incoming import Message
+    from agent.messages.fields import Message
 
 VERDICTS = {
     Evaluation.UNDEFINED: "Undefined",
@@ -23,34 +24,35 @@ VERDICTS = {
 _CODES = {code.value: code.name.lower().replace("_", " ") for code in ResultCode}
 
 
-def verdict(result: Result) -> str:
-    """As the README spells it."""
-    return VERDICTS[Evaluation(result.result_evaluation)]
+def code_text(result: Result) -> str:
+    """Number and meaning of the result code; empty for 0."""
+    return f"{result.code} {_CODES.get(result.code, '')}".rstrip() if result.code else ""
 
 
-def code(result: Result) -> str:
-    """Number and meaning of the result code; nothing for 0."""
-    return f"{result.result_code} {_CODES.get(result.result_code, '')}".rstrip() if result.result_code else ""
-
-
-def state(status: Status | None) -> str:
-    """In one word."""
+def state_text(status: Status | None) -> str:
+    """One word for the state of a station."""
     if status is None:
         return "?"
     return (status.state or "online") if status.online else "offline"
 
 
-def outcome(answer: CommandAnswer) -> str:
+def outcome_text(ack: CommandAck) -> str:
     """What became of a command."""
-    if not answer.accepted:
-        return f"refused: {answer.error or 'no reason given'}"
-    if answer.error:
-        return f"failed: {answer.error}"
-    return "accepted" if answer.progress is None else f"accepted, {answer.progress:g} done"
+    if not ack.accepted:
+        return f"refused: {ack.error or 'no reason given'}"
+    if ack.error:
+        return f"failed: {ack.error}"
+    return "accepted" if ack.progress is None else f"accepted, {ack.progress:g} done"
 
 
-def labels(roots: Collection[str]) -> dict[str, str]:
-    """The shortest ends of the topic roots that tell them apart, without the level ``vision``."""
+def score_ratio(result: Result) -> float | None:
+    """Score divided by threshold: above 1 is NotOK; None without a score."""
+    ratio = result.score / result.threshold if result.threshold else math.nan
+    return None if math.isnan(ratio) else ratio
+
+
+def station_labels(roots: Collection[str]) -> dict[str, str]:
+    """The shortest ends of the topic roots that distinguish them, without the level ``vision``."""
     levels = {root: [level for level in root.split("/") if level != "vision"] or [root] for root in roots}
     longest = max(map(len, levels.values()), default=0)
     for count in range(1, longest):
@@ -67,33 +69,29 @@ def clock(time_ms: int, now_ms: int) -> str:
 
 
 def line(root: str, message: Message, now_ms: int) -> str | None:
-    """One line for ``grep``; None for what is shown on the page only."""
+    """One line for ``grep``; None for what only the screen shows."""
+    time_ms = now_ms
     if isinstance(message, Result):
-        words = ["result", verdict(message), f"part={_word(message.part_id)}", f"score/threshold={_ratio(message)}"]
+        time_ms, ratio = message.created_at_ms, score_ratio(message)
+        words = ["result", VERDICTS[message.evaluation], f"part={_word(message.part_id)}"]
+        words += [f"score/threshold={'none' if ratio is None else f'{ratio:.4g}'}"]
         words += [f"zone={_word(message.zone)}"] if message.zone else []
-        words += [f"code={message.result_code}", *(["historical"] if message.historical else [])]
-        return _line(root, message.creation_time, words)
-    if isinstance(message, Alert):
+        words += [f"code={message.code}", *(["historical"] if message.historical else [])]
+    elif isinstance(message, Alert):
         words = ["alert", message.type, f"severity={message.severity}", f"cause={_word(message.cause)}"]
-        return _line(root, now_ms, [*words, *(["historical"] if message.historical else [])])
-    if isinstance(message, Status):
-        return _line(root, now_ms, ["status", state(message), f"reason={_word(message.reason)}"])
-    if isinstance(message, CommandAnswer):
-        return _line(root, now_ms, ["ack", message.command, f"id={_word(message.command_id)}", outcome(message)])
-    return None
-
-
-def _line(root: str, time_ms: int, words: list[str]) -> str:
+        words += ["historical"] if message.historical else []
+    elif isinstance(message, Status):
+        words = ["status", state_text(message), f"reason={_word(message.reason)}"]
+    elif isinstance(message, CommandAck):
+        words = ["ack", message.command, f"id={_word(message.command_id)}", outcome_text(message)]
+    else:
+        return None
     time = datetime.fromtimestamp(time_ms / 1000).astimezone()
     return " ".join([time.isoformat(timespec="milliseconds"), root, *words])
 
 
-def _ratio(result: Result) -> str:
-    return "none" if result.ratio is None else f"{result.ratio:.4g}"
-
-
 def _word(text: str | None) -> str:
-    """In quotes where it would not be one word."""
+    """The text, in quotes where it would not be one word."""
     if text is None:
         return "none"
     return text if text and not set(text) & set(" \"'") else json.dumps(text, ensure_ascii=False)

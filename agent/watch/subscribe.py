@@ -1,4 +1,4 @@
-"""Hear what others publish, through whatever the network does; on the caller's thread."""
+"""Receive what others publish, whatever the network does; on the caller's thread."""
 
 from __future__ import annotations
 
@@ -13,86 +13,86 @@ if TYPE_CHECKING:
     from agent.mqtt.connect import BrokerSettings
     from agent.mqtt.connection import Connection, Received
 
-FOLLOWING = BackoffLimits(longest_retry_s=10.0)
-"""Somebody sits before it and waits."""
-_REST_S = 0.25
+_PACE = BackoffLimits(longest_retry_s=10.0)
+"""A person waits at the terminal."""
+_IDLE_EVERY_S = 0.25
 
 
-class Follower(Protocol):
-    """Who is told; all calls come from the thread that follows."""
+class Subscriber(Protocol):
+    """Receives messages and the state of the connection; all calls come from the thread of `subscribe`."""
 
     @property
     def is_done(self) -> bool:
-        """Whether it has heard enough."""
+        """Whether it needs no more messages."""
 
-    def up(self) -> None:
-        """We are connected, and the broker sends what we asked for."""
+    def connected(self) -> None:
+        """The broker has accepted the subscription."""
 
-    def down(self, why: str, retry_s: float) -> None:
-        """We are not connected; the next attempt is in ``retry_s``."""
+    def disconnected(self, why: str, retry_s: float) -> None:
+        """There is no connection; the next attempt is in ``retry_s``."""
 
-    def hear(self, received: Received) -> None:
+    def receive(self, received: Received) -> None:
         """A message."""
 
-    def rest(self) -> None:
-        """Nothing more to hear just now; comes several times a second."""
+    def idle(self) -> None:
+        """No more messages just now; comes several times a second."""
 
 
-def follow(settings: BrokerSettings, topic: str, follower: Follower, pace: BackoffLimits = FOLLOWING) -> None:
-    """Listen until the follower is done; a line that is lost is made again.
+def subscribe(settings: BrokerSettings, topic: str, subscriber: Subscriber, pace: BackoffLimits = _PACE) -> None:
+    """Pass messages on until the subscriber is done; a lost connection is made again.
 
     Args:
-        settings: Of the broker.
+        settings: Broker settings.
         topic: May hold wildcards.
-        follower: Who is told.
-        pace: How fast it is made again.
+        subscriber: Receives the messages.
+        pace: How fast a connection is made again.
 
     Raises:
-        BrokerRefusedError: The broker did not want us from the beginning; later this is only told, and tried again.
+        BrokerRefusedError: The broker refuses the first connection. Later refusals are reported, and tried again.
     """
     backoff = Backoff(pace)
-    was_up = False
-    while not follower.is_done:
+    was_connected = False
+    while not subscriber.is_done:
         began_s = time.monotonic()
         try:
-            why = _listen(connect(settings, None), topic, follower)
-            was_up = True
+            why = _receive(connect(settings, None), topic, subscriber)
+            was_connected = True
         except BrokerUnreachableError as error:
             why = error.what
         except BrokerRefusedError as error:
-            if not was_up:
+            if not was_connected:
                 raise
             why = error.what
         backoff.note_connection(time.monotonic() - began_s)
-        _wait(why, backoff.next_s(), follower)
+        _wait(why, backoff.next_s(), subscriber)
 
 
-def _listen(connection: Connection, topic: str, follower: Follower) -> str:
-    """Until the line is lost, or the follower done; returns why it was lost."""
+def _receive(connection: Connection, topic: str, subscriber: Subscriber) -> str:
+    """Until the connection is lost or the subscriber done; returns why it was lost."""
     try:
         subscription = connection.subscribe(topic, qos=1)
-        while connection.lost is None and not follower.is_done:
-            for acknowledgement in connection.service(_REST_S):
+        while connection.lost is None and not subscriber.is_done:
+            for acknowledgement in connection.service(_IDLE_EVERY_S):
                 if acknowledgement.refused is not None:
                     raise BrokerRefusedError(
-                        what=f"the broker does not let us hear {topic}: {acknowledgement.refused}",
+                        what=f"the broker refuses the subscription to {topic}: {acknowledgement.refused}",
                         remedy="give this user the right to read there, or name other topics",
                         reason=acknowledgement.refused,
                     )
                 if acknowledgement.mid == subscription:
-                    follower.up()
+                    subscriber.connected()
             for received in connection.take_received():
-                if not follower.is_done:
-                    follower.hear(received)
-            follower.rest()
+                if not subscriber.is_done:
+                    subscriber.receive(received)
+            subscriber.idle()
     finally:
         connection.close()
     return f"the connection was lost: {connection.lost}"
 
 
-def _wait(why: str, wait_s: float, follower: Follower) -> None:
+def _wait(why: str, wait_s: float, subscriber: Subscriber) -> None:
     until_s = time.monotonic() + wait_s
-    while not follower.is_done and (left_s := until_s - time.monotonic()) > 0:
-        follower.down(why, left_s)
-        follower.rest()
-        time.sleep(min(_REST_S, left_s))
+    while not subscriber.is_done and (left_s := until_s - time.monotonic()) > 0:
+        subscriber.disconnected(why, left_s)
+        subscriber.idle()
+        time.sleep(min(_IDLE_EVERY_S, left_s))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BrokerRefusedError, ConfigError
-from agent.messages.payloads import alert_state_payload, bundle_payload, health_payload, info_payload, status_payload
+from agent.messages.payloads import AlertState
 from agent.messages.records import Alert, DefectRegion, Evaluation, Result, ResultCode, as_historical, to_json
 from agent.messages.topics import Topics
 
@@ -70,49 +70,8 @@ def test_alert_carries_the_keys_of_the_contract() -> None:
 
 def test_alert_state_lists_the_active_alerts() -> None:
     alert = Alert(type="new", severity=600, cause="dark", started_at_ms=5)
-    assert alert_state_payload(timestamp_ms=9, active=[alert]) == {"timestamp": 9, "active": [alert.payload()]}
-    assert alert_state_payload(timestamp_ms=9, active=[])["active"] == []
-
-
-def test_status_info_and_health_carry_the_keys_of_the_contract() -> None:
-    status = status_payload(online=True, timestamp_ms=1, state="running", reason="", session_id="s", version="1")
-    assert set(status) == {"online", "timestamp", "state", "reason", "sessionId", "version"}
-    bundle = bundle_payload(
-        bundle_hash="b",
-        threshold=1.0,
-        false_reject_rate=0.01,
-        backend="x",
-        backend_reason="y",
-        calibrated_at_ms=1,
-    )
-    info = info_payload(camera="c", bundle=bundle, zones={"left": bundle})
-    assert info["zones"]["left"] == bundle
-    assert set(info) == {
-        "zones",
-        "bundleHash",
-        "threshold",
-        "falseRejectRate",
-        "backend",
-        "backendReason",
-        "calibratedAt",
-        "camera",
-    }
-    health = health_payload(
-        captured=9,
-        results=8,
-        last_result_age_ms=20,
-        camera="running",
-        timestamp_ms=1,
-        fps=30.0,
-        p50_ms={"network": 8.0},
-        p99_ms={"network": 11.0},
-        dropped={"newest_wins": 2},
-        outbox_depth=0,
-        disk_free_bytes=10**9,
-        temperature_c=None,
-        drift=None,
-    )
-    assert {"fps", "p50", "p99", "dropped", "outboxDepth", "diskFree", "temperature", "drift"} < set(health)
+    assert AlertState(timestamp_ms=9, active=(alert,)).payload() == {"timestamp": 9, "active": [alert.payload()]}
+    assert AlertState(timestamp_ms=9, active=()).payload()["active"] == []
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, np.float32("nan")])

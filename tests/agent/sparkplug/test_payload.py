@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SparkplugPayloadError
-from agent.messages.payloads import bundle_payload, health_payload, info_payload, status_payload
+from agent.messages.payloads import Health, Info, Status
 from agent.messages.records import Alert, Evaluation, Payload, Result
 from agent.sparkplug.metrics import FIELDS, Group, metrics_of
 from agent.sparkplug.payload import DataType, Metric, decode, encode
@@ -20,22 +20,13 @@ A_RESULT = Result(seq=7, part_id=None, created_at_ms=17, evaluation=Evaluation.N
 SAID: dict[Group, Payload] = {
     "result": A_RESULT.payload(),
     "alert": Alert(type="new", severity=500, cause="defect", started_at_ms=17).payload(),
-    "status": status_payload(
+    "status": Status(
         online=True, timestamp_ms=1, state="running", reason="", session_id="session", version="1"
-    ),
-    "info": info_payload(
-        camera="0",
-        bundle=bundle_payload(
-            bundle_hash="b",
-            threshold=2.0,
-            false_reject_rate=0.001,
-            backend="cpu",
-            backend_reason="",
-            calibrated_at_ms=1,
-        ),
-        zones={},
-    ),
-    "health": health_payload(
+    ).payload(),
+    "info": Info(
+        bundle_hash="b", threshold=2.0, false_reject_rate=0.001, backend="cpu", calibrated_at_ms=1, camera="0"
+    ).payload(),
+    "health": Health(
         timestamp_ms=1,
         fps=2.5,
         p50_ms={"total": 7.5},
@@ -49,7 +40,7 @@ SAID: dict[Group, Payload] = {
         disk_free_bytes=2**40,
         temperature_c=None,
         drift=None,
-    ),
+    ).payload(),
 }
 SAID_OTHERWISE = {"historical", "timestamp", "online"}
 NEVER_NULL: dict[str, tuple[int, type]] = {

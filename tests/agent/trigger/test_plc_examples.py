@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.messages.payloads import status_payload
+from agent.messages.payloads import Status
 from agent.messages.records import to_json
 from agent.messages.topics import Topics
 
@@ -52,7 +52,7 @@ def test_the_contract_links_every_example() -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_look_for_what_the_agent_says(program: str) -> None:
     status = to_json(
-        status_payload(online=True, timestamp_ms=1, state="running", reason="", session_id="s", version="0")
+        Status(online=True, timestamp_ms=1, state="running", reason="", session_id="s", version="0").payload()
     )
     searched = re.findall(r"FIND\([^,]+, (?:IN2 := )?'([^']+)'\)", program)
     for text in searched:

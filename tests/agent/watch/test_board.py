@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from agent.messages.payloads import alert_state_payload, health_payload, status_payload
+from agent.messages.payloads import AlertState, Health, Status
 from agent.messages.records import Alert, Evaluation, Result, ResultCode
 from agent.watch.board import StationBoard
-from agent.watch.rendering import clock, labels, line
+from agent.watch.rendering import clock, line, station_labels
 from agent.watch.screen import render_screen
 
 ROOT = "acme/north/press/line2/cell4/vision/station1"
@@ -44,12 +44,12 @@ def result(number: int, evaluation: Evaluation = Evaluation.OK, **more: Any) -> 
 
 
 def status(state: str = "running", reason: str = "", *, online: bool = True) -> dict[str, Any]:
-    return status_payload(
+    return Status(
         online=online, timestamp_ms=NOW_MS, state=state, reason=reason, session_id="s", version="0.1.0"
-    )
+    ).payload()
 
 
-HEALTH = health_payload(
+HEALTH = Health(
     timestamp_ms=NOW_MS,
     fps=9.87,
     p50_ms={"total": 20.0},
@@ -63,7 +63,7 @@ HEALTH = health_payload(
     disk_free_bytes=10**9,
     temperature_c=None,
     drift=None,
-)
+).payload()
 
 
 class Hall:
@@ -74,7 +74,7 @@ class Hall:
         self.lines: list[str] = []
 
     def say(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
-        taken = self.board.hear(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
+        taken = self.board.update(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
         text = line(taken.root, taken.message, NOW_MS) if taken and taken.is_new else None
         self.lines += [text] if text else []
 
@@ -149,9 +149,9 @@ def test_alerts_are_shown_while_they_are_active(hall: Hall) -> None:
     assert row_with(hall.shown(), "since") == ["since", "22:13:20", "station1", "812", "defect"]
     hall.say("alert", alert.ended(NOW_MS).payload())
     assert not any("since" in row for row in hall.shown())
-    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=[alert]))
+    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=(alert,)).payload())
     assert any("since" in row for row in hall.shown())
-    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=[]))
+    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=()).payload())
     assert not any("since" in row for row in hall.shown())
 
 
@@ -164,7 +164,7 @@ def test_an_alert_of_the_past_is_not_active_now(hall: Hall) -> None:
 
 def test_more_alerts_than_fit_are_counted(hall: Hall) -> None:
     alerts = [Alert(type="new", severity=500, cause="defect", started_at_ms=NOW_MS + n) for n in range(8)]
-    hall.say("alert/state", alert_state_payload(timestamp_ms=NOW_MS, active=alerts))
+    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=tuple(alerts)).payload())
     assert "and 3 more" in hall.shown()
 
 
@@ -207,10 +207,10 @@ def test_an_offline_station_shows_no_figures(hall: Hall) -> None:
 
 
 def test_labels_are_the_shortest_ends_that_tell_stations_apart() -> None:
-    assert labels([ROOT]) == {ROOT: "station1"}
-    assert labels([ROOT, OTHER]) == {ROOT: "cell4/station1", OTHER: "cell5/station1"}
-    assert labels([]) == {}
-    assert labels(["a/b", "c/a/b", "vision"]) == {"a/b": "a/b", "c/a/b": "c/a/b", "vision": "vision"}
+    assert station_labels([ROOT]) == {ROOT: "station1"}
+    assert station_labels([ROOT, OTHER]) == {ROOT: "cell4/station1", OTHER: "cell5/station1"}
+    assert station_labels([]) == {}
+    assert station_labels(["a/b", "c/a/b", "vision"]) == {"a/b": "a/b", "c/a/b": "c/a/b", "vision": "vision"}
 
 
 def test_another_day_is_shown_with_its_date() -> None:
@@ -255,14 +255,14 @@ MALFORMED = [
 @pytest.mark.parametrize("kind", ["status", "result", "health", "plc", "alert", "alert/state", "cmd/ack"])
 def test_malformed_messages_are_counted_and_nothing_else(kind: str, payload: bytes) -> None:
     board = StationBoard()
-    assert board.hear(f"{ROOT}/{kind}", payload, NOW_MS) is None
+    assert board.update(f"{ROOT}/{kind}", payload, NOW_MS) is None
     assert (board.malformed, board.stations, board.result_count) == (1, {}, 0)
 
 
 @pytest.mark.parametrize("topic", ["result", f"{ROOT}/cmd/pause", f"{ROOT}/other", ROOT, "", "/", "spBv1.0/g/NBIRTH/n"])
 def test_topics_of_nobody_are_passed_over(topic: str) -> None:
     board = StationBoard()
-    assert board.hear(topic, b"{", NOW_MS) is None
+    assert board.update(topic, b"{", NOW_MS) is None
     assert (board.malformed, board.stations) == (0, {})
 
 
@@ -299,7 +299,7 @@ def test_a_station_with_any_value_in_any_key_can_be_shown(data: st.DataObject) -
 
 @given(payload=st.binary(max_size=30), kind=st.sampled_from(sorted(KEYS)))
 def test_any_bytes_can_be_heard(payload: bytes, kind: str) -> None:
-    StationBoard().hear(f"{ROOT}/{kind}", payload, NOW_MS)
+    StationBoard().update(f"{ROOT}/{kind}", payload, NOW_MS)
 
 
 # The page
@@ -334,7 +334,7 @@ def test_the_page_fits_the_terminal_and_keeps_its_figures(stations: int, width: 
 
 
 def test_a_page_without_stations_says_so(hall: Hall) -> None:
-    assert "No station has been heard yet." in hall.shown(80, 24)
+    assert "No station has published anything yet." in hall.shown(80, 24)
 
 
 def test_stations_that_do_not_fit_are_counted() -> None:

@@ -22,7 +22,7 @@ from agent.errors import BrokerRefusedError
 from agent.messages.records import Evaluation, to_json
 from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
-from agent.watch.subscribe import follow
+from agent.watch.subscribe import subscribe
 from tests.agent.watch.test_board import MALFORMED, result, status
 from tests.support.real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
 from tests.support.stations import ROOT, write_config
@@ -259,65 +259,65 @@ def test_in_a_terminal_there_is_a_page_that_is_drawn_again(mosquitto: Mosquitto)
 # The connection
 
 
-class Ear:
-    """Hears until it has heard so many messages."""
+class Recorder:
+    """Keeps what it receives, until there are ``messages``."""
 
     def __init__(self, messages: int) -> None:
-        self.heard: list[Received] = []
+        self.received: list[Received] = []
         self.ups = 0
         self.downs: list[str] = []
         self._messages = messages
 
     @property
     def is_done(self) -> bool:
-        return len(self.heard) >= self._messages
+        return len(self.received) >= self._messages
 
-    def up(self) -> None:
+    def connected(self) -> None:
         self.ups += 1
 
-    def down(self, why: str, retry_s: float) -> None:
+    def disconnected(self, why: str, retry_s: float) -> None:
         assert retry_s > 0
         self.downs.append(why)
 
-    def hear(self, received: Received) -> None:
-        self.heard.append(received)
+    def receive(self, received: Received) -> None:
+        self.received.append(received)
 
-    def rest(self) -> None:
+    def idle(self) -> None:
         pass
 
 
 def settings_for(port: int) -> BrokerSettings:
-    return BrokerSettings(host="127.0.0.1", port=port, client_id="ear")
+    return BrokerSettings(host="127.0.0.1", port=port, client_id="recorder")
 
 
 def test_a_broker_that_does_not_want_us_at_first_is_an_error(mosquitto: Mosquitto) -> None:
     mosquitto.start(allow_anonymous=False)
     with pytest.raises(BrokerRefusedError):
-        follow(settings_for(mosquitto.port), "a/#", Ear(1), QUICK)
+        subscribe(settings_for(mosquitto.port), "a/#", Recorder(1), QUICK)
 
 
 def test_a_broker_that_does_not_want_us_later_is_asked_again(mosquitto: Mosquitto) -> None:
     mosquitto.start()
 
-    class Restarting(Ear):
-        def up(self) -> None:
-            super().up()
+    class Restarting(Recorder):
+        def connected(self) -> None:
+            super().connected()
             if self.ups == 1:
                 mosquitto.kill()
                 mosquitto.start(allow_anonymous=False)
             else:
                 publish(mosquitto.port, ("a/b", {}))
 
-        def down(self, why: str, retry_s: float) -> None:
-            super().down(why, retry_s)
+        def disconnected(self, why: str, retry_s: float) -> None:
+            super().disconnected(why, retry_s)
             if "refuses us" in why and sum("refuses us" in each for each in self.downs) == 3:
                 mosquitto.kill()
                 mosquitto.start()
 
-    ear = Restarting(1)
-    follow(settings_for(mosquitto.port), "a/#", ear, QUICK)
-    assert ear.heard == [Received("a/b", b"{}", retained=False)]
-    assert ear.ups == 2
+    recorder = Restarting(1)
+    subscribe(settings_for(mosquitto.port), "a/#", recorder, QUICK)
+    assert recorder.received == [Received("a/b", b"{}", retained=False)]
+    assert recorder.ups == 2
 
 
 class ForbiddingConnection:
@@ -340,8 +340,8 @@ class ForbiddingConnection:
 def test_a_topic_that_the_broker_forbids_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = ForbiddingConnection()
     monkeypatch.setattr("agent.watch.subscribe.connect", lambda *_: connection)
-    with pytest.raises(BrokerRefusedError, match="does not let us hear a/#: Not authorized"):
-        follow(settings_for(1883), "a/#", Ear(1), QUICK)
+    with pytest.raises(BrokerRefusedError, match="refuses the subscription to a/#: Not authorized"):
+        subscribe(settings_for(1883), "a/#", Recorder(1), QUICK)
     assert connection.is_closed
 
 
@@ -351,13 +351,13 @@ def test_a_topic_that_the_broker_forbids_is_an_error(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "station.yaml", "--host", "broker"], "give one of both"),
-        (["--config", "station.yaml", "--tls"], "give one of both"),
+        (["--config", "station.yaml", "--host", "broker"], "give one of them"),
+        (["--config", "station.yaml", "--tls"], "give one of them"),
         (["--password-file", "password"], "--password-file without --username"),
         (["--ca-file", "ca.pem"], "--ca-file without --tls"),
-        (["--topic", "acme//x"], "is no topic root"),
-        (["--topic", "acme/a+"], "is no topic root"),
-        (["--topic", "#"], "is no topic root"),
+        (["--topic", "acme//x"], "is not a topic root"),
+        (["--topic", "acme/a+"], "is not a topic root"),
+        (["--topic", "#"], "is not a topic root"),
         (["--username", "u", "--password-file", "missing"], "--password-file: cannot read missing"),
         (["--host", "127.0.0.1", "--tls", "--ca-file", "missing.pem"], "cannot use the TLS files missing.pem"),
     ],
