@@ -1,4 +1,4 @@
-"""A live camera, watched: whatever its driver does, it is noticed, told, ended and tried again."""
+"""A live camera: whatever its driver does, the fault is noticed and reported, and the camera is opened again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from agent.camera.shared_frames import FrameReport
     from agent.camera.sources import Source
 
-_LOOK_UP_S = 0.1
-"""Between two looks at whether to stop."""
-_SHORTEST_WAIT_S = 0.001
+_STOPS_WITHIN_S = 0.1
 _SILENCE = "gives no frame"
 
 _log = logging.getLogger(__name__)
@@ -49,26 +47,22 @@ class Timeouts:
 
 DEFAULT_TIMEOUTS = Timeouts()
 RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=10.0)
-"""Waits of 0.5 s to 10 s; jitter keeps the cameras of a line from storming a restarted switch in step."""
+"""Waits of 0.5 s to 10 s; jitter keeps the cameras of a line from reconnecting all at once."""
 
 
 class ProcessCamera:
     """Captures in a child process, for one thread; see Camera for the order of calls.
 
     A process that is silent for too long, dies, or sends garbage is ended, and another is started, until ``stop``.
-    Each frame handed out is a copy: nobody writes into it.
+    Each frame handed out is a copy: nothing writes into it later.
 
     Args:
-        name: Of the camera, without password.
-        make: Makes the source, in the child; a function at the top level of a module.
-        arguments: Its arguments, as JSON has them.
+        name: Name of the camera, without password.
+        make: Makes the source in the child; a function at the top level of a module.
+        arguments: Its arguments, as JSON.
         settings: Frames of another size than these ask for are dropped.
         timeouts: How long it may be silent.
-        pace: Of the attempts to start it again.
-        stopping: Set by ``stop``, and what the camera waits on.
-
-    Attributes:
-        left_behind: Processes that hang inside the kernel, where nothing can end them.
+        pace: Waits before it is started again.
     """
 
     def __init__(  # noqa: PLR0913 - each once
@@ -80,7 +74,6 @@ class ProcessCamera:
         settings: CameraSettings = DEFAULT_SETTINGS,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         pace: BackoffLimits = RETRIES,
-        stopping: threading.Event | None = None,
     ) -> None:
         self.name = name
         self._make = make
@@ -88,16 +81,15 @@ class ProcessCamera:
         self._settings = settings
         self._timeouts = timeouts
         self._pace = pace
-        self._stopping = stopping or threading.Event()
+        self._stopping = threading.Event()
         self._captured = 0
         self._dropped: Counter[str] = Counter()
         self._condition: tuple[CameraState, str] = ("closed", "")
         self._complaint = _SILENCE
         self._first_frame_s = float("inf")
-        self._is_loss_told = False
-        self._settings_told: set[str] = set()
-        self._unended: list[CaptureProcess] = []
-        self.left_behind = 0
+        self._is_loss_logged = False
+        self._settings_logged: set[str] = set()
+        self._hanging: list[CaptureProcess] = []
 
     @property
     def captured(self) -> int:
@@ -119,6 +111,11 @@ class ProcessCamera:
         """See Camera."""
         return self._condition[1]
 
+    @property
+    def left_behind(self) -> int:
+        """Number of processes that hang inside the kernel, where nothing can end them."""
+        return len(self._hanging)
+
     def __enter__(self) -> Self:
         """See Camera."""
         self._condition = ("lost", f"camera {self.name} is being opened")
@@ -135,7 +132,7 @@ class ProcessCamera:
                     ending.enter_context(process)
                     yield from self._frames(process)
                 except CameraError as error:
-                    self._note_loss(error)  # at once: to end one that hangs takes a second
+                    self._note_loss(error)  # before exit: ending a process that hangs takes a second
             self._note_left_behind(process)
             backoff.note_connection(time.monotonic() - self._first_frame_s)
             self._stopping.wait(backoff.next_s())
@@ -149,12 +146,12 @@ class ProcessCamera:
         self._condition = ("closed", "")
 
     def _frames(self, process: CaptureProcess) -> Iterator[Frame]:
-        """Until ``stop``; CameraError tells what is wrong."""
+        """Frames until ``stop``; CameraError if the source has failed or is silent."""
         limit_s, since_s = self._timeouts.open_s, time.monotonic()
         while not self._stopping.is_set():
             left_s = since_s + limit_s - time.monotonic()
-            told = process.hear(min(max(left_s, _SHORTEST_WAIT_S), _LOOK_UP_S))
-            frame = None if told is None else self._frame(told, process)
+            report = process.next_report(min(max(left_s, 0.0), _STOPS_WITHIN_S))
+            frame = None if report is None else self._frame(report, process)
             if frame is not None:
                 limit_s, since_s = self._timeouts.read_s, time.monotonic()
                 self._note_frame(since_s)
@@ -165,50 +162,49 @@ class ProcessCamera:
                     remedy="check its power, its cable or the network, and what else uses it; it is opened again",
                 )
 
-    def _frame(self, told: FrameReport, process: CaptureProcess) -> Frame | None:
-        """The frame, if it is one to hand out; counted in any case."""
-        if told.kind == "opened":
-            self._note_settings(told.texts)
+    def _frame(self, report: FrameReport, process: CaptureProcess) -> Frame | None:
+        """Count a frame; None if it is not to be handed out."""
+        if report.kind == "opened":
+            self._note_settings(report.texts)
             return None
         seq = self._captured
         self._captured += 1
-        if told.kind != "frame":
-            self._dropped[told.kind] += 1
-            self._complaint = "gives no frame that can be decoded" if told.kind == "unreadable" else self._complaint
+        if report.kind != "frame":
+            self._dropped[report.kind] += 1
+            self._complaint = "gives no frame that can be decoded" if report.kind == "unreadable" else self._complaint
             return None
-        image = process.take(told)
-        if not self._settings.fits(told.rows, told.columns):
+        image = process.take(report)
+        if not self._settings.fits(report.rows, report.columns):
             self._dropped["wrong_size"] += 1
             size = f"{self._settings.width}x{self._settings.height}"
-            self._complaint = f"gives frames of {told.columns}x{told.rows} pixels and none of {size}"
+            self._complaint = f"gives frames of {report.columns}x{report.rows} pixels and none of {size}"
             return None
         self._complaint = _SILENCE
-        return Frame(seq, image, told.captured_at_ms, told.captured_ns)
+        return Frame(seq, image, report.captured_at_ms, report.captured_ns)
 
     def _note_frame(self, now_s: float) -> None:
         if self._condition[0] == "running":
             return
         self._first_frame_s = now_s
         self._condition = ("running", "")
-        _log.info("camera %s %s", self.name, "is back" if self._is_loss_told else "gives frames")
-        self._is_loss_told = False
+        _log.info("camera %s %s", self.name, "is back" if self._is_loss_logged else "gives frames")
+        self._is_loss_logged = False
 
     def _note_loss(self, error: CameraError) -> None:
         self._condition = ("lost", error.what)
-        _log.log(logging.DEBUG if self._is_loss_told else logging.WARNING, "camera %s is lost: %s", self.name, error)
-        self._is_loss_told = True
+        _log.log(logging.DEBUG if self._is_loss_logged else logging.WARNING, "camera %s is lost: %s", self.name, error)
+        self._is_loss_logged = True
 
     def _note_settings(self, refused: Sequence[str]) -> None:
         """Once each, not after each restart."""
         for setting in refused:
-            if setting not in self._settings_told:
-                self._settings_told.add(setting)
+            if setting not in self._settings_logged:
+                self._settings_logged.add(setting)
                 _log.warning("camera %s did not take a setting: %s", self.name, setting)
 
     def _note_left_behind(self, process: CaptureProcess) -> None:
-        self._unended = [each for each in (*self._unended, process) if each.is_left_behind]
-        self.left_behind = len(self._unended)
-        if process in self._unended:
+        self._hanging = [each for each in (*self._hanging, process) if each.is_left_behind]
+        if process in self._hanging:
             _log.warning(
                 "a capture process of camera %s hangs inside the kernel and cannot be ended; left behind: %d",
                 self.name,

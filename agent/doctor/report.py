@@ -63,7 +63,7 @@ def examine(config: Path | None, on_check: Callable[[str], object]) -> Iterator[
     """
     for check in _DEVICE:
         on_check(check.name)
-        yield from (("device", finding) for finding in check.ask())
+        yield from (("device", finding) for finding in check.findings())
     if config is not None:
         yield from (("station", finding) for finding in _examine_station(config, on_check))
 
@@ -79,7 +79,7 @@ def _examine_station(file: Path, on_check: Callable[[str], object]) -> Iterator[
     for check in (_RECORDS, _CAMERA, _BROKER, _NETWORK):
         on_check(check.name)
         # The network must keep up with the camera, and its region must fit into the frame.
-        findings = check.ask(config=str(file.absolute()), **(camera_figures if check is _NETWORK else {}))
+        findings = check.findings(config=str(file.absolute()), **(camera_figures if check is _NETWORK else {}))
         yield from findings
         camera_figures = findings[-1].figures if check is _CAMERA else camera_figures
 

@@ -1,4 +1,4 @@
-"""``shiftwatch-agent recalibrate`` and ``versions``: the bundle of this station, and how it learns on."""
+"""``shiftwatch-agent recalibrate`` and ``versions``: update the bundle of a station, and list those it has served."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]
-_IN_WORDS = {
+_LABELS = {
     "collected": "parts collected",
     "notCollected": "not collected",
     "leftOut": "left out as suspicious",
     "leftOutResults": "these results",
-    "markedGood": "pictures marked as good, added",
+    "markedGood": "images labelled good, added",
     "markedGoodLeftOut": "of these left out as suspicious",
     "thresholdBefore": "threshold before",
     "threshold": "threshold",
     "falseRejects": "false rejects among the parts",
     "syntheticFoundBefore": "synthetic defects found before",
     "syntheticFound": "synthetic defects found",
-    "markedDefects": "pictures marked as defects",
+    "markedDefects": "images labelled as defects",
     "markedDefectsFoundBefore": "of these found before",
     "markedDefectsFound": "of these found",
-    "objections": "what speaks against it",
-    "shadowParts": "parts judged by both bundles",
-    "agreement": "of these judged alike",
+    "objections": "objections",
+    "shadowParts": "parts scored by both bundles",
+    "agreement": "of these with the same verdict",
     "notOkBefore": "of these NotOK before",
     "notOk": "of these NotOK",
     "bundle": "bundle",
@@ -52,7 +52,7 @@ _SHARES = {"falseRejects", "syntheticFoundBefore", "syntheticFound", "agreement"
 
 
 class Mode(str, Enum):
-    """What becomes of the statistics."""
+    """What is updated."""
 
     THRESHOLD = "threshold"
     MEAN = "mean"
@@ -61,7 +61,7 @@ class Mode(str, Enum):
 
 
 class Backbone(str, Enum):
-    """What another product may be taught with."""
+    """Backbones that another product can be taught with."""
 
     FILTERBANK = "filterbank"
 
@@ -73,32 +73,35 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
     mode: Annotated[
         Mode,
         typer.Option(
-            help="`full`: what was learnt, seen as the camera sees now, and the parts; `mean`: only how a mean part "
-            "looks; `threshold`: nothing but the threshold; `teach`: another product."
+            help="`full`: adapt the statistics to the camera's present view, and add the parts; `mean`: update only "
+            "the mean part; `threshold`: update only the threshold; `teach`: start again with another product."
         ),
     ] = Mode.FULL,
     backbone: Annotated[
-        Backbone | None, typer.Option(help="With `teach`: the one without weights, in place of the bundle's own.")
+        Backbone | None, typer.Option(help="With `teach`: a backbone without weights instead of the bundle's own.")
     ] = None,
     parts: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=MOST_PARTS, help="Collect so many, else recalibration.parts.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=MOST_PARTS, help="Number of parts to collect, else recalibration.parts."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(metavar="S", help="Collect for so long instead.")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="Collect for this time instead.")] = None,
     old_weight: Annotated[
-        float | None, typer.Option(metavar="X", min=0, help="What a learnt image counts against a part.")
+        float | None,
+        typer.Option(metavar="X", min=0, help="How much a calibration image counts, compared with a new part."),
     ] = None,
     false_reject_rate: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Good parts that may be rejected, else as calibrated.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of good parts that may be rejected, else as calibrated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be; change nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where something speaks against it.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End the one that is under way.")] = False,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it stands in the audit log.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the result; change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Activate the new bundle despite objections.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the recalibration that is under way.")] = False,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason, for the audit log.")] = None,
     zone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a station with several zones: which of them learns.")
+        str | None, typer.Option(metavar="NAME", help="Zone to recalibrate, if the station has several.")
     ] = None,
 ) -> None:
-    """Learn on from the good parts that come by now, while the inspection goes on.
+    """Update the bundle from good parts that the camera sees now, while the inspection continues.
 
     Ctrl-C ends only the display.
 
@@ -119,23 +122,25 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
         "zone": zone,
     }
     try:
-        answer = _given(configuration.load(config).state_dir, arguments)
+        answer = _final_answer(configuration.load(config).state_dir, arguments)
     except KeyboardInterrupt:
-        error_console.print("it goes on; to end it: shiftwatch-agent recalibrate --cancel --config ...")
+        error_console.print(
+            "the recalibration continues; to end it: shiftwatch-agent recalibrate --cancel --config ..."
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if answer.get("figures"):
         console.print(_table(answer["figures"]))
     if not answer["accepted"]:
         console.print(f"[bold red]recalibrate: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
         raise typer.Exit(EXIT_ERROR)
-    noted = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
-    done = "cancelled" if cancel else "tried, nothing was changed" if dry_run else "done, the new bundle judges"
-    console.print(f"recalibrate: {done}{noted}", soft_wrap=True)
+    audited = f"; audit log entry {answer['auditHash']}" if answer.get("auditHash") else ""
+    done = "cancelled" if cancel else "tried, nothing was changed" if dry_run else "done, the new bundle is active"
+    console.print(f"recalibrate: {done}{audited}", soft_wrap=True)
 
 
 @app.command("versions")
 def versions_command(config: ConfigFile) -> None:
-    """Print the bundles that this station has served, the last one last; `command rollback HASH` goes back to one.
+    """Print the bundles that this station has served, the newest last; `command rollback HASH` returns to one.
 
     Example: `shiftwatch-agent versions --config station.yaml`
     """
@@ -145,16 +150,16 @@ def versions_command(config: ConfigFile) -> None:
         table = Table("since", "bundle", "threshold", "by", "why", "on disk", box=None, pad_edge=False)
         for version in served:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.since_ms / 1000))
-            words = (version.by or "", version.why or "configured")
+            texts = (version.by or "", version.why or "configured")
             is_there = "yes" if Path(version.path).is_dir() else "no"
-            table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, words), is_there)
+            table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, texts), is_there)
         if zone:
             console.print(f"[bold]{escape(zone)}[/]")
         console.print(table if served else "this station has not served any bundle yet")
 
 
-def _given(state_dir: Path, arguments: Payload) -> Payload:
-    """The last answer; until then the display moves."""
+def _final_answer(state_dir: Path, arguments: Payload) -> Payload:
+    """The last answer; shows progress until it comes."""
     command = {"command": "recalibrate", "commandId": uuid4().hex, "args": arguments, "by": getpass.getuser()}
     answer: Payload = {}
     columns = (TextColumn("{task.description:>15}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
@@ -171,9 +176,9 @@ def _table(figures: Payload) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, words in _IN_WORDS.items():
+    for name, label in _LABELS.items():
         if figures.get(name) not in (None, [], {}):
-            table.add_row(words, Text(_value(name, figures[name])))
+            table.add_row(label, Text(_value(name, figures[name])))
     return table
 
 

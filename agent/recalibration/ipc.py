@@ -1,30 +1,71 @@
-"""What agent and learning process tell each other: JSON and bytes one way, a line of JSON the other."""
+"""What the agent and the recalibration worker exchange: an order, parts, and reports."""
 
 from __future__ import annotations
 
 import json
-import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from agent.child_process import LONGEST_MESSAGE_BYTES
+
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
     from calibration.imaging.preprocess import Image
+    from calibration.update.base_network import OtherBackbone
+    from calibration.update.refit import Mode
 
-Told: TypeAlias = dict[str, Any]
+WorkerReport: TypeAlias = dict[str, Any]
+"""JSON: ``kind`` (``ready``, ``collected``, ``progress``, ``fitted``, ``shadowed``, ``failed``) and its figures."""
 
-_LENGTHS = struct.Struct(">II")
+_PIECE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOrder:
+    """What the worker does.
+
+    Attributes:
+        bundle: Folder of the active bundle.
+        identity: Its identity.
+        target: Folder of the new bundle.
+        parts_folder: Where it keeps parts.
+        mode: See `RefitPlan`, as for the next four.
+        parts: The most parts that are collected.
+        expected: Number of parts that will come; 0 if it is not known.
+        min_detection: See `calibration.update.acceptance.acceptance_failures`.
+        defects: Paths of images labelled as defects.
+        good: Result id and path of images that were rejected and are labelled as good.
+    """
+
+    bundle: str
+    identity: str
+    target: str
+    parts_folder: str
+    mode: Mode
+    backbone: OtherBackbone | None
+    old_weight: float
+    false_reject_rate: float | None
+    sequential: bool
+    parts: int
+    expected: int
+    min_detection: float
+    defects: Sequence[str]
+    good: Sequence[tuple[str, str]]
 
 
 class Message(NamedTuple):
-    """To the learning process.
+    """What the agent sends after the order.
 
     Attributes:
-        header: With ``kind``.
-        content: A network input, where there is one.
+        header: JSON: ``kind`` (``part``, ``refit``); for a part also ``name``, ``shape``, ``notOk``.
+        content: The network input of a part.
     """
 
-    header: Told
+    header: dict[str, Any]
     content: bytes = b""
 
     @property
@@ -34,19 +75,23 @@ class Message(NamedTuple):
         return np.frombuffer(self.content, np.uint8).reshape(rows, columns, channels)
 
 
-def packed(message: Message) -> bytes:
-    """As it goes through the pipe."""
-    header = json.dumps(message.header).encode()
-    return _LENGTHS.pack(len(header), len(message.content)) + header + message.content
+def send(message: Message, connection: socket.socket) -> None:
+    """Send a message in pieces; waits while the other end has not read enough."""
+    connection.sendall(json.dumps([message.header, len(message.content)]).encode())
+    for start in range(0, len(message.content), _PIECE_BYTES):
+        connection.sendall(message.content[start : start + _PIECE_BYTES])
 
 
-def received(pipe: BinaryIO) -> Message | None:
-    """The next message; None when there will be none."""
-    lengths = pipe.read(_LENGTHS.size)
-    if len(lengths) < _LENGTHS.size:
+def receive(connection: socket.socket) -> Message | None:
+    """Wait for the next message; None if the other end has closed the connection."""
+    first = connection.recv(LONGEST_MESSAGE_BYTES)
+    if not first:
         return None
-    header_bytes, content_bytes = _LENGTHS.unpack(lengths)
-    header, content = pipe.read(header_bytes), pipe.read(content_bytes)
-    if len(header) < header_bytes or len(content) < content_bytes:
-        return None
-    return Message(json.loads(header), content)
+    header, left = json.loads(first)
+    pieces = []
+    while left > 0:
+        pieces.append(connection.recv(_PIECE_BYTES))
+        if not pieces[-1]:
+            return None
+        left -= len(pieces[-1])
+    return Message(header, b"".join(pieces))

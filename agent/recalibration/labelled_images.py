@@ -1,4 +1,4 @@
-"""What people have said of pictures in the archive: known defects to prove a bundle on, and good parts it rejected."""
+"""Images labelled in the archive: known defects to test a bundle on, and good parts that it rejected."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MOST = 100
 
 
 class LabelledImages(NamedTuple):
-    """Paths of frames, the newest hundred of each kind.
+    """Paths of images, the newest hundred of each kind.
 
     Attributes:
-        defects: Marked as defects.
-        good: Result and path of parts that were NotOK and that somebody has called good since.
+        defects: Labelled as defects.
+        good: Result id and path of parts that were NotOK and have been labelled as good since.
     """
 
     defects: tuple[str, ...] = ()
@@ -30,27 +30,25 @@ class LabelledImages(NamedTuple):
 
 
 def labelled_images_in(archive: Path, since_ms: int, zone: str = "") -> LabelledImages:
-    """Read them; an archive that cannot be read has none, which is logged.
+    """Labelled images of an archive; none, and an entry in the log, if it cannot be read.
 
     Args:
         archive: Its folder.
-        since_ms: What was called good before is known already.
-        zone: Only pictures that were NotOK in this zone: a defect elsewhere is none here.
+        since_ms: Only images labelled as good after this time; the bundle knows the others.
+        zone: Only images that were NotOK in this zone.
     """
     try:
         with open_reader(archive) as index:
-            pictures = list(index.each(ArchiveQuery(labelled=True)))
+            images = list(index.each(ArchiveQuery(labelled=True)))
     except ArchiveError as error:
-        log.info("no marked pictures: %s", error.what)
+        log.info("no labelled images: %s", error.what)
         return LabelledImages()
     if zone:
-        pictures = [each for each in pictures if evaluation_in(zone, archive, each) is Evaluation.NOT_OK]
-    defects = [str(archive / picture.path) for picture in pictures if picture.label == "defect"]
+        images = [each for each in images if evaluation_in(zone, archive, each) is Evaluation.NOT_OK]
+    defects = [str(archive / image.path) for image in images if image.label == "defect"]
     good = [
-        (picture.result_id, str(archive / picture.path))
-        for picture in pictures
-        if picture.label == "good"
-        and picture.evaluation is Evaluation.NOT_OK
-        and (picture.marked_at_ms or 0) > since_ms
+        (image.result_id, str(archive / image.path))
+        for image in images
+        if image.label == "good" and image.evaluation is Evaluation.NOT_OK and (image.marked_at_ms or 0) > since_ms
     ]
     return LabelledImages(tuple(defects[-_MOST:]), tuple(good[-_MOST:]))

@@ -1,4 +1,4 @@
-"""Where the loop hands over parts: a part that cannot be taken at once is not taken, and counted."""
+"""Where the loop hands parts to the worker; a part that cannot be taken at once is left out, and counted."""
 
 from __future__ import annotations
 
@@ -16,48 +16,47 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _ABOUT_THE_PRODUCT = (ResultCode.BLOCKED, ResultCode.MOVED, ResultCode.BLURRED)
-BUSY = "not taken, the learning process was busy"
+_BUSY = "not taken, the learning process was busy"
 
 
 class PartSampler:
-    """Open until it has given what is wanted.
+    """Gives parts to the worker until it has given enough.
 
     Args:
-        give: Takes a part without waiting; whether it did.
-        wanted: So many parts.
-        zone: Which of the part's zones it gives, by name.
-        other_product: Also what looks like none of the bundle's.
+        give: Takes a part without waiting; returns whether it did.
+        parts: Number of parts to give.
+        zone: Name of the zone that is recalibrated.
+        other_product: Also give frames that the active bundle finds blocked, moved or blurred.
 
     Attributes:
-        wanted: So many.
-        given: So many were taken.
-        missed: Those that were not, by cause.
-        last_s: When the last one was taken, or the tap was opened; monotonic.
+        given: Number of parts given.
+        missed: Parts that were not given, by cause.
+        last_s: When the last part was given, or the sampler was made; monotonic.
     """
 
-    def __init__(self, give: Callable[[Message], bool], wanted: int, zone: str, *, other_product: bool = False) -> None:
+    def __init__(self, give: Callable[[Message], bool], parts: int, zone: str, *, other_product: bool = False) -> None:
         self._give = give
         self._zone = zone
-        self._taken = {ResultCode.NONE, *(_ABOUT_THE_PRODUCT if other_product else ())}
-        self.wanted = wanted
+        self._codes = {ResultCode.NONE, *(_ABOUT_THE_PRODUCT if other_product else ())}
+        self.parts = parts
         self.given = 0
         self.missed: Counter[str] = Counter()
         self.last_s = time.monotonic()
 
     @property
     def is_full(self) -> bool:
-        """Whether it has given what is wanted."""
-        return self.given >= self.wanted
+        """Whether enough parts were given."""
+        return self.given >= self.parts
 
-    def offer(self, seen: PartInspection) -> None:
-        """Called by the loop with each part: whatever its verdict, if the frame could be trusted."""
+    def offer(self, part: PartInspection) -> None:
+        """Take a part from the loop, whatever its verdict, if its frame can be trusted."""
         if self.is_full:
             return
-        zone = next(each for each in seen.zones if each.view.recipe.zone == self._zone)
-        if zone.code not in self._taken or zone.view.prepared is None:
+        zone = next(each for each in part.zones if each.view.recipe.zone == self._zone)
+        if zone.code not in self._codes or zone.view.prepared is None:
             self.missed[f"frames {zone.code.name.lower().replace('_', ' ')}"] += 1
-        elif not self._give(_part(seen.result_id, zone, zone.view.prepared)):
-            self.missed[BUSY] += 1
+        elif not self._give(_message(part.result_id, zone, zone.view.prepared)):
+            self.missed[_BUSY] += 1
         else:
             self.given += 1
             self.last_s = time.monotonic()
@@ -67,7 +66,7 @@ class PartSampler:
         return ", ".join(f"{count} {cause}" for cause, count in self.missed.most_common())
 
 
-def _part(result_id: str, zone: ZoneVerdict, prepared: Image) -> Message:
+def _message(result_id: str, zone: ZoneVerdict, prepared: Image) -> Message:
     evaluation = zone.verdict.evaluation
     is_bad = None if evaluation is Evaluation.NOT_DECIDABLE else evaluation is Evaluation.NOT_OK
     header = {"kind": "part", "name": result_id, "shape": prepared.shape, "notOk": is_bad}

@@ -1,4 +1,4 @@
-"""What holds for every recalibration of a station, and what one of them is to do."""
+"""Settings for every recalibration of a station, and what one of them is to do."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class RecalibrationPlan:
     """As configured.
 
     Attributes:
-        archive: Folder with the pictures that people have marked.
-        parts: To collect.
-        old_weight: See `calibration.update.refit.Plan`.
-        shadow_parts: That both bundles judge; 0 judges none.
-        min_detection: See `calibration.update.acceptance.objections`.
-        quiet_s: So long no part may come.
-        keep_bundles: Newest bundles made here that stay.
-        sequential: Neighbouring parts resemble each other, as frames do that nobody triggers.
+        archive: Folder with the images that people have labelled.
+        parts: Number of parts to collect.
+        old_weight: See `calibration.update.refit.RefitPlan`.
+        shadow_parts: Number of parts that both bundles score before the swap; may be 0.
+        min_detection: See `calibration.update.acceptance.acceptance_failures`.
+        quiet_s: The longest time without a part.
+        keep_bundles: Number of bundles made here that are kept, the newest.
+        sequential: Neighbouring parts resemble each other, as untriggered frames do.
     """
 
     archive: Path
@@ -43,8 +43,8 @@ class Task(NamedTuple):
     """One recalibration.
 
     Attributes:
-        zone: What learns on.
-        base: What judged when it was commanded; where something else does, it has lost its ground.
+        zone: The zone to recalibrate.
+        base: The active bundle when the command came; if another becomes active, the recalibration is void.
     """
 
     command: Command

@@ -1,4 +1,4 @@
-"""How a recalibration is told: its progress, its last word, its entry in the audit log."""
+"""How a recalibration is reported: its progress, its result, its entry in the audit log."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _EVERY_S = 1.0
 
 
 class Progress(NamedTuple):
-    """How far one has come.
+    """Progress of a recalibration.
 
     Attributes:
-        zone: That learns; empty where it has no name.
+        zone: The zone that is recalibrated; empty if it has no name.
         share: 0 to 1.
     """
 
@@ -40,30 +40,30 @@ class Progress(NamedTuple):
 
 
 class ProgressReporter:
-    """To whoever commanded it, to the log, and to the audit log.
+    """Reports to the sender of the command, to the log, and to the audit log.
 
     Args:
-        audit: The log that stays.
-        follow_up: Told how a command goes on; from any thread.
+        audit: The audit log.
+        follow_up: Gets acknowledgements that follow the first; called from any thread.
 
     Attributes:
-        at: How far the one under way has come; None where none is.
+        at: Progress of the recalibration under way; None if there is none.
     """
 
     def __init__(self, audit: AuditLog, follow_up: Callable[[Payload], None]) -> None:
         self.at: Progress | None = None
         self._audit = audit
         self._follow_up = follow_up
-        self._told_s = float("-inf")
+        self._reported_s = float("-inf")
 
     def progress(self, task: Task, phase: str, share: float) -> None:
-        """Each phase, and once a second."""
+        """Report each new phase, and progress once a second."""
         before, self.at = self.at, Progress(task.command.command_id, task.zone.name, phase, share)
         is_new = before is None or before.phase != phase
         if is_new:
             log.info(about_zone(task.zone.name, "recalibration: %s"), phase)
-        if is_new or time.monotonic() - self._told_s >= _EVERY_S:
-            self._told_s = time.monotonic()
+        if is_new or time.monotonic() - self._reported_s >= _EVERY_S:
+            self._reported_s = time.monotonic()
             self._follow_up(
                 CommandAck(
                     command_id=task.command.command_id,
@@ -74,33 +74,34 @@ class ProgressReporter:
                 ).payload()
             )
 
-    def note(self, task: Task, found: Payload, event: str, error: ShiftwatchError | None) -> str | None:
-        """Write down that nothing was changed, and why; the hash of the entry, if there is one."""
+    def note(self, task: Task, figures: Payload, event: str, error: ShiftwatchError | None) -> str | None:
+        """Write to the audit log that nothing was changed, and why; the hash of the entry, if there is one."""
         try:
             reason = None if error is None else error.one_line
-            about = {**task.zone.noted, **noted(task, found)}
+            about = {**task.zone.noted, **audit_fields(task, figures)}
             return self._audit.append(event, commandId=task.command.command_id, reason=reason, **about)
         except AuditError as failure:
             log.error("%s", failure.what)  # noqa: TRY400 - the message says it all
             return None
 
-    def last(self, task: Task, found: Payload, error: ShiftwatchError | None, audit_hash: str | None) -> None:
-        """How it went, with all figures."""
+    def result(self, task: Task, figures: Payload, error: ShiftwatchError | None, audit_hash: str | None) -> None:
+        """Report how it ended, with all figures."""
+        self.at = None  # first: the answer to the final acknowledgement may be the next recalibration
         log.log(
             logging.INFO if error is None else logging.WARNING,
             about_zone(task.zone.name, "recalibration %s: %s"),
             "done" if error is None else f"ended, the bundle stays: {error.one_line}",
-            results.text(found),
+            results.text(figures),
         )
-        self._follow_up(final_ack(task.command, error, audit_hash, found))
+        self._follow_up(final_ack(task.command, error, audit_hash, figures))
 
 
-def noted(task: Task, found: Payload) -> Payload:
-    """What the audit log keeps of one, besides its zone; the figures themselves are in the log."""
+def audit_fields(task: Task, figures: Payload) -> Payload:
+    """What the audit log keeps of a recalibration, besides its zone; the figures themselves are in the log."""
     return {
         "parent": task.base.bundle.identity,
         "mode": task.arguments.mode,
-        "parts": found.get("parts", found.get("collected", 0)),
-        "forced": task.arguments.force and bool(found.get("objections")),
-        "figures": results.digest(found),
+        "parts": figures.get("parts", figures.get("collected", 0)),
+        "forced": task.arguments.force and bool(figures.get("objections")),
+        "figures": results.digest(figures),
     }

@@ -1,4 +1,4 @@
-"""What a recalibration has found, as `cmd/ack` and the audit log tell it."""
+"""The figures of a recalibration, as `cmd/ack` and the audit log show them."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from agent.messages.records import Payload, to_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.recalibration.ipc import Told
+    from agent.recalibration.ipc import WorkerReport
 
 
-def refit_results(told: Told, threshold_before: float) -> Payload:
-    """What the learning process told when it had learnt."""
-    proof = told["proof"]
+def refit_results(report: WorkerReport, threshold_before: float) -> Payload:
+    """Figures of a ``fitted`` report."""
+    acceptance = report["acceptance"]
     return {
-        "bundle": told["identity"],
-        "parts": told["parts"],
-        "leftOut": told["leftOut"],
-        "leftOutResults": told["leftOutNames"],
-        "markedGood": told["marked"],
-        "markedGoodLeftOut": told["markedLeftOut"],
+        "bundle": report["identity"],
+        "parts": report["parts"],
+        "leftOut": report["leftOut"],
+        "leftOutResults": report["leftOutNames"],
+        "markedGood": report["labelledGood"],
+        "markedGoodLeftOut": report["labelledGoodLeftOut"],
         "thresholdBefore": threshold_before,
-        "threshold": told["threshold"],
-        "falseRejects": proof["false_rejects"],
-        "syntheticFoundBefore": proof["synthetic_old"],
-        "syntheticFound": proof["synthetic_new"],
-        "markedDefects": proof["defects"],
-        "markedDefectsFoundBefore": proof["defects_old"],
-        "markedDefectsFound": proof["defects_new"],
-        "objections": told["objections"],
-        "peakMemoryMib": round(told["peakMib"], 1),
+        "threshold": report["threshold"],
+        "falseRejects": acceptance["false_rejects"],
+        "syntheticFoundBefore": acceptance["synthetic_old"],
+        "syntheticFound": acceptance["synthetic_new"],
+        "markedDefects": acceptance["defects"],
+        "markedDefectsFoundBefore": acceptance["defects_old"],
+        "markedDefectsFound": acceptance["defects_new"],
+        "objections": report["objections"],
+        "peakMemoryMib": round(report["peakMib"], 1),
     }
 
 
-def shadow_results(told: Told) -> Payload:
-    """What it told when both bundles had judged the same parts."""
-    parts = told["parts"]
+def shadow_results(report: WorkerReport) -> Payload:
+    """Figures of a ``shadowed`` report."""
+    parts = report["parts"]
     return {
         "shadowParts": parts,
-        "agreement": told["agreed"] / parts,
-        "notOkBefore": told["badBefore"] / parts,
-        "notOk": told["bad"] / parts,
-        "peakMemoryMib": round(told["peakMib"], 1),
+        "agreement": report["agreed"] / parts,
+        "notOkBefore": report["badBefore"] / parts,
+        "notOk": report["bad"] / parts,
+        "peakMemoryMib": round(report["peakMib"], 1),
     }
 
 
 def digest(figures: Mapping[str, object]) -> str:
-    """SHA-256 of the figures as JSON with sorted keys, which the log holds."""
+    """SHA-256 of the figures as JSON with sorted keys, as the log has them."""
     return sha256(text(figures).encode()).hexdigest()
 
 

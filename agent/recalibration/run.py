@@ -1,232 +1,312 @@
-"""One recalibration, from the first part to the new bundle: collecting, learning, judging beside, taking over."""
+"""One recalibration: parts -> worker -> refit -> acceptance -> shadow run -> swap.
+
+The loop gives parts to a worker process (`worker`), which refits the bundle, checks whether the new one is acceptable,
+and then scores parts that the active bundle decides on. Only the swap changes anything at the station.
+"""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from agent.clock import now_ms
+from agent.commands.bundle_swap import SwapReason
 from agent.commands.schema import MOST_PARTS
 from agent.errors import CommandRefusedError, RecalibrationError
 from agent.recalibration import results
+from agent.recalibration.bundle_folder import BundleFolder
+from agent.recalibration.ipc import WorkerOrder
+from agent.recalibration.labelled_images import labelled_images_in
 from agent.recalibration.part_sampler import PartSampler
+from agent.recalibration.progress import audit_fields
 from agent.recalibration.worker_process import WorkerProcess
+from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from agent.commands.bundle_swap import BundleSwap
     from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
-    from agent.recalibration.ipc import Told
-    from agent.recalibration.labelled_images import LabelledImages
+    from agent.recalibration.ipc import WorkerReport
     from agent.recalibration.plan import RecalibrationPlan, Task
+    from agent.recalibration.progress import ProgressReporter
 
 _TICK_S = 0.1
-_SILENT_AT_MOST_S = 180.0
-_SHARES = {"preparing": (0.0, 0.01), "collecting": (0.01, 0.5), "learning": (0.5, 0.8), "judging beside": (0.8, 0.95)}
+_LONGEST_SILENCE_S = 180.0
+_PHASES = {"preparing": (0.0, 0.01), "collecting": (0.01, 0.5), "learning": (0.5, 0.8), "judging beside": (0.8, 0.95)}
+"""Progress at the beginning and at the end of each."""
+_STEPS = ("scoring", "learning", "accepting")
 
 
 class RecalibrationRun:
-    """Led by a thread of its own; the loop calls `note`, anybody `cancel`.
+    """Its own thread calls `run`, the loop `note`, any thread `cancel`.
 
     Args:
-        terms: Of the station.
+        plan: Settings of the station.
         task: What to do.
-        state: Of the station: a word and a reason.
-        progress: Told phase and progress, 0 to 1, now and then.
+        swap: Activates the new bundle.
+        reporter: Gets progress and result.
+        state: Gives the state of the station and its reason.
+        closing: Set when the loop has ended.
 
     Attributes:
-        found: Figures, as far as there are any.
+        figures: As far as there are any.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each once
         self,
-        terms: RecalibrationPlan,
+        plan: RecalibrationPlan,
         task: Task,
+        swap: BundleSwap,
+        reporter: ProgressReporter,
         state: Callable[[], tuple[str, str]],
-        progress: Callable[[str, float], None],
+        closing: threading.Event,
     ) -> None:
-        self.found: Payload = {"mode": task.arguments.mode}
-        self._terms = terms
+        self.figures: Payload = {"mode": task.arguments.mode}
+        self._plan = plan
         self._task = task
+        self._swap = swap
+        self._reporter = reporter
         self._state = state
-        self._progress = progress
-        self._tap: PartSampler | None = None
-        self._ended_by: str | None = None
+        self._closing = closing
+        self._bundles = BundleFolder(task.zone.folder / "bundles")
+        made = task.base.bundle
+        self._labelled_since_ms = task.zone.versions.learnt_ms(made.identity) or _ms(made.manifest.created_at)
+        self._began_ms = now_ms()
+        self._sampler: PartSampler | None = None
+        self._cancelled: str | None = None
+        self._over = threading.Event()
         self._lock = threading.Lock()
-        self._process: WorkerProcess | None = None
-        self._heard_s = 0.0
+        self._worker: WorkerProcess | None = None
+        self._last_report_s = 0.0
 
-    def note(self, seen: PartInspection) -> None:
-        """The loop has judged a part."""
-        tap = self._tap
-        if tap is not None:
-            tap.offer(seen)
+    def note(self, part: PartInspection) -> None:
+        """Take a part that the loop has inspected."""
+        sampler = self._sampler
+        if sampler is not None:
+            sampler.offer(part)
 
     def cancel(self, why: str) -> None:
-        """End it, from any thread: `learn` raises."""
+        """End it, from any thread."""
         with self._lock:
-            self._ended_by = why
-            if self._process is not None:
-                self._process.kill()
+            self._cancelled = why
+            if self._worker is not None:
+                self._worker.kill()
 
-    def refuse_void(self) -> None:
-        """Raise CommandRefusedError where it was cancelled, or if another bundle or threshold judges than at first."""
-        self._refuse_cancelled()
-        if self._task.zone.served is not self._task.base:
-            raise CommandRefusedError(
-                what="another bundle or threshold judges than when the recalibration began",
-                remedy="command it again, for what judges now",
-            )
+    def run(self) -> None:
+        """Make a new bundle and activate it; errors are reported, not raised."""
+        try:
+            path = self._new_bundle()
+            if path is None:
+                self._end("tried", None)
+            else:
+                self._swap_in(path)
+        except ShiftwatchError as error:
+            self._end("refused" if isinstance(error, CommandRefusedError) else "failed", error)
+        finally:
+            if not self._over.is_set():
+                what = "the recalibration did not finish"
+                self._end("failed", RecalibrationError(what=what, remedy="see the log; `info` shows the active bundle"))
 
-    def learn(self, workplace: Path, marks: LabelledImages) -> Path:
-        """Collect, learn, and judge beside; the new bundle is inside the workplace, and nothing has been changed.
+    def _new_bundle(self) -> Path | None:
+        """Folder of the accepted bundle; None after a dry run."""
+        workplace = self._bundles.workplace()
+        try:
+            with WorkerProcess(self._order(workplace)) as worker:
+                with self._lock:
+                    self._worker = worker
+                    if self._cancelled is not None:
+                        worker.kill()
+                self._last_report_s = time.monotonic()
+                self._wait_for("ready", "preparing", worker)
+                self._collect_parts(worker)
+                self._refit(worker)
+                self._shadow_run(worker)
+            if self._task.arguments.dry_run:
+                return None
+            return self._bundles.accept(workplace / "bundle", self.figures["bundle"])
+        finally:
+            self._sampler = None
+            shutil.rmtree(workplace, ignore_errors=True)
 
-        Args:
-            workplace: A folder that may be made.
-            marks: That the bundle does not know.
-
-        Raises:
-            CommandRefusedError: Something speaks against it, or it was cancelled.
-            RecalibrationError: Learning has failed.
-        """
-        target = workplace / "bundle"
-        with WorkerProcess(self._order(workplace, target, marks)) as process:
-            self._begin(process)
-            try:
-                self._await(process, "ready", "preparing")
-                self._collect(process)
-                self._learnt(process)
-                self._judge_beside(process)
-            finally:
-                self._tap = None
-        return target
-
-    def _order(self, workplace: Path, target: Path, marks: LabelledImages) -> Told:
-        task, terms = self._task, self._terms
-        arguments = task.arguments
-        learns_features = arguments.mode in {"mean", "full"}
-        return {
-            "kind": "order",
-            "bundle": str(task.base.bundle.path.absolute()),
-            "identity": task.base.bundle.identity,
-            "target": str(target.absolute()),
-            "folder": str((workplace / "parts").absolute()),
-            "mode": arguments.mode,
-            "backbone": arguments.backbone,
-            "oldWeight": terms.old_weight if arguments.old_weight is None else arguments.old_weight,
-            "falseRejectRate": arguments.false_reject_rate,
-            "sequential": terms.sequential,
-            "parts": self._wanted,
-            "expected": 0 if arguments.seconds is not None else self._wanted,
-            "minDetection": terms.min_detection,
-            "defects": marks.defects,
-            "good": marks.good if learns_features else (),
-        }
+    def _order(self, workplace: Path) -> WorkerOrder:
+        plan, arguments, base = self._plan, self._task.arguments, self._task.base
+        labelled = labelled_images_in(plan.archive, self._labelled_since_ms, self._task.zone.name)
+        return WorkerOrder(
+            bundle=str(base.bundle.path.absolute()),
+            identity=base.bundle.identity,
+            target=str((workplace / "bundle").absolute()),
+            parts_folder=str((workplace / "parts").absolute()),
+            mode=arguments.mode,
+            backbone=arguments.backbone,
+            old_weight=plan.old_weight if arguments.old_weight is None else arguments.old_weight,
+            false_reject_rate=arguments.false_reject_rate,
+            sequential=plan.sequential,
+            parts=self._parts,
+            expected=0 if arguments.seconds is not None else self._parts,
+            min_detection=plan.min_detection,
+            defects=labelled.defects,
+            good=labelled.good if arguments.mode in {"mean", "full"} else (),
+        )
 
     @property
-    def _wanted(self) -> int:
-        if self._task.arguments.seconds is not None:
-            return MOST_PARTS
-        return self._task.arguments.parts or self._terms.parts
+    def _parts(self) -> int:
+        arguments = self._task.arguments
+        return MOST_PARTS if arguments.seconds is not None else arguments.parts or self._plan.parts
 
-    def _new_tap(self, process: WorkerProcess, wanted: int) -> PartSampler:
-        task = self._task
-        return PartSampler(process.offer, wanted, task.zone.name, other_product=task.arguments.mode == "teach")
+    def _new_sampler(self, worker: WorkerProcess, parts: int) -> PartSampler:
+        is_other_product = self._task.arguments.mode == "teach"
+        return PartSampler(worker.offer, parts, self._task.zone.name, other_product=is_other_product)
 
-    def _begin(self, process: WorkerProcess) -> None:
-        with self._lock:
-            self._process = process
-            if self._ended_by is not None:
-                process.kill()
-        self._heard_s = time.monotonic()
-
-    def _collect(self, process: WorkerProcess) -> None:
-        tap = self._tap = self._new_tap(process, self._wanted)
+    def _collect_parts(self, worker: WorkerProcess) -> None:
+        sampler = self._sampler = self._new_sampler(worker, self._parts)
         began_s, seconds = time.monotonic(), self._task.arguments.seconds
-        kept = 0
-        while not (tap.is_full if seconds is None else tap.is_full or time.monotonic() - began_s >= seconds):
-            told = self._hear(process, owes=kept < tap.given)
-            kept = kept if told is None else told["parts"]
-            self._refuse_quiet(tap, began_s)
-            share = tap.given / self._wanted if seconds is None else (time.monotonic() - began_s) / seconds
-            self._tell("collecting", share)
-        self._tap = None
-        self.found |= {"collected": tap.given, "notCollected": dict(tap.missed)}
-        process.order("learn")
-        self._tap = self._new_tap(process, self._terms.shadow_parts)  # some wait until it has learnt: time is saved
-        self._tell("learning", 0.0)
 
-    def _learnt(self, process: WorkerProcess) -> None:
-        told = self._await(process, "learnt", "learning")
-        self.found |= results.refit_results(told, self._task.base.recipe.rules.threshold)
-        if told["objections"] and not self._task.arguments.force:
+        def done() -> float:
+            return sampler.given / sampler.parts if seconds is None else (time.monotonic() - began_s) / seconds
+
+        kept = 0
+        while not sampler.is_full and done() < 1:
+            report = self._next_report(worker, is_busy=kept < sampler.given)
+            kept = kept if report is None else report["parts"]
+            self._refuse_standstill(sampler, began_s)
+            self._report("collecting", done())
+        self._sampler = None
+        self.figures |= {"collected": sampler.given, "notCollected": dict(sampler.missed)}
+
+    def _refit(self, worker: WorkerProcess) -> None:
+        worker.refit()
+        # Collected during the refit, to save time in the shadow run.
+        self._sampler = self._new_sampler(worker, self._plan.shadow_parts)
+        self._report("learning", 0.0)
+        report = self._wait_for("fitted", "learning", worker)
+        self.figures |= results.refit_results(report, self._task.base.recipe.rules.threshold)
+        if report["objections"] and not self._task.arguments.force:
             raise CommandRefusedError(
-                what="; ".join(told["objections"]),
-                remedy="collect more and better parts; whoever knows better gives --force, which is written down",
+                what="; ".join(report["objections"]),
+                remedy="collect more and better parts; or give --force, which the audit log records",
             )
 
-    def _judge_beside(self, process: WorkerProcess) -> None:
-        wanted = self._terms.shadow_parts
-        tap = self._tap
-        assert tap is not None  # noqa: S101 - since it collects no more
-        began_s = tap.last_s = time.monotonic()
-        judged = 0
-        while judged < wanted:
-            told = self._hear(process, owes=judged < tap.given)
-            if told is not None:
-                judged = told["parts"]
-                self.found |= results.shadow_results(told)
-            self._refuse_quiet(tap, began_s)
-            self._tell("judging beside", judged / wanted)
+    def _shadow_run(self, worker: WorkerProcess) -> None:
+        sampler = self._sampler
+        assert sampler is not None  # noqa: S101 - since the refit began
+        began_s = sampler.last_s = time.monotonic()
+        scored = 0
+        while scored < sampler.parts:
+            report = self._next_report(worker, is_busy=scored < sampler.given)
+            if report is not None:
+                scored = report["parts"]
+                self.figures |= results.shadow_results(report)
+            self._refuse_standstill(sampler, began_s)
+            self._report("judging beside", scored / sampler.parts)
 
-    def _await(self, process: WorkerProcess, kind: str, phase: str) -> Told:
-        while True:
-            told = self._hear(process, owes=True)
-            if told is not None and told["kind"] == kind:
-                return told
-            if told is not None and told["kind"] == "progress":
-                steps = ("scoring", "learning", "proving")
-                done = told["done"] / max(1, told["total"])
-                self._tell(phase, (steps.index(told["step"]) + done) / len(steps) if told["step"] in steps else done)
-
-    def _hear(self, process: WorkerProcess, *, owes: bool) -> Told | None:
-        """What it tells next, if it does soon; ``owes``: it has something to do."""
-        self.refuse_void()
+    def _swap_in(self, path: Path) -> None:
+        task, swap = self._task, self._swap
+        self._reporter.progress(task, "taking over", 0.95)
         try:
-            told = process.hear(_TICK_S)
+            swap.reserve()
+        except CommandRefusedError:
+            self._bundles.remove(path)
+            raise
+        errors: list[ShiftwatchError | None] = []
+
+        def ended(error: ShiftwatchError | None, audit_hash: str | None) -> None:
+            errors.append(error)
+            self._report_result(error, audit_hash)
+
+        swap.activate(task.zone, path, self.figures["bundle"], self._swap_reason(), ended, self._refuse_void)
+        while not self._over.wait(1.0):
+            if self._closing.is_set():
+                return  # the loop has ended, and activates nothing any more
+        if errors == [None]:
+            self._bundles.prune(self._plan.keep_bundles, [task.zone.served.bundle.path, task.zone.configured])
+        else:
+            self._bundles.remove(path)
+
+    def _swap_reason(self) -> SwapReason:
+        command, arguments = self._task.command, self._task.arguments
+        because = f": {arguments.reason}" if arguments.reason else ""
+        return SwapReason(
+            "recalibrated",
+            command.command_id,
+            command.by,
+            f"recalibrated, {arguments.mode}, {self.figures['parts']} parts{because}",
+            self._labelled_since_ms if arguments.mode == "threshold" else self._began_ms,
+            audit_fields(self._task, self.figures),
+        )
+
+    def _end(self, event: str, error: ShiftwatchError | None) -> None:
+        """After a run that changed nothing."""
+        self._report_result(error, self._reporter.note(self._task, self.figures, event, error))
+
+    def _report_result(self, error: ShiftwatchError | None, audit_hash: str | None) -> None:
+        self._over.set()
+        self._reporter.result(self._task, self.figures, error, audit_hash)
+
+    def _report(self, phase: str, share: float) -> None:
+        first, last = _PHASES[phase]
+        self._reporter.progress(self._task, phase, first + min(1.0, share) * (last - first))
+
+    def _wait_for(self, kind: str, phase: str, worker: WorkerProcess) -> WorkerReport:
+        while True:
+            report = self._next_report(worker, is_busy=True)
+            if report is not None and report["kind"] == kind:
+                return report
+            if report is not None and report["kind"] == "progress":
+                step, done = report["step"], report["done"] / max(1, report["total"])
+                self._report(phase, (_STEPS.index(step) + done) / len(_STEPS) if step in _STEPS else done)
+
+    def _next_report(self, worker: WorkerProcess, *, is_busy: bool) -> WorkerReport | None:
+        """The worker's next report, if there is one soon; one that ``is_busy`` may not be silent for long."""
+        self._refuse_void()
+        try:
+            report = worker.next_report(_TICK_S)
         except RecalibrationError:
             self._refuse_cancelled()
             raise
         self._refuse_cancelled()
         now_s = time.monotonic()
-        if told is not None or not owes:
-            self._heard_s = now_s
-        elif now_s - self._heard_s > _SILENT_AT_MOST_S:
+        if report is not None or not is_busy:
+            self._last_report_s = now_s
+        elif now_s - self._last_report_s > _LONGEST_SILENCE_S:
             raise RecalibrationError(
-                what=f"the learning process has said nothing for {now_s - self._heard_s:.0f} s",
+                what=f"the recalibration worker has reported nothing for {now_s - self._last_report_s:.0f} s",
                 remedy="see what else takes the processor and the memory of this device",
             )
-        return told
+        return report
 
     def _refuse_cancelled(self) -> None:
-        if self._ended_by is not None:
-            raise CommandRefusedError(what=self._ended_by, remedy="the bundle that judged judges on")
+        if self._cancelled is not None:
+            raise CommandRefusedError(what=self._cancelled, remedy="the active bundle stays")
 
-    def _refuse_quiet(self, tap: PartSampler, began_s: float) -> None:
+    def _refuse_void(self) -> None:
+        """Refuse if it was cancelled, or if bundle or threshold have changed since it began."""
+        self._refuse_cancelled()
+        if self._task.zone.served is not self._task.base:
+            raise CommandRefusedError(
+                what="another bundle or threshold is active than when the recalibration began",
+                remedy="give the command again; it then starts from the active bundle",
+            )
+
+    def _refuse_standstill(self, sampler: PartSampler, began_s: float) -> None:
         now_s = time.monotonic()
-        if tap.is_full or now_s - tap.last_s <= self._terms.quiet_s:
+        if sampler.is_full or now_s - sampler.last_s <= self._plan.quiet_s:
             return
-        self.found |= {"notCollected": dict(tap.missed)}
+        self.figures |= {"notCollected": dict(sampler.missed)}
         state, reason = self._state()
-        idle = "no part came by" if state == "running" else f"the station is {state}"
+        idle = "no part came" if state == "running" else f"the station is {state}"
         because = f" ({reason})" if reason else ""
         raise CommandRefusedError(
-            what=f"{tap.given} of {tap.wanted} parts in {now_s - began_s:.0f} s: {tap.causes() or idle}{because}",
-            remedy="mend that, let the line run, and command it again",
+            what=f"{sampler.given} of {sampler.parts} parts in {now_s - began_s:.0f} s: "
+            f"{sampler.causes() or idle}{because}",
+            remedy="fix the cause, let the line run, and give the command again",
         )
 
-    def _tell(self, phase: str, share: float) -> None:
-        first, last = _SHARES[phase]
-        self._progress(phase, first + min(1.0, share) * (last - first))
+
+def _ms(created_at: str) -> int:
+    return round(datetime.fromisoformat(created_at).timestamp() * 1000)

@@ -1,19 +1,29 @@
-"""What the learning process does: keep parts, learn from them, prove it, judge beside the old bundle."""
+"""The worker process of a recalibration: keeps parts, refits the bundle, checks and shadow-runs the new one."""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.child_process import peak_memory_mib
+from agent.recalibration.ipc import WorkerOrder, receive
 from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import BundleError, DatasetError, StorageError
+from calibration.errors import (
+    BundleError,
+    DatasetError,
+    DegenerateFeaturesError,
+    ModelTooLargeError,
+    SettingError,
+    ShiftwatchError,
+    StorageError,
+)
 from calibration.imaging.image_files import read_image
 from calibration.network.fusion import without_head
 from calibration.update.acceptance import acceptance_failures, check_acceptance
@@ -22,36 +32,50 @@ from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Iterator
 
-    from agent.recalibration.ipc import Message, Told
+    from agent.recalibration.ipc import Message
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
     from calibration.update.refit import RefitResult
 
 _THREADS = 1
-_NAMED = 20
+_MOST_NAMES = 20
+_REFUSALS = (SettingError, DatasetError, DegenerateFeaturesError, ModelTooLargeError)
+
+
+def main(order: dict[str, Any], to_agent: socket.socket) -> None:
+    """See `WorkerProcess`."""
+
+    def report(kind: str, **more: object) -> None:
+        to_agent.sendall(json.dumps({"kind": kind, **more}).encode())
+
+    try:
+        RecalibrationWorker(WorkerOrder(**order), iter(lambda: receive(to_agent), None), report).run()
+    except ShiftwatchError as error:
+        report("failed", what=error.what, remedy=error.remedy, refused=isinstance(error, _REFUSALS))
 
 
 class RecalibrationWorker:
-    """One lesson.
+    """One recalibration.
 
     Args:
-        order: What to learn from, and how: see `course`.
-        messages: Parts, and what to do next.
-        tell: Tells the agent.
+        order: What to do.
+        messages: Parts, and then the order to refit; see `Message`.
+        report: Sends a `WorkerReport` to the agent.
     """
 
-    def __init__(self, order: Told, messages: Iterable[Message], tell: Callable[..., None]) -> None:
+    def __init__(self, order: WorkerOrder, messages: Iterable[Message], report: Callable[..., None]) -> None:
         self._order = order
         self._messages = iter(messages)
-        self._tell = tell
+        self._report = report
         self._plan = RefitPlan(
-            order["mode"],
-            order["oldWeight"],
-            order["falseRejectRate"],
-            sequential=order["sequential"],
-            backbone=order["backbone"],
+            order.mode,
+            order.old_weight,
+            order.false_reject_rate,
+            sequential=order.sequential,
+            backbone=order.backbone,
             memory_limit_mib=_available_mib(),
         )
 
@@ -59,93 +83,88 @@ class RecalibrationWorker:
         """Until the agent ends the process.
 
         Raises:
-            ShiftwatchError: It cannot be learnt, or not so.
+            ShiftwatchError: No bundle can be made of these parts, or not with these settings.
         """
-        bundle = open_bundle(Path(self._order["bundle"]))
-        if bundle.identity != self._order["identity"]:
-            raise BundleError(what=f"{bundle.path} holds another bundle now", remedy="deploy the one that judges again")
-        refuse_invalid_plan(bundle, self._plan, self._order["parts"])
+        old = open_bundle(Path(self._order.bundle))
+        if old.identity != self._order.identity:
+            raise BundleError(what=f"{old.path} now holds another bundle", remedy="deploy the active bundle again")
+        refuse_invalid_plan(old, self._plan, self._order.parts)
         with ExitStack() as stack:
             engine = None
             if self._plan.mode != "threshold":
-                network = without_head(base_network_of(bundle, self._plan.backbone).network)
+                network = without_head(base_network_of(old, self._plan.backbone).network)
                 engine = stack.enter_context(OnnxRuntimeEngine(network, _THREADS))
-            collection = stack.enter_context(PartStore(Path(self._order["folder"]), engine))
-            self._tell("ready")
-            self._collect(collection)
-            marked = self._add_marked(bundle, collection)
-            relearnt = refit_bundle(bundle, collection, self._plan, Path(self._order["target"]), self._progress)
-            self._prove(bundle, relearnt, collection, marked)
-        self._shadow(relearnt.bundle)
+            parts = stack.enter_context(PartStore(Path(self._order.parts_folder), engine))
+            self._report("ready")
+            self._collect(parts)
+            labelled_good = self._add_labelled_good(old, parts)
+            fitted = refit_bundle(old, parts, self._plan, Path(self._order.target), self._report_progress)
+            self._check_acceptance(old, fitted, parts, labelled_good)
+        self._shadow_run(fitted.bundle)
 
-    def _collect(self, collection: PartStore) -> None:
-        disk = os.statvfs(self._order["folder"])
-        free = disk.f_bavail * disk.f_frsize
+    def _collect(self, parts: PartStore) -> None:
+        disk = os.statvfs(self._order.parts_folder)
+        free_bytes = disk.f_bavail * disk.f_frsize
         for message in self._messages:
             if message.header["kind"] != "part":
                 return
-            collection.add(message.header["name"], message.image)
-            self._refuse_little_room(collection, len(message.content), free)
-            self._tell("collected", parts=len(collection))
+            parts.add(message.header["name"], message.image)
+            self._refuse_little_room(parts, len(message.content), free_bytes)
+            self._report("collected", parts=len(parts))
 
-    def _refuse_little_room(self, collection: PartStore, frame_bytes: int, free: int) -> None:
-        """Records and pictures need the disk, too; ``free`` bytes were before the first part."""
-        feature_bytes = 0 if self._plan.mode == "threshold" else 4 * int(np.prod(collection.features.shape))
-        parts = max(len(collection), self._order["expected"])
-        needed = (frame_bytes + feature_bytes) * parts
-        if needed > free / 2:
+    def _refuse_little_room(self, parts: PartStore, frame_bytes: int, free_bytes: int) -> None:
+        """Records and images need the disk as well; ``free_bytes`` before the first part."""
+        feature_bytes = 0 if self._plan.mode == "threshold" else 4 * int(np.prod(parts.features.shape))
+        count = max(len(parts), self._order.expected)
+        needed_bytes = (frame_bytes + feature_bytes) * count
+        if needed_bytes > free_bytes / 2:
             raise StorageError(
-                what=f"{parts} parts need {needed / 2**20:.0f} MiB for a while, and half of the {free / 2**20:.0f} MiB "
-                "that are free on the disk is for records and pictures",
+                what=f"{count} parts need {needed_bytes / 2**20:.0f} MiB for a while; half of the "
+                f"{free_bytes / 2**20:.0f} MiB that are free on the disk is for records and images",
                 remedy="make room on the disk of state_dir, or collect fewer parts",
             )
 
-    def _add_marked(self, bundle: Bundle, collection: PartStore) -> list[str]:
-        """Pictures of parts that were rejected and that a person called good; names of those that can be read."""
-        fresh = [one for one in self._order["good"] if one[0] not in collection.names]
-        for name, path in fresh:
-            for frame in _network_inputs(bundle, [path]):
-                collection.add(name, frame)
-        return [name for name, _ in fresh if name in collection.names]
+    def _add_labelled_good(self, old: Bundle, parts: PartStore) -> list[str]:
+        """Add rejected parts that are labelled as good; the names of those that can be read."""
+        new = [each for each in self._order.good if each[0] not in parts.names]
+        for name, path in new:
+            for frame in _network_inputs(old, [path]):
+                parts.add(name, frame)
+        return [name for name, _ in new if name in parts.names]
 
-    def _prove(self, old: Bundle, relearnt: RefitResult, collection: PartStore, marked: list[str]) -> None:
-        self._progress("proving", 0, 1)
-        new = relearnt.bundle
-        defects = list(_network_inputs(old, self._order["defects"]))
-        proof = check_acceptance(old, new, collection, defects, _THREADS)
-        self._tell(
-            "learnt",
+    def _check_acceptance(self, old: Bundle, fitted: RefitResult, parts: PartStore, labelled_good: list[str]) -> None:
+        self._report_progress("accepting", 0, 1)
+        new = fitted.bundle
+        defects = list(_network_inputs(old, self._order.defects))
+        result = check_acceptance(old, new, parts, defects, _THREADS)
+        self._report(
+            "fitted",
             identity=new.identity,
             threshold=new.manifest.working_point.threshold,
-            parts=len(collection),
-            marked=len(marked),
-            markedLeftOut=len(set(marked) & set(relearnt.left_out)),
-            leftOut=len(relearnt.left_out),
-            leftOutNames=relearnt.left_out[:_NAMED],
-            proof=asdict(proof),
-            objections=acceptance_failures(proof, self._order["minDetection"]),
+            parts=len(parts),
+            labelledGood=len(labelled_good),
+            labelledGoodLeftOut=len(set(labelled_good) & set(fitted.left_out)),
+            leftOut=len(fitted.left_out),
+            leftOutNames=fitted.left_out[:_MOST_NAMES],
+            acceptance=asdict(result),
+            objections=acceptance_failures(result, self._order.min_detection),
             peakMib=peak_memory_mib(os.getpid()) or 0.0,
         )
 
-    def _shadow(self, new: Bundle) -> None:
+    def _shadow_run(self, new: Bundle) -> None:
+        """Score parts that the active bundle has decided on, and report how the two agree."""
         threshold = new.manifest.working_point.threshold
         parts = agreed = bad = bad_before = 0
         with OnnxRuntimeEngine(new.network, _THREADS) as engine:
             for message in self._messages:
                 is_bad, was_bad = not engine(message.image).score <= threshold, message.header["notOk"]
-                parts, agreed = parts + 1, agreed + (is_bad is was_bad)  # which is neither where nothing was decided
+                parts, agreed = parts + 1, agreed + (is_bad is was_bad)  # a part without a decision counts as different
                 bad, bad_before = bad + is_bad, bad_before + bool(was_bad)
-                self._tell(
-                    "judged",
-                    parts=parts,
-                    agreed=agreed,
-                    bad=bad,
-                    badBefore=bad_before,
-                    peakMib=peak_memory_mib(os.getpid()) or 0.0,
-                )
+                peak_mib = peak_memory_mib(os.getpid()) or 0.0
+                self._report("shadowed", parts=parts, agreed=agreed, bad=bad, badBefore=bad_before, peakMib=peak_mib)
 
-    def _progress(self, step: str, done: int, total: int) -> None:
-        self._tell("progress", step=step, done=done, total=total)
+    def _report_progress(self, step: str, done: int, total: int) -> None:
+        self._report("progress", step=step, done=done, total=total)
 
 
 def _available_mib() -> float:
@@ -155,7 +174,7 @@ def _available_mib() -> float:
 
 
 def _network_inputs(bundle: Bundle, paths: Iterable[str]) -> Iterator[Image]:
-    """Of pictures in the archive; those that it has removed meanwhile, or that do not fit any more, are left out."""
+    """Archived images, preprocessed; those that have been removed meanwhile, or no longer fit, are left out."""
     for path in paths:
         with suppress(DatasetError):
             yield bundle.preprocess(read_image(Path(path)))

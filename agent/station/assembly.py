@@ -160,7 +160,7 @@ class Assembly:
         self.figures = StatusCollector(self.reports, self.speakers, topics.root, station.version)
         self._root = topics.root
         if self.page is not None:
-            self.page.tell_state(lambda: state_of(self.reports, self.speakers))
+            self.page.use_state(lambda: state_of(self.reports, self.speakers))
 
     def run(self) -> None:
         """Inspect until the camera ends or is stopped."""

@@ -1,4 +1,4 @@
-"""The line to the agent, heard for all viewers: results, state, pictures; asked for only while somebody looks."""
+"""The connection to the agent, shared by all viewers: results, state and frames, asked for while a viewer watches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from agent.web.ipc import LONGEST_MESSAGE_BYTES, PageReport, Shown
+from agent.child_process import LONGEST_MESSAGE_BYTES
+from agent.web.ipc import PageReport, ShownFrame
 from agent.web.picture import encoded
 
 if TYPE_CHECKING:
@@ -16,131 +17,124 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.web.dashboard import Dashboard
-    from agent.web.ipc import Asked, SharedImage
+    from agent.web.ipc import PageRequest, SharedImage
 
 _TICK_S = 0.1
-"""Between two pictures, at least."""
+"""The shortest time between two frames."""
 _STATE_EVERY_S = 1.0
-_LIFE_EVERY_S = 1.0
-_TOLD_AT_MOST_EVERY_S, _TOLD_AT_LEAST_EVERY_S = 0.2, 1.0
+_SIGN_OF_LIFE_EVERY_S = 1.0
+_UPDATES_AT_MOST_EVERY_S, _UPDATES_AT_LEAST_EVERY_S = 0.2, 1.0
 
 
 class FrameStream:
     """For one event loop.
 
     Args:
-        line: To the agent.
-        room: The memory with the picture.
-        board: Filled here.
+        to_agent: Socket.
+        shared: The memory with the frame.
+        dashboard: Filled here.
 
     Attributes:
-        encoded: How many pictures were made for browsers; each for all of them.
-        viewers: How many look now.
-        news: How often results or state were heard.
+        encoded: Number of frames encoded for browsers; each serves all of them.
+        viewers: Number of viewers now.
+        updates: How often results or a state have arrived.
     """
 
-    def __init__(self, line: socket.socket, room: SharedImage, board: Dashboard) -> None:
+    def __init__(self, to_agent: socket.socket, shared: SharedImage, dashboard: Dashboard) -> None:
         self.encoded = 0
         self.viewers = 0
-        self.news = 0
-        self._line = line
-        self._room = room
-        self._board = board
-        self._heard = asyncio.Condition()
-        self._picture: tuple[str, bytes] | None = None
+        self.updates = 0
+        self._to_agent = to_agent
+        self._shared = shared
+        self._dashboard = dashboard
+        self._arrived = asyncio.Condition()
+        self._picture: tuple[str, bytes] = ("", b"")
         self._waiting = 0
         self._is_asked = False
-        self._asked_at_s: dict[Asked, float] = {}
+        self._asked_at_s: dict[PageRequest, float] = {}
         self._unanswered_since_s: float | None = None
 
     @property
     def silent_ms(self) -> int:
-        """How long the agent has left us without an answer."""
+        """How long the agent has left a request unanswered."""
         since_s = self._unanswered_since_s
         return 0 if since_s is None else round(1000 * (time.monotonic() - since_s))
 
     @contextmanager
     def viewer(self) -> Iterator[None]:
-        """Somebody looks from enter to exit."""
+        """Count a viewer from enter to exit."""
         self.viewers += 1
         try:
             yield
         finally:
             self.viewers -= 1
 
-    async def news_after(self, known: int) -> int:
-        """Return when more was heard than is known, or after a second: a viewer must see that the line lives."""
-        await asyncio.sleep(_TOLD_AT_MOST_EVERY_S)
+    async def updates_after(self, known: int) -> int:
+        """``updates``, once it differs from ``known``, or after a second: a viewer must see that the page is alive."""
+        await asyncio.sleep(_UPDATES_AT_MOST_EVERY_S)
         with suppress(asyncio.TimeoutError):
-            async with self._heard:
-                await asyncio.wait_for(self._heard.wait_for(lambda: self.news != known), _TOLD_AT_LEAST_EVERY_S)
-        return self.news
+            async with self._arrived:
+                is_new = self._arrived.wait_for(lambda: self.updates != known)
+                await asyncio.wait_for(is_new, _UPDATES_AT_LEAST_EVERY_S)
+        return self.updates
 
-    async def picture_after(self, result_id: str, patience_s: float) -> bytes | None:
-        """The newest picture unless it is of this result; waits for one, None when none comes in time."""
+    async def picture_after(self, result_id: str, timeout_s: float) -> bytes | None:
+        """The newest frame unless it is the one of this result; waits for one, None if none comes in time."""
         self._waiting += 1
         try:
-            async with self._heard:
-                await asyncio.wait_for(self._heard.wait_for(lambda: self._id not in {"", result_id}), patience_s)
+            async with self._arrived:
+                is_new = self._arrived.wait_for(lambda: self._picture[0] not in {"", result_id})
+                await asyncio.wait_for(is_new, timeout_s)
         except asyncio.TimeoutError:
             return None
         finally:
             self._waiting -= 1
-        return None if self._picture is None else self._picture[1]
+        return self._picture[1]
 
     def ask_soon(self) -> None:
-        """The station may have changed just now."""
+        """Ask for the state at once: the station may have changed just now."""
         self._asked_at_s.pop("state", None)
 
     async def listen(self) -> None:
-        """Until the agent has gone; then this process ends, too."""
+        """Take what the agent sends, until it has gone; then this process ends, too."""
         loop = asyncio.get_running_loop()
-        self._line.settimeout(0.0)
-        while message := await loop.sock_recv(self._line, LONGEST_MESSAGE_BYTES):
-            told = PageReport.from_bytes(message)
+        self._to_agent.settimeout(0.0)
+        while message := await loop.sock_recv(self._to_agent, LONGEST_MESSAGE_BYTES):
             self._unanswered_since_s = None
-            if told.kind == "picture":
-                await self._take_picture(Shown(*told.content))
+            report = PageReport.from_bytes(message)
+            if report.kind == "picture":
+                await self._encode(ShownFrame(*report.content))
             else:
-                self._take_news(told)
-            async with self._heard:
-                self._heard.notify_all()
+                self.updates += 1
+                take = self._dashboard.take_results if report.kind == "results" else self._dashboard.take_state
+                take(report.content)
+            async with self._arrived:
+                self._arrived.notify_all()
         os._exit(0)
 
-    async def _take_picture(self, shown: Shown) -> None:
-        about = self._board.about(shown.result_id)
-        loop = asyncio.get_running_loop()
-        self._picture = shown.result_id, await loop.run_in_executor(None, encoded, self._room, shown, about)
-        self.encoded += 1
-        self._is_asked = False
-
-    def _take_news(self, told: PageReport) -> None:
-        self.news += 1
-        if told.kind == "results":
-            self._board.take_results(told.content)
-        else:
-            self._board.take_state(told.content)
-
     async def ask(self) -> None:
-        """For ever: tell the agent that we live, and what somebody waits for."""
+        """Send the agent signs of life and requests, until cancelled."""
         while True:
-            self._ask_every("nothing", _LIFE_EVERY_S)
+            self._ask_every("nothing", _SIGN_OF_LIFE_EVERY_S)
             if self.viewers and self._ask_every("state", _STATE_EVERY_S):
                 self._unanswered_since_s = self._unanswered_since_s or time.monotonic()
             if self._waiting and not self._is_asked:
                 self._is_asked = self._ask_every("picture", _TICK_S)
             await asyncio.sleep(_TICK_S)
 
-    @property
-    def _id(self) -> str:
-        return "" if self._picture is None else self._picture[0]
+    async def _encode(self, shown: ShownFrame) -> None:
+        about = self._dashboard.about(shown.result_id)
+        loop = asyncio.get_running_loop()
+        self._picture = shown.result_id, await loop.run_in_executor(None, encoded, self._shared, shown, about)
+        self.encoded += 1
+        self._is_asked = False
 
-    def _ask_every(self, wish: Asked, every_s: float) -> bool:
+    def _ask_every(self, request: PageRequest, every_s: float) -> bool:
         now_s = time.monotonic()
-        if now_s - self._asked_at_s.get(wish, float("-inf")) < every_s:
+        if now_s - self._asked_at_s.get(request, float("-inf")) < every_s:
             return False
-        self._asked_at_s[wish] = now_s
+        self._asked_at_s[request] = now_s
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self._line.send(wish.encode())
+            self._to_agent.send(request.encode())
             return True
         return False

@@ -1,4 +1,4 @@
-"""The agent's end of the page: takes what the loop leaves behind, and hands it on from a thread of its own."""
+"""The agent's end of the live page: takes results and frames from the loop, and sends them on from its own thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.backoff import Backoff, BackoffLimits
 from agent.errors import PageError
 from agent.messages.records import Evaluation
 from agent.web.child_handle import PageProcess
-from agent.web.ipc import LONGEST_MESSAGE_BYTES, Shown, results_message, state_message
+from agent.web.ipc import PageReport, ShownFrame, results_message
 
 if TYPE_CHECKING:
     import socket
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from agent.outbox.outbox import Kind
     from agent.web.ipc import PageOrder
 
-_LOOK_UP_S = 0.1
-_WAITING_AT_MOST = 4096
+_STOPS_WITHIN_S = 0.1
+_MOST_WAITING = 4096
 """Results that the page's process has not taken: some seconds of the fastest camera."""
-_LARGEST_BATCH_BYTES = LONGEST_MESSAGE_BYTES // 2
+_LARGEST_BATCH_BYTES = 32 * 1024
 _SILENT_AFTER_S = 30.0
-_REJECT_GOES_FIRST_NS = 1_000_000_000
+_REJECT_FIRST_NS = 1_000_000_000
 _NOT_TAKEN = "web: page does not take results"
 RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=30.0)
 
@@ -38,19 +38,19 @@ _log = logging.getLogger(__name__)
 
 
 class PageFeed:
-    """Keeps the page's process up from enter to exit. What the loop calls (`put`, `show`) never waits for it.
+    """Keeps the page's process running from enter to exit. What the loop calls (`put`, `show`) never waits for it.
 
-    It is a store of records, one of those that `recorder.Copies` fills: each result reaches it as it is published.
+    It is one of the stores of records that `recorder.FanOut` fills: each result reaches it as it is published.
 
     Args:
         order: What to serve.
         listener: Where.
-        pace: Of the attempts to start a process that has died again.
+        pace: Waits before a process that has died is started again.
         silent_after_s: A process that gives no sign of life for so long is ended, and started again.
 
     Attributes:
         dropped: Results that the page did not take, by reason.
-        pid: Of the process; None while there is none.
+        pid: Process id; None while there is no process.
     """
 
     def __init__(
@@ -74,28 +74,28 @@ class PageFeed:
         self._newest: PartInspection | None = None
         self._newest_reject: PartInspection | None = None
         self._stopping = threading.Event()
-        self._is_loss_told = False
+        self._is_loss_logged = False
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
 
     def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
-        """Take a record; alerts stand in the state."""
+        """Take a result; alerts are part of the state."""
         del record_id, topic, created_at_ms
         if kind == "result":
             with self._lock:
-                if len(self._results) >= _WAITING_AT_MOST:
+                if len(self._results) >= _MOST_WAITING:
                     self._results.popleft()
                     self.dropped[_NOT_TAKEN] += 1
                 self._results.append(payload)
         return True
 
-    def show(self, seen: PartInspection) -> None:
-        """The newest frame, whose result was put before; one with a defect is shown first, if it can be."""
-        self._newest = seen
-        if seen.decision.verdict.evaluation is Evaluation.NOT_OK:
-            self._newest_reject = seen
+    def show(self, part: PartInspection) -> None:
+        """Offer the newest frame, after its result was put; a recent one with a defect is shown first."""
+        self._newest = part
+        if part.decision.verdict.evaluation is Evaluation.NOT_OK:
+            self._newest_reject = part
 
-    def tell_state(self, state: Callable[[], Payload]) -> None:
-        """What to ask for the state of the station, once a second while somebody watches; before enter."""
+    def use_state(self, state: Callable[[], Payload]) -> None:
+        """Set what gives the state of the station, once a second while a browser watches; before enter."""
         self._state = state
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class PageFeed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop: nobody is answered any more."""
+        """Stop serving."""
         self._stopping.set()
         self._thread.join()
 
@@ -123,35 +123,33 @@ class PageFeed:
             self._stopping.wait(backoff.next_s())
 
     def _serve(self, process: PageProcess) -> None:
-        is_picture_wanted, shown = False, None
+        is_frame_due, shown = False, None
         while not self._stopping.is_set():
-            asked = process.hear(_LOOK_UP_S)
-            if asked is not None:
+            request = process.next_request(_STOPS_WITHIN_S)
+            if request is not None:
                 self._note_life()
-            if asked == "state":
-                process.tell(state_message(self._state()))
-            is_picture_wanted = is_picture_wanted or asked == "picture"
-            seen = self._to_show()  # before the results, so that its own is among them
-            has_all = self._hand_over_results(process)
-            if not is_picture_wanted or not has_all or seen is None or seen is shown:
-                continue
-            if _show(process, seen):
-                is_picture_wanted, shown, self._newest_reject = False, seen, None
+            if request == "state":
+                process.send(PageReport("state", self._state()).as_bytes())
+            is_frame_due = is_frame_due or request == "picture"
+            part = self._part_to_show()  # before the results, so that its own is among them
+            has_all = self._send_results(process)
+            if is_frame_due and has_all and part is not None and part is not shown and _show(process, part):
+                is_frame_due, shown, self._newest_reject = False, part, None
 
-    def _to_show(self) -> PartInspection | None:
+    def _part_to_show(self) -> PartInspection | None:
         newest, reject = self._newest, self._newest_reject
         if newest is None or reject is None:
             return newest
-        is_old = newest.frame.captured_ns - reject.frame.captured_ns > _REJECT_GOES_FIRST_NS
+        is_old = newest.frame.captured_ns - reject.frame.captured_ns > _REJECT_FIRST_NS
         return newest if is_old else reject
 
-    def _hand_over_results(self, process: PageProcess) -> bool:
-        """Whether it has all of them now."""
+    def _send_results(self, process: PageProcess) -> bool:
+        """Whether the process has all of them now."""
         while True:
             self._batch = self._batch or self._next_batch()
             if self._batch is None:
                 return True
-            if not process.tell(self._batch):
+            if not process.send(self._batch):
                 return False
             self._batch = None
 
@@ -164,22 +162,22 @@ class PageFeed:
         return results_message(batch) if batch else None
 
     def _note_loss(self, error: PageError) -> None:
-        _log.log(logging.DEBUG if self._is_loss_told else logging.WARNING, "no page for now: %s", error)
-        self._is_loss_told = True
+        _log.log(logging.DEBUG if self._is_loss_logged else logging.WARNING, "no page for now: %s", error)
+        self._is_loss_logged = True
 
     def _note_life(self) -> None:
-        if self._is_loss_told:
+        if self._is_loss_logged:
             _log.info("the page is back")
-        self._is_loss_told = False
+        self._is_loss_logged = False
 
 
-def _show(process: PageProcess, seen: PartInspection) -> bool:
-    image, recipe = seen.frame.image, seen.recipe
-    score_map = None if seen.inference is None else seen.inference.map
-    region = seen.region or recipe.preprocess.region
-    shown = Shown(
-        result_id=seen.result_id,
-        captured_at_ms=seen.frame.captured_at_ms,
+def _show(process: PageProcess, part: PartInspection) -> bool:
+    image, recipe = part.frame.image, part.recipe
+    score_map = None if part.inference is None else part.inference.map
+    region = part.region or recipe.preprocess.region
+    shown = ShownFrame(
+        result_id=part.result_id,
+        captured_at_ms=part.frame.captured_at_ms,
         rows=image.shape[0],
         columns=image.shape[1],
         map_shape=None if score_map is None else (score_map.shape[0], score_map.shape[1]),

@@ -13,7 +13,7 @@ from calibration.imaging.score_map import cover_region
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
-    from agent.web.ipc import SharedImage, Shown
+    from agent.web.ipc import SharedImage, ShownFrame
     from calibration.imaging.preprocess import Image
 
 _LONGEST_SIDE_PX = 1280
@@ -21,16 +21,16 @@ _LONGEST_LAYER_PX = 320
 _JPEG_QUALITY = 80
 
 
-def encoded(room: SharedImage, shown: Shown, more: Payload) -> bytes:
+def encoded(shared: SharedImage, shown: ShownFrame, more: Payload) -> bytes:
     """The picture in the shared memory, its heat and what is known of it, in one piece.
 
     Returns:
         Four bytes, big endian, with the length of a JSON object; the object; a JPEG of ``jpegBytes``; a PNG, with
         transparency, of ``heatBytes``, which covers ``region``.
     """
-    jpeg = as_jpeg(room.picture(shown.rows, shown.columns), _LONGEST_SIDE_PX)
+    jpeg = as_jpeg(shared.image(shown.rows, shown.columns), _LONGEST_SIDE_PX)
     region = Region(*(shown.region or (0, 0, shown.columns, shown.rows)))
-    heat = b"" if shown.map_shape is None else _heat(room, shown, region)
+    heat = b"" if shown.map_shape is None else _heat(shared, shown, region)
     about = {
         "id": shown.result_id,
         "at": shown.captured_at_ms,
@@ -53,10 +53,10 @@ def as_jpeg(image: Image, longest_side_px: int) -> bytes:
     return cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
-def _heat(room: SharedImage, shown: Shown, region: Region) -> bytes:
+def _heat(shared: SharedImage, shown: ShownFrame, region: Region) -> bytes:
     if shown.map_shape is None:
         return b""
-    score_map = cover_region(room.score_map(*shown.map_shape), shown.grid)
+    score_map = cover_region(shared.score_map(*shown.map_shape), shown.grid)
     columns, rows = _fitting(region.width, region.height, _LONGEST_LAYER_PX)
     return cv2.imencode(".png", heat_layer(score_map, shown.threshold, rows, columns))[1].tobytes()
 

@@ -104,7 +104,7 @@ class Routes:
 
     async def _updates(self) -> AsyncIterator[str]:
         """Server-sent events, each with all there is to know; a viewer that is slow gets fewer."""
-        since = news = 0
+        since = updates = 0
         with self._live.viewer():
             yield f"retry: 1000\nevent: hello\ndata: {to_json(self._about)}\n\n"
             while True:
@@ -112,7 +112,7 @@ class Routes:
                 live = self._live
                 watched = {"silentMs": live.silent_ms, "viewers": live.viewers, "encoded": live.encoded}
                 yield f"data: {to_json({**update, **watched})}\n\n"
-                news = await self._live.news_after(news)
+                updates = await self._live.updates_after(updates)
 
     async def _picture(self, request: Request) -> Response:
         after = request.query_params.get("after", "")

@@ -261,7 +261,7 @@ def watched(folder: Path, metrics: LoopMetrics) -> Iterator[PageFeed]:
         ProcessCollector(registry=registry)
         url = stack.enter_context(serve_metrics("127.0.0.1", 0, registry))
         page = PageFeed(order, listener)
-        page.tell_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
+        page.use_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
         stack.enter_context(page)
         ports = (str(listener.getsockname()[1]), url.rpartition(":")[2].partition("/")[0])
         output = stack.enter_context((folder / "pictures").open("w"))

@@ -251,16 +251,16 @@ def test_every_frame_told_by_a_process_that_dies_at_once_is_counted(tmp_path: Pa
 def test_what_a_process_has_told_is_heard_after_its_death(tmp_path: Path) -> None:
     arguments = {"journal": str(tmp_path / "journal"), "lives": [("hangs", 3)]}
     with CaptureProcess("faulty", faulty_source, arguments) as process:
-        told = [process.hear(PATIENCE_S) for _ in range(2)]  # opened, and a frame
+        reports = [process.next_report(PATIENCE_S) for _ in range(2)]  # opened, and a frame
         until(lambda: is_hanging(processes_in(tmp_path / "journal")[0]))
-        assert told[1] is not None
-        process.take(told[1])  # its slot goes back, to one that will never read it
+        assert reports[1] is not None
+        process.take(reports[1])  # its slot goes back, to one that will never read it
         os.kill(processes_in(tmp_path / "journal")[0], signal.SIGKILL)
         process._process.wait(PATIENCE_S)  # type: ignore[union-attr]
-        told += [process.hear(PATIENCE_S) for _ in range(2)]
-        assert [each and each.kind for each in told] == ["opened", "frame", "frame", "frame"]
+        reports += [process.next_report(PATIENCE_S) for _ in range(2)]
+        assert [each and each.kind for each in reports] == ["opened", "frame", "frame", "frame"]
         with pytest.raises(CameraError, match="was killed by SIGKILL"):
-            process.hear(PATIENCE_S)
+            process.next_report(PATIENCE_S)
 
 
 def is_hanging(process: int) -> bool:
@@ -289,13 +289,13 @@ def test_no_picture_is_ever_torn(rows: int, columns: int) -> None:
     seen = Counter[str]()
     with CaptureProcess("fast", full_speed, {"rows": rows, "columns": columns}) as process:
         while seen["frame"] < 1000:
-            told = process.hear(PATIENCE_S)
-            assert told is not None
-            seen[told.kind] += 1
-            if told.kind == "frame":
+            report = process.next_report(PATIENCE_S)
+            assert report is not None
+            seen[report.kind] += 1
+            if report.kind == "frame":
                 if pauses.random() < 0.05:
                     time.sleep(pauses.random() / 100)  # gives the child all the time to write where it must not
-                image = process.take(told)
+                image = process.take(report)
                 assert image.shape == (rows, columns, 3)
                 assert image.min() == image.max()
     assert seen["superseded"] > 0, "the child never ran out of slots"
@@ -305,10 +305,10 @@ def test_a_frame_in_hand_is_not_written_into() -> None:
     with CaptureProcess("fast", full_speed, {"rows": 48, "columns": 64}) as process:
         kept = []
         while len(kept) < 20 * SLOTS:
-            told = process.hear(PATIENCE_S)
-            assert told is not None
-            if told.kind == "frame":
-                image = process.take(told)
+            report = process.next_report(PATIENCE_S)
+            assert report is not None
+            if report.kind == "frame":
+                image = process.take(report)
                 kept.append((image, int(image[0, 0, 0])))
     assert all((image == value).all() for image, value in kept)
 
@@ -316,10 +316,10 @@ def test_a_frame_in_hand_is_not_written_into() -> None:
 def test_clocks_of_both_processes_agree() -> None:
     with CaptureProcess("fast", full_speed, {"rows": 2, "columns": 2}) as process:
         before_ns, before_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
-        while (told := process.hear(PATIENCE_S)) is None or told.kind != "frame":
+        while (report := process.next_report(PATIENCE_S)) is None or report.kind != "frame":
             pass
-        assert before_ns < told.captured_ns <= time.monotonic_ns()
-        assert before_ms <= told.captured_at_ms <= time.time_ns() // 1_000_000
+        assert before_ns < report.captured_ns <= time.monotonic_ns()
+        assert before_ms <= report.captured_at_ms <= time.time_ns() // 1_000_000
 
 
 # The process
@@ -389,6 +389,7 @@ def test_what_cannot_be_ended_is_left_behind_and_counted(
 ) -> None:
     # A process in the kernel's hands cannot be made here: one on which signals have no effect stands in.
     monkeypatch.setattr(subprocess.Popen, "send_signal", lambda *_: None)
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
     capture = faulty_camera(tmp_path, ("hangs", 2))
     with Loop(capture) as loop:
         until(lambda: 1 in loop.lives)
@@ -396,7 +397,7 @@ def test_what_cannot_be_ended_is_left_behind_and_counted(
     assert "cannot be ended; left behind: 1" in caplog.text
     for process in processes_in(tmp_path / "journal"):
         os.kill(process, signal.SIGKILL)
-    until(lambda: not any(each.is_left_behind for each in capture._unended))
+    until(lambda: not any(each.is_left_behind for each in capture._hanging))
     assert not any(is_there(process) for process in processes_in(tmp_path / "journal"))
 
 
@@ -417,7 +418,7 @@ def test_a_device_without_room_for_a_process_is_told(
         loop.sees_life(0)
     loop.check_accounts()
     assert next(attempts) == 4
-    assert "no process can be started for camera faulty: Too many open files" in caplog.text
+    assert "the capture process of camera faulty cannot be started: Too many open files" in caplog.text
 
 
 # Many faults

@@ -42,7 +42,7 @@ def learning_processes() -> set[int]:
     found = set()
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if b"recalibration.child" in command.read_bytes():
+            if b"recalibration.worker" in command.read_bytes():
                 found.add(int(command.parent.name))
     return found
 

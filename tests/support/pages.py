@@ -91,7 +91,7 @@ def serving(folder: Path, *, token: str | None = TOKEN, names: tuple[str, ...] =
     )
     with listening("127.0.0.1", 0) as listener:
         page = PageFeed(order, listener, pace=QUICK, silent_after_s=silent_after_s)
-        page.tell_state(lambda: {"state": "running", "health": HEALTH})
+        page.use_state(lambda: {"state": "running", "health": HEALTH})
         with page:
             until(lambda: page.pid is not None)
             yield Served(page, listener.getsockname()[1])

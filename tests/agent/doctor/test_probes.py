@@ -56,7 +56,7 @@ def fails() -> Iterator[Finding]:
 
 
 def test_output_of_libraries_does_not_disturb_a_probe_and_nothing_is_left_behind() -> None:
-    (finding,) = Check("probe", answers, 30, "").ask(text="well", number=2.5)
+    (finding,) = Check("probe", answers, 30, "").findings(text="well", number=2.5)
     text, _, folder = finding.found.partition(" in ")
     assert (text, finding.level, finding.figures) == ("well", "ok", {"number": 2.5})
     assert not Path(folder).exists()
@@ -65,7 +65,7 @@ def test_output_of_libraries_does_not_disturb_a_probe_and_nothing_is_left_behind
 def test_a_probe_that_hangs_is_a_fault_and_is_killed_with_its_children(tmp_path: Path) -> None:
     marker = tmp_path / "child"
     began_s = time.monotonic()
-    findings = Check("camera", hangs, 3, "pull its plug").ask(marker=str(marker))
+    findings = Check("camera", hangs, 3, "pull its plug").findings(marker=str(marker))
     assert findings == [Finding("camera", "fault", "no answer within 3 s", "pull its plug")]
     assert time.monotonic() - began_s < 10
     until(lambda: not is_alive(int(marker.read_text())))
@@ -79,14 +79,14 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_probe_that_crashes_is_a_fault() -> None:
-    (finding,) = Check("GPU", crashes, 30, "restart").ask()
+    (finding,) = Check("GPU", crashes, 30, "restart").findings()
     assert (finding.level, finding.remedy) == ("fault", "restart")
     assert finding.found.startswith("the probe was killed by SIGSEGV")
 
 
 def test_a_probe_that_fails_says_why() -> None:
-    (finding,) = Check("OpenCV", fails, 30, "install it again").ask()
-    assert finding.found == "the probe failed: ImportError: libGL.so.1: cannot open shared object file"
+    (finding,) = Check("OpenCV", fails, 30, "install it again").findings()
+    assert finding.found == "the probe ended with exit code 1: ImportError: libGL.so.1: cannot open shared object file"
 
 
 def test_a_program_that_is_absent_or_fails_has_no_output() -> None:

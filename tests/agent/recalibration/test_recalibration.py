@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import sqlite3
 import threading
 from pathlib import Path
@@ -23,7 +24,7 @@ from agent.clock import now_ms
 from agent.commands.control_socket import NAME, ask_station
 from agent.messages.records import Evaluation
 from agent.recalibration.bundle_folder import BundleFolder
-from agent.recalibration.ipc import Message, packed, received
+from agent.recalibration.ipc import Message, WorkerOrder, receive, send
 from agent.recalibration.worker import RecalibrationWorker
 from agent.zones.versions import Versions
 from calibration.bundle.bundle import open_bundle
@@ -129,7 +130,7 @@ def learning_process() -> int:
             text, command = status.read_text(), status.with_name("cmdline").read_bytes()
         except OSError:
             continue
-        if f"PPid:\t{os.getpid()}\n" in text and b"recalibration.child" in command:
+        if f"PPid:\t{os.getpid()}\n" in text and b"recalibration.worker" in command:
             return int(status.parent.name)
     return 0
 
@@ -219,8 +220,22 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
 ) -> None:
     monkeypatch.setattr("agent.recalibration.worker._available_mib", lambda: 1.0)
     known = open_bundle(teach(tmp_path / "strided", strided_backbone()))
-    how = {"mode": "teach", "oldWeight": 2.0, "falseRejectRate": None, "sequential": True, "backbone": "filterbank"}
-    order = {"bundle": str(known.path), "identity": known.identity, "parts": ENOUGH, **how}
+    order = WorkerOrder(
+        bundle=str(known.path),
+        identity=known.identity,
+        target=str(tmp_path / "new"),
+        parts_folder=str(tmp_path / "parts"),
+        mode="teach",
+        backbone="filterbank",
+        old_weight=2.0,
+        false_reject_rate=None,
+        sequential=True,
+        parts=ENOUGH,
+        expected=ENOUGH,
+        min_detection=0.9,
+        defects=(),
+        good=(),
+    )
     with pytest.raises(ModelTooLargeError, match="for their statistics; 1 MiB are free"):
         RecalibrationWorker(order, (), lambda *_, **__: None).run()
 
@@ -297,7 +312,7 @@ def test_it_ends_when_it_is_cancelled_or_loses_its_ground_or_its_process_and_par
 
     answers = station.begin()
     os.kill(learning_process(), signal.SIGKILL)
-    assert "the learning process was killed by SIGKILL" in list(answers)[-1]["error"]
+    assert "the recalibration worker was killed by SIGKILL" in list(answers)[-1]["error"]
     assert station.events[-1]["event"] == "failed"
 
     answers = station.begin()
@@ -373,12 +388,19 @@ def test_a_list_of_bundles_from_before_says_nothing_of_who_and_why(tmp_path: Pat
     assert (version.identity, version.by, version.why, version.learnt_ms) == ("a" * 64, None, None, None)
 
 
-def test_what_goes_through_the_pipe_comes_out_and_what_is_cut_off_does_not(tmp_path: Path) -> None:
-    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    text = packed(Message({"kind": "part", "shape": image.shape}, image.tobytes()))
-    (tmp_path / "pipe").write_bytes(text + text[:-1])
-    with (tmp_path / "pipe").open("rb") as pipe:
-        message = received(pipe)
+def test_a_part_arrives_whole_and_one_that_is_cut_off_does_not() -> None:
+    image = np.arange(200 * 300 * 3, dtype=np.uint32).astype(np.uint8).reshape(200, 300, 3)
+    part = Message({"kind": "part", "shape": image.shape}, image.tobytes())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sender = threading.Thread(target=send, args=(part, ours))
+        sender.start()
+        message = receive(theirs)
+        sender.join()
         assert message is not None
         assert np.array_equal(message.image, image)
-        assert received(pipe) is None
+        ours.sendall(json.dumps([{"kind": "part"}, 5]).encode())
+        ours.sendall(b"1234")
+        ours.close()
+        assert receive(theirs) is None
+        assert receive(theirs) is None

@@ -19,7 +19,7 @@ from agent.errors import ConfigError, PageError
 from agent.settings import web_token
 from agent.station.web_page import page_of
 from agent.web import server_socket
-from agent.web.page_feed import _WAITING_AT_MOST
+from agent.web.page_feed import _MOST_WAITING
 from agent.web.server_socket import check_packages, listening
 from tests.support.pages import is_alive, result, seen, serving
 from tests.support.running import Running
@@ -56,7 +56,7 @@ def test_a_process_that_hangs_takes_nothing_from_the_loop_and_what_it_misses_is_
     with serving(tmp_path) as served, served.watching() as updates:
         next(updates)
         os.kill(served.page.pid, signal.SIGSTOP)
-        count = 3 * _WAITING_AT_MOST
+        count = 3 * _MOST_WAITING
         for number in range(count):  # more than the socket and the queue hold; none of these waits
             served.put(result(number))
             served.page.show(seen())
@@ -72,7 +72,7 @@ def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytes
         assert served.ask("/").status == 200
         first = served.page.pid
         os.kill(first, signal.SIGSTOP)
-        for number in range(_WAITING_AT_MOST):  # more than the socket holds
+        for number in range(_MOST_WAITING):  # more than the socket holds
             served.put(result(number))
         until(lambda: served.page.pid not in {None, first}, 30)
         assert served.ask("/").status == 200
