@@ -1,6 +1,6 @@
 """SIGKILL at any moment of a recalibration: the station comes back with a valid bundle, and no result is lost.
 
-Ten kills; a hundred with SHIFTWATCH_SOAK=full. PyTorch cannot be imported in the agent or in its learning process.
+Ten kills; a hundred with SHIFTWATCH_SOAK=full. PyTorch cannot be imported in the agent or in its worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def recalibrate(state: Path, number: int, told: list[Payload]) -> None:
         told.extend(ask_station(state, command))
 
 
-def learning_processes() -> set[int]:
+def workers() -> set[int]:
     found = set()
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -65,7 +65,7 @@ def test_a_recalibration_that_is_killed_leaves_a_bundle_that_judges_and_loses_no
     )
     state = tmp_path / "state"
     random = np.random.default_rng(0)
-    others = learning_processes()
+    others = workers()
     done = 0
     with Ledger(tmp_path / "ledger") as ledger:
         for number in range(KILLS):
@@ -81,7 +81,8 @@ def test_a_recalibration_that_is_killed_leaves_a_bundle_that_judges_and_loses_no
                 done += any(answer["progress"] == 1 and answer["accepted"] for answer in told)
             served = Versions(state / "versions.json", open_bundle(bundle).identity).served[-1]
             assert open_bundle(Path(served.path)).identity == served.identity
-        until(lambda: not learning_processes() - others, 60)  # they end with their agents
+        until(lambda: not workers() - others, 60)  # they end with their agents
+        (state / NAME).unlink(missing_ok=True)
         with Agent(config, wrapper=ledger.wrapper) as agent:
             until((state / NAME).exists, 60)
             assert not list((state / "bundles").glob(".*"))
