@@ -17,6 +17,7 @@ from agent.cli import app as agent_app
 from agent.config.model import reference
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import parts, write_video
+from agent.demo.run import Outcome, print_outcome
 from calibration.workstation.cli.main import app as calibrate_app
 
 if TYPE_CHECKING:
@@ -55,6 +56,22 @@ OPTIONS_OF_OTHERS = {
 def commands_in(path: Path) -> list[list[str]]:
     blocks = re.findall(r"^```sh\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
     return [block.strip().splitlines() for block in blocks]
+
+
+def test_the_demo_ends_as_the_first_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(
+        seen=320,
+        planted={"scratch": 8, "dent": 7, "missing hole": 7, "stain": 7},
+        found={"scratch": 8, "dent": 7, "missing hole": 7, "stain": 7},
+        false_alarms=0,
+        frames_per_s=8.0,
+        p50_ms=55.2,
+        p99_ms=137.7,
+        peak_memory_mib=223.0,
+        pictures=Path("shiftwatch-demo/state/archive"),
+    )
+    print_outcome(outcome)
+    assert f"```text\n{capsys.readouterr().out}```\n" in README.read_text()
 
 
 def name_of(path: Path) -> str:

@@ -113,7 +113,7 @@ def named_paths(config: AgentConfig) -> dict[str, Path]:
 
 
 def reference() -> str:
-    """Every key as a Markdown table, for the README."""
+    """Every key as a Markdown table, for README.md in this folder."""
     return loader.markdown_table(AgentConfig)
 
 
@@ -123,7 +123,8 @@ def example() -> str:
 
 
 _EXAMPLE = """\
-# Shiftwatch: one station. Relative paths start at the folder of this file. Every key: see the README.
+# Shiftwatch: one station. Relative paths start at the folder of this file. Every key:
+# agent/config/README.md, or `shiftwatch-agent config --reference`.
 
 bundle: ./bundle                 # made by shiftwatch-calibrate
 

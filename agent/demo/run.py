@@ -88,12 +88,12 @@ def run_demo(folder: Path) -> Outcome:
     with embedded_broker() as port:  # before all else: where it is not installed, nothing is made in vain
         _make_way(folder)
         watched = _film_both(folder)
-        console.print("[bold]2. Learn from the good parts[/], without weights, without a GPU")
+        console.print("[bold]2. Calibrate with the good parts[/], without weights, without a GPU")
         bundle = _teach(folder)
         console.print(f"   threshold {bundle.manifest.working_point.threshold:.4g}, bundle {bundle.identity[:12]}")
-        console.print("[bold]3. Watch[/]: the agent publishes over MQTT; below is what the line hears")
+        console.print("[bold]3. Inspect[/]: the agent publishes over MQTT; these are its alerts")
         outcome = _watch(folder, watched, port)
-    _print(outcome)
+    print_outcome(outcome)
     return outcome
 
 
@@ -219,9 +219,10 @@ def _outcome(line: LineListener, truth: list[str | None], peak_memory_mib: float
     )
 
 
-def _print(outcome: Outcome) -> None:
+def print_outcome(outcome: Outcome) -> None:
+    """Print what was planted, what was found, and where the pictures are."""
     planted, found = sum(outcome.planted.values()), sum(outcome.found.values())
-    table = Table("what the line was told", "")
+    table = Table("what was reported", "")
     table.add_row("parts seen", f"{outcome.seen} of {WATCHED_PARTS}")
     table.add_row("defects planted", str(planted))
     table.add_row("defects found", f"{found} ({found / planted:.0%})")
@@ -234,4 +235,4 @@ def _print(outcome: Outcome) -> None:
         table.add_row("agent's peak memory", f"{outcome.peak_memory_mib:.0f} MiB")
     table.add_row("pictures of defects", escape(str(outcome.pictures)))
     console.print(table)
-    console.print("next: the README's section Calibrate goes on with what the demo has made")
+    console.print("next: your first station, see README.md")
