@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,6 @@ MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
 _CHUNK_BYTES = 2**20
 _NEGLIGIBLE = 0.01
-_COPY_OR_CALIBRATE = "copy the bundle again from where it was made, or calibrate again"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Bundle:
     @cached_property
     def preprocess(self) -> Preprocess:
         """The preprocessing, from frame to network input."""
-        return preprocess_from_record(self.manifest.preprocess, partial(_array, self.path / REFERENCE))
+        return preprocess_from_record(self.manifest.preprocess, lambda name: _arrays(self.path / REFERENCE, name)[name])
 
     @property
     def working_point(self) -> WorkingPoint:
@@ -107,15 +106,10 @@ class Bundle:
         return _arrays(self.path / MOMENTS)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """The named arrays, or all."""
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _array(path: Path, name: str) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as archive:
-        array: NDArray[Any] = archive[name]
-        return array
+        return {name: archive[name] for name in names or archive.files}
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -126,27 +120,14 @@ def open_bundle(path: Path) -> Bundle:
     """
     with _readable(path / MANIFEST):
         content = (path / MANIFEST).read_bytes()
-    try:
-        raw = json.loads(content)
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise BundleError(
-                what=f"{path} is a bundle of schema {version}; this software reads up to {SCHEMA_VERSION}",
-                remedy="update shiftwatch on this machine: pip install --upgrade shiftwatch",
-            )
-        manifest = Manifest.model_validate(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(
-            what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
-        ) from error
-    _check_seal(path, content)
+    manifest = _parsed_manifest(path, content)
+    with _readable(path / SEAL):
+        written = (path / SEAL).read_bytes()
+    if written != seal(content):  # an altered threshold would still be valid
+        raise _altered(path / MANIFEST, f"its SHA-256 is not that in {SEAL}")
     for name, digest in manifest.files.items():
         if _sha256(path / name) != digest:
-            raise BundleError(
-                what=f"{path / name} is not what calibration wrote (its SHA-256 differs)",
-                remedy=_COPY_OR_CALIBRATE,
-            )
+            raise _altered(path / name, "its SHA-256 differs")
     missing = {NETWORK, MOMENTS, REFERENCE} - set(manifest.files)
     if missing:
         raise BundleError(
@@ -155,15 +136,28 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
 
 
-def _check_seal(path: Path, manifest: bytes) -> None:
-    """The manifest has a hash as well: a threshold with a digit changed would still be valid."""
-    with _readable(path / SEAL):
-        written = (path / SEAL).read_bytes()
-    if written != seal(manifest):
+def _parsed_manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        raw = json.loads(content)
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BundleError(
+                what=f"{path} is a bundle of schema {version}; this software reads up to {SCHEMA_VERSION}",
+                remedy="update shiftwatch on this machine: pip install --upgrade shiftwatch",
+            )
+        return Manifest.model_validate(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
         raise BundleError(
-            what=f"{path / MANIFEST} is not what calibration wrote (its SHA-256 is not that in {SEAL})",
-            remedy=_COPY_OR_CALIBRATE,
-        )
+            what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
+        ) from error
+
+
+def _altered(path: Path, reason: str) -> BundleError:
+    return BundleError(
+        what=f"{path} is not what calibration wrote ({reason})",
+        remedy="copy the bundle again from where it was made, or calibrate again",
+    )
 
 
 def seal(manifest: bytes) -> bytes:

@@ -27,6 +27,8 @@ _FOLDS = 5
 _HALF_HIDDEN = 0.5
 RECOGNISED = 0.25
 
+_FIGURES = np.dtype([("colour", "f8", 3), ("sharpness", "f8"), ("light", "f8"), ("detail", "f8"), ("edges", "f8")])
+
 # Log odds of brightness, logs of energies, shares of the image, correlations.
 _LIGHT = Bounds(math.log(1.5), math.log(4.0))
 _DETAIL = Bounds(math.log(2.0), math.log(6.0))
@@ -41,15 +43,12 @@ class Observation:
     """The statistics of one good frame.
 
     Attributes:
+        figures: Its numbers, see ``frame_statistics``; ``light`` is the brightness.
         rows: Some rows of the frame, to compare with the next frame of a video; None if it is not from a video.
     """
 
-    colour: NDArray[np.float64]
-    sharpness: float
+    figures: NDArray[np.void]
     small: NDArray[np.float64]
-    light: float
-    detail: float
-    edges: float
     input_size: tuple[int, ...]
     thumbnail: Image
     blocks: Image
@@ -66,13 +65,16 @@ class Observation:
             frame_size: Rows and columns of the whole camera frame.
         """
         grey = to_grey(frame)
+        figures = (
+            frame_statistics.mean_colour(frame),
+            cv2.Laplacian(grey, cv2.CV_32F).var(),  # Pech-Pacheco et al. 2000
+            frame_statistics.brightness(grey),
+            frame_statistics.detail(grey),
+            frame_statistics.edges(grey),
+        )
         return cls(
-            colour=frame_statistics.mean_colour(frame),
-            sharpness=float(cv2.Laplacian(grey, cv2.CV_32F).var()),  # Pech-Pacheco et al. 2000
+            figures=np.array(figures, _FIGURES),
             small=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64),
-            light=frame_statistics.brightness(grey),
-            detail=frame_statistics.detail(grey),
-            edges=frame_statistics.edges(grey),
             input_size=grey.shape,
             thumbnail=frame_statistics.thumbnail(grey),
             blocks=frame_statistics.blocks(frame),
@@ -88,11 +90,7 @@ class ReferenceStatistics:
     Nearly everything is measured on the network input (after ``Preprocess``), and so comparable between cameras.
     """
 
-    _brightness: list[NDArray[np.float64]] = field(default_factory=list)
-    _sharpness: list[float] = field(default_factory=list)
-    _light: list[float] = field(default_factory=list)
-    _detail: list[float] = field(default_factory=list)
-    _edges: list[float] = field(default_factory=list)
+    _figures: list[NDArray[np.void]] = field(default_factory=list)
     _change: list[float] = field(default_factory=list)
     _sizes: set[tuple[int, ...]] = field(default_factory=set)
     _input_size: tuple[int, ...] = ()
@@ -110,13 +108,9 @@ class ReferenceStatistics:
 
     def add(self, observed: Observation) -> None:
         """Add the statistics of the next good frame."""
-        self._brightness.append(observed.colour)
-        self._sharpness.append(observed.sharpness)
+        self._figures.append(observed.figures)
         self._sum += observed.small
         self._squares += observed.small**2
-        self._light.append(observed.light)
-        self._detail.append(observed.detail)
-        self._edges.append(observed.edges)
         self._input_size = observed.input_size
         self._thumbnails.offer(observed.thumbnail)
         self._blocks.offer(observed.blocks)
@@ -142,37 +136,36 @@ class ReferenceStatistics:
         Args:
             sequential: The frames are consecutive frames of a video.
         """
-        count = len(self._sharpness)
-        mean = self._sum / max(count, 1)
+        figures = np.array(self._figures, _FIGURES)
+        mean = self._sum / max(len(figures), 1)
         arrays: dict[str, NDArray[Any]] = {
-            "brightness": np.array(self._brightness).reshape(-1, 3),
-            "sharpness": np.array(self._sharpness),
-            "edges": np.array(self._edges),
+            "brightness": figures["colour"],
+            "sharpness": figures["sharpness"],
+            "edges": figures["edges"],
             "thumbnail_mean": mean,
-            "thumbnail_std": np.sqrt(np.maximum(self._squares / max(count, 1) - mean**2, 0.0)),
+            "thumbnail_std": np.sqrt(np.maximum(self._squares / max(len(figures), 1) - mean**2, 0.0)),
             "frame_size": np.array(next(iter(self._sizes)) if len(self._sizes) == 1 else (), np.int64),
         }
         if sequential:
             arrays["still_at_most"] = np.array(self._still_at_most)
         limits: dict[str, Limit] = {}
-        if count:
-            limits = self._frame_limits(sequential=sequential)
+        if len(figures):
+            limits = self._frame_limits(figures, sequential=sequential)
             limits["blocked"] = self._blocked(arrays, sequential=sequential)
             limits["moved"] = self._moved(arrays, sequential=sequential)
         return {**arrays, **limit_arrays(limits)}
 
-    def _frame_limits(self, *, sequential: bool) -> dict[str, Limit]:
+    def _frame_limits(self, figures: NDArray[np.void], *, sequential: bool) -> dict[str, Limit]:
         """Limits of the checks that need only one frame, or two consecutive ones."""
-        light = np.array(self._light)
-        above = _lower_limit(-light, _LIGHT, sequential=sequential)
+        above = _lower_limit(-figures["light"], _LIGHT, sequential=sequential)
         one_size = len(self._sizes) == 1
         return {
             "resolution": Limit(0.0) if one_size else Limit(math.nan, "good frames of several sizes"),
             "frozen": self._frozen() if sequential else Limit(0.0, "identical ones only: good frames were no video"),
-            "dark": _lower_limit(light, _LIGHT, sequential=sequential),
+            "dark": _lower_limit(figures["light"], _LIGHT, sequential=sequential),
             "over_exposed": Limit(-above.value, above.note),
-            "blurred_detail": _lower_limit(np.array(self._detail), _DETAIL, sequential=sequential),
-            "blurred_edges": _lower_limit(np.array(self._edges), _EDGES, sequential=sequential),
+            "blurred_detail": _lower_limit(figures["detail"], _DETAIL, sequential=sequential),
+            "blurred_edges": _lower_limit(figures["edges"], _EDGES, sequential=sequential),
         }
 
     def _frozen(self) -> Limit:

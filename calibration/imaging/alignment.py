@@ -7,6 +7,7 @@ where it correlates best with the frame, provided that the peak stands out as it
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -44,8 +45,7 @@ class Grid(NamedTuple):
     """The resolution of the search: cells of whole pixels, at most 112 along the region's shorter side.
 
     Attributes:
-        rows: Rows of the reference, in cells.
-        columns: Columns of the reference, in cells.
+        rows, columns: Size of the reference, in cells.
         cell_px: Side of a cell, in frame pixels.
         reach: Search distance, in cells: the limit and a small margin.
     """
@@ -72,12 +72,9 @@ class Grid(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The highest correlation of a reference.
+    """The highest correlation: its displacement from the middle, in cells with fractions, and its prominence.
 
-    Attributes:
-        right: Displacement from the middle, in cells, refined by a parabola.
-        down: The same, vertically.
-        prominence: Height above the highest value more than three cells away; 1 is a perfect match over nothing.
+    Prominence is the height above the highest value more than three cells away; 1 is a perfect match over nothing.
     """
 
     right: float
@@ -107,20 +104,20 @@ def _vertex(heights: NDArray[np.floating]) -> float:
     return 0.5 * (before - after) / bend if bend < 0.0 else 0.0
 
 
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """Moves the region of interest with the part.
 
-    Args:
+    Attributes:
         reference: Mean edge directions of the good parts, (rows, columns, 2); zero in ignored areas.
         limit_px: Largest displacement to follow, along each side of the frame, in frame pixels.
         least_prominence: A peak must exceed it; infinite if the good parts share no fixed structure, and then the
             region is never moved.
     """
 
-    def __init__(self, reference: Directions, limit_px: int, least_prominence: float) -> None:
-        self.reference = reference
-        self.limit_px = limit_px
-        self.least_prominence = least_prominence
+    reference: Directions
+    limit_px: int
+    least_prominence: float
 
     @property
     def is_on(self) -> bool:

@@ -59,16 +59,9 @@ def overlay(frame: Image, region: Region | None, score_map: Array, threshold: fl
 
 
 def heat_layer(score_map: Array, threshold: float, rows: int, columns: int) -> Image:
-    """The heat map alone, as a transparent layer to put over the region.
+    """The heat map alone, to lay over the region: (rows, columns, 4), uint8, BGR and opacity, 0 where there is no heat.
 
-    Args:
-        score_map: As for ``overlay``.
-        threshold: As for ``overlay``.
-        rows: Height of the layer, in pixels.
-        columns: Width of the layer, in pixels.
-
-    Returns:
-        (rows, columns, 4), uint8, BGR and opacity, which is 0 where there is no heat.
+    Score map and threshold are those of ``overlay``.
     """
     heat, opacity = _heat(_enlarged(_relative_distance(score_map, threshold), rows, columns))
     layer: Image = np.dstack([heat * (opacity > 0)[..., None], np.rint(255 * opacity).astype(np.uint8)])

@@ -29,8 +29,7 @@ class Preprocess:
     """Locate the part, crop the region of interest, resize it, paint over ignored areas.
 
     Attributes:
-        height: Rows of the network input, in pixels.
-        width: Columns of the network input, in pixels.
+        height, width: Size of the network input, in pixels.
         region: Region of interest; None takes the whole frame.
         frame_size: (rows, columns) that a frame must have; None takes any.
         alignment: Moves the region with the part; None leaves it.
@@ -60,11 +59,7 @@ class Preprocess:
         return frame if self.region is None else crop(frame, self.region)
 
     def locate(self, frame: Image) -> PartLocation:
-        """Where in the frame the part is inspected.
-
-        Raises:
-            DatasetError: As for ``region_of_interest``.
-        """
+        """Where in the frame the part is inspected; raises what ``region_of_interest`` raises."""
         self.region_of_interest(frame)
         region = self.region or whole_frame(frame)
         return PartLocation(region) if self.alignment is None else self.alignment(frame, region)
@@ -75,13 +70,10 @@ class Preprocess:
         return image if self.ignore_mask is None else self.ignore_mask(image)
 
     def __call__(self, frame: Image) -> Image:
-        """Network input of one frame.
+        """Network input of one frame, (height, width, 3), uint8, BGR, contiguous.
 
         Args:
             frame: (rows, columns, 3), uint8, BGR.
-
-        Returns:
-            (height, width, 3), uint8, BGR, contiguous.
 
         Raises:
             DatasetError: As for ``region_of_interest``.
@@ -130,16 +122,13 @@ def _resized(image: Image, rows: int, columns: int, interpolation: int) -> Image
 
 
 def as_bgr8(image: NDArray[Any]) -> Image:
-    """Convert any image that OpenCV reads to 8-bit BGR.
+    """Convert any image that OpenCV reads to 8-bit BGR, (rows, columns, 3).
 
     Grey is repeated over the channels, alpha is dropped, and 16 bits keep their upper byte: the rule does not depend
     on the content, so the same light always gives the same value.
 
     Args:
         image: (rows, columns) or (rows, columns, 1 | 3 | 4); uint8 or uint16.
-
-    Returns:
-        (rows, columns, 3), uint8.
 
     Raises:
         DatasetError: Another type or number of channels.

@@ -130,8 +130,7 @@ def _without_head(
 
 def feature_shape(backbone: Backbone) -> tuple[int, int, int]:
     """(channels, h, w) of the output ``features``."""
-    levels = [level for graph in backbone.graphs for level in graph.levels]
-    return sum(level.shape[0] for level in levels), *levels[0].shape[1:]
+    return sum(backbone.level_channels), *backbone.graphs[0].levels[0].shape[1:]
 
 
 def backbone_record(backbone: Backbone) -> BackboneRecord:
@@ -190,12 +189,13 @@ def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, uni
 
 def _features(graph: GraphBuilder, levels: Sequence[FeatureMap]) -> FeatureMap:
     """All levels on the grid of the first, concatenated as ``features``."""
-    channels = sum(level.shape[0] for level in levels)
     grid = levels[0].shape[1:]
     parts = [_on_grid(graph, level, grid) for level in levels]
-    operator, axis = ("Identity", {}) if len(parts) == 1 else ("Concat", {"axis": 1})
-    graph.add(operator, *parts, output="features", **axis)
-    return FeatureMap("features", (channels, *grid))
+    if len(parts) == 1:
+        graph.add("Identity", *parts, output="features")
+    else:
+        graph.add("Concat", *parts, axis=1, output="features")
+    return FeatureMap("features", (sum(level.shape[0] for level in levels), *grid))
 
 
 def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> str:
