@@ -39,7 +39,8 @@ DOCUMENTS = [
     *sorted(path for top in ("agent", "calibration") for path in (PROJECT / top).rglob("DESIGN.md")),
     PROJECT / "tests" / "benchmarks" / "README.md",
 ]
-LONGEST_README, LONGEST_LINE = 150, 120
+LONGEST_README, LONGEST_DESIGN, LONGEST_LINE = 150, 200, 120
+LARGEST_IMAGE_BYTES = 150 * 1024
 CALIBRATION_PARTS, INSPECTED_PARTS = 200, 12
 OPTIONS_OF_OTHERS = {
     "--all-files",
@@ -56,6 +57,16 @@ OPTIONS_OF_OTHERS = {
 def commands_in(path: Path) -> list[list[str]]:
     blocks = re.findall(r"^```sh\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
     return [block.strip().splitlines() for block in blocks]
+
+
+def test_the_map_of_the_design_is_short() -> None:
+    assert len((PROJECT / "DESIGN.md").read_text().splitlines()) <= LONGEST_DESIGN
+
+
+def test_images_of_the_first_page_load_fast() -> None:
+    images = list((PROJECT / ".github" / "images").iterdir())
+    assert [image.name for image in images if image.stat().st_size > LARGEST_IMAGE_BYTES] == []
+    assert [image.name for image in images if f"(.github/images/{image.name})" not in README.read_text()] == []
 
 
 def test_the_demo_ends_as_the_first_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
