@@ -1,4 +1,4 @@
-"""``shiftwatch-agent audit``: prove the audit log, and read it."""
+"""``shiftwatch-agent audit``: verify and read the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent.audit.entry import from_line, lines_backwards
+from agent.audit.entry import lines_backwards, parse_line
 from agent.audit.log import audit_file_errors
 from agent.audit.verify import Findings, verify
 from agent.config import model as configuration
@@ -23,26 +23,18 @@ from calibration.terminal import EXIT_ERROR, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.audit.entry import Entry
-    from agent.audit.verify import Reason
 
 FILE_NAME = "audit.jsonl"
 _HASH_DIGITS = 64
-_MEANINGS: dict[Reason, str] = {
-    "changed": "somebody or something has changed the file",
-    "removed": "entries were taken out of the file",
-    "inserted": "lines were put into the file",
-    "reordered": "lines were moved in the file",
-    "torn": "the file ends in the middle of a line",
-}
 
 app = typer.Typer(
-    help="Prove and read the log of what was commanded and changed.",
+    help="Verify and read the log of commands and changes.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-LogFile = Annotated[Path | None, typer.Argument(metavar="FILE", help=f"The log, {FILE_NAME} in a state_dir.")]
+LogFile = Annotated[Path | None, typer.Argument(metavar="FILE", help=f"The log file: {FILE_NAME} in the state_dir.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="Instead: the log of this station.")
+    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="Use the log of this station.")
 ]
 
 
@@ -52,29 +44,30 @@ def verify_command(
     *,
     config: ConfigFile = None,
     head: Annotated[
-        str | None, typer.Option(metavar="HASH", help="`auditHash` of an acknowledgement: is its entry still there?")
+        str | None,
+        typer.Option(metavar="HASH", help="`auditHash` of an acknowledgement: check that its entry is still there."),
     ] = None,
 ) -> None:
-    """Prove that no line was changed, removed, inserted or moved; exit code 2, with the place, if one was.
+    """Check that no line was changed, removed, inserted or moved. Exit code 2, with the line, if one was.
 
-    That entries were cut off the end shows only `--head`, with a hash that you wrote down.
+    Entries cut off the end are only noticed with `--head` and a hash that you kept.
 
     Examples: `shiftwatch-agent audit verify --config station.yaml`; `shiftwatch-agent audit verify FILE --head HASH`
     """
-    path = _log_of(file, config)
-    found = verify(path, None if head is None else _hash(head))
+    path = _log_path(file, config)
+    found = verify(path, None if head is None else _parse_hash(head))
     console.print(escape(_summary(path, found)), soft_wrap=True)
     if found.broken is not None:
-        place = f"line {found.broken.line}: {found.broken.reason}: {found.broken.meaning}"
-        console.print(f"[bold red]not as it was written:[/] {escape(place)}", soft_wrap=True)
-        console.print(f"  {_MEANINGS[found.broken.reason]}; compare it with a copy, if there is one", soft_wrap=True)
+        where = f"line {found.broken.line}: {found.broken.reason}: {found.broken.meaning}"
+        console.print(f"[bold red]not intact:[/] {escape(where)}", soft_wrap=True)
+        console.print("  compare the file with a copy if you have one")
     if found.head_found is False:
-        console.print("[bold red]the entry asked for is not there:[/] it was cut off, or is of another log")
+        console.print("[bold red]the entry with this hash is missing:[/] it was cut off, or belongs to another log")
     elif found.head_found:
-        console.print("the entry asked for is there")
+        console.print("the entry with this hash is present")
     if not found.is_sound:
         raise typer.Exit(EXIT_ERROR)
-    console.print("[green]as it was written[/]")
+    console.print("[green]intact[/]")
 
 
 @app.command("show")
@@ -82,17 +75,17 @@ def show_command(
     file: LogFile = None,
     *,
     config: ConfigFile = None,
-    last: Annotated[int, typer.Option(metavar="N", min=1, help="So many entries, the newest last.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each as one JSON object, as it stands.")] = False,
+    last: Annotated[int, typer.Option(metavar="N", min=1, help="Number of entries, the newest last.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each as one JSON object, as written.")] = False,
 ) -> None:
     """Print the last entries.
 
     Example: `shiftwatch-agent audit show --config station.yaml --last 50`
     """
-    path = _log_of(file, config)
+    path = _log_path(file, config)
     with audit_file_errors("read", path), path.open("rb") as log:
         lines = list(islice(lines_backwards(log), last))[::-1]
-    entries = [from_line(line) for line in lines]
+    entries = [parse_line(line) for line in lines]
     if as_json:
         for line, entry in zip(lines, entries, strict=True):
             sys.stdout.buffer.write(line if entry else b"")
@@ -100,30 +93,30 @@ def show_command(
     else:
         console.print(_table(entries))
     if damaged := entries.count(None):
-        error_console.print(f"damaged lines among them: {damaged}; see shiftwatch-agent audit verify")
+        error_console.print(f"damaged lines among them: {damaged}; run shiftwatch-agent audit verify")
 
 
-def _log_of(file: Path | None, config: Path | None) -> Path:
+def _log_path(file: Path | None, config: Path | None) -> Path:
     if file is not None and config is None:
         return file
     if config is not None and file is None:
         return configuration.load(config).state_dir / FILE_NAME
-    raise SettingError(what="no single log is named", remedy="give either FILE or --config")
+    raise SettingError(what="the log is not given", remedy="give either FILE or --config")
 
 
-def _hash(head: str) -> str:
-    plain = head.strip().lower()
-    if len(plain) != _HASH_DIGITS or set(plain) - set(hexdigits):
+def _parse_hash(head: str) -> str:
+    digits = head.strip().lower()
+    if len(digits) != _HASH_DIGITS or set(digits) - set(hexdigits):
         raise SettingError(
-            what=f"--head {head}: not a hash of this log", remedy=f"give all {_HASH_DIGITS} digits of an auditHash"
+            what=f"--head {head}: not a valid hash", remedy=f"give all {_HASH_DIGITS} digits of an auditHash"
         )
-    return plain
+    return digits
 
 
 def _summary(path: Path, found: Findings) -> str:
     if found.first_ms is None or found.last_ms is None:
         return f"{path}: no entries"
-    cuts = f", {found.recoveries} times continued after a power cut" if found.recoveries else ""
+    cuts = f", continued {found.recoveries} times after a power cut" if found.recoveries else ""
     return f"{path}: {found.entries} entries, {_local(found.first_ms)} to {_local(found.last_ms)}{cuts}"
 
 
@@ -146,12 +139,12 @@ def _table(entries: list[Entry | None]) -> Table:
 
 
 def _value(value: object) -> str:
-    """On one line, whatever it holds: a name with control characters must not steer the terminal."""
+    """A value on one line, with control characters escaped, because they could control the terminal."""
     return value if isinstance(value, str) and value.isprintable() else to_json([value])[1:-1]
 
 
 def _local(time_ms: int) -> str:
     try:
         return f"{datetime.fromtimestamp(time_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):  # a line that this agent has not written
+    except (ValueError, OverflowError, OSError):  # a line that this agent did not write
         return f"{time_ms} ms"

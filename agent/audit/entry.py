@@ -1,7 +1,4 @@
-"""One line of the audit log: how it is written, and how one that was damaged is told.
-
-Pure but for `lines_backwards`, which reads a file from its end.
-"""
+"""Formats and parses one line of the audit log, and reads lines from the end of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
 
 BEGINNING = "0" * 64
-"""What the first entry has as ``previous``."""
+"""``previous`` of the first entry."""
 RECOVERED = "recovered"
 OWN_FIELDS = frozenset({"seq", "time", "event", "previous", "hash"})
 
@@ -26,13 +23,13 @@ _BLOCK = 65_536
 
 
 class Entry(NamedTuple):
-    """A line that holds what it was written with.
+    """An undamaged line.
 
     Attributes:
         seq: 1, 2, 3 and so on.
-        time_ms: When it was written, by this device's clock.
+        time_ms: Time of writing by this device's clock, in Unix milliseconds.
         previous: Hash of the entry before.
-        fields: What else it says.
+        fields: The remaining fields.
     """
 
     seq: int
@@ -43,23 +40,23 @@ class Entry(NamedTuple):
     fields: Payload
 
 
-def entry(after: Entry | None, time_ms: int, event: str, fields: Mapping[str, Any]) -> Entry:
-    """The entry that follows ``after``; the first one without."""
-    seq, previous = (1, BEGINNING) if after is None else (after.seq + 1, after.hash)
-    # Through JSON and back: what no JSON knows (NaN, tuples) must have the same hash now and when it is read.
+def next_entry(last: Entry | None, time_ms: int, event: str, fields: Mapping[str, Any]) -> Entry:
+    """The entry that follows ``last``; the first entry if there is none."""
+    seq, previous = (1, BEGINNING) if last is None else (last.seq + 1, last.hash)
+    # Through JSON and back, so that values that JSON lacks (NaN, tuples) have the same hash when they are read.
     plain = json.loads(to_json(dict(fields)))
     content = {**plain, "seq": seq, "time": time_ms, "event": event, "previous": previous}
     return Entry(seq, time_ms, event, previous, sha256(_canonical(content)).hexdigest(), plain)
 
 
-def to_line(entry: Entry) -> bytes:
-    """Canonical JSON and a newline."""
+def format_line(entry: Entry) -> bytes:
+    """The entry as canonical JSON with a newline."""
     own = {"seq": entry.seq, "time": entry.time_ms, "event": entry.event}
     return _canonical({**entry.fields, **own, "previous": entry.previous, "hash": entry.hash}) + b"\n"
 
 
-def from_line(line: bytes) -> Entry | None:
-    """The entry of a line, with or without its newline; None unless it is exactly what was once written."""
+def parse_line(line: bytes) -> Entry | None:
+    """The entry of a line, with or without its newline; None if the line is not exactly as written."""
     line = line.removesuffix(b"\n")
     try:
         content = json.loads(line.decode())
@@ -77,7 +74,7 @@ def from_line(line: bytes) -> Entry | None:
 
 
 def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
-    """Lines of a file, the last one first, each with its newline; only the very last may have none."""
+    """Lines of a file, the last one first, each with its newline; only the last line of the file may lack it."""
     position, pending, newline = file.seek(0, os.SEEK_END), b"", b""
     while position:
         size = min(max(_BLOCK, len(pending)), position)
@@ -94,5 +91,5 @@ def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
 
 def _canonical(content: Payload) -> bytes:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, say from a file name, has no UTF-8; its escape is the same JSON.
+    # Half a surrogate pair, as from a file name, has no UTF-8, but its escape is the same JSON.
     return text.encode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
-"""What was commanded and changed, on disk for good: lines that can be added to, and not changed unseen.
+"""Records commands and changes in an append-only file in which changes can be detected.
 
-Each line holds the hash of the line before, so that whoever changes, removes, inserts or moves one breaks the chain.
-There is no key: who can write the file can also make the whole chain anew, or cut entries off its end. Against that
-helps a hash that somebody else has written down, and each command's acknowledgement tells one.
+Each line holds the hash of the line before, so a changed, removed, inserted or moved line breaks the chain. There is no
+key: a writer of the file can also rebuild the whole chain, or cut entries off its end. To detect this, keep a hash
+elsewhere: the acknowledgement of each command contains one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.audit.entry import OWN_FIELDS, RECOVERED, Entry, entry, from_line, lines_backwards, to_line
+from agent.audit.entry import OWN_FIELDS, RECOVERED, Entry, format_line, lines_backwards, next_entry, parse_line
 from agent.clock import now_ms
 from agent.errors import AuditError
 from calibration.atomic_file import flush_folder
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class AuditLog:
-    """The log, open for appending, from any thread; one process at a time, which `state_lock` sees to.
+    """Appends to the log, from any thread of the one process that holds the `state_lock`.
 
-    A line that a power cut left half-written, or that is damaged, is kept; an entry ``recovered`` says what it held.
+    A line that is half-written after a power cut, or damaged, is kept; an entry ``recovered`` describes it.
 
     Args:
-        path: Of the file; made if it is not there. Its folder is.
+        path: The file, created if it does not exist. Its folder must exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,30 +37,30 @@ class AuditLog:
         self._lock = threading.Lock()
         self._is_continued = False
         self._last: Entry | None = None
-        with suppress(AuditError):  # an agent is not to stop for it: whatever is to be written down says so
+        with suppress(AuditError):  # the agent must start all the same; `append` raises the error again
             self._continue()
 
     def append(self, event: str, **fields: object) -> str:
-        """Add an entry, and return its hash when it is on disk.
+        """Add an entry, and return its hash once it is on disk.
 
         Args:
             event: What happened.
-            fields: More about it, as JSON has it; a number that JSON does not know becomes null.
+            fields: Details as JSON values; NaN and infinity become null.
 
         Raises:
-            AuditError: It is not on disk, and no part of it is, unless even taking it back failed.
+            AuditError: The entry is not on disk, nor any part of it, unless removing that part failed as well.
         """
         if taken := OWN_FIELDS & fields.keys():
-            problem = f"an entry has {', '.join(sorted(taken))} of its own"
+            problem = f"reserved fields of an entry: {', '.join(sorted(taken))}"
             raise TypeError(problem)
         with self._lock:
             if not self._is_continued:
                 self._continue()
             try:
-                following = entry(self._last, now_ms(), event, fields)
+                following = next_entry(self._last, now_ms(), event, fields)
             except RecursionError as error:
                 raise AuditError(what=f"{event}: nested too deeply for the audit log", remedy="send less") from error
-            self._write(to_line(following))
+            self._write(format_line(following))
             self._last = following
             return following.hash
 
@@ -73,23 +73,23 @@ class AuditLog:
         if end.lost:
             lost = end.lost.removesuffix(b"\n")
             fields = {"lostBytes": len(lost), "lostSha256": sha256(lost).hexdigest(), "torn": not end.has_newline}
-            self._last = entry(end.last, now_ms(), RECOVERED, fields)
-            repair += to_line(self._last)
+            self._last = next_entry(end.last, now_ms(), RECOVERED, fields)
+            repair += format_line(self._last)
         self._write(repair)
         self._is_continued = True
 
     def _write(self, content: bytes) -> None:
-        self._is_continued = False  # until this is on disk; else the next one reads the end of the file again
+        self._is_continued = False  # if writing fails, the next entry reads the end of the file again
         with audit_file_errors("write", self._path), self._path.open("ab", buffering=0) as file:
             length = file.tell()
             try:
                 if file.write(content) != len(content):
-                    raise OSError(None, "the disk took only a part")  # noqa: TRY301 - mended as any other failure
+                    raise OSError(None, "only a part was written")  # noqa: TRY301 - handled like any other failure
                 os.fsync(file.fileno())
                 if not length:
                     flush_folder(self._path.parent)
             except OSError:
-                with suppress(OSError):  # what stays is recovered by the next one
+                with suppress(OSError):  # the next entry recovers what stays
                     file.truncate(length)
                 raise
         self._is_continued = True
@@ -102,13 +102,13 @@ class _End(NamedTuple):
 
 
 def _end_of(lines: Iterable[bytes]) -> _End:
-    """The last good entry, and what follows it, from lines of which the last comes first."""
+    """The last undamaged entry and the lines after it, from lines in reverse order."""
     lost: list[bytes] = []
     has_newline = True
     last = None
     for number, line in enumerate(lines):
         has_newline = has_newline if number else line.endswith(b"\n")
-        last = from_line(line)
+        last = parse_line(line)
         if last is not None:
             break
         lost.append(line)
@@ -117,7 +117,7 @@ def _end_of(lines: Iterable[bytes]) -> _End:
 
 @contextmanager
 def audit_file_errors(doing: str, path: Path) -> Iterator[None]:
-    """Translate what the file system says.
+    """Translate errors of the file system.
 
     Raises:
         AuditError: The file cannot be read or written.
@@ -127,5 +127,5 @@ def audit_file_errors(doing: str, path: Path) -> Iterator[None]:
     except OSError as error:
         raise AuditError(
             what=f"cannot {doing} the audit log {path}: {error.strerror}",
-            remedy="make room on its disk, or mend its permissions",
+            remedy="free space on its disk, or correct its permissions",
         ) from error

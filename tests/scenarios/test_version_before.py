@@ -195,8 +195,8 @@ def test_the_old_audit_log_is_as_it_was_written(station: Path) -> None:
     lines = audit_lines(station)
     printed = agent(station, "audit", "verify", "--head", json.loads(lines[-1])["hash"])
     assert f"{len(lines)} entries" in printed
-    assert "the entry asked for is there" in printed
-    assert "as it was written" in printed
+    assert "the entry with this hash is present" in printed
+    assert "intact" in printed
     events = [json.loads(line)["event"] for line in lines]
     assert json.loads(agent(station, "audit", "show", "--json").splitlines()[-1]) == json.loads(lines[-1])
     assert {"started", "command", "recalibrated", "rolled back"} == set(events)
@@ -317,7 +317,7 @@ def test_the_old_audit_log_is_continued(continued: Continued) -> None:
     assert [json.loads(line)["event"] for line in now[len(old) :]] == ["command", "rolled back"]
     printed = agent(continued.station, "audit", "verify", "--head", json.loads(old[-1])["hash"])
     assert f"{len(now)} entries" in printed
-    assert "the entry asked for is there" in printed
+    assert "the entry with this hash is present" in printed
 
 
 def test_new_pictures_stand_beside_the_old_ones(continued: Continued) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.audit.cli import FILE_NAME
-from agent.audit.entry import entry, to_line
+from agent.audit.entry import format_line, next_entry
 from agent.audit.log import AuditLog
 from agent.cli import main
 from tests.support.stations import write_config
@@ -43,11 +43,11 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_sound_log_is_called_so(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
+def test_a_sound_log_is_reported_as_intact(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
     code, out, _ = audit("verify", log)
     assert code == 0
     assert "30 entries" in out
-    assert "as it was written" in out
+    assert "intact" in out
 
 
 def test_a_changed_log_ends_with_2_and_the_place(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
@@ -57,9 +57,7 @@ def test_a_changed_log_ends_with_2_and_the_place(audit: Callable[..., tuple[int,
     assert "line 18: changed" in out
 
 
-def test_a_hash_that_was_written_down_shows_what_was_cut_off(
-    audit: Callable[..., tuple[int, str, str]], log: Path
-) -> None:
+def test_a_kept_hash_shows_that_entries_were_cut_off(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     head = json.loads(lines[-1])["hash"]
     assert audit("verify", log, "--head", f" {head.upper()} ")[0] == 0
@@ -67,10 +65,10 @@ def test_a_hash_that_was_written_down_shows_what_was_cut_off(
     assert audit("verify", log)[0] == 0
     code, out, _ = audit("verify", log, "--head", head)
     assert code == 2
-    assert "the entry asked for is not there" in out
+    assert "the entry with this hash is missing" in out
 
 
-def test_a_head_that_is_no_hash_is_refused(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
+def test_a_head_that_is_not_a_hash_is_refused(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
     code, _, err = audit("verify", log, "--head", "1234")
     assert code == 2
     assert "give all 64 digits" in err
@@ -95,7 +93,7 @@ def test_file_and_configuration_exclude_each_other(
     assert "give either FILE or --config" in err
 
 
-def test_a_missing_log_is_told(audit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_missing_log_is_reported(audit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     for verb in ("verify", "show"):
         code, _, err = audit(verb, tmp_path / "none.jsonl")
         assert code == 2
@@ -112,7 +110,7 @@ def test_the_last_entries_are_shown_the_newest_last(audit: Callable[..., tuple[i
     assert "Jürgen [red]" in rows[-1]
 
 
-def test_what_would_steer_the_terminal_is_shown_as_text(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
+def test_control_characters_are_shown_as_text(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
     AuditLog(log).append("pause", by="\x1b[2J\nx", args="\x9b")
     out = audit("show", log)[1]
     assert "\x1b" not in out
@@ -133,5 +131,5 @@ def test_an_entry_of_another_writer_with_an_odd_time_is_shown(
     audit: Callable[..., tuple[int, str, str]], log: Path
 ) -> None:
 
-    log.write_bytes(to_line(entry(None, 10**18, "pause", {})))
+    log.write_bytes(format_line(next_entry(None, 10**18, "pause", {})))
     assert f"{10**18} ms" in audit("show", log)[1]

@@ -100,7 +100,7 @@ def test_an_entry_is_flushed_before_its_hash_is_returned(path: Path, monkeypatch
     assert told.encode() in flushed[0]
 
 
-def test_the_chain_goes_on_when_the_file_is_opened_again(path: Path) -> None:
+def test_the_chain_continues_when_the_file_is_opened_again(path: Path) -> None:
     written(path, 3)
     written(path, 2)
     assert [entry["seq"] for entry in entries(path)] == [1, 2, 3, 4, 5]
@@ -113,7 +113,7 @@ def test_the_chain_goes_on_when_the_file_is_opened_again(path: Path) -> None:
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), "\ud800", "a\nb", {"\ud800": 1}, {1: (2, 3)}, 1e300, -0.0, 10**40, "\u2028"]
 )
-def test_a_value_that_json_knows_badly_is_written_and_proved(path: Path, value: object) -> None:
+def test_a_value_that_json_lacks_is_written_and_verified(path: Path, value: object) -> None:
     AuditLog(path).append("trigger", args=value)
     assert verify(path).is_sound
     AuditLog(path).append("trigger", args=value)
@@ -126,7 +126,7 @@ def test_a_field_that_would_replace_one_of_the_log_s_own_is_refused(path: Path) 
     assert path.read_bytes() == b""
 
 
-def test_what_is_nested_too_deeply_is_refused_and_the_next_entry_is_written(path: Path) -> None:
+def test_an_entry_nested_too_deeply_is_refused_and_the_next_is_written(path: Path) -> None:
     log = AuditLog(path)
     deep: list[Any] = []
     for _ in range(100_000):
@@ -149,11 +149,11 @@ def test_threads_that_write_at_the_same_time_make_one_chain(path: Path) -> None:
     assert sorted(told) == sorted(entry["hash"] for entry in entries(path))
 
 
-def test_only_the_end_of_a_long_log_is_read_to_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_end_of_a_long_log_is_read_to_continue_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = written(path, 200)
     seen: list[bytes] = []
-    from_line = audit_line.from_line
-    monkeypatch.setattr("agent.audit.log.from_line", lambda line: (seen.append(line), from_line(line))[1])
+    parse_line = audit_line.parse_line
+    monkeypatch.setattr("agent.audit.log.parse_line", lambda line: (seen.append(line), parse_line(line))[1])
     AuditLog(path).append("pause")
     assert seen == lines[-1:]
     assert verify(path).entries == 201
@@ -175,7 +175,7 @@ def test_lines_come_backwards_whatever_the_blocks_are(content: bytes, block: int
 # A power cut
 
 
-def test_a_line_torn_at_any_byte_is_kept_and_the_log_goes_on(path: Path, lines: list[bytes]) -> None:
+def test_a_line_torn_at_any_byte_is_kept_and_the_log_continues(path: Path, lines: list[bytes]) -> None:
     whole, last = b"".join(lines[:-1]), lines[-1]
     for kept in range(1, len(last) - 1):
         path.write_bytes(whole + last[:kept])
@@ -208,7 +208,7 @@ def test_any_rubbish_that_a_power_cut_leaves_is_recovered(path: Path, lines: lis
     assert (verify(path).broken, verify(path).recoveries) == (None, 1)
 
 
-def test_a_log_of_one_torn_line_begins_again_at_the_beginning(path: Path, lines: list[bytes]) -> None:
+def test_a_log_of_one_torn_line_starts_at_the_beginning(path: Path, lines: list[bytes]) -> None:
     path.write_bytes(lines[0][:20])
     AuditLog(path).append("pause")
     assert [entry["seq"] for entry in map(json.loads, path.read_bytes().splitlines()[1:])] == [1, 2]
@@ -223,7 +223,7 @@ def test_several_power_cuts_are_several_recoveries(path: Path, lines: list[bytes
     assert (verify(path).broken, verify(path).recoveries) == (None, 2)
 
 
-def test_a_damaged_last_line_is_kept_and_reported_though_the_log_goes_on(path: Path, lines: list[bytes]) -> None:
+def test_a_damaged_last_line_is_kept_and_reported_although_the_log_continues(path: Path, lines: list[bytes]) -> None:
     damaged = lines[-1].replace(b"true", b"nope")
     path.write_bytes(b"".join(lines[:-1]) + damaged)
     AuditLog(path).append("pause")
@@ -282,9 +282,7 @@ def test_a_removed_line_is_found(check: Callable[..., Findings], lines: list[byt
 
 @pytest.mark.parametrize("at", range(ENTRIES))
 @pytest.mark.parametrize("again", range(ENTRIES))
-def test_a_line_that_stands_there_twice_is_found(
-    check: Callable[..., Findings], lines: list[bytes], at: int, again: int
-) -> None:
+def test_a_repeated_line_is_found(check: Callable[..., Findings], lines: list[bytes], at: int, again: int) -> None:
     found = check([*lines[:at], lines[again], *lines[at:]])
     assert found.broken is not None
     assert found.broken.reason in {"inserted", "reordered"}
@@ -301,8 +299,8 @@ def test_swapped_lines_are_found(check: Callable[..., Findings], lines: list[byt
 def test_a_line_that_was_changed_and_given_a_new_hash_is_found(
     check: Callable[..., Findings], lines: list[bytes]
 ) -> None:
-    before = audit_line.from_line(lines[1])
-    forged = audit_line.to_line(audit_line.entry(before, 1_700_000_000_000, "threshold", {"by": "nobody"}))
+    before = audit_line.parse_line(lines[1])
+    forged = audit_line.format_line(audit_line.next_entry(before, 1_700_000_000_000, "threshold", {"by": "nobody"}))
     assert place(check([*lines[:2], forged, *lines[3:]])) == (4, "changed")
     assert place(check([*lines[:2], forged, *lines[2:]])) == (4, "inserted")
 
@@ -310,7 +308,7 @@ def test_a_line_that_was_changed_and_given_a_new_hash_is_found(
 @pytest.mark.parametrize(
     ("written", "instead"), [(b":0.5", b": 0.5"), (b":0.5", b":5e-1"), (b"{", b'{"seq":9,'), ("ü".encode(), b"\\u00fc")]
 )
-def test_the_same_content_written_otherwise_is_found(
+def test_the_same_content_in_another_format_is_found(
     check: Callable[..., Findings], lines: list[bytes], written: bytes, instead: bytes
 ) -> None:
     otherwise = lines[0].replace(written, instead, 1)
@@ -326,7 +324,7 @@ def test_a_line_of_other_json_is_found(check: Callable[..., Findings], lines: li
         assert place(check([line, *lines])) == (1, "changed")
 
 
-def test_entries_cut_off_the_end_show_only_by_a_hash_that_was_written_down(
+def test_entries_cut_off_the_end_are_found_only_with_a_kept_hash(
     check: Callable[..., Findings], lines: list[bytes]
 ) -> None:
     hashes = [json.loads(line)["hash"] for line in lines]
@@ -361,13 +359,13 @@ def test_an_entry_that_cannot_be_flushed_leaves_nothing_behind(path: Path, monke
     assert (verify(path).entries, verify(path).is_sound) == (ENTRIES + 1, True)
 
 
-def test_an_entry_that_the_disk_takes_only_in_part_leaves_nothing_behind(path: Path) -> None:
+def test_a_partly_written_entry_leaves_nothing_behind(path: Path) -> None:
     lines = written(path)
     log = AuditLog(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
     try:
-        with pytest.raises(AuditError, match="only a part"):
+        with pytest.raises(AuditError, match="only a part was written"):
             log.append("pause")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -376,7 +374,7 @@ def test_an_entry_that_the_disk_takes_only_in_part_leaves_nothing_behind(path: P
     assert (verify(path).entries, verify(path).is_sound) == (ENTRIES + 1, True)
 
 
-def test_what_even_taking_back_leaves_is_recovered_by_the_next_entry(
+def test_a_part_that_cannot_be_removed_is_recovered_by_the_next_entry(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(path)
@@ -392,14 +390,14 @@ def test_what_even_taking_back_leaves_is_recovered_by_the_next_entry(
 
 
 @pytest.mark.parametrize("where", ["", "missing/audit.jsonl"])
-def test_a_file_that_cannot_be_opened_is_told_by_what_is_to_be_written(tmp_path: Path, where: str) -> None:
+def test_a_file_that_cannot_be_opened_is_reported_by_append(tmp_path: Path, where: str) -> None:
     with pytest.raises(AuditError, match="audit log"):
         AuditLog(tmp_path / where).append("started")
     with pytest.raises(AuditError, match="cannot read the audit log"):
         verify(tmp_path / where)
 
 
-def test_a_log_that_was_taken_away_shows_what_it_misses(path: Path) -> None:
+def test_a_log_that_was_deleted_shows_its_missing_entries(path: Path) -> None:
     log = AuditLog(path)
     log.append("pause")
     path.unlink()
@@ -407,7 +405,7 @@ def test_a_log_that_was_taken_away_shows_what_it_misses(path: Path) -> None:
     assert place(verify(path)) == (1, "removed")
 
 
-def test_two_processes_cannot_be_the_writer(tmp_path: Path) -> None:
+def test_only_one_process_can_write(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from agent.audit.log import AuditLog; from agent.state_lock import state_lock\n"
