@@ -1,4 +1,4 @@
-"""Puts files where systemd finds them, or takes them away; changes nothing that somebody else has changed."""
+"""Writes files where systemd finds them, and removes them, but never changes a file that was edited by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from agent.install.unit_files import TARGET, UNITS
 from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from agent.install.unit_files import File
@@ -27,111 +28,107 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A file that should be there, and what is there.
+    """A file to install, and what exists in its place.
 
     Attributes:
-        file: As it should be.
-        place: Where it is, below the root that is installed into.
-        before: What stands there; None if nothing does.
+        file: The file to install.
+        target: Its path below the root folder.
+        before: Content of the existing file; None if there is none.
     """
 
     file: File
-    place: Path
+    target: Path
     before: str | None
 
     @property
     def state(self) -> State:
-        """Whether it is new, the same, or different."""
+        """How the existing file compares."""
         if self.before is None:
             return "new"
         return "same" if self.before == self.file.content else "different"
 
     def diff(self) -> str:
-        """What would change, as `diff -u` tells it."""
+        """The change in the format of `diff -u`."""
         before, after = (self.before or "").splitlines(), self.file.content.splitlines()
         names = "/dev/null" if self.before is None else str(self.file.path), str(self.file.path)
         return "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that systemd, or a path, would read otherwise.
+    """Refuse a name with a special meaning for systemd or in a path.
 
     Raises:
         InstallError: The name has other characters than letters, digits and ``_.-``.
     """
     if not _NAME.fullmatch(name):
         raise InstallError(
-            what=f"a service cannot have the name {name!r}",
-            remedy="give one with --name: letters, digits, _ and, not in front, . and -",
+            what=f"{name!r} cannot be the name of a service",
+            remedy="give a name with --name: letters, digits and _, then also . and -",
         )
 
 
 def compare(files: Iterable[File], root: Path) -> list[Step]:
-    """What is to be done below a root.
+    """Compare files with those below a root folder.
 
     Raises:
-        InstallError: A file that is there cannot be read.
+        InstallError: An existing file cannot be read.
     """
-    return [Step(file, place := below(root, file.path), _content(place)) for file in files]
+    with _install_errors():
+        return [Step(file, target := below(root, file.path), _content(target)) for file in files]
 
 
 def refuse_to_overwrite(steps: Iterable[Step]) -> None:
-    """Whatever is there and different was made by somebody.
+    """Refuse to lose changes made by hand.
 
     Raises:
-        InstallError: Something would be lost.
+        InstallError: An existing file is different.
     """
     different = [str(step.file.path) for step in steps if step.state == "different"]
     if different:
         raise InstallError(
-            what=f"there already, with other content: {', '.join(different)}; nothing was written",
-            remedy="overwrite with --force what the differences above show; own settings of a service are safe in"
+            what=f"already present with other content: {', '.join(different)}; nothing was written",
+            remedy="check the differences above, then overwrite with --force; put your own settings of a service into"
             " `systemctl edit`",
         )
 
 
 def write(steps: Sequence[Step], folders: Iterable[Path]) -> None:
-    """Write what is not there yet as it should be, and make folders for the service.
+    """Write new and different files, and create folders for the service.
 
     Raises:
-        InstallError: This user may not, or the disk does not take it; what was written stays, and doing it again
-            goes on from there.
+        InstallError: No permission, or the disk is full. Written files stay; a repeated call continues from there.
     """
-    try:
+    with _install_errors():
         for step in steps:
             if step.state != "same":
-                _put(step)
+                _write_file(step)
         for folder in folders:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_allowed(error) from error
 
 
 def remove(steps: Iterable[Step]) -> None:
     """Remove files.
 
     Raises:
-        InstallError: This user may not.
+        InstallError: No permission.
     """
-    try:
+    with _install_errors():
         for step in steps:
-            step.place.unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_allowed(error) from error
+            step.target.unlink(missing_ok=True)
 
 
 def enabled_stations(root: Path) -> list[str]:
-    """Services that systemd starts with the device."""
+    """Services that systemd starts at boot."""
     return sorted(link.name for link in below(root, UNITS / f"{TARGET}.wants").glob("shiftwatch-agent@*.service"))
 
 
-def doubts(units: Sequence[Path]) -> list[str]:
-    """What `systemd-analyze verify` says of units that are installed; nothing where there is none."""
+def unit_warnings(units: Sequence[Path]) -> list[str]:
+    """Warnings of `systemd-analyze verify` about installed units; none if the program is missing."""
     command = shutil.which("systemd-analyze")
     if command is None or not units:
         return []
-    search = {"SYSTEMD_UNIT_PATH": f"{units[0].parent}:"}  # and then where it always looks
-    verified = subprocess.run(  # noqa: S603 - systemd's own
+    search = {"SYSTEMD_UNIT_PATH": f"{units[0].parent}:"}  # the colon appends the usual folders
+    verified = subprocess.run(  # noqa: S603 - systemd's program
         [command, "verify", "--man=no", *map(str, units)],
         env={**os.environ, **search},
         capture_output=True,
@@ -142,34 +139,35 @@ def doubts(units: Sequence[Path]) -> list[str]:
 
 
 def below(root: Path, path: Path) -> Path:
-    """Where a path of the device lies below a root."""
+    """A path of the device, below a root folder."""
     return root / path.relative_to("/")
 
 
-def _put(step: Step) -> None:
-    """Nobody else reads the file before it has its permissions: those that it had, or those of a new one."""
-    step.place.parent.mkdir(parents=True, exist_ok=True)
-    known = None if step.before is None else step.place.stat()
+def _write_file(step: Step) -> None:
+    """Write a file that is private until it has its final permissions: those it had before, or those of a new file."""
+    step.target.parent.mkdir(parents=True, exist_ok=True)
+    existing = None if step.before is None else step.target.stat()
     umask = os.umask(0o077)
     try:
-        replace_file(step.place, step.file.content.encode())
+        replace_file(step.target, step.file.content.encode())
     finally:
         os.umask(umask)
-    if known is not None:
-        os.chown(step.place, known.st_uid, known.st_gid)
-    step.place.chmod(step.file.mode if known is None else stat.S_IMODE(known.st_mode))
+    if existing is not None:
+        os.chown(step.target, existing.st_uid, existing.st_gid)
+    step.target.chmod(step.file.mode if existing is None else stat.S_IMODE(existing.st_mode))
 
 
-def _content(place: Path) -> str | None:
+def _content(path: Path) -> str | None:
     try:
-        return place.read_bytes().decode(errors="replace")
+        return path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def _install_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _not_allowed(error) from error
-
-
-def _not_allowed(error: OSError) -> InstallError:
-    return InstallError(
-        what=f"{error.filename}: {error.strerror}", remedy="do it as root (sudo), or into a folder with --root"
-    )
+        remedy = "run it as root (sudo), or install into a folder with --root"
+        raise InstallError(what=f"{error.filename}: {error.strerror}", remedy=remedy) from error

@@ -1,4 +1,4 @@
-"""A station's configuration as the service needs it: the same, with whole paths and the state folder of the service."""
+"""Rewrites a station's configuration for the service: absolute paths, and the service's state folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from agent.config.model import AgentConfig
 
-_UNSEEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - warned of, not used
+_UNSEEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - only compared
 
 
 def for_service(file: Path, state_dir: Path) -> str:
-    """The text of a configuration that means the same wherever it lies; comments and order stay.
+    """The text of a configuration without relative paths; comments and order stay.
 
     Args:
         file: The configuration.
-        state_dir: Where the service keeps its records.
+        state_dir: Folder in which the service keeps its records.
 
     Raises:
-        ConfigError: It is not usable, names another state folder, or its paths cannot be rewritten.
+        ConfigError: The file is not valid, names another state folder, or its paths cannot be rewritten.
     """
     config = configuration.load(file)
     text = file.read_text(encoding="utf-8")
@@ -43,18 +43,20 @@ def for_service(file: Path, state_dir: Path) -> str:
         changes.append((begin, begin, f"state_dir: {state_dir}\n"))
     elif config.state_dir != state_dir:
         raise ConfigError(
-            what=f"the configuration {file} does not suit a service",
-            problems=[f"state_dir: {config.state_dir} is not {state_dir}, the only folder that the service may write"],
-            remedy=f"remove the line; to keep records on another disk mount it at {state_dir}",
+            what=f"a service cannot use the configuration {file}",
+            problems=[
+                f"state_dir: {config.state_dir} is not {state_dir}, the only folder that the service can write to"
+            ],
+            remedy=f"remove the line; to keep records on another disk, mount it at {state_dir}",
         )
     for start, end, replacement in sorted(changes, reverse=True):
         text = text[:start] + replacement + text[end:]
-    _check(text, config.model_copy(update={"state_dir": state_dir}), file)
+    _check_unchanged(text, config.model_copy(update={"state_dir": state_dir}), file)
     return text
 
 
 def unseen_paths(config: AgentConfig, programs: Mapping[str, Path]) -> Iterator[str]:
-    """What the service will not find, though it may be there: it sees neither homes nor anybody's temporary files."""
+    """Paths that the service cannot see, because home folders and temporary folders are hidden from it."""
     for key, path in {**configuration.named_paths(config), **programs}.items():
         if any(folder in path.parents for folder in _UNSEEN):
             yield f"{key}: {path}"
@@ -69,18 +71,18 @@ def _node(root: yaml.Node | None, key: str) -> yaml.Node | None:
     return node
 
 
-def _check(text: str, meant: AgentConfig, file: Path) -> None:
-    """YAML can be written in many ways: whether this is still the same configuration is asked, not assumed."""
+def _check_unchanged(text: str, expected: AgentConfig, file: Path) -> None:
+    """Load the rewritten text and compare, because YAML can be written in many ways."""
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / file.name
         rewritten.write_text(text, encoding="utf-8")
         try:
-            if configuration.load(rewritten) == meant:
+            if configuration.load(rewritten) == expected:
                 return
         except ConfigError:
             pass
     raise ConfigError(
         what=f"the paths in {file} cannot be made absolute",
-        problems=["its YAML is written in a way that cannot be edited"],
-        remedy="write each key on a line of its own, with absolute paths and without anchors",
+        problems=["its YAML has a form that cannot be edited automatically"],
+        remedy="write each key on its own line, with absolute paths and without anchors",
     )

@@ -1,4 +1,4 @@
-"""What belongs into /etc, so that systemd runs the agent: which files, where, with what in them."""
+"""The files in /etc that make systemd run the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGET = "shiftwatch-agents.target"
 UNITS = Path("/etc/systemd/system")
 CONFIGURATIONS = Path("/etc/shiftwatch")
 STATES = Path("/var/lib/shiftwatch")
-_PLACES = {
+_TARGETS = {
     UNIT: UNITS / UNIT,
     TARGET: UNITS / TARGET,
     "70-shiftwatch-cameras.rules": Path("/etc/udev/rules.d/70-shiftwatch-cameras.rules"),
@@ -25,12 +25,12 @@ _COMMAND_IN_UNIT = "ExecStart=/opt/shiftwatch/.venv/bin/shiftwatch-agent "
 
 
 class File(NamedTuple):
-    """A file as it should be.
+    """A file to install.
 
     Attributes:
-        path: On the device, absolute.
-        content: Whole.
-        mode: Its permissions when it is new.
+        path: Absolute path on the device.
+        content: Whole content.
+        mode: Permissions of a new file.
     """
 
     path: Path
@@ -39,30 +39,30 @@ class File(NamedTuple):
 
 
 def unit_files() -> list[File]:
-    """The files that all stations of a device share; the unit starts the agent of this very environment.
+    """The files that all stations of a device share. The unit starts the agent of the current Python environment.
 
     Raises:
-        InstallError: This installation lacks them.
+        InstallError: The files are missing from this installation.
     """
     folder = _folder()
     own_command = Path(sysconfig.get_path("scripts")) / "shiftwatch-agent"
-    contents = {name: (folder / name).read_text(encoding="utf-8") for name in _PLACES}
+    contents = {name: (folder / name).read_text(encoding="utf-8") for name in _TARGETS}
     contents[UNIT] = contents[UNIT].replace(_COMMAND_IN_UNIT, f"ExecStart={_quoted(own_command)} ")
-    return [File(path, contents[name]) for name, path in _PLACES.items()]
+    return [File(path, contents[name]) for name, path in _TARGETS.items()]
 
 
 def _folder() -> Path:
-    """In a clone they lie beside the package; pip puts those of a wheel into the environment."""
-    beside = Path(__file__).parents[2] / "systemd"
-    if (beside / UNIT).is_file():
-        return beside
+    """The files' folder: next to the package in a clone, in the Python environment after an installation with pip."""
+    in_clone = Path(__file__).parents[2] / "systemd"
+    if (in_clone / UNIT).is_file():
+        return in_clone
     for file in files("shiftwatch") or ():
         if file.name == UNIT:
             return Path(str(file.locate())).resolve().parent
-    raise InstallError(what=f"this installation has no {UNIT}", remedy="install shiftwatch again with pip")
+    raise InstallError(what=f"this installation has no {UNIT}", remedy="reinstall shiftwatch with pip")
 
 
 def _quoted(command: Path) -> str:
-    """A path as systemd reads it."""
+    """A path, quoted for systemd."""
     text = str(command).replace("%", "%%")
     return text if not set(text) & set(" \t\"'\\") else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -103,7 +103,7 @@ def test_the_configuration_means_the_same_in_its_new_place(
     assert "camera: {source: /dev/shiftwatch/serial-17}\n" in text
 
 
-def test_done_again_it_changes_nothing(command: Callable[..., Outcome], station: Path, root: Path) -> None:
+def test_a_second_install_changes_nothing(command: Callable[..., Outcome], station: Path, root: Path) -> None:
     command("install", "--config", station, "--root", root)
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in root.rglob("*")}
     again = command("install", "--config", station, "--root", root)
@@ -126,7 +126,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert shown.out.count("--- /dev/null") == 6
 
 
-def test_what_somebody_has_changed_is_shown_and_only_overwritten_by_force(
+def test_an_edited_file_is_shown_and_only_overwritten_by_force(
     command: Callable[..., Outcome], station: Path, root: Path
 ) -> None:
     command("install", "--config", station, "--root", root)
@@ -139,7 +139,7 @@ def test_what_somebody_has_changed_is_shown_and_only_overwritten_by_force(
     refused = command("install", "--config", station, "--root", root)
     assert refused.code == 2
     assert "-log: {level: debug}" in refused.out
-    assert "there already, with other content: /etc/shiftwatch/press2.yaml; nothing was written" in refused.err
+    assert "already present with other content: /etc/shiftwatch/press2.yaml; nothing was written" in refused.err
     assert "--force" in refused.err
     assert files_in(root) == before
     looked = command("install", "--config", station, "--root", root, "--dry-run")
@@ -150,9 +150,7 @@ def test_what_somebody_has_changed_is_shown_and_only_overwritten_by_force(
     assert installed.stat().st_mode & 0o777 == 0o640, "the rights that the agent's user was given stay"
 
 
-def test_refused_means_that_nothing_at_all_was_written(
-    command: Callable[..., Outcome], station: Path, root: Path
-) -> None:
+def test_a_refused_install_writes_nothing_at_all(command: Callable[..., Outcome], station: Path, root: Path) -> None:
     (root / "etc/tmpfiles.d").mkdir(parents=True)
     (root / "etc/tmpfiles.d/shiftwatch.conf").write_bytes(b"\xffnot ours")
     assert command("install", "--config", station, "--root", root).code == 2
@@ -171,7 +169,7 @@ def test_uninstall_removes_what_was_installed_and_leaves_records_and_configurati
     assert len(files_in(root)) == 7
     done = command("uninstall", "--root", root)
     assert done.code == 0
-    assert "somebody has changed it" in done.out
+    assert "it was edited" in done.out
     kept = {"etc/shiftwatch/press2.yaml", "var/lib/shiftwatch/press2/outbox.sqlite"}
     assert files_in(root).keys() == kept | {"etc/tmpfiles.d/shiftwatch.conf"}
     assert command("uninstall", "--root", root, "--force").code == 0
@@ -193,13 +191,13 @@ def test_uninstall_leaves_stations_that_systemd_starts(
 
 
 @pytest.mark.parametrize("name", ["press 2", "a/b", "../up", "-x", ".hidden", "a:b", "a%b", "ä", ""])
-def test_a_name_that_systemd_would_read_otherwise_is_refused(
+def test_a_name_with_a_meaning_for_systemd_is_refused(
     command: Callable[..., Outcome], station: Path, root: Path, name: str
 ) -> None:
     station.write_text(STATION.replace("press2", "'press: 2'"))
     refused = command("install", "--config", station, "--root", root, f"--name={name}")
     assert refused.code == 2
-    assert "a service cannot have the name" in refused.err
+    assert "cannot be the name of a service" in refused.err
     assert not root.exists()
 
 
@@ -214,13 +212,13 @@ def test_only_root_installs_into_the_system(
         assert "--dry-run" in refused.err
 
 
-def test_into_the_system_the_commands_that_are_left_are_told(
+def test_the_remaining_commands_are_printed(
     command: Callable[..., Outcome], station: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.install.installer.below", lambda _, path: Path("/nonexistent") / path.relative_to("/"))
     told = command("install", "--config", station, "--dry-run")
     assert told.code == 0
-    left = [line.strip() for line in told.out.partition("Then, as root:")[2].strip().splitlines()]
+    left = [line.strip() for line in told.out.partition("Next, as root:")[2].strip().splitlines()]
     assert left == [
         "systemd-sysusers shiftwatch.conf",
         "systemd-tmpfiles --create shiftwatch.conf",
@@ -231,7 +229,7 @@ def test_into_the_system_the_commands_that_are_left_are_told(
     assert all(shlex.split(line) for line in left)
 
 
-def test_a_folder_that_cannot_be_written_is_told(command: Callable[..., Outcome], station: Path, root: Path) -> None:
+def test_an_unwritable_folder_is_reported(command: Callable[..., Outcome], station: Path, root: Path) -> None:
     root.mkdir()
     (root / "etc").write_text("a file")
     refused = command("install", "--config", station, "--root", root)
@@ -241,18 +239,20 @@ def test_a_folder_that_cannot_be_written_is_told(command: Callable[..., Outcome]
     assert "Traceback" not in refused.err
 
 
-def test_what_the_service_will_not_see_is_told(command: Callable[..., Outcome], station: Path, root: Path) -> None:
+def test_paths_that_the_service_cannot_see_are_reported(
+    command: Callable[..., Outcome], station: Path, root: Path
+) -> None:
     station.write_text(STATION.replace("../bundles/nut", "/home/ana/nut").replace("./password", "/etc/password"))
     done = command("install", "--config", station, "--root", root)
     assert done.code == 0
     warnings = [line for line in done.out.splitlines() if line.startswith("warning:")]
-    unseen = [line for line in warnings if "the service sees no homes" in line]
+    unseen = [line for line in warnings if "the service cannot see home" in line]
     assert any(line.endswith(": bundle: /home/ana/nut") for line in unseen)
     assert not any("password" in line for line in unseen)
-    assert "warning: not there yet: bundle: /home/ana/nut" in warnings
+    assert "warning: does not exist yet: bundle: /home/ana/nut" in warnings
 
 
-def test_another_state_folder_is_refused_with_what_to_do(
+def test_another_state_folder_is_refused_with_a_remedy(
     command: Callable[..., Outcome], station: Path, root: Path
 ) -> None:
     station.write_text(f"state_dir: /mnt/ssd\n{STATION}")
@@ -295,7 +295,7 @@ def test_paths_become_absolute_however_they_are_written(tmp_path: Path, text: st
     "text",
     ["{bundle: b, camera: {source: 0}}\n", "bundle: &a b\ncamera: {source: *a}\n", " bundle: b\n camera: {source: 0}"],
 )
-def test_what_cannot_be_rewritten_is_refused_not_guessed(tmp_path: Path, text: str) -> None:
+def test_yaml_that_cannot_be_rewritten_is_refused(tmp_path: Path, text: str) -> None:
     station = tmp_path / "a.yaml"
     station.write_text(text)
     with pytest.raises(ConfigError, match="cannot be made absolute") as refusal:
@@ -303,7 +303,7 @@ def test_what_cannot_be_rewritten_is_refused_not_guessed(tmp_path: Path, text: s
     assert "absolute paths" in refusal.value.remedy
 
 
-def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path) -> None:
+def test_every_path_in_the_reference_is_made_absolute(tmp_path: Path) -> None:
     keys = {line.split("`")[1] for line in model.reference().splitlines() if "| a path" in line}
     everything = tmp_path / "a.yaml"
     everything.write_text(
@@ -315,7 +315,7 @@ def test_every_path_of_the_reference_is_one_that_is_made_absolute(tmp_path: Path
     assert named.keys() == (keys - {"state_dir"}) | {"camera.source"}
 
 
-def test_nobody_else_may_read_a_file_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_private_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
 
     def replace(path: Path, content: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from agent.install.installer import below, doubts
+from agent.install.installer import below, unit_warnings
 from agent.install.unit_files import UNIT, UNITS, unit_files
 from tests.support import confined
 from tests.support.stations import Agent, broken_parts, closed_port, good_parts, until, write_config, write_pictures
@@ -77,9 +77,9 @@ def test_systemd_has_nothing_to_say_about_the_units(installed: Path) -> None:
 def test_what_systemd_doubts_is_told(installed: Path) -> None:
     program("systemd-analyze")
     unit = below(installed, UNITS / UNIT)
-    assert doubts([unit]) == []
+    assert unit_warnings([unit]) == []
     unit.write_text(unit.read_text().replace("WatchdogSec=30", "WatchdogSec=soon"))
-    assert any(f"{UNIT}:" in line and "soon" in line for line in doubts([unit]))
+    assert any(f"{UNIT}:" in line and "soon" in line for line in unit_warnings([unit]))
 
 
 def test_the_unit_exposes_little(installed: Path) -> None:
