@@ -1,1 +1,1 @@
-"""How good frames look, and the limits beyond which a frame cannot be trusted."""
+"""Reference statistics of the good frames, and the limits beyond which a frame cannot be trusted."""

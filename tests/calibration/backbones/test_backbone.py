@@ -1,4 +1,4 @@
-"""Bring your own ONNX backbone."""
+"""Backbones from ONNX files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def backbone_file(  # noqa: PLR0913 - one parameter for each thing that can be u
 
 
 @pytest.mark.parametrize("shape", [OPEN, (1, 3, 64, 96), ("n", 3, 64, 96), (0, 3, 64, "w")])
-def test_sizes_that_were_left_open_are_fixed(tmp_path: Path, shape: Shape) -> None:
+def test_open_dimensions_are_fixed(tmp_path: Path, shape: Shape) -> None:
     path = backbone_file(tmp_path, shape=shape)
     backbone = onnx_backbone(path, 64, 96, MEAN, STD)
     assert backbone.input_size == (64, 96)
@@ -67,7 +67,7 @@ def test_sizes_that_were_left_open_are_fixed(tmp_path: Path, shape: Shape) -> No
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 21])
-def test_older_and_newer_opsets_are_brought_to_ours(tmp_path: Path, opset: int) -> None:
+def test_older_and_newer_opsets_are_converted(tmp_path: Path, opset: int) -> None:
     model = onnx_backbone(backbone_file(tmp_path, opset=opset), 64, 64).graphs[0].model
     assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
     onnx.checker.check_model(model, full_check=True)
@@ -79,7 +79,7 @@ def test_mobilenet_with_a_symbolic_batch_becomes_a_feature_graph(weights: Path) 
     assert backbone.input_size == (224, 224)
 
 
-def test_mobilenet_gives_in_our_network_what_it_gives_alone(weights: Path) -> None:
+def test_mobilenet_gives_the_same_features_in_the_network_and_alone(weights: Path) -> None:
     path, picture = weights / "mobilenet_v2_stride16.onnx", washer(0, side=224)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     image = (picture[..., ::-1].transpose(2, 0, 1)[None] / 255).astype(np.float32)
@@ -91,13 +91,13 @@ def test_mobilenet_gives_in_our_network_what_it_gives_alone(weights: Path) -> No
         )
 
 
-def test_a_size_that_the_file_does_not_take_is_refused_with_both(weights: Path) -> None:
+def test_a_size_that_the_file_does_not_take_is_refused_with_both_sizes(weights: Path) -> None:
     with pytest.raises(BackboneError, match=r"(?s)takes \(0, 3, 224, 224\), not \(n, 3, 96, 128\).*--size"):
         onnx_backbone(weights / "mobilenet_v2_stride16.onnx", 96, 128)
 
 
 @pytest.mark.parametrize("shape", [("n", 1, 64, 64), ("n", 64, 64, 3), (3, 64, 64), ()])
-def test_an_input_that_is_no_picture_is_refused(tmp_path: Path, shape: Shape) -> None:
+def test_an_input_that_is_not_an_image_is_refused(tmp_path: Path, shape: Shape) -> None:
     with pytest.raises(BackboneError, match=r"not \(n, 3, 64, 64\)"):
         onnx_backbone(backbone_file(tmp_path, shape=shape), 64, 64)
 
@@ -113,14 +113,14 @@ def test_two_outputs_are_refused_by_name(tmp_path: Path) -> None:
     ("content", "said"),
     [(b"hello world", "is not an ONNX file"), (bytes(64), "is not an ONNX file"), (b"", "has 0 inputs")],
 )
-def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "backbone.onnx"
     path.write_bytes(content)
     with pytest.raises(BackboneError, match=said):
         onnx_backbone(path, 64, 64)
 
 
-def test_half_a_file_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(weights: Path, tmp_path: Path) -> None:
     content = (weights / "mobilenet_v2_stride16.onnx").read_bytes()
     path = tmp_path / "half.onnx"
     path.write_bytes(content[: len(content) // 2])
@@ -134,14 +134,14 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             onnx_backbone(path, 64, 64)
 
 
-def test_an_output_that_is_no_feature_map_is_refused(tmp_path: Path) -> None:
+def test_an_output_that_is_not_a_feature_map_is_refused(tmp_path: Path) -> None:
     path = backbone_file(tmp_path, [helper.make_node("Flatten", ["image"], ["features"])])
     with pytest.raises(BackboneError, match=r"shape \(1, 12288\).* not a float32 feature map"):
         onnx_backbone(path, 64, 64)
 
 
 @pytest.mark.parametrize("kinds", [(FLOAT, DOUBLE), (FLOAT, HALF), (HALF, FLOAT), (UINT8, FLOAT)])
-def test_other_numbers_than_float32_are_refused(tmp_path: Path, kinds: tuple[int, int]) -> None:
+def test_types_other_than_float32_are_refused(tmp_path: Path, kinds: tuple[int, int]) -> None:
     path = backbone_file(tmp_path, [helper.make_node("Cast", ["image"], ["features"], to=kinds[1])], kinds=kinds)
     with pytest.raises(BackboneError, match="float"):
         onnx_backbone(path, 64, 64)
@@ -153,7 +153,7 @@ def test_an_operator_that_onnx_does_not_have_is_refused_by_name(tmp_path: Path) 
         onnx_backbone(path, 64, 64)
 
 
-def test_a_file_that_insists_on_four_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_file_for_batches_of_four_is_refused(tmp_path: Path) -> None:
     path = backbone_file(
         tmp_path,
         [helper.make_node("Reshape", ["image", "four"], ["features"])],

@@ -1,4 +1,4 @@
-"""What does not depend on the picture is computed once."""
+"""Constants are folded, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_of(nodes: list[onnx.NodeProto], **constants: object) -> onnx.ModelProt
 
 
 def padded_by_shape() -> onnx.ModelProto:
-    """As exporters write it: the paddings are computed from the shape."""
+    """A graph as exporters write it, with paddings computed from the shape."""
     return model_of(
         [
             helper.make_node("Relu", ["image"], ["relu"]),
@@ -61,11 +61,11 @@ def test_shapes_and_what_follows_from_them_become_constants() -> None:
     onnx.checker.check_model(known, full_check=True)
 
 
-def test_only_what_enters_the_rest_is_named() -> None:
+def test_only_constants_that_the_rest_reads_are_named() -> None:
     assert foldable_tensors(padded_by_shape().graph) == ["pads"]
 
 
-def test_a_graph_without_constants_stays_as_it_is() -> None:
+def test_a_graph_without_constants_is_not_changed() -> None:
     model = model_of([helper.make_node("Relu", ["image"], ["features"])])
     before = model.SerializeToString()
     assert foldable_tensors(model.graph) == []
@@ -73,7 +73,7 @@ def test_a_graph_without_constants_stays_as_it_is() -> None:
     assert model.SerializeToString() == before
 
 
-def test_branches_are_left_alone_because_they_read_what_their_node_does_not_name() -> None:
+def test_graphs_with_branches_are_not_folded() -> None:
     branch = helper.make_graph(
         [helper.make_node("Relu", ["image"], ["taken"])],
         "branch",
@@ -92,7 +92,7 @@ def test_branches_are_left_alone_because_they_read_what_their_node_does_not_name
 
 
 @pytest.mark.parametrize("picture", [PICTURE, -PICTURE], ids=["one", "another"])
-def test_folding_does_not_remember_the_picture_it_was_made_with(picture: np.ndarray) -> None:
+def test_the_folded_graph_depends_on_the_image_as_before(picture: np.ndarray) -> None:
     folded = with_output_shapes(padded_by_shape(), "padded")
     session = ort.InferenceSession(folded.SerializeToString(), providers=["CPUExecutionProvider"])
     whole = 2 * np.pad(np.maximum(picture, 0), ((0, 0), (0, 0), (0, 1), (0, 1)))

@@ -1,4 +1,4 @@
-"""The weight-free backbone."""
+"""The filterbank."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTRASTS = slice(67, 79)
 
 
 def runner(height: int, width: int) -> Callable[[Float32], Float32]:
-    """RGB picture in 0..1, (height, width, 3), to features (79, h, w)."""
+    """From an RGB image in 0..1, (height, width, 3), to features (79, h, w)."""
     session = ort.InferenceSession(filterbank(height, width).SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda picture: np.asarray(session.run(None, {"image": picture.transpose(2, 0, 1)[None]})[0][0])
 
@@ -42,7 +42,7 @@ def features() -> Callable[[Float32], Float32]:
 
 @pytest.fixture(scope="module")
 def texture() -> Float32:
-    """Blobs of all colours and sizes with strong contrast, RGB; it goes on at the other side."""
+    """Blobs of all colours and sizes with strong contrast, RGB, periodic."""
     noise = np.tile(np.random.default_rng(0).normal(size=(224, 224, 3)), (3, 3, 1))
     blobs = [cv2.GaussianBlur(noise, (0, 0), sigma)[224:448, 224:448] for sigma in (1, 2, 4, 8)]
     together = sum(blob / blob.std() for blob in blobs)
@@ -50,7 +50,7 @@ def texture() -> Float32:
 
 
 def naive(picture: Float32) -> Float32:
-    """The filterbank by OpenCV's filters, loops and slices."""
+    """The filterbank with OpenCV's filters, loops and slices."""
     colour = picture @ np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0.5, 0.5, -1]], np.float32).T
     brightness, energies, contrasts = cells(colour, 16, np.mean), [], []
     for level in range(4):
@@ -77,7 +77,7 @@ def cells(picture: Float32, side: int, reduce: Callable[..., Float32]) -> Float3
 
 
 def inner_mean(plane: Float32, window: int) -> Float32:
-    """Mean over the part of the window that lies in the picture."""
+    """Mean over the part of the window that lies inside the image."""
     total, inside = (
         cv2.boxFilter(each, -1, (window, window), normalize=False, borderType=cv2.BORDER_CONSTANT)
         for each in (np.ascontiguousarray(plane), np.ones_like(plane))
@@ -85,7 +85,7 @@ def inner_mean(plane: Float32, window: int) -> Float32:
     return np.asarray(total / inside)
 
 
-def test_features_are_those_of_the_formulas(features: Callable[[Float32], Float32], texture: Float32) -> None:
+def test_features_agree_with_the_formulas(features: Callable[[Float32], Float32], texture: Float32) -> None:
     np.testing.assert_allclose(features(texture), naive(texture), atol=2e-4)
 
 
@@ -96,7 +96,7 @@ def test_79_channels_on_a_grid_of_a_sixteenth(rows: int, columns: int) -> None:
     assert CHANNELS == 79
 
 
-def test_the_promised_shape_is_the_real_one(features: Callable[[Float32], Float32], texture: Float32) -> None:
+def test_the_declared_shape_is_the_real_one(features: Callable[[Float32], Float32], texture: Float32) -> None:
     assert features(texture).shape == (79, 14, 14)
     assert runner(64, 96)(texture[:64, :96]).shape == (79, 4, 6)
 
@@ -136,7 +136,7 @@ def test_even_filters_are_even_and_odd_ones_are_odd() -> None:
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.1, 0.5, 1.0])
-def test_a_uniform_picture_has_no_energy_and_no_contrast(features: Callable[[Float32], Float32], grey: float) -> None:
+def test_a_uniform_image_has_no_energy_and_no_contrast(features: Callable[[Float32], Float32], grey: float) -> None:
     seen = features(np.full((224, 224, 3), grey, np.float32))
     np.testing.assert_allclose(np.exp(seen[ENERGIES]) - 0.05, 0, atol=1e-3)
     np.testing.assert_allclose(np.exp(seen[CONTRASTS]) - 0.01, 0, atol=1e-5)
@@ -160,7 +160,7 @@ def test_brightness_channels_follow_the_light(features: Callable[[Float32], Floa
 
 
 @pytest.mark.parametrize(("down", "right"), [(16, 0), (0, 16), (32, 16)])
-def test_moving_the_picture_by_a_cell_moves_the_features_by_a_cell(
+def test_moving_the_image_by_a_cell_moves_the_features_by_a_cell(
     features: Callable[[Float32], Float32], texture: Float32, down: int, right: int
 ) -> None:
     still, moved = features(texture), features(np.roll(texture, (down, right), (0, 1)))
@@ -172,7 +172,7 @@ def test_moving_the_picture_by_a_cell_moves_the_features_by_a_cell(
 
 
 def test_colour_alone_is_seen(features: Callable[[Float32], Float32]) -> None:
-    """A patch of the same luminance but another colour."""
+    """A patch of the same luminance and another colour."""
     picture = np.full((224, 224, 3), 0.5, np.float32)
     plain = features(picture)
     picture[96:112, 96:112] += np.array([0.2, -0.2 * 0.299 / 0.587, 0.0], np.float32)

@@ -1,4 +1,4 @@
-"""The bundle proves itself: any damage is noticed, and writing is all or nothing."""
+"""Opening a bundle reveals any damage, and writing is all or nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def change_manifest(bundle: Bundle, **changes: object) -> None:
 
 
 def replace(bundle: Bundle, name: str, content: bytes) -> None:
-    """Another file, and the hash that goes with it."""
+    """Replace a file and its hash in the manifest."""
     (bundle.path / name).write_bytes(content)
     change_manifest(bundle, files={**bundle.manifest.files, name: hashlib.sha256(content).hexdigest()})
 
@@ -83,7 +83,7 @@ def test_one_flipped_bit_is_noticed_and_the_file_named(bundle: Bundle, name: str
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_cut_short_or_grown_is_noticed(bundle: Bundle, name: str) -> None:
+def test_a_truncated_or_longer_file_is_noticed(bundle: Bundle, name: str) -> None:
     content = (bundle.path / name).read_bytes()
     for changed in (content[:-1], content + b"\0", b""):
         (bundle.path / name).write_bytes(changed)
@@ -103,7 +103,7 @@ def test_a_manifest_or_its_hash_with_a_bit_changed_is_refused(bundle: Bundle, na
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"{", b"\xff\xfe", b'{"schema_version": 1}'])
-def test_a_manifest_that_is_none_is_refused(bundle: Bundle, content: bytes) -> None:
+def test_an_invalid_manifest_is_refused(bundle: Bundle, content: bytes) -> None:
     (bundle.path / MANIFEST).write_bytes(content)
     with pytest.raises(BundleError, match=r"manifest\.json is damaged"):
         open_bundle(bundle.path)
@@ -129,7 +129,7 @@ def test_a_manifest_that_does_not_list_a_file_is_refused(bundle: Bundle, name: s
         open_bundle(bundle.path)
 
 
-def test_a_folder_that_is_no_bundle_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bundle_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BundleError, match=r"(?s)cannot read.*fit"):
             open_bundle(path)
@@ -144,7 +144,7 @@ def test_golden_frames_score_as_calibrated(learnt: Bundle) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.01, 0.99, float("nan")])
-def test_a_score_that_is_not_the_calibrated_one_is_refused(bundle: Bundle, factor: float) -> None:
+def test_a_score_other_than_the_calibrated_one_is_refused(bundle: Bundle, factor: float) -> None:
     arrays = bundle.reference()
     arrays["golden_scores"][2] *= factor
     replace(bundle, REFERENCE, npz_bytes(arrays))
@@ -156,7 +156,7 @@ def test_a_score_that_is_not_the_calibrated_one_is_refused(bundle: Bundle, facto
         check_golden(reopened, engine)
 
 
-def test_an_engine_that_gives_no_number_is_refused(learnt: Bundle) -> None:
+def test_an_engine_that_returns_nan_is_refused(learnt: Bundle) -> None:
     class Broken(OnnxRuntimeEngine):
         def _run(self, outputs: list[str], frame: Any) -> list[Any]:  # noqa: ANN401 - as the engine has it
             return [np.full_like(each, np.nan) for each in super()._run(outputs, frame)]
@@ -181,7 +181,7 @@ def test_a_device_can_add_to_the_moments(learnt: Bundle) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "bundle"])
-def test_what_is_there_already_is_never_overwritten(bundle: Bundle, tmp_path: Path, kind: str) -> None:
+def test_an_existing_path_is_never_overwritten(bundle: Bundle, tmp_path: Path, kind: str) -> None:
     path = {"folder": tmp_path / "there", "file": tmp_path / "there", "bundle": bundle.path}[kind]
     if kind == "folder":
         path.mkdir()
@@ -198,10 +198,10 @@ def test_what_is_there_already_is_never_overwritten(bundle: Bundle, tmp_path: Pa
 @pytest.mark.parametrize(
     "reason", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"]
 )
-def test_a_write_that_ends_early_leaves_nothing(
+def test_an_interrupted_write_leaves_nothing(
     learnt: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, reason: BaseException
 ) -> None:
-    """Each of the six flushes in turn fails: five files, then the folder; the seventh comes after the renaming."""
+    """Each of the seven flushes fails in turn: five files and the folder, and the parent folder after the rename."""
     flushed = 0
 
     def fsync(_descriptor: int) -> None:
@@ -217,13 +217,13 @@ def test_a_write_that_ends_early_leaves_nothing(
     assert left == (set() if failing < 6 else {"bundle"})
 
 
-def test_a_place_where_nothing_can_be_written_is_a_storage_error(learnt: Bundle, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_a_storage_error(learnt: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write the bundle"):
         write_bundle(tmp_path / "file" / "bundle", learnt.manifest, files_of(learnt))
 
 
-def test_a_score_that_is_only_rounding_is_compared_on_the_scale_of_the_threshold() -> None:
+def test_scores_far_below_the_threshold_are_compared_on_its_scale() -> None:
     assert GoldenCheck(4.52e-06, 4.47e-06, threshold=1.0).deviation < 1e-5
     assert GoldenCheck(4.52e-06, 4.47e-06).deviation > 1e-2
     assert GoldenCheck(1.0, 1.002, threshold=1.0).deviation == pytest.approx(2e-3)

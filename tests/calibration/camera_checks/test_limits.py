@@ -28,8 +28,8 @@ def test_new_good_frames_exceed_the_limit_no_more_often_than_stated(law: str) ->
     draws = 200_000
     for seed in range(5):
         random = np.random.default_rng(seed)
-        learnt, new = getattr(random, law)(size=300), getattr(random, law)(size=draws)
-        assert (new > tail_limit(learnt, WIDE, sequential=False).value).sum() <= 3 * FALSE_ALARM_RATE * draws
+        good, new = getattr(random, law)(size=300), getattr(random, law)(size=draws)
+        assert (new > tail_limit(good, WIDE, sequential=False).value).sum() <= 3 * FALSE_ALARM_RATE * draws
 
 
 def test_fewer_frames_give_a_wider_limit() -> None:
@@ -46,24 +46,24 @@ def test_neighbours_in_a_video_count_for_less() -> None:
     assert tail_limit(values, WIDE, sequential=True).value > tail_limit(values, WIDE, sequential=False).value
 
 
-def test_a_still_life_has_the_least_limit() -> None:
+def test_identical_good_frames_give_the_lower_bound() -> None:
     limit = tail_limit(np.full(50, 3.0), Bounds(3.5, 4.0), sequential=False)
     assert (limit.value, limit.note, limit.is_on) == (3.5, "", True)
 
 
-def test_a_limit_beyond_the_bound_is_the_bound_and_says_so() -> None:
+def test_a_limit_beyond_the_upper_bound_is_the_bound_with_a_note() -> None:
     limit = tail_limit(normal(20), Bounds(0.0, 4.0), sequential=False)
     assert (limit.value, limit.note) == (4.0, TOO_FEW)
 
 
-def test_a_check_is_off_where_good_frames_come_near_the_bound() -> None:
+def test_a_check_is_off_if_good_frames_come_near_the_bound() -> None:
     limit = separated_limit(np.array([0.0] * 30 + [0.11]), Bounds(0.1, 0.2), sequential=False)
     assert math.isnan(limit.value)
     assert (limit.note, limit.is_on) == (TOO_DIFFERENT, False)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=60), st.booleans())
-def test_no_good_frame_comes_more_than_half_way_to_a_limit_apart(values: list[float], sequential: bool) -> None:  # noqa: FBT001 - drawn
+def test_no_good_frame_comes_more_than_half_way_to_a_separated_limit(values: list[float], sequential: bool) -> None:  # noqa: FBT001 - drawn
     limit = separated_limit(np.array(values), Bounds(-10, 30), sequential=sequential)
     middle = float(np.median(values))
     assert max(values) - middle <= (limit.value - middle) / 2 + 1e-9

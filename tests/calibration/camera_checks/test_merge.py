@@ -1,4 +1,4 @@
-"""What good frames of several bundles looked like: exact where it can be, else trusting whatever one of them trusts."""
+"""Merged reference statistics: exact values, and the laxest limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 112
 
 
 def views(count: int, seed: int, light: float = 1.0, scene: int = 0) -> list[Image]:
-    """Frames of a machine that stands still, with noise and a little change of light."""
+    """Frames of a static scene, with noise and a slight change of light."""
     still = cv2.GaussianBlur(np.random.default_rng(scene).uniform(0, 255, (SIDE, SIDE, 3)), (0, 0), 3)
     still = 128 + 6 * (still - still.mean())
     random = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def notes(reference: Arrays) -> dict[str, str]:
 
 
 def codes(reference: Arrays, frames: list[Image]) -> set[ResultCode | None]:
-    """What the agent says of these frames."""
+    """The result codes that the agent gives these frames."""
     preprocess = Preprocess(SIDE, SIDE)
     checks = FrameChecks(reference, preprocess, frozen_after=None)
     found = [checks.of_frame(each) or checks.of_input(each, preprocess.locate(each)) for each in frames]
@@ -65,7 +65,7 @@ def night() -> list[Image]:
     return views(30, seed=2, light=0.55)
 
 
-def test_figures_are_those_of_all_frames(day: list[Image], night: list[Image]) -> None:
+def test_merged_arrays_are_those_of_all_frames_together(day: list[Image], night: list[Image]) -> None:
     merged = merged_reference([reference_of(day), reference_of(night)], [day[0], night[0]])
     once = reference_of([*day, *night])
     for name in ("brightness", "sharpness", "blocks_least", "blocks_most", "frame_size"):
@@ -75,7 +75,7 @@ def test_figures_are_those_of_all_frames(day: list[Image], night: list[Image]) -
     assert set(merged) == set(once)
 
 
-def test_the_light_of_every_bundle_is_trusted_and_no_other(day: list[Image], night: list[Image]) -> None:
+def test_only_the_light_of_one_of_the_bundles_is_trusted(day: list[Image], night: list[Image]) -> None:
     one, other = reference_of(day), reference_of(night)
     merged = merged_reference([one, other], [*day[:9], *night[:9]])
     new_day, new_night = views(5, seed=3), views(5, seed=4, light=0.55)
@@ -91,13 +91,13 @@ def test_the_light_of_every_bundle_is_trusted_and_no_other(day: list[Image], nig
             assert limit >= max(parts)
 
 
-def test_a_camera_that_moved_is_noticed_where_all_bundles_show_one_view(day: list[Image], night: list[Image]) -> None:
+def test_a_moved_camera_is_noticed_if_all_bundles_show_the_same_view(day: list[Image], night: list[Image]) -> None:
     merged = merged_reference([reference_of(day), reference_of(night)], [*day[:9], *night[:9]])
     shifted = [np.roll(frame, 12, axis=1) for frame in views(5, seed=6)]
     assert codes(merged, shifted) == {ResultCode.MOVED}
 
 
-def test_where_the_views_differ_no_camera_is_said_to_have_moved(day: list[Image]) -> None:
+def test_bundles_of_different_views_report_no_moved_camera(day: list[Image]) -> None:
     elsewhere = [np.roll(frame, (9, 15), (0, 1)) for frame in views(20, seed=7)]
     parts = [reference_of(day), reference_of(elsewhere)]
     assert not any(math.isnan(limits(part)["moved"]) for part in parts)
@@ -119,7 +119,7 @@ def test_a_check_that_is_off_in_one_is_off(day: list[Image]) -> None:
     assert notes(merged)["blocked"] == off["check_notes"][place]
 
 
-def test_checks_that_an_older_bundle_knows_nothing_of_are_off(day: list[Image]) -> None:
+def test_checks_that_an_older_bundle_lacks_are_off(day: list[Image]) -> None:
     part = reference_of(day)
     older = {name: part[name] for name in ("brightness", "sharpness", "thumbnail_mean", "thumbnail_std")}
     merged = merged_reference([part, older], day[:3])

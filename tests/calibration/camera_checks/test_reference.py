@@ -46,7 +46,7 @@ def test_good_frames_themselves_are_within_all_limits() -> None:
     assert odds.max() < limits["over_exposed"]
 
 
-def test_a_still_life_has_limits_all_the_same() -> None:
+def test_identical_good_frames_have_limits() -> None:
     still = washer(1)
     limits = limits_of(reference_of(*[still] * 20, sequential=True))
     assert limits["dark"] < limits["over_exposed"]
@@ -54,19 +54,19 @@ def test_a_still_life_has_limits_all_the_same() -> None:
     assert limits["blocked"] == pytest.approx(0.2)
 
 
-def test_a_plain_picture_has_nothing_that_could_be_recognised() -> None:
+def test_plain_images_have_no_limit_for_a_moved_camera() -> None:
     reference = reference_of(*[np.full((64, 64, 3), 90, np.uint8)] * 20)
     assert math.isnan(limits_of(reference)["moved"])
     assert dict(zip(CHECKS, reference["check_notes"].tolist(), strict=True))["moved"] == "nothing stands still"
 
 
-def test_sizes_that_differ_leave_no_size_to_hold_frames_against() -> None:
+def test_good_frames_of_several_sizes_give_no_frame_size() -> None:
     reference = reference_of(*washers(10), np.zeros((90, 90, 3), np.uint8))
     assert math.isnan(limits_of(reference)["resolution"])
     assert reference["frame_size"].size == 0
 
 
-def test_of_very_many_frames_small_pictures_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnails_of_many_frames_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.camera_checks.reference._REMEMBERED", 16)
     statistics = ReferenceStatistics()
     for number in range(100):
@@ -77,7 +77,7 @@ def test_of_very_many_frames_small_pictures_are_thinned_out(monkeypatch: pytest.
     assert len(statistics.arrays(sequential=True)["brightness"]) == 100
 
 
-def test_the_table_says_of_each_check_whether_it_is_on_and_where_its_limit_lies() -> None:
+def test_the_table_shows_the_state_and_limit_of_each_check() -> None:
     rows = dict(check_rows(reference_of(*washers(40)), (2.0, 3.0)))
     assert len(rows) == len(CHECKS)
     assert rows["Another resolution"] == "not 64 x 64 pixels"
@@ -87,7 +87,7 @@ def test_the_table_says_of_each_check_whether_it_is_on_and_where_its_limit_lies(
     assert "pixels" in rows["Moved"] or rows["Moved"].startswith("off")
 
 
-def test_a_displacement_is_told_in_pixels_of_the_frame_and_directions_that_are_not_seen_are_named() -> None:
+def test_a_displacement_is_shown_in_frame_pixels_and_invisible_directions_are_named() -> None:
     reference = {
         "check_names": np.array(["moved"]),
         "check_limits": np.array([0.05]),

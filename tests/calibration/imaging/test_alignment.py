@@ -37,13 +37,13 @@ LIMIT_PX = 10
 PLAIN = Preprocess(64, 64, REGION)
 
 
-def learnt_from(pictures: Sequence[Image], limit_px: int = LIMIT_PX, plain: Preprocess = PLAIN) -> Preprocess:
+def preprocess_from(pictures: Sequence[Image], limit_px: int = LIMIT_PX, plain: Preprocess = PLAIN) -> Preprocess:
     return learn_preprocess(Drawn(pictures), plain, PreprocessRequest(limit_px), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def following() -> Preprocess:
-    return learnt_from(displaced(40, 8))
+    return preprocess_from(displaced(40, 8))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_region_takes_the_pixels_of_the_frame_and_no_border(following: Prepr
     np.testing.assert_array_equal(following(frame), following.resize(cut))
 
 
-def test_good_parts_lie_about_where_the_region_was_drawn(following: Preprocess) -> None:
+def test_good_parts_are_found_near_the_region_of_interest(following: Preprocess) -> None:
     places = [following.locate(frame) for frame in displaced(40, 8, seed=5)]
     assert np.abs(np.median([place.displacement for place in places if place.displacement], axis=0)).max() <= 3
 
@@ -112,26 +112,26 @@ def test_a_frame_without_a_part_moves_nothing(following: Preprocess) -> None:
     assert following.locate(empty) == (REGION, None, False)
 
 
-def test_where_nothing_stands_still_no_region_is_moved() -> None:
+def test_the_region_is_not_moved_if_good_parts_share_no_fixed_structure() -> None:
     clouds = [
         cv2.GaussianBlur(np.random.default_rng(number).integers(0, 256, (160, 160, 3), np.uint8), (0, 0), 3)
         for number in range(40)
     ]
     grain = [np.random.default_rng(number).integers(80, 100, (160, 160, 3), np.uint8) for number in range(12)]
     for pictures in (clouds, grain):
-        preprocess = learnt_from(pictures)
+        preprocess = preprocess_from(pictures)
         assert [preprocess.locate(frame) for frame in pictures] == [(REGION, None, False)] * len(pictures)
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_of_plain_pictures_nothing_can_be_learnt(*, sequential: bool) -> None:
+def test_plain_images_give_no_reference_to_align_by(*, sequential: bool) -> None:
     plain = Drawn([np.full((160, 160, 3), level, np.uint8) for level in range(60, 80)], sequential=sequential)
     preprocess = learn_preprocess(plain, PLAIN, PreprocessRequest(LIMIT_PX), lambda *_: None)
     assert preprocess.locate(plate(1)).region == REGION
 
 
-def test_the_whole_frame_is_followed_too_and_its_border_repeated() -> None:
-    preprocess = learnt_from(displaced(40, 6), plain=Preprocess(64, 64))
+def test_the_whole_frame_is_aligned_too_and_its_border_repeated() -> None:
+    preprocess = preprocess_from(displaced(40, 6), plain=Preprocess(64, 64))
     frame = plate(900, 5, 0)
     right, down = preprocess.locate(frame).displacement or (0, 0)
     assert (right, down) == pytest.approx((5, 0), abs=2)
@@ -144,44 +144,44 @@ def test_frames_of_another_size_are_refused(following: Preprocess) -> None:
     with pytest.raises(DatasetError, match=r"200x160 pixels, but calibration used frames of 160x160"):
         following(np.zeros((160, 200, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"washer 3: the frame has 160x150"):
-        learnt_from([*displaced(3, 2), plate(0)[:150]])
+        preprocess_from([*displaced(3, 2), plate(0)[:150]])
 
 
 @pytest.mark.parametrize("limit_px", [29, 500])
 def test_a_limit_beyond_a_quarter_of_the_region_is_refused(limit_px: int) -> None:
     with pytest.raises(SettingError, match=rf"(?s)--align {limit_px} makes no sense.*at most 28 pixels"):
-        learnt_from(displaced(4, 2), limit_px)
+        preprocess_from(displaced(4, 2), limit_px)
 
 
-def test_auto_follows_a_twentieth_of_the_shorter_side() -> None:
-    alignment = learnt_from(displaced(10, 2), AUTO_PX).alignment
+def test_auto_sets_the_limit_to_a_twentieth_of_the_shorter_side() -> None:
+    alignment = preprocess_from(displaced(10, 2), AUTO_PX).alignment
     assert alignment is not None
     assert alignment.limit_px == 6
 
 
 def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.workstation.fit.learn_preprocess._REMEMBERED", 16)
-    taught: list[int] = []
+    counts: list[int] = []
 
     def counted(windows: Sequence[Image], *_: object, **__: object) -> Alignment:
-        taught.append(len(windows))
+        counts.append(len(windows))
         return Alignment(np.zeros((4, 4, 2), np.float32), LIMIT_PX, np.inf)
 
     monkeypatch.setattr("calibration.workstation.fit.learn_preprocess.registered", counted)
-    learnt_from([plate(0)] * 100)
-    assert taught
-    assert max(taught) <= 16
+    preprocess_from([plate(0)] * 100)
+    assert counts
+    assert max(counts) <= 16
 
 
-def test_a_bundle_gives_the_same_input_as_calibration_had(aligned: Bundle) -> None:
-    learnt = learnt_from(displaced(40, 8))
+def test_a_bundle_preprocesses_as_calibration_did(aligned: Bundle) -> None:
+    calibrated = preprocess_from(displaced(40, 8))
     again = open_bundle(aligned.path).preprocess
     for frame in displaced(10, 14, seed=9, first=500):
-        assert again.locate(frame) == learnt.locate(frame)
-        np.testing.assert_array_equal(again(frame), learnt(frame))
+        assert again.locate(frame) == calibrated.locate(frame)
+        np.testing.assert_array_equal(again(frame), calibrated(frame))
 
 
-def test_the_manifest_says_how_far_good_parts_were_displaced(aligned: Bundle) -> None:
+def test_the_manifest_records_how_far_good_parts_were_displaced(aligned: Bundle) -> None:
     record = aligned.manifest.preprocess.alignment
     assert record is not None
     assert (record.limit_px, record.followed + record.too_far, record.not_found) == (LIMIT_PX, 40, 0)
@@ -190,13 +190,13 @@ def test_the_manifest_says_how_far_good_parts_were_displaced(aligned: Bundle) ->
     assert 3 <= record.median_px <= record.p99_px <= LIMIT_PX
 
 
-def test_the_report_says_how_far_good_parts_were_displaced(aligned: Bundle) -> None:
+def test_the_report_shows_how_far_good_parts_were_displaced(aligned: Bundle) -> None:
     page = report_page(aligned, [GoldenCheck(100.0, 100.0)], Latency(2.5, 100, "cpu", "cpu"))
     assert "the region follows the part by up to 10 pixels; good parts were off by" in page
     assert "of 40 good images 0 not found" in page
 
 
-def test_alignment_tells_scratched_plates_from_displaced_ones(aligned: Bundle, tmp_path: Path) -> None:
+def test_alignment_separates_scratched_plates_from_displaced_ones(aligned: Bundle, tmp_path: Path) -> None:
     pictures = Drawn(displaced(40, 8))
     plain = calibrate(
         pictures, filterbank_backbone(64, 64), Settings(PLAIN, threads=1), tmp_path / "plain", lambda *_: None
@@ -222,14 +222,14 @@ def test_older_bundles_still_open(learnt: Bundle) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "far", ""])
-def test_the_command_refuses_what_is_no_displacement(
+def test_the_command_refuses_an_invalid_displacement(
     command: Command, good_folder: Path, tmp_path: Path, text: str
 ) -> None:
     outcome = command("fit", good_folder, "--out", tmp_path / "b", "--size", "64", f"--align={text}")
     assert_refused(outcome, f"--align {text} is no number of pixels", "whole number above 0")
 
 
-def test_the_command_says_what_it_has_learnt(command: Command, good_folder: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_alignment(command: Command, good_folder: Path, tmp_path: Path) -> None:
     outcome = command("fit", good_folder, "--out", tmp_path / "b", "--size", "64", "--align", "auto")
     assert outcome.code == 0
     assert "alignment the region follows the part by up to 3 pixels" in outcome.words

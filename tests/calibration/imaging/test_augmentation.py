@@ -34,7 +34,7 @@ def settings(detector: Detector, augment: int = COPIES) -> Settings:
     return Settings(Preprocess(SIDE, SIDE), detector, augment=augment, threads=1)
 
 
-def test_a_varied_frame_is_much_like_the_frame_and_never_the_same() -> None:
+def test_an_augmented_frame_is_similar_to_the_frame_and_never_the_same() -> None:
     frame, random = washer(0), np.random.default_rng(0)
     copies = [augmented(frame, random) for _ in range(5)]
     for copy in copies:
@@ -56,13 +56,13 @@ def test_an_image_is_held_out_together_with_its_copies() -> None:
 
 
 def copies_of(picture: Image) -> list[Image]:
-    """They follow from the picture alone."""
+    """The copies depend on the image alone."""
     random = np.random.default_rng(zlib.crc32(picture.tobytes()))
     return [augmented(picture, random) for _ in range(COPIES)]
 
 
 @pytest.mark.parametrize("detector", [MeanShift(), Gaussian()], ids=lambda each: each.name)
-def test_good_scores_are_of_the_images_and_not_of_their_copies(detector: Detector, tmp_path: Path) -> None:
+def test_good_scores_are_those_of_the_images_without_their_copies(detector: Detector, tmp_path: Path) -> None:
     good = [washer(number) for number in range(COUNT)]
     bundle = calibrate(Drawn(good), two_levels(), settings(detector), tmp_path / "b", lambda *_: None)
     scores = bundle.reference()["good_scores"]
@@ -80,6 +80,6 @@ def test_good_scores_are_of_the_images_and_not_of_their_copies(detector: Detecto
         np.testing.assert_allclose(scores[list(part)], expected, rtol=1e-4)
 
 
-def test_fewer_copies_than_none_are_refused() -> None:
+def test_a_negative_number_of_copies_is_refused() -> None:
     with pytest.raises(SettingError, match=r"augment = -1 copies makes no sense"):
         settings(MeanShift(), -1)

@@ -25,23 +25,23 @@ def flat_map(value: float = 10.0, size: int = 14) -> Array:
 
 
 def is_red(picture: Image) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """Where the contour's red is: the heat map has no such blue-green balance with so much red."""
+    """Pixels in the red of the contour, which the colour map does not contain."""
     blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
     return np.asarray((red > 200) & (green < 70) & (blue > 30) & (blue < 90))
 
 
-def test_a_good_frame_stays_as_it_is() -> None:
+def test_a_good_frame_is_not_coloured() -> None:
     frame = grey_frame()
     assert np.array_equal(overlay(frame, None, flat_map(), 100.0), frame)
 
 
-def test_the_frame_itself_is_not_drawn_on() -> None:
+def test_the_frame_itself_is_not_changed() -> None:
     frame = grey_frame()
     overlay(frame, REGION, flat_map(500.0), 100.0)
     assert np.array_equal(frame, grey_frame())
 
 
-def test_heat_lies_where_the_score_is_and_not_elsewhere() -> None:
+def test_heat_appears_only_where_the_score_is_high() -> None:
     score_map = flat_map()
     score_map[2:4, 9:11] = 400.0
     changed = (overlay(grey_frame(), REGION, score_map, 100.0) != 128).any(axis=2)
@@ -55,7 +55,7 @@ def test_heat_lies_where_the_score_is_and_not_elsewhere() -> None:
     assert np.ptp(columns) < 40
 
 
-def test_the_layer_has_the_same_heat_at_the_same_place_and_nothing_elsewhere() -> None:
+def test_the_layer_has_the_heat_of_the_overlay_and_nothing_else() -> None:
     score_map = flat_map()
     score_map[2:4, 9:11] = 400.0
     layer = heat_layer(score_map, 100.0, 112, 112)
@@ -84,7 +84,7 @@ def test_nothing_but_the_region_is_coloured() -> None:
 )
 @example(18, 1.0625, 17, 17, 0.5)
 @example(28, 1.2, 27, 4, 0.5)
-def test_every_place_above_the_threshold_brings_a_contour(
+def test_every_cell_above_the_threshold_gets_a_contour(
     size: int, ratio: float, row: int, column: int, background: float
 ) -> None:
     score_map = flat_map(100.0 * background, size)
@@ -94,14 +94,14 @@ def test_every_place_above_the_threshold_brings_a_contour(
 
 
 @given(st.floats(0.0, 1.0), st.integers(1, 28))
-def test_no_contour_is_drawn_when_no_place_is_above_the_threshold(ratio: float, size: int) -> None:
+def test_no_contour_is_drawn_if_no_cell_is_above_the_threshold(ratio: float, size: int) -> None:
     score_map = flat_map(0.0, size)
     score_map[size // 2, size // 2] = 100.0 * ratio
     assert not is_red(overlay(grey_frame(), None, score_map, 100.0)).any()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -5.0])
-def test_places_without_a_usable_score_stay_bare(value: float) -> None:
+def test_cells_without_a_finite_score_stay_bare(value: float) -> None:
     assert np.array_equal(overlay(grey_frame(), None, flat_map(value), 100.0), grey_frame())
 
 
@@ -111,8 +111,8 @@ def test_a_region_outside_the_frame_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("right", "down"), [(-50, 0), (0, -30), (100, 80), (-50, 80)])
-def test_heat_of_a_region_that_reaches_beyond_the_border_lies_where_it_lay_before(right: int, down: int) -> None:
-    """On a frame with a margin all of the region is seen; without the margin the rest of the picture is the same."""
+def test_a_region_beyond_the_border_shows_its_heat_at_the_same_pixels(right: int, down: int) -> None:
+    """A frame with a margin shows the whole region; without the margin the other pixels are the same."""
     score_map = np.random.default_rng(1).uniform(0, 300, (6, 6)).astype(np.float32)
     region, margin = REGION.moved(right, down), 200
     wide = overlay(grey_frame(160 + 2 * margin, 200 + 2 * margin), region.moved(margin, margin), score_map, 100.0)

@@ -1,4 +1,4 @@
-"""Areas that are never judged."""
+"""Areas that are not inspected."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fitted(path: Path, wanted: PreprocessRequest, pictures: list[Image], detecto
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of plates that are displaced, with a code that nobody judges."""
+    """A bundle of displaced plates with an ignored code."""
     pictures = displaced(40, 6, code=True)
     return fitted(
         tmp_path_factory.mktemp("masked") / "plates", PreprocessRequest(LIMIT_PX, [LABEL]), pictures, MeanShift()
@@ -66,7 +66,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def blotted(frame: Image, right: int = 0, down: int = 0, area: Region = LABEL) -> Image:
-    """With a defect that fills an area."""
+    """The frame with a defect that fills an area."""
     spoiled = frame.copy()
     crop(spoiled, area.moved(right, down))[4:-4, 4:-4] = (10, 10, 250)
     return spoiled
@@ -88,7 +88,7 @@ def test_a_defect_inside_does_not_change_the_score_and_one_outside_does(masked: 
 
 
 @pytest.mark.parametrize("detector", [MeanShift(), MeanShift(location="shared"), Padim(), Gaussian(), PatchCore()])
-def test_with_every_detector_what_is_ignored_counts_for_nothing(tmp_path: Path, detector: Detector) -> None:
+def test_ignored_areas_do_not_affect_the_score_of_any_detector(tmp_path: Path, detector: Detector) -> None:
     pictures = [plate(number, code=True) for number in range(40)]
     bundle = fitted(tmp_path / "b", PreprocessRequest(None, [LABEL]), pictures, detector)
     frame = plate(700, code=True)
@@ -97,7 +97,7 @@ def test_with_every_detector_what_is_ignored_counts_for_nothing(tmp_path: Path, 
     assert beside > 1.2 * plain
 
 
-def test_without_the_mask_the_code_hides_scratches_and_with_it_it_does_not(masked: Bundle, tmp_path: Path) -> None:
+def test_the_code_hides_scratches_only_without_the_mask(masked: Bundle, tmp_path: Path) -> None:
     plain = fitted(tmp_path / "b", PreprocessRequest(LIMIT_PX), displaced(40, 6, code=True), MeanShift())
     good = [plate(800 + number, code=True) for number in range(10)]
     scratched = [plate(800 + number, code=True, scratched=True) for number in range(10)]
@@ -105,7 +105,7 @@ def test_without_the_mask_the_code_hides_scratches_and_with_it_it_does_not(maske
     assert gains[0] > gains[1]
 
 
-def test_the_input_is_painted_with_the_colour_around_so_that_there_is_hardly_an_edge() -> None:
+def test_an_area_is_painted_in_the_colour_around_it() -> None:
     preprocess = ignoring(LABEL)
     assert preprocess.ignore_mask is not None
     painted = preprocess(plate(1, code=True))
@@ -116,7 +116,7 @@ def test_the_input_is_painted_with_the_colour_around_so_that_there_is_hardly_an_
     np.testing.assert_array_equal(painted[~area], PLAIN(plate(1, code=True))[~area])
 
 
-def test_the_frame_itself_stays_as_it_was() -> None:
+def test_painting_does_not_change_the_frame() -> None:
     whole = ignoring(LABEL, plain=Preprocess(FRAME_PX, FRAME_PX))
     frame = plate(1, code=True)
     before = frame.copy()
@@ -124,7 +124,7 @@ def test_the_frame_itself_stays_as_it_was() -> None:
     np.testing.assert_array_equal(frame, before)
 
 
-def test_each_of_several_areas_has_a_colour_of_its_own_and_a_mask_may_be_drawn() -> None:
+def test_each_area_has_its_own_colour_and_may_come_from_a_mask() -> None:
     mask = np.zeros((FRAME_PX, FRAME_PX), np.bool_)
     mask[130:134, 26:32] = True  # the belt
     preprocess = ignoring(LABEL, mask)
@@ -135,7 +135,7 @@ def test_each_of_several_areas_has_a_colour_of_its_own_and_a_mask_may_be_drawn()
 
 
 @pytest.mark.parametrize("size", [64, 100, 224])
-def test_no_pixel_that_is_ignored_reaches_the_network_at_any_size(size: int) -> None:
+def test_no_ignored_pixel_reaches_the_network_at_any_size(size: int) -> None:
     preprocess = ignoring(LABEL, plain=Preprocess(size, size, REGION))
     white, black = (plate(1) for _ in range(2))
     crop(white, LABEL)[:], crop(black, LABEL)[:] = 255, 0
@@ -182,7 +182,7 @@ def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
         np.testing.assert_array_equal(again(frame), learnt(frame))
 
 
-def test_what_is_ignored_is_nothing_to_align_by() -> None:
+def test_ignored_areas_are_not_used_for_alignment() -> None:
     pictures = displaced(20, 6)
     learnt = learn_preprocess(Drawn(pictures), PLAIN, PreprocessRequest(LIMIT_PX, [LABEL]), lambda *_: None).alignment
     full = learn_preprocess(Drawn(pictures), PLAIN, PreprocessRequest(LIMIT_PX), lambda *_: None).alignment
@@ -208,7 +208,7 @@ def test_pixels_under_the_mask_are_neither_good_nor_defective(masked: Bundle) ->
     assert judged.mean() > 0.85
 
 
-def test_the_command_takes_a_picture_and_rectangles(command: Command, tmp_path: Path) -> None:
+def test_the_command_takes_a_mask_and_rectangles(command: Command, tmp_path: Path) -> None:
     folder = save(tmp_path / "good", [plate(number, code=True) for number in range(12)])
     mask = np.zeros((FRAME_PX, FRAME_PX), np.uint8)
     crop(mask, LABEL)[:] = 255

@@ -1,4 +1,4 @@
-"""Pictures from files: whole, upright and 8-bit BGR, or refused."""
+"""Images from files: complete, upright and 8-bit BGR, or refused."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def cut(source: Path, target: Path, share: float) -> Path:
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """The JPEG with an EXIF segment that holds nothing but its orientation."""
+    """The JPEG with an EXIF segment of only the orientation."""
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
-def test_what_was_written_is_what_is_read(tmp_path: Path, suffix: str) -> None:
+def test_lossless_images_are_read_exactly(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(read_image(written(tmp_path / f"a{suffix}", washer(0))), washer(0))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_lossy_pictures_are_read_about_as_they_were(tmp_path: Path, suffix: str) -> None:
+def test_lossy_images_are_read_approximately(tmp_path: Path, suffix: str) -> None:
     read = read_image(written(tmp_path / f"a{suffix}", washer(0)))
     assert np.abs(read.astype(int) - washer(0)).mean() < 8
 
 
-def test_a_grey_picture_is_the_same_in_all_three_channels(tmp_path: Path) -> None:
+def test_a_grey_image_is_repeated_over_all_channels(tmp_path: Path) -> None:
     grey = washer(0)[..., 0]
     read = read_image(written(tmp_path / "grey.png", grey))
     np.testing.assert_array_equal(read, np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path, channels: int) -> None:
+def test_16_bit_images_keep_their_upper_8_bits(tmp_path: Path, channels: int) -> None:
     deep = np.random.default_rng(0).integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
     read = read_image(written(tmp_path / "deep.png", deep))
     np.testing.assert_array_equal(read, np.broadcast_to(deep >> 8, (20, 30, 3)))
@@ -80,7 +80,7 @@ def test_alpha_is_dropped(tmp_path: Path) -> None:
         (8, np.rot90),
     ],
 )
-def test_pictures_are_turned_upright_as_exif_says(tmp_path: Path, orientation: int, upright: object) -> None:
+def test_images_are_turned_upright_by_their_exif_orientation(tmp_path: Path, orientation: int, upright: object) -> None:
     assert callable(upright)
     picture = np.ascontiguousarray(washer(0, side=96)[:64])
     picture[:16, :16] = 255
@@ -92,7 +92,7 @@ def test_pictures_are_turned_upright_as_exif_says(tmp_path: Path, orientation: i
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, ".jpg", ".webp"])
 @CUTS
-def test_a_picture_cut_short_is_refused_by_name(tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_image_is_refused_by_name(tmp_path: Path, suffix: str, share: float) -> None:
     whole = written(tmp_path / f"whole{suffix}", washer(0, side=200))
     damaged = cut(whole, tmp_path / f"damaged{suffix}", share)
     with pytest.raises(DatasetError, match=r"damaged\.\w+ (is|:)"):
@@ -100,7 +100,7 @@ def test_a_picture_cut_short_is_refused_by_name(tmp_path: Path, suffix: str, sha
 
 
 @CUTS
-def test_a_real_jpeg_cut_short_is_refused_by_name(tmp_path: Path, data: Path, share: float) -> None:
+def test_a_truncated_photo_is_refused_by_name(tmp_path: Path, data: Path, share: float) -> None:
     for number, whole in enumerate(sorted((data / "hazelnut/train/good").glob("*.jpg"))[:4]):
         read_image(whole)
         with pytest.raises(DatasetError, match=rf"cut{number}\.jpg"):
@@ -108,7 +108,7 @@ def test_a_real_jpeg_cut_short_is_refused_by_name(tmp_path: Path, data: Path, sh
 
 
 @CUTS
-def test_a_progressive_jpeg_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+def test_a_truncated_progressive_jpeg_is_refused(tmp_path: Path, share: float) -> None:
     whole = tmp_path / "whole.jpg"
     cv2.imwrite(str(whole), washer(0, side=200), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     read_image(whole)
@@ -117,14 +117,14 @@ def test_a_progressive_jpeg_cut_short_is_refused(tmp_path: Path, share: float) -
 
 
 @CUTS
-def test_a_real_png_cut_short_is_refused(tmp_path: Path, data: Path, share: float) -> None:
+def test_a_truncated_png_photo_is_refused(tmp_path: Path, data: Path, share: float) -> None:
     whole = data / "photos/01.png"
     with pytest.raises(DatasetError, match=r"cut\.png"):
         read_image(cut(whole, tmp_path / "cut.png", share))
 
 
 @CUTS
-def test_a_jpeg_cut_short_is_known_without_decoding_it(tmp_path: Path, share: float) -> None:
+def test_a_truncated_jpeg_is_recognised_without_decoding_it(tmp_path: Path, share: float) -> None:
     """OpenCV 5 refuses such a file itself; OpenCV 4 fills the rest with grey."""
     content = written(tmp_path / "whole.jpg", washer(0, side=200)).read_bytes()
     assert not _is_truncated(content)
@@ -133,7 +133,7 @@ def test_a_jpeg_cut_short_is_known_without_decoding_it(tmp_path: Path, share: fl
     assert _is_truncated(part) == (not part or b"\xff\xda" in part)
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jpg", washer(0))
     before = read_image(path)
     path.write_bytes(path.read_bytes() + bytes(100))
@@ -141,14 +141,14 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", bytes(5000)])
-def test_files_that_are_no_pictures_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"a\.png"):
         read_image(path)
 
 
-def test_a_picture_in_floats_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_image_of_floats_is_refused_by_name(tmp_path: Path) -> None:
     path = written(tmp_path / "floats.tif", np.zeros((8, 8, 3), np.float32))
     with pytest.raises(DatasetError, match=r"floats\.tif: cannot use an image of type float32"):
         read_image(path)
@@ -160,7 +160,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_sorted_and_nothing_else(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpeg", "c.txt", "d", ".e.json"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
@@ -169,7 +169,7 @@ def test_pictures_of_a_folder_are_sorted_and_only_pictures(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_any_camera_picture_becomes_8_bit_bgr(shape: tuple[int, ...], kind: type[np.uint8 | np.uint16]) -> None:
+def test_any_camera_image_becomes_8_bit_bgr(shape: tuple[int, ...], kind: type[np.uint8 | np.uint16]) -> None:
     picture = as_bgr8(np.zeros(shape, kind))
     assert picture.shape == (4, 5, 3)
     assert picture.dtype == np.uint8
@@ -177,7 +177,7 @@ def test_any_camera_picture_becomes_8_bit_bgr(shape: tuple[int, ...], kind: type
 
 
 @pytest.mark.parametrize("picture", [np.zeros((4, 5, 2), np.uint8), np.zeros((4, 5, 3)), np.zeros(4, np.uint8)])
-def test_pictures_of_other_kinds_are_refused(picture: np.ndarray) -> None:
+def test_images_of_other_types_are_refused(picture: np.ndarray) -> None:
     with pytest.raises(DatasetError, match="cannot use an image"):
         as_bgr8(picture)
 
@@ -187,7 +187,7 @@ def picture_of(rows: int, columns: int) -> Image:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 50), (20, 300), (64, 65)])
-def test_every_picture_is_brought_to_the_same_size(size: tuple[int, int]) -> None:
+def test_every_image_is_resized_to_the_network_input(size: tuple[int, int]) -> None:
     prepared = Preprocess(64, 64)(picture_of(*size))
     assert prepared.shape == (64, 64, 3)
     assert prepared.dtype == np.uint8
@@ -199,7 +199,7 @@ def test_shrinking_takes_the_mean_of_each_area() -> None:
     assert np.abs(Preprocess(4, 6)(picture) - expected).max() <= 0.5
 
 
-def test_the_region_of_interest_is_cut_out_first() -> None:
+def test_the_region_of_interest_is_cropped_first() -> None:
     picture = picture_of(20, 30)
     np.testing.assert_array_equal(Preprocess(4, 6, Region(5, 7, 6, 4))(picture), picture[7:11, 5:11])
 

@@ -15,7 +15,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def view(whole: np.ndarray, right: int = 0, down: int = 0) -> np.ndarray:
-    """What a camera sees whose picture is displaced so far."""
+    """The view of a camera that is displaced by so many pixels."""
     start = SIDE // 2
     return whole[start - down : start - down + SIDE, start - right : start - right + SIDE]
 
@@ -34,7 +34,7 @@ def test_a_displacement_is_found_to_the_cell(right: int, down: int) -> None:
     assert found.at_zero < 0.2
 
 
-def test_the_correlation_is_that_of_its_definition() -> None:
+def test_the_correlation_agrees_with_its_definition() -> None:
     mean, seen = edge_directions(view(picture(1))), edge_directions(view(picture(2), 3, 2))
     found = Structure(mean).displacement(seen)
     assert found.at_zero == pytest.approx(float((mean * seen).sum() / (mean**2).sum()), abs=1e-4)
@@ -45,7 +45,7 @@ def test_the_correlation_is_that_of_its_definition() -> None:
     assert found.elsewhere == pytest.approx(float((mean * shifted).sum() / (mean**2).sum()), abs=1e-4)
 
 
-def test_light_and_contrast_hardly_count() -> None:
+def test_light_and_contrast_hardly_matter() -> None:
     whole = picture()
     structure = Structure(edge_directions(view(whole)))
     dim = structure.displacement(edge_directions((view(whole) * 0.4 + 20).astype(np.uint8)))
@@ -53,7 +53,7 @@ def test_light_and_contrast_hardly_count() -> None:
     assert dim.elsewhere - dim.at_zero < -0.2
 
 
-def test_what_is_hidden_lowers_the_correlation_everywhere_alike() -> None:
+def test_hidden_structure_lowers_the_correlation_equally_at_all_displacements() -> None:
     whole = picture()
     half = view(whole).copy()
     half[:, SIDE // 2 :] = 128
@@ -62,12 +62,12 @@ def test_what_is_hidden_lowers_the_correlation_everywhere_alike() -> None:
     assert found.elsewhere - found.at_zero < -0.2
 
 
-def test_nothing_stands_still_in_a_plain_picture() -> None:
+def test_a_plain_image_has_no_recognisable_structure() -> None:
     assert not Structure(edge_directions(np.full((SIDE, SIDE), 90, np.uint8))).is_recognisable
     assert Structure(edge_directions(view(picture()))).is_recognisable
 
 
-def test_edges_that_run_one_way_do_not_show_a_displacement_that_way() -> None:
+def test_parallel_edges_do_not_reveal_a_displacement_along_them() -> None:
     sideways, upright = Structure(edge_directions(view(stripes()))).smallest_visible_shift(visible=0.5, limit=0.05)
     assert sideways is None
     assert upright is not None
@@ -75,7 +75,7 @@ def test_edges_that_run_one_way_do_not_show_a_displacement_that_way() -> None:
     assert None not in Structure(edge_directions(view(picture()))).smallest_visible_shift(visible=0.5, limit=0.05)
 
 
-def test_the_same_picture_gives_the_same_bytes_wherever_it_lies_in_memory() -> None:
+def test_edge_directions_do_not_depend_on_memory_alignment() -> None:
     seen = np.ascontiguousarray(view(picture()))
     results = set()
     for offset in range(32):

@@ -1,4 +1,4 @@
-"""The score map covers the region of interest, with every place where it belongs."""
+"""The score map covers the region of interest, with every cell in its location."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ sides = st.integers(1, 7)
 
 
 @given(sides, sides, st.integers(0, 5), st.integers(0, 5))
-def test_every_place_keeps_its_middle_and_the_border_is_repeated_outward(
+def test_every_cell_keeps_its_centre_and_the_border_is_repeated_outward(
     height: int, width: int, more_rows: int, more_columns: int
 ) -> None:
-    """In half cells, whatever the reduction took away was taken equally from both sides."""
+    """In half cells; reduction removes equally much from both sides."""
     score_map = np.random.default_rng(0).random((height, width)).astype(np.float32)
     covered = cover_region(score_map, (height + more_rows, width + more_columns))
     assert covered.shape == (2 * (height + more_rows), 2 * (width + more_columns))
@@ -33,7 +33,7 @@ def test_an_averaging_region_of_two_shifts_the_map_by_half_a_cell() -> None:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (14, 9)])
-def test_a_method_that_does_not_say_where_says_it_of_all(grid: tuple[int, int]) -> None:
+def test_a_single_cell_covers_the_whole_region(grid: tuple[int, int]) -> None:
     np.testing.assert_array_equal(
         cover_region(np.array([[7.5]], np.float32), grid), np.full((2 * grid[0], 2 * grid[1]), 7.5)
     )
@@ -44,6 +44,6 @@ def test_a_map_as_large_as_the_grid_is_not_moved() -> None:
     np.testing.assert_array_equal(cover_region(score_map, (2, 3)), np.kron(score_map, np.ones((2, 2))))
 
 
-def test_a_map_larger_than_the_grid_covers_the_picture_already() -> None:
+def test_a_map_larger_than_the_grid_already_covers_the_region() -> None:
     score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.testing.assert_array_equal(cover_region(score_map, (2, 2)), np.kron(score_map, np.ones((2, 2))))

@@ -1,4 +1,4 @@
-"""The exported network computes what the formulas say: checked against NumPy in float64, written out in loops."""
+"""The fused network agrees with the formulas, written as NumPy loops in float64."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BRIGHTNESS = pytest.mark.parametrize("divide_brightness", [False, True], ids=["a
 
 
 def no_backbone(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Backbone:
-    """The features are the normalised picture itself."""
+    """A backbone whose features are the normalised image itself."""
     graph = GraphBuilder("nothing")
     graph.add("Identity", "image", output="features")
     model = graph.model({"image": (FLOAT, (1, 3, 4, 6))}, {"features": (FLOAT, (1, 3, 4, 6))})
@@ -59,7 +59,7 @@ def features_of(backbone: Backbone, pictures: list[Image], *, divide_brightness:
 @pytest.mark.parametrize("backbone", ["random", "filterbank"])
 @pytest.mark.parametrize("kind", DETECTORS)
 @BRIGHTNESS
-def test_the_network_gives_the_scores_of_the_formulas(backbone: str, kind: str, *, divide_brightness: bool) -> None:
+def test_scores_agree_with_the_formulas(backbone: str, kind: str, *, divide_brightness: bool) -> None:
     detector = DETECTORS[kind]
     source = random_backbone() if backbone == "random" else filterbank_backbone(SIDE, SIDE)
     pictures = [washer(number) for number in range(30)]
@@ -101,7 +101,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @pytest.mark.parametrize("light", [1, 60, 255])
 @pytest.mark.parametrize(("mean", "std"), [((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), (MEAN, STD)])
-def test_the_picture_is_turned_to_rgb_and_normalised(
+def test_the_frame_is_converted_to_rgb_and_normalised(
     light: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
     frame = np.random.default_rng(0).integers(0, light + 1, (4, 6, 3)).astype(np.uint8)
@@ -113,7 +113,7 @@ def test_the_picture_is_turned_to_rgb_and_normalised(
 
 
 @pytest.mark.parametrize("light", [2, 60, 255])
-def test_division_by_brightness_brings_each_picture_to_the_same_mean(light: int) -> None:
+def test_division_by_brightness_gives_every_frame_the_same_mean(light: int) -> None:
     frame = np.random.default_rng(0).integers(0, light + 1, (4, 6, 3)).astype(np.uint8)
     seen = features_of(no_backbone(MEAN, STD), [frame], divide_brightness=True)[0]
     picture = frame[..., ::-1].astype(np.float64) / max(frame.mean(), 1.0) * 0.45
@@ -121,7 +121,7 @@ def test_division_by_brightness_brings_each_picture_to_the_same_mean(light: int)
     np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_black_picture_stays_black_when_divided_by_its_brightness() -> None:
+def test_a_black_frame_stays_black_when_divided_by_its_brightness() -> None:
     black = np.zeros((4, 6, 3), np.uint8)
     backbone = no_backbone((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert (features_of(backbone, [black], divide_brightness=True)[0] == 0).all()
@@ -134,7 +134,7 @@ def test_twice_the_light_changes_nothing_when_divided_by_brightness() -> None:
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_the_network_keeps_its_contract(kind: str) -> None:
+def test_inputs_outputs_and_head_of_the_network_have_their_documented_form(kind: str) -> None:
     detector = DETECTORS[kind]
     side = 8 - detector.averaging + 1
     locations = side**2 if detector.location == "local" else 1
@@ -156,7 +156,7 @@ def test_the_network_keeps_its_contract(kind: str) -> None:
     assert initializers["head.mean"].dtype == initializers["head.whitening"].dtype == np.float32
 
 
-def test_the_largest_of_the_map_is_the_score_at_infinite_order() -> None:
+def test_at_infinite_order_the_score_is_the_largest_value_of_the_map() -> None:
     detector = MeanShift(pooling_order=np.inf)
     head = detector.head(Moments.of(np.random.default_rng(0).normal(size=(49, 40, 12))))
     network = fused_network(random_backbone(), detector, head, divide_brightness=False)
@@ -165,20 +165,20 @@ def test_the_largest_of_the_map_is_the_score_at_infinite_order() -> None:
     assert seen.score == seen.map.max()
 
 
-def test_the_score_of_no_distance_at_all_is_zero() -> None:
+def test_the_score_of_zero_distances_is_zero() -> None:
     zeros = np.zeros((2, 49), np.float32)
     assert generalised_mean_in_numpy(zeros, 8.0).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("order", [1.0, 2.0, 8.0, 64.0])
-def test_the_score_is_below_the_largest_and_above_what_one_place_alone_would_give(order: float) -> None:
+def test_the_score_is_below_the_largest_value_and_above_that_of_one_location_alone(order: float) -> None:
     distances = np.random.default_rng(0).gamma(2.0, 1e12, (20, 49)).astype(np.float32)
     scores, largest = generalised_mean_in_numpy(distances, order), distances.max(axis=1)
     assert (scores <= largest).all()
     assert (scores >= largest * 49 ** (-1 / order)).all()
 
 
-def test_a_distance_far_above_what_half_precision_holds_is_kept() -> None:
+def test_distances_beyond_half_precision_are_kept() -> None:
     random = np.random.default_rng(0)
     head = MeanShift().head(Moments.of(1e-4 * random.normal(size=(49, 40, 12))))
     network = fused_network(random_backbone(), MeanShift(), head, divide_brightness=False)
@@ -188,7 +188,7 @@ def test_a_distance_far_above_what_half_precision_holds_is_kept() -> None:
     assert score > 65504**2 / 1e3
 
 
-def test_a_file_that_is_no_network_is_refused_by_the_engine() -> None:
+def test_a_file_that_is_not_a_network_is_refused_by_the_engine() -> None:
     with pytest.raises(EngineError, match="cannot load the network"), OnnxRuntimeEngine(b"no network", 1):
         pass
 

@@ -158,7 +158,7 @@ def inputs_of_backbone(network: onnx.ModelProto) -> list[str]:
     return [node.output[0] for node in network.graph.node if node.name == "to_half/backbone"]
 
 
-def test_half_precision_is_between_the_borders_and_nowhere_else(variants: Variants) -> None:
+def test_only_the_nodes_between_the_borders_have_half_precision(variants: Variants) -> None:
     before, after = precisions(variants.single), precisions(variants.half)
     assert after.keys() == before.keys()
     assert FLOAT16 not in before.values()
@@ -247,7 +247,7 @@ def test_half_the_weights_are_half_as_large(weights: Path) -> None:
 
 
 def one_layer(operator: str, weights: list[float], **attributes: int) -> onnx.ModelProto:
-    """A backbone of one node on the picture and its weights, fused."""
+    """A fused network whose backbone is one node, of the image and its weights."""
     graph = GraphBuilder("layer")
     constants = [graph.constant("weights", np.array(weights, np.float32))] if weights else []
     graph.add(operator, "image", *constants, output="features", **attributes)
@@ -262,7 +262,7 @@ def test_a_weight_that_half_precision_cannot_hold_is_refused_by_name() -> None:
         half_precision(one_layer("Mul", [66000.0]))
 
 
-def test_a_kernel_keeps_its_sum_and_every_weight_nearly() -> None:
+def test_a_rounded_kernel_keeps_its_sum_and_nearly_every_weight() -> None:
     random = np.random.default_rng(0)
     weights = random.normal(size=(3, 3, 3, 3)).astype(np.float32) * np.float32(50.0)
     weights[0] -= weights[0].mean(axis=(1, 2), keepdims=True)
@@ -285,12 +285,12 @@ def test_infinite_weights_stay_infinite() -> None:
     assert numpy_helper.to_array(weights).tolist() == [-np.inf]
 
 
-def test_an_operator_that_does_not_take_half_precision_is_refused_by_name() -> None:
+def test_an_operator_without_half_precision_is_refused_by_name() -> None:
     with pytest.raises(EngineError, match=r"(?s)cannot be computed in half precision.*Celu.*FP32"):
         half_precision(one_layer("Celu", []))
 
 
-def test_a_cast_inside_the_backbone_follows() -> None:
+def test_a_cast_inside_the_backbone_is_changed_to_half_precision() -> None:
     half = half_precision(one_layer("Cast", [], to=FLOAT))
     assert precisions(half)["backbone/features"] == FLOAT16
 
