@@ -6,8 +6,7 @@ It needs no weights, download or torch, so a device can calibrate without a work
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -52,15 +51,10 @@ def gabor_bank() -> NDArray[np.float32]:
 
 
 def filterbank(height: int, width: int) -> onnx.ModelProto:
-    """The backbone as an ONNX graph.
+    """The backbone as an ONNX graph; both sides are multiples of 16.
 
-    Args:
-        height: Rows of the input, a multiple of 16.
-        width: Columns of the input, a multiple of 16.
-
-    Returns:
-        Model with input ``image`` (1, 3, height, width), float RGB in 0..1, and output ``features``
-        (1, 79, height / 16, width / 16).
+    Its input is ``image`` (1, 3, height, width), float RGB in 0..1, and its output ``features``
+    (1, 79, height / 16, width / 16).
     """
     graph = GraphBuilder("filterbank")
     colour = _mix(graph, graph.constant("filterbank.opponent", _OPPONENT.astype(np.float32)), "image", (height, width))
@@ -87,8 +81,7 @@ def filterbank(height: int, width: int) -> onnx.ModelProto:
     )
 
 
-@dataclass(frozen=True)
-class _Bank:
+class _Bank(NamedTuple):
     """Names of the constants that all levels share."""
 
     gabor: str

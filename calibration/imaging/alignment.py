@@ -125,12 +125,7 @@ class Alignment:
         return bool(np.isfinite(self.least_prominence))
 
     def __call__(self, frame: Image, region: Region) -> PartLocation:
-        """Locate the part. The returned region may reach beyond the frame.
-
-        Args:
-            frame: Of the size used in calibration.
-            region: The region of interest: the mean location of the good parts.
-        """
+        """Locate the part near the region of interest; the returned region may reach beyond the frame."""
         if not self.is_on:
             return PartLocation(region, None)
         grid = Grid.of(region, self.limit_px)

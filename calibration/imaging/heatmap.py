@@ -28,16 +28,13 @@ _LIGHT: Colour = (232, 232, 232)
 
 
 def overlay(frame: Image, region: Region | None, score_map: Array, threshold: float) -> Image:
-    """Draw the score map over the region, with a contour around every area above the threshold.
+    """A copy of the frame with the score map over the region, and a contour around every area above the threshold.
 
     Args:
-        frame: (rows, columns, 3), uint8, BGR; not changed.
+        frame: (rows, columns, 3), uint8, BGR.
         region: What the score map covers, from edge to edge; may reach beyond the frame. None is the whole frame.
         score_map: (h, w), squared distances, any resolution; cells that are not finite stay bare.
         threshold: Score above which a cell is defective, positive.
-
-    Returns:
-        (rows, columns, 3), uint8, BGR.
 
     Raises:
         DatasetError: The region lies outside the frame.

@@ -23,10 +23,7 @@ _JPEG_END = b"\xff\xd9"
 
 
 def read_image(path: Path) -> Image:
-    """Read an image, upright (EXIF orientation applied).
-
-    Returns:
-        (rows, columns, 3), uint8, BGR.
+    """Read an image, (rows, columns, 3), uint8, BGR, upright (EXIF orientation applied).
 
     Raises:
         DatasetError: Not readable, not an image, truncated, or neither 8 nor 16 bits deep.

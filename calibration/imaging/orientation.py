@@ -55,11 +55,8 @@ class Displacement:
 class Structure:
     """The static structure of the good frames.
 
-    Args:
-        mean: Mean edge directions of the good frames, (rows, columns, 2).
-
     Attributes:
-        mean: As given.
+        mean: Mean edge directions of the good frames, (rows, columns, 2).
         is_recognisable: Whether there is enough structure to recognise.
     """
 
@@ -85,16 +82,13 @@ class Structure:
         return Displacement(here, float(correlation[down, right]), (right - self._reach, down - self._reach))
 
     def smallest_visible_shift(self, visible: float, limit: float) -> tuple[int | None, int | None]:
-        """Smallest noticeable displacement, to the side and up or down, in cells.
+        """Smallest displacement, to the side and up or down, in cells, that takes ``elsewhere - at_zero`` over a limit.
 
-        Noticeable means that ``elsewhere - at_zero`` exceeds a limit.
+        None for a direction along which the structure does not change, such as that of a straight edge.
 
         Args:
             visible: ``at_zero`` of a frame that shows little of the structure.
             limit: Of ``elsewhere - at_zero``.
-
-        Returns:
-            None for a direction along which the structure does not change, such as that of a straight edge.
         """
         correlation, energy = self._correlation(self.mean), (self.mean**2).sum(axis=2) * self._scale
         centre = self._reach

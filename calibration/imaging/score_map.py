@@ -11,17 +11,10 @@ if TYPE_CHECKING:
 
 
 def cover_region(score_map: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """The score map in half cells of the feature grid, padded to cover the region of interest from edge to edge.
+    """The score map (h, w) in half cells, its border repeated outward to cover the feature grid (h', w').
 
-    Reduction without padding leaves a map that is smaller than the feature grid and centred in it: stretched as it
-    is, it would show defects in the wrong location. A map larger than the grid covers the region already.
-
-    Args:
-        score_map: (h, w).
-        grid: (h', w') of the features.
-
-    Returns:
-        (2 max(h, h'), 2 max(w, w')); border values are repeated outward.
+    The result, (2 max(h, h'), 2 max(w, w')), covers the region of interest from edge to edge. Reduction without
+    padding leaves a map that is smaller than the grid and centred in it; stretching it would misplace defects.
     """
     borders = [(max(0, whole - part),) * 2 for whole, part in zip(grid, score_map.shape, strict=True)]
     return np.pad(score_map.repeat(2, axis=0).repeat(2, axis=1), borders, mode="edge")
