@@ -1,11 +1,12 @@
-"""What a configuration means: the values that the parts of a station receive."""
+"""Turns a configuration into the values that the parts of a station receive."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.model import AgentConfig
     from agent.config.services import MqttConfig
+    from agent.config.types import Section
     from agent.messages.records import ResultCode
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger
@@ -45,7 +47,16 @@ if TYPE_CHECKING:
 
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
-_UNHURRIED_MS = 100
+_RECHECK_MS = 100
+
+
+_T = TypeVar("_T")
+
+
+def _from_section(kind: type[_T], section: Section, **more: Any) -> _T:  # noqa: ANN401 - checked by the tests
+    """A dataclass from the keys of a section that have the names of its fields, and from ``more``."""
+    names = {field.name for field in fields(kind)} & type(section).model_fields.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(section, name) for name in names - more.keys()}, **more)
 
 
 def station_topics(station: StationConfig) -> Topics:
@@ -56,27 +67,19 @@ def station_topics(station: StationConfig) -> Topics:
 
 def sparkplug_topics(config: AgentConfig) -> SparkplugTopics:
     """The topics of the edge node, made from the station's levels where none are named."""
-    station, ids = config.station, config.sparkplug
+    station, sparkplug = config.station, config.sparkplug
     levels = (station.enterprise, station.site, station.area, station.line, station.cell)
-    return SparkplugTopics(
-        group_id=ids.group_id or ":".join(levels),
-        edge_node_id=ids.edge_node_id or station.name,
-        device_id=ids.device_id,
-        primary_host_id=ids.primary_host_id,
+    return _from_section(
+        SparkplugTopics,
+        sparkplug,
+        group_id=sparkplug.group_id or ":".join(levels),
+        edge_node_id=sparkplug.edge_node_id or station.name,
     )
 
 
 def camera_settings(camera: CameraConfig) -> CameraSettings:
     """What is asked of a live camera."""
-    return CameraSettings(
-        width=camera.width,
-        height=camera.height,
-        format=camera.format,
-        exposure=camera.exposure,
-        white_balance=camera.white_balance,
-        gain=camera.gain,
-        buffer_frames=camera.buffer_frames,
-    )
+    return _from_section(CameraSettings, camera)
 
 
 def camera_timeouts(camera: CameraConfig) -> Timeouts:
@@ -85,29 +88,26 @@ def camera_timeouts(camera: CameraConfig) -> Timeouts:
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:
-    """Where the broker is and who we are.
+    """The address of the broker, and the identity of the station there.
 
     Raises:
         ConfigError: The password cannot be read.
     """
-    mqtt = config.mqtt
-    return BrokerSettings(
-        host=mqtt.host,
-        port=mqtt.port,
+    mqtt, tls = config.mqtt, config.mqtt.tls
+    return _from_section(
+        BrokerSettings,
+        mqtt,
         client_id=mqtt.client_id or f"shiftwatch-{station_topics(config.station).root.replace('/', '-')}",
-        username=mqtt.username,
         password=_password(mqtt),
-        protocol=mqtt.protocol,
-        keepalive_s=mqtt.keepalive_s,
-        tls=mqtt.tls.enabled,
-        ca_file=mqtt.tls.ca_file,
-        certificate_file=mqtt.tls.cert_file,
-        key_file=mqtt.tls.key_file,
+        tls=tls.enabled,
+        ca_file=tls.ca_file,
+        certificate_file=tls.cert_file,
+        key_file=tls.key_file,
     )
 
 
 def command_token(config: AgentConfig) -> str | None:
-    """What commands over MQTT must bring; None where they need nothing.
+    """The token that commands over MQTT must contain; None where they need none.
 
     Raises:
         ConfigError: The file cannot be read, or is empty.
@@ -121,15 +121,15 @@ def command_token(config: AgentConfig) -> str | None:
 
 
 def web_token(config: AgentConfig) -> str | None:
-    """What changes from the live page must bring; None leaves it read-only.
+    """The token that changes from the live page must contain; None leaves the page read-only.
 
     Raises:
-        ConfigError: The file cannot be read, or holds what is no token.
+        ConfigError: The file cannot be read, or does not hold a token.
     """
     token = read_secret(config.web.token_file, "web.token_file")
     if token is not None and not re.fullmatch(_HEADER_TEXT, token):
         raise ConfigError(
-            problems=[f"web.token_file: {config.web.token_file} holds no token; write 8 or more letters and digits"]
+            problems=[f"web.token_file: {config.web.token_file} holds no valid token; write 8 or more letters and digits"]
         )
     return token
 
@@ -163,7 +163,7 @@ def read_secret(file: Path | None, key: str) -> str | None:
 
 
 def open_outbox(config: AgentConfig, name: str) -> Outbox:
-    """An outbox in the state folder, with the bounds that hold for all of them.
+    """An outbox in the state folder, with the configured limits.
 
     Raises:
         OutboxError: It cannot be opened.
@@ -173,34 +173,26 @@ def open_outbox(config: AgentConfig, name: str) -> Outbox:
 
 
 def archive_folder(config: AgentConfig) -> Path:
-    """Where the pictures are."""
+    """Folder of the archived images."""
     return config.state_dir / "archive"
 
 
 def open_archive(config: AgentConfig) -> Archive | None:
-    """The pictures in the state folder; None where none are to be kept."""
-    kept = config.archive
-    if not kept.enabled:
+    """The archive in the state folder; None where none is to be kept."""
+    section = config.archive
+    if not section.enabled:
         return None
     return Archive(
-        archive_folder(config),
-        kept.max_mib,
-        max_age_days=kept.max_age_days,
-        ok_every=kept.ok_every,
+        archive_folder(config), section.max_mib, max_age_days=section.max_age_days, ok_every=section.ok_every
     )
 
 
-def recalibration_terms(config: AgentConfig) -> RecalibrationPlan:
-    """How the station learns on."""
-    section = config.recalibration
-    return RecalibrationPlan(
+def recalibration_plan(config: AgentConfig) -> RecalibrationPlan:
+    """The terms of every recalibration."""
+    return _from_section(
+        RecalibrationPlan,
+        config.recalibration,
         archive=archive_folder(config),
-        parts=section.parts,
-        old_weight=section.old_weight,
-        shadow_parts=section.shadow_parts,
-        min_detection=section.min_detection,
-        quiet_s=section.quiet_s,
-        keep_bundles=section.keep_bundles,
         sequential=config.trigger.source == "every_frame",
     )
 
@@ -208,51 +200,48 @@ def recalibration_terms(config: AgentConfig) -> RecalibrationPlan:
 def rules_of(config: AgentConfig, bundle: Bundle) -> Rules:
     """How verdicts become alerts; the threshold is the bundle's unless another is given."""
     decision = config.decision
-    return Rules(
+    return _from_section(
+        Rules,
+        decision,
         threshold=decision.threshold or bundle.manifest.working_point.threshold,
-        raise_after=decision.raise_after,
-        raise_within=decision.raise_within,
-        clear_after=decision.clear_after,
-        clear_ratio=decision.clear_ratio,
         update_every_ms=round(decision.update_every_s * 1000),
         untrusted_after_ms=round(config.checks.alert_after_s * 1000),
     )
 
 
 def frame_checks_of(config: AgentConfig, bundle: Bundle) -> FrameChecks | None:
-    """What frames are held against; None where nobody wants it."""
+    """The checks of each frame; None where they are not enabled."""
     if not config.checks.enabled:
         return None
-    # Files that are played again and again repeat themselves by right.
+    # Files may repeat themselves.
     frozen_after = None if kind_of(config.camera.source) == "path" else config.checks.frozen_after
-    reference = bundle.reference()
-    return FrameChecks(reference, bundle.preprocess, frozen_after=frozen_after, unhurried_ms=_UNHURRIED_MS)
+    return FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=frozen_after, recheck_ms=_RECHECK_MS)
 
 
 def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:
-    """What the empty place looks like; None where nobody has shown it.
+    """The recogniser of the empty place; None where no image of it is configured.
 
     Raises:
-        ConfigError: The picture cannot be read, or is not as the frames that calibration saw.
+        ConfigError: The image cannot be read, or differs in size from the frames that calibration saw.
     """
     path = config.trigger.empty
     if path is None:
         return None
-    picture, reference = cv2.imread(str(path), cv2.IMREAD_COLOR), bundle.reference()
-    if picture is None:
-        raise ConfigError(problems=[f"trigger.empty: {path} cannot be read as a picture"])
-    known, (rows, columns) = reference.get("frame_size"), picture.shape[:2]
+    image, reference = cv2.imread(str(path), cv2.IMREAD_COLOR), bundle.reference()
+    if image is None:
+        raise ConfigError(problems=[f"trigger.empty: {path} cannot be read as an image"])
+    known, (rows, columns) = reference.get("frame_size"), image.shape[:2]
     if known is not None and known.size and tuple(known) != (rows, columns):
         problem = f"{path} has {columns}x{rows} pixels; calibration saw frames of {known[1]}x{known[0]}"
         raise ConfigError(problems=[f"trigger.empty: {problem}"])
     try:
-        return EmptyPlace(as_bgr8(picture), bundle.preprocess, reference)
+        return EmptyPlace(as_bgr8(image), bundle.preprocess, reference)
     except DatasetError as error:
         raise ConfigError(problems=[f"trigger.empty: {path}: {error.what}"]) from error
 
 
 def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipes: Callable[[], Sequence[Recipe]]) -> Trigger:
-    """Which frames show a part."""
+    """The configured trigger."""
     if trigger.source == "command":
         return OnCommand(handshake, trigger.delay_ms)
     if trigger.source == "motion":
@@ -260,19 +249,19 @@ def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipes: Callable[[
     return EveryFrame(handshake, trigger.every)
 
 
-def combining_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> FrameCombiner:
-    """What the frames of a part say together."""
+def combiner_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> FrameCombiner:
+    """How the frames of a part become one verdict."""
     count = trigger.frames_per_part
     return FrameCombiner(count, trigger.combine, trigger.least_decidable or count // 2 + 1, why_fewer)
 
 
 def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
-    """What good parts are held against; None where nobody wants it."""
+    """The watch for drift; None where it is not enabled."""
     return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold) if config.drift.enabled else None
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:
-    """What engines need to run a bundle on this device; they are kept beside it, where that is allowed."""
+    """What engines need to run a bundle on this device; they are kept next to it, if that folder is writable."""
     beside = engine_folder(bundle)
     kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"
     return Deployment(bundle, config.engine.thread_count(), kept, progress)

@@ -1,4 +1,4 @@
-"""The alert about frames that cannot be trusted: pure, like the decision that it belongs to."""
+"""The alert about frames that cannot be trusted, as a pure function."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from agent.messages.records import Alert
 
 SEVERITY = 800
-"""Of 1000, high: no part can be judged, but none is known to be bad."""
+"""High, on the scale to 1000: no part can be inspected, but none is known to be bad."""
 
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """What is remembered between two frames; ``CameraState()`` is the beginning.
+    """The memory between two frames; ``CameraState()`` is the start.
 
     Attributes:
-        untrusted_since_ms: Since when no frame could be trusted; None after a good one.
+        untrusted_since_ms: Time of the first frame in a row that could not be trusted; None after a good one.
         alert: The alert that is active; None when there is none.
     """
 
@@ -26,15 +26,15 @@ class CameraState:
 def camera_alert_step(
     state: CameraState, cause: str | None, after_ms: int, result_id: str, now_ms: int
 ) -> tuple[Alert | None, CameraState]:
-    """One frame further.
+    """The event of one frame, if there is one, and the state after it.
 
-    An alert begins with the first frame at which none could be trusted for ``after_ms``, with the cause of that
-    frame, which it keeps; a good frame ends it.
+    An alert starts when no frame could be trusted for ``after_ms``, and keeps the cause of that frame. A good frame
+    ends it.
 
     Args:
         state: From the frame before.
         cause: Why this frame cannot be trusted; None when it can.
-        after_ms: So long none must have been good.
+        after_ms: Time without a good frame.
         result_id: Identity of this frame's result.
         now_ms: Wall clock, ms since 1970; it may be set back.
     """
@@ -50,6 +50,6 @@ def camera_alert_step(
         cause=cause,
         started_at_ms=since_ms,
         result_id=result_id,
-        alert_id=f"camera-{result_id}",  # so that a replay gives it again
+        alert_id=f"camera-{result_id}",  # the same when the results are replayed
     )
     return alert, replace(state, alert=alert)

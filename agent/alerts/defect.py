@@ -1,4 +1,4 @@
-"""From scores to verdicts and alerts: thresholds and hysteresis, without a clock and without input or output."""
+"""From scores to verdicts and alerts about defects: thresholds and hysteresis, as pure functions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _HIGHEST_SEVERITY = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When a score is a defect, and when defects are an alert.
+    """When a score is a defect, and when defects raise an alert.
 
     Attributes:
         threshold: A score above it is NotOK; positive.
-        raise_after: NotOK results that begin an alert.
-        raise_within: So many decidable results, the last ones since the alert before, must hold them; None: they must
-            come in a row.
+        raise_after: NotOK results that raise an alert.
+        raise_within: Number of the latest decidable results, since the last alert, that are counted; None means that
+            the NotOK results must come in a row.
         clear_after: Clear results in a row that end it.
-        clear_ratio: A result is clear at or below this share of the threshold, 0 to 1 (0 excluded). What lies between
-            is OK, but ends no alert.
-        update_every_ms: A lasting alert is repeated so often, as long as NotOK results come.
-        untrusted_after_ms: Frames that cannot be trusted for so long begin an alert of their own.
+        clear_ratio: A result is clear at or below this share of the threshold, 0 to 1 (0 excluded). A result between
+            the two is OK, but does not help to end an alert.
+        update_every_ms: Interval at which an active alert is repeated while NotOK results come.
+        untrusted_after_ms: Time without a trustworthy frame that raises a camera alert.
 
     Raises:
         ConfigError: A value is outside these limits.
@@ -41,34 +41,35 @@ class Rules:
 
     def __post_init__(self) -> None:
         """Refuse rules that could never raise or never clear an alert."""
+        limits = (
+            ("threshold", 0 < self.threshold < math.inf, "a number above 0"),
+            ("raise_after", self.raise_after >= 1, "1 or more"),
+            ("raise_within", self.window >= self.raise_after, "raise_after or more"),
+            ("clear_after", self.clear_after >= 1, "1 or more"),
+            ("clear_ratio", 0 < self.clear_ratio <= 1, "a number above 0, at most 1"),
+            ("update_every_ms", self.update_every_ms >= 1, "1 or more"),
+            ("untrusted_after_ms", self.untrusted_after_ms >= 0, "0 or more"),
+        )
         problems = [
-            f"{name}: {value!r} is not allowed; use {allowed}"
-            for name, value, fits, allowed in (
-                ("threshold", self.threshold, 0 < self.threshold < math.inf, "a number above 0"),
-                ("raise_after", self.raise_after, self.raise_after >= 1, "1 or more"),
-                ("raise_within", self.raise_within, self.window >= self.raise_after, "raise_after or more"),
-                ("clear_after", self.clear_after, self.clear_after >= 1, "1 or more"),
-                ("clear_ratio", self.clear_ratio, 0 < self.clear_ratio <= 1, "a number above 0, at most 1"),
-                ("update_every_ms", self.update_every_ms, self.update_every_ms >= 1, "1 or more"),
-                ("untrusted_after_ms", self.untrusted_after_ms, self.untrusted_after_ms >= 0, "0 or more"),
-            )
-            if not fits
+            f"{name}: {getattr(self, name)!r} is not allowed; use {allowed}"
+            for name, is_valid, allowed in limits
+            if not is_valid
         ]
         if problems:
-            raise ConfigError(what="the rules of decision are not usable", problems=problems)
+            raise ConfigError(what="the decision rules are not usable", problems=problems)
 
     @property
     def window(self) -> int:
-        """Decidable results that are looked at for the beginning of an alert."""
+        """Number of decidable results that are counted to raise an alert."""
         return self.raise_after if self.raise_within is None else self.raise_within
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one score means.
+    """The evaluation of one score.
 
     Attributes:
-        margin: (score - threshold) / threshold, as in the result; None when the score is not finite.
+        margin: (score - threshold) / threshold, None when the score is not finite.
     """
 
     evaluation: Evaluation
@@ -77,20 +78,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is remembered between two results; ``State()`` is the beginning.
+    """The memory between two results; ``State()`` is the start.
 
     Attributes:
         alert: The last event of the active alert; None when there is none.
-        alert_at_ms: When that event was.
-        lately: The last decidable results since the alert before, oldest first: the time of a NotOK one, None for OK.
-        clear_in_a_row: Clear results since the last one that was not.
+        alert_at_ms: Time of that event.
+        recent: The latest decidable results since the last alert, oldest first: time of a NotOK result, None for OK.
+        clear_in_a_row: Number of clear results since the last one that was not clear.
         camera: Whether frames can be trusted.
         drift: The active alert about drift; None when there is none.
     """
 
     alert: Alert | None = None
     alert_at_ms: int = 0
-    lately: tuple[int | None, ...] = ()
+    recent: tuple[int | None, ...] = ()
     clear_in_a_row: int = 0
     camera: CameraState = field(default_factory=CameraState)
     drift: Alert | None = None
@@ -108,39 +109,31 @@ class Decision:
 
 
 def decide(  # noqa: PLR0913, PLR0917 - a pure step names all that it depends on
-    rules: Rules, state: State, score: float, result_id: str, now_ms: int, untrusted: str | None = None
+    rules: Rules, state: State, score: float, result_id: str, now_ms: int, camera_fault: str | None = None
 ) -> Decision:
-    """Judge one frame.
+    """The verdict on one part, and what it does to the alerts.
+
+    A score that is not finite is NotDecidable. It neither raises nor clears an alert, and does not interrupt a row.
 
     Args:
-        rules: May differ from those of the step before; an active alert goes on.
+        rules: May differ from those of the step before; an active alert continues.
         state: From the step before.
-        score: Squared distance of the network; NaN when there is none that can be trusted.
+        score: Squared distance from the network; NaN when no trustworthy score exists.
         result_id: Identity of this result.
-        now_ms: Wall clock, ms since 1970. It may be set back: times of an alert never run backwards for it.
-        untrusted: Cause of an alert, where the frame, or a zone of it, cannot be trusted.
+        now_ms: Wall clock, ms since 1970. It may be set back; the times of an alert still never run backwards.
+        camera_fault: Cause of a camera alert, where the frame, or a zone of it, cannot be trusted.
     """
-    camera_event, camera = camera_alert_step(state.camera, untrusted, rules.untrusted_after_ms, result_id, now_ms)
-    return replace(_decide(rules, replace(state, camera=camera), score, result_id, now_ms), camera_event=camera_event)
-
-
-def _decide(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> Decision:
-    """Judge one score.
-
-    A score that is not finite is NotDecidable and leaves the state as it is: it neither raises nor clears, and rows
-    of results go on behind it.
-    """
-    verdict = judge(score, rules.threshold)
-    if verdict.evaluation is Evaluation.NOT_DECIDABLE:
-        return Decision(verdict, None, state)
+    camera_event, camera = camera_alert_step(state.camera, camera_fault, rules.untrusted_after_ms, result_id, now_ms)
+    state, event = replace(state, camera=camera), None
+    verdict = evaluate(score, rules.threshold)
     if verdict.evaluation is Evaluation.NOT_OK:
-        event, camera_alert_step = _after_bad(rules, state, severity_of(score, rules.threshold), result_id, now_ms)
-    else:
-        event, camera_alert_step = _after_good(rules, state, score, result_id, now_ms)
-    return Decision(verdict, event, camera_alert_step)
+        event, state = _after_bad(rules, state, severity_of(score, rules.threshold), result_id, now_ms)
+    elif verdict.evaluation is Evaluation.OK:
+        event, state = _after_good(rules, state, score, result_id, now_ms)
+    return Decision(verdict, event, state, camera_event)
 
 
-def judge(score: float, threshold: float) -> Verdict:
+def evaluate(score: float, threshold: float) -> Verdict:
     """NotOK above the threshold, OK at or below it, NotDecidable (never OK) without a finite score."""
     if not math.isfinite(score):
         return Verdict(Evaluation.NOT_DECIDABLE, None)
@@ -149,28 +142,19 @@ def judge(score: float, threshold: float) -> Verdict:
 
 
 def severity_of(score: float, threshold: float) -> int:
-    """Severity of a score, 1 to 1000 as OPC UA (Part 9) numbers it: higher is more urgent, in steps of 200.
+    """Severity of a score on the scale of OPC UA (Part 9), 1 to 1000: higher is more urgent, in steps of 200.
 
     1000 * score / (score + threshold): 500 (medium) at the threshold, 667 at twice, 801 (urgent) from about four
-    times the threshold; no score exceeds 1000, so that no far outlier makes all others look harmless.
+    times the threshold. The bound keeps one far outlier from making all others look harmless.
     """
     return max(1, round(_HIGHEST_SEVERITY / (1 + threshold / score))) if score > 0 else 1
 
 
-def end(state: State, now_ms: int, result_id: str | None = None) -> tuple[Alert | None, State]:
-    """End the alert about defects without a clear result: at shutdown, or when one was left over at start.
-
-    Returns:
-        The ``end`` event, None when no alert is active; and the state with which to go on.
-    """
-    return (None if state.alert is None else state.alert.ended(now_ms, result_id)), State(drift=state.drift)
-
-
 def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms: int) -> tuple[Alert | None, State]:
-    state = replace(state, lately=_with(rules, state, now_ms), clear_in_a_row=0)
+    state = replace(state, recent=(*state.recent, now_ms)[-rules.window :], clear_in_a_row=0)
     event = None
     if state.alert is None:
-        bad_at_ms = [at_ms for at_ms in state.lately if at_ms is not None]
+        bad_at_ms = [at_ms for at_ms in state.recent if at_ms is not None]
         if len(bad_at_ms) >= rules.raise_after:
             event = Alert(
                 type="new",
@@ -178,7 +162,7 @@ def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms
                 cause="defect",
                 started_at_ms=bad_at_ms[0],
                 result_id=result_id,
-                alert_id=f"defect-{result_id}",  # so that a replay gives it again
+                alert_id=f"defect-{result_id}",  # the same when the results are replayed
             )
     elif severity > state.alert.severity or _is_update_due(rules, state, now_ms):
         highest = max(severity, state.alert.severity)
@@ -189,14 +173,10 @@ def _after_bad(rules: Rules, state: State, severity: int, result_id: str, now_ms
 def _after_good(rules: Rules, state: State, score: float, result_id: str, now_ms: int) -> tuple[Alert | None, State]:
     is_clear = score <= rules.clear_ratio * rules.threshold
     clear_in_a_row = state.clear_in_a_row + 1 if is_clear else 0
-    state = replace(state, lately=_with(rules, state, None), clear_in_a_row=clear_in_a_row)
+    state = replace(state, recent=(*state.recent, None)[-rules.window :], clear_in_a_row=clear_in_a_row)
     if state.alert is None or state.clear_in_a_row < rules.clear_after:
         return None, state
-    return end(state, now_ms, result_id)
-
-
-def _with(rules: Rules, state: State, bad_at_ms: int | None) -> tuple[int | None, ...]:
-    return (*state.lately, bad_at_ms)[-rules.window :]
+    return state.alert.ended(now_ms, result_id), State(camera=state.camera, drift=state.drift)
 
 
 def _is_update_due(rules: Rules, state: State, now_ms: int) -> bool:

@@ -1,15 +1,15 @@
-"""The alert about drift: pure, like the decision that it stands beside."""
+"""The alert about drift, as a pure function."""
 
 from __future__ import annotations
 
 from agent.messages.records import Alert
 
 SEVERITY = 200
-"""Of 1000, low: every verdict is as good as ever, so far."""
+"""Low, on the scale to 1000: so far no verdict is worse for it."""
 
 
 def drift_alert_step(active: Alert | None, cause: str | None, result_id: str, now_ms: int) -> Alert | None:
-    """The event of one result, if there is one: it begins with a cause, which it keeps, and ends without any.
+    """The event of one result, if there is one: an alert starts with a cause, keeps it, and ends without one.
 
     Args:
         active: The alert that is active.
@@ -27,5 +27,5 @@ def drift_alert_step(active: Alert | None, cause: str | None, result_id: str, no
         cause=str(cause),
         started_at_ms=now_ms,
         result_id=result_id,
-        alert_id=f"drift-{result_id}",  # so that a replay gives it again
+        alert_id=f"drift-{result_id}",  # the same when the results are replayed
     )

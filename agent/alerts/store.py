@@ -1,7 +1,7 @@
-"""The alerts that are active, also after the process has died: one small file beside the outbox.
+"""The active alerts, kept in one small file so that they outlive the process.
 
-An agent that is killed while an alert is active must end it when it comes back, or the line waits for ever. One that
-is killed while it ends an alert must say the same end again, or the line hears two.
+An agent that was killed while an alert was active must end it at the next start, or the line waits for ever. One that
+was killed while ending an alert must publish the same end again, or the line receives two different ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class ActiveAlerts:
-    """Remembers each active alert; several with different causes may be active at once.
+    """Each active alert; several with different causes may be active at once.
 
     Args:
         path: The file; absent while no alert is active.
 
     Attributes:
-        left_over: Those that an earlier process left active, or whose ``end`` it may not have recorded any more.
+        left_over: Alerts that an earlier process left active, or whose ``end`` it may not have recorded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,15 +42,15 @@ class ActiveAlerts:
         return tuple(self._active.values())
 
     def note(self, alert: Alert) -> None:
-        """An alert begins, changes or ends; call it before that is recorded."""
+        """Note that an alert starts, changes or ends; called before that is recorded."""
         others = {identity: other for identity, other in self._active.items() if identity != alert.alert_id}
         self._active = others if alert.type == "end" else {**others, alert.alert_id: alert}
-        if alert.type != "update":  # who it is and since when was written at the beginning
+        if alert.type != "update":  # an update changes nothing that is in the file
             self._kept[alert.alert_id] = alert
             self._write()
 
     def forget(self, alert: Alert) -> None:
-        """Its end is recorded: nothing of it is left over."""
+        """Remove an alert whose end is recorded."""
         if self._kept.pop(alert.alert_id, None) is not None:
             self._write()
 
@@ -62,7 +62,7 @@ class ActiveAlerts:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             if not self._is_failing:
-                log.warning("cannot remember the active alerts in %s: %s", self._path, error)
+                log.warning("cannot write the active alerts to %s: %s", self._path, error)
             self._is_failing = True
         else:
             self._is_failing = False
@@ -76,7 +76,7 @@ class ActiveAlerts:
 
 
 def _alert(known: dict[str, Any]) -> Alert:
-    begun = Alert(
+    started = Alert(
         alert_id=str(known["alertId"]),
         type="new",
         severity=int(known["severity"]),
@@ -84,4 +84,4 @@ def _alert(known: dict[str, Any]) -> Alert:
         started_at_ms=int(known["startTime"]),
         result_id=known["resultId"],
     )
-    return begun if known["type"] == "new" else begun.ended(int(known["endTime"]), known["resultId"])
+    return started if known["type"] == "new" else started.ended(int(known["endTime"]), known["resultId"])

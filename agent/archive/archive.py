@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.archive.quota import MIB, Limits
-from agent.archive.snapshot import Heat, Selection, Snapshot
+from agent.archive.snapshot import Selection
 from agent.archive.store import Store
 from calibration.errors import ShiftwatchError
 
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from agent.archive.snapshot import Snapshot
     from agent.messages.records import Evaluation, ResultCode
-
-__all__ = ["Archive", "Heat", "Snapshot"]
 
 _WAITING_AT_MOST = 8
 _WAITING_BYTES_AT_MOST = 128 * MIB

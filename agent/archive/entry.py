@@ -91,7 +91,7 @@ def encoded(snapshot: Snapshot) -> dict[str, bytes]:
         heat = snapshot.image
         for each in snapshot.heat:
             heat = overlay(heat, each.region, each.score_map, each.threshold)
-        caption = Caption(snapshot.score, snapshot.threshold, snapshot.created_at_ms)
+        caption = Caption(snapshot.result.score, snapshot.result.threshold, snapshot.result.created_at_ms)
         pictures[OVERLAY] = _as(".jpg", _JPEG, captioned(heat, caption))
     return {**pictures, NUMBERS: to_json(_numbers(snapshot, pictures)).encode()}
 
@@ -168,19 +168,19 @@ def sibling(path: str, ending: str) -> str:
 
 
 def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
-    frame = PurePosixPath(snapshot.reference).name
+    frame, result, region = PurePosixPath(snapshot.reference).name, snapshot.result, snapshot.region
     numbers = {
-        "resultId": snapshot.result_id,
-        "seq": snapshot.seq,
-        "partId": snapshot.part_id,
-        "creationTime": snapshot.created_at_ms,
-        "resultEvaluation": int(snapshot.evaluation),
-        "resultCode": int(snapshot.code),
-        "score": snapshot.score if math.isfinite(snapshot.score) else None,
-        "threshold": snapshot.threshold,
-        "regions": [region.payload() for region in snapshot.regions],
-        "region": None if snapshot.region is None else asdict(snapshot.region),
-        "zones": {name: zone.payload() for name, zone in snapshot.zones.items()},
+        "resultId": result.result_id,
+        "seq": result.seq,
+        "partId": result.part_id,
+        "creationTime": result.created_at_ms,
+        "resultEvaluation": int(result.evaluation),
+        "resultCode": int(result.code),
+        "score": result.score if math.isfinite(result.score) else None,
+        "threshold": result.threshold,
+        "regions": [each.payload() for each in result.regions],
+        "region": None if region is None else asdict(region),
+        "zones": {name: zone.payload() for name, zone in result.zones.items()},
         "frame": frame,
         "frameBytes": len(pictures[FRAME]),
     }

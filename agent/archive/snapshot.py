@@ -1,19 +1,19 @@
-"""What is kept of one result, and which results have a picture kept."""
+"""What the archive keeps of one result, and which results have their image kept."""
 
 from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.messages.records import Evaluation, ResultCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from agent.messages.records import DefectRegion, ZoneResult
+    from agent.messages.records import Result
     from calibration.imaging.heatmap import Array
     from calibration.imaging.preprocess import Image, Region
 
@@ -22,54 +22,45 @@ _DICE = random.SystemRandom()
 
 
 class Heat(NamedTuple):
-    """A score map, to be laid over a region of the frame; see ``overlay``."""
+    """A score map for a region of the frame; see `calibration.imaging.heatmap.overlay`."""
 
     region: Region | None
     score_map: Array
     threshold: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What is kept of one result.
 
     Attributes:
-        image: (rows, columns, 3), uint8, BGR; must not be written to any more.
-        heat: What shall lie beside the frame as a heat map; nothing where there is no defect.
-        region: Part of the frame that was inspected, of several zones the decisive one; None is the whole frame.
-        score: NaN where there is none.
-        zones: As of `Result`.
+        image: The frame, (rows, columns, 3), uint8, BGR; must not be written to any more.
+        heat: Score maps for the overlay; empty where there is no defect.
+        region: Inspected part of the frame, of several zones the decisive one; None is the whole frame.
+        result: The result; its frame has a number.
     """
 
     image: Image
     heat: tuple[Heat, ...]
     region: Region | None
-    threshold: float
-    score: float
-    result_id: str
-    part_id: str | None
-    seq: int
-    created_at_ms: int
-    evaluation: Evaluation
-    code: ResultCode = ResultCode.NONE
-    regions: tuple[DefectRegion, ...] = ()
-    zones: Mapping[str, ZoneResult] = field(default_factory=dict)
+    result: Result
 
     @property
     def reference(self) -> str:
         """Path of the frame in the archive: ``YYYY-MM-DD/HHMMSS-mmm_seq.png``, UTC."""
-        when = datetime.fromtimestamp(self.created_at_ms // 1000, tz=timezone.utc)
-        return f"{when:%Y-%m-%d/%H%M%S}-{self.created_at_ms % 1000:03d}_{self.seq}.png"
+        created_at_ms = self.result.created_at_ms
+        when = datetime.fromtimestamp(created_at_ms // 1000, tz=timezone.utc)
+        return f"{when:%Y-%m-%d/%H%M%S}-{created_at_ms % 1000:03d}_{self.result.seq}.png"
 
 
 class Selection:
-    """Which results have a picture kept: NotOK all, NotDecidable one a minute of each cause, OK one in so many.
+    """Selects results to archive: every NotOK, a NotDecidable once a minute per cause, one OK in ``ok_every``.
 
-    Not thread-safe: it is the loop's.
+    Not thread-safe: the loop's thread calls it.
 
     Args:
-        ok_every: One OK result in so many; 0 none.
-        clock_s: Monotonic.
+        ok_every: One OK result in this many is kept; 0 keeps none.
+        clock_s: Monotonic clock.
     """
 
     def __init__(self, ok_every: int, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -79,7 +70,7 @@ class Selection:
         self._undecided_at_s: dict[ResultCode, float] = {}
 
     def wants(self, evaluation: Evaluation, code: ResultCode) -> bool:
-        """Whether this result shall have a picture; each call counts as a result."""
+        """Whether to keep the image of this result; each call counts as a result."""
         if evaluation is Evaluation.OK:
             return self._wants_ok()
         if evaluation is Evaluation.NOT_DECIDABLE:
@@ -101,5 +92,5 @@ class Selection:
         return True
 
     def _gap(self) -> int:
-        # Half to one and a half times as many: a fixed step would show one cavity of a mould with four only.
+        # Random, half to one and a half times: a fixed step would keep only one cavity of a mould with four.
         return _DICE.randint((self._ok_every + 1) // 2, self._ok_every + self._ok_every // 2)

@@ -1,9 +1,10 @@
-"""Another bundle judges, while the inspection goes on: proved, exchanged between two frames, written down."""
+"""Activates another bundle while the inspection runs: checks it, swaps it in between two frames, records it."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import AuditError, CommandRefusedError
@@ -24,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class SwapReason(NamedTuple):
-    """Why a bundle is exchanged.
+    """Why a bundle is swapped.
 
     Attributes:
-        event: What the audit log calls it when it is done.
-        command_id: Of the command.
-        by: Who gave it.
-        why: For people.
-        learnt_ms: See `recipe.versions.Version`.
-        noted: More for the audit log.
+        event: Its name in the audit log after success.
+        command_id: The command that caused it.
+        by: Who gave the command.
+        why: Text for people.
+        learnt_ms: See `agent.zones.versions.Version`.
+        noted: More fields for the audit log.
     """
 
     event: str
@@ -44,12 +45,13 @@ class SwapReason(NamedTuple):
 
 
 class BundleSwap:
-    """One at a time.
+    """Swaps bundles, one at a time.
 
     Args:
-        serve: Gives the engine of a bundle for a zone, proved on its golden frames.
-        in_loop: Engines must be made by the thread that uses them: the frames of those seconds are dropped.
-        changed: Called when another bundle judges.
+        audit: Receives an entry for each swap, whether it succeeds or fails.
+        serve: Loads the engine of a bundle for a zone, checked on its golden frames.
+        in_loop: Engines must be made by the thread that uses them; the frames of those seconds are dropped.
+        changed: Called when another bundle is active.
     """
 
     def __init__(
@@ -61,20 +63,20 @@ class BundleSwap:
         changed: Callable[[], None],
     ) -> None:
         self._audit = audit
-        self._serve = serve
+        self.serve = serve
         self._in_loop = in_loop
         self._changed = changed
-        self._under_way = threading.Lock()
+        self._busy = threading.Lock()
 
     def reserve(self) -> None:
-        """Nobody else may exchange until `activate` has ended, which must follow.
+        """Exclude other swaps until `activate`, which must follow, has ended.
 
         Raises:
-            CommandRefusedError: Somebody does.
+            CommandRefusedError: Another swap is under way.
         """
-        if not self._under_way.acquire(blocking=False):
+        if not self._busy.acquire(blocking=False):
             raise CommandRefusedError(
-                what="another bundle is being brought in", remedy="wait for its acknowledgement on cmd/ack"
+                what="another bundle is being activated", remedy="wait for its acknowledgement on cmd/ack"
             )
 
     def activate(  # noqa: PLR0913, PLR0917 - each once
@@ -82,77 +84,92 @@ class BundleSwap:
         zone: Zone,
         path: Path,
         identity: str,
-        occasion: SwapReason,
+        reason: SwapReason,
         ended: Callable[[ShiftwatchError | None, str | None], object],
         allowed: Callable[[], object] = lambda: None,
     ) -> None:
-        """Bring a bundle in; returns when it is offered to the loop.
+        """Check a bundle and offer it to the loop, which swaps it in before its next part.
 
         Args:
-            zone: What it shall judge.
-            path: Where it lies.
-            identity: What must lie there.
-            occasion: Why.
-            ended: Told what went wrong, if anything, and the hash of the entry in the audit log; mostly on the loop's
-                thread.
-            allowed: Called on the loop's thread, just before; a ShiftwatchError leaves everything as it was.
+            zone: What it will inspect.
+            path: Folder of the bundle.
+            identity: Expected hash of the bundle.
+            reason: For the audit log and the list of versions.
+            ended: Called with the error, if any, and the hash of the audit log entry; on the loop's thread, or on this
+                one if the bundle is not usable.
+            allowed: Called on the loop's thread just before the swap; a ShiftwatchError leaves everything as it was.
         """
-
-        def end(error: ShiftwatchError | None) -> None:
-            audit_hash = self._note(zone, occasion, error)
-            self._under_way.release()
-            ended(error, audit_hash)
-
+        swap = _Swap(self, zone, reason, ended, allowed)
         try:
-            bundle = open_bundle(path)
-            if bundle.identity != identity:
-                raise BundleError(
-                    what=f"{path} holds another bundle now",
-                    remedy="keep each bundle in a folder of its own; deploy the old one again",
-                )
-            served = None if self._in_loop else self._serve(bundle, zone)
+            swap.bundle = _opened(path, identity)
+            if not self._in_loop:
+                swap.loaded = self.serve(swap.bundle, zone)
         except ShiftwatchError as error:
-            end(error)
-            return
+            swap.done(error)
+        else:
+            zone.offer(swap)
 
-        def make() -> ActiveBundle:
-            try:
-                allowed()
-            except ShiftwatchError:
-                if served is not None:
-                    served.close()
-                raise
-            return served or self._serve(bundle, zone)
+    def finish(self, zone: Zone, reason: SwapReason, error: ShiftwatchError | None) -> str | None:
+        """Record the outcome and admit the next swap; the hash of the audit log entry, if there is one."""
+        audit_hash = self._record(zone, reason, error)
+        self._busy.release()
+        return audit_hash
 
-        zone.exchange(make, end)
-
-    def _note(self, zone: Zone, occasion: SwapReason, error: ShiftwatchError | None) -> str | None:
-        """Write down how it went; the hash of the entry in the audit log, if there is one."""
-        served = zone.served
-        bundle = served.bundle
-        said = None if error is None else error.one_line
+    def _record(self, zone: Zone, reason: SwapReason, error: ShiftwatchError | None) -> str | None:
+        bundle = zone.served.bundle
+        failure = None if error is None else error.one_line
         try:
-            if error is None:
-                zone.versions.note(
-                    bundle,
-                    served.recipe.rules.threshold,
-                    by=occasion.by,
-                    why=occasion.why,
-                    learnt_ms=occasion.learnt_ms,
-                )
+            if failure is None:
+                threshold = zone.served.recipe.rules.threshold
+                zone.versions.note(bundle, threshold, by=reason.by, why=reason.why, learnt_ms=reason.learnt_ms)
                 self._changed()
-                log.info(about_zone(zone.name, "the bundle %s judges from now on"), bundle.identity[:12])
+                log.info(about_zone(zone.name, "the bundle %s is now active"), bundle.identity[:12])
             else:
-                log.error(about_zone(zone.name, "not %s, the bundle stays: %s"), occasion.event, said)
+                log.error(about_zone(zone.name, "not %s, the bundle stays: %s"), reason.event, failure)
             return self._audit.append(
-                occasion.event if error is None else "failed",
-                commandId=occasion.command_id,
+                reason.event if failure is None else "failed",
+                commandId=reason.command_id,
                 bundle=bundle.identity,
-                reason=said,
+                reason=failure,
                 **zone.noted,
-                **occasion.noted,
+                **reason.noted,
             )
-        except (OSError, AuditError) as failure:
-            forgotten = about_zone(zone.name, "after the next start the configured bundle may judge again: %s")
-            log.error(forgotten, failure)  # noqa: TRY400 - the message says it all
+        except (OSError, AuditError) as unwritten:
+            message = about_zone(zone.name, "after the next start the configured bundle may be active again: %s")
+            log.error(message, unwritten)  # noqa: TRY400 - the message says it all
             return None
+
+
+@dataclass(slots=True)
+class _Swap:
+    """One bundle on its way in; the loop's thread calls `load` and `done`, see `agent.zones.zone.Offer`."""
+
+    swaps: BundleSwap
+    zone: Zone
+    reason: SwapReason
+    ended: Callable[[ShiftwatchError | None, str | None], object]
+    allowed: Callable[[], object]
+    bundle: Bundle = field(init=False)
+    loaded: ActiveBundle | None = None
+
+    def load(self) -> ActiveBundle:
+        try:
+            self.allowed()
+        except ShiftwatchError:
+            if self.loaded is not None:
+                self.loaded.close()
+            raise
+        return self.loaded or self.swaps.serve(self.bundle, self.zone)
+
+    def done(self, error: ShiftwatchError | None) -> None:
+        self.ended(error, self.swaps.finish(self.zone, self.reason, error))
+
+
+def _opened(path: Path, identity: str) -> Bundle:
+    bundle = open_bundle(path)
+    if bundle.identity != identity:
+        raise BundleError(
+            what=f"{path} holds another bundle now",
+            remedy="keep each bundle in a folder of its own; deploy the old one again",
+        )
+    return bundle

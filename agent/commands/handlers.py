@@ -1,4 +1,4 @@
-"""What each command does."""
+"""The effect of each command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.commands.dispatcher import Action, Command, Effect
-    from agent.commands.rollback import Rollback
+    from agent.commands.rollback import RollbackCommand
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import OnCommand
     from agent.zones.controls import StationControls
@@ -34,12 +34,13 @@ class CommandHandlers:
     """The commands of a station.
 
     Args:
-        parts: Where the line names parts; None where it does not.
-        handshake: Hears of parts that are named while the station is paused.
-        rollback: Brings earlier bundles back.
+        controls: What the commands change.
+        parts: The trigger by which the line names parts; None where it does not.
+        handshake: Answers parts that are named while the station is paused.
+        rollback: Handles that command.
         recalibrate: Prepares that command.
-        mark: Likewise.
-        changed: Called when what the station says of itself has changed.
+        mark: Prepares that command.
+        changed: Called when what the station publishes about itself has changed.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each once
@@ -47,7 +48,7 @@ class CommandHandlers:
         controls: StationControls,
         parts: OnCommand | None,
         handshake: Handshake,
-        rollback: Rollback,
+        rollback: RollbackCommand,
         recalibrate: Callable[[Command, RecalibrateArguments], Effect],
         mark: Callable[[Command, MarkArguments], Effect],
         changed: Callable[[], None],
@@ -61,7 +62,7 @@ class CommandHandlers:
         self._changed = changed
 
     def by_name(self) -> Mapping[str, Action]:
-        """All of them, by the last level of their topics."""
+        """All commands, by the last level of their topics."""
         return {
             "trigger": action(TriggerArguments, self._prepare_trigger, changes_station=False),
             "pause": action(ReasonArguments, self._prepare_pause),
@@ -76,9 +77,9 @@ class CommandHandlers:
         parts = self._parts
         if parts is None:
             raise CommandRefusedError(
-                what="this station looks at every frame", remedy="set trigger.source: command in its configuration"
+                what="this station is not triggered by commands", remedy="set trigger.source: command in its configuration"
             )
-        if self._controls.paused is not None:
+        if self._controls.is_paused:
             part = Part.asked_now(arguments.part_id)
             self._handshake.refuse(part, ResultCode.PAUSED)
             raise CommandRefusedError(what="the station is paused", remedy="give the command resume first")
@@ -116,7 +117,7 @@ class CommandHandlers:
                 zone.set_threshold(threshold)
             except OSError as error:
                 raise CommandRefusedError(
-                    what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="make room on its disk"
+                    what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="free space on its disk"
                 ) from error
             self._changed()
 

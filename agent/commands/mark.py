@@ -1,4 +1,4 @@
-"""What a picture shows, said from afar: as ``shiftwatch-agent archive mark`` on the device."""
+"""The command ``mark``: labels an archived image, like ``shiftwatch-agent archive mark`` on the device."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
 
 
-class Marking:
-    """Marks on a thread of its own: the disk may be slow.
+class MarkCommand:
+    """Writes labels on a thread of its own, because the disk may be slow.
 
     Args:
-        directory: Of the archive; None where no pictures are kept.
-        follow_up: Told how a command went on.
+        directory: Folder of the archive; None where no images are kept.
+        follow_up: Receives the final acknowledgement.
     """
 
     def __init__(self, directory: Path | None, follow_up: Callable[[Payload], None]) -> None:
@@ -33,7 +33,7 @@ class Marking:
         self._follow_up = follow_up
 
     def prepare(self, command: Command, arguments: MarkArguments) -> Effect:
-        """See `commands.Action`."""
+        """See `agent.commands.dispatcher.Action`."""
         directory = self._directory
         if directory is None:
             raise CommandRefusedError(what="this station keeps no pictures", remedy="set archive.enabled: true")
@@ -41,9 +41,8 @@ class Marking:
         return lambda: threading.Thread(target=self._work, args=work, name="marking", daemon=True).start()
 
     def _work(self, directory: Path, command: Command, arguments: MarkArguments) -> None:
-        said = Mark(arguments.label, command.by or "mqtt", now_ms())
         try:
-            mark(directory, arguments.result_id, said)
+            mark(directory, arguments.result_id, Mark(arguments.label, command.by or "mqtt", now_ms()))
         except ArchiveError as error:
             self._follow_up(final_ack(command, error))
         else:

@@ -1,4 +1,4 @@
-"""Back to a bundle that was served before, while the inspection goes on."""
+"""The command ``rollback``: back to a bundle that was active before, while the inspection runs."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
     from calibration.errors import ShiftwatchError
 
 
-class Rollback:
+class RollbackCommand:
     """Prepares the other bundle on a thread of its own.
 
     Args:
-        exchange: Brings it in.
-        follow_up: Told how a command went on.
+        controls: The zones.
+        swaps: Activates the bundle.
+        follow_up: Receives the final acknowledgement.
     """
 
-    def __init__(self, controls: StationControls, exchange: BundleSwap, follow_up: Callable[[Payload], None]) -> None:
+    def __init__(self, controls: StationControls, swaps: BundleSwap, follow_up: Callable[[Payload], None]) -> None:
         self._controls = controls
-        self._exchange = exchange
+        self._swaps = swaps
         self._follow_up = follow_up
 
     def prepare(self, command: Command, arguments: RollbackArguments) -> Effect:
-        """See `commands.Action`."""
+        """See `agent.commands.dispatcher.Action`."""
         zone = self._controls.zone(arguments.zone)
         version = zone.versions.before(zone.served.bundle.identity, arguments.bundle)
 
-        def begin() -> None:
-            self._exchange.reserve()
+        def start() -> None:
+            self._swaps.reserve()
             threading.Thread(target=self._work, args=(command, zone, version), name="rollback", daemon=True).start()
 
-        return begin
+        return start
 
     def _work(self, command: Command, zone: Zone, version: Version) -> None:
         def ended(error: ShiftwatchError | None, audit_hash: str | None) -> None:
             self._follow_up(final_ack(command, error, audit_hash))
 
-        occasion = SwapReason("rolled back", command.command_id, command.by, "rolled back")
-        self._exchange.activate(zone, Path(version.path), version.identity, occasion, ended)
+        reason = SwapReason("rolled back", command.command_id, command.by, "rolled back")
+        self._swaps.activate(zone, Path(version.path), version.identity, reason, ended)

@@ -1,6 +1,6 @@
-"""Whether a frame can be trusted: held against what calibration saw, it may be dark, blocked, frozen, moved, ...
+"""Checks whether a frame can be trusted: compared with calibration it may be dark, blocked, frozen, moved and so on.
 
-A part seen on such a frame is not decidable, whatever its score.
+A part on a frame that cannot be trusted is NotDecidable, whatever its score.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _CAUSES = {
 
 
 def alert_cause(code: ResultCode) -> str | None:
-    """Cause of the alert about frames with this code; None for what is no fault of the camera."""
+    """Cause of the camera alert for this code; None if it is not a camera fault."""
     return _CAUSES.get(code)
 
 
 def _limits_in(reference: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], dict[str, str]]:
-    """Limits (NaN: off) and notes by check."""
+    """Limits (NaN: off) and notes, by check."""
     limits = dict.fromkeys(_NAMES, math.nan)
-    notes = dict.fromkeys(_NAMES, "the bundle was made before there was this check")
+    notes = dict.fromkeys(_NAMES, "the bundle was made before this check existed")
     limits["frozen"] = 0.0  # identical frames need no calibration
     if "check_names" in reference:
         names = reference["check_names"].tolist()
@@ -62,23 +62,22 @@ class FrameFault(NamedTuple):
 
 def _moved(right: int, down: int) -> FrameFault:
     return FrameFault(
-        ResultCode.MOVED, f"the camera has moved: the picture is off by {right:+d}, {down:+d} pixels (right, down)"
+        ResultCode.MOVED, f"the camera has moved: the image is off by {right:+d}, {down:+d} pixels (right, down)"
     )
 
 
 class FrameChecks:
-    """Checks of one camera against one bundle; remembers the frame before.
+    """Checks the frames of one camera against one bundle; remembers the frame before.
 
-    For each frame either ``of_frame`` and then, unless that found something, ``of_input``; or ``pass_over``.
+    Call ``of_frame`` for each frame and then, unless it found a fault, ``of_input``; or ``pass_over`` alone.
 
     Args:
         reference: Arrays of ``reference.npz``. Checks whose arrays an older bundle lacks are off.
-        preprocess: Of the bundle.
-        frozen_after: So many frames in a row that do not differ from the one before mean that the camera is frozen, or
-            more where good frames stood still for long; None for files, which may repeat themselves.
-
-        unhurried_ms: What happens to a mount and a lens takes its time: place and sharpness are looked at no more
-            often, and what was found holds until then.
+        preprocess: The preprocessing of the bundle.
+        frozen_after: Number of frames in a row without a difference after which the camera is frozen; more where good
+            frames stood still for long. None for files, which may repeat themselves.
+        recheck_ms: Interval of the checks of position and sharpness: mounts and lenses change slowly. A fault that
+            they found holds until the next check.
         clock_ns: Monotonic clock.
 
     Attributes:
@@ -91,12 +90,12 @@ class FrameChecks:
         preprocess: Preprocess,
         *,
         frozen_after: int | None,
-        unhurried_ms: int = 0,
+        recheck_ms: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         limits, notes = _limits_in(reference)
         self.off = {name: notes[name] for name, limit in limits.items() if math.isnan(limit)}
-        # A limit that nothing exceeds, so that no check has to ask whether it is on.
+        # A limit that nothing exceeds switches a check off.
         never = {name: -math.inf if name in _LOWER else math.inf for name in self.off}
         self._limits = {**limits, **never}
         self._preprocess = preprocess
@@ -106,17 +105,17 @@ class FrameChecks:
         self._known = None if "blocked" in self.off else (reference["blocks_least"], reference["blocks_most"])
         self._structure = None if "moved" in self.off else Structure(reference["structure"])
         self._recognised = math.inf if self._structure is None else float(reference["moved_recognised"])
-        self._at_place, self._sharp = (_NowAndThen(unhurried_ms, clock_ns) for _ in range(2))
+        self._position_check, self._sharpness_check = (_Periodic(recheck_ms, clock_ns) for _ in range(2))
         self._rows_before: Image | None = None
         self._unchanged = 0
 
     @property
     def is_frozen(self) -> bool:
-        """Whether so many frames in a row, the last one among them, did not differ."""
+        """Whether the camera is frozen, by the last frames."""
         return self._unchanged >= self._frozen_after
 
     def of_frame(self, image: Image) -> FrameFault | None:
-        """Whether it has the size that calibration saw.
+        """A fault of the frame as a whole: its size.
 
         Raises:
             DatasetError: The region of interest does not fit into it.
@@ -132,24 +131,24 @@ class FrameChecks:
         return None
 
     def pass_over(self, image: Image) -> None:
-        """A frame that shows no part: only whether the camera is frozen is learnt from it."""
-        with suppress(DatasetError):  # nothing is learnt from one of another size
+        """Note a frame that shows no part: it still shows whether the camera is frozen."""
+        with suppress(DatasetError):  # a frame of another size cannot be compared
             self._compare(image)
 
     def of_input(self, prepared: Image, place: PartLocation) -> FrameFault | None:
-        """What else is wrong, the first of light, frozen, place, what is in the way, sharpness.
+        """The first other fault: brightness, frozen camera, position, blocked view, sharpness.
 
         Args:
             prepared: Network input.
-            place: Where in the frame it was taken.
+            place: Its location in the frame.
         """
         grey = to_grey(prepared)
         return (
-            self._light(grey)
-            or self._stillness()
-            or self._at_place(lambda: self._place(grey, place))
-            or self._view(prepared)
-            or self._sharp(lambda: self._sharpness(grey))
+            self._brightness(grey)
+            or self._frozen()
+            or self._position_check(lambda: self._position(grey, place))
+            or self._blocked(prepared)
+            or self._sharpness_check(lambda: self._sharpness(grey))
         )
 
     def _compare(self, image: Image) -> None:
@@ -160,14 +159,14 @@ class FrameChecks:
         same = before is not None and frame_statistics.is_frozen(before, rows, self._limits["frozen"])
         self._unchanged = self._unchanged + 1 if same else 0
 
-    def _stillness(self) -> FrameFault | None:
+    def _frozen(self) -> FrameFault | None:
         if not self.is_frozen:
             return None
         return FrameFault(
             ResultCode.FROZEN, f"the camera is frozen: {self._unchanged + 1} frames in a row are the same"
         )
 
-    def _light(self, grey: Image) -> FrameFault | None:
+    def _brightness(self, grey: Image) -> FrameFault | None:
         light = frame_statistics.brightness(grey)
         mean = f"mean brightness {frame_statistics.mean_grey_level(light):.0f} of 255"
         if light < self._limits["dark"]:
@@ -176,7 +175,7 @@ class FrameChecks:
             return FrameFault(ResultCode.OVER_EXPOSED, f"the frame is over-exposed: {mean}")
         return None
 
-    def _place(self, grey: Image, place: PartLocation) -> FrameFault | None:
+    def _position(self, grey: Image, place: PartLocation) -> FrameFault | None:
         if place.too_far and place.displacement is not None:
             return _moved(*place.displacement)
         if self._structure is None:
@@ -190,7 +189,7 @@ class FrameChecks:
         down = round(found.cells[1] * cell * place.region.height / rows)
         return _moved(right, down)
 
-    def _view(self, prepared: Image) -> FrameFault | None:
+    def _blocked(self, prepared: Image) -> FrameFault | None:
         if self._known is None:
             return None
         share = frame_statistics.unknown_colour_share(frame_statistics.blocks(prepared), *self._known)
@@ -198,7 +197,7 @@ class FrameChecks:
             return None
         return FrameFault(
             ResultCode.BLOCKED,
-            f"the view is blocked: {share:.0%} of the picture is unlike anything calibration saw there",
+            f"the view is blocked: {share:.0%} of the image is unlike anything that calibration saw there",
         )
 
     def _sharpness(self, grey: Image) -> FrameFault | None:
@@ -211,8 +210,8 @@ class FrameChecks:
         return None
 
 
-class _NowAndThen:
-    """Makes a check when its time has come; what it found holds until the next time."""
+class _Periodic:
+    """Makes a check at an interval; its result holds until the next time."""
 
     def __init__(self, every_ms: int, clock_ns: Callable[[], int]) -> None:
         self._every_ns = every_ms * 1_000_000

@@ -1,4 +1,4 @@
-"""Whether the place before the camera is empty, by a picture of it that a person has taken."""
+"""Whether the place before the camera is empty, compared with an image of the empty place."""
 
 from __future__ import annotations
 
@@ -21,38 +21,34 @@ _HALF_WAY = 0.5
 
 
 class EmptyPlace:
-    """Tells the empty place from all else.
+    """Recognises the empty place.
 
-    It is empty when it is less than half as far from the picture of the empty place as good parts are; light may differ
-    by 30 %. Whatever else is there is a part, however little it looks like a good one: it must not pass unseen.
+    The place is empty if it is less than half as far from the image of the empty place as good parts are; brightness
+    may differ by 30 %. Everything else is a part, however little it resembles a good one: none may pass uninspected.
 
     Args:
-        picture: Of the empty place, as the camera gives it.
-        preprocess: Of the bundle.
+        empty: Image of the empty place, as the camera gives it.
+        preprocess: The preprocessing of the bundle.
         reference: Arrays of ``reference.npz``.
 
     Raises:
-        DatasetError: The region of interest does not fit into the picture.
+        DatasetError: The region of interest does not fit into the image.
     """
 
-    def __init__(self, picture: Image, preprocess: Preprocess, reference: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, empty: Image, preprocess: Preprocess, reference: Mapping[str, NDArray[Any]]) -> None:
         self._preprocess = preprocess
         self._mean, deviation = (reference[name].astype(np.float32) for name in ("thumbnail_mean", "thumbnail_std"))
-        self._empty = self._thumbnail(picture)
-        apart = self._mean - match_light(self._empty, self._mean)
-        # The mean square distance of single good parts, which may lie here and there, not that of their mean.
-        self._good = float(np.sqrt(np.mean(apart**2 + deviation**2)))
+        self._empty = self._thumbnail(empty)
+        difference = self._mean - match_light(self._empty, self._mean)
+        # The mean square distance of single good parts, whose positions vary, not that of their mean.
+        self._good = float(np.sqrt(np.mean(difference**2 + deviation**2)))
 
     def __call__(self, image: Image) -> bool:
-        """Whether nothing is there.
-
-        Args:
-            image: A frame; one into which the region of interest fits.
-        """
+        """Whether a frame, into which the region of interest must fit, shows the empty place."""
         return self.distance(image) < _HALF_WAY
 
     def distance(self, image: Image) -> float:
-        """From the empty place, 0; good parts are about at 1."""
+        """Distance from the empty place (0); good parts are at about 1."""
         seen = self._thumbnail(image)
         return float(np.sqrt(np.mean((seen - match_light(self._empty, seen)) ** 2))) / max(self._good, 1.0)
 

@@ -1,4 +1,4 @@
-"""The inspection loop: camera -> part -> look -> combine and decide -> record, on one page."""
+"""The inspection loop on one page: camera -> trigger -> score -> combine and decide -> record -> heartbeat."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from agent.inspection.score import score_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import TypeAlias
 
-    from agent.camera import Camera, Frame
-    from agent.inspection.score import PartInspection, ZoneScore
+    from agent.camera import Camera
+    from agent.inspection.score import FrameScores, PartInspection
     from agent.messages.records import Alert
     from agent.trigger.part import Part
     from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
-
-    Look: TypeAlias = Sequence[ZoneScore]  # at one frame: each zone
 
 log = logging.getLogger(__name__)
 
@@ -40,82 +37,71 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
 
     Args:
         camera: Entered already.
-        trigger: Says which frames show a part.
-        recipes: What judges the zones of the next part; asked between two parts, because commands exchange it.
+        trigger: Decides which frames show a part.
+        recipes: The recipe of each zone for the next part; called between two parts, when bundles may be swapped.
         record: Puts the verdict on disk before the network sees it.
-        heartbeat: Called last, so that a hang anywhere above starves the watchdog; also when no part was complete.
-        combine: How many frames a part has, and what they say together.
+        heartbeat: Called last, so that a hang anywhere above starves the watchdog; with None when no part was complete.
+        combine: Makes one verdict of the frames of a part.
 
     Returns:
         The state of the alerts at the end.
     """
     state, fault = State(), None
-    for looks in _parts(camera, trigger, recipes, combine.frames_per_part):
-        if not looks:
+    for frames in _parts(camera, trigger, recipes, combine.frames_per_part):
+        if not frames:
             heartbeat(None)
             continue
-        seen = combine(looks, state)
-        record(seen)
-        _log_change(fault, seen.fault)
-        _log_drift(seen.decision.drift_event)
-        state, fault = seen.decision.state, seen.fault
-        heartbeat(seen)
+        inspection = combine(frames, state)
+        record(inspection)
+        _log_changes(fault, inspection.fault, inspection.decision.drift_event)
+        state, fault = inspection.decision.state, inspection.fault
+        heartbeat(inspection)
     return state
 
 
 def _parts(
     camera: Camera, trigger: Trigger, recipes: Callable[[], Sequence[Recipe]], frames_per_part: int
-) -> Iterator[list[Look]]:
-    """What was seen of each part; nothing wherever none is complete.
+) -> Iterator[list[FrameScores]]:
+    """The scored frames of each part, and an empty list for each frame that completes none.
 
-    A part has so many frames, or fewer when it is interrupted: the frame after it does not show it any more, the
-    camera is lost, or the frames end.
+    A part has fewer than ``frames_per_part`` frames if the next frame no longer shows it, the camera is lost, or the
+    frames end.
     """
-    looks: list[Look] = []
+    part: Part | None = None
+    scored: list[FrameScores] = []
+    active: Sequence[Recipe] = ()
     for frame in camera:
-        in_hand = looks[0][0].part if looks else None
-        part = _part_shown(camera, trigger, frame, in_hand)
-        if looks and part is not in_hand:
-            yield looks
-            looks = []
-        if not looks:
-            judging = recipes()
+        previous = part
         if frame is not None:
-            looks += _looked_at(frame, part, judging)
-        if len(looks) == frames_per_part:
-            yield looks
-            looks = []
+            part = trigger(frame, previous)
+        elif camera.state != "running":  # a camera that is only slow may still show the part
+            part = None
+        if scored and part is not previous:
+            yield scored
+            scored = []
+        if not scored:
+            active = recipes()
+        if frame is not None and part is not None:
+            scored.append([score_frame(frame, part, recipe) for recipe in active])
+        elif frame is not None:
+            for recipe in active:
+                recipe.pass_over(frame.image)
+        if len(scored) == frames_per_part:
+            yield scored
+            part, scored = None, []
         else:
             yield []
-    if looks:
-        yield looks
+    if scored:
+        yield scored
 
 
-def _part_shown(camera: Camera, trigger: Trigger, frame: Frame | None, in_hand: Part | None) -> Part | None:
-    if frame is not None:
-        return trigger(frame, in_hand)
-    return in_hand if camera.state == "running" else None  # a slow one may yet give the next frame
-
-
-def _looked_at(frame: Frame, part: Part | None, judging: Sequence[Recipe]) -> list[Look]:
-    if part is not None:
-        return [[score_frame(frame, part, recipe) for recipe in judging]]
-    for recipe in judging:
-        if recipe.checks is not None:
-            recipe.checks.pass_over(frame.image)
-    return []
-
-
-def _log_change(before: str | None, now: str | None) -> None:
-    """Say once that frames cannot be judged, and once that they can again."""
-    if now is not None and before is None:
-        log.error("frames cannot be judged: %s", now)
-    elif now is None and before is not None:
-        log.info("frames can be judged again")
-
-
-def _log_drift(event: Alert | None) -> None:
-    if event is not None and event.type == "end":
-        log.info("%s: it is gone", event.cause)
-    elif event is not None:
-        log.warning("%s; rejects of good parts may rise: %s", event.cause, REMEDY)
+def _log_changes(fault_before: str | None, fault: str | None, drift: Alert | None) -> None:
+    """Log faults and drift once when they appear, and once when they are gone."""
+    if fault is not None and fault_before is None:
+        log.error("frames cannot be inspected: %s", fault)
+    elif fault is None and fault_before is not None:
+        log.info("frames can be inspected again")
+    if drift is not None and drift.type == "end":
+        log.info("%s: it is gone", drift.cause)
+    elif drift is not None:
+        log.warning("%s; rejects of good parts may rise: %s", drift.cause, REMEDY)

@@ -1,12 +1,14 @@
-"""One zone of one frame: checked, prepared, scored; and what such views say of a part."""
+"""Scores one zone of one frame: check, prepare, run the network. Also the types in which results travel on."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from agent.frame_checks.camera_checks import FrameFault
 from agent.messages.records import ResultCode
 from agent.zones.recipe import about_zone
 from calibration.errors import DatasetError, EngineError
@@ -19,17 +21,19 @@ if TYPE_CHECKING:
     from calibration.engine.contract import Inference
     from calibration.imaging.preprocess import Image, PartLocation, Region
 
+_NAN = float("nan")
+
 
 @dataclass(frozen=True, slots=True)
 class ZoneScore:
-    """One zone of one frame of a part.
+    """The score of one zone in one frame of a part.
 
     Attributes:
         recipe: What scored it.
         prepared: Network input; None when the frame could not be prepared.
-        region: What was inspected, where the part lay; None likewise.
+        region: Inspected region, moved with the part; None when the frame could not be prepared.
         inference: Score and map; None when the frame could not be scored.
-        code: Why not; ``NONE`` when it could.
+        code: Why it could not be scored or trusted; ``NONE`` when it could.
         fault: The same for people.
         times_ms: Duration of each stage.
     """
@@ -47,55 +51,61 @@ class ZoneScore:
     @property
     def score(self) -> float:
         """Squared distance; NaN when the frame could not be scored."""
-        return float("nan") if self.inference is None else self.inference.score
+        return _NAN if self.inference is None else self.inference.score
+
+
+FrameScores: TypeAlias = Sequence[ZoneScore]
+"""All zones of one frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneVerdict:
-    """One zone of a part.
+    """The verdict on one zone of a part.
 
     Attributes:
-        view: The decisive one.
-        code: Why it could not be decided; ``NONE`` when it could.
-        verdict: On this zone alone.
+        frame_score: The score in the decisive frame.
+        code: Why the zone could not be decided; ``NONE`` when it could.
+        verdict: The verdict on this zone alone.
     """
 
-    view: ZoneScore
+    frame_score: ZoneScore
     code: ResultCode
     verdict: Verdict
 
     @property
     def inference(self) -> Inference | None:
         """Score and map; None when the zone could not be decided."""
-        return self.view.inference if self.code is ResultCode.NONE else None
+        return self.frame_score.inference if self.code is ResultCode.NONE else None
 
     @property
     def score(self) -> float:
         """Squared distance; NaN when the zone could not be decided."""
-        return float("nan") if self.inference is None else self.inference.score
+        return _NAN if self.inference is None else self.inference.score
 
     @property
     def ratio(self) -> float:
-        """Score by threshold."""
-        return self.score / self.view.recipe.rules.threshold
+        """Score divided by threshold."""
+        return self.score / self.frame_score.recipe.rules.threshold
 
     @property
     def fault(self) -> str | None:
-        """Why frames cannot be judged, for people."""
-        fault = self.view.fault
-        return about_zone(self.view.recipe.zone, fault) if fault is not None and self.view.code is self.code else None
+        """Why the zone could not be decided, for people, if its decisive frame says so."""
+        fault = self.frame_score.fault
+        if fault is None or self.frame_score.code is not self.code:
+            return None
+        return about_zone(self.frame_score.recipe.zone, fault)
 
 
 @dataclass(frozen=True, slots=True)
 class PartInspection:
-    """What was made of one part.
+    """The result of inspecting one part.
 
     Attributes:
-        zones: Each of them; one where the station has one bundle.
-        decisive: The one of them that speaks for the part.
-        decision: Verdict, alert, next state.
-        frames: How many the part had.
-        times_ms: Duration of each stage so far, of the decisive frame.
+        zones: The verdict on each zone, at least one.
+        decisive: The one of them that decides about the part.
+        decision: Verdict, alert events and next state.
+        frames: Number of frames of the part.
+        times_ms: Duration of each stage so far, for the decisive frame.
     """
 
     result_id: str
@@ -108,18 +118,18 @@ class PartInspection:
 
     @property
     def frame(self) -> Frame:
-        """The decisive one."""
-        return self.decisive.view.frame
+        """The decisive frame."""
+        return self.decisive.frame_score.frame
 
     @property
     def recipe(self) -> Recipe:
-        """What judged the decisive zone."""
-        return self.decisive.view.recipe
+        """The recipe of the decisive zone."""
+        return self.decisive.frame_score.recipe
 
     @property
     def region(self) -> Region | None:
-        """What was inspected there; None when the frame could not be prepared."""
-        return self.decisive.view.region
+        """The inspected region of the decisive zone; None when the frame could not be prepared."""
+        return self.decisive.frame_score.region
 
     @property
     def inference(self) -> Inference | None:
@@ -128,64 +138,64 @@ class PartInspection:
 
     @property
     def code(self) -> ResultCode:
-        """Why not; ``NONE`` when it could."""
+        """Why the part could not be decided; ``NONE`` when it could."""
         return self.decisive.code
 
     @property
     def fault(self) -> str | None:
-        """Why frames, or some zone of them, cannot be judged, for people."""
+        """Why frames, or some zone of them, cannot be inspected, for people."""
         return next((zone.fault for zone in (self.decisive, *self.zones) if zone.fault is not None), None)
 
 
 def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
-    """Score what a recipe inspects of a frame; one that cannot be trusted or scored says why.
+    """Score one zone of a frame.
 
-    A frame that cannot be trusted is not scored: what the network makes of a blocked view says nothing of the part.
+    A frame that cannot be trusted is not scored: the score of a blocked view says nothing about the part.
     """
-    watch = _Stages()
-    inference, code, fault = None, ResultCode.NONE, None
+    stages = _Stages(frame.captured_ns)
     place: PartLocation | None = None
     prepared: Image | None = None
+    inference: Inference | None = None
     try:
-        distrust = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
-        watch.ends("checks")
+        fault = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
+        stages.end("checks")
         place = recipe.preprocess.locate(frame.image)
         prepared = recipe.preprocess.network_input(frame.image, place.region)
-        watch.ends("preprocess")
+        stages.end("preprocess")
         if recipe.checks is not None:
-            distrust = distrust or recipe.checks.of_input(prepared, place)
-            watch.ends("checks")
-        if distrust is None:
+            fault = fault or recipe.checks.of_input(prepared, place)
+            stages.end("checks")
+        if fault is None:
             inference = recipe.engine(prepared)
             if not math.isfinite(inference.score):
-                code, fault = ResultCode.ENGINE_FAULT, f"{recipe.engine.backend} gave the score {inference.score}"
-        else:
-            code, fault = distrust
+                text = f"{recipe.engine.backend} gave the score {inference.score}"
+                fault = FrameFault(ResultCode.ENGINE_FAULT, text)
     except DatasetError as error:
-        code, fault = ResultCode.FRAME_UNUSABLE, str(error)
+        fault = FrameFault(ResultCode.FRAME_UNUSABLE, str(error))
     except EngineError as error:
-        code, fault = ResultCode.ENGINE_FAULT, str(error)
-    watch.ends("inference")
+        fault = FrameFault(ResultCode.ENGINE_FAULT, str(error))
+    stages.end("inference")
+    code, reason = fault or (ResultCode.NONE, None)
     region = None if place is None else place.region
-    times_ms = watch.times_ms(frame.captured_ns)
-    return ZoneScore(frame, part, recipe, prepared, region, inference, code, fault, times_ms)
+    return ZoneScore(frame, part, recipe, prepared, region, inference, code, reason, stages.times_ms)
 
 
 class _Stages:
-    """How long each stage took; one that did not happen took no time."""
+    """Adds up the duration of each stage; one that did not happen took no time."""
 
-    def __init__(self) -> None:
-        self._began_ns = self._last_ns = time.monotonic_ns()
-        self._spent_ns = {"checks": 0, "preprocess": 0, "inference": 0}
-
-    def ends(self, stage: str) -> None:
-        now_ns = time.monotonic_ns()
-        self._spent_ns[stage] += now_ns - self._last_ns
-        self._last_ns = now_ns
-
-    def times_ms(self, captured_ns: int) -> dict[str, float]:
-        return {
-            "waiting": (self._began_ns - captured_ns) / 1e6,
-            **{stage: spent_ns / 1e6 for stage, spent_ns in self._spent_ns.items()},
-            "total": (time.monotonic_ns() - captured_ns) / 1e6,
+    def __init__(self, captured_ns: int) -> None:
+        self._captured_ns = captured_ns
+        self._last_ns = time.monotonic_ns()
+        self.times_ms = {
+            "waiting": (self._last_ns - captured_ns) / 1e6,
+            "checks": 0.0,
+            "preprocess": 0.0,
+            "inference": 0.0,
+            "total": 0.0,
         }
+
+    def end(self, stage: str) -> None:
+        now_ns = time.monotonic_ns()
+        self.times_ms[stage] += (now_ns - self._last_ns) / 1e6
+        self.times_ms["total"] = (now_ns - self._captured_ns) / 1e6
+        self._last_ns = now_ns

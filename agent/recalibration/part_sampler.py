@@ -52,10 +52,10 @@ class PartSampler:
         """Take a part from the loop, whatever its verdict, if its frame can be trusted."""
         if self.is_full:
             return
-        zone = next(each for each in part.zones if each.view.recipe.zone == self._zone)
-        if zone.code not in self._codes or zone.view.prepared is None:
+        zone = next(each for each in part.zones if each.frame_score.recipe.zone == self._zone)
+        if zone.code not in self._codes or zone.frame_score.prepared is None:
             self.missed[f"frames {zone.code.name.lower().replace('_', ' ')}"] += 1
-        elif not self._give(_message(part.result_id, zone, zone.view.prepared)):
+        elif not self._give(_message(part.result_id, zone, zone.frame_score.prepared)):
             self.missed[_BUSY] += 1
         else:
             self.given += 1

@@ -1,4 +1,4 @@
-"""A bundle, served on this device: its engine proved, its rules as configured."""
+"""Loads bundles on this device: checks the engine, and applies the configured rules."""
 
 from __future__ import annotations
 
@@ -35,72 +35,76 @@ def configured_bundle(zone: str, path: Path) -> Bundle:
     """The bundle that the configuration names for a zone.
 
     Raises:
-        BundleError: It is none, and whose.
+        BundleError: It is not usable; names the zone.
     """
     with _naming(zone):
         return open_bundle(path)
 
 
-def open_zone(config: AgentConfig, choice: BackendChoice, name: str, configured: Bundle) -> Zone:
-    """What a zone is inspected with: the configured bundle, or the one that a command chose instead since then.
+def open_zone(config: AgentConfig, backends: BackendChoice, name: str, configured: Bundle) -> Zone:
+    """A zone with its active bundle: the configured one, or the one that a command activated instead.
 
     Args:
-        config: Of the station.
-        choice: What may run it.
-        name: Of the zone.
-        configured: Its bundle.
+        config: Configuration of the station.
+        backends: What may run the network.
+        name: Name of the zone.
+        configured: Its configured bundle.
 
     Raises:
-        ShiftwatchError: As of ``serve``.
+        ShiftwatchError: See `activate_bundle`.
     """
     folder = folder_of(name, config.state_dir)
     folder.mkdir(parents=True, exist_ok=True)
     versions = Versions(versions_file(folder), configured.identity)
-    served = activate_bundle(config, choice, first_bundle(configured, versions, name), name)
+    served = activate_bundle(config, backends, first_bundle(configured, versions, name), name)
     return Zone(name, folder, config.bundle[name], versions, served)
 
 
 def activate_bundle(
-    config: AgentConfig, choice: BackendChoice, bundle: Bundle, zone: str, progress: Callable[[], object] = lambda: None
+    config: AgentConfig,
+    backends: BackendChoice,
+    bundle: Bundle,
+    zone: str,
+    progress: Callable[[], object] = lambda: None,
 ) -> ActiveBundle:
-    """Load the network of a bundle and prove it on the golden frames.
+    """Load the network of a bundle and check it on the golden frames.
 
     Args:
-        config: Of the station.
-        choice: What may run it.
-        bundle: Holds the network.
-        zone: Name of what it inspects.
-        progress: Called, from any thread, with each step of an engine that is built on this device.
+        config: Configuration of the station.
+        backends: What may run the network.
+        bundle: The bundle.
+        zone: Name of the zone.
+        progress: Called, from any thread, after each step of an engine that is built on this device.
 
     Raises:
         ConfigError: Its threshold and the configured rules, or its frames and the empty place, do not fit.
         EngineError: No backend loads it.
-        ScoreMismatchError: It scores otherwise than calibration did.
+        ScoreMismatchError: Its scores differ from those of calibration.
     """
     rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
     with _naming(zone), ExitStack() as stack:
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
-        served = stack.enter_context(open_engine(choice, deployment, lambda engine: check_golden(bundle, engine)))
+        served = stack.enter_context(open_engine(backends, deployment, lambda engine: check_golden(bundle, engine)))
         log.info(about_zone(zone, "the network runs on %s (%s)"), served.engine.backend, served.reason)
         checks = frame_checks_of(config, bundle)
         drift = drift_of(config, bundle)
         grid = bundle.manifest.backbone.grid
         recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift, zone)
-        for line in _what_is_off(checks, drift):
-            log.warning("%s", about_zone(zone, line))
+        for warning in _disabled_checks(checks, drift):
+            log.warning("%s", about_zone(zone, warning))
         return ActiveBundle(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
 
 
 @contextmanager
 def _naming(zone: str) -> Iterator[None]:
-    """What is wrong with a bundle is told with the zone that it inspects."""
+    """Adds the zone to the errors of its bundle."""
     try:
         yield
     except (BundleError, EngineError) as error:
         raise type(error)(what=about_zone(zone, error.what), remedy=error.remedy) from error
 
 
-def _what_is_off(checks: FrameChecks | None, drift: DriftWatch | None) -> Iterator[str]:
+def _disabled_checks(checks: FrameChecks | None, drift: DriftWatch | None) -> Iterator[str]:
     if checks is None:
         yield "frames are not checked: checks.enabled is false"
     elif checks.off:
@@ -117,7 +121,7 @@ def _by_reason(off: Mapping[str, str]) -> str:
 
 
 def first_bundle(configured: Bundle, versions: Versions, zone: str) -> Bundle:
-    """The configured bundle, or the one that a command chose instead since then."""
+    """The configured bundle, or the one that a command activated instead."""
     commanded = versions.commanded
     if commanded is None:
         return configured
@@ -126,23 +130,23 @@ def first_bundle(configured: Bundle, versions: Versions, zone: str) -> Bundle:
         if bundle.identity != commanded.identity:
             raise BundleError(what=f"{commanded.path} holds another bundle now", remedy="deploy the old one again")
     except ShiftwatchError as error:
-        unserved = about_zone(zone, "the bundle that was commanded does not serve, the configured one does: %s")
-        log.error(unserved, error.what)  # noqa: TRY400 - the message says it all
+        unusable = about_zone(zone, "the bundle that a command activated is not usable, the configured one is active: %s")
+        log.error(unusable, error.what)  # noqa: TRY400 - the message says it all
         return configured
-    serves = about_zone(zone, "the bundle %s was commanded and serves instead of the configured one")
-    log.info(serves, commanded.identity[:12])
+    message = about_zone(zone, "the bundle %s is active instead of the configured one, by a command")
+    log.info(message, commanded.identity[:12])
     return bundle
 
 
 class _BuildLog:
-    """Tells now and then how far an engine that is built on this device has come."""
+    """Logs the progress of an engine that is built on this device, at an interval."""
 
     def __init__(self, progress: Callable[[], object]) -> None:
         self._progress = progress
-        self._told_s = float("-inf")
+        self._logged_s = float("-inf")
 
     def __call__(self, step: str, done: int, total: int) -> None:
         self._progress()
-        if time.monotonic() - self._told_s >= _BUILD_LOG_EVERY_S:
-            self._told_s = time.monotonic()
+        if time.monotonic() - self._logged_s >= _BUILD_LOG_EVERY_S:
+            self._logged_s = time.monotonic()
             log.info("preparing the network: %s, %d of %d", step, done, total)

@@ -1,4 +1,4 @@
-"""What the page tells of the station besides its results."""
+"""What the live page shows of the station besides its results."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ if TYPE_CHECKING:
     from agent.station.status import StationStatus
 
 
-def state_of(reports: StationStatus, speakers: Sequence[BrokerClient]) -> Payload:
-    """From any thread, without waiting.
+def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payload:
+    """The state of the station now; from any thread, without waiting.
 
     Args:
-        reports: What the station knows of itself.
-        speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
+        status: The status of the station.
+        clients: Connections to the broker: the plain one, then the one of Sparkplug if there is one.
     """
-    state, reason = reports.state()
-    connections = zip(("MQTT", "Sparkplug"), speakers, strict=False)
+    state, reason = status.state()
     return {
         "at": now_ms(),
         "state": state,
         "reason": reason,
-        "info": reports.info(),
-        "health": reports.health(),
-        "alerts": reports.alert_state()["active"],
+        "info": status.info(),
+        "health": status.health(),
+        "alerts": status.alert_state()["active"],
         "brokers": [
-            {"name": name, "connected": speaker.connected, "waiting": speaker.waiting, "error": speaker.last_error}
-            for name, speaker in connections
+            {"name": name, "connected": client.connected, "waiting": client.waiting, "error": client.last_error}
+            for name, client in zip(("MQTT", "Sparkplug"), clients, strict=False)
         ],
         "thresholds": {
             zone.name: {"now": zone.served.recipe.rules.threshold, "base": zone.served.base_threshold}
-            for zone in reports.controls.zones
+            for zone in status.controls.zones
         },
     }

@@ -1,4 +1,4 @@
-"""The station's figures as Prometheus takes them; counted elsewhere, put into words when somebody asks."""
+"""Turns the status of the station into Prometheus metrics when they are fetched."""
 
 from __future__ import annotations
 
@@ -28,79 +28,79 @@ class StatusCollector:
     """A collector of ``prometheus_client``.
 
     Args:
-        reports: What the station knows of itself.
-        speakers: Connections to the broker: the plain one, then that of Sparkplug if there is one.
+        status: The status of the station.
+        clients: Connections to the broker: the plain one, then the one of Sparkplug if there is one.
         station: Topic root.
-        version: Of shiftwatch.
+        version: Version of shiftwatch.
     """
 
-    def __init__(self, reports: StationStatus, speakers: Sequence[BrokerClient], station: str, version: str) -> None:
-        self._reports = reports
-        self._speakers = dict(zip(("mqtt", "sparkplug"), speakers, strict=False))
+    def __init__(self, status: StationStatus, clients: Sequence[BrokerClient], station: str, version: str) -> None:
+        self._status = status
+        self._clients = dict(zip(("mqtt", "sparkplug"), clients, strict=False))
         self._about = {"station": station, "version": version}
 
     def collect(self) -> Iterator[Metric]:
-        """The figures of now; from any thread, without waiting."""
+        """The current metrics; from any thread, without waiting."""
         yield self._build_info()
         yield from self._frames()
-        yield _histogram(self._reports.metrics.stages)
+        yield _histogram(self._status.metrics.stages)
         yield from self._camera()
         yield from self._drift()
         yield from self._broker()
 
     def _build_info(self) -> Metric:
         names = (*self._about, "zone", "bundle", "backend")
-        every = [
+        samples = [
             ((*self._about.values(), zone.name, zone.served.bundle.identity, zone.served.recipe.engine.backend), 1)
-            for zone in self._reports.controls.zones
+            for zone in self._status.controls.zones
         ]
-        return _family(GaugeMetricFamily, "build_info", "What runs here.", names, every)
+        return _family(GaugeMetricFamily, "build_info", "Versions and bundles that are active.", names, samples)
 
     def _frames(self) -> Iterator[Metric]:
-        reports = self._reports
-        captured = [((), reports.camera.captured)]
+        status = self._status
+        captured = [((), status.camera.captured)]
         yield _family(CounterMetricFamily, "frames_captured", "Frames that the camera gave.", (), captured)
-        verdicts = [((verdict.name.lower(),), reports.metrics.verdicts[verdict]) for verdict in _VERDICTS]
+        verdicts = [((verdict.name.lower(),), status.metrics.verdicts[verdict]) for verdict in _VERDICTS]
         yield _family(CounterMetricFamily, "results", "Frames with a result.", ("verdict",), verdicts)
-        dropped = [((reason,), count) for reason, count in reports.dropped().items()]
-        yield _family(CounterMetricFamily, "dropped", "What came to nothing, as in health.", ("reason",), dropped)
-        age_ms = reports.metrics.last_result_age_ms()
+        dropped = [((reason,), count) for reason, count in status.dropped().items()]
+        yield _family(CounterMetricFamily, "dropped", "Dropped frames, records and messages, as in health.", ("reason",), dropped)
+        age_ms = status.metrics.last_result_age_ms()
         age_s = [] if age_ms is None else [((), age_ms / 1000)]
-        yield _family(GaugeMetricFamily, "last_result_age_seconds", "Since the last result.", (), age_s)
+        yield _family(GaugeMetricFamily, "last_result_age_seconds", "Time since the last result.", (), age_s)
 
     def _camera(self) -> Iterator[Metric]:
-        now = self._reports.camera.state
+        now = self._status.camera.state
         states = [((state,), float(state == now)) for state in get_args(CameraState)]
-        yield _family(GaugeMetricFamily, "camera_state", "1 for the state it is in.", ("state",), states)
+        yield _family(GaugeMetricFamily, "camera_state", "1 for the current state.", ("state",), states)
 
     def _drift(self) -> Iterator[Metric]:
-        reports = self._reports.drifts
+        reports = self._status.drifts
         if not reports:
             return
         findings = [(zone, each) for zone, report in reports.items() for each in report.findings]
         labels = ("zone", "statistic")
-        meaning = "Of good parts against calibration: 0 none, 1 upwards, -1 downwards."
+        meaning = "Drift of good parts from calibration: 0 none, 1 upwards, -1 downwards."
         found = [((zone, each.statistic), (1 if each.goes_up else -1) * each.found) for zone, each in findings]
         yield _family(GaugeMetricFamily, "drift", meaning, labels, found)
         evidence = [((zone, each.statistic), each.evidence) for zone, each in findings]
-        yield _family(GaugeMetricFamily, "drift_evidence", "From 0 to 1: then it is drift.", labels, evidence)
+        yield _family(GaugeMetricFamily, "drift_evidence", "Evidence of drift, 0 to 1; 1 is drift.", labels, evidence)
         rates = [
             ((zone, kind), rate)
             for zone, report in reports.items()
             for kind, rate in (("stated", report.stated_rate), ("predicted", report.predicted_rate))
             if rate is not None
         ]
-        meaning = "By calibration; with scores of now."
+        meaning = "Stated by calibration; predicted from current scores."
         yield _family(GaugeMetricFamily, "false_reject_rate", meaning, ("zone", "kind"), rates)
 
     def _broker(self) -> Iterator[Metric]:
-        speakers = self._speakers.items()
-        connected = [((name,), float(speaker.connected)) for name, speaker in speakers]
-        yield _family(GaugeMetricFamily, "connected", "Whether the broker has accepted us.", ("connection",), connected)
-        waiting = [((name,), speaker.waiting) for name, speaker in speakers]
-        yield _family(GaugeMetricFamily, "outbox_depth", "Records that wait for it.", ("connection",), waiting)
-        published = [((name,), speaker.published) for name, speaker in speakers]
-        yield _family(CounterMetricFamily, "published", "Records that it has.", ("connection",), published)
+        clients = self._clients.items()
+        connected = [((name,), float(client.connected)) for name, client in clients]
+        yield _family(GaugeMetricFamily, "connected", "Whether the connection is accepted.", ("connection",), connected)
+        waiting = [((name,), client.waiting) for name, client in clients]
+        yield _family(GaugeMetricFamily, "outbox_depth", "Records that wait for the broker.", ("connection",), waiting)
+        published = [((name,), client.published) for name, client in clients]
+        yield _family(CounterMetricFamily, "published", "Records that the broker has.", ("connection",), published)
 
 
 def _family(
@@ -117,9 +117,9 @@ def _family(
 
 
 def _histogram(stages: Mapping[str, Latencies]) -> Metric:
-    family = HistogramMetricFamily("shiftwatch_stage_duration_seconds", "How long each frame took.", labels=("stage",))
+    family = HistogramMetricFamily("shiftwatch_stage_duration_seconds", "Duration of each stage, per frame.", labels=("stage",))
     for stage, latencies in stages.items():
-        cumulated = accumulate(list(latencies.counts))  # a copy: the loop goes on counting
+        cumulated = accumulate(list(latencies.counts))  # a copy: the loop keeps counting
         buckets = [(bound, float(count)) for bound, count in zip(_BOUNDS_S, cumulated, strict=True)]
         family.add_metric((stage,), buckets, latencies.sum_ms / 1000)
     return family

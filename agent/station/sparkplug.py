@@ -1,4 +1,4 @@
-"""The Sparkplug edge node of a station, where its configuration wants one."""
+"""The Sparkplug edge node of a station, if its configuration enables it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def edge_nodes_of(
-    config: AgentConfig, settings: BrokerSettings, station: Station, stack: ExitStack
+    config: AgentConfig, broker: BrokerSettings, station: Station, stack: ExitStack
 ) -> tuple[EdgeNode, ...]:
     """One edge node, not started, or none.
 
     Args:
-        config: Of the station; its state folder exists.
-        settings: Of the plain connection; the edge node makes its own to the same broker.
-        station: What it says of itself.
+        config: Configuration of the station, whose state folder exists.
+        broker: Settings of the plain connection; the edge node makes its own to the same broker.
+        station: What the station publishes about itself.
         stack: Closes the outbox at the end.
 
     Raises:
@@ -35,5 +35,5 @@ def edge_nodes_of(
         return ()
     outbox = stack.enter_context(open_outbox(config, "sparkplug.sqlite"))
     birth_number = BdSeq(config.state_dir / "sparkplug_birth")
-    of_its_own = replace(settings, client_id=f"{settings.client_id}-sparkplug")
-    return (EdgeNode(of_its_own, sparkplug_topics(config), outbox, station, birth_number),)
+    own_broker = replace(broker, client_id=f"{broker.client_id}-sparkplug")
+    return (EdgeNode(own_broker, sparkplug_topics(config), outbox, station, birth_number),)

@@ -1,4 +1,4 @@
-"""What the station says of itself."""
+"""The state of the station, as its messages, its live page and its metrics report it."""
 
 from __future__ import annotations
 
@@ -35,28 +35,13 @@ _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StationStatus:
-    """Reads the parts of a station; from any thread, without waiting.
-
-    Attributes:
-        source: The camera as it may stand in a message.
-        state_dir: Where records and pictures lie.
-        page_dropped: Results that the live page did not take, by reason; counted on.
-    """
+class StationState:
+    """Whether the station inspects, and if not, why; from any thread, without waiting."""
 
     camera: Camera
-    trigger: Trigger
     controls: StationControls
-    handshake: Handshake
-    commands: CommandDispatcher
     metrics: LoopMetrics
     outbox: Outbox
-    archive: Archive | None
-    active_alerts: ActiveAlerts
-    source: str
-    state_dir: Path
-    recalibrations: RecalibrationCommand
-    page_dropped: Mapping[str, int] = field(default_factory=dict)
 
     def state(self) -> tuple[str, str]:
         """State and reason, for ``status``."""
@@ -71,13 +56,34 @@ class StationStatus:
         return ("running", "") if fault is None else ("fault", f"results cannot be stored: {fault}")
 
     def why_no_verdict(self) -> ResultCode:
-        """Why a part that is overdue has none, as far as one can see."""
-        if self.controls.paused is not None:
+        """The probable reason why an overdue part has no verdict."""
+        if self.controls.is_paused:
             return ResultCode.PAUSED
         return ResultCode.TOO_LATE if self.camera.state == "running" else ResultCode.CAMERA_LOST
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationStatus(StationState):
+    """Everything that the station reports, read from its parts; from any thread, without waiting.
+
+    Attributes:
+        source: The camera, as it may appear in a message.
+        state_dir: Folder of records and images.
+        page_dropped: Results that the live page did not take, by reason; updated elsewhere.
+    """
+
+    trigger: Trigger
+    handshake: Handshake
+    commands: CommandDispatcher
+    archive: Archive | None
+    active_alerts: ActiveAlerts
+    source: str
+    state_dir: Path
+    recalibrations: RecalibrationCommand
+    page_dropped: Mapping[str, int] = field(default_factory=dict)
+
     def one_line(self) -> str:
-        """How it is, for people."""
+        """A summary for people."""
         state, reason = self.state()
         why = f" ({reason})" if reason else ""
         frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
@@ -89,8 +95,8 @@ class StationStatus:
 
     @property
     def drifts(self) -> dict[str, DriftReport]:
-        """What is known of drift by zone; nothing where it is not watched."""
-        watches = {recipe.zone: recipe.drift for recipe in self.controls.judging}
+        """Drift reports by zone; empty where drift is not watched."""
+        watches = {recipe.zone: recipe.drift for recipe in self.controls.active_recipes()}
         return {zone: watch.report for zone, watch in watches.items() if watch is not None}
 
     def info(self) -> Payload:
@@ -104,14 +110,14 @@ class StationStatus:
         return AlertState(timestamp_ms=now_ms(), active=self.active_alerts.alerts).payload()
 
     def dropped(self) -> Counter[str]:
-        """Everything that came to nothing, by reason."""
-        kept_out = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
+        """Everything that was dropped, by reason."""
+        images = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
         refused = {f"command: {name}": count for name, count in dict(self.commands.refused).items()}
-        shown = self.page_dropped
-        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, kept_out, refused, shown)
+        page = self.page_dropped
+        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, images, refused, page)
 
     def frames_dropped(self) -> Counter[str]:
-        """Frames without a result of their own, by reason; ``combined`` are those that went into another's."""
+        """Frames without a result of their own, by reason; ``combined`` frames are part of another's result."""
         combined = {"combined": self.metrics.combined} if self.metrics.combined else {}
         return _sum(self.camera.dropped, self.trigger.dropped, combined)
 
@@ -155,11 +161,11 @@ def _sum(*counts: Mapping[str, int]) -> Counter[str]:
 
 
 def disk_free_bytes(folder: Path) -> int:
-    """Room on a folder's disk."""
+    """Free space on a folder's disk."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
-        return 0  # a card that was pulled, say, has room for nothing
+        return 0  # for example, a memory card that was pulled out
 
 
 def _temperature_c() -> float | None:

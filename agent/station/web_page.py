@@ -1,4 +1,4 @@
-"""The live page of a station, as configured; whatever it lacks is reported before the first frame is inspected."""
+"""The live page of a station, as configured; anything missing is reported before the first frame is inspected."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 
 def page_of(config: AgentConfig, stack: ExitStack) -> PageFeed | None:
-    """The page, which begins with its ``enter``; None where nobody wants it.
+    """The live page, which starts when it is entered; None where it is not enabled.
 
     Args:
-        config: Of the station.
-        stack: Closes the port, which is taken now.
+        config: Configuration of the station.
+        stack: Closes the port, which is opened now.
 
     Raises:
         PageError: The packages of the extra are missing, the port is in use, or the address is not one of this device.
-        ConfigError: The token cannot be read, or is none.
+        ConfigError: The token cannot be read, or is not valid.
     """
     web = config.web
     if not web.enabled:

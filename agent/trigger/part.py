@@ -1,4 +1,4 @@
-"""A part that the line wants to hear about."""
+"""A part, as the line or the camera presents it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Part(NamedTuple):
     """One part, from its trigger to its result.
 
     Attributes:
-        part_id: As the trigger named it; None when it did not.
-        asked_at_ms: When it was triggered, wall clock, ms since 1970, UTC.
+        part_id: Its name in the trigger; None without one.
+        asked_at_ms: Time of the trigger, wall clock, ms since 1970, UTC.
         asked_ns: The same on the monotonic clock of this machine.
     """
 
@@ -23,5 +23,5 @@ class Part(NamedTuple):
 
     @classmethod
     def asked_now(cls, part_id: str | None) -> Part:
-        """A part that is triggered in this moment."""
+        """A part that is triggered now."""
         return cls(part_id, now_ms(), time.monotonic_ns())

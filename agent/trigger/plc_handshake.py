@@ -1,9 +1,9 @@
-"""The handshake with the controller of the line: every part is answered once, in order, within the deadline.
+"""The handshake with the controller of the line: every part gets one answer, in order, within the deadline.
 
-    expect -> told in time by the loop         -> valid, with the verdict
-           -> nothing until the deadline       -> not valid, with the reason
+    expect -> answered in time by the loop     -> valid, with the verdict
+           -> no answer before the deadline    -> not valid, with the reason
 
-What is said here is for now. It goes into no outbox, and what the broker did not hear in time is thrown away.
+An answer is of use only now: it goes into no outbox, and one that the broker does not take in time is thrown away.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from agent.messages.records import Payload
 
-_KEPT = 1000
-_BLIND_EVERY_NS = 1_000_000_000
+_MAX_ANSWERS = 1000
+_NO_VIEW_EVERY_NS = 1_000_000_000
 
 
 class Answer(NamedTuple):
-    """What is known of a part; see `agent.messages.payloads.PlcMessage`."""
+    """The answer to one part; see `agent.messages.payloads.PlcMessage`."""
 
     part: Part
     seq: int | None
@@ -37,28 +37,27 @@ class Answer(NamedTuple):
 
     def payload(self, now_ns: int) -> Payload:
         """Content of the topic ``plc``."""
-        valid = self.evaluation in {Evaluation.OK, Evaluation.NOT_OK}
         return PlcMessage(
             seq=self.seq,
             part_id=self.part.part_id,
             evaluation=self.evaluation,
             code=self.code,
             score=self.score,
-            valid=valid,
+            valid=self.evaluation in {Evaluation.OK, Evaluation.NOT_OK},
             age_ms=(now_ns - self.part.asked_ns) // 1_000_000,
         ).payload()
 
 
 class Handshake:
-    """Parts that the controller waits for, and what it is to be told; safe from any thread.
+    """Parts that the controller waits for, and the answers to it; safe from any thread.
 
     Args:
-        deadline_ms: After a part was asked for; then the controller hears that there is no verdict.
-        why_none: The reason for it, as far as the station knows.
+        deadline_ms: After a part was asked for; then the answer is that there is no verdict.
+        why_none: The reason for that, as far as the station knows.
         clock_ns: Monotonic clock.
 
     Attributes:
-        dropped: Parts without a verdict in time (``plc_too_late``), and answers that had nobody to hear them
+        dropped: Parts without a verdict in time (``plc_too_late``), and answers that could not be delivered
             (``plc_not_connected``).
     """
 
@@ -73,19 +72,20 @@ class Handshake:
         self._expected: deque[Part] = deque()
         self._given_up: list[Part] = []
         self._answers: deque[Answer] = deque()
-        self._blind_at_ns = 0
+        self._no_view_at_ns = 0
 
-    def expect(self, part: Part) -> None:
-        """The controller waits for this part, behind those before it."""
+    def expect(self, part: Part) -> Part:
+        """Let the controller wait for this part, after those before it; returns the part."""
         with self._lock:
             self._expected.append(part)
+        return part
 
     def is_late(self, part: Part) -> bool:
         """Whether its deadline has passed."""
         return self._clock_ns() >= part.asked_ns + self._deadline_ns
 
-    def tell(self, answer: Answer) -> bool:
-        """What the loop found; false when it comes too late: the controller hears only that."""
+    def answer(self, answer: Answer) -> bool:
+        """Answer a part; false when it is too late, because the controller has an answer without a verdict."""
         with self._lock:
             self._give_up()  # first, so that the order is kept
             if answer.part not in self._expected:
@@ -95,35 +95,34 @@ class Handshake:
             return True
 
     def refuse(self, part: Part, code: ResultCode) -> None:
-        """A part that nobody will look at: not valid, at once."""
+        """Answer at once that a part will not be inspected."""
         with self._lock:
-            self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, code, float("nan")))
+            self._keep_invalid(part, code)
 
-    def tell_blind(self, code: ResultCode, now_ms: int) -> None:
-        """No part can be seen: not valid, once a second as long as this is called; for lines that do not trigger."""
+    def report_no_view(self, code: ResultCode, now_ms: int) -> None:
+        """Answer once a second, while this is called, that no part can be seen; for lines that do not trigger."""
         now_ns = self._clock_ns()
         with self._lock:
-            if now_ns >= self._blind_at_ns:
-                self._blind_at_ns = now_ns + _BLIND_EVERY_NS
-                unseen = Part(None, now_ms, now_ns)
-                self._keep(Answer(unseen, None, Evaluation.NOT_DECIDABLE, code, float("nan")))
+            if now_ns >= self._no_view_at_ns:
+                self._no_view_at_ns = now_ns + _NO_VIEW_EVERY_NS
+                self._keep_invalid(Part(None, now_ms, now_ns), code)
 
     def overdue(self) -> list[Part]:
-        """Give up the parts whose deadline has passed, and tell the controller so; each is returned once."""
+        """Answer the parts whose deadline has passed, without a verdict; returns each of them once."""
         with self._lock:
             self._give_up()
             given_up, self._given_up = self._given_up, []
         return given_up
 
     def take(self) -> list[Payload]:
-        """What the controller is to be told now, in order."""
+        """The answers to send now, in order."""
         with self._lock:
             answers, self._answers = self._answers, deque()
         now_ns = self._clock_ns()
         return [answer.payload(now_ns) for answer in answers]
 
     def discard(self) -> None:
-        """Throw away what was not said: it is too old to be acted upon."""
+        """Throw away answers that were not sent: they are too old to act on."""
         with self._lock:
             self.dropped["plc_not_connected"] += len(self._answers)
             self._answers.clear()
@@ -139,10 +138,13 @@ class Handshake:
             part = self._expected.popleft()
             self._given_up.append(part)
             self.dropped["plc_too_late"] += 1
-            self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, self._why_none(), float("nan")))
+            self._keep_invalid(part, self._why_none())
+
+    def _keep_invalid(self, part: Part, code: ResultCode) -> None:
+        self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, code, float("nan")))
 
     def _keep(self, answer: Answer) -> None:
         self._answers.append(answer)
-        if len(self._answers) > _KEPT:
+        if len(self._answers) > _MAX_ANSWERS:
             self._answers.popleft()
             self.dropped["plc_not_connected"] += 1

@@ -1,12 +1,12 @@
-"""Whether what a camera sees stands still, against the camera's own noise.
+"""Whether the camera sees motion, measured against its own noise.
 
     cells   mean colour of small squares, which averages noise away
-    change  what 99 % of the cells do not exceed, after the light of both pictures is made equal
-    noise   the change from one picture to the next while nothing moves; learnt on the way
-    still   the change is at most four times that
-    moved   it was more than eight times that: in between are key frames of a video, say, which are no part
+    change  what 99 % of the cells do not exceed, after the brightness of both images is made equal
+    noise   the change from one image to the next while nothing moves, estimated on the way
+    still   the change is at most four times the noise
+    moved   the change was above eight times the noise; between the two lie, for example, key frames of a video
 
-A part that covers less than a hundredth of the inspected region is not seen, nor one that has its colour.
+A part that covers less than a hundredth of the inspected region, or that has its colour, is not seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Cells: TypeAlias = NDArray[np.float32]
 _CELLS = 32
 _SHARE = 0.99
 _STILL, _MOVED = 4.0, 8.0
-_LEAST_NOISE = 0.5  # grey levels: what rounding to whole ones does to a picture without noise
+_LEAST_NOISE = 0.5  # grey levels: the effect of rounding to whole ones on an image without noise
 _FALL, _RISE = 0.7, 1.05
 _FORGETTING = 0.02
 
@@ -37,25 +37,25 @@ def cells_of(inspected: Image) -> Cells:
     height, width = inspected.shape[:2]
     side = max(1, round(min(height, width) / _CELLS))
     rows, columns = height // side, width // side
-    whole = inspected[: rows * side, : columns * side]  # over whole pixels OpenCV does it several times as fast
+    whole = inspected[: rows * side, : columns * side]  # OpenCV is several times as fast over whole pixels
     return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _change(before: Cells, now: Cells) -> float:
-    apart = np.abs(now - frame_statistics.match_light(before, now)).ravel()
-    place = int(_SHARE * (apart.size - 1))
-    return float(np.partition(apart, place)[place])
+    difference = np.abs(now - frame_statistics.match_light(before, now)).ravel()
+    index = int(_SHARE * (difference.size - 1))
+    return float(np.partition(difference, index)[index])
 
 
 class Stillness:
-    """Whether something has moved, and since when the picture is the same.
+    """Whether something has moved, and since when the image is the same.
 
-    Neither is told from the picture before: a slow part would stand still between any two. What is still is held
-    against the first of the pictures that are, what has moved against the one that had settled.
+    Neither is decided by the previous image alone, between any two of which a slow part stands still: a still image is
+    compared with the first of the still ones, a moved one with the image that had settled.
 
     Attributes:
-        has_moved: Since it had settled.
-        since_ns: Time of the first of the pictures that are the same; None before any.
+        has_moved: Whether something has moved since the last `settle`.
+        since_ns: Time of the first of the images that are the same; None before any.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Stillness:
         self._noise = float("inf")
         self._largest = 0.0
 
-    def goes_on(self, cells: Cells, now_ns: int) -> bool:
-        """Whether this picture, the next one, is still the same; one of another size begins anew."""
+    def update(self, cells: Cells, now_ns: int) -> bool:
+        """Whether the next image is still the same; an image of another size starts again."""
         if self.since_ns is None or self._first.shape != cells.shape:
             self._before = self._first = self._settled = cells
             self.since_ns = now_ns
@@ -75,7 +75,7 @@ class Stillness:
         self._noise = min(self._noise, max(change, _FALL * self._noise if np.isfinite(self._noise) else 0.0))
         is_same = self._is_within(_STILL, self._first, cells)
         if is_same:
-            # Up only now, and slowly: what moves must not become the measure of what does not.
+            # The noise rises only now, and slowly: motion must not be taken for noise.
             self._noise = max(self._noise, min(change, _RISE * self._noise))
         else:
             self._first, self.since_ns = cells, now_ns
@@ -83,16 +83,16 @@ class Stillness:
         if self._largest > _MOVED * self._floor or not self._is_within(_MOVED, self._settled, cells):
             self.has_moved = True
         elif not self.has_moved:
-            # Daylight is slower than any part.
+            # Follows daylight, which is slower than any part.
             self._settled = self._settled + np.float32(_FORGETTING) * (cells - self._settled)
         return is_same
 
     def settle(self) -> None:
-        """From now on what differs from the last picture has moved."""
+        """Measure motion against the last image from now on."""
         self.has_moved, self._settled, self._largest = False, self._before, 0.0
 
-    def _is_within(self, times: float, picture: Cells, cells: Cells) -> bool:
-        return _change(picture, cells) <= times * self._floor
+    def _is_within(self, times: float, reference: Cells, cells: Cells) -> bool:
+        return _change(reference, cells) <= times * self._floor
 
     @property
     def _floor(self) -> float:

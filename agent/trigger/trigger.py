@@ -1,4 +1,4 @@
-"""Which frames show a part: each n-th, or those after the line has said that one is there."""
+"""Which frames show a part: each n-th frame, or the frames after a command from the line."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from agent.camera import Frame
     from agent.trigger.plc_handshake import Handshake
 
-_LONGEST_QUEUE = 1000
+_MAX_WAITING = 1000
 
 
 class Trigger(Protocol):
-    """Asked for every frame, by the loop."""
+    """Called by the loop for every frame."""
 
     @property
     def dropped(self) -> Counter[str]:
-        """Frames that show no part to look at, by reason."""
+        """Frames that show no part, by reason."""
 
-    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
-        """The part in this frame; None when there is none to look at.
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
+        """The part in this frame; None when there is none to inspect.
 
         Args:
-            frame: Each one once, in order.
-            in_hand: The part of the frame before, if it is to have more frames: returned as long as they show it.
+            frame: Each frame once, in order.
+            current: The part of the frame before, if it needs more frames.
 
         Returns:
-            ``in_hand``, or another part, which the controller expects from now on.
+            ``current`` as long as the frames show it; or another part, for which the controller now waits.
         """
 
     def withdraw(self, parts: list[Part]) -> list[Part]:
-        """Stop waiting for a frame of these; those of them that had none are returned. From any thread."""
+        """Stop waiting for frames of these parts; returns those that had none. From any thread."""
 
 
 class EveryFrame:
-    """Nobody triggers: each n-th frame is a part, or begins one.
+    """Each n-th frame is a part, or starts one; the line triggers nothing.
 
     Args:
         handshake: Expects each part from its first frame on.
-        every: n. The camera's frames count, also those that nobody could look at.
+        every: n. Counts the camera's frames, also those that were dropped.
     """
 
     def __init__(self, handshake: Handshake, every: int = 1) -> None:
@@ -54,26 +54,22 @@ class EveryFrame:
         self._due_seq = 0
 
     def withdraw(self, parts: list[Part]) -> list[Part]:  # noqa: ARG002 - as Trigger has it
-        """See Trigger; no part is waited for."""
+        """See Trigger; no part waits for a frame."""
         return []
 
-    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
         """See Trigger."""
-        if in_hand is not None:
-            return in_hand
+        if current is not None:
+            return current
         if frame.seq < self._due_seq:
             self.dropped["skipped"] += 1
             return None
         self._due_seq = frame.seq + self._every
-        part = Part(None, frame.captured_at_ms, frame.captured_ns)
-        self._handshake.expect(part)
-        return part
+        return self._handshake.expect(Part(None, frame.captured_at_ms, frame.captured_ns))
 
 
 class OnCommand:
-    """The line names each part; its frames are those from the first captured after that on.
-
-    The part before has no frame from then on, also where it has fewer than it should: they would show this one.
+    """The line names each part; its frames are those captured after that, until the next part.
 
     Args:
         handshake: Expects the part from the moment it is named.
@@ -88,13 +84,11 @@ class OnCommand:
         self._waiting: deque[Part] = deque()
 
     def ask(self, part_id: str | None) -> bool:
-        """A part is there; false when far more are waiting than any camera can see. From any thread."""
+        """Inspect the part that comes now; false when far too many are waiting. From any thread."""
         with self._lock:
-            if len(self._waiting) >= _LONGEST_QUEUE:
+            if len(self._waiting) >= _MAX_WAITING:
                 return False
-            part = Part.asked_now(part_id)
-            self._handshake.expect(part)
-            self._waiting.append(part)
+            self._waiting.append(self._handshake.expect(Part.asked_now(part_id)))
             return True
 
     def withdraw(self, parts: list[Part]) -> list[Part]:
@@ -105,36 +99,36 @@ class OnCommand:
                 self._waiting.remove(part)
             return without
 
-    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
         """See Trigger."""
         with self._lock:
             if self._waiting and frame.captured_ns >= self._waiting[0].asked_ns + self._delay_ns:
                 return self._waiting.popleft()
-        if in_hand is None:
+        if current is None:
             self.dropped["untriggered"] += 1
-        return in_hand
+        return current
 
 
 class UnlessPaused:
-    """A trigger that looks at nothing while a person has paused the station."""
+    """A trigger that finds no part while the station is paused."""
 
     def __init__(self, trigger: Trigger, is_paused: Callable[[], bool]) -> None:
         self._trigger = trigger
         self._is_paused = is_paused
-        self._passed_over = 0
+        self._paused_frames = 0
 
     @property
     def dropped(self) -> Counter[str]:
         """See Trigger."""
-        return self._trigger.dropped + Counter(paused=self._passed_over)
+        return self._trigger.dropped + Counter(paused=self._paused_frames)
 
     def withdraw(self, parts: list[Part]) -> list[Part]:
         """See Trigger."""
         return self._trigger.withdraw(parts)
 
-    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
         """See Trigger."""
         if self._is_paused():
-            self._passed_over += 1
+            self._paused_frames += 1
             return None
-        return self._trigger(frame, in_hand)
+        return self._trigger(frame, current)

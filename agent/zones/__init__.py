@@ -1,1 +1,1 @@
-"""Regions of the frame, each with its own bundle and recipe."""
+"""Zones: regions of the frame, each with its own bundle."""

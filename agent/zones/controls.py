@@ -1,4 +1,4 @@
-"""What commands change and the loop obeys, from its next frame on."""
+"""What commands change and the loop obeys."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class StationControls:
-    """Of a station.
+    """The controls of a station.
 
     Attributes:
-        zones: At least one; a single one may have no name.
-        paused: Why nothing is inspected; None while it is. It ends with the process: an agent that comes back inspects.
+        zones: At least one; a single zone may have no name.
+        paused: Why the inspection is paused; None while it runs. It is not kept: an agent that restarts inspects.
     """
 
     def __init__(self, zones: Sequence[Zone]) -> None:
@@ -26,27 +26,28 @@ class StationControls:
         self.paused: str | None = None
 
     @property
-    def judging(self) -> Sequence[Recipe]:
-        """What judges now, zone by zone."""
+    def is_paused(self) -> bool:
+        """Whether the inspection is paused."""
+        return self.paused is not None
+
+    def active_recipes(self) -> Sequence[Recipe]:
+        """The recipe of each zone; swaps nothing."""
         return [zone.served.recipe for zone in self.zones]
+
+    def recipes_for_next_part(self) -> Sequence[Recipe]:
+        """The recipe of each zone, after any pending swap; called by the loop between two parts."""
+        return [zone.recipe_for_next_part() for zone in self.zones]
 
     @property
     def threshold(self) -> float:
-        """Of the only zone; NaN where there are several."""
+        """Threshold of the only zone; NaN where there are several."""
         return self.zones[0].served.recipe.rules.threshold if len(self.zones) == 1 else float("nan")
 
-    def recipes(self) -> Sequence[Recipe]:
-        """What judges the next frame; called by the loop between two frames, which is when bundles are exchanged."""
-        return [zone.recipe() for zone in self.zones]
-
     def zone(self, name: str | None) -> Zone:
-        """The one that a command means.
-
-        Args:
-            name: None where the command names none.
+        """The zone that a command names; None means the only one.
 
         Raises:
-            CommandRefusedError: There is no such zone, or several and none is named.
+            CommandRefusedError: There is no such zone, or there are several and none is named.
         """
         if name is None and len(self.zones) == 1:
             return self.zones[0]

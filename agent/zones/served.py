@@ -1,4 +1,4 @@
-"""The bundle that judges a zone, and the threshold that a command gave it."""
+"""The active bundle of a zone, and the threshold that a command gave it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ActiveBundle:
-    """The bundle that judges.
+    """A bundle with its loaded engine.
 
     Attributes:
-        recipe: What the loop takes of it.
-        base_threshold: Before any command: the configured one, or the bundle's.
-        reason: Why this backend, for people.
-        close: Lets go of the engine; called by the loop's thread.
+        recipe: What the loop uses of it.
+        base_threshold: Threshold before any command: the configured one, or the bundle's.
+        reason: Why this backend was chosen, for people.
+        close: Releases the engine; called by the loop's thread.
     """
 
     bundle: Bundle
@@ -38,27 +38,27 @@ class ActiveBundle:
     close: Callable[[], object]
 
     def with_threshold(self, threshold: float) -> ActiveBundle:
-        """The same with another threshold."""
+        """The same bundle with another threshold."""
         rules = replace(self.recipe.rules, threshold=threshold)
         drift = None if self.recipe.drift is None else self.recipe.drift.with_threshold(threshold)
         return replace(self, recipe=replace(self.recipe, rules=rules, drift=drift))
 
 
 class CommandedThreshold:
-    """The threshold that a command gave, also after a restart: one small file.
+    """The threshold that a command gave, kept over restarts in one small file.
 
-    It is void once the bundle or the configured threshold is another: whoever changed these meant it.
+    It becomes void when the bundle or the configured threshold changes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def of(self, served: ActiveBundle) -> ActiveBundle:
-        """Served with the threshold that was commanded for it, if one was."""
+    def applied_to(self, served: ActiveBundle) -> ActiveBundle:
+        """The bundle with the threshold that was commanded for it, if there is one."""
         try:
-            known = json.loads(self._path.read_text())
-            if known["for"] == self._key(served):
-                return served.with_threshold(float(known["threshold"]))
+            stored = json.loads(self._path.read_text())
+            if stored["for"] == self._key(served):
+                return served.with_threshold(float(stored["threshold"]))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, TypeError, ShiftwatchError) as error:
@@ -66,7 +66,7 @@ class CommandedThreshold:
         return served
 
     def keep(self, served: ActiveBundle) -> None:
-        """From now on its threshold is the commanded one.
+        """Write down the threshold of the active bundle as the commanded one.
 
         Raises:
             OSError: It cannot be written.
@@ -74,8 +74,8 @@ class CommandedThreshold:
         if served.recipe.rules.threshold == served.base_threshold:
             self._path.unlink(missing_ok=True)
         else:
-            known = {"for": self._key(served), "threshold": served.recipe.rules.threshold}
-            replace_file(self._path, json.dumps(known).encode())
+            stored = {"for": self._key(served), "threshold": served.recipe.rules.threshold}
+            replace_file(self._path, json.dumps(stored).encode())
 
     def _key(self, served: ActiveBundle) -> list[str | float]:
         return [served.bundle.identity, served.base_threshold]

@@ -1,4 +1,4 @@
-"""Which bundles this station has served, so that it can go back to one: a small file in its state folder."""
+"""The bundles that were active in a zone, so that it can go back to one: a small file in the state folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _KEPT = 50
 
 
 class Version(NamedTuple):
-    """A bundle and its threshold, from when they were served.
+    """A bundle and its threshold, since when they were active; the field names are keys of the file.
 
     Attributes:
-        by: Who brought it in; None for whoever wrote the configuration.
-        why: For people.
-        learnt_ms: It knows what people had marked as good until then; None where that is unknown.
+        by: Who activated it; None for the configuration.
+        why: Reason, for people.
+        learnt_ms: Images labelled as good until then are part of it; None where that is unknown.
     """
 
     identity: str
@@ -39,10 +39,10 @@ class Version(NamedTuple):
 
 
 class Versions:
-    """What was served, oldest first.
+    """Versions that were active, oldest first.
 
     Args:
-        path: The file; made by the first `note`.
+        path: The file; created by the first `note`.
         configured: Identity of the bundle that the configuration names.
     """
 
@@ -53,13 +53,13 @@ class Versions:
 
     @property
     def commanded(self) -> Version | None:
-        """The bundle that a command chose instead of the configured one; None once another one is configured."""
+        """The bundle that a command activated instead of the configured one; None once another one is configured."""
         if not self.served or self._configured_before != self._configured:
             return None
         return self.served[-1] if self.served[-1].identity != self._configured else None
 
     def learnt_ms(self, identity: str) -> int | None:
-        """Until when a bundle knows what people had marked; None where that is unknown."""
+        """Time of the newest labels in a bundle; None where that is unknown."""
         known = [version.learnt_ms for version in self.served if version.identity == identity and version.learnt_ms]
         return known[-1] if known else None
 
@@ -72,14 +72,14 @@ class Versions:
         why: str | None = None,
         learnt_ms: int | None = None,
     ) -> bool:
-        """It is served from now on; whether that is not what was served last.
+        """Write down what is active from now on; whether it differs from the version before.
 
         Args:
-            bundle: Which.
-            threshold: That it is served with.
+            bundle: The active bundle.
+            threshold: Its threshold.
             by: See Version.
             why: See Version.
-            learnt_ms: See Version; None keeps what is known.
+            learnt_ms: See Version; None keeps the known value.
 
         Raises:
             OSError: It cannot be written.
@@ -95,23 +95,23 @@ class Versions:
             replace_file(self._path, json.dumps(known, indent=1).encode())
         return is_new
 
-    def before(self, now: str, wanted: str | None) -> Version:
-        """The last one that was served before another.
+    def before(self, active: str, prefix: str | None) -> Version:
+        """The version to go back to.
 
         Args:
-            now: Identity of the one that is served.
-            wanted: Beginning of the identity of the one to go back to; None takes the last.
+            active: Identity of the active bundle.
+            prefix: Start of the identity of the version; None takes the last one before the active bundle.
 
         Raises:
-            CommandRefusedError: There is none.
+            CommandRefusedError: There is no such version.
         """
-        others = {version.identity: version for version in self.served if version.identity != now}
-        found = [version for version in others.values() if version.identity.startswith(wanted or "")]
+        others = {version.identity: version for version in self.served if version.identity != active}
+        found = [version for version in others.values() if version.identity.startswith(prefix or "")]
         if not found:
             known = ", ".join(identity[:12] for identity in others) or "none"
             raise CommandRefusedError(
-                what="no such bundle was served here" if wanted else "no other bundle was served here",
-                remedy=f"bundles that were: {known}",
+                what="no such bundle was active here" if prefix else "no other bundle was active here",
+                remedy=f"bundles that were active: {known}",
             )
         return max(found, key=lambda version: version.since_ms)
 
@@ -122,5 +122,5 @@ class Versions:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, TypeError) as error:
-            log.warning("the list of bundles in %s cannot be read; it begins anew: %s", self._path, error)
+            log.warning("the list of bundles in %s cannot be read; a new one is started: %s", self._path, error)
         return None, []

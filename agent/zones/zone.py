@@ -1,15 +1,15 @@
-"""What is inspected with one bundle: a part of the picture among others, or all that is inspected."""
+"""A zone: the region of the frame that is inspected with one bundle. Often it is the only one."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent.zones.served import CommandedThreshold
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from agent.zones.recipe import Recipe
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def folder_of(name: str, state_dir: Path) -> Path:
-    """Where the state of a zone lies: the state folder itself where it has no name."""
+    """Folder for the state of a zone; the state folder itself for a zone without a name."""
     return state_dir / "zones" / name if name else state_dir
 
 
 def versions_file(folder: Path) -> Path:
-    """Of a zone: which bundles it has served."""
+    """File in the folder of a zone that lists the bundles that were active there."""
     return folder / "versions.json"
 
 
 def left_over(zones: Collection[str], state_dir: Path) -> list[Path]:
-    """What zones have served that are not configured any more; the whole station, where it had one bundle.
+    """Version files of zones that are no longer configured.
 
     Args:
-        zones: Names of those that are.
-        state_dir: Of the station.
+        zones: Names of the configured zones.
+        state_dir: State folder of the station.
     """
     files = {versions_file(folder) for folder in (state_dir, *(state_dir / "zones").glob("*"))}
     return sorted(
@@ -40,15 +40,25 @@ def left_over(zones: Collection[str], state_dir: Path) -> list[Path]:
     )
 
 
+class Offer(Protocol):
+    """A bundle offered to a zone. Both methods are called once, in this order, on the loop's thread."""
+
+    def load(self) -> ActiveBundle:
+        """The bundle; a ShiftwatchError leaves everything as it was."""
+
+    def done(self, error: ShiftwatchError | None) -> None:
+        """The bundle is active, or was not activated because of an error."""
+
+
 class Zone:
-    """Set from any thread, obeyed by the loop from its next frame on.
+    """Set from any thread; the loop obeys from its next part on.
 
     Args:
-        name: Empty where there is no other.
-        folder: For its state.
+        name: Empty where the station has one zone.
+        folder: Folder for its state.
         configured: Folder of the bundle that the configuration names.
-        versions: What it has served.
-        served: What judges first, unless a threshold was commanded for it.
+        versions: The bundles that were active in it.
+        served: The first active bundle; a commanded threshold is applied to it.
     """
 
     def __init__(self, name: str, folder: Path, configured: Path, versions: Versions, served: ActiveBundle) -> None:
@@ -58,21 +68,21 @@ class Zone:
         self.versions = versions
         self._commanded = CommandedThreshold(folder / "threshold.json")
         self._lock = threading.Lock()
-        self._served = self._commanded.of(served)
-        self._offered: tuple[Callable[[], ActiveBundle], Callable[[ShiftwatchError | None], object]] | None = None
+        self._served = self._commanded.applied_to(served)
+        self._offer: Offer | None = None
 
     @property
     def noted(self) -> Mapping[str, str]:
-        """Its name where it has one, for entries and messages."""
+        """Its name, if it has one, as a field of log entries and messages."""
         return {"zone": self.name} if self.name else {}
 
     @property
     def served(self) -> ActiveBundle:
-        """What judges now."""
+        """The active bundle."""
         return self._served
 
     def set_threshold(self, threshold: float | None) -> None:
-        """A score above it is NotOK; None goes back to the one before any command.
+        """Set the score above which a part is NotOK; None restores the threshold before any command.
 
         Raises:
             OSError: It cannot be kept on disk, and is not changed.
@@ -82,32 +92,27 @@ class Zone:
             self._commanded.keep(served)
             self._served = served
 
-    def exchange(self, make: Callable[[], ActiveBundle], ended: Callable[[ShiftwatchError | None], object]) -> None:
-        """Let another bundle judge, from the next frame on.
+    def offer(self, offer: Offer) -> None:
+        """Activate another bundle before the next part."""
+        self._offer = offer
 
-        Args:
-            make: Gives it, on the loop's thread; a ShiftwatchError leaves everything as it was.
-            ended: Told how it went, on the loop's thread.
-        """
-        self._offered = (make, ended)
-
-    def recipe(self) -> Recipe:
-        """What judges the next frame; called by the loop between two frames, which is when bundles are exchanged."""
-        if self._offered is not None:
-            (make, ended), self._offered = self._offered, None
-            ended(self._exchanged(make))
+    def recipe_for_next_part(self) -> Recipe:
+        """The recipe of the active bundle, after any pending swap; called by the loop between two parts."""
+        if self._offer is not None:
+            offer, self._offer = self._offer, None
+            offer.done(self._swap(offer))
         return self._served.recipe
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Release the engine."""
         self._served.close()
 
-    def _exchanged(self, make: Callable[[], ActiveBundle]) -> ShiftwatchError | None:
+    def _swap(self, offer: Offer) -> ShiftwatchError | None:
         try:
-            served = make()
+            served = offer.load()
         except ShiftwatchError as error:
             return error
         with self._lock:
-            before, self._served = self._served, self._commanded.of(served)
+            before, self._served = self._served, self._commanded.applied_to(served)
         before.close()
         return None

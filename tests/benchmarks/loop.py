@@ -209,7 +209,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         archive = stack.enter_context(Archive(folder / "archive", 100))
         rules = Rules(bundle.manifest.working_point.threshold)
         checks = (
-            FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None, unhurried_ms=100)
+            FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None, recheck_ms=100)
             if everything
             else None
         )

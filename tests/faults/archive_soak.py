@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.archive.archive import Archive, Heat, Snapshot
+from agent.archive.archive import Archive
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.index import INDEX_NAME
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
-from agent.messages.records import Evaluation
+from agent.messages.records import Evaluation, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,13 +89,15 @@ class Snapshots:
             image=self._images[seq % _IMAGES],
             heat=(Heat(None, self._map, 100.0),) if evaluation is Evaluation.NOT_OK else (),
             region=None,
-            threshold=100.0,
-            score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 90.0 + seq % 50,
-            result_id=f"{seq * 2_654_435_761 % 2**32:08x}{seq:024x}",
-            part_id=f"SN-{seq}",
-            seq=seq,
-            created_at_ms=_NOON_MS + seq * _EVERY_MS,
-            evaluation=evaluation,
+            result=Result(
+                threshold=100.0,
+                score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 90.0 + seq % 50,
+                result_id=f"{seq * 2_654_435_761 % 2**32:08x}{seq:024x}",
+                part_id=f"SN-{seq}",
+                seq=seq,
+                created_at_ms=_NOON_MS + seq * _EVERY_MS,
+                evaluation=evaluation,
+            ),
         )
 
 

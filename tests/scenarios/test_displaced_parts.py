@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.archive.archive import Archive, Snapshot
+    from agent.archive.archive import Archive
+    from agent.archive.snapshot import Snapshot
     from agent.inspection.score import PartInspection
     from agent.mqtt.publisher import Announcement
     from agent.outbox.outbox import Kind
@@ -164,9 +165,9 @@ def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Pat
     assert seen.inference is not None
     score_map = cover_region(seen.inference.map, recipe.grid)
     assert seen.region is not None
-    assert snapshot.regions == defect_regions(score_map, snapshot.threshold, seen.region, whole_frame(snapshot.image))
+    assert snapshot.result.regions == defect_regions(score_map, snapshot.result.threshold, seen.region, whole_frame(snapshot.image))
     x, y = SPOT[0] + right, SPOT[1] + 20 + down
-    (worst, *_) = snapshot.regions
+    (worst, *_) = snapshot.result.regions
     assert worst.x <= x <= worst.x + worst.width
     assert worst.y <= y <= worst.y + worst.height
     files = encoded(snapshot)

@@ -309,7 +309,7 @@ def test_rollback_brings_the_bundle_before_back_while_frames_are_judged(
     station = Running(config(bundle))
     line.wait_until_running()
     refused = line.answer(line.command("rollback"))
-    assert "no other bundle was served here" in refused["error"]
+    assert "no other bundle was active here" in refused["error"]
     station.end()
     heard = len(line.listener.on("/info"))
     station = Running(config(newer))
@@ -384,9 +384,9 @@ def test_commands_come_from_this_device_without_a_broker(bundle: Path, parts: Pa
         assert "pause: done; audit log entry" in paused.stdout
         refused = command("trigger", "SN-1")
         assert refused.returncode == 2
-        assert "this station looks at every frame" in refused.stdout
+        assert "this station is not triggered by commands" in refused.stdout
         rolled_back = command("rollback")
-        assert "no other bundle was served here" in rolled_back.stdout
+        assert "no other bundle was active here" in rolled_back.stdout
         assert command("threshold", "1").returncode == 2
         assert command("threshold", "1500000").returncode == 0
         assert agent.end(signal.SIGTERM) < 10

@@ -121,8 +121,8 @@ def test_each_zone_of_a_part_of_several_frames_has_a_decisive_frame_of_its_own()
         [view(1, "left", 20.0, 100.0), view(1, "right", 70.0, 40.0)],
     ]
     seen = FrameCombiner(2)(looks, State())
-    assert [(zone.view.frame.seq, zone.score) for zone in seen.zones] == [(0, 150.0), (1, 70.0)]
-    assert (seen.decisive.view.recipe.zone, seen.frame.seq) == ("right", 1)
+    assert [(zone.frame_score.frame.seq, zone.score) for zone in seen.zones] == [(0, 150.0), (1, 70.0)]
+    assert (seen.decisive.frame_score.recipe.zone, seen.frame.seq) == ("right", 1)
 
 
 def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decides() -> None:

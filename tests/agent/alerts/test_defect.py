@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.alerts.defect import Decision, Rules, State, decide, end, judge, severity_of
+from agent.alerts.defect import Decision, Rules, State, decide, evaluate, severity_of
 from agent.errors import ConfigError
 from agent.messages.records import Alert, Evaluation, Result
 
@@ -71,13 +71,13 @@ def run(rules_: Rules, *all_scores: float, step_ms: int = 100, state: State | No
     ],
 )
 def test_a_score_above_the_threshold_is_not_ok(score: float, evaluation: Evaluation, margin: float | None) -> None:
-    verdict = judge(score, 100.0)
+    verdict = evaluate(score, 100.0)
     assert (verdict.evaluation, verdict.margin) == (evaluation, margin)
 
 
 @given(scores)
 def test_the_margin_is_that_of_the_published_result(score: float) -> None:
-    verdict = judge(score, 100.0)
+    verdict = evaluate(score, 100.0)
     result = Result(seq=0, part_id=None, created_at_ms=0, evaluation=verdict.evaluation, score=score, threshold=100.0)
     assert verdict.margin == result.margin
 
@@ -166,17 +166,16 @@ def test_a_clock_set_back_does_not_silence_an_alert() -> None:
 def test_an_alert_never_ends_before_it_starts() -> None:
     state = run(RULES, BAD, BAD, step_ms=1_000).state
     assert state.alert is not None
-    event, _ = end(state, -5_000)
-    assert event is not None
+    event = state.alert.ended(-5_000)
     assert event.ended_at_ms == event.started_at_ms == 0
 
 
-def test_an_alert_left_active_is_ended_once() -> None:
-    event, state = end(run(RULES, BAD, BAD).state, 700)
-    assert event == Alert(
+def test_an_alert_that_is_still_active_at_the_stop_ends_with_its_severity() -> None:
+    alert = run(RULES, BAD, BAD).state.alert
+    assert alert is not None
+    assert alert.ended(700) == Alert(
         alert_id="defect-r1", type="end", severity=600, cause="defect", started_at_ms=0, ended_at_ms=700, result_id=None
     )
-    assert end(state, 800) == (None, State())
 
 
 def test_the_severity_is_medium_at_the_threshold_and_rises_to_a_thousand() -> None:
@@ -192,8 +191,8 @@ def test_a_severity_is_within_one_and_a_thousand_and_rises_with_the_score(a: flo
 @given(rules, st.lists(scores, max_size=60), st.integers(1, 2_000))
 def test_alerts_come_one_at_a_time_as_new_updates_end(rules_: Rules, all_scores: list[float], step_ms: int) -> None:
     outcome = run(rules_, *all_scores, step_ms=step_ms)
-    last_event, _ = end(outcome.state, len(all_scores) * step_ms)
-    events = outcome.events + ([last_event] if last_event else [])
+    left = outcome.state.alert
+    events = outcome.events + ([] if left is None else [left.ended(len(all_scores) * step_ms)])
     active: Alert | None = None
     ended: list[str] = []
     for event in events:

@@ -139,12 +139,12 @@ def test_a_damaged_file_is_as_good_as_none(path: Path, content: bytes) -> None:
     assert ActiveAlerts(path).left_over == ()
 
 
-def test_a_disk_that_fails_is_told_and_the_alert_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_disk_is_logged_and_the_alert_stays_active(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     active = ActiveAlerts(path / "no folder" / "active_alert.json")
     active.note(NEW)
     assert active.alerts == (NEW,)
-    assert "cannot remember the active alert" in caplog.text
+    assert "cannot write the active alerts" in caplog.text
 
 
 def test_the_file_is_there_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

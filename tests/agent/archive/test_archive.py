@@ -17,13 +17,14 @@ import pytest
 
 import agent.archive.archive
 from agent.archive import files
-from agent.archive.archive import Archive, Heat, Snapshot
+from agent.archive.archive import Archive
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.index import Index
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import Limits
 from agent.archive.snapshot import Selection
 from agent.archive.store import Store
-from agent.messages.records import DefectRegion, Evaluation, ResultCode
+from agent.messages.records import DefectRegion, Evaluation, Result, ResultCode
 from calibration.imaging.preprocess import Region
 from tests.support.stations import until
 
@@ -59,13 +60,15 @@ def snapshot(
         image=image,
         heat=(HEAT,) if evaluation is Evaluation.NOT_OK else (),
         region=Region(8, 8, 32, 32),
-        threshold=100.0,
-        score=score,
-        result_id=f"result-{seq}",
-        part_id=None,
-        seq=seq,
-        created_at_ms=created_at_ms,
-        evaluation=evaluation,
+        result=Result(
+            threshold=100.0,
+            score=score,
+            result_id=f"result-{seq}",
+            part_id=None,
+            seq=seq,
+            created_at_ms=created_at_ms,
+            evaluation=evaluation,
+        ),
     )
 
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from agent.archive.archive import Heat, Snapshot
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.archive.time_argument import moment_ms
 from agent.cli import main
-from agent.messages.records import DefectRegion, Evaluation
+from agent.messages.records import DefectRegion, Evaluation, Result
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_image
 from calibration.workstation.dataset import good_images, labelled_images
@@ -73,14 +73,16 @@ def station(tmp_path: Path) -> Path:
             image=frame_of(seq),
             heat=(Heat(None, np.full((4, 4), 10, np.float32), 100.0),) if evaluation is Evaluation.NOT_OK else (),
             region=None,
-            threshold=100.0,
-            score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 100.0 + seq,
-            result_id=result_id(seq),
-            part_id="SN [red]\x1b[2J" if seq == COUNT - 1 else f"SN-{seq}",
-            seq=seq,
-            created_at_ms=now_ms - (COUNT - seq) * HOUR_MS + HOUR_MS // 2,
-            evaluation=evaluation,
-            regions=(DefectRegion(1, 2, 3, 4, 5.0),) if evaluation is Evaluation.NOT_OK else (),
+            result=Result(
+                threshold=100.0,
+                score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else 100.0 + seq,
+                result_id=result_id(seq),
+                part_id="SN [red]\x1b[2J" if seq == COUNT - 1 else f"SN-{seq}",
+                seq=seq,
+                created_at_ms=now_ms - (COUNT - seq) * HOUR_MS + HOUR_MS // 2,
+                evaluation=evaluation,
+                regions=(DefectRegion(1, 2, 3, 4, 5.0),) if evaluation is Evaluation.NOT_OK else (),
+            ),
         )
         assert store.keep(snapshot) is None
     store.close()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from agent.archive.archive import Archive, Heat, Snapshot
+from agent.archive.archive import Archive
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.entry import ArchivedImage, Mark
 from agent.archive.index import INDEX_NAME, Index
 from agent.archive.label import mark
@@ -24,7 +25,7 @@ from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
 from agent.archive.store import Store
 from agent.errors import ArchiveError
-from agent.messages.records import Evaluation, ResultCode
+from agent.messages.records import Evaluation, Result, ResultCode
 from tests.support.stations import until
 
 if TYPE_CHECKING:
@@ -41,14 +42,16 @@ def snapshot(seq: int) -> Snapshot:
         image=np.full((24, 32, 3), seq % 200, np.uint8),
         heat=(Heat(None, np.full((4, 4), 10, np.float32), 100.0),) if evaluation is Evaluation.NOT_OK else (),
         region=None,
-        threshold=100.0,
-        score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else seq * 10.0,
-        result_id=f"{seq:032x}",
-        part_id=f"part {seq}" if seq % 2 else None,
-        seq=seq,
-        created_at_ms=NOON_MS + seq * DAY_MS // 10,
-        evaluation=evaluation,
-        code=ResultCode.ENGINE_FAULT if evaluation is Evaluation.NOT_DECIDABLE else ResultCode.NONE,
+        result=Result(
+            threshold=100.0,
+            score=float("nan") if evaluation is Evaluation.NOT_DECIDABLE else seq * 10.0,
+            result_id=f"{seq:032x}",
+            part_id=f"part {seq}" if seq % 2 else None,
+            seq=seq,
+            created_at_ms=NOON_MS + seq * DAY_MS // 10,
+            evaluation=evaluation,
+            code=ResultCode.ENGINE_FAULT if evaluation is Evaluation.NOT_DECIDABLE else ResultCode.NONE,
+        ),
     )
 
 

@@ -476,7 +476,7 @@ def test_drift_is_in_health_in_the_status_text_and_in_the_metrics() -> None:
     assert report.words == "drift: darker (strong)"
     figures = {
         family.name: family
-        for family in StatusCollector._drift(SimpleNamespace(_reports=SimpleNamespace(drifts={"": report})))
+        for family in StatusCollector._drift(SimpleNamespace(_status=SimpleNamespace(drifts={"": report})))
     }
     assert figures["shiftwatch_drift"].samples[0].value == -1
     assert {s.labels["kind"]: s.value for s in figures["shiftwatch_false_reject_rate"].samples} == {

@@ -15,7 +15,7 @@ from agent.inspection.loop import inspect
 from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, ResultCode
 from agent.settings import frame_checks_of, rules_of
-from agent.station.bundle_loader import _what_is_off
+from agent.station.bundle_loader import _disabled_checks
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
@@ -232,11 +232,11 @@ def test_a_bundle_made_before_there_were_checks_opens_and_says_which_are_off(
 
 
 def test_the_log_says_once_which_checks_are_off_and_why(reference: dict[str, np.ndarray]) -> None:
-    assert list(_what_is_off(FrameChecks(reference, SCENE, frozen_after=3), None)) == []
-    (line,) = _what_is_off(FrameChecks({}, SCENE, frozen_after=3), None)
+    assert list(_disabled_checks(FrameChecks(reference, SCENE, frozen_after=3), None)) == []
+    (line,) = _disabled_checks(FrameChecks({}, SCENE, frozen_after=3), None)
     assert "resolution, dark, over_exposed" in line
     assert line.count("was made before") == 1
-    (line,) = _what_is_off(None, None)
+    (line,) = _disabled_checks(None, None)
     assert "checks.enabled is false" in line
 
 
@@ -280,8 +280,8 @@ def run(
     recipe = Recipe(SCENE, ConfidentEngine(score), Rules(threshold=100.0), (2, 2), checks)
 
     class Trigger(EveryFrame):
-        def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
-            return None if frame.seq in without_part else super().__call__(frame, in_hand)
+        def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
+            return None if frame.seq in without_part else super().__call__(frame, current)
 
     handshake = Handshake(100, lambda: ResultCode.TOO_LATE)
     state = inspect(Listed(images), Trigger(handshake), lambda: (recipe,), seen.append, lambda _: None)
@@ -372,7 +372,7 @@ def test_the_station_of_the_other_tests_is_trusted(bundle: Path) -> None:
 
 def test_what_changes_slowly_is_looked_at_now_and_then_and_holds_meanwhile(reference: dict[str, np.ndarray]) -> None:
     now_ms = 1000
-    checks = FrameChecks(reference, SCENE, frozen_after=None, unhurried_ms=100, clock_ns=lambda: now_ms * 1_000_000)
+    checks = FrameChecks(reference, SCENE, frozen_after=None, recheck_ms=100, clock_ns=lambda: now_ms * 1_000_000)
 
     def code_of(image: Image) -> ResultCode | None:
         found = checks.of_frame(image) or checks.of_input(SCENE(image), SCENE.locate(image))

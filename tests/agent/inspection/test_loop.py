@@ -102,9 +102,9 @@ class EveryFrame:
     def withdraw(self, _: list[Part]) -> list[Part]:
         return []
 
-    def __call__(self, frame: Frame, in_hand: Part | None = None) -> Part | None:
-        if in_hand is not None:
-            return in_hand
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
+        if current is not None:
+            return current
         return None if frame.seq in self._empty else Part(f"part {frame.seq}", frame.captured_at_ms, frame.captured_ns)
 
 
@@ -204,7 +204,7 @@ def test_frames_that_cannot_be_judged_are_told_once_and_once_when_they_can_again
     messages = [(record.levelname, record.message.splitlines()[0]) for record in caplog.records]
     assert [level for level, _ in messages] == ["ERROR", "INFO", "ERROR"]
     assert "3x3 pixels" in messages[0][1]
-    assert messages[1][1] == "frames can be judged again"
+    assert messages[1][1] == "frames can be inspected again"
     assert "nan" in messages[2][1]
 
 

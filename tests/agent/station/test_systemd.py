@@ -64,24 +64,28 @@ class Clock:
         return self.now_s
 
 
-def told(systemd: Systemd, clock: Callable[[], float], **environment: str) -> ServiceManager:
-    return ServiceManager(lambda: "running\nREADY=0", {"NOTIFY_SOCKET": systemd.address, **environment}, clock)
+def service_manager(systemd: Systemd, clock: Callable[[], float], **environment: str) -> ServiceManager:
+    return ServiceManager({"NOTIFY_SOCKET": systemd.address, **environment}, clock)
+
+
+def status() -> str:
+    return "running\nREADY=0"
 
 
 def test_the_first_progress_is_readiness_and_each_later_one_feeds_the_watchdog_four_times_in_its_patience(
     systemd: Systemd,
 ) -> None:
     clock = Clock()
-    manager = told(systemd, clock, WATCHDOG_USEC="8000000", WATCHDOG_PID=str(os.getpid()))
+    manager = service_manager(systemd, clock, WATCHDOG_USEC="8000000", WATCHDOG_PID=str(os.getpid()))
     assert systemd.hear_all() == []
-    manager.progress()
+    manager.progress(status)
     assert systemd.hear_all() == [{"READY": "1", "STATUS": "running READY=0", "WATCHDOG": "1"}]
     for _ in range(19):  # 1.9 s
         clock.now_s += 0.1
-        manager.progress()
+        manager.progress(status)
     assert systemd.hear_all() == []
     clock.now_s += 0.11
-    manager.progress()
+    manager.progress(status)
     assert systemd.hear_all() == [{"STATUS": "running READY=0", "WATCHDOG": "1"}]
     manager.stopping()
     assert systemd.hear_all() == [{"STOPPING": "1"}]
@@ -92,44 +96,53 @@ def test_without_a_watchdog_of_its_own_the_state_is_told_every_ten_seconds(
     systemd: Systemd, watchdog: dict[str, str]
 ) -> None:
     clock = Clock()
-    manager = told(systemd, clock, **watchdog)
+    manager = service_manager(systemd, clock, **watchdog)
     for _ in range(20):
-        manager.progress()
+        manager.progress(status)
         clock.now_s += 1
     assert len(systemd.hear_all()) == 2
+
+
+def test_progress_without_a_status_feeds_the_watchdog_and_leaves_the_status_as_it_is(systemd: Systemd) -> None:
+    clock = Clock()
+    manager = service_manager(systemd, clock)
+    manager.progress()
+    clock.now_s += 11
+    manager.progress()
+    assert systemd.hear_all() == [{"READY": "1", "WATCHDOG": "1"}, {"WATCHDOG": "1"}]
 
 
 def test_without_a_service_manager_nothing_is_said() -> None:
     def fail() -> str:
         raise AssertionError
 
-    manager = ServiceManager(fail, {})
-    manager.progress()
+    manager = ServiceManager({})
+    manager.progress(fail)
     manager.stopping()
 
 
 def test_a_service_manager_that_does_not_listen_stops_nothing_and_hears_of_readiness_later(
     systemd: Systemd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manager = told(systemd, Clock())
+    manager = service_manager(systemd, Clock())
     systemd.close()
     if not systemd.address.startswith("@"):
         os.unlink(systemd.address)  # noqa: PTH108 - a socket
     for _ in range(3):
-        manager.progress()
-    assert len(caplog.records) == 1, "told once"
+        manager.progress(status)
+    assert len(caplog.records) == 1, "logged once"
     again = Systemd(systemd.address)
-    manager.progress()
+    manager.progress(status)
     assert again.hear()["READY"] == "1"
     again.close()
 
 
 def test_a_queue_that_is_full_makes_nobody_wait(systemd: Systemd) -> None:
     clock = Clock()
-    manager = told(systemd, clock)
+    manager = service_manager(systemd, clock)
     for _ in range(2000):  # the kernel queues some hundreds at most
         clock.now_s += 11
-        manager.progress()
+        manager.progress(status)
     assert 0 < len(systemd.hear_all()) < 2000
 
 

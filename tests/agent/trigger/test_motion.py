@@ -272,16 +272,16 @@ def test_a_pause_in_the_middle_of_a_motion_is_no_motion() -> None:
     assert trigger.dropped["unsettled"] == 0
 
 
-def test_a_part_is_in_hand_until_it_moves() -> None:
+def test_a_part_stays_current_until_it_moves() -> None:
     belt = Belt()
     pictures = [*belt.stand(4), *belt.index(), *belt.stand(9), *belt.index()]
     recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
     trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 60_000)
-    in_hand, frames = None, 0
+    current, frames = None, 0
     for number, picture in enumerate(pictures):
-        in_hand = trigger(Frame(number, picture, 0, number * FRAME_MS * 1_000_000), in_hand)
-        frames += in_hand is not None
-    assert in_hand is None
+        current = trigger(Frame(number, picture, 0, number * FRAME_MS * 1_000_000), current)
+        frames += current is not None
+    assert current is None
     assert 2 <= frames <= 4
 
 
@@ -348,7 +348,7 @@ def test_a_whole_station_gives_one_result_for_each_part_that_stops(bundle: Path,
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("small.png", "calibration saw frames of 96x72"), ("none.png", "cannot be read as a picture")],
+    [("small.png", "calibration saw frames of 96x72"), ("none.png", "cannot be read as an image")],
 )
 def test_a_picture_of_the_empty_place_that_cannot_be_one_is_refused(
     bundle: Path, tmp_path: Path, name: str, problem: str

@@ -54,7 +54,7 @@ def test_a_part_told_in_time_is_valid_and_says_how_old_it_is() -> None:
     part = a_part(clock)
     handshake.expect(part)
     clock.pass_ms(42.5)
-    assert handshake.tell(ok(part))
+    assert handshake.answer(ok(part))
     assert handshake.take() == [
         {
             "seq": 7,
@@ -79,7 +79,7 @@ def test_a_part_without_a_verdict_in_time_is_not_valid_with_the_reason_and_a_lat
     assert handshake.due_at_s == (part.asked_ns + DEADLINE_MS * MS) / 1e9
     clock.pass_ms(DEADLINE_MS)
     assert handshake.is_late(part)
-    assert not handshake.tell(ok(part))
+    assert not handshake.answer(ok(part))
     assert handshake.overdue() == [part]
     (said,) = handshake.take()
     assert said == {
@@ -91,7 +91,7 @@ def test_a_part_without_a_verdict_in_time_is_not_valid_with_the_reason_and_a_lat
         "valid": False,
         "ageMs": DEADLINE_MS,
     }
-    assert not handshake.tell(ok(part))
+    assert not handshake.answer(ok(part))
     assert handshake.take() == []
     assert handshake.dropped == {"plc_too_late": 1}
     assert math.isinf(handshake.due_at_s)
@@ -102,7 +102,7 @@ def test_a_verdict_that_could_not_be_made_is_not_valid() -> None:
     handshake = handshake_at(clock)
     part = a_part(clock)
     handshake.expect(part)
-    handshake.tell(Answer(part, 3, Evaluation.NOT_DECIDABLE, ResultCode.ENGINE_FAULT, math.nan))
+    handshake.answer(Answer(part, 3, Evaluation.NOT_DECIDABLE, ResultCode.ENGINE_FAULT, math.nan))
     (said,) = handshake.take()
     assert (said["valid"], said["resultCode"], said["score"]) == (False, 2, None)
 
@@ -114,7 +114,7 @@ def test_what_was_not_said_before_the_line_came_back_is_thrown_away_and_counted(
         part = a_part(clock, str(number))
         clock.pass_ms(1)
         handshake.expect(part)
-        handshake.tell(ok(part))
+        handshake.answer(ok(part))
     handshake.discard()
     assert handshake.take() == []
     assert handshake.dropped == {"plc_not_connected": 1005}
@@ -125,7 +125,7 @@ def test_a_line_that_does_not_trigger_hears_once_a_second_that_nothing_can_be_se
     handshake = handshake_at(clock)
     said: list[dict[str, Any]] = []
     for _ in range(30):
-        handshake.tell_blind(ResultCode.CAMERA_LOST, 1)
+        handshake.report_no_view(ResultCode.CAMERA_LOST, 1)
         said += handshake.take()
         clock.pass_ms(100)
     assert [(one["valid"], one["resultCode"], one["partId"]) for one in said] == [(False, 4, None)] * 3
@@ -246,7 +246,7 @@ class LineAgainstItsController(RuleBasedStateMachine):
     def it_is_judged(self) -> None:
         part = self.looking.pop()
         in_time = not self.handshake.is_late(part)
-        assert self.handshake.tell(ok(part)) == in_time
+        assert self.handshake.answer(ok(part)) == in_time
 
     @rule()
     def the_publisher_speaks(self) -> None:

@@ -153,7 +153,7 @@ def test_a_port_that_is_in_use_is_told(bundle: Path, tmp_path: Path) -> None:
 def test_a_token_that_no_header_can_carry_is_refused(bundle: Path, tmp_path: Path, token: str) -> None:
     (tmp_path / "token").write_text(token + "\n")
     config = load(write_config(tmp_path, bundle, 0, 1, web={"enabled": True, "token_file": "token"}))
-    with pytest.raises(ConfigError, match=r"web\.token_file: .* holds no token"):
+    with pytest.raises(ConfigError, match=r"web\.token_file: .* holds no valid token"):
         web_token(config)
     (tmp_path / "token").write_text("long-enough-1\n")
     assert web_token(config) == "long-enough-1"
