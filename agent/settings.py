@@ -129,7 +129,9 @@ def web_token(config: AgentConfig) -> str | None:
     token = read_secret(config.web.token_file, "web.token_file")
     if token is not None and not re.fullmatch(_HEADER_TEXT, token):
         raise ConfigError(
-            problems=[f"web.token_file: {config.web.token_file} holds no valid token; write 8 or more letters and digits"]
+            problems=[
+                f"web.token_file: {config.web.token_file} holds no valid token; write 8 or more letters and digits"
+            ]
         )
     return token
 

@@ -77,7 +77,8 @@ class CommandHandlers:
         parts = self._parts
         if parts is None:
             raise CommandRefusedError(
-                what="this station is not triggered by commands", remedy="set trigger.source: command in its configuration"
+                what="this station is not triggered by commands",
+                remedy="set trigger.source: command in its configuration",
             )
         if self._controls.is_paused:
             part = Part.asked_now(arguments.part_id)

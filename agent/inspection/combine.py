@@ -76,10 +76,8 @@ class FrameCombiner:
         if len(usable) >= self.least_decidable:
             index = {"best": 0, "median": len(usable) // 2, "worst": -1}[self.rule]
             decisive = usable[index]
-            return ZoneVerdict(
-                decisive, ResultCode.NONE, evaluate(decisive.score, decisive.recipe.rules.threshold)
-            )
-        causes = Counter(each.code for each in frame_scores if each.code is not ResultCode.NONE)
+            return ZoneVerdict(decisive, ResultCode.NONE, evaluate(decisive.score, decisive.recipe.rules.threshold))
+        causes: Counter[ResultCode] = Counter(each.code for each in frame_scores if each.code is not ResultCode.NONE)
         missing = self.frames_per_part - len(frame_scores)
         if missing > 0:
             causes[self.why_fewer()] += missing
@@ -99,8 +97,11 @@ def _decisive(zones: Sequence[ZoneVerdict]) -> ZoneVerdict:
 
 def _times_ms(scores: FrameScores) -> dict[str, float]:
     """Durations for one frame, whose zones were scored one after the other."""
-    total_ms = {stage: sum(score.times_ms[stage] for score in scores) for stage in scores[0].times_ms}
-    return {**total_ms, "waiting": scores[0].times_ms["waiting"], "total": scores[-1].times_ms["total"]}
+    whole = {"waiting": scores[0].times_ms, "total": scores[-1].times_ms}
+    return {
+        stage: whole[stage][stage] if stage in whole else sum(score.times_ms[stage] for score in scores)
+        for stage in scores[0].times_ms
+    }
 
 
 def _with_drift(decision: Decision, zones: Sequence[ZoneVerdict], result_id: str, now_ms: int) -> Decision:

@@ -13,7 +13,7 @@ from agent.inspection.score import score_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agent.camera import Camera
+    from agent.camera import Camera, Frame
     from agent.inspection.score import FrameScores, PartInspection
     from agent.messages.records import Alert
     from agent.trigger.part import Part
@@ -71,21 +71,14 @@ def _parts(
     scored: list[FrameScores] = []
     active: Sequence[Recipe] = ()
     for frame in camera:
-        previous = part
-        if frame is not None:
-            part = trigger(frame, previous)
-        elif camera.state != "running":  # a camera that is only slow may still show the part
-            part = None
+        previous, part = part, _part_in(frame, part, trigger, camera)
         if scored and part is not previous:
             yield scored
             scored = []
         if not scored:
             active = recipes()
-        if frame is not None and part is not None:
-            scored.append([score_frame(frame, part, recipe) for recipe in active])
-        elif frame is not None:
-            for recipe in active:
-                recipe.pass_over(frame.image)
+        if frame is not None:
+            scored += _scores(frame, part, active)
         if len(scored) == frames_per_part:
             yield scored
             part, scored = None, []
@@ -93,6 +86,20 @@ def _parts(
             yield []
     if scored:
         yield scored
+
+
+def _part_in(frame: Frame | None, current: Part | None, trigger: Trigger, camera: Camera) -> Part | None:
+    if frame is not None:
+        return trigger(frame, current)
+    return current if camera.state == "running" else None  # a camera that is only slow may still show the part
+
+
+def _scores(frame: Frame, part: Part | None, active: Sequence[Recipe]) -> list[FrameScores]:
+    if part is not None:
+        return [[score_frame(frame, part, recipe) for recipe in active]]
+    for recipe in active:
+        recipe.pass_over(frame.image)
+    return []
 
 
 def _log_changes(fault_before: str | None, fault: str | None, drift: Alert | None) -> None:

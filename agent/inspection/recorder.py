@@ -170,7 +170,9 @@ class Recorder:
 
 def _defects(inspection: PartInspection) -> tuple[tuple[Heat, ...], tuple[DefectRegion, ...]]:
     """Score maps and regions of the defects in the decisive frame, the worst zone first."""
-    frame, heat, regions = whole_frame(inspection.frame.image), [], []
+    frame = whole_frame(inspection.frame.image)
+    heat: list[Heat] = []
+    regions: list[DefectRegion] = []
     rejected = [zone for zone in inspection.zones if zone.verdict.evaluation is Evaluation.NOT_OK]
     for zone in sorted(rejected, key=lambda zone: zone.ratio, reverse=True):
         score, recipe = zone.frame_score, zone.frame_score.recipe

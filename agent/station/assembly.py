@@ -160,9 +160,7 @@ class Assembly:
             changed=self._announce_change,
         )
 
-    def _commands(
-        self, config: AgentConfig, token: str | None, parts: Trigger, swaps: BundleSwap
-    ) -> CommandDispatcher:
+    def _commands(self, config: AgentConfig, token: str | None, parts: Trigger, swaps: BundleSwap) -> CommandDispatcher:
         handlers = CommandHandlers(
             self._controls,
             parts if isinstance(parts, OnCommand) else None,

@@ -130,7 +130,9 @@ def first_bundle(configured: Bundle, versions: Versions, zone: str) -> Bundle:
         if bundle.identity != commanded.identity:
             raise BundleError(what=f"{commanded.path} holds another bundle now", remedy="deploy the old one again")
     except ShiftwatchError as error:
-        unusable = about_zone(zone, "the bundle that a command activated is not usable, the configured one is active: %s")
+        unusable = about_zone(
+            zone, "the bundle that a command activated is not usable, the configured one is active: %s"
+        )
         log.error(unusable, error.what)  # noqa: TRY400 - the message says it all
         return configured
     message = about_zone(zone, "the bundle %s is active instead of the configured one, by a command")

@@ -63,7 +63,9 @@ class StatusCollector:
         verdicts = [((verdict.name.lower(),), status.metrics.verdicts[verdict]) for verdict in _VERDICTS]
         yield _family(CounterMetricFamily, "results", "Frames with a result.", ("verdict",), verdicts)
         dropped = [((reason,), count) for reason, count in status.dropped().items()]
-        yield _family(CounterMetricFamily, "dropped", "Dropped frames, records and messages, as in health.", ("reason",), dropped)
+        yield _family(
+            CounterMetricFamily, "dropped", "Dropped frames, records and messages, as in health.", ("reason",), dropped
+        )
         age_ms = status.metrics.last_result_age_ms()
         age_s = [] if age_ms is None else [((), age_ms / 1000)]
         yield _family(GaugeMetricFamily, "last_result_age_seconds", "Time since the last result.", (), age_s)
@@ -117,7 +119,9 @@ def _family(
 
 
 def _histogram(stages: Mapping[str, Latencies]) -> Metric:
-    family = HistogramMetricFamily("shiftwatch_stage_duration_seconds", "Duration of each stage, per frame.", labels=("stage",))
+    family = HistogramMetricFamily(
+        "shiftwatch_stage_duration_seconds", "Duration of each stage, per frame.", labels=("stage",)
+    )
     for stage, latencies in stages.items():
         cumulated = accumulate(list(latencies.counts))  # a copy: the loop keeps counting
         buckets = [(bound, float(count)) for bound, count in zip(_BOUNDS_S, cumulated, strict=True)]

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.archive.archive import Archive
-from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.index import INDEX_NAME
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
 from agent.messages.records import Evaluation, Result
 
@@ -223,7 +223,7 @@ def ask(plan: Plan, folder: Path, outcome: Outcome) -> None:
     store.close()
     since_ms = _NOON_MS + plan.kept * _EVERY_MS // 2
     rare = ArchiveQuery(evaluation=Evaluation.OK, min_score=139.0, since_ms=since_ms)
-    last = snapshots[plan.kept - 2].result_id
+    last = snapshots[plan.kept - 2].result.result_id
     with open_reader(directory) as index:
         outcome.figures["pictures kept"] = index.count(ArchiveQuery())
         questions: dict[str, Callable[[], object]] = {

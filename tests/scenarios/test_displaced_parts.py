@@ -165,7 +165,9 @@ def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Pat
     assert seen.inference is not None
     score_map = cover_region(seen.inference.map, recipe.grid)
     assert seen.region is not None
-    assert snapshot.result.regions == defect_regions(score_map, snapshot.result.threshold, seen.region, whole_frame(snapshot.image))
+    assert snapshot.result.regions == defect_regions(
+        score_map, snapshot.result.threshold, seen.region, whole_frame(snapshot.image)
+    )
     x, y = SPOT[0] + right, SPOT[1] + 20 + down
     (worst, *_) = snapshot.result.regions
     assert worst.x <= x <= worst.x + worst.width

@@ -401,14 +401,14 @@ def test_what_was_commanded_of_a_zone_that_is_another_now_is_not_dropped_without
 ) -> None:
     station = Station(tmp_path, bundles, [pair(1)], closed_port())
     Running(station.config).wait()
-    assert "judges no more" not in caplog.text
+    assert "no longer configured" not in caplog.text
     station.config.write_text(station.config.read_text().replace("right:", "label:"))
     Running(station.config).wait()
-    (record,) = [record for record in caplog.records if "judges no more" in record.message]
+    (record,) = [record for record in caplog.records if "no longer configured" in record.message]
     assert record.message.endswith(str(station.state / "zones" / "right" / "versions.json"))
     caplog.clear()
     Running(write_config(tmp_path, bundles["left"], tmp_path / "pictures", closed_port())).wait()
-    assert caplog.text.count("judges no more") == 3  # left, label, right
+    assert caplog.text.count("no longer configured") == 3  # left, label, right
 
 
 def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -18,11 +18,10 @@ import pytest
 import agent.archive.archive
 from agent.archive import files
 from agent.archive.archive import Archive
-from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.index import Index
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import Limits
-from agent.archive.snapshot import Selection
+from agent.archive.snapshot import Heat, Selection, Snapshot
 from agent.archive.store import Store
 from agent.messages.records import DefectRegion, Evaluation, Result, ResultCode
 from calibration.imaging.preprocess import Region
@@ -489,7 +488,8 @@ def test_no_ok_frame_or_every_one_may_be_wanted(ok_every: int, count: int) -> No
 def test_numbers_that_no_json_knows_are_null(tmp_path: Path) -> None:
     region = DefectRegion(1, 2, 3, 4, float("inf"))
     with Archive(tmp_path, 10) as archive:
-        archive.submit(replace(snapshot(), regions=(region,), part_id="\ud800"))
+        one = snapshot()
+        archive.submit(replace(one, result=replace(one.result, regions=(region,), part_id="\ud800")))
     (numbers,) = tmp_path.glob("*/*.json")
     content = json.loads(numbers.read_bytes())
     assert content["regions"] == [{"x": 1, "y": 2, "width": 3, "height": 4, "score": None, "zone": None}]

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.quota import MIB, Limits
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
 from agent.archive.time_argument import moment_ms
 from agent.cli import main

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from agent.archive.archive import Archive
-from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.entry import ArchivedImage, Mark
 from agent.archive.index import INDEX_NAME, Index
 from agent.archive.label import mark
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.quota import MIB, Limits
+from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation, Result, ResultCode
@@ -53,6 +53,10 @@ def snapshot(seq: int) -> Snapshot:
             code=ResultCode.ENGINE_FAULT if evaluation is Evaluation.NOT_DECIDABLE else ResultCode.NONE,
         ),
     )
+
+
+def at(one: Snapshot, created_at_ms: int) -> Snapshot:
+    return replace(one, result=replace(one.result, created_at_ms=created_at_ms))
 
 
 def fill(directory: Path, count: int = COUNT) -> None:
@@ -96,9 +100,9 @@ def test_a_row_says_what_was_kept(archive: Path) -> None:
     assert [picture.seq for picture in found] == list(range(COUNT))
     assert [picture.path for picture in found] == frames(archive)
     for picture in found:
-        kept = snapshot(picture.seq)
+        reference, kept = snapshot(picture.seq).reference, snapshot(picture.seq).result
         assert picture[:8] == (
-            kept.reference,
+            reference,
             kept.result_id,
             kept.part_id,
             kept.seq,
@@ -256,14 +260,14 @@ def test_pictures_are_kept_and_pruned_while_files_and_index_are_compared(tmp_pat
     for seq in range(0, 600, 300):
         store = Store(tmp_path, Limits(20 * MIB))
         for number in range(seq, seq + 300):
-            store.keep(replace(snapshot(number), created_at_ms=NOON_MS + number))
+            store.keep(at(snapshot(number), NOON_MS + number))
         store.close()
     store = Store(tmp_path, Limits(3 * MIB))
     seq = 600
     while not store.is_reconciled:
         store.tidy()
         for number in range(seq, seq + 5):
-            assert store.keep(replace(snapshot(number), created_at_ms=NOON_MS + number)) is None
+            assert store.keep(at(snapshot(number), NOON_MS + number)) is None
         seq += 5
     store.close()
     left = [picture.seq for picture in pictures(tmp_path)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.audit.log import AuditLog
 from agent.commands.dispatcher import CommandDispatcher
 from agent.commands.handlers import CommandHandlers
-from agent.commands.mark import Marking
+from agent.commands.mark import MarkCommand
 from agent.errors import AuditError, CommandRefusedError
 from agent.messages.records import ResultCode
 from agent.trigger.part import Part
@@ -87,7 +87,7 @@ class Desk:
             self.handshake,
             self.rollback,  # type: ignore[arg-type]
             lambda _, arguments: lambda: self.recalibrated.append(arguments.mode),
-            Marking(folder / "archive", self.told.append).prepare,
+            MarkCommand(folder / "archive", self.told.append).prepare,
             self._change,
         )
         self.commands = CommandDispatcher(actions.by_name(), AuditLog(self.log), accepted, token, lambda: NOW_MS)
