@@ -162,7 +162,7 @@ class Recorder:
 
     def _archived(self, inspection: PartInspection, result: Result, heat: tuple[Heat, ...]) -> Result:
         """The result, with a reference to its image if the archive keeps one."""
-        if self._archive is None or not self._archive.wants(result.evaluation, result.code):
+        if self._archive is None or not self._archive.wants(result.evaluation, ResultCode(result.code)):
             return result
         region = inspection.region or inspection.recipe.preprocess.region
         return replace(result, image_ref=self._archive.submit(Snapshot(inspection.frame.image, heat, region, result)))
