@@ -1,8 +1,8 @@
-"""Frames, newest first, from a camera that may hang, crash or vanish; whatever is left out is counted.
+"""Frames from a camera that may hang, crash or vanish; each dropped frame is counted.
 
 A live source is opened, grabbed and decoded in a child process, which can be killed whatever its driver does
-(`process`, `child`); pictures come through shared memory (`slots`). Files are read in this process (`direct`). In both
-cases a thread keeps the newest frame for the loop (`newest`).
+(`process_camera`, `capture_main`); frames come through shared memory (`shared_frames`). Files are read in this process
+(`file_camera`). In both cases a thread keeps the newest frame for the loop (`newest_frame`).
 """
 
 from agent.camera.contract import Camera, CameraState, Frame

@@ -1,4 +1,4 @@
-"""What a person asks of a camera, and whether its driver took it."""
+"""Settings of a camera, and whether its driver took them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of V4L2's four modes of exposure, cameras have one or two of either kind.
+# V4L2 has two manual and two automatic modes of exposure; a camera may support only one of each kind.
 _MANUAL_EXPOSURES = (1.0, 2.0)
 _AUTO_EXPOSURES = (3.0, 0.0)
 _AUTO_WHITE_BALANCE, _MANUAL_WHITE_BALANCE = 1.0, 0.0
@@ -20,16 +20,16 @@ _SAME_WITHIN = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSettings:
-    """None leaves a camera as it is. All are asked of devices only; sizes are checked on all live frames.
+    """None leaves a camera as it is. Only devices are set up; sizes are checked on the frames of every live source.
 
     Attributes:
         width: Columns of a frame; goes with ``height``.
         height: Rows of a frame.
-        format: FOURCC in which the device sends.
+        format: FOURCC of what the device sends.
         exposure: In the driver's own unit (V4L2: mostly 0.1 ms), or ``auto``.
         white_balance: Kelvin, or ``auto``.
         gain: In the driver's own unit.
-        buffer_frames: Frames that the driver may keep.
+        buffer_frames: Number of frames that the driver may keep.
     """
 
     width: int | None = None
@@ -41,7 +41,7 @@ class CameraSettings:
     buffer_frames: int | None = None
 
     def fits(self, rows: int, columns: int) -> bool:
-        """Whether frames of this size are what was asked for."""
+        """Whether frames have the configured size."""
         return self.height in {None, rows} and self.width in {None, columns}
 
 
@@ -49,17 +49,17 @@ DEFAULT_SETTINGS = CameraSettings()
 
 
 class Device(Protocol):
-    """What of ``cv2.VideoCapture`` is needed here."""
+    """The part of ``cv2.VideoCapture`` that is needed here."""
 
     def set(self, propId: int, value: float, /) -> bool:  # noqa: N803 - OpenCV's own name
-        """Ask for it; false if the driver says no."""
+        """Set a property; false if the driver refuses."""
 
     def get(self, propId: int, /) -> float:  # noqa: N803 - OpenCV's own name
-        """What the driver says it is."""
+        """The value that the driver reports."""
 
 
 class _Property(NamedTuple):
-    """One property of OpenCV, and the values of which any will do."""
+    """One property of OpenCV, and its acceptable values."""
 
     key: str
     number: int
@@ -68,15 +68,11 @@ class _Property(NamedTuple):
 
 
 def apply(settings: CameraSettings, frames_per_s: float | None, device: Device) -> list[str]:
-    """Set up a device that is open.
-
-    Returns:
-        What it did not take, as ``width: asked for 1920, got 1280``.
-    """
+    """Set up an open device; what it did not take, as ``width: asked for 1920, got 1280``."""
     properties = list(_properties(settings, frames_per_s))
     for each in properties:
         any(device.set(each.number, value) for value in each.asked)
-    # Read back at the end: what is set later may change what was set before.
+    # Read back at the end: a later setting may change an earlier one.
     answers = [(each, device.get(each.number)) for each in properties]
     return [
         f"{each.key}: asked for {each.shown}, got {_shown(each, got)}"
@@ -86,7 +82,7 @@ def apply(settings: CameraSettings, frames_per_s: float | None, device: Device) 
 
 
 def _properties(settings: CameraSettings, frames_per_s: float | None) -> Iterator[_Property]:
-    """In the order that drivers need: the format decides on sizes, the size on rates, `auto` on what can be set."""
+    """In the order that drivers need: the format determines the sizes, the size the rates, `auto` what can be set."""
     if settings.format is not None:
         code = float(cv2.VideoWriter.fourcc(*settings.format))
         yield _Property("format", cv2.CAP_PROP_FOURCC, (code,), settings.format)
@@ -117,7 +113,7 @@ def _number(key: str, number: int, asked: float | None) -> Iterator[_Property]:
 def _automatic(
     key: str, asked: float | str | None, mode: tuple[int, tuple[float, ...], tuple[float, ...]], number: int
 ) -> Iterator[_Property]:
-    """A property that the camera chooses itself, or takes as a number once told not to."""
+    """A property that the camera controls itself, or takes as a number in manual mode."""
     mode_number, automatic, manual = mode
     if isinstance(asked, str):
         yield _Property(key, mode_number, automatic, asked)

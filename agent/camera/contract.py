@@ -1,4 +1,4 @@
-"""What the loop sees of a camera."""
+"""A camera as the loop sees it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CameraState: TypeAlias = Literal["closed", "running", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of the camera.
+    """One picture from the camera.
 
     Attributes:
-        seq: Number of the frame in this session, from 0. Every captured frame has one, so a gap is a dropped frame.
-        image: (rows, columns, 3), uint8, BGR; the frame's own, nobody writes into it later.
+        seq: Number of the frame in this session, from 0. Every captured frame has one: a gap is a dropped frame.
+        image: (rows, columns, 3), uint8, BGR; nothing writes into it later.
         captured_at_ms: Wall clock, ms since 1970, UTC.
-        captured_ns: Monotonic clock, for ages and durations on this machine; the same in all its processes.
+        captured_ns: Monotonic clock, for ages and durations; the same in all processes of a machine.
     """
 
     seq: int
@@ -42,7 +42,7 @@ class Camera(Protocol):
 
     @property
     def captured(self) -> int:
-        """Frames taken from the source so far; those of a capture process from the moment it has told of them."""
+        """Frames taken from the source so far; frames of a capture process count from its report on."""
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -50,27 +50,27 @@ class Camera(Protocol):
 
     @property
     def state(self) -> CameraState:
-        """``lost`` while a live source gives no frames: at first, and while it is away and is being retried."""
+        """``lost`` while a live source gives no frames: at first, and while it is being opened again."""
 
     @property
     def reason(self) -> str:
-        """Why it is lost, for people and without passwords; empty while it runs."""
+        """Why it is lost, without passwords; empty while it runs."""
 
     def __enter__(self) -> Self:
-        """Open the source; CameraError says what to check. A live source that is absent is no error, but lost."""
+        """Open the source, or raise CameraError. An absent live source is not an error, but ``lost``."""
 
     def __iter__(self) -> Iterator[Frame | None]:
-        """Frames until the file ends or ``stop``; None every half second in which there was none."""
+        """Frames until the file ends or ``stop``; None after each half second without one."""
 
     def stop(self) -> None:
         """End the iteration at once, even while it waits."""
 
     def __exit__(self, *exception: object) -> None:
-        """Let go of the source."""
+        """Close the source."""
 
 
 class Capture(Camera, Protocol):
-    """A camera for one thread: it gives every frame, and nothing in between; see Camera for all else."""
+    """A camera for one thread: it gives every frame, and never None."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The right camera for a source."""
+"""Makes the camera for a source."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def open_camera(  # noqa: PLR0913 - each once
     Args:
         source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (contains `` ! ``), video
             file or image folder.
-        playback: Of files: ``realtime`` plays at their own rate and drops what is not fetched in time, as a camera
-            does; ``fast`` reads every frame when it is asked for and drops none. Live sources are always live.
-        frames_per_s: Of files: the rate instead of their own (folders: 10). Of a device: the rate asked of it.
+        playback: For files: ``realtime`` plays at the file's own rate and drops frames that are not fetched in time, as
+            a camera does; ``fast`` reads each frame on demand and drops none.
+        frames_per_s: For files: the rate instead of their own (folders: 10). For a device: the rate to set.
         loop: Start a file again at its end.
-        settings: Of live sources.
-        timeouts: Of live sources.
+        settings: For live sources.
+        timeouts: For live sources.
 
     Raises:
-        CameraError: This OpenCV cannot read such a source, now or later.
+        CameraError: This OpenCV cannot read such a source.
     """
     kind = kind_of(source)
     if kind != "path":

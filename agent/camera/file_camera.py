@@ -1,4 +1,4 @@
-"""Files, each frame of them, in the caller's thread."""
+"""A camera that plays every frame of a file, in the caller's thread."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class FileCamera:
     Args:
         source: Where the frames come from.
         loop: Start a file again at its end.
-        paced: Hand out frames no faster than the source's own rate. The schedule is absolute: a late frame does not
-            delay those after it.
+        paced: Hand out frames no faster than the source's rate. The schedule is absolute: a late frame does not delay
+            the next ones.
         clock_ns: Monotonic clock.
-        stopping: Set by ``stop``, and what the camera waits on.
+        stopping: Set by ``stop``; the camera waits on it.
     """
 
     reason = ""
@@ -48,30 +48,20 @@ class FileCamera:
         self._paced = paced
         self._clock_ns = clock_ns
         self._stopping = stopping or threading.Event()
-        self._captured = 0
+        self.captured = 0
+        self.state: CameraState = "closed"
         self._readable_before_this_pass = 0
         self._dropped: Counter[str] = Counter()
-        self._state: CameraState = "closed"
-
-    @property
-    def captured(self) -> int:
-        """See Camera."""
-        return self._captured
 
     @property
     def dropped(self) -> dict[str, int]:
         """See Camera."""
         return dict(self._dropped)
 
-    @property
-    def state(self) -> CameraState:
-        """See Camera."""
-        return self._state
-
     def __enter__(self) -> Self:
         """See Camera."""
         self._source.open()
-        self._state = "running"
+        self.state = "running"
         return self
 
     def __iter__(self) -> Iterator[Frame]:
@@ -79,9 +69,9 @@ class FileCamera:
         start_ns = self._clock_ns()
         while not self._stopping.is_set():
             if self._paced:
-                due_ns = start_ns + int(self._captured * 1e9 / self._source.frames_per_s)
+                due_ns = start_ns + int(self.captured * 1e9 / self._source.frames_per_s)
                 self._stopping.wait(max(0.0, (due_ns - self._clock_ns()) / 1e9))
-            if self._stopping.is_set() or not (self._source.grab() or self._begin_again()):
+            if self._stopping.is_set() or not (self._source.grab() or self._rewind()):
                 return
             frame = self._retrieve()
             if frame is not None and self._stopping.is_set():
@@ -96,22 +86,22 @@ class FileCamera:
     def __exit__(self, *exception: object) -> None:
         """See Camera."""
         self._source.close()
-        self._state = "closed"
+        self.state = "closed"
 
     def _retrieve(self) -> Frame | None:
         captured_at_ms, captured_ns = now_ms(), self._clock_ns()
-        seq = self._captured
-        self._captured += 1
+        seq = self.captured
+        self.captured += 1
         image = self._source.retrieve()
         if image is None:
             self._dropped["unreadable"] += 1
             return None
         return Frame(seq, image, captured_at_ms, captured_ns)
 
-    def _begin_again(self) -> bool:
-        """After the last frame; false if there is nothing to begin again with."""
-        readable = self._captured - self._dropped["unreadable"]
-        # A file without one readable picture would be started again without end.
+    def _rewind(self) -> bool:
+        """Start again after the last frame; false if the source has ended."""
+        readable = self.captured - self._dropped["unreadable"]
+        # A file without any readable frame would be started again for ever.
         if not self._loop or readable == self._readable_before_this_pass:
             return False
         self._readable_before_this_pass = readable

@@ -1,4 +1,4 @@
-"""Between a thread that cannot wait and one that must not fall behind."""
+"""Hands values from a thread that cannot wait to one that must not fall behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class LatestValue(Generic[T]):
-    """Room for one item between two threads; a newer item takes the place of one that still waits."""
+    """Room for one item between two threads; a newer item replaces one that still waits."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -20,7 +20,7 @@ class LatestValue(Generic[T]):
         """Offer an item; never waits.
 
         Returns:
-            The item that is lost by this: the one that waited, ``item`` itself after ``close``, or None.
+            The item that is lost: the one that waited, ``item`` itself after ``close``, or None.
         """
         with self._changed:
             if self._closed:
@@ -30,7 +30,7 @@ class LatestValue(Generic[T]):
             return superseded
 
     def take(self, timeout_s: float | None = None) -> T | None:
-        """The waiting item; waits for one. None when none came in time, or once the slot is closed and empty."""
+        """Wait for an item; None if none comes in time, or if closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
             item, self._item = self._item, None
@@ -38,12 +38,12 @@ class LatestValue(Generic[T]):
 
     @property
     def is_exhausted(self) -> bool:
-        """Closed and empty: `take` will give nothing more."""
+        """Closed and empty."""
         with self._changed:
             return self._closed and self._item is None
 
     def close(self) -> None:
-        """No more items will come. One that waits can still be taken."""
+        """Refuse further items; one that waits can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

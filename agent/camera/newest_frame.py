@@ -1,4 +1,4 @@
-"""The newest frame, for a loop that may be slower than the camera."""
+"""A camera that keeps only the newest frame, for a loop that may be slower than the source."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class NewestFrameCamera:
-    """Captures in a thread and keeps the newest frame only; see Camera for the order of calls.
+    """Captures in a thread and keeps only the newest frame; see Camera for the order of calls.
 
     Args:
-        capture: What the thread iterates.
+        capture: The camera that the thread iterates.
     """
 
     def __init__(self, capture: Capture) -> None:
@@ -91,7 +91,7 @@ class NewestFrameCamera:
         self.stop()
         self._thread.join(_JOIN_TIMEOUT_S)
         if self._thread.is_alive():
-            # A disk that hangs in a read cannot be interrupted, only left behind: closing the file here would crash.
+            # A read from a hanging disk cannot be interrupted; closing the file now would crash.
             _log.warning("camera %s did not stop within %g s", self._camera.name, _JOIN_TIMEOUT_S)
             return
         if self._slot.take() is not None:
@@ -101,7 +101,7 @@ class NewestFrameCamera:
     def _capture(self) -> None:
         self._failure = CameraError(
             what=f"capture of {self._camera.name} ended unexpectedly",
-            remedy="the log above tells why; start again",
+            remedy="see the log above; start again",
         )
         try:
             for frame in self._camera:

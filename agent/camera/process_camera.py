@@ -82,9 +82,10 @@ class ProcessCamera:
         self._timeouts = timeouts
         self._pace = pace
         self._stopping = threading.Event()
-        self._captured = 0
+        self.captured = 0
         self._dropped: Counter[str] = Counter()
-        self._condition: tuple[CameraState, str] = ("closed", "")
+        self.state: CameraState = "closed"
+        self.reason = ""
         self._complaint = _SILENCE
         self._first_frame_s = float("inf")
         self._is_loss_logged = False
@@ -92,24 +93,9 @@ class ProcessCamera:
         self._hanging: list[CaptureProcess] = []
 
     @property
-    def captured(self) -> int:
-        """See Camera."""
-        return self._captured
-
-    @property
     def dropped(self) -> dict[str, int]:
         """See Camera."""
         return dict(self._dropped)
-
-    @property
-    def state(self) -> CameraState:
-        """See Camera."""
-        return self._condition[0]
-
-    @property
-    def reason(self) -> str:
-        """See Camera."""
-        return self._condition[1]
 
     @property
     def left_behind(self) -> int:
@@ -118,7 +104,7 @@ class ProcessCamera:
 
     def __enter__(self) -> Self:
         """See Camera."""
-        self._condition = ("lost", f"camera {self.name} is being opened")
+        self.state, self.reason = "lost", f"camera {self.name} is being opened"
         return self
 
     def __iter__(self) -> Iterator[Frame]:
@@ -143,7 +129,7 @@ class ProcessCamera:
 
     def __exit__(self, *exception: object) -> None:
         """See Camera."""
-        self._condition = ("closed", "")
+        self.state, self.reason = "closed", ""
 
     def _frames(self, process: CaptureProcess) -> Iterator[Frame]:
         """Frames until ``stop``; CameraError if the source has failed or is silent."""
@@ -167,8 +153,8 @@ class ProcessCamera:
         if report.kind == "opened":
             self._note_settings(report.texts)
             return None
-        seq = self._captured
-        self._captured += 1
+        seq = self.captured
+        self.captured += 1
         if report.kind != "frame":
             self._dropped[report.kind] += 1
             self._complaint = "gives no frame that can be decoded" if report.kind == "unreadable" else self._complaint
@@ -183,15 +169,15 @@ class ProcessCamera:
         return Frame(seq, image, report.captured_at_ms, report.captured_ns)
 
     def _note_frame(self, now_s: float) -> None:
-        if self._condition[0] == "running":
+        if self.state == "running":
             return
         self._first_frame_s = now_s
-        self._condition = ("running", "")
+        self.state, self.reason = "running", ""
         _log.info("camera %s %s", self.name, "is back" if self._is_loss_logged else "gives frames")
         self._is_loss_logged = False
 
     def _note_loss(self, error: CameraError) -> None:
-        self._condition = ("lost", error.what)
+        self.state, self.reason = "lost", error.what
         _log.log(logging.DEBUG if self._is_loss_logged else logging.WARNING, "camera %s is lost: %s", self.name, error)
         self._is_loss_logged = True
 

@@ -1,6 +1,6 @@
-"""Where frames come from, as OpenCV sees it: devices, streams, pipelines, videos and image folders.
+"""Sources of frames: devices, streams, pipelines, videos and image folders.
 
-A source only opens, grabs, decodes and closes. Retrying, pacing and counting are the work of the cameras.
+A source only opens, grabs, decodes and closes. Cameras retry, pace and count.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ _VIDEO_FRAMES_PER_S = 25.0
 _FASTEST_VIDEO_FRAMES_PER_S = 1000.0
 _STREAM_TIMEOUT_S = 5.0
 _SOONER = 0.8
-"""FFmpeg gives up a little before its process is killed, so that it can take leave of the camera."""
+"""FFmpeg gives up a little before its process is killed, so that it can close the connection to the camera."""
 
 _log = logging.getLogger(__name__)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says it better
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says more
 
 
 class Source(Protocol):
-    """A place that gives pictures, one after the other.
+    """Gives frames, one after the other.
 
     Order of calls: ``open``, then ``grab`` and (if it was true) ``retrieve`` in turn, then ``close``. After ``close``
-    it may be opened again, and begins anew. All calls come from one thread at a time.
+    it may be opened again, and starts from the beginning. All calls come from one thread at a time.
     """
 
     name: str
     live: bool
     frames_per_s: float
     refused_settings: Sequence[str]
-    """What was asked of it and not taken, for people; known once it is open."""
+    """Settings that it did not take, as text; known once it is open."""
 
     def open(self) -> None:
-        """Make ready. Raises CameraError with what to check. ``frames_per_s`` is known from here on."""
+        """Open the source, or raise CameraError. ``frames_per_s`` is known afterwards."""
 
     def grab(self) -> bool:
-        """Take the next picture, undecoded; false at the end of a file and when a live source was lost."""
+        """Take the next frame, undecoded; false at the end of a file and when a live source is lost."""
 
     def retrieve(self) -> Image | None:
-        """The picture just grabbed, (rows, columns, 3), uint8, BGR, not shared; None if it cannot be decoded."""
+        """The frame just grabbed, (rows, columns, 3), uint8, BGR, not shared; None if it cannot be decoded."""
 
     def close(self) -> None:
-        """Let go of the device; a closed source may be closed again."""
+        """Close the source; it may be closed already."""
 
 
 def kind_of(source: int | str) -> SourceKind:
-    """What a source is, from how it is written; nothing is opened."""
+    """Kind of a source, from its name; nothing is opened."""
     if isinstance(source, int) or source.isdecimal() or source.startswith(("/dev/video", "/dev/shiftwatch/")):
         return "device"
     if " ! " in source:
@@ -77,8 +77,8 @@ def source_from(
 
     Args:
         source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
-        frames_per_s: Rate of a file; asked of a device, which may give another.
-        settings: Asked of a device.
+        frames_per_s: Rate of a file; the rate to set at a device, which may give another.
+        settings: For a device.
     """
     kind = kind_of(source)
     if kind == "path" and Path(str(source)).is_dir():
@@ -93,21 +93,13 @@ def live_source(
     open_timeout_s: float,
     read_timeout_s: float,
 ) -> Source:
-    """A live source from what JSON has, for a capture process; see `source_from`."""
+    """A live source from JSON values, for a capture process; see `source_from`."""
     opened_within_s, read_within_s = _SOONER * open_timeout_s, _SOONER * read_timeout_s
     return VideoSource(source, frames_per_s, CameraSettings(**settings), opened_within_s, read_within_s)
 
 
 class VideoSource:
-    """Everything that ``cv2.VideoCapture`` reads.
-
-    Args:
-        source: See `source_from`.
-        frames_per_s: See `source_from`.
-        settings: Asked of a device.
-        open_timeout_s: Of a stream.
-        read_timeout_s: Of a stream.
-    """
+    """Everything that ``cv2.VideoCapture`` reads; see `source_from`. The time-outs are for streams."""
 
     def __init__(
         self,
@@ -129,7 +121,7 @@ class VideoSource:
         }
         self._source = source
         self._kind = kind
-        self._wanted_frames_per_s = frames_per_s
+        self._asked_frames_per_s = frames_per_s
         self._capture: cv2.VideoCapture | None = None
 
     def open(self) -> None:
@@ -140,10 +132,10 @@ class VideoSource:
             raise self._refusal()
         self._capture = capture
         if self._kind == "device":
-            self.refused_settings = apply(self._settings, self._wanted_frames_per_s, capture)
-        if self._kind == "path" and self._wanted_frames_per_s is None:
-            written = capture.get(cv2.CAP_PROP_FPS)
-            self.frames_per_s = written if 0 < written <= _FASTEST_VIDEO_FRAMES_PER_S else _VIDEO_FRAMES_PER_S
+            self.refused_settings = apply(self._settings, self._asked_frames_per_s, capture)
+        if self._kind == "path" and self._asked_frames_per_s is None:
+            stored = capture.get(cv2.CAP_PROP_FPS)
+            self.frames_per_s = stored if 0 < stored <= _FASTEST_VIDEO_FRAMES_PER_S else _VIDEO_FRAMES_PER_S
 
     def grab(self) -> bool:
         """See Source."""
@@ -170,7 +162,7 @@ class VideoSource:
         if self._kind == "pipeline":
             return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
         if self._kind == "stream":
-            # UDP, FFmpeg's own choice, tears frames apart on a busy network. A person's setting stands.
+            # UDP, FFmpeg's default, tears frames on a busy network. A variable that is already set stays.
             os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
             return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for pair in self._timeouts_ms.items() for n in pair])
         if self._kind == "path":
@@ -194,7 +186,7 @@ class VideoSource:
 
 
 class FolderSource:
-    """The pictures of a folder, not of its subfolders, by name."""
+    """The images of a folder, not of its subfolders, by name."""
 
     live = False
     refused_settings: Sequence[str] = ()
@@ -215,8 +207,8 @@ class FolderSource:
             what = f"image folder {self._folder.absolute()} cannot be read: {error.strerror}"
             raise CameraError(what=what, remedy="check that it exists and that this user may read it") from error
         if not found:
-            remedy = "give the folder that holds the pictures itself: subfolders are not searched"
-            raise CameraError(what=f"no pictures in image folder {self._folder.absolute()}", remedy=remedy)
+            remedy = "give the folder that holds the images itself: subfolders are not searched"
+            raise CameraError(what=f"no images in image folder {self._folder.absolute()}", remedy=remedy)
         self._waiting = found[::-1]
 
     def grab(self) -> bool:
@@ -247,13 +239,13 @@ def has_gstreamer() -> bool:
 
 
 def no_gstreamer(pipeline: str) -> CameraError:
-    """Why a pipeline cannot be read here."""
+    """The error for a pipeline, if OpenCV has no GStreamer."""
     remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
     return CameraError(what=f"pipeline {without_password(pipeline)!r}: this OpenCV has no GStreamer", remedy=remedy)
 
 
 def without_password(source: str) -> str:
-    """The source as it may stand in a log: user names and passwords of URLs and pipelines are blotted out."""
+    """The source for a log: user names and passwords of URLs and pipelines are replaced."""
     return re.sub(r"(user-pw=|password=)\S+", r"\1***", re.sub(r"://[^/\s]+@", "://***@", source))
 
 
@@ -263,5 +255,5 @@ def _file_refusal(path: Path) -> CameraError:
         return CameraError(what=f"no video or image folder at {path}", remedy=remedy)
     return CameraError(
         what=f"{path} does not open as a video",
-        remedy="check that this user may read it and that it is a video; pictures are given by their folder",
+        remedy="check that this user may read it and that it is a video; for images, give their folder",
     )

@@ -1,9 +1,9 @@
 """The live page: what the station sees and decides, in a browser.
 
-It is served by a process of its own (`child`), which the agent starts, listens to and starts again (`page`,
-`process`); it may hang, die or be attacked without the inspection noticing. The loop only leaves behind what it has
-anyway: the text of each result, and a reference to the newest frame. A thread hands these on, and copies a frame when
-the page's process asks for one, which it does while somebody watches, ten times a second at most.
+A child process (`server_main`) serves it. The agent starts it, and starts it again if it fails (`page_feed`,
+`child_handle`); it may hang, die or be attacked without any effect on the inspection. The loop only leaves the text of
+each result and a reference to the newest frame. A thread sends these on, and copies a frame when the child asks for
+one: at most ten times a second, and only while a browser watches.
 
-Nothing here that the agent imports needs the packages of the extra ``web``; those are imported by the child.
+Only the child imports the packages of the extra ``web``.
 """

@@ -1,4 +1,4 @@
-"""What the page shows of the last minutes: the same for all who look at it, and bounded whatever the line does."""
+"""What the page shows of the last minutes: the same for all viewers, and bounded whatever the line does."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _LISTED = 10
 _REMEMBERED = 512
 BIN_MS = 250
 BINS = 5 * 60 * 1000 // BIN_MS
-"""Five minutes of the fastest line; a slow one has its parts one by one for longer."""
+"""Five minutes of the fastest line; more of a slow one, with a bin for each part."""
 _WORST_OF_S = 1.0
 _UNKNOWN: Payload = {"evaluation": None, "verdict": None, "part": None, "seq": None, "regions": []}
 _RANK = {Evaluation.OK: 0, Evaluation.UNDEFINED: 1, Evaluation.NOT_DECIDABLE: 1, Evaluation.NOT_OK: 2}
 
 
 class Dashboard:
-    """Results and state as the agent tells them, for one thread.
+    """Results and state that the agent has sent, for one thread.
 
-    The chart is made of bins of a quarter of a second, of which each keeps its worst score, so that it costs the same
-    at one part a minute and at two hundred a second, and no reject is thinned out. Scores of several zones are
-    told by their thresholds there, because nothing else compares them.
+    The chart consists of bins of a quarter of a second. Each keeps its worst score, so that the chart costs the same at
+    one part a minute and at two hundred a second, and shows every reject. Scores of several zones are divided by their
+    thresholds, because nothing else makes them comparable.
 
     Args:
         clock_s: Monotonic.
         clock_ms: Wall clock.
 
     Attributes:
-        state: What the station says of itself; None before it has.
+        state: State of the station; None before the agent has sent one.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic, clock_ms: Callable[[], int] = now_ms) -> None:
@@ -52,7 +52,7 @@ class Dashboard:
         self._bins: deque[list[Any]] = deque(maxlen=BINS)
 
     def take_results(self, results: Sequence[Payload]) -> None:
-        """What was published as ``result``, in order."""
+        """Add results, as they were published, in order."""
         now_s = self._clock_s()
         for result in results:
             entry = _entry(result)
@@ -60,25 +60,28 @@ class Dashboard:
             if entry["evaluation"] != Evaluation.OK:
                 self._rejects.append(entry)
             self._recent.append((now_s, entry))
-            self._note_about(result, entry)
-            self._note_bin(entry)
+            self._known[entry["id"]] = {**entry, "regions": result["regions"]}
+            if len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._add_to_bin(entry)
 
     def take_state(self, state: Payload) -> None:
-        """What the station says of itself."""
+        """Replace the state."""
         self.state = state
 
     def about(self, result_id: str) -> Payload:
-        """What stands beside the picture of one of the last results; nulls where it is none of them."""
-        return self._known.get(result_id, _UNKNOWN)
+        """What the page shows with the frame of one of the last results; nulls if it is not one of them."""
+        known = self._known.get(result_id, _UNKNOWN)
+        return {name: known[name] for name in _UNKNOWN}
 
     def update(self, since: int) -> tuple[int, Payload]:
-        """What a viewer is to be told.
+        """The update for a viewer.
 
         Args:
-            since: What this returned the last time as its first; 0 for a new viewer.
+            since: The first value that this returned last time; 0 for a new viewer.
 
         Returns:
-            How far the chart has come, and everything, of the chart only what has changed.
+            Number of results so far, and the update: everything, but only the bins of the chart that have changed.
         """
         return self._count, {
             "now": self._clock_ms(),
@@ -91,7 +94,7 @@ class Dashboard:
         }
 
     def _shown(self) -> Payload | None:
-        """The worst result of the last second, which one can read; else the last one."""
+        """The worst result of the last second, so that it stays readable; else the last one."""
         since_s = self._clock_s() - _WORST_OF_S
         recent = [entry for at_s, entry in self._recent if at_s >= since_s]
         if not recent:
@@ -99,25 +102,18 @@ class Dashboard:
         worst = max(reversed(recent), key=lambda entry: _RANK[Evaluation(entry["evaluation"])])
         return {**worst, "of": len(recent)}
 
-    def _note_about(self, result: Payload, entry: Payload) -> None:
-        self._known[entry["id"]] = {name: entry[name] for name in _UNKNOWN if name in entry} | {
-            "regions": result["regions"]
-        }
-        if len(self._known) > _REMEMBERED:
-            del self._known[next(iter(self._known))]
-
-    def _note_bin(self, entry: Payload) -> None:
+    def _add_to_bin(self, entry: Payload) -> None:
         self._count += 1
-        began_ms = entry["at"] // BIN_MS * BIN_MS
+        start_ms = entry["at"] // BIN_MS * BIN_MS
         score, threshold, evaluation = *_charted(entry), entry["evaluation"]
-        if self._bins and self._bins[-1][0] == began_ms:
+        if self._bins and self._bins[-1][0] == start_ms:
             newest = self._bins[-1]
             newest[1] = max((each for each in (newest[1], score) if each is not None), default=None)
             newest[2] = threshold
             newest[3] = max(newest[3], evaluation, key=lambda each: _RANK[Evaluation(each)])
             newest[4:] = [newest[4] + 1, self._count]
         else:
-            self._bins.append([began_ms, score, threshold, evaluation, 1, self._count])
+            self._bins.append([start_ms, score, threshold, evaluation, 1, self._count])
 
 
 def _charted(entry: Payload) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""The newest rejects in the archive, and a person's word on them."""
+"""The newest rejects in the archive, and their labels."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Gallery:
     """Reads the archive while the agent writes it; from any thread.
 
     Args:
-        folder: Of the archive.
-        by: Whose word it is.
+        folder: The archive.
+        by: Name that is noted with each label.
     """
 
     def __init__(self, folder: Path, by: str) -> None:
@@ -40,43 +40,45 @@ class Gallery:
         self.jpeg = lru_cache(_KEPT)(self._jpeg)
 
     def newest(self) -> list[Payload]:
-        """The newest NotOK pictures.
+        """The newest NotOK images.
 
         Raises:
             ArchiveError: There is no archive, or it cannot be read.
         """
         with open_reader(self._folder) as archive:
-            return [_entry(picture) for picture in archive.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), _NEWEST)]
+            return [_entry(image) for image in archive.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), _NEWEST)]
 
     def _jpeg(self, result_id: str, longest_side_px: int) -> bytes:
-        """The picture of a result with its heat.
+        """The image of a result with its heat map.
 
         Raises:
-            ArchiveError: There is no such picture any more.
+            ArchiveError: It is no longer in the archive.
         """
         with open_reader(self._folder) as archive:
-            picture = archive.named(result_id)
-        for path in (sibling(picture.path, OVERLAY), picture.path):
+            kept = archive.named(result_id)
+        for path in (sibling(kept.path, OVERLAY), kept.path):
             image = cv2.imread(str(self._folder / path))
             if image is not None:
                 return as_jpeg(image.astype("uint8", copy=False), longest_side_px)
-        raise ArchiveError(what=f"the picture of {result_id} has been removed", remedy="the oldest go")
+        raise ArchiveError(
+            what=f"the image of {result_id} has been removed", remedy="the oldest images are removed first"
+        )
 
     def mark(self, result_id: str, label: Label) -> Payload:
-        """Note what a person saw.
+        """Label an image.
 
         Raises:
-            ArchiveError: There is no such picture, or the archive cannot be written.
+            ArchiveError: There is no such image, or the archive cannot be written.
         """
         return _entry(mark(self._folder, result_id, Mark(label, self._by, now_ms())))
 
 
-def _entry(picture: ArchivedImage) -> Payload:
+def _entry(image: ArchivedImage) -> Payload:
     return {
-        "id": picture.result_id,
-        "part": picture.part_id,
-        "at": picture.created_at_ms,
-        "ratio": picture.ratio,
-        "label": picture.label,
-        "by": picture.marked_by,
+        "id": image.result_id,
+        "part": image.part_id,
+        "at": image.created_at_ms,
+        "ratio": image.ratio,
+        "label": image.label,
+        "by": image.marked_by,
     }

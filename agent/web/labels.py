@@ -1,4 +1,4 @@
-"""Verdicts and their codes, as a person at the line reads them."""
+"""Verdicts and result codes as the page shows them."""
 
 from __future__ import annotations
 

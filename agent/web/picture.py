@@ -1,4 +1,4 @@
-"""A frame as browsers get it: once for all of them, the heat on a layer of its own."""
+"""A frame as browsers get it: encoded once for all of them, with the heat map as a layer of its own."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _LONGEST_LAYER_PX = 320
 _JPEG_QUALITY = 80
 
 
-def encoded(shared: SharedImage, shown: ShownFrame, more: Payload) -> bytes:
-    """The picture in the shared memory, its heat and what is known of it, in one piece.
+def encoded(shared: SharedImage, shown: ShownFrame, result: Payload) -> bytes:
+    """The frame in the shared memory, its heat map and its result, in one piece.
 
     Returns:
         Four bytes, big endian, with the length of a JSON object; the object; a JPEG of ``jpegBytes``; a PNG, with
@@ -38,7 +38,7 @@ def encoded(shared: SharedImage, shown: ShownFrame, more: Payload) -> bytes:
         "columns": shown.columns,
         "region": [region.x, region.y, region.width, region.height],
         "isWhole": shown.region is None,
-        **more,
+        **result,
         "jpegBytes": len(jpeg),
         "heatBytes": len(heat),
     }
@@ -47,7 +47,7 @@ def encoded(shared: SharedImage, shown: ShownFrame, more: Payload) -> bytes:
 
 
 def as_jpeg(image: Image, longest_side_px: int) -> bytes:
-    """A picture, made smaller where it is larger than that."""
+    """The image as a JPEG, reduced if its longest side is longer."""
     size = _fitting(image.shape[1], image.shape[0], longest_side_px)
     smaller = image if size == image.shape[1::-1] else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -1,4 +1,4 @@
-"""What is true of every request and every answer, whatever the page does with them."""
+"""Checks on every request, and headers of every response."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-"""Nothing from elsewhere, nothing for elsewhere, nothing kept."""
+"""The page loads nothing from other sites, cannot be embedded in them, and is not cached."""
 
 
 class RequestGuard:
-    """Refuses what no browser of ours sends, and adds `HEADERS`.
+    """Refuses requests that the page itself does not send, and adds `HEADERS`.
 
-    A page of somebody else whose name is led to this address (DNS rebinding) asks under its own name. An address, and
-    ``localhost``, cannot be such a name.
+    In a DNS rebinding attack, a foreign page whose name resolves to this address sends requests under that name. IP
+    addresses and ``localhost`` cannot be such a name.
 
     Args:
-        app: Answers the rest.
-        names: Under which browsers may ask, too.
+        app: Answers what is not refused.
+        names: Host names that are allowed as well.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
@@ -44,7 +44,7 @@ class RequestGuard:
         self._names = {"localhost", *(name.lower() for name in names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Of ASGI."""
+        """ASGI application."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -58,19 +58,19 @@ class RequestGuard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
-        if not self._is_ours(host):
-            said = "this page does not answer to that name; ask by address, or add the name to web.names\n"
-            return PlainTextResponse(said, 421)
+        if not self._is_allowed(host):
+            text = "this page does not answer to that name; ask by address, or add the name to web.names\n"
+            return PlainTextResponse(text, 421)
         if (
             scope["method"] not in {"GET", "HEAD"}
             and headers.get("origin", f"http://{host}").partition("://")[2] != host
         ):
-            return PlainTextResponse("this comes from another page\n", 403)
+            return PlainTextResponse("this request comes from another page\n", 403)
         if "transfer-encoding" in headers or _length(headers) > LONGEST_BODY_BYTES:
             return PlainTextResponse(f"more than {LONGEST_BODY_BYTES} bytes\n", 413)
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_allowed(self, host: str) -> bool:
         name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
         try:
             ipaddress.ip_address(name)

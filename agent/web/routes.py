@@ -1,4 +1,4 @@
-"""What browsers may ask for, and what they get."""
+"""The requests that browsers may send, and the answers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agent.web.frame_stream import FrameStream
     from agent.web.gallery import Gallery
     from agent.web.token_auth import TokenAuth
+    from calibration.errors import ShiftwatchError
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {
@@ -42,7 +43,7 @@ _TYPES = {
 }
 _COMMANDS = {"threshold", "pause", "resume"}
 _LABELS: dict[str, Label] = {"good": "good", "defect": "defect"}
-_PICTURE_PATIENCE_S = 5.0
+_PICTURE_WITHIN_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
 
 
@@ -50,33 +51,33 @@ class Routes:
     """The page.
 
     Args:
-        live: What there is to see.
-        board: The same, in numbers.
-        gallery: The archive; None where no pictures are kept.
-        access: Who may change something.
+        stream: Frames, and news of updates.
+        dashboard: Results and state.
+        gallery: The archive; None if no images are kept.
+        auth: Checks the token of changes.
         state_dir: Where the agent takes commands.
-        about: What a viewer is told besides: station, version.
+        about: Station and version, for viewers.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what a page is made of
         self,
-        live: FrameStream,
-        board: Dashboard,
+        stream: FrameStream,
+        dashboard: Dashboard,
         gallery: Gallery | None,
-        access: TokenAuth,
+        auth: TokenAuth,
         state_dir: Path,
         about: Payload,
     ) -> None:
-        self._live = live
-        self._board = board
+        self._stream = stream
+        self._dashboard = dashboard
         self._gallery = gallery
-        self._access = access
+        self._auth = auth
         self._state_dir = state_dir
-        self._about = {**about, "canChange": access.is_possible, "hasArchive": gallery is not None}
+        self._about = {**about, "canChange": auth.is_possible, "hasArchive": gallery is not None}
         self._files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
 
     def app(self, names: Collection[str]) -> Starlette:
-        """For a server; ``names`` under which browsers may ask, too."""
+        """ASGI application; ``names``: host names that browsers may use as well."""
         return Starlette(
             routes=[
                 Route("/", self._file),
@@ -90,7 +91,7 @@ class Routes:
                 Route("/{name}", self._file),
             ],
             middleware=[Middleware(RequestGuard, names=names)],
-            exception_handlers={RefusedError: _refused, ArchiveError: _no_archive, StationUnreachableError: _no_agent},
+            exception_handlers=dict.fromkeys((RefusedError, ArchiveError, StationUnreachableError), _error_response),
         )
 
     async def _file(self, request: Request) -> Response:
@@ -103,32 +104,30 @@ class Routes:
         return StreamingResponse(self._updates(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def _updates(self) -> AsyncIterator[str]:
-        """Server-sent events, each with all there is to know; a viewer that is slow gets fewer."""
+        """Server-sent events, each complete in itself; a slow viewer gets fewer."""
         since = updates = 0
-        with self._live.viewer():
+        with self._stream.viewer():
             yield f"retry: 1000\nevent: hello\ndata: {to_json(self._about)}\n\n"
             while True:
-                since, update = self._board.update(since)
-                live = self._live
-                watched = {"silentMs": live.silent_ms, "viewers": live.viewers, "encoded": live.encoded}
-                yield f"data: {to_json({**update, **watched})}\n\n"
-                updates = await self._live.updates_after(updates)
+                since, update = self._dashboard.update(since)
+                stream = self._stream
+                about = {"silentMs": stream.silent_ms, "viewers": stream.viewers, "encoded": stream.encoded}
+                yield f"data: {to_json({**update, **about})}\n\n"
+                updates = await self._stream.updates_after(updates)
 
     async def _picture(self, request: Request) -> Response:
         after = request.query_params.get("after", "")
-        content = await self._live.picture_after(after, _PICTURE_PATIENCE_S)
-        return (
-            Response(status_code=204) if content is None else Response(content, media_type="application/octet-stream")
-        )
+        content = await self._stream.picture_after(after, _PICTURE_WITHIN_S)
+        return Response(content, 204 if content is None else 200, media_type="application/octet-stream")
 
     async def _archive(self, _: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._pictures().newest))
+        return JSONResponse(await run_in_threadpool(self._kept_images().newest))
 
     async def _archived(self, request: Request) -> Response:
         size_px = SIZES_PX.get(request.path_params["size"])
         if size_px is None:
             raise RefusedError(404, f"there are: {', '.join(SIZES_PX)}")
-        content = await run_in_threadpool(self._pictures().jpeg, _result_of(request), size_px)
+        content = await run_in_threadpool(self._kept_images().jpeg, _result_of(request), size_px)
         return Response(content, media_type="image/jpeg")
 
     async def _mark(self, request: Request) -> Response:
@@ -136,7 +135,7 @@ class Routes:
         label = _LABELS.get(str((await _object(request)).get("label")))
         if label is None:
             raise RefusedError(400, "label is good or defect")
-        return JSONResponse(await run_in_threadpool(self._pictures().mark, _result_of(request), label))
+        return JSONResponse(await run_in_threadpool(self._kept_images().mark, _result_of(request), label))
 
     async def _unlock(self, request: Request) -> Response:
         self._check(request)
@@ -147,23 +146,22 @@ class Routes:
         name = request.path_params["name"]
         if name not in _COMMANDS:
             raise RefusedError(404, f"there are: {', '.join(sorted(_COMMANDS))}")
-        answer = await run_in_threadpool(self._give, name, await _object(request))
+        answer = await run_in_threadpool(self._send_command, name, await _object(request))
         if not answer["accepted"]:
             raise RefusedError(409, str(answer["error"]))
-        self._live.ask_soon()
+        self._stream.ask_soon()
         return JSONResponse({"auditHash": answer["auditHash"]})
 
-    def _give(self, name: str, args: Payload) -> Payload:
-        answers = ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args})
-        return next(answers)
+    def _send_command(self, name: str, args: Payload) -> Payload:
+        return next(ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args}))
 
     def _check(self, request: Request) -> None:
         address = "" if request.client is None else request.client.host
-        self._access.check(address, request.headers.get("authorization", ""))
+        self._auth.check(address, request.headers.get("authorization", ""))
 
-    def _pictures(self) -> Gallery:
+    def _kept_images(self) -> Gallery:
         if self._gallery is None:
-            raise RefusedError(404, "no pictures are kept: archive.enabled is false")
+            raise RefusedError(404, "no images are kept: archive.enabled is false")
         return self._gallery
 
 
@@ -184,16 +182,8 @@ async def _object(request: Request) -> Payload:
     return content
 
 
-def _refused(_: Request, error: Exception) -> Response:
-    refusal = cast("RefusedError", error)
-    return JSONResponse({"error": refusal.said}, refusal.status)
-
-
-def _no_archive(_: Request, error: Exception) -> Response:
-    found = cast("ArchiveError", error)
-    return JSONResponse({"error": found.one_line}, 404)
-
-
-def _no_agent(_: Request, error: Exception) -> Response:
-    found = cast("StationUnreachableError", error)
-    return JSONResponse({"error": found.one_line}, 503)
+def _error_response(_: Request, error: Exception) -> Response:
+    if isinstance(error, RefusedError):
+        return JSONResponse({"error": str(error)}, error.status)
+    status = 404 if isinstance(error, ArchiveError) else 503
+    return JSONResponse({"error": cast("ShiftwatchError", error).one_line}, status)

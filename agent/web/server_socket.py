@@ -12,11 +12,7 @@ _WAITING_BROWSERS = 64
 
 
 def check_packages() -> None:
-    """Return where the extra is installed.
-
-    Raises:
-        PageError: It is not.
-    """
+    """Raise PageError if the extra ``web`` is not installed."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise PageError(
@@ -27,7 +23,7 @@ def check_packages() -> None:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections there.
+    """A listening socket.
 
     Raises:
         PageError: The port is in use, or the address is not one of this device.
@@ -38,11 +34,11 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise PageError(
             what=f"the page cannot be served at {url(host, port)}: {error.strerror or error}",
-            remedy="give each station a web.port of its own (`ss -ltnp` shows who has it), "
+            remedy="give each station a web.port of its own (`ss -ltnp` shows what uses this one), "
             "and an address of this device as web.host",
         ) from error
 
 
 def url(host: str, port: int) -> str:
-    """Where browsers find it."""
+    """Address of the page."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -1,4 +1,4 @@
-"""Who may change something from the page: whoever knows the token."""
+"""Changes from the page need the token."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WRONG_AT_ONCE = 5.0
+_MOST_WRONG = 5.0
 _ONE_MORE_AFTER_S = 10.0
 _ADDRESSES = 256
 _SCHEME = "Bearer "
 
 
 class RefusedError(Exception):
-    """A request that is not answered as it wishes.
+    """A request that is refused.
 
     Args:
-        status: Of HTTP.
-        said: To whoever asked.
+        status: HTTP status.
+        message: For the sender.
     """
 
-    def __init__(self, status: int, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
-        self.said = said
 
 
 class TokenAuth:
-    """Compares tokens, and makes guessing slow: five wrong ones at once, then one in ten seconds, for each address.
+    """Compares tokens, and slows guessing down: each address may try five wrong ones, then one every ten seconds.
 
     Args:
-        token: None refuses everybody: the page is read-only.
+        token: None refuses all changes: the page is read-only.
         clock_s: Monotonic.
     """
 
@@ -49,14 +48,14 @@ class TokenAuth:
         return self._token is not None
 
     def check(self, address: str, authorization: str) -> None:
-        """Return for who may.
+        """Check the token of a request.
 
         Args:
-            address: Of who asks.
+            address: Address of the sender.
             authorization: Content of that header.
 
         Raises:
-            RefusedError: There is no token, this is another, or there were too many wrong ones before.
+            RefusedError: The page has no token, this is another, or too many wrong ones came before.
         """
         if self._token is None:
             raise RefusedError(403, "this page is read-only; give web.token_file in the station's configuration")
@@ -71,8 +70,8 @@ class TokenAuth:
             raise RefusedError(401, "the token is wrong")
 
     def _wrong_ones_left(self, address: str) -> float:
-        left, at_s = self._left.get(address, (_WRONG_AT_ONCE, self._clock_s()))
-        return min(_WRONG_AT_ONCE, left + (self._clock_s() - at_s) / _ONE_MORE_AFTER_S)
+        left, at_s = self._left.get(address, (_MOST_WRONG, self._clock_s()))
+        return min(_MOST_WRONG, left + (self._clock_s() - at_s) / _ONE_MORE_AFTER_S)
 
     def _note_wrong(self, address: str, left: float) -> None:
         self._left[address] = (left, self._clock_s())

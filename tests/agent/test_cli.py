@@ -229,7 +229,7 @@ def test_records_of_a_killed_agent_reach_the_line_from_the_next(
     ("source", "says", "mends"),
     [
         ("nowhere.avi", "no video or image folder at", "check the path"),
-        ("text.avi", "does not open as a video", "pictures are given by their folder"),
+        ("text.avi", "does not open as a video", "for images, give their folder"),
     ],
 )
 def test_a_file_that_does_not_open_is_told_with_what_to_check(  # noqa: PLR0913, PLR0917 - a table

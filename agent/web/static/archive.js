@@ -1,4 +1,4 @@
-// The newest kept pictures of defects, and what a person says of them.
+// The newest kept pictures of rejects, and their labels.
 
 import { dayAndClock, element, number } from "./format.js";
 
@@ -13,12 +13,12 @@ export class Archive {
     this.entries = [];
   }
 
-  // reject: identity of the newest one; a new one may have a picture.
+  // reject: id of the newest reject; a new one may have a picture.
   take(reject) {
     const now = performance.now();
     if (document.hidden || now - this.loadedAt < AT_MOST_EVERY_MS || (reject === this.known && !this.isRetrying)) return;
     this.loadedAt = now;
-    this.isRetrying = reject !== this.known; // once more: pictures are written a moment later
+    this.isRetrying = reject !== this.known; // load once more: pictures are written a moment later
     this.known = reject;
     this.load();
   }
@@ -27,10 +27,10 @@ export class Archive {
     try {
       const response = await fetch("archive", { signal: AbortSignal.timeout(10000) });
       const content = await response.json();
-      get("archive-says").textContent = response.ok ? (content.length ? "" : "None yet.") : content.error;
+      get("archive-caption").textContent = response.ok ? (content.length ? "" : "None yet.") : content.error;
       if (response.ok) this.show(content);
     } catch {
-      get("archive-says").textContent = "The list cannot be loaded now.";
+      get("archive-caption").textContent = "The list cannot be loaded now.";
     }
   }
 
@@ -66,9 +66,9 @@ export class Archive {
   fill(item, entry) {
     const ratio = entry.ratio === null ? "" : ` · ${number(entry.ratio)} × threshold`;
     item.querySelector(".caption").textContent = `${dayAndClock(entry.at)}${entry.part ? ` · ${entry.part}` : ""}${ratio}`;
-    item.querySelector(".label").textContent = entry.label ? `marked ${entry.label}, says ${entry.by}` : "";
+    item.querySelector(".label").textContent = entry.label ? `marked ${entry.label} by ${entry.by}` : "";
     const other = entry.label === "good" ? "defect" : "good";
-    const button = element("button", "", other === "good" ? "This was good" : "It was a defect");
+    const button = element("button", "", other === "good" ? "This was good" : "This was a defect");
     button.type = "button";
     button.addEventListener("click", () => this.mark(item, entry, other));
     item.querySelector(".marking").replaceChildren(...(this.controls.isUnlocked ? [button] : []));
@@ -76,7 +76,7 @@ export class Archive {
   }
 
   async mark(item, entry, label) {
-    if (await this.controls.give(`archive/${entry.id}`, { label }, item.querySelector(".answer"), "")) {
+    if (await this.controls.send(`archive/${entry.id}`, { label }, item.querySelector(".answer"), "")) {
       Object.assign(entry, { label, by: "web" });
       this.fill(item, entry);
     }

@@ -1,11 +1,11 @@
-// Scores of the last minutes on a logarithmic scale, with the threshold as it was then.
+// Scores of the last minutes on a logarithmic scale, with the threshold of that time.
 
 import { number } from "./format.js";
 
 const WINDOWS_MS = [60e3, 120e3, 300e3];
-const NOTHING = { 0: "doubt", 1: "ok", 2: "not-ok", 3: "doubt" };
+const KINDS = { 0: "doubt", 1: "ok", 2: "not-ok", 3: "doubt" };
 const MARGIN = { left: 62, right: 14, top: 14, bottom: 26 };
-const NAMES = ["ok", "doubt", "not-ok"]; // the later lies above
+const NAMES = ["ok", "doubt", "not-ok"]; // in drawing order
 const MARKS = {
   ok: (x, y) => `M${x - 2.5},${y}a2.5,2.5 0 1,0 5,0a2.5,2.5 0 1,0 -5,0`,
   "not-ok": (x, y) => `M${x - 6},${y + 5}h12l-6,-11z`,
@@ -13,12 +13,12 @@ const MARKS = {
 };
 
 export class Chart {
-  constructor(svg, says) {
+  constructor(svg, caption) {
     this.svg = svg;
-    this.says = says;
-    this.bins = new Map(); // by their beginning: score, threshold, evaluation, count
-    this.wish = null;
-    this.hasZones = false; // then scores are told by their thresholds
+    this.caption = caption;
+    this.bins = new Map(); // start time -> score, threshold, evaluation, count
+    this.proposed = null;
+    this.hasZones = false; // if so, scores are divided by their thresholds
     new ResizeObserver(() => this.draw(this.now)).observe(svg);
   }
 
@@ -27,7 +27,7 @@ export class Chart {
     for (const [at, ...rest] of bins) this.bins.set(at, rest);
   }
 
-  // How many points would be above another threshold.
+  // The number of points above a threshold, and of all points with a score.
   above(threshold) {
     const scores = this.points().map((point) => point.score).filter((score) => score !== null);
     return [scores.filter((score) => score > threshold).length, scores.length];
@@ -58,12 +58,12 @@ export class Chart {
       ...this.grid(ticks(low, high), y, right), ...this.times(windowMs, x, bottom),
       ...this.thresholds(points, x, y, right), ...this.marks(points, x, y, bottom),
     );
-    this.tell(points, windowMs);
+    this.describe(points, windowMs);
   }
 
   limits(points) {
     const scores = points.map((point) => point.score).filter((score) => score > 0);
-    const all = [...scores, ...points.map((point) => point.threshold), ...(this.wish ? [this.wish] : [])].filter((each) => each > 0);
+    const all = [...scores, ...points.map((point) => point.threshold), ...(this.proposed ? [this.proposed] : [])].filter((each) => each > 0);
     if (!all.length) return [1, 10];
     const low = all.reduce((a, b) => Math.min(a, b));
     const high = all.reduce((a, b) => Math.max(a, b));
@@ -98,25 +98,25 @@ export class Chart {
       before = threshold;
     }
     const made = [path("threshold", `${steps}H${right}`)];
-    if (this.wish && this.wish !== before) made.push(line("wish", MARGIN.left, y(this.wish), right, y(this.wish)));
+    if (this.proposed && this.proposed !== before) made.push(line("proposed", MARGIN.left, y(this.proposed), right, y(this.proposed)));
     return made;
   }
 
   marks(points, x, y, bottom) {
     const shapes = { ok: "", doubt: "", "not-ok": "" };
     for (const { at, score, evaluation } of points) {
-      const name = NOTHING[evaluation];
+      const name = KINDS[evaluation];
       if (x(at) >= MARGIN.left) shapes[name] += MARKS[name](x(at), score === null ? bottom - 6 : y(score));
     }
     return NAMES.map((name) => path(`mark ${name}`, shapes[name]));
   }
 
-  tell(points, windowMs) {
+  describe(points, windowMs) {
     const counts = { ok: 0, doubt: 0, "not-ok": 0 };
-    for (const { evaluation, count } of points) counts[NOTHING[evaluation]] += count;
+    for (const { evaluation, count } of points) counts[KINDS[evaluation]] += count;
     const threshold = points.length ? number(points[points.length - 1].threshold) : "unknown";
-    this.says.textContent = points.length
-      ? `The worst score of each quarter of a second, last ${windowMs / 60e3} min; ${this.hasZones ? "by the threshold of its zone" : `threshold ${threshold}`}.`
+    this.caption.textContent = points.length
+      ? `The worst score of each quarter of a second, last ${windowMs / 60e3} min; ${this.hasZones ? "divided by the threshold of its zone" : `threshold ${threshold}`}.`
       : "No score yet.";
   }
 }
@@ -132,7 +132,7 @@ function ticks(low, high) {
   const decades = all.filter((value) => /^1(e|0*$)|^0?\.?0*1$/.test(String(value)));
   const chosen = all.length > 6 && decades.length > 1 ? decades : all;
   const step = Math.ceil(chosen.length / 6);
-  return chosen.filter((_, place) => place % step === 0);
+  return chosen.filter((_, index) => index % step === 0);
 }
 
 function made(tag, kind, attributes) {

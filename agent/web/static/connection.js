@@ -1,37 +1,37 @@
-// The line to the page's process: it is made again for ever, and what it brought says how old it is.
+// The connection to the page's process: it is made again until it works, and knows how old its data are.
 
 const SILENT_AFTER_MS = 3000;
 const AGAIN_AFTER_MS = 1500;
 
 export class Connection {
-  // told: called with "hello" or "update" and an object. changed: called when the line comes and goes.
-  constructor(told, changed) {
-    this.told = told;
+  // receive: called with "hello" or "update" and an object. changed: called when the connection comes or goes.
+  constructor(receive, changed) {
+    this.receive = receive;
     this.changed = changed;
     this.isLive = false;
-    this.heardAt = performance.now();
+    this.receivedAt = performance.now();
     this.serverNow = Date.now();
     setInterval(() => this.check(), 500);
     document.addEventListener("visibilitychange", () => this.follow());
     this.open();
   }
 
-  // The station's time, which need not be that of this device.
+  // The station's time, which may differ from that of this device.
   now() {
-    return this.serverNow + (performance.now() - this.heardAt);
+    return this.serverNow + (performance.now() - this.receivedAt);
   }
 
   silentMs() {
-    return performance.now() - this.heardAt;
+    return performance.now() - this.receivedAt;
   }
 
   open() {
     this.close();
-    if (document.hidden) return; // nobody looks: the station need not work for it
+    if (document.hidden) return; // no one is watching: save the station the work
     this.triedAt = performance.now();
     this.source = new EventSource("events");
-    this.source.addEventListener("hello", (event) => this.told("hello", JSON.parse(event.data)));
-    this.source.addEventListener("message", (event) => this.hear(JSON.parse(event.data)));
+    this.source.addEventListener("hello", (event) => this.receive("hello", JSON.parse(event.data)));
+    this.source.addEventListener("message", (event) => this.update(JSON.parse(event.data)));
     this.source.addEventListener("error", () => this.setLive(false));
   }
 
@@ -49,10 +49,10 @@ export class Connection {
     }
   }
 
-  hear(update) {
-    this.heardAt = performance.now();
+  update(update) {
+    this.receivedAt = performance.now();
     this.serverNow = update.now;
-    this.told("update", update);
+    this.receive("update", update);
     this.setLive(true);
   }
 

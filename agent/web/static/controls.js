@@ -1,4 +1,4 @@
-// What changes the station: only with the token, which travels in a header and stays in this tab.
+// Changes of the station: they need the token, which is sent in a header and kept in this tab.
 
 import { number } from "./format.js";
 
@@ -6,7 +6,7 @@ const WIDEST = 10;
 const get = (id) => document.getElementById(id);
 
 export class Controls {
-  // chart: shows where a threshold would lie. changed: called when the page is locked or unlocked.
+  // chart: shows a proposed threshold. changed: called when the page is locked or unlocked.
   constructor(chart, changed) {
     this.chart = chart;
     this.changed = changed;
@@ -17,8 +17,8 @@ export class Controls {
     this.isPaused = false;
     get("unlock").addEventListener("submit", (event) => this.unlock(event));
     get("lock").addEventListener("click", () => this.lock(""));
-    get("threshold-slider").addEventListener("input", () => this.wish(this.base * WIDEST ** (get("threshold-slider").value / 1000), true));
-    get("threshold-number").addEventListener("input", () => this.wish(Number(get("threshold-number").value), false));
+    get("threshold-slider").addEventListener("input", () => this.propose(this.base * WIDEST ** (get("threshold-slider").value / 1000), true));
+    get("threshold-number").addEventListener("input", () => this.propose(Number(get("threshold-number").value), false));
     get("threshold").addEventListener("submit", (event) => this.setThreshold(event, Number(get("threshold-number").value)));
     get("threshold-zone").addEventListener("change", () => this.choose(get("threshold-zone").value));
     get("threshold-back").addEventListener("click", (event) => this.setThreshold(event, null));
@@ -34,7 +34,7 @@ export class Controls {
     return Boolean(this.canChange && this.token);
   }
 
-  // Of the zone that is chosen, where there are several.
+  // The threshold of the chosen zone before any command.
   get base() {
     return this.thresholds[this.zone]?.base ?? null;
   }
@@ -61,11 +61,11 @@ export class Controls {
 
   forget() {
     this.isEdited = false;
-    this.chart.wish = null;
+    this.chart.proposed = null;
     get("threshold-effect").textContent = "";
   }
 
-  // Nobody is moving it: it stands where the threshold is.
+  // Show the present threshold, while no other is proposed.
   follow(threshold) {
     if (document.activeElement === get("threshold-number")) return;
     get("threshold-number").value = Number(threshold.toPrecision(6));
@@ -73,10 +73,10 @@ export class Controls {
     get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
   }
 
-  wish(threshold, isFromSlider) {
+  propose(threshold, isFromSlider) {
     this.isEdited = true;
-    const isAlone = Object.keys(this.thresholds).length === 1; // else the chart is not of this zone alone
-    this.chart.wish = isAlone && threshold > 0 ? threshold : null;
+    const isAlone = Object.keys(this.thresholds).length === 1; // otherwise the chart shows other zones as well
+    this.chart.proposed = isAlone && threshold > 0 ? threshold : null;
     if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
     else if (threshold > 0) get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
     get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
@@ -88,21 +88,21 @@ export class Controls {
     event.preventDefault();
     const done = threshold === null ? "back to the bundle's or configured threshold" : `the threshold is ${number(threshold)}`;
     const content = this.zone ? { threshold, zone: this.zone } : { threshold };
-    if (await this.give("command/threshold", content, get("threshold-answer"), done)) this.forget();
+    if (await this.send("command/threshold", content, get("threshold-answer"), done)) this.forget();
   }
 
   async pauseOrResume(event) {
     event.preventDefault();
     const reason = get("reason").value.trim() || null;
-    if (this.isPaused) await this.give("command/resume", {}, get("pause-answer"), "resumed");
-    else if (await this.give("command/pause", { reason }, get("pause-answer"), "paused; the line hears that nothing is decided")) get("reason").value = "";
+    if (this.isPaused) await this.send("command/resume", {}, get("pause-answer"), "resumed");
+    else if (await this.send("command/pause", { reason }, get("pause-answer"), "paused; results report that nothing is decided")) get("reason").value = "";
   }
 
   async unlock(event) {
     event.preventDefault();
     this.token = get("token").value;
     get("token").value = "";
-    const isRight = await this.give("unlock", {}, get("unlock-answer"), "");
+    const isRight = await this.send("unlock", {}, get("unlock-answer"), "");
     if (isRight) sessionStorage.setItem("token", this.token);
     else this.token = null;
     this.show();
@@ -124,8 +124,8 @@ export class Controls {
     this.changed();
   }
 
-  // Whether it was done; the answer says so, or why not.
-  async give(path, content, answer, done) {
+  // True if it was done; shows that, or the reason why not, in answer.
+  async send(path, content, answer, done) {
     answer.className = "answer";
     answer.textContent = "…";
     let isDone = false;
@@ -133,7 +133,7 @@ export class Controls {
       const response = await this.post(path, content);
       isDone = response.ok;
       answer.textContent = isDone ? done && `Done: ${done}.` : `Refused: ${await errorOf(response)}`;
-      if (response.status === 401 && path !== "unlock") this.lock("The token is no longer right; give the new one.");
+      if (response.status === 401 && path !== "unlock") this.lock("The token has changed; enter the new one.");
     } catch {
       answer.textContent = "Not done: no connection to the station.";
     }

@@ -1,4 +1,4 @@
-// Numbers and times as a person reads them; small pieces of a page.
+// Numbers and times for people; small elements of the page.
 
 export const SHAPES = { 0: "doubt", 1: "ok", 2: "not-ok", 3: "doubt" };
 

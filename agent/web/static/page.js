@@ -1,4 +1,4 @@
-// The live page: one connection, and the parts that show what it brings.
+// The live page: one connection, and the parts that show its data.
 
 import { Archive } from "./archive.js";
 import { Chart } from "./chart.js";
@@ -12,7 +12,7 @@ const AGENT_SILENT_AFTER_MS = 3000;
 const PICTURE_OLD_AFTER_MS = 5000;
 const get = (id) => document.getElementById(id);
 
-const chart = new Chart(get("chart"), get("chart-says"));
+const chart = new Chart(get("chart"), get("chart-caption"));
 const picture = new Picture();
 const station = new Station();
 const controls = new Controls(chart, () => archive?.refresh());
@@ -20,9 +20,9 @@ const archive = new Archive(controls);
 let known = null;
 let agentSilentMs = 0;
 
-const told = {
+const receivers = {
   hello(about) {
-    if (known !== null && known !== about.version) location.reload(); // another version serves other parts of this page
+    if (known !== null && known !== about.version) location.reload(); // this page belongs to another version
     known = about.version;
     const levels = about.station.split("/");
     get("station").textContent = levels[levels.length - 1];
@@ -43,15 +43,15 @@ const told = {
   },
 };
 
-const connection = new Connection((kind, content) => told[kind](content), show);
+const connection = new Connection((kind, content) => receivers[kind](content), show);
 
 function show() {
   const isSilent = agentSilentMs > AGENT_SILENT_AFTER_MS;
   const isLive = connection.isLive && !isSilent;
   document.body.dataset.link = isLive ? "live" : "lost";
   get("link").textContent = connection.isLive
-    ? (isSilent ? `the agent does not answer, for ${Math.round(agentSilentMs / 1000)} s` : "live")
-    : `NO CONNECTION, for ${Math.round(connection.silentMs() / 1000)} s; trying again`;
+    ? (isSilent ? `no answer from the agent for ${Math.round(agentSilentMs / 1000)} s` : "live")
+    : `NO CONNECTION for ${Math.round(connection.silentMs() / 1000)} s; trying again`;
   station.show(connection.isLive, isSilent, connection.now());
   const pictureAge = picture.at === null ? null : connection.now() - picture.at;
   get("picture-age").textContent = pictureAge === null ? "" : age(pictureAge);

@@ -1,8 +1,8 @@
-// The newest picture, its heat and the marks of its defects: fetched one by one, as fast as this device shows them.
+// The newest picture, its heat map and its defect marks: fetched one by one, as fast as this device can show them.
 
 import { SHAPES, shape } from "./format.js";
 
-const PATIENCE_MS = 8000;
+const TIMEOUT_MS = 8000;
 const AGAIN_AFTER_MS = 1000;
 const HELD_MS = 2000;
 const get = (id) => document.getElementById(id);
@@ -25,16 +25,16 @@ export class Picture {
       const began = performance.now();
       try {
         if (!document.hidden && performance.now() >= this.heldUntil) await this.next();
-        else await rest(AGAIN_AFTER_MS);
+        else await sleep(AGAIN_AFTER_MS);
       } catch {
-        await rest(AGAIN_AFTER_MS); // the connection tells, and pictures say how old they are
+        await sleep(AGAIN_AFTER_MS); // the page shows that the connection is lost, and how old the picture is
       }
-      await rest(Math.max(0, 60 - (performance.now() - began)));
+      await sleep(Math.max(0, 60 - (performance.now() - began)));
     }
   }
 
   async next() {
-    const response = await fetch(`picture?after=${this.id}`, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+    const response = await fetch(`picture?after=${this.id}`, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
     if (response.status === 204) return;
     if (!response.ok) throw new Error(`${response.status}`);
     const content = await response.arrayBuffer();
@@ -84,7 +84,7 @@ function around(defect, margin) {
   return [defect.x - margin, defect.y - margin, defect.width + 2 * margin, defect.height + 2 * margin];
 }
 
-// White under colour: one of them can be told from any part.
+// White under colour: one of them is visible on any part.
 function rectangle([x, y, width, height], kind) {
   return [`${kind} under`, kind].map((name) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", "rect");
@@ -102,6 +102,6 @@ async function draw(canvas, blob) {
   image.close();
 }
 
-function rest(ms) {
+function sleep(ms) {
   return new Promise((resolve) => { setTimeout(resolve, ms); });
 }

@@ -1,4 +1,4 @@
-// Verdict, lists, state and alerts in words.
+// Verdict, lists, state and alerts.
 
 import { SHAPES, age, clock, dayAndClock, element, number, shape } from "./format.js";
 
@@ -21,14 +21,14 @@ export class Station {
     }
   }
 
-  // Every half second, because silence ages.
+  // Called every half second, because ages grow.
   show(isLive, agentIsSilent, now) {
     const { shown, state } = this.update ?? { shown: null, state: null };
     const last = shown ? `${shown.verdict}, ${age(now - shown.at)}` : "no verdict yet";
-    if (!isLive) say("none", "NO CONNECTION", "What stands here is old.", `before: ${last}`);
-    else if (agentIsSilent) say("none", "NO ANSWER", "The agent does not answer.", `before: ${last}`);
-    else if (state && STATES[state.state]) say("doubt", STATES[state.state], state.reason, `before: ${last}`);
-    else if (!shown) say("none", "WAITING", "No part was seen yet.", "");
+    if (!isLive) setVerdict("none", "NO CONNECTION", "This page shows old data.", `before: ${last}`);
+    else if (agentIsSilent) setVerdict("none", "NO ANSWER", "The agent does not answer.", `before: ${last}`);
+    else if (state && STATES[state.state]) setVerdict("doubt", STATES[state.state], state.reason, `before: ${last}`);
+    else if (!shown) setVerdict("none", "WAITING", "No part has been seen yet.", "");
     else verdict(shown, now);
   }
 }
@@ -40,11 +40,11 @@ function verdict(shown, now) {
   const zone = shown.zone === null ? "" : `${shown.zone}: `;
   const isOld = now - shown.at > OLD_AFTER_MS;
   const when = isOld ? `${age(now - shown.at)}, at ${dayAndClock(shown.at)}` : clock(shown.at);
-  say(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${zone}${ratio} · ${when}`);
+  setVerdict(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${zone}${ratio} · ${when}`);
   get("verdict").classList.toggle("old", isOld);
 }
 
-function say(kind, word, why, detail) {
+function setVerdict(kind, word, why, detail) {
   const tile = get("verdict");
   tile.className = kind;
   tile.dataset.length = word.length > 7 ? "long" : "short";
@@ -85,14 +85,14 @@ function figures(state, update) {
   const { info, health } = state;
   const dropped = Object.entries(health.dropped).filter(([, count]) => count);
   const total = dropped.reduce((sum, [, count]) => sum + count, 0);
-  const inspects = state.state === "running" ? "inspecting" : state.reason || state.state;
+  const activity = state.state === "running" ? "inspecting" : state.reason || state.state;
   const brokers = state.brokers.map((each) => [`Broker, ${each.name}`,
     each.connected ? "connected" : `NOT CONNECTED${each.error ? `: ${each.error}` : ""}`, !each.connected]);
   const waiting = state.brokers.map((each) => each.waiting.toLocaleString("en")).join(" + ");
   const latency = health.p99.total === undefined ? "" : `, ${number(health.p99.total)} ms p99`;
   const temperature = health.temperature === null ? "" : `, ${number(health.temperature)} °C`;
   const all = [
-    ["State", inspects, state.state !== "running"],
+    ["State", activity, state.state !== "running"],
     ["Camera", `${health.camera === "running" ? "gives frames" : health.camera.toUpperCase()}, ${info.camera}`, health.camera !== "running"],
     ...brokers,
     ["Outbox", `${waiting} waiting`, state.brokers.some((each) => each.waiting > 100)],

@@ -421,7 +421,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CameraError, match=f"no pictures in image folder {re.escape(str(tmp_path))}"):
+    with pytest.raises(CameraError, match=f"no images in image folder {re.escape(str(tmp_path))}"):
         open_camera(str(tmp_path), "fast").__enter__()
 
 

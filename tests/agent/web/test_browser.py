@@ -138,7 +138,7 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
     marked = tab.ask("document.querySelector('#pictures li').dataset.id")
     item = f"document.querySelector('#pictures li[data-id=\"{marked}\"]')"
     tab.ask(f"{item}.querySelector('.marking button').click()")
-    tab.until(f"{item}.querySelector('.label').textContent === 'marked good, says web'")
+    tab.until(f"{item}.querySelector('.label').textContent === 'marked good by web'")
     with open_reader(folder / "state" / "archive") as archive:
         (picture,) = archive.newest(ArchiveQuery(labelled=True), 9)
     assert (picture.result_id, picture.label, picture.marked_by) == (marked, "good", "web")
