@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from calibration.statistics.threshold import share_above_upper_bound
+from calibration.statistics.threshold import share_above_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class HighScores:
     def __init__(self, good: Float64, *, sequential: bool) -> None:
         self.typical = high_quantile(good)
         count = int(effective_count(good, sequential=sequential))
-        self.limit = max(LEAST_HIGH, share_above_upper_bound(count, _high_of(count), _LUCKY))
+        self.limit = max(LEAST_HIGH, share_above_quantile(count, _high_of(count), _LUCKY))
 
     def share(self, scores: Float64) -> float:
         """Share of high scores."""

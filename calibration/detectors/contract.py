@@ -1,4 +1,4 @@
-"""Detectors: one file a method. Each reduces features and learns the head of the fused network from good images."""
+"""The interface of detectors, which reduce features and fit the head of the fused network to good images."""
 
 from __future__ import annotations
 
@@ -42,17 +42,16 @@ class Folds:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a detector learnt.
+    """The result of fitting a detector.
 
     Attributes:
-        head: From all images.
-        held_out: For each fold, what scores its images as if it had not seen them; made one at a time, while the
-            store is open.
-        parameters: Those in force, for the manifest: what was derived from the data stands here as a number.
-        statistics: Arrays with which a device can learn on; empty where the method has none that can be added to.
-        one_by_one: Each image was left out alone, not with its fold.
-        law: Draws scores that good images would have if features were Gaussian and their moments known; None where
-            the method has no such law.
+        head: Fitted to all images.
+        held_out: For each fold, a scorer that has not seen its images; made one at a time, while the store is open.
+        parameters: Parameters in force, for the manifest.
+        statistics: Arrays with which a device can update the bundle; empty if the method has none that can be added.
+        leave_one_out: Each image was left out alone, not with its fold.
+        gaussian_scores: Draws scores of good images as if features were Gaussian with known moments; None if the
+            method has no such distribution.
     """
 
     head: Head
@@ -64,49 +63,49 @@ class Fit:
 
 
 class Detector(Protocol):
-    """A method.
+    """A detection method.
 
     Order of calls: ``reduce`` while the network for calibration is built, ``fit`` once the features of all images are
     stored, ``reduce`` again while the fused network is built.
 
     Attributes:
-        smaller: What would make ``memory_mib`` less.
+        memory_advice: What reduces ``memory_mib``, for people.
     """
 
     name: ClassVar[str]
     memory_advice: ClassVar[str]
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """Add the nodes from features to what the statistics are made of.
+        """Add the nodes that turn features into the vectors of the statistics.
 
         Args:
-            graph: Where to.
+            graph: The graph to extend.
             levels: Outputs of the backbones, each on its own grid.
-            features: All of them on the grid of the first.
+            features: All levels on the grid of the first.
 
         Raises:
-            SettingError: The features are too small for it.
+            SettingError: The grid of the features is too small.
         """
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """What ``fit`` will take, for features reduced to (d, h, w)."""
+        """Memory that ``fit`` takes, for features reduced to (d, h, w)."""
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """Learn from the reduced features of good images.
+        """Fit to the reduced features of good images.
 
         Args:
-            store: Their features.
-            folds: Which images are held out together.
+            store: The features.
+            folds: Images that are held out together.
             levels: Channels of each level of the backbones.
 
         Raises:
-            DegenerateFeaturesError: The images are too few or all alike.
+            DegenerateFeaturesError: There are too few images, or they are all alike.
         """
 
 
 def detector_spec(detector: Detector) -> str:
-    """Its name and the parameters that are not the defaults, as ``benchmark --detector`` takes them."""
-    parameters: Any = detector  # a dataclass, which a protocol cannot say
+    """Name and non-default parameters, as ``benchmark --detector`` takes them."""
+    parameters: Any = detector  # a dataclass, which a protocol cannot express
     given = {each.name: (getattr(parameters, each.name), each.default) for each in fields(parameters)}
     changed = [f"{name}={value}" for name, (value, default) in given.items() if value != default]
     return ":".join(filter(None, [detector.name, ",".join(changed)]))

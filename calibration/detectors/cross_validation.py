@@ -1,4 +1,4 @@
-"""Scores of good images under statistics that have not seen them: what the threshold is made of."""
+"""Cross-validation: scores of good images that the statistics have not seen, for the threshold."""
 
 from __future__ import annotations
 
@@ -22,25 +22,22 @@ FOLDS = 5
 
 
 def make_folds(count: int, *, sequential: bool, parts: Sequence[str] | None = None) -> Folds:
-    """Which images are held out together: blocks of a video, whose neighbours resemble each other, else a shuffle.
+    """Folds of a video are blocks, since neighbours resemble each other; other images are shuffled.
 
     Args:
-        count: Of the images.
-        sequential: They are a video's.
-        parts: What each shows, where several may show the same: these stay together.
+        count: Number of images.
+        sequential: The images are frames of a video.
+        parts: The part that each image shows; images of a part stay together.
     """
     if parts is not None:
-        different = np.random.default_rng(0).permutation(sorted(set(parts)))
-        return Folds(
-            [np.flatnonzero(np.isin(parts, part)).tolist() for part in np.array_split(different, FOLDS)],
-            independent=False,
-        )
+        shuffled = np.random.default_rng(0).permutation(sorted(set(parts)))
+        return Folds([np.flatnonzero(np.isin(parts, fold)).tolist() for fold in np.array_split(shuffled, FOLDS)])
     order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
-    return Folds([sorted(part.tolist()) for part in np.array_split(order, FOLDS)], independent=not sequential)
+    return Folds([sorted(fold.tolist()) for fold in np.array_split(order, FOLDS)], independent=not sequential)
 
 
 def augmented_folds(folds: Folds, copies: int) -> Folds:
-    """The rows of the store: an image is held out together with its varied copies."""
+    """Folds of the rows of the store, where each image is followed by its augmented copies."""
     if not copies:
         return folds
     rows = 1 + copies
@@ -50,14 +47,14 @@ def augmented_folds(folds: Folds, copies: int) -> Folds:
 def out_of_fold_scores(
     store: Features, folds: Folds, rows: int, fit: Fit, progress: Progress
 ) -> tuple[NDArray[np.float64], HighestScores]:
-    """Score of every image, the first of its rows, under statistics that have not seen it, (n,), and the highest."""
+    """Held-out score of the first row of every image, (n,), and the highest scores."""
     scores, highest = np.empty(store.count // rows), HighestScores()
     for number, (fold, head) in enumerate(zip(folds.groups, fit.held_out, strict=True), start=1):
-        place = 0
+        start = 0
         for scored in store.scores([index * rows for index in fold], head):
-            indices = fold[place : place + len(scored.score)]
+            indices = fold[start : start + len(scored.score)]
             scores[indices] = scored.score
             highest.offer(indices, scored)
-            place += len(indices)
+            start += len(indices)
         progress("validating", number, len(folds.groups))
     return scores, highest

@@ -1,4 +1,4 @@
-"""What becomes one vector: neighbouring cells joined, and fewer dimensions where they would be too many."""
+"""Nodes that join neighbouring grid cells into one vector, and reduce its dimensions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SEED = 0
 
 
 def join_patches(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:
-    """The vectors of each ``side`` x ``side`` cells, one after another (Hermann et al. 2022: patches of R pixels).
+    """Concatenate the vectors of each ``side`` x ``side`` cells (Hermann et al. 2022: patches of R pixels).
 
     Raises:
-        SettingError: The grid is smaller than that.
+        SettingError: The grid is smaller than a patch.
     """
     if side == 1:
         return features
@@ -45,9 +45,9 @@ def join_patches(graph: GraphBuilder, features: FeatureMap, side: int) -> Featur
 
 
 def project_randomly(graph: GraphBuilder, features: FeatureMap, dimensions: int | None) -> FeatureMap:
-    """Onto that many orthonormal directions, drawn at random, as a 1x1 convolution; None keeps all.
+    """Project onto random orthonormal directions, as a 1x1 convolution; None keeps all dimensions.
 
-    A random subspace keeps the distances between vectors nearly (Johnson and Lindenstrauss 1984).
+    A random subspace nearly keeps the distances between vectors (Johnson and Lindenstrauss 1984).
     """
     channels, height, width = features.shape
     if dimensions is None or dimensions >= channels:

@@ -1,4 +1,4 @@
-"""Features on disk while calibration runs, so that memory does not grow with the number of images."""
+"""Reduced features on disk during calibration, so that memory does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from calibration.errors import DegenerateFeaturesError, StorageError
-from calibration.statistics.moments import Moments
+from calibration.errors import StorageError
+from calibration.statistics.moments import Moments, identical_features_error, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -29,49 +28,49 @@ _BATCH_BYTES = 2**24
 
 
 def batch_images(shape: tuple[int, ...], images: int) -> int:
-    """Images that ``batches`` reads at a time: no more than memory likes, where one is large.
+    """Number of images that ``batches`` reads at a time, limited by memory.
 
     Args:
-        shape: Of one array, (d, h, w).
-        images: How many there are.
+        shape: Shape of one image's features, (d, h, w).
+        images: Number of images.
     """
     return max(1, min(_BATCH, images, _BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
 class Features(Protocol):
-    """Reduced features of images, wherever they lie: on this disk, or on the workers of a cluster.
+    """Reduced features of images, on this disk or on the workers of a cluster.
 
     Attributes:
-        shape: Of one array, (d, h, w).
+        shape: Shape of one image's features, (d, h, w).
     """
 
     shape: tuple[int, ...]
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of images."""
 
     def refuse_copies(self) -> None:
         """Raise DegenerateFeaturesError unless two images differ."""
 
     def batches(self, indices: Sequence[int]) -> Iterator[Float32]:
-        """Features of some images, in their order, a few at a time: (n, d, h, w)."""
+        """Features of these images, in this order, a few at a time: (n, d, h, w)."""
 
     def moments(self, indices: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:
-        """Moments of some images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
+        """Moments of these images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
 
     def scores(self, indices: Sequence[int], scorer: Scorer) -> Iterator[Scores]:
-        """Scores of some images, in their order, a few at a time."""
+        """Scores of these images, in this order, a few at a time."""
 
 
 class FeatureStore:
-    """A temporary file of one float32 array an image, gone when closed.
+    """A temporary file with one float32 array per image, removed when closed.
 
-    Read and written, not mapped: mapped pages would count as memory of the process.
+    It is read and written, not mapped: mapped pages would count as memory of the process.
 
     Args:
-        folder: Where the file lies; on a disk with room for 4 bytes * images * d * h * w.
-        shape: Of one array, (d, h, w).
+        folder: Folder of the file, on a disk with room for 4 bytes * images * d * h * w.
+        shape: Shape of one image's features, (d, h, w).
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
@@ -83,7 +82,7 @@ class FeatureStore:
         self._varies = False
 
     def __enter__(self) -> Self:
-        """Make the file."""
+        """Create the file."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".shiftwatch-features-")
@@ -91,11 +90,9 @@ class FeatureStore:
             raise _storage_error(self._folder, error) from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the file."""
-        # Closing flushes, and on a full disk that fails once more; the error that matters is already on its way.
+        # Closing flushes, which fails again on a full disk; the first error is already being raised.
         with suppress(OSError):
             self._file.close()
 
@@ -103,7 +100,7 @@ class FeatureStore:
         """Add the features of the next image.
 
         Raises:
-            DegenerateFeaturesError: A value is not finite.
+            DegenerateFeaturesError: A feature is not finite.
             StorageError: The disk is full.
         """
         refuse_not_finite(features)
@@ -119,13 +116,13 @@ class FeatureStore:
     def refuse_copies(self) -> None:
         """Raise DegenerateFeaturesError unless two images differ."""
         if not self._varies:
-            raise all_alike()
+            raise identical_features_error()
 
     def batches(self, indices: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """Features of some images, in their order, a few at a time: (n, d, h, w).
+        """Features of these images, in this order, a few at a time: (n, d, h, w).
 
         Raises:
-            StorageError: What was written cannot be flushed to disk.
+            StorageError: The file cannot be flushed to disk.
         """
         try:
             self._file.flush()
@@ -141,7 +138,7 @@ class FeatureStore:
             yield batch
 
     def moments(self, indices: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:
-        """Moments of some images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
+        """Moments of these images; ``vectors`` turns (n, d, h, w) into (locations, vectors, d)."""
         batches = (vectors(batch) for batch in self.batches(indices))
         total = Moments.of(next(batches))
         for batch in batches:
@@ -149,25 +146,8 @@ class FeatureStore:
         return total
 
     def scores(self, indices: Sequence[int], scorer: Scorer) -> Iterator[Scores]:
-        """Scores of some images, in their order, a few at a time."""
+        """Scores of these images, in this order, a few at a time."""
         return (scorer.scores(batch) for batch in self.batches(indices))
-
-
-def refuse_not_finite(features: Float32) -> None:
-    """Raise DegenerateFeaturesError if one is no number."""
-    if not np.isfinite(features).all():
-        raise DegenerateFeaturesError(
-            what="the backbone gave features that are not finite numbers",
-            remedy="check the weights; an FP16 network may have overflowed",
-        )
-
-
-def all_alike() -> DegenerateFeaturesError:
-    """What is wrong with copies of one image."""
-    return DegenerateFeaturesError(
-        what="the features of all images are the same: nothing can be learnt about how good parts vary",
-        remedy="give pictures of different good parts, not copies of one",
-    )
 
 
 def _storage_error(folder: Path, error: OSError) -> StorageError:

@@ -1,6 +1,6 @@
-"""Gaussian modelling of deep features (Rippel et al. 2021): one Gaussian a level, over globally averaged features.
+"""Gaussian modelling of deep features (Rippel et al. 2021): one Gaussian per level, on globally averaged features.
 
-It says whether, not where: its map is a single place.
+It detects defective images but does not locate the defect: its score map has a single location.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from calibration.detectors.contract import Fit
-from calibration.errors import DegenerateFeaturesError, SettingError
+from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.moments import identical_features_error
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -30,18 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GaussianHead:
-    """Sum over levels of the Mahalanobis distance, with its root (eqs. 3 and 4).
+    """Sum over levels of the Mahalanobis distance, not squared (eqs. 3 and 4).
 
     Attributes:
-        means: Of each level, (d,), float32.
-        whitenings: Of each level, (r, d), float32; fewer rows than columns where components were left out.
+        means: Mean of each level, (d,), float32.
+        whitenings: Whitening of each level, (r, d), float32, with r < d if components were left out.
     """
 
     means: tuple[Float32, ...]
     whitenings: tuple[Float32, ...]
 
     def scores(self, reduced: Float32) -> Scores:
-        """In NumPy."""
+        """Scores of images, (n, d, 1, 1)."""
         vectors = reduced.reshape(len(reduced), -1)
         total = np.zeros(len(reduced), np.float32)
         for start, mean, whitening in zip(self._starts(), self.means, self.whitenings, strict=True):
@@ -50,7 +51,7 @@ class GaussianHead:
         return Scores(total, total[:, None, None])
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """A product for each level; the map is the score itself."""
+        """Add a product for each level; the map is the score itself."""
         flat = graph.add("Reshape", reduced.name, graph.ints(0, reduced.shape[0]))
         distances = []
         for number, (start, mean, whitening) in enumerate(
@@ -68,7 +69,7 @@ class GaussianHead:
         return 1, 1
 
     def gaussian_scores(self, random: np.random.Generator, count: int) -> Float64:
-        """Scores if every level were Gaussian and independent of the others: sums of roots of chi-square (eq. 6)."""
+        """Draw scores as if levels were Gaussian and independent: sums of roots of chi-square (eq. 6)."""
         roots = [np.sqrt(random.chisquare(len(whitening), count)) for whitening in self.whitenings]
         return np.asarray(np.sum(roots, axis=0))
 
@@ -79,12 +80,12 @@ class GaussianHead:
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """Parameters of the detector.
+    """The detector and its parameters.
 
     Attributes:
         components: ``all``; ``pca`` keeps the components of largest variance; ``npca`` (negated) those of smallest,
-            which the paper found to tell defects best.
-        retained_variance: Share of the variance that ``pca`` keeps, or that ``npca`` keeps, in (0, 1].
+            which detected defects best in the paper.
+        retained_variance: Share of the variance that ``pca`` or ``npca`` keeps, in (0, 1].
     """
 
     name: ClassVar[str] = "gaussian"
@@ -103,18 +104,18 @@ class Gaussian:
             )
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """The mean over the picture of each level, on its own grid."""
+        """Average each level over the image."""
         del features
         means = [graph.add("GlobalAveragePool", level.name) for level in levels]
         return FeatureMap(graph.add("Concat", *means, axis=1), (sum(level.shape[0] for level in levels), 1, 1))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """All averaged features in both precisions and centred, and a covariance being taken apart."""
+        """All averaged features in both precisions and centred, and a covariance being decomposed."""
         channels = reduced[0]
         return (7 * 4 * images * channels + 8 * 8 * channels**2) / 2**20
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """Means and whitenings of the levels."""
+        """Fit means and whitenings of the levels."""
         held_out = (self._head(store, others, levels) for others in folds.complements())
         head = self._head(store, folds.images, levels)
         return Fit(head, held_out, asdict(self), gaussian_scores=head.gaussian_scores)
@@ -122,21 +123,18 @@ class Gaussian:
     def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
         means, whitenings = [], []
-        for level in _levels(vectors, lengths):
+        for level in np.split(vectors, np.cumsum(lengths)[:-1], axis=1):
             means.append(level.mean(axis=0).astype(np.float32))
             whitenings.append(self._whitening(ledoit_wolf(level)).astype(np.float32))
         return GaussianHead(tuple(means), tuple(whitenings))
 
     def _whitening(self, covariance: Float64) -> Float64:
-        """W with W W^T = the inverse covariance on the kept components."""
+        """W with W^T W = the inverse covariance on the kept components."""
         variances, components = np.linalg.eigh(covariance)
         if variances[0] <= 0.0:
-            raise DegenerateFeaturesError(
-                what="the features of all images are the same: nothing can be learnt about how good parts vary",
-                remedy="give pictures of different good parts, not copies of one",
-            )
+            raise identical_features_error()
         total = np.cumsum(variances)
-        share = total / total[-1]  # the last one is 1, whatever the rounding
+        share = total / total[-1]  # the last is exactly 1
         first, last = 0, len(variances)
         if self.components == "npca":
             last = max(1, int(np.searchsorted(share, self.retained_variance, side="right")))
@@ -146,15 +144,8 @@ class Gaussian:
         return whitening
 
 
-def _levels(vectors: Float64, lengths: Sequence[int]) -> Iterator[Float64]:
-    start = 0
-    for length in lengths:
-        yield vectors[:, start : start + length]
-        start += length
-
-
 def ledoit_wolf(vectors: Float64) -> Float64:
-    """Covariance shrunk toward a multiple of the identity, by the share of least expected error.
+    """Covariance shrunk toward a multiple of the identity with the least expected error.
 
     Args:
         vectors: (n, d).

@@ -1,4 +1,4 @@
-"""Heads end the network: from reduced features to the outputs ``map`` and ``score``."""
+"""Heads of the network: from reduced features to the outputs ``map`` and ``score``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from calibration.statistics.scores import SMALLEST, Scores, generalised_mean
+from calibration.statistics.scores import EPSILON, Scores, generalised_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,29 +22,26 @@ class Scorer(Protocol):
     """Scores reduced features in NumPy."""
 
     def scores(self, reduced: Float32) -> Scores:
-        """For any number of images, (n, d, h, w)."""
+        """Scores of any number of images, (n, d, h, w)."""
 
 
 class Head(Scorer, Protocol):
-    """Scores reduced features in the graph, too; NumPy is its reference."""
+    """Scores reduced features in the graph as well, with NumPy as its reference."""
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """Add the nodes whose outputs are ``map`` (1, h, w) and ``score`` (1,); returns (h, w).
-
-        Its initialisers are named ``head.*``.
-        """
+        """Add nodes with outputs ``map`` (1, h, w) and ``score`` (1,), and initialisers ``head.*``; returns (h, w)."""
 
 
 @dataclass(frozen=True)
 class WhiteningHead:
-    """Mahalanobis distance to the good parts, squared, at every location; the score is their generalised mean.
+    """Squared Mahalanobis distance to the good parts at every location; the score is the generalised mean.
 
     Attributes:
         mean: mu, (locations or 1, d), float32.
-        whitening: W, (locations or 1, d, d), float32; one location means all share it.
-        order: Of the generalised mean; infinity takes the largest distance.
-        modes: Where good parts come in kinds: the means of K kinds, after whitening, (locations or 1, K, d), float32;
-            the nearest counts. None where mu is the only one.
+        whitening: W, (locations or 1, d, d), float32; with one location, all share it.
+        order: Order of the generalised mean; infinity takes the largest distance.
+        modes: Whitened offsets from mu to the means of K kinds of good parts, (locations or 1, K, d), float32; the
+            nearest counts. None if mu is the only mean.
     """
 
     mean: Float32
@@ -65,7 +62,7 @@ class WhiteningHead:
         return Scores(generalised_mean(distances.T, self.order), distances.T.reshape(count, height, width))
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """A batched product where each location has its own matrix, a 1x1 convolution where all share one."""
+        """Add a batched product if each location has its own matrix, a 1x1 convolution if all share one."""
         if len(self.whitening) == 1:
             self._attach_shared(graph, reduced)
         else:
@@ -109,7 +106,7 @@ def _attach_generalised_mean(graph: GraphBuilder, order: float) -> None:
         graph.add("ReduceMax", "map", axes=[1, 2], keepdims=0, output="score")
         return
     largest = graph.add("ReduceMax", "map", axes=[1, 2], keepdims=1)
-    relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(SMALLEST)))
+    relative = graph.add("Div", "map", graph.add("Max", largest, graph.floats(EPSILON)))
     powers = graph.add("ReduceMean", graph.add("Pow", relative, graph.floats(order)), axes=[1, 2], keepdims=1)
     mean = graph.add("Mul", largest, graph.add("Pow", powers, graph.floats(1.0 / order)))
     graph.add("Reshape", mean, graph.ints(-1), output="score")

@@ -1,7 +1,8 @@
-"""Memory banks: a few patches that stand for all good ones, and the distance to the nearest of them."""
+"""Memory banks: a few patches that represent all good ones, and the search for the nearest of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +12,65 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.onnx_graph import GraphBuilder
+    from calibration.onnx_graph import FeatureMap, GraphBuilder
 
     Float32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class MemoryBank:
+    """Good patches.
+
+    Features and bank are centred: in float32, distances between vectors far from the origin would lose their digits.
+
+    Attributes:
+        mean: (d,), float32, subtracted from the features.
+        bank: (m, d), float32, centred.
+    """
+
+    mean: Float32
+    bank: Float32
+
+    def patches(self, features: Float32) -> Float32:
+        """Centred patches of (d, h, w): (h * w, d)."""
+        patches: Float32 = features.reshape(len(features), -1).T - self.mean
+        return patches
+
+    def attach_search(self, graph: GraphBuilder, features: FeatureMap, suffix: str = "") -> tuple[str, str]:
+        """Add the search to the graph.
+
+        For each patch x and entry m it gives |m|^2 - 2 x.m, the squared distance less |x|^2. The squared lengths |m|^2
+        are one more channel of the product: added afterwards, they would cost another pass over it. The constant factor
+        is on the right, where runtimes arrange it in advance.
+
+        Args:
+            graph: The graph to extend.
+            features: Features of the image, (d, h, w).
+            suffix: Of the names of the initialisers ``head.*``, for a head with several banks.
+
+        Returns:
+            Names of the centred patches, (h * w, d), and of the product, (h * w, m).
+        """
+        channels, height, width = features.shape
+        mean = graph.constant(f"head.mean{suffix}", self.mean[None, :, None, None])
+        planes = graph.add("Reshape", graph.add("Sub", features.name, mean), graph.ints(channels, height * width))
+        patches = graph.add("Transpose", planes, perm=[1, 0])
+        entries = graph.constant(f"head.bank{suffix}", self.bank)
+        lengths = graph.constant(f"head.lengths{suffix}", squared_lengths(self.bank)[:, None])
+        columns = graph.add("Concat", graph.add("Mul", entries, graph.floats(-2.0)), lengths, axis=1)
+        ones = graph.constant(f"head.ones{suffix}", np.ones((height * width, 1), np.float32))
+        rows = graph.add("Concat", patches, ones, axis=1)
+        return patches, graph.add("MatMul", rows, graph.add("Transpose", columns, perm=[1, 0]))
+
+
 def sample(batches: Iterable[Float32], shape: tuple[int, int], limit: int, random: np.random.Generator) -> Float32:
-    """Patches of images, at random where there are more than the limit.
+    """Patches of images, drawn at random if there are more than the limit.
 
     Args:
-        batches: Of features, (n, d, h, w) each.
-        shape: Patches and channels of all batches together, (n * h * w, d).
-        limit: How many patches at most.
-        random: Chooses them.
+        batches: Features, (n, d, h, w) each.
+        shape: Number of patches in all batches, and of channels, (n * h * w, d).
+        limit: Maximum number of patches.
+        random: Draws them.
     """
     total, channels = shape
     chosen = np.sort(random.choice(total, min(limit, total), replace=False))
@@ -39,14 +86,14 @@ def sample(batches: Iterable[Float32], shape: tuple[int, int], limit: int, rando
 
 
 def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
-    """Indices of points that cover the others: each is the one farthest from those chosen before.
+    """Indices of points that cover the others: each is the farthest from those chosen before.
 
     The minimax facility location problem is NP-hard; this greedy choice is within a factor of two (Roth et al. 2022,
     algorithm 1).
 
     Args:
         points: (n, d).
-        count: How many, at most n.
+        count: Number of points to choose, at most n.
     """
     lengths = squared_lengths(points)
     chosen = np.empty(count, np.int64)
@@ -61,30 +108,6 @@ def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
 
 
 def squared_lengths(points: Float32) -> Float32:
-    """Of each row, (n,)."""
+    """Squared length of each row, (n,)."""
     lengths: Float32 = np.einsum("ij,ij->i", points, points)
     return lengths
-
-
-def attach_comparison(graph: GraphBuilder, patches: str, places: int, bank: Float32, suffix: str = "") -> str:
-    """Add the search: for each patch and entry m of the bank |m|^2 - 2 x.m, the squared distance less |x|^2.
-
-    The squared lengths ride along as one more channel: added afterwards, they would cost another look at all of the
-    product. Its factor that never changes is the right one, which runtimes lay out beforehand.
-
-    Args:
-        graph: Where to.
-        patches: Name of the patches, (places, d).
-        places: How many there are.
-        bank: (m, d), stored as ``head.bank`` and the suffix.
-        suffix: Of the initialisers' names, where a head has several banks.
-
-    Returns:
-        Name of the product, (places, m).
-    """
-    entries = graph.constant(f"head.bank{suffix}", bank)
-    lengths = graph.constant(f"head.lengths{suffix}", squared_lengths(bank)[:, None])
-    columns = graph.add("Concat", graph.add("Mul", entries, graph.floats(-2.0)), lengths, axis=1)
-    ones = graph.constant(f"head.ones{suffix}", np.ones((places, 1), np.float32))
-    rows = graph.add("Concat", patches, ones, axis=1)
-    return graph.add("MatMul", rows, graph.add("Transpose", columns, perm=[1, 0]))

@@ -1,7 +1,7 @@
-"""Patch SVDD (Yi and Yoon 2020): distance to the nearest good patch, for patches of two sizes, multiplied.
+"""Patch SVDD (Yi and Yoon 2020): product of the distances to the nearest good patches of two sizes.
 
-The encoders that make patches comparable are trained on the same good images (`torch_models.patch_svdd`), all of them:
-what is held out for the threshold is held out of the memory banks only.
+The encoders that make patches comparable are trained on all good images (`torch_models.patch_svdd`). Images that are
+held out for the threshold are held out of the memory banks only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import attach_comparison, greedy_coreset, sample, squared_lengths
+from calibration.detectors.memory_bank import MemoryBank, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
@@ -35,11 +35,11 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class PatchSize:
-    """Patches of one size.
+    """Size and spacing of patches.
 
     Attributes:
-        side: Of a patch, in pixels.
-        stride: From one patch to the next, in pixels.
+        side: Side of a patch, in pixels.
+        stride: Distance from one patch to the next, in pixels.
     """
 
     side: int
@@ -51,7 +51,7 @@ class PatchSize:
         return self.side // self.stride
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patches of a frame whose sides, in pixels, are whole numbers of steps."""
+        """Rows and columns of patches in an image whose sides, in pixels, are multiples of the stride."""
         return height // self.stride + 1 - self.cells, width // self.stride + 1 - self.cells
 
 
@@ -59,56 +59,39 @@ FINE, COARSE = PatchSize(32, 4), PatchSize(64, 16)
 _FINER = COARSE.stride // FINE.stride
 
 
-@dataclass(frozen=True)
-class PatchBank:
-    """Good patches of one size.
-
-    Features and bank are centred first: distances between far-away vectors would lose their digits in float32.
-
-    Attributes:
-        mean: (d,), float32, subtracted from the features.
-        bank: (m, d), float32, centred.
-    """
-
-    mean: Float32
-    bank: Float32
+class PatchBank(MemoryBank):
+    """Good patches of one size."""
 
     def distances(self, features: Float32) -> Float32:
-        """To the nearest entry, of each place of (d, h, w): (h, w)."""
-        channels, height, width = features.shape
-        patches = features.reshape(channels, -1).T - self.mean
+        """Distance to the nearest entry at each location of (d, h, w): (h, w)."""
+        patches = self.patches(features)
         to_bank = patches @ (-2 * self.bank.T)
         to_bank += squared_lengths(self.bank)
-        # A difference has more digits than that of two squares: a patch that is remembered has no distance at all.
+        # The difference of vectors has more digits than that of squares: an entry of the bank has distance 0.
         nearest: Float32 = np.linalg.norm(self.bank[to_bank.argmin(axis=1)] - patches, axis=1)
-        return nearest.reshape(height, width)
+        return nearest.reshape(features.shape[1:])
 
-    def attach(self, graph: GraphBuilder, features: FeatureMap, suffix: str) -> str:
-        """The same as nodes: name of the distances, (1, 1, h, w)."""
-        channels, height, width = features.shape
-        places = height * width
-        mean = graph.constant(f"head.mean{suffix}", self.mean[None, :, None, None])
-        planes = graph.add("Reshape", graph.add("Sub", features.name, mean), graph.ints(channels, places))
-        patches = graph.add("Transpose", planes, perm=[1, 0])
-        to_bank = attach_comparison(graph, patches, places, self.bank, suffix)
+    def attach_distances(self, graph: GraphBuilder, features: FeatureMap, suffix: str) -> str:
+        """Add the nodes of ``distances``; returns the name of their output, (1, 1, h, w)."""
+        patches, to_bank = self.attach_search(graph, features, suffix)
         entry = graph.add("ArgMin", to_bank, axis=1, keepdims=0)
         nearest = graph.add("Gather", f"head.bank{suffix}", entry, axis=0)
         distances = graph.add("ReduceL2", graph.add("Sub", nearest, patches), axes=[1], keepdims=0)
-        return graph.add("Reshape", distances, graph.ints(1, 1, height, width))
+        return graph.add("Reshape", distances, graph.ints(1, 1, *features.shape[1:]))
 
 
 @dataclass(frozen=True)
 class PatchSvddHead:
-    """The product of both maps, in cells of ``FINE.stride`` pixels; the score is its largest value.
+    """The product of two maps, in cells of ``FINE.stride`` pixels; the score is its maximum.
 
-    A cell of a map has the mean distance of the patches that it lies in (section 3.4 of the paper).
+    Each cell of a map has the mean distance of the patches that contain it (section 3.4 of the paper).
     """
 
     fine: PatchBank
     coarse: PatchBank
 
     def scores(self, reduced: Float32) -> Scores:
-        """In NumPy."""
+        """Map and score of images, (n, d, rows, columns)."""
         maps = np.stack([self._map(*split_levels(each)) for each in reduced])
         return Scores(maps.max(axis=(1, 2)), maps)
 
@@ -118,7 +101,7 @@ class PatchSvddHead:
         return product
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """Both searches, both maps on the grid of the finer one, and their product."""
+        """Add both searches, both maps on the grid of the finer one, and their product."""
         fine, coarse = level_grids(reduced.shape)
         channels = reduced.shape[0]
         starts_ends = ((0, 0), fine), ((fine[0], 0), (fine[0] + coarse[0], coarse[1]))
@@ -127,7 +110,7 @@ class PatchSvddHead:
             axes = graph.ints(2, 3)
             part = graph.add("Slice", reduced.name, graph.ints(*start), graph.ints(*end), axes)
             shape = (channels, end[0] - start[0], end[1] - start[1])
-            distances = bank.attach(graph, FeatureMap(part, shape), f".{field.side}")
+            distances = bank.attach_distances(graph, FeatureMap(part, shape), f".{field.side}")
             spread.append(_attach_spread(graph, distances, field.cells))
         factors = graph.floats(1.0, 1.0, _FINER, _FINER)
         large = graph.add(
@@ -148,15 +131,15 @@ class PatchSvddHead:
 
 @dataclass(frozen=True, slots=True)
 class PatchSvdd:
-    """Parameters of the detector.
+    """The detector and its parameters.
 
     Attributes:
-        epochs: Of training, 1024 pairs of patches of each kind and size long; the authors' code takes 300 of a hundred
-            pairs an image.
+        epochs: Training epochs, of 1024 pairs of patches of each kind and size. The authors' code takes 300 epochs of a
+            hundred pairs per image.
         svdd_weight: lambda of eq. 5, weight of the SVDD' loss against that of the position prediction. The authors'
-            code has 1, and they advise 0.001 where that makes all features the same, as it does in short training.
-        entries: Of each memory bank.
-        candidates: Patches that a bank is chosen from, at random where there are more.
+            code has 1; they advise 0.001 if 1 makes all features the same, as it does in short training.
+        entries: Size of each memory bank.
+        candidates: Maximum number of patches, drawn at random, that a bank is chosen from.
     """
 
     name: ClassVar[str] = "patch_svdd"
@@ -175,11 +158,11 @@ class PatchSvdd:
             raise SettingError(what=f"svdd_weight = {self.svdd_weight} is negative", remedy="give 0 or more, e.g. 1")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """Both levels in one picture: the rows of the coarse one below those of the fine one, filled up with zeros."""
+        """Put both levels into one map: the rows of the coarse one below those of the fine one, padded with zeros."""
         del features
         shapes = [level.shape for level in levels]
-        together = _together(shapes)
-        if shapes != [(together[0], *grid) for grid in level_grids(together)]:
+        stacked = _stacked_shape(shapes)
+        if shapes != [(stacked[0], *grid) for grid in level_grids(stacked)]:
             raise SettingError(
                 what=f"patch_svdd cannot take the features of this backbone, {' and '.join(map(str, shapes))}",
                 remedy="give it the encoders that --detector patch_svdd trains, or choose another detector",
@@ -187,10 +170,10 @@ class PatchSvdd:
         fine, coarse = levels
         width = fine.shape[2] - coarse.shape[2]
         padded = graph.add("Pad", coarse.name, graph.ints(0, 0, 0, 0, 0, 0, 0, width))
-        return FeatureMap(graph.add("Concat", fine.name, padded, axis=2), together)
+        return FeatureMap(graph.add("Concat", fine.name, padded, axis=2), stacked)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The numbers of the candidates and the candidates, the distances of a picture to a bank, and a batch."""
+        """The candidates and their indices, the distances of an image to a bank, and a batch."""
         channels, height, width = reduced
         total = images * height * width
         candidates = min(self.candidates, total)
@@ -200,19 +183,19 @@ class PatchSvdd:
         return 4 * (numbers + batch) / 2**20
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """Both banks from all patches, and for each fold from those of the others; the encoders have seen all."""
+        """Choose both banks from all patches, and for each fold from those of the other folds."""
         del levels
         held_out = (self._head(store, others) for others in folds.complements())
         return Fit(self._head(store, folds.images), held_out, asdict(self))
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchSvddHead:
-        return PatchSvddHead(self._bank(store, images, part=0), self._bank(store, images, part=1))
+        return PatchSvddHead(self._bank(store, images, level=0), self._bank(store, images, level=1))
 
-    def _bank(self, store: Features, images: Sequence[int], *, part: int) -> PatchBank:
+    def _bank(self, store: Features, images: Sequence[int], *, level: int) -> PatchBank:
         channels = store.shape[0]
-        places = int(np.prod(level_grids(store.shape)[part]))
-        batches = (split_levels(batch)[part] for batch in store.batches(images))
-        shape = (len(images) * places, channels)
+        locations = int(np.prod(level_grids(store.shape)[level]))
+        batches = (split_levels(batch)[level] for batch in store.batches(images))
+        shape = (len(images) * locations, channels)
         patches = sample(batches, shape, self.candidates, np.random.default_rng(_SEED))
         mean = patches.mean(axis=0)
         patches -= mean
@@ -220,7 +203,7 @@ class PatchSvdd:
 
 
 def level_grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(h, w) of the fine and of the coarse level that were put together into (..., rows, columns).
+    """(h, w) of the fine and of the coarse level that ``PatchSvdd.reduce`` stacked into (..., rows, columns).
 
     A side of n coarse steps has n + 1 - 4 coarse patches, of 4 steps each, and 4 n + 1 - 8 fine ones, of 8.
     """
@@ -232,18 +215,18 @@ def level_grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, i
 
 
 def split_levels(reduced: Float32) -> tuple[Float32, Float32]:
-    """(..., rows, columns) as the fine level, (..., h, w), and the coarse one, (..., h', w')."""
+    """Split (..., rows, columns) into the fine level, (..., h, w), and the coarse one, (..., h', w')."""
     (height, width), (_, coarse_width) = level_grids(reduced.shape)
     return reduced[..., :height, :width], reduced[..., height:, :coarse_width]
 
 
-def _together(shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """The smallest that has room for the levels below each other."""
+def _stacked_shape(shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """Shape of the levels one below the other."""
     return shapes[0][0], sum(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
 
 def _spread(distances: Float32, cells: int) -> Float32:
-    """Mean over the patches that each cell lies in: (h, w) to (h + cells - 1, w + cells - 1)."""
+    """Mean over the patches that contain each cell: (h, w) to (h + cells - 1, w + cells - 1)."""
     padded = np.pad(np.stack([distances, np.ones_like(distances)]), ((0, 0), *[(cells - 1, cells - 1)] * 2))
     total, count = sliding_window_view(padded, (cells, cells), axis=(1, 2)).sum(axis=(3, 4))
     mean: Float32 = total / count

@@ -1,4 +1,4 @@
-"""PatchCore (Roth et al. 2022): distance to the nearest of a few remembered good patches, as part of the network."""
+"""PatchCore (Roth et al. 2022): distance to the nearest patch of a small bank of good ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import attach_comparison, greedy_coreset, sample, squared_lengths
+from calibration.detectors.memory_bank import MemoryBank, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
@@ -27,32 +27,26 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _PROJECTED = 128
-_BLOCK = 64  # entries of the bank whose distances to all others are held at a time
+_BLOCK = 64  # entries of the bank whose distances to all others are in memory at a time
 
 
 @dataclass(frozen=True)
-class PatchCoreHead:
-    """Distance to the memory bank, and the re-weighted largest one as the score (eqs. 6 and 7).
-
-    Features and bank are centred first: distances between far-away vectors would lose their digits in float32.
+class PatchCoreHead(MemoryBank):
+    """Distance to the memory bank, with the re-weighted largest one as the score (eqs. 6 and 7).
 
     Attributes:
-        mean: (d,), float32, subtracted from the features.
-        bank: M, (m, d), float32, centred.
-        neighbours: For each entry of the bank its b nearest ones, itself included, (m, b), int64.
+        neighbours: Indices of the b nearest entries of each entry, itself included, (m, b), int64.
     """
 
-    mean: Float32
-    bank: Float32
     neighbours: NDArray[np.int64]
 
     def scores(self, reduced: Float32) -> Scores:
-        """In NumPy."""
-        count, channels, height, width = reduced.shape
+        """Map and score of images, (n, d, h, w)."""
+        count, _, height, width = reduced.shape
         score = np.empty(count, np.float32)
         maps = np.empty((count, height, width), np.float32)
         for number, features in enumerate(reduced):
-            patches = features.reshape(channels, -1).T - self.mean
+            patches = self.patches(features)
             squares = _squared_distances(patches, self.bank)
             smallest = squares.min(axis=1)
             worst = int(smallest.argmax())
@@ -67,12 +61,9 @@ class PatchCoreHead:
         return Scores(score, maps)
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """The search is one matrix product, |m|^2 - 2 x.m, and a minimum over its rows."""
-        channels, height, width = reduced.shape
-        places = height * width
-        planes = graph.add("Sub", reduced.name, graph.constant("head.mean", self.mean[None, :, None, None]))
-        patches = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(channels, places)), perm=[1, 0])
-        to_bank = attach_comparison(graph, patches, places, self.bank)
+        """Add the search, a minimum over the bank, and the weight of eq. 7."""
+        _, height, width = reduced.shape
+        patches, to_bank = self.attach_search(graph, reduced)
         smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
         own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
         squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
@@ -81,7 +72,7 @@ class PatchCoreHead:
         return height, width
 
     def _attach_score(self, graph: GraphBuilder, squares: str, patches: str, to_bank: str) -> None:
-        """Eq. 7: the largest distance counts less where the bank itself is sparse."""
+        """Eq. 7: the largest distance counts less where the bank is sparse."""
         worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
         nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
         table = graph.constant("head.neighbours", self.neighbours)
@@ -97,13 +88,13 @@ class PatchCoreHead:
 
 @dataclass(frozen=True, slots=True)
 class PatchCore:
-    """Parameters of the detector.
+    """The detector and its parameters.
 
     Attributes:
-        coreset: Share of all patches that is remembered, in (0, 1].
+        coreset: Share of all patches that the bank holds, in (0, 1].
         neighbours: b of eq. 7.
-        aggregation: Side of the neighbourhood that is averaged, in grid cells, odd.
-        candidates: Patches that the coreset is chosen from, at random where there are more.
+        aggregation: Side of the averaged neighbourhood, in grid cells, odd.
+        candidates: Maximum number of patches, drawn at random, that the coreset is chosen from.
     """
 
     name: ClassVar[str] = "patchcore"
@@ -118,13 +109,13 @@ class PatchCore:
         """Refuse values outside their range."""
         if not 0.0 < self.coreset <= 1.0:
             raise SettingError(what=f"coreset = {self.coreset} is outside (0, 1]", remedy="give a share, e.g. 0.01")
-        if self.neighbours < 2:  # noqa: PLR2004 - with itself as the only neighbour, eq. 7 is zero for every picture
+        if self.neighbours < 2:  # noqa: PLR2004 - with itself as the only neighbour, eq. 7 is zero for every image
             raise SettingError(what=f"neighbours = {self.neighbours} is too few", remedy="give 2 or more, e.g. 9")
         if self.aggregation < 1 or self.aggregation % 2 == 0:
             raise SettingError(what=f"aggregation = {self.aggregation} is not odd", remedy="give 1, 3, 5, ...")
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """The average over each place's neighbourhood; the grid stays."""
+        """Average over the neighbourhood of each location; the grid stays."""
         del levels
         window, border = self.aggregation, self.aggregation // 2
         averaged = graph.add(
@@ -138,21 +129,21 @@ class PatchCore:
         return FeatureMap(averaged, features.shape)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The candidates and what they are compared by, four banks, the distances to one, and a batch being read.
+        """The candidates and their projections, four banks, the distances to one, and a batch.
 
         The batch counts four times: as read, as patches, as those chosen of them, and the one scored last.
         """
         channels, height, width = reduced
         total = images * height * width
         candidates = min(self.candidates, total)
-        bank = self._bank(candidates, total)
+        bank = self._bank_size(candidates, total)
         compared = max(3 * _BLOCK, 2 * height * width)
         batch = 4 * batch_images(reduced, images) * channels * height * width
         numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
-        """A coreset of all patches, and for each fold one of the others."""
+        """Choose a coreset of all patches, and for each fold one of the other folds."""
         del levels
         held_out = (self._head(store, others) for others in folds.complements())
         head = self._head(store, folds.images)
@@ -164,16 +155,15 @@ class PatchCore:
         patches = sample(store.batches(images), (total, store.shape[0]), self.candidates, random)
         mean = patches.mean(axis=0)
         patches -= mean
-        bank = patches[greedy_coreset(_project(patches, random), self._bank(len(patches), total))]
+        bank = patches[greedy_coreset(_project(patches, random), self._bank_size(len(patches), total))]
         return PatchCoreHead(mean, bank, _nearest(bank, self.neighbours))
 
-    def _bank(self, candidates: int, total: int) -> int:
-        """How many of the candidates are remembered."""
+    def _bank_size(self, candidates: int, total: int) -> int:
         return min(candidates, max(self.neighbours, round(self.coreset * total)))
 
 
 def _project(points: Float32, random: np.random.Generator) -> Float32:
-    """Fewer dimensions, distances nearly kept (Johnson and Lindenstrauss 1984)."""
+    """Project at random, which nearly keeps distances (Johnson and Lindenstrauss 1984)."""
     channels = points.shape[1]
     if channels <= _PROJECTED:
         return points
@@ -183,14 +173,14 @@ def _project(points: Float32, random: np.random.Generator) -> Float32:
 
 
 def _nearest(bank: Float32, count: int) -> NDArray[np.int64]:
-    """For each entry its nearest ones, itself included, (m, count) or (m, m) of a small bank."""
+    """Indices of the nearest entries of each entry, itself included, (m, count), or (m, m) if the bank is small."""
     count = min(count, len(bank))
     nearest = np.empty((len(bank), count), np.int64)
     for start in range(0, len(bank), _BLOCK):
         block = bank[start : start + _BLOCK]
         squares = _squared_distances(block, bank)
         rows = np.arange(len(block))
-        squares[rows, start + rows] = -1.0  # among many copies, too
+        squares[rows, start + rows] = -1.0  # itself first, even among copies
         nearest[start : start + _BLOCK] = np.argpartition(squares, count - 1, axis=1)[:, :count]
     return nearest
 

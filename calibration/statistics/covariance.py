@@ -1,4 +1,4 @@
-"""Covariances that can be inverted: shrinkage toward the pooled one, and whitening."""
+"""Invertible covariances: shrinkage toward the pooled one, and whitening."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from calibration.errors import DegenerateFeaturesError
+from calibration.statistics.moments import identical_features_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 
 Float = TypeVar("Float", np.float32, np.float64)
 
-# A channel that never varies among good images (colour, under a monochrome camera) gets this share of the mean
-# variance, so that a defect which does move it counts, but rounding noise does not.
+# A channel that is constant in good images (colour, under a monochrome camera) gets this share of the mean variance: a
+# defect that changes it then counts, but rounding noise does not.
 _VARIANCE_FLOOR = 1e-3
-_BLOCK = 16  # covariances worked on at a time: they stay in the processor's cache
+_BLOCK = 16  # covariances processed at a time, which fit the processor's cache
 _SMALL = 32
 
 
 def pooled_target(covariances: Float64, ridge: float) -> Float64:
-    """The covariance that local ones shrink toward: their mean, made positive definite.
+    """The covariance that local ones are shrunk toward: their mean, made positive definite.
 
-    The ridge grows each channel's own variance, because channels of different units share no common scale.
+    The ridge is relative to each channel's own variance, because channels have different units.
 
     Args:
         covariances: C_l, (locations, d, d).
@@ -42,10 +43,7 @@ def pooled_target(covariances: Float64, ridge: float) -> Float64:
     pooled = np.asarray(covariances.mean(axis=0))
     variances = np.diag(pooled)
     if not variances.max() > 0.0:
-        raise DegenerateFeaturesError(
-            what="the features of all images are the same: nothing can be learnt about how good parts vary",
-            remedy="give pictures of different good parts, not copies of one",
-        )
+        raise identical_features_error()
     pooled[np.diag_indices_from(pooled)] += ridge * np.maximum(variances, _VARIANCE_FLOOR * variances.mean())
     return pooled
 
@@ -71,12 +69,12 @@ def shrunk_whitening(covariances: Float64, target: Float64, alpha: float) -> NDA
 def whitening(
     covariances: Float64, regularised: Callable[[Float64], Float64], precision: type[Float]
 ) -> NDArray[Float]:
-    """Inverse Cholesky factors of covariances that are regularised first, a few at a time.
+    """Inverse Cholesky factors of regularised covariances, computed a few at a time.
 
     Args:
         covariances: C_l, (locations, d, d).
-        regularised: Makes (n, d, d) of them positive definite.
-        precision: Of the result.
+        regularised: Function that makes covariances, (n, d, d), positive definite.
+        precision: Type of the result.
 
     Returns:
         W, (locations, d, d), lower triangular.
@@ -89,7 +87,7 @@ def inverse_cholesky(covariances: Float64) -> Float64:
     """Inverse Cholesky factors, (n, d, d), lower triangular.
 
     Raises:
-        DegenerateFeaturesError: One is not positive definite.
+        DegenerateFeaturesError: A covariance is not positive definite.
     """
     try:
         return _inverse_triangular(np.asarray(np.linalg.cholesky(covariances), np.float64))

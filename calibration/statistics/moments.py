@@ -1,4 +1,4 @@
-"""Streaming, mergeable sufficient statistics: count, mean and centred outer products per location."""
+"""Moments of feature vectors that can be streamed and merged: count, mean and scatter per location."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Moments:
-    """What a fit needs to know about any number of feature vectors.
+    """Sufficient statistics of any number of feature vectors.
 
     Updates and sums are exact: any split of the data, in any order, gives the same moments up to rounding. Vectors may
-    weigh less than 1, see ``weighted``; the covariance is unbiased for any weights.
+    have weights below 1, see ``weighted``; the covariance is unbiased for any weights.
 
     Attributes:
-        count: Sum of the vectors' weights at each location: their number, where all weigh 1.
+        count: Sum of the vectors' weights at each location: their number if all weigh 1.
         mean: (locations, d), float64.
-        scatter: Weighted centred outer products, summed: (locations, d, d), float64.
+        scatter: Sum of weighted centred outer products, (locations, d, d), float64.
         squares: Sum of the squared weights.
 
     References:
@@ -42,12 +42,12 @@ class Moments:
 
     @classmethod
     def empty(cls, locations: int, channels: int) -> Moments:
-        """Moments of nothing."""
+        """Moments of no vectors."""
         return cls(0, np.zeros((locations, channels)), np.zeros((locations, channels, channels)), 0)
 
     @classmethod
     def of(cls, vectors: NDArray[np.floating]) -> Moments:
-        """Moments of one batch of vectors, (locations, n, d)."""
+        """Moments of a batch of vectors, (locations, n, d)."""
         moments = cls.empty(vectors.shape[0], vectors.shape[2])
         moments.update(vectors)
         return moments
@@ -61,17 +61,13 @@ class Moments:
         Raises:
             DegenerateFeaturesError: A value is not finite.
         """
-        if not np.isfinite(vectors).all():
-            raise DegenerateFeaturesError(
-                what="the backbone gave features that are not finite numbers",
-                remedy="check the weights; an FP16 network may have overflowed",
-            )
+        refuse_not_finite(vectors)
         added = vectors.shape[1]
         if not added:
             return
         mean = vectors.mean(axis=1, dtype=np.float64)
         step = mean - self.mean
-        # The step to the new mean counts as one more centred vector, so that each scatter is touched once.
+        # The step to the new mean counts as one more centred vector, so that each scatter is updated once.
         rows = np.empty((added + 1, vectors.shape[2]))
         weighted = self._weighted(step, added)
         for location, block in enumerate(vectors):
@@ -82,7 +78,7 @@ class Moments:
         self.squares += added
 
     def add(self, other: Moments) -> None:
-        """Add the moments of other vectors at the same locations; the result is that of seeing all at once."""
+        """Add the moments of other vectors at the same locations."""
         if not other.count:
             return
         step = other.mean - self.mean
@@ -92,31 +88,28 @@ class Moments:
         self.squares += other.squares
 
     def weighted(self, weight: float) -> Moments:
-        """The moments if each vector weighed so many times what it does: a forgetting factor.
+        """The moments with each vector's weight multiplied by this factor, above 0.
 
-        It multiplies n and the outer products; mean and covariance stay as they are, and count for less in a sum.
-
-        Args:
-            weight: Above 0; 1 changes nothing.
+        Mean and covariance stay the same, but count for less in a sum: a forgetting factor.
         """
         return Moments(weight * self.count, self.mean.copy(), weight * self.scatter, weight**2 * self.squares)
 
     @property
     def effective_count(self) -> float:
-        """So many vectors of equal weight say as much: (sum of w)^2 / sum of w^2 (Kish 1965); n where all weigh 1."""
+        """Effective sample size, (sum of w)^2 / sum of w^2 (Kish 1965); n if all weights are 1."""
         return self.count**2 / self.squares
 
     @property
     def degrees_of_freedom(self) -> float:
-        """What the scatter is divided by: sum of w - sum of w^2 / sum of w; n - 1 where all weigh 1."""
+        """Divisor of the scatter, sum of w - sum of w^2 / sum of w; n - 1 if all weights are 1."""
         return self.count - self.squares / self.count
 
     def _weighted(self, step: Float64, added: float) -> Float64:
-        """The vectors whose outer products are the scatter between the means of old and new, (locations, d)."""
+        """Vectors whose outer products are the scatter between the old and the new mean, (locations, d)."""
         return step * sqrt(self.count * added / (self.count + added))
 
     def _move(self, step: Float64, added: float) -> None:
-        """Move the mean to that of ``count`` old and ``added`` new vectors."""
+        """Move the mean to that of the old and the added vectors."""
         self.count += added
         self.mean += step * (added / self.count)
 
@@ -134,7 +127,7 @@ class Moments:
         return self.scatter / self.degrees_of_freedom
 
     def packed(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
-        """Arrays for a file; the scatter as its upper triangle, since it is symmetric."""
+        """Arrays for a file, with the upper triangle of the symmetric scatter."""
         rows, columns = np.triu_indices(self.mean.shape[1])
         return {
             "count": np.array(self.count),
@@ -145,7 +138,7 @@ class Moments:
 
     @classmethod
     def unpacked(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Moments:
-        """The inverse of ``packed``; arrays of older software, without squared weights, are of vectors that weigh 1."""
+        """The inverse of ``packed``; without squared weights, as older software wrote it, all weights are 1."""
         mean = arrays["mean"]
         locations, channels = mean.shape
         rows, columns = np.triu_indices(channels)
@@ -157,13 +150,30 @@ class Moments:
 
 
 def merged(parts: Sequence[Moments]) -> Moments:
-    """The moments of all parts together; the parts stay as they are.
+    """The moments of all parts together.
 
     Args:
-        parts: At least one, all of the same locations and channels.
+        parts: One or more, of the same locations and channels; they stay as they are.
     """
     first, *others = parts
     total = Moments(first.count, first.mean.copy(), first.scatter.copy(), first.squares)
     for part in others:
         total.add(part)
     return total
+
+
+def refuse_not_finite(features: NDArray[np.floating]) -> None:
+    """Raise DegenerateFeaturesError if a feature is not a finite number."""
+    if not np.isfinite(features).all():
+        raise DegenerateFeaturesError(
+            what="the backbone gave features that are not finite numbers",
+            remedy="check the weights; an FP16 network may have overflowed",
+        )
+
+
+def identical_features_error() -> DegenerateFeaturesError:
+    """The error for images whose features do not vary."""
+    return DegenerateFeaturesError(
+        what="the features of all images are the same: how good parts vary cannot be estimated",
+        remedy="give images of different good parts, not copies of one",
+    )

@@ -1,4 +1,4 @@
-"""Scores of images from distances at each location."""
+"""Image scores from the distances at all locations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
 
 
-SMALLEST = 1e-30
+EPSILON = 1e-30
 
 
 class Scores(NamedTuple):
-    """What a head says of some images: ``score`` (n,) and ``map`` (n, h, w), float32."""
+    """Scores of images, (n,), and their score maps, (n, h, w), float32."""
 
     score: Float32
     map: Float32
@@ -29,7 +29,7 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
     """(mean over locations of T2^order)^(1 / order): the mean at 1, the largest at infinity (Radenovic et al. 2018).
 
     Args:
-        distances: (n, locations), not below zero.
+        distances: (n, locations), 0 or more.
         order: 1 or more.
 
     Returns:
@@ -38,8 +38,8 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
     largest: Float32 = distances.max(axis=1)
     if order == inf:
         return largest
-    # Relative to the largest: powers of great distances would leave the range of float32.
-    relative = distances / np.maximum(largest, SMALLEST)[:, None]
+    # Relative to the largest, because powers of large distances would overflow float32.
+    relative = distances / np.maximum(largest, EPSILON)[:, None]
     mean: Float32 = largest * np.power(np.power(relative, order).mean(axis=1), 1.0 / order)
     return mean
 
@@ -47,11 +47,11 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
 def chi_square_scores(
     shape: tuple[int, ...], order: float
 ) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
-    """Draws scores of a `WhiteningHead` if T2 were chi-square with d degrees, independent at every location.
+    """Sampler of `WhiteningHead` scores if T2 were chi-square with d degrees of freedom, independent per location.
 
     Args:
-        shape: Of the reduced features, (d, h, w).
-        order: Of the generalised mean.
+        shape: Shape of the reduced features, (d, h, w).
+        order: Order of the generalised mean.
     """
     channels, height, width = shape
 

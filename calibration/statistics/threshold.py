@@ -1,4 +1,4 @@
-"""The threshold: from scores of good images that the statistics have not seen."""
+"""The threshold, and shares of good parts above it, from held-out scores of good images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
-    ScoreSampler: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws so many scores
+    ScoreSampler: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws this number of scores
 
 _TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
@@ -27,14 +27,14 @@ _DRAWS, _ENOUGH_DRAWS = 10_000, 10
 
 @dataclass(frozen=True, slots=True)
 class WorkingPoint:
-    """A threshold and what it promises.
+    """A threshold and its false-reject rate.
 
     Attributes:
         threshold: A score above it is a defect.
-        false_reject_rate: Share of good parts that will score above it, as asked for.
-        interval: 95 % confidence interval of that share, given how many images it was measured on.
-        method: ``quantile`` (of the scores themselves) or ``tail`` (fitted beyond the highest score).
-        images: Good images it was measured on.
+        false_reject_rate: Requested share of good parts above it.
+        interval: 95 % confidence interval of that share, from the number of images.
+        method: ``quantile`` of the scores, or ``tail`` fitted beyond the highest score.
+        images: Number of good images it is based on.
     """
 
     threshold: float
@@ -45,14 +45,14 @@ class WorkingPoint:
 
 
 def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
-    """Threshold that a stated share of good parts exceeds.
+    """Threshold that a given share of good parts exceeds.
 
-    The empirical quantile where the images reach that far; beyond, where the rate is under 1 / (n + 1), a
-    generalised Pareto tail (Pickands 1975) fitted to the highest fifth by probability-weighted moments (Hosking and
-    Wallis 1987, eq. 10), nearly exponential or longer.
+    The empirical quantile if there are enough images. For a rate under 1 / (n + 1), a generalised Pareto tail (Pickands
+    1975), fitted to the highest fifth by probability-weighted moments (Hosking and Wallis 1987, eq. 10) and limited to
+    shapes that are nearly exponential or longer.
 
     Args:
-        scores: Out-of-fold scores of good images, (n,), finite, none below 0.
+        scores: Held-out scores of good images, (n,), finite, 0 or more.
         false_reject_rate: In (0, 0.5].
 
     Raises:
@@ -63,10 +63,11 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     count = len(ordered)
     above = _images_above(false_reject_rate, count)
     if above >= 1:
-        interval = _rate_interval(count, above)
+        low, high = (1.0 - _CONFIDENCE) / 2, (1.0 + _CONFIDENCE) / 2
+        interval = share_above_quantile(count, above, low), share_above_quantile(count, above, high)
         return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
     threshold = _Tail.of(ordered).quantile(false_reject_rate)
-    # Nothing was seen beyond the highest score: by the rule of three the data only bound the rate from above.
+    # There are no scores beyond the highest: by the rule of three, the data only bound the rate from above.
     interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
     return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
 
@@ -81,9 +82,9 @@ def refuse_invalid_rate(false_reject_rate: float) -> None:
 
 
 def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
-    """Raise SettingError if so few images say nothing about so low a rate.
+    """Raise SettingError if there are too few images for so low a rate.
 
-    A tail fitted to n scores is followed down to a tenth of 1 / n, not further.
+    A tail fitted to n scores is extrapolated down to a tenth of 1 / n, not further.
     """
     needed = ceil(_FARTHEST / false_reject_rate - 1e-9)
     if images < needed:
@@ -94,31 +95,31 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
         )
 
 
-def chi_square_threshold(law: ScoreSampler | None, false_reject_rate: float) -> float | None:
+def chi_square_threshold(sampler: ScoreSampler | None, false_reject_rate: float) -> float | None:
     """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
 
     Args:
-        law: Draws scores; None where there is none.
-        false_reject_rate: Share that exceeds the threshold.
+        sampler: Draws scores; None if the detector has no such distribution.
+        false_reject_rate: Share of scores above the threshold.
 
     Returns:
-        None without a law, or where the rate is too low to simulate.
+        None without a sampler, or if the rate is too low to simulate.
     """
-    if law is None or false_reject_rate * _DRAWS < _ENOUGH_DRAWS:
+    if sampler is None or false_reject_rate * _DRAWS < _ENOUGH_DRAWS:
         return None
     random = np.random.default_rng(0)
-    drawn = np.concatenate([law(random, _DRAWS // 20) for _ in range(20)])
+    drawn = np.concatenate([sampler(random, _DRAWS // 20) for _ in range(20)])
     return float(np.quantile(drawn, 1.0 - false_reject_rate))
 
 
 def expected_share_above(point: WorkingPoint, images: int) -> tuple[float, float]:
-    """What share of new good images lies above the threshold, if the promise holds: 95 % prediction interval.
+    """95 % prediction interval of the share of new good images above the threshold, if it keeps its rate.
 
-    Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), and so the number among m new images is
+    Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), so the number among m new images is
     beta-binomial. A fitted tail begins at the highest score: k = 1 bounds the number from above, nothing from below.
 
     Args:
-        point: Threshold and promise.
+        point: The threshold and its rate.
         images: m, 1 or more.
     """
     above = _images_above(point.false_reject_rate, point.images)
@@ -130,12 +131,12 @@ def expected_share_above(point: WorkingPoint, images: int) -> tuple[float, float
 
 
 def _images_above(false_reject_rate: float, count: int) -> int:
-    """K: the expected share above the k-th highest of n scores is k / (n + 1)."""
+    """The largest k for which k / (n + 1), the expected share above the k-th highest score, is within the rate."""
     return int(false_reject_rate * (count + 1))
 
 
 def _beta_binomial_quantile(above: int, count: int, new: int, probability: float) -> int:
-    """Smallest number that the images above the threshold, of ``new`` ones, do not exceed with this probability."""
+    """Quantile of the number of ``new`` images above the threshold."""
     total = 0.0
     for hits in range(new):
         choices = _log_choices(new, hits)
@@ -156,12 +157,12 @@ def _log_choices(count: int, hits: int) -> float:
 
 
 def share_above(scores: Float64, limit: float) -> float:
-    """Share of new good parts that will score above a limit: what ``working_point`` turns around.
+    """Share of new good parts above a limit, the inverse of ``working_point``.
 
-    Between the scores by interpolation, where k / (n + 1) lie above the k-th highest; beyond the highest by the tail.
+    Interpolated between the scores, where k / (n + 1) lie above the k-th highest; from the tail beyond the highest.
 
     Args:
-        scores: Out-of-fold scores of good images, (n,), finite.
+        scores: Held-out scores of good images, (n,), finite.
         limit: Any number.
     """
     ordered = np.sort(scores)
@@ -192,7 +193,7 @@ class _Tail:
         position = (np.arange(1, tail + 1) - 0.35) / tail
         weighted = float(((1 - position) * excess).mean())
         spread = max(mean - 2 * weighted, 1e-12 * mean)
-        # Hardly above 0: so few scores can't show that a tail ends.
+        # At most slightly above 0: so few scores cannot show that a tail ends.
         shape = float(np.clip(mean / spread - 2, -0.5, 0.1))
         return cls(float(start), mean * (1 + shape), shape, tail / count)
 
@@ -212,19 +213,11 @@ class _Tail:
         return 0.0 if left <= 0.0 < self.shape else self.share * exp(log(left) / self.shape)
 
 
-def share_above_upper_bound(count: int, above: int, confidence: float) -> float:
-    """The true share above the k-th highest of n scores, which is Beta(k, n + 1 - k), exceeds it so seldom."""
-    return _beta_quantile(above, count, confidence)
+def share_above_quantile(count: int, above: int, probability: float) -> float:
+    """Quantile of the true share above the k-th highest of n scores, Beta(k, n + 1 - k).
 
-
-def _rate_interval(count: int, above: int) -> tuple[float, float]:
-    """95 % interval of the true share above the k-th highest of n scores, which is Beta(k, n + 1 - k)."""
-    tail = (1.0 - _CONFIDENCE) / 2
-    return _beta_quantile(above, count, tail), _beta_quantile(above, count, 1.0 - tail)
-
-
-def _beta_quantile(above: int, count: int, probability: float) -> float:
-    """Quantile of Beta(k, n + 1 - k): P(share <= p) = P(Binomial(n, p) >= k), solved for p by bisection."""
+    P(share <= p) = P(Binomial(n, p) >= k), solved for p by bisection.
+    """
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

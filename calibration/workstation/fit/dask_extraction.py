@@ -16,9 +16,10 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from calibration.bundle.golden_frames import golden_indices
-from calibration.detectors.feature_store import all_alike, batch_images
+from calibration.detectors.feature_store import batch_images
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
+from calibration.statistics.moments import identical_features_error
 from calibration.workstation.dataset import PictureFiles
 from calibration.workstation.fit import dask_tasks as work
 from calibration.workstation.fit.extraction import Gathered
@@ -146,7 +147,7 @@ class ClusterFeatures:
     def refuse_copies(self) -> None:
         """Raise DegenerateFeaturesError unless two images differ."""
         if len(self._digests) == 1:
-            raise all_alike()
+            raise identical_features_error()
 
     def batches(self, indices: Sequence[int]) -> Iterator[Float32]:
         """Features of some images, in their order, brought here a few at a time."""

@@ -21,11 +21,10 @@ import onnxruntime as ort
 from threadpoolctl import threadpool_limits
 
 from calibration.camera_checks.reference import Observation
-from calibration.detectors.feature_store import refuse_not_finite
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.imaging.image_files import read_image
-from calibration.statistics.moments import Moments, merged
+from calibration.statistics.moments import Moments, merged, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
