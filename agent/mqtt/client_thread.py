@@ -1,4 +1,4 @@
-"""What speaks to a broker: one connection after the other, on a thread of its own."""
+"""A thread that keeps a connection to the broker: one after the other, from start to stop."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ from agent.mqtt.connect import connect
 from agent.mqtt.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
     from agent.backoff import BackoffLimits
     from agent.mqtt.connect import BrokerSettings, Will
-    from agent.mqtt.connection import Connection
+    from agent.mqtt.connection import Acknowledgement, Connection
     from agent.outbox.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-GOODBYE_S = 0.5
+_GOODBYE_S = 0.5
 _CHECKPOINT_EVERY_S = 5.0
-_MEND_EVERY_S = 0.5
+_RECOVERY_EVERY_S = 0.5
 _SUSPICIOUSLY_SHORT_S = 10.0
 
 
 class BrokerClient(ABC):
-    """Keeps a line to the broker up from ``start`` to ``stop``; a context manager over both.
-
-    Whoever derives from it says what to do with each connection (`_use`), and what the broker publishes when one
-    dies (`_will`).
+    """Keeps a connection to the broker from ``start`` to ``stop``; a context manager over both.
 
     Args:
-        settings: Of the broker.
-        outbox: What waits; it is checkpointed here, also while there is no line.
-        pace: How fast.
-        name: Of the thread.
+        settings: Broker settings.
+        outbox: The records that wait; it is checkpointed here, also without a connection.
+        pace: Waiting times and rates.
+        name: Name of the thread.
 
     Attributes:
-        connected: The broker has accepted us and the line lives.
+        connected: The broker has accepted the client, and the connection is alive.
         published: Records that the broker has and the outbox has forgotten.
-        last_error: Why we are not connected, or what the broker last refused; None when all is well.
+        last_error: Why there is no connection, or what the broker last refused; None when all is well.
     """
 
     def __init__(self, settings: BrokerSettings, outbox: Outbox, pace: BackoffLimits, name: str) -> None:
@@ -81,15 +80,15 @@ class BrokerClient(ABC):
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Start the thread; returns before there is a line."""
+        """Start the thread, without waiting for a connection."""
         self._thread.start()
 
     def wake(self) -> None:
-        """A record was put: look now. From any thread, costs about a microsecond."""
+        """Handle a new record now. From any thread, costs about a microsecond."""
         self._wake.set()
 
     def ask_to_stop(self, deadline_s: float) -> float:
-        """Begin to stop, without waiting for it: several speakers may say goodbye at the same time.
+        """Begin to stop, without waiting for it: several clients can stop at the same time.
 
         Returns:
             When it publishes the last record, on the monotonic clock; an earlier call's deadline stands.
@@ -100,13 +99,13 @@ class BrokerClient(ABC):
         return stop_at_s
 
     def stop(self, deadline_s: float = 1.0) -> None:
-        """Publish what the deadline allows, say goodbye, and end the thread; what is left waits in the outbox.
+        """Publish what the deadline allows, disconnect, and end the thread; the rest waits in the outbox.
 
         Returns at most a second after the deadline, even while an attempt to connect hangs; the thread then ends
         with that attempt and does not touch the outbox again.
         """
         stop_at_s = self.ask_to_stop(deadline_s)
-        self._thread.join(max(0.0, stop_at_s + 2 * GOODBYE_S - time.monotonic()))
+        self._thread.join(max(0.0, stop_at_s + 2 * _GOODBYE_S - time.monotonic()))
         if not self._thread.is_alive():
             self._wake.close()
 
@@ -115,12 +114,38 @@ class BrokerClient(ABC):
         """What the broker publishes when the connection that is made now dies."""
 
     @abstractmethod
-    def _use(self, connection: Connection) -> None:
-        """Speak until the line is lost or there is nothing more to say, and say goodbye."""
+    def _serve(self, connection: Connection) -> None:
+        """Publish until the connection is lost or there is nothing left to publish before a stop."""
+
+    def _publish_last(
+        self,
+        connection: Connection,
+        publish: Callable[[], int],
+        settle: Callable[[list[Acknowledgement]], int],
+    ) -> None:
+        """Publish a last message, and wait a moment for its acknowledgement and those of records."""
+        until_s = time.monotonic() + _GOODBYE_S
+        mid: int | None = None
+        while connection.lost is None and time.monotonic() < until_s:
+            if mid is None and connection.room > 0:
+                mid = publish()
+            acknowledgements = connection.service(until_s - time.monotonic())
+            self.published += settle(acknowledgements)
+            if any(acknowledgement.mid == mid for acknowledgement in acknowledgements):
+                return
+
+    def _idle_s(self, *due_at_s: float) -> float:
+        """How long nothing is due, in seconds; the arguments are on the monotonic clock."""
+        stop_at_s = float("inf") if self._stop_at_s is None else self._stop_at_s
+        return min(self._checkpoint_at_s, stop_at_s, *due_at_s) - time.monotonic()
+
+    @property
+    def _is_stop_due(self) -> bool:
+        return self._stop_at_s is not None and time.monotonic() >= self._stop_at_s
 
     def _run(self) -> None:
         try:
-            self._pause(self._attempt())  # even when already told to stop: a short run has something to say, too
+            self._pause(self._attempt())  # even after `ask_to_stop`: a short run has something to publish, too
             while self._stop_at_s is None:
                 self._pause(self._attempt())
         finally:
@@ -136,24 +161,22 @@ class BrokerClient(ABC):
         except BrokerUnreachableError as error:
             self._note_down("down", error.one_line)
             return self._backoff.next_s()
-        if self._stop_at_s is None or time.monotonic() < self._stop_at_s:
-            self._live(connection)
+        if not self._is_stop_due:
+            began_s = time.monotonic()
+            self._note_up()
+            self._serve(connection)
+            self.connected = False
+            lasted_s = time.monotonic() - began_s
+            if connection.lost is not None:
+                self._note_down("down", self._why_lost(connection, lasted_s))
+            self._backoff.note_connection(lasted_s)
         connection.close()
         return self._backoff.next_s()
-
-    def _live(self, connection: Connection) -> None:
-        began_s = time.monotonic()
-        self._note_up()
-        self._use(connection)
-        self.connected = False
-        if connection.lost is not None:
-            self._note_down("down", self._why_lost(connection, time.monotonic() - began_s))
-        self._backoff.note_connection(time.monotonic() - began_s)
 
     def _why_lost(self, connection: Connection, lasted_s: float) -> str:
         why = f"connection to {self._settings.address} lost: {connection.lost}; records wait meanwhile"
         if lasted_s < _SUSPICIOUSLY_SHORT_S:
-            # A broker ends the older of two connections with one client id, and most do so without a word.
+            # A broker ends the older of two connections with one client id, and most do so silently.
             why += f"; if it happens again and again, another agent has the client id {self._settings.client_id!r}: "
             why += "give each its own station.name or mqtt.client_id"
         return why
@@ -166,8 +189,8 @@ class BrokerClient(ABC):
 
     @property
     def _checkpoint_at_s(self) -> float:
-        """When the next is due: soon when results are lost meanwhile, because its log may just need to begin anew."""
-        return self._checkpointed_at_s + (_CHECKPOINT_EVERY_S if self._outbox.fault is None else _MEND_EVERY_S)
+        """When the next one is due: soon while results are lost, since it may be all that the outbox needs."""
+        return self._checkpointed_at_s + (_CHECKPOINT_EVERY_S if self._outbox.fault is None else _RECOVERY_EVERY_S)
 
     def _checkpoint(self) -> None:
         if time.monotonic() >= self._checkpoint_at_s:

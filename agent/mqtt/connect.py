@@ -1,7 +1,7 @@
-"""The way to a broker: where it is, who we are, and one connection at a time.
+"""Connect to a broker.
 
 Each connection is a new paho client. paho queues what it cannot send, renumbers it and sends it again after a
-reconnect of its own; here the outbox is the only queue, so a connection that is lost takes all its state with it.
+reconnect of its own; here the outbox is the only queue, so a lost connection takes all its state with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.connection import Connection
-from agent.mqtt.tls import HandshakeError, TlsSocket, distrusted, refused, tls_context
+from agent.mqtt.tls import HandshakeError, TlsSocket, refused_error, tls_context, untrusted_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,15 +27,15 @@ Protocol: TypeAlias = Literal["3.1.1", "5"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """Where the broker is and who we are.
+    """The broker, and how to log in there.
 
     Attributes:
-        keepalive_s: A silent broker is given up after this time at most; it gives us up after one and a half.
+        keepalive_s: A silent broker is given up after this time at most; it gives the client up after one and a half.
         connect_timeout_s: For each of: the TCP connection, the TLS handshake, the broker's answer.
         tls: Encrypt, and verify the broker's certificate and name.
         ca_file: Certificates to trust; None takes those of the operating system.
-        certificate_file: Our own certificate, where the broker asks for one.
-        key_file: The key to ``certificate_file``.
+        certificate_file: Client certificate, where the broker asks for one.
+        key_file: Its key.
     """
 
     host: str
@@ -53,12 +53,12 @@ class BrokerSettings:
 
     @property
     def address(self) -> str:
-        """As it stands in messages."""
+        """Host and port, for people."""
         return f"{self.host}:{self.port}"
 
 
 class Will(NamedTuple):
-    """What the broker publishes when we vanish without a word."""
+    """What the broker publishes when the client vanishes without a disconnect."""
 
     topic: str
     payload: str | bytes
@@ -66,21 +66,21 @@ class Will(NamedTuple):
 
 
 def connect(settings: BrokerSettings, will: Will | None) -> Connection:
-    """Open a line and wait for the broker's word.
+    """Open a connection and wait until the broker accepts it.
 
     Args:
-        settings: Which broker, and who we are.
-        will: None for a line that nobody misses.
+        settings: Broker settings.
+        will: None for a connection whose end is not to be announced.
 
     Raises:
-        BrokerUnreachableError: Nobody answers, in time or in MQTT.
-        BrokerRefusedError: The broker does not want us, or we do not trust its certificate.
+        BrokerUnreachableError: No answer, in time or in MQTT.
+        BrokerRefusedError: The broker refuses the client, or its certificate cannot be trusted.
     """
     client = _client(settings)
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
     connection = Connection(client, settings.keepalive_s)
-    sockets: list[Any] = []  # afterwards paho may have none any more: one that was closed at once
+    sockets: list[Any] = []  # kept here, since paho forgets a socket that was closed at once
 
     def opened(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - paho names no type for it
         sockets.append(sock)
@@ -91,10 +91,10 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
         client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
         _wait_until_accepted(connection, settings, sockets[-1])
     except ssl.SSLCertVerificationError as error:
-        raise distrusted(settings.address, error) from error
+        raise untrusted_error(settings.address, error) from error
     except HandshakeError as error:
         if error.refusal is not None:
-            raise refused(settings.address, error.refusal) from error
+            raise refused_error(settings.address, error.refusal) from error
         why = f"no TLS handshake: {error}; perhaps it speaks no TLS on this port (mqtt.tls.enabled is true)"
         raise _unreachable(settings, why) from error
     except (OSError, UnicodeError) as error:  # the latter: a host name that cannot be one
@@ -110,12 +110,12 @@ def _wait_until_accepted(connection: Connection, settings: BrokerSettings, sock:
     while not connection.accepted:
         if connection.refusal is not None:
             raise BrokerRefusedError(
-                what=f"the broker {settings.address} refuses us as {settings.client_id!r}: {connection.refusal}",
-                remedy="mend user, password or access rights, here or at the broker",
+                what=f"the broker {settings.address} refuses the client {settings.client_id!r}: {connection.refusal}",
+                remedy="correct user, password or access rights, here or at the broker",
                 reason=connection.refusal,
             )
         if isinstance(sock, TlsSocket) and sock.refusal is not None:
-            raise refused(settings.address, sock.refusal)
+            raise refused_error(settings.address, sock.refusal)
         remaining_s = deadline_s - time.monotonic()
         if connection.lost is not None or remaining_s <= 0:
             why = connection.lost or f"no answer within {settings.connect_timeout_s:g} s"
@@ -141,9 +141,9 @@ def _client(settings: BrokerSettings) -> Client:
 
 
 def _tune(sock: Any, settings: BrokerSettings) -> None:  # noqa: ANN401 - paho names no type for it
-    # A result and the alert that follows it are two small packets: Nagle's algorithm would hold the second back.
+    # A result and the alert after it are two small packets: Nagle's algorithm would hold the second back.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Left alone, the kernel repeats what nobody takes for a quarter of an hour.
+    # By default the kernel repeats unacknowledged packets for a quarter of an hour.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.keepalive_s * 1000 // 2)
 
 

@@ -1,6 +1,6 @@
-"""One MQTT connection: a thin layer over a paho client that hides nothing and remembers nothing.
+"""One MQTT connection: a thin layer over a paho client.
 
-Everything happens on the caller's thread, inside `Connection.service`: there is no second thread to agree with.
+Everything happens on the caller's thread, inside `Connection.service`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from agent.mqtt.wakeup import Wakeup
 
-# What paho raises from its packet decoders when the other end does not speak MQTT.
+# What the packet decoders of paho raise when the other end does not speak MQTT.
 _GARBAGE = (ValueError, LookupError, AssertionError, struct.error)
-_RECEIVE_MAXIMUM_WITHOUT_A_WORD = 65_535  # MQTT 5, 3.2.2.3.3
+_DEFAULT_RECEIVE_MAXIMUM = 65_535  # MQTT 5, 3.2.2.3.3
 
 
 class Acknowledgement(NamedTuple):
-    """The broker's answer to a message of QoS 1 or a subscription; ``refused`` is its reason when it said no.
+    """The broker's answer to a message of QoS 1 or a subscription.
 
-    Of a message the reason begins with its topic.
+    ``refused`` is None or the reason of a refusal; that of a message begins with its topic.
     """
 
     mid: int
@@ -37,7 +37,7 @@ class Acknowledgement(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A message of a topic we subscribed to; ``retained`` if it was said before we asked."""
+    """A message of a subscribed topic; ``retained`` if it was published before the subscription."""
 
     topic: str
     payload: bytes
@@ -45,24 +45,24 @@ class Received(NamedTuple):
 
 
 class Connection:
-    """An open line to the broker, made by `broker.connect`; all calls from one thread.
+    """An open connection to the broker, made by `connect`; all calls from one thread.
 
     Args:
-        client: Of this line only.
-        keepalive_s: As the broker was told; it may ask for less when it accepts us.
+        client: Used for this connection only.
+        keepalive_s: As sent to the broker, which may ask for less.
 
     Attributes:
-        accepted: The broker has accepted us.
-        keepalive_s: A line on which the broker is silent is dead after this time, at the latest.
-        refusal: Why it does not; None while it has not said so.
-        lost: Why the line is dead; None while it lives. A dead one stays dead: make another.
-        receive_maximum: How many messages of QoS 1 the broker takes without having acknowledged any.
+        accepted: The broker has accepted the client.
+        keepalive_s: When the broker is silent, the connection is lost after this time at the latest.
+        refusal: Why the broker refuses the client; None while it does not.
+        lost: Why the connection is lost; None while it is alive. A lost one stays lost.
+        receive_maximum: How many unacknowledged messages of QoS 1 the broker takes.
     """
 
     def __init__(self, client: Client, keepalive_s: float) -> None:
         self.keepalive_s = keepalive_s
         self.lost: str | None = None
-        self.receive_maximum = _RECEIVE_MAXIMUM_WITHOUT_A_WORD
+        self.receive_maximum = _DEFAULT_RECEIVE_MAXIMUM
         self.refusal: str | None = None
         self.accepted = False
         self._client = client
@@ -88,14 +88,14 @@ class Connection:
         """Hand a message to the socket, without waiting.
 
         Args:
-            topic: Where.
-            payload: What.
-            qos: 1 asks the broker for an answer.
-            retain: The broker is to keep it.
-            expires_s: It must not reach anybody later than that; only MQTT 5 knows it.
+            topic: Topic.
+            payload: Content.
+            qos: 1 asks the broker for an acknowledgement.
+            retain: The broker keeps the message for later subscribers.
+            expires_s: The broker does not deliver it later; ignored by MQTT 3.1.1.
 
         Returns:
-            Its number, which comes back in an `Acknowledgement` if ``qos`` is 1.
+            Message number, which comes back in an `Acknowledgement` if ``qos`` is 1.
         """
         properties = None
         if expires_s is not None and self._client.protocol == MQTTProtocolVersion.MQTTv5:
@@ -107,15 +107,15 @@ class Connection:
         return mid
 
     def subscribe(self, topic: str, qos: Literal[0, 1]) -> int:
-        """Ask for the messages of a topic, without waiting; to ask again changes nothing.
+        """Subscribe to a topic, without waiting; doing it again changes nothing.
 
         Returns:
-            Its number, which comes back in an `Acknowledgement`; 0 when the line is dead.
+            Message number, which comes back in an `Acknowledgement`; 0 when the connection is lost.
         """
         return self._client.subscribe(topic, qos)[1] or 0
 
     def take_received(self) -> list[Received]:
-        """What came since the last call, in order."""
+        """Messages since the last call, in order."""
         received, self._received = self._received, []
         return received
 
@@ -145,14 +145,14 @@ class Connection:
         return acknowledgements
 
     def drop(self, reason: str) -> None:
-        """Give the line up without a word, so that the broker publishes the will."""
+        """Close without a disconnect, so that the broker publishes the will."""
         self.lost = self.lost or reason
         sock: Any = self._client.socket()
         if sock is not None:
             sock.close()
 
     def close(self) -> None:
-        """Say goodbye, so that the broker forgets the will, and close."""
+        """Disconnect, so that the broker forgets the will, and close."""
         if self.lost is None:
             self._client.disconnect()
         self.drop("closed by this side")
@@ -173,31 +173,31 @@ class Connection:
             self._ping_or_drop()
 
     def _ping_or_drop(self) -> None:
-        """Each half keepalive time: give up when nothing came since the last ping, else send the next."""
+        """Every half keepalive time: give up if nothing came since the last ping, else send the next."""
         if self._is_pinged:
-            self.drop(f"the broker has said nothing for {self.keepalive_s / 2:g} s")
+            self.drop(f"the broker has sent nothing for {self.keepalive_s / 2:g} s")
             return
         self._ping_at_s = time.monotonic() + self.keepalive_s / 2
         self._is_pinged = True
         # Its own pings, in `loop_misc`, come after a whole keepalive time of silence and wait as long again.
         self._client._send_pingreq()  # noqa: SLF001 - paho has no public way to ping
 
-    def _on_connect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, said: object) -> None:
+    def _on_connect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, properties: object) -> None:
         if code.is_failure:
             self.refusal = str(code)
             return
         self.accepted = True
-        self.receive_maximum = getattr(said, "ReceiveMaximum", _RECEIVE_MAXIMUM_WITHOUT_A_WORD)
-        self.keepalive_s = min(self.keepalive_s, getattr(said, "ServerKeepAlive", 0) or self.keepalive_s)
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", _DEFAULT_RECEIVE_MAXIMUM)
+        self.keepalive_s = min(self.keepalive_s, getattr(properties, "ServerKeepAlive", 0) or self.keepalive_s)
         self._ping_at_s = time.monotonic() + self.keepalive_s / 2
 
-    def _on_publish(self, _client: Client, _data: object, mid: int, code: ReasonCode, _said: Properties) -> None:
+    def _on_publish(self, _client: Client, _data: object, mid: int, code: ReasonCode, _properties: Properties) -> None:
         topic = self._unacknowledged.pop(mid, None)
         if topic is not None:  # paho reports QoS 0 here, too
             self._acknowledgements.append(Acknowledgement(mid, f"{topic}: {code}" if code.is_failure else None))
 
     def _on_subscribe(
-        self, _client: Client, _data: object, mid: int, codes: list[ReasonCode], _said: Properties | None
+        self, _client: Client, _data: object, mid: int, codes: list[ReasonCode], _properties: Properties | None
     ) -> None:
         refused = next((str(code) for code in codes if code.is_failure), None)
         self._acknowledgements.append(Acknowledgement(mid, refused))
@@ -205,5 +205,7 @@ class Connection:
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         self._received.append(Received(message.topic, bytes(message.payload), message.retain))
 
-    def _on_disconnect(self, _client: Client, _data: object, _flags: object, code: ReasonCode, _said: object) -> None:
-        self.lost = self.lost or ("the line broke" if code == "Unspecified error" else str(code))
+    def _on_disconnect(
+        self, _client: Client, _data: object, _flags: object, code: ReasonCode, _properties: object
+    ) -> None:
+        self.lost = self.lost or ("the connection broke" if code == "Unspecified error" else str(code))

@@ -7,11 +7,11 @@ from bisect import bisect_left, insort
 
 
 class HeldBack:
-    """Identities of refused records, by topic: a broker mostly refuses for want of the right to publish there.
+    """Ids of refused records by topic, since most refusals mean that the client may not publish there.
 
     Args:
-        limit: A topic with so many is closed: further records of it are not offered before one of these is taken.
-        retry_s: Quiet time after a refusal.
+        limit: A topic with this many is closed: its further records are held until one of these is taken.
+        retry_s: Waiting time after a refusal.
     """
 
     def __init__(self, limit: int, retry_s: float) -> None:
@@ -22,25 +22,25 @@ class HeldBack:
         self._offered_again: dict[int, str] = {}
 
     def __len__(self) -> int:
-        """How many have been refused or kept back, and not been taken since."""
+        """How many records have been refused or held, and not been taken since."""
         return sum(map(len, self._ids.values()))
 
     def is_closed(self, topic: str) -> bool:
-        """Whether a new record of the topic is to be kept back."""
+        """Whether new records of the topic are to be held."""
         return len(self._ids.get(topic, ())) >= self._limit
 
-    def keep_back(self, record_id: int, topic: str) -> None:
-        """A record of a closed topic waits without having been offered."""
+    def hold(self, record_id: int, topic: str) -> None:
+        """Hold a record of a closed topic, which has not been offered."""
         insort(self._ids.setdefault(topic, []), record_id)
 
     def note_refusal(self, record_id: int, topic: str) -> None:
-        """The broker does not take it; now it is left in peace for a while."""
+        """The broker has refused a record: nothing is offered again for a while."""
         if self._offered_again.pop(record_id, None) is None:
-            self.keep_back(record_id, topic)
+            self.hold(record_id, topic)
         self._retry_at_s = time.monotonic() + self._retry_s
 
     def forget(self, record_id: int) -> bool:
-        """The broker takes it now, or it is there no more; returns whether it was one that was offered again."""
+        """The broker has taken a record, or it no longer exists; returns whether it had been offered again."""
         topic = self._offered_again.pop(record_id, None)
         if topic is None:
             return False
@@ -52,7 +52,7 @@ class HeldBack:
         return True
 
     def take_due(self, room: int) -> list[int]:
-        """What to offer again: the oldest of each topic, ``room`` at most; none before the last ones are answered."""
+        """The oldest of each topic, ``room`` at most, to be offered again; none before the last ones are answered."""
         if not self._ids or self._offered_again or time.monotonic() < self._retry_at_s:
             return []
         oldest = sorted((one, topic) for topic, ids in self._ids.items() for one in ids[: self._limit])

@@ -1,4 +1,4 @@
-"""What is said now or never, between the station and the line: answers to parts and to commands."""
+"""Messages that are published now or never: answers to parts and to commands."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from agent.trigger.plc_handshake import Handshake
 
 _PLC_EXPIRES_S = 1
-_ANSWER_EXPIRES_S = 60
+_ACK_EXPIRES_S = 60
 
 
 class LiveMessage(NamedTuple):
-    """One message.
-
-    Attributes:
-        expires_s: The broker must not deliver it later.
-    """
+    """One message; the broker must not deliver it later than ``expires_s``."""
 
     topic: str
     payload: str
@@ -36,9 +32,10 @@ class LiveMessages:
     """Used by the publisher's thread; `follow_up` by any.
 
     Args:
-        handshake: With the controller of the line.
-        commands: Answers what comes in.
-        give_up: Called when parts are overdue and the controller is to be told so.
+        topics: Topics of the station.
+        handshake: With the controller of the production line.
+        commands: Carries out the commands that come in.
+        give_up: Called to give up parts that are overdue.
     """
 
     def __init__(
@@ -49,32 +46,31 @@ class LiveMessages:
         self._handshake = handshake
         self._commands = commands
         self._give_up = give_up
-        self._answers: queue.SimpleQueue[Payload] = queue.SimpleQueue()
+        self._acks: queue.SimpleQueue[Payload] = queue.SimpleQueue()
 
     @property
     def due_at_s(self) -> float:
-        """When there is something to say without being woken, on the monotonic clock."""
+        """When `take` has something without being woken, on the monotonic clock."""
         return self._handshake.due_at_s
 
-    def begin(self) -> None:
-        """There is a new line: what could not be said over the last one is void."""
+    def discard(self) -> None:
+        """Drop the answers to parts that the last connection did not take: they are too old."""
         self._handshake.discard()
 
-    def hear(self, message: Received) -> None:
-        """A message came; the answer is in the next `say`."""
+    def receive(self, message: Received) -> None:
+        """Carry out a command; its answer is in the next `take`."""
         if message.topic != self._topics.acknowledgement:  # our own, which the subscription brings back
             name = message.topic.rpartition("/")[2]
             self.follow_up(self._commands.answer(name, message.payload, retained=message.retained))
 
     def follow_up(self, answer: Payload) -> None:
-        """Say later how a command went on."""
-        self._answers.put(answer)
+        """Publish another answer to a command."""
+        self._acks.put(answer)
 
-    def say(self) -> list[LiveMessage]:
-        """What is to be said now, in order."""
+    def take(self) -> list[LiveMessage]:
+        """What is to be published now, in order."""
         self._give_up()
-        sayings = [LiveMessage(self._topics.plc, to_json(answer), _PLC_EXPIRES_S) for answer in self._handshake.take()]
-        while not self._answers.empty():
-            answer = to_json(self._answers.get())
-            sayings.append(LiveMessage(self._topics.acknowledgement, answer, _ANSWER_EXPIRES_S))
-        return sayings
+        messages = [LiveMessage(self._topics.plc, to_json(answer), _PLC_EXPIRES_S) for answer in self._handshake.take()]
+        while not self._acks.empty():
+            messages.append(LiveMessage(self._topics.acknowledgement, to_json(self._acks.get()), _ACK_EXPIRES_S))
+        return messages

@@ -1,4 +1,4 @@
-"""Drain the outbox over one connection: a bounded number under way, each forgotten when it is acknowledged."""
+"""Drain the outbox over one connection: a bounded number of records in flight, each forgotten when acknowledged."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S = 0.25  # one commit for many records: a repeat after a crash is cheap, a commit for each is not
 _KEPT_FREE = 4
-_LATE_S = 0.05  # what was not sent because the broker or the processor was late, is caught up with
+_CATCH_UP_S = 0.05  # a burst that makes up for a late broker or processor
 
 
 class OutboxDrain:
-    """Records on their way over one connection, which it does not outlive.
+    """Publishes records over one connection; a new connection needs a new drain.
 
     Args:
-        connection: A line that has just been accepted: what waits now is historical, what comes later is not.
-        outbox: What is to be published.
-        window: Records under way at most; the broker may allow fewer.
-        refused_retry_s: When a record that the broker refused is offered again. A topic of which a whole window was
-            refused is held back until then, so that a broker that refuses everything is not sent everything.
-        records_per_s: Not more, so that after an outage the loop finds the processor and the outbox free.
+        connection: Just accepted: the records that wait now are historical, later ones are not.
+        outbox: The records.
+        window: Most records in flight; the broker may allow fewer.
+        refused_retry_s: When a refused record is offered again. A topic with a whole window of refused records is held
+            back until then, so that a broker that refuses everything is not sent everything.
+        records_per_s: Limit that leaves processor and outbox to the inspection after an outage.
 
     Attributes:
         refusal: Why the broker last refused a message; None when it took all.
@@ -55,56 +55,44 @@ class OutboxDrain:
         self._records_per_s = records_per_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0
-        self._under_way: dict[int, tuple[int, str]] = {}
+        self._in_flight: dict[int, tuple[int, str]] = {}
         self._acknowledged: list[int] = []
         self._forget_at_s = self._progress_at_s = self._send_at_s = time.monotonic()
-        self._is_held_back = False
+        self._is_throttled = False
 
     @property
     def idle(self) -> bool:
-        """Nothing is under way, and nothing waits that was not offered."""
-        return not self._under_way and self._outbox.depth() <= len(self._acknowledged) + len(self._refused)
+        """Nothing is in flight, and every waiting record has been offered."""
+        return not self._in_flight and self._outbox.depth() <= len(self._acknowledged) + len(self._refused)
 
     @property
     def stalled(self) -> bool:
-        """Something is under way, and for the keepalive time nothing was acknowledged."""
-        return bool(self._under_way) and time.monotonic() - self._progress_at_s > self._connection.keepalive_s
+        """Records are in flight, and for the keepalive time none was acknowledged."""
+        return bool(self._in_flight) and time.monotonic() - self._progress_at_s > self._connection.keepalive_s
 
     @property
     def due_at_s(self) -> float:
         """When `send` or `settle` has something to do without the broker, on the monotonic clock."""
         return min(
             self._forget_at_s if self._acknowledged else float("inf"),
-            self._send_at_s if self._is_held_back else float("inf"),
+            self._send_at_s if self._is_throttled else float("inf"),
         )
 
     def send(self) -> None:
         """Fill the window from the outbox, oldest first."""
         for record_id in self._refused.take_due(self._connection.room):
             self._offer_again(record_id)
-        room = min(self._window - len(self._under_way), self._connection.room)
+        room = min(self._window - len(self._in_flight), self._connection.room)
         # Half a window at a time: one query for fifty records costs little more than one for a single record.
-        has_something = self._sent_up_to < self._outbox.last_id and len(self._under_way) <= self._window // 2
+        has_something = self._sent_up_to < self._outbox.last_id and len(self._in_flight) <= self._window // 2
         now_s = time.monotonic()
-        self._is_held_back = has_something and room > 0 and now_s < self._send_at_s
-        if has_something and not self._is_held_back:
+        self._is_throttled = has_something and room > 0 and now_s < self._send_at_s
+        if has_something and not self._is_throttled:
             sent = self._send_next(room)
-            self._send_at_s = max(self._send_at_s, now_s - _LATE_S) + sent / self._records_per_s
-
-    def _send_next(self, room: int) -> int:
-        """Publish up to so many records; returns how many."""
-        sent = 0
-        while sent < room and self._sent_up_to < self._outbox.last_id:
-            records = self._outbox.waiting(self._sent_up_to, room - sent)
-            for record in records:
-                sent += self._publish_unless_closed(record)
-                self._sent_up_to = record.id
-            if not records:
-                break
-        return sent
+            self._send_at_s = max(self._send_at_s, now_s - _CATCH_UP_S) + sent / self._records_per_s
 
     def settle(self, acknowledgements: Iterable[Acknowledgement]) -> int:
-        """Take note of the broker's answers, and forget what it has.
+        """Handle the broker's answers, and forget the records that it has.
 
         Returns:
             How many records were forgotten; several answers share one commit, so often none.
@@ -112,30 +100,38 @@ class OutboxDrain:
         for acknowledgement in acknowledgements:
             if acknowledgement.refused is not None:
                 self._note_refusal(acknowledgement.refused)
-            record = self._under_way.pop(acknowledgement.mid, None)
+            record = self._in_flight.pop(acknowledgement.mid, None)
             if record is not None:
                 self._note_answer(*record, acknowledgement.refused)
         is_due = len(self._acknowledged) >= self._window or time.monotonic() >= self._forget_at_s
-        return self.forget() if self._acknowledged and is_due else 0
+        return self.forget() if is_due else 0
 
     def forget(self) -> int:
-        """Forget now what was acknowledged; returns how many records."""
+        """Forget the acknowledged records now; returns how many."""
         acknowledged, self._acknowledged = self._acknowledged, []
         return self._outbox.forget(acknowledged) if acknowledged else 0
 
-    def _publish_unless_closed(self, record: Waiting) -> bool:
-        """Whether it was published; what is kept back needs no room."""
-        if self._refused.is_closed(record.topic):
-            self._refused.keep_back(record.id, record.topic)
-            return False
-        self._publish(record)
-        return True
+    def _send_next(self, room: int) -> int:
+        """Publish up to ``room`` records; returns how many."""
+        sent = 0
+        while sent < room and self._sent_up_to < self._outbox.last_id:
+            records = self._outbox.waiting(self._sent_up_to, room - sent)
+            for record in records:
+                self._sent_up_to = record.id
+                if self._refused.is_closed(record.topic):
+                    self._refused.hold(record.id, record.topic)  # which needs no room
+                else:
+                    self._publish(record)
+                    sent += 1
+            if not records:
+                break
+        return sent
 
     def _publish(self, record: Waiting) -> None:
-        if not self._under_way:
+        if not self._in_flight:
             self._progress_at_s = time.monotonic()
         payload = as_historical(record.payload) if record.id <= self._historical_up_to else record.payload
-        self._under_way[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id, record.topic
+        self._in_flight[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id, record.topic
 
     def _offer_again(self, record_id: int) -> None:
         for record in self._outbox.waiting(record_id - 1, 1):
@@ -159,6 +155,7 @@ class OutboxDrain:
     def _note_refusal(self, reason: str) -> None:
         if self.refusal is None:
             log.warning(
-                "the broker refuses messages (%s): records wait and are offered again; mend the rights there", reason
+                "the broker refuses messages (%s): records wait and are offered again; fix the access rights there",
+                reason,
             )
         self.refusal = reason

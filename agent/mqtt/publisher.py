@@ -1,9 +1,9 @@
-"""Everything that leaves the station over MQTT, on one thread of its own.
+"""Everything that the station publishes over plain MQTT, on one thread of its own.
 
-    wait for a line -> say who we are (retained) -> drain the outbox, oldest first -> the line is lost -> again
-                       what is for now (answers to parts and commands) goes before everything else
+    connect -> announce the station (retained) -> drain the outbox, oldest first -> connection lost -> connect
+               live messages (answers to parts and commands) go before everything else
 
-At least once: a record is forgotten when the broker has acknowledged it, so power lost in between sends it again;
+At least once: a record is forgotten when the broker has acknowledged it, so a power cut in between sends it again;
 consumers drop repeats by ``resultId``.
 """
 
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.backoff import DEFAULT_PACE, BackoffLimits
 from agent.clock import now_ms
-from agent.messages.payloads import Status
+from agent.messages.fields import adapter
+from agent.messages.payloads import MESSAGES, Status
 from agent.messages.records import Payload, to_json
-from agent.mqtt.client_thread import GOODBYE_S, BrokerClient
+from agent.mqtt.client_thread import BrokerClient
 from agent.mqtt.connect import BrokerSettings, Will
 from agent.mqtt.outbox_drain import OutboxDrain
 
@@ -40,13 +41,13 @@ _ANNOUNCEMENTS: tuple[Announcement, ...] = ("status", "info", "alert_state")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """What the station says of itself.
+    """What the station publishes about itself.
 
-    The callables give the values of now. They are called on the publisher's thread and must neither raise nor wait.
+    The callables return the current values. They are called on the publisher's thread and must neither raise nor wait.
 
     Attributes:
         session_id: New at each start of the agent.
-        version: Of shiftwatch.
+        version: Version of shiftwatch.
         state: State and its reason, for ``status``.
         info: Content of ``info``.
         alert_state: Content of ``alert/state``.
@@ -62,7 +63,7 @@ class Station:
 
 
 class Publisher(BrokerClient):
-    """Keeps the line up and publishes what waits, from ``start`` to ``stop``."""
+    """Publishes the station, its records and its live messages, from ``start`` to ``stop``."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - each once
         self,
@@ -70,75 +71,80 @@ class Publisher(BrokerClient):
         topics: Topics,
         outbox: Outbox,
         station: Station,
-        dialogue: LiveMessages,
+        live: LiveMessages,
         pace: BackoffLimits = DEFAULT_PACE,
     ) -> None:
         super().__init__(settings, outbox, pace, "publisher")
+        for message in MESSAGES.values():
+            adapter(message)  # takes tens of milliseconds, which the first part must not wait for
         self._topics = topics
         self._station = station
-        self._dialogue = dialogue
-        self._to_say: deque[LiveMessage] = deque()
+        self._live = live
+        self._live_messages: deque[LiveMessage] = deque()
         self._subscription: int | None = None
-        self._deaf: str | None = None
+        self._subscription_error: str | None = None
         self._to_announce: set[Announcement] = set()
         self._announced_state: tuple[str, str] | None = None
         self._health_at_s = 0.0
 
     def announce(self, announcement: Announcement) -> None:
-        """Publish a retained message again, because what it says has changed. From any thread, costs microseconds."""
+        """Publish a retained message again, because its content has changed. From any thread, costs microseconds."""
         self._to_announce.add(announcement)
         self._wake.set()
 
-    def _use(self, connection: Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         self._to_announce.update(_ANNOUNCEMENTS)
         self._health_at_s = time.monotonic()
-        self._to_say.clear()
-        self._dialogue.begin()
-        self._subscription = connection.subscribe(self._dialogue.subscription, 1)
+        self._live_messages.clear()
+        self._live.discard()
+        self._subscription = connection.subscribe(self._live.subscription, 1)
         pace = self._pace
-        delivery = OutboxDrain(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
-        while connection.lost is None and not self._is_done(delivery):
-            self._answer(connection)
-            self._speak(connection)
-            delivery.send()
-            acknowledgements = connection.service(self._idle_s(delivery), self._wake)
+        drain = OutboxDrain(connection, self._outbox, pace.window, pace.refused_retry_s, pace.records_per_s)
+        while connection.lost is None and not self._is_done(drain):
+            self._publish_live(connection)
+            self._publish_station(connection)
+            drain.send()
+            idle_s = self._idle_s(self._health_at_s, drain.due_at_s, self._live.due_at_s)
+            acknowledgements = connection.service(idle_s, self._wake)
             for message in connection.take_received():
-                self._dialogue.hear(message)
-            self.published += delivery.settle(self._without_subscription(acknowledgements))
-            self.last_error = delivery.refusal or self._deaf
+                self._live.receive(message)
+            self.published += drain.settle(self._without_subscription(acknowledgements))
+            self.last_error = drain.refusal or self._subscription_error
             self._checkpoint()
-            if delivery.stalled:
+            if drain.stalled:
                 connection.drop("it acknowledges nothing")
         if connection.lost is None:
-            self._say_goodbye(connection, delivery)
-        self.published += delivery.forget()
+            self._publish_health(connection)  # the final counts: captured = results + dropped
+            self._publish_last(connection, lambda: self._publish_status(connection, *_STOPPED), drain.settle)
+        self.published += drain.forget()
 
-    def _is_done(self, delivery: OutboxDrain) -> bool:
+    def _is_done(self, drain: OutboxDrain) -> bool:
         if self._stop_at_s is None:
             return False
-        return (delivery.idle and not self._to_announce and not self._to_say) or time.monotonic() >= self._stop_at_s
+        return (drain.idle and not self._to_announce and not self._live_messages) or self._is_stop_due
 
-    def _answer(self, connection: Connection) -> None:
-        self._to_say.extend(self._dialogue.say())
-        while self._to_say and connection.room > 0:
-            topic, payload, expires_s = self._to_say.popleft()
+    def _publish_live(self, connection: Connection) -> None:
+        self._live_messages.extend(self._live.take())
+        while self._live_messages and connection.room > 0:
+            topic, payload, expires_s = self._live_messages.popleft()
             connection.publish(topic, payload, qos=1, retain=False, expires_s=expires_s)
 
     def _without_subscription(self, acknowledgements: list[Acknowledgement]) -> list[Acknowledgement]:
-        """The answers to messages; the one to our subscription is noted here."""
+        """The acknowledgements of messages; that of our subscription is noted here."""
         for answer in acknowledgements:
             if answer.mid == self._subscription:
                 self._subscription = None
-                self._deaf = None
+                self._subscription_error = None
                 if answer.refused is not None:
-                    self._deaf = f"the broker refuses us {self._dialogue.subscription}: {answer.refused}"
+                    error = f"the broker refuses the subscription to {self._live.subscription}: {answer.refused}"
                     log.warning(
-                        "%s; no command is heard; give %r the right to read it", self._deaf, self._settings.client_id
+                        "%s; no command is received; give %r the right to read it", error, self._settings.client_id
                     )
+                    self._subscription_error = error
                 return [other for other in acknowledgements if other is not answer]
         return acknowledgements
 
-    def _speak(self, connection: Connection) -> None:
+    def _publish_station(self, connection: Connection) -> None:
         for announcement in _ANNOUNCEMENTS:
             if announcement in self._to_announce and connection.room > 0:
                 # Removed first: a change while the value is being fetched is announced again.
@@ -155,32 +161,22 @@ class Publisher(BrokerClient):
 
     def _publish_announcement(self, connection: Connection, announcement: Announcement) -> None:
         if announcement == "status":
-            self._announced_state = state, reason = self._station.state()
-            connection.publish(self._topics.status, self._status(state, reason, online=True), qos=1, retain=True)
+            self._announced_state = self._station.state()
+            self._publish_status(connection, *self._announced_state)
         elif announcement == "info":
             connection.publish(self._topics.info, to_json(self._station.info()), qos=1, retain=True)
         else:
             connection.publish(self._topics.alert_state, to_json(self._station.alert_state()), qos=1, retain=True)
 
-    def _say_goodbye(self, connection: Connection, delivery: OutboxDrain) -> None:
-        until_s = time.monotonic() + GOODBYE_S
-        mid: int | None = None
-        self._publish_health(connection)  # closes the books: captured = results + dropped
-        while connection.lost is None and time.monotonic() < until_s:
-            if mid is None and connection.room > 0:
-                status = self._status("offline", "stopped", online=False)
-                mid = connection.publish(self._topics.status, status, qos=1, retain=True)
-            acknowledgements = connection.service(until_s - time.monotonic())
-            self.published += delivery.settle(acknowledgements)
-            if any(acknowledgement.mid == mid for acknowledgement in acknowledgements):
-                return
+    def _publish_status(self, connection: Connection, state: str, reason: str) -> int:
+        return connection.publish(self._topics.status, self._status(state, reason), qos=1, retain=True)
 
     def _will(self) -> Will:
-        return Will(self._topics.status, self._status("offline", "connection lost", online=False))
+        return Will(self._topics.status, self._status(_OFFLINE, "connection lost"))
 
-    def _status(self, state: str, reason: str, *, online: bool) -> str:
+    def _status(self, state: str, reason: str) -> str:
         status = Status(
-            online=online,
+            online=state != _OFFLINE,
             timestamp_ms=now_ms(),
             state=state,
             reason=reason,
@@ -189,8 +185,6 @@ class Publisher(BrokerClient):
         )
         return to_json(status.payload())
 
-    def _idle_s(self, delivery: OutboxDrain) -> float:
-        due_at_s = min(self._health_at_s, self._checkpoint_at_s, delivery.due_at_s, self._dialogue.due_at_s)
-        if self._stop_at_s is not None:
-            due_at_s = min(due_at_s, self._stop_at_s)
-        return due_at_s - time.monotonic()
+
+_OFFLINE = "offline"
+_STOPPED = (_OFFLINE, "stopped")

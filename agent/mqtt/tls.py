@@ -1,4 +1,4 @@
-"""TLS to a broker: what is trusted, and what its failures mean in words."""
+"""TLS to a broker: what is trusted, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _CLOCK = "the clock of this device (`timedatectl`)"
-# By OpenSSL's number of what is wrong with a certificate (x509_vfy.h).
+# By OpenSSL's number of the problem with a certificate (x509_vfy.h).
 _REMEDIES = {
     9: f"check {_CLOCK}, then the dates of the broker's certificate",
     10: f"renew the broker's certificate; if its dates are right, check {_CLOCK}",
     62: "use a name of the certificate as mqtt.host, or have a certificate made for this one",
     64: "use an address of the certificate as mqtt.host, or have a certificate made for this one",
 }
-_REMEDY_OF_ALL_OTHERS = "name the authority that signed it as ca_file, or mend the certificate"
+_OTHER_REMEDY = "name the authority that signed it as ca_file, or replace the certificate"
 
 
 class HandshakeError(OSError):
-    """The other end breaks the handshake off, or does not answer it.
+    """The other end breaks off the handshake, or does not answer it.
 
     Attributes:
-        refusal: Why, in its words; None when it said nothing that is TLS.
+        refusal: Its reason as a TLS alert; None if it sent none.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -37,10 +37,10 @@ class HandshakeError(OSError):
 
 
 class TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails (paho would leave it to the garbage collector), and keeps the other's no.
+    """Closes itself when the handshake fails, which paho leaves to the garbage collector, and keeps the TLS alert.
 
     Attributes:
-        refusal: Why the other end does not want us, in its words; with TLS 1.3 it comes after the handshake.
+        refusal: Why the other end refuses the client; with TLS 1.3 it comes after the handshake.
     """
 
     refusal: str | None = None
@@ -49,7 +49,7 @@ class TlsSocket(ssl.SSLSocket):
         """As in the base class.
 
         Raises:
-            HandshakeError: It fails for another reason than the certificate of the other end.
+            HandshakeError: It fails, but not because of the certificate of the other end.
         """
         try:
             super().do_handshake(block)
@@ -68,7 +68,7 @@ class TlsSocket(ssl.SSLSocket):
             raise
         except OSError:
             with suppress(OSError):
-                self.recv()  # paho would close the socket and leave unread why the other end has closed it
+                self.recv()  # the alert, which paho would leave unread
             raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
@@ -81,45 +81,40 @@ class TlsSocket(ssl.SSLSocket):
 
 
 def tls_context(ca_file: Path | None, certificate_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the broker's certificate and name verified.
-
-    Args:
-        ca_file: Certificates to trust; None takes those of the operating system.
-        certificate_file: Our own certificate, where the broker asks for one.
-        key_file: The key to ``certificate_file``.
+    """TLS 1.2 or newer, with the broker's certificate and name verified; the files are those of `BrokerSettings`.
 
     Raises:
-        BrokerRefusedError: A file cannot be read, is no certificate or no key, or the two do not belong together.
+        BrokerRefusedError: A file cannot be read, is not a certificate or key, or the two do not belong together.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.sslsocket_class = TlsSocket
         if certificate_file is not None:
-            # An empty pass phrase: without one OpenSSL would wait at the terminal for a person.
+            # An empty pass phrase: without one OpenSSL would ask for it at the terminal.
             context.load_cert_chain(certificate_file, key_file, password="")
     except OSError as error:
         files = [str(file) for file in (ca_file, certificate_file, key_file) if file]
         raise BrokerRefusedError(
             what=f"cannot use the TLS files {', '.join(files)}: {error}",
-            remedy="mend ca_file, cert_file or key_file of the broker; the key needs to be that of the certificate, "
+            remedy="correct ca_file, cert_file or key_file of the broker; the key needs to be that of the certificate, "
             "without a pass phrase",
             reason=str(error),
         ) from error
     return context
 
 
-def distrusted(address: str, error: ssl.SSLCertVerificationError) -> BrokerRefusedError:
-    """What is wrong with the certificate of the broker, and how to mend it."""
+def untrusted_error(address: str, error: ssl.SSLCertVerificationError) -> BrokerRefusedError:
+    """What is wrong with the certificate of the broker, and what to do."""
     return BrokerRefusedError(
         what=f"the certificate of the broker {address} cannot be trusted: {error.verify_message}",
-        remedy=_REMEDIES.get(error.verify_code, _REMEDY_OF_ALL_OTHERS),
+        remedy=_REMEDIES.get(error.verify_code, _OTHER_REMEDY),
         reason=error.verify_message,
     )
 
 
-def refused(address: str, reason: str) -> BrokerRefusedError:
-    """The broker breaks TLS off: it does not take our certificate, misses it, or wants another TLS."""
+def refused_error(address: str, reason: str) -> BrokerRefusedError:
+    """The broker breaks off TLS: it refuses or misses the client certificate, or needs another TLS version."""
     return BrokerRefusedError(
         what=f"the broker {address} refuses the TLS connection: {reason}",
         remedy="check what it asks for: a certificate of this client (cert_file, key_file), its dates, who signed it; "
@@ -129,6 +124,6 @@ def refused(address: str, reason: str) -> BrokerRefusedError:
 
 
 def _alert(error: OSError) -> str | None:
-    """What the other end said before it broke off, such as ``tlsv13 alert certificate required``."""
+    """The alert of the other end, such as ``tlsv13 alert certificate required``."""
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     return reason.lower().replace("_", " ") if reason and "_ALERT_" in reason else None

@@ -17,15 +17,15 @@ class Wakeup:
         self._is_set = False
 
     def set(self) -> None:
-        """End the wait, or the next one if nobody waits now."""
+        """End the wait, or the next one if none is under way."""
         if not self._is_set:
             self._is_set = True
-            with suppress(OSError):  # closed in this very moment: nobody waits any more
+            with suppress(OSError):  # closed in this very moment: no wait is left to end
                 self._sender.send(b"\0")
 
     def clear(self) -> None:
-        """Make ready for the next wait; look at what there is to do only after this."""
-        # In this order: the other way round a byte sent in between would be eaten and the flag stay set for ever.
+        """Prepare the next wait; check for work only after this."""
+        # In this order: otherwise a byte sent in between would be lost and the flag stay set for ever.
         with suppress(BlockingIOError):
             self._receiver.recv(64)
         self._is_set = False
@@ -40,7 +40,7 @@ class Wakeup:
         return self._receiver.fileno()
 
     def close(self) -> None:
-        """Release the two sockets; to set it afterwards does nothing."""
+        """Release the two sockets; setting it afterwards does nothing."""
         self._is_set = True
         self._receiver.close()
         self._sender.close()

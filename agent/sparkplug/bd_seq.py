@@ -1,4 +1,4 @@
-"""The number that a Sparkplug will and the birth it belongs to have in common: ``bdSeq``, 0 to 255 and round again."""
+"""``bdSeq``, the number that a Sparkplug will shares with the birth it belongs to: 0 to 255 and round again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _COUNT = 256
 
 
 class BdSeq:
-    """One number for each connection that a broker accepted, going on after a restart.
+    """One number for each accepted connection, also across restarts.
 
-    An attempt that no broker accepted gives its number to the next one: hosts see no gaps, and the disk is left alone
+    An attempt that no broker accepted passes its number on to the next one: hosts see no gaps, and nothing is written
     while the broker is away. A number is on disk before it is used, so that no restart uses it again.
 
     Args:
-        path: File with the last number given; absent before the first.
+        path: File with the last number; absent before the first.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +38,11 @@ class BdSeq:
             try:
                 replace_file(self._path, f"{self._value}\n".encode())
             except OSError as error:
-                log.warning("cannot remember the number of the Sparkplug birth in %s: %s", self._path, error)
+                log.warning("cannot store the number of the Sparkplug birth in %s: %s", self._path, error)
         return self._value
 
     def note_accepted(self) -> int:
-        """A broker has accepted the connection; returns the number that its will has."""
+        """A broker has accepted the connection; returns the number of its will."""
         self._is_used = True
         return self._value
 

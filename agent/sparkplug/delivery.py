@@ -1,7 +1,7 @@
-"""Drain an outbox as Sparkplug data: messages of QoS 0, which nobody acknowledges, confirmed by a question after them.
+"""Drain an outbox as Sparkplug data: messages of QoS 0, which are not acknowledged, confirmed by a query after them.
 
-A broker takes the packets of one connection in order. So its answer to a subscription that was asked for again says
-that it has what was sent before; Sparkplug knows no other sign. What a host did not get from the broker stays unknown.
+A broker takes the packets of one connection in order. So its answer to a repeated subscription confirms what was sent
+before; Sparkplug offers no other sign. Whether a host received it from the broker stays unknown.
 """
 
 from __future__ import annotations
@@ -19,81 +19,82 @@ if TYPE_CHECKING:
     from agent.outbox.outbox import Outbox, Waiting
     from agent.sparkplug.session import Session
 
-_ASK_EVERY_S = 0.1
+_QUERY_EVERY_S = 0.1
 _FIRST_WINDOW = 10
 
 
 class SparkplugDelivery:
-    """Records on their way over one connection, which it does not outlive.
+    """Publishes records over one connection; a new connection needs a new delivery.
 
     Args:
-        connection: Where the session speaks.
-        session: Says what the records say.
-        outbox: What is to be said.
-        question: Topic that is subscribed to already.
-        window: Records at most that the broker has not confirmed; fewer at first, and on a line so slow that the answer
-            would be taken for lost: between question and answer nothing comes back that shows that the line lives.
+        connection: The connection of the session.
+        session: Publishes the data.
+        outbox: The records.
+        topic: A topic that is subscribed to already.
+        window: Most records without a confirmation. Fewer at first, and on a connection so slow that the answer would
+            be taken for lost: between query and answer nothing comes back that shows that it is alive.
     """
 
-    def __init__(self, connection: Connection, session: Session, outbox: Outbox, question: str, window: int) -> None:
+    def __init__(self, connection: Connection, session: Session, outbox: Outbox, topic: str, window: int) -> None:
         self._connection = connection
         self._session = session
         self._outbox = outbox
-        self._question = question
+        self._topic = topic
         self._largest_window = window
         self._window = min(_FIRST_WINDOW, window)
         self._historical_up_to: int | None = None
         self._sent_up_to = 0
         self._sent: list[int] = []
-        self._asked_for: list[int] = []
-        self._asked_mid: int | None = None
-        self._ask_at_s = self._asked_at_s = time.monotonic()
+        self._queried: list[int] = []
+        self._query_mid: int | None = None
+        self._query_at_s = self._queried_at_s = time.monotonic()
 
     @property
     def idle(self) -> bool:
         """Nothing waits."""
-        return not self._sent and not self._asked_for and self._outbox.last_id <= self._sent_up_to
+        return not self._sent and not self._queried and self._outbox.last_id <= self._sent_up_to
 
     @property
     def stalled(self) -> bool:
-        """The broker has not answered a question for the keepalive time."""
-        return self._asked_mid is not None and time.monotonic() - self._asked_at_s > self._connection.keepalive_s
+        """The broker has not answered a query for the keepalive time."""
+        return self._query_mid is not None and time.monotonic() - self._queried_at_s > self._connection.keepalive_s
 
     @property
     def due_at_s(self) -> float:
         """When `send` has something to do without the broker, on the monotonic clock."""
-        return self._ask_at_s if self._sent and self._asked_mid is None else float("inf")
+        return self._query_at_s if self._sent and self._query_mid is None else float("inf")
 
     def send(self) -> None:
-        """Say what waits, oldest first, as far as the window allows; what waits at the first call is historical."""
+        """Publish what waits, oldest first, as far as the window allows; what waits at the first call is historical."""
         if self._historical_up_to is None:
             self._historical_up_to = self._outbox.last_id
-        room = self._window - len(self._sent) - len(self._asked_for)
+        room = self._window - len(self._sent) - len(self._queried)
         if self._outbox.last_id > self._sent_up_to and room > 0:
             for record in self._outbox.waiting(self._sent_up_to, room):
-                self._say(record, is_historical=record.id <= self._historical_up_to)
-        is_due = len(self._sent) >= self._window or (self._sent and time.monotonic() >= self._ask_at_s)
-        if is_due and self._asked_mid is None:
-            self._ask()
+                self._publish(record, is_historical=record.id <= self._historical_up_to)
+        is_due = len(self._sent) >= self._window or (self._sent and time.monotonic() >= self._query_at_s)
+        if is_due and self._query_mid is None:
+            self._query()
 
     def settle(self, answers: Iterable[Acknowledgement]) -> int:
-        """Forget what the broker has; returns how many records."""
-        if not any(answer.mid == self._asked_mid for answer in answers):
+        """Forget the records that the broker has; returns how many."""
+        if not any(answer.mid == self._query_mid for answer in answers):
             return 0
-        is_quick = time.monotonic() - self._asked_at_s < self._connection.keepalive_s / 4
+        is_quick = time.monotonic() - self._queried_at_s < self._connection.keepalive_s / 4
         self._window = min(2 * self._window, self._largest_window) if is_quick else max(1, self._window // 2)
-        confirmed, self._asked_for = self._asked_for, []
-        self._asked_mid = None
+        confirmed, self._queried = self._queried, []
+        self._query_mid = None
         return self._outbox.forget(confirmed)
 
-    def _say(self, record: Waiting, *, is_historical: bool) -> None:
+    def _publish(self, record: Waiting, *, is_historical: bool) -> None:
         content = json.loads(record.payload)
-        self._session.tell_device(metrics_of(record.kind, content, record.created_at_ms, is_historical=is_historical))
+        metrics = metrics_of(record.kind, content, record.created_at_ms, is_historical=is_historical)
+        self._session.publish_device_data(metrics)
         self._sent.append(record.id)
         self._sent_up_to = record.id
 
-    def _ask(self) -> None:
-        self._asked_mid = self._connection.subscribe(self._question, 1)
-        self._asked_for, self._sent = self._sent, []
-        self._asked_at_s = time.monotonic()
-        self._ask_at_s = self._asked_at_s + _ASK_EVERY_S
+    def _query(self) -> None:
+        self._query_mid = self._connection.subscribe(self._topic, 1)
+        self._queried, self._sent = self._sent, []
+        self._queried_at_s = time.monotonic()
+        self._query_at_s = self._queried_at_s + _QUERY_EVERY_S

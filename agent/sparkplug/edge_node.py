@@ -1,7 +1,7 @@
-"""A Sparkplug B 3.0 edge node with one device, over a connection of its own beside the plain one.
+"""A Sparkplug B 3.0 edge node with one device, over a connection of its own.
 
-    wait for a line -> ask for commands and the primary host's state -> births, once the host is online
-    -> what waited, marked historical -> what comes -> deaths -> again
+    connect -> subscribe to commands and the primary host's state -> births, once the host is online
+    -> what waited, marked historical -> new data -> deaths -> connect
 
 The node is the agent: its metrics are ``status/``, ``info/`` and ``health/``. The device is the inspection:
 ``result/`` and ``alert/``. Records wait in an outbox of their own until the broker has them.
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from agent.backoff import DEFAULT_PACE
 from agent.clock import now_ms
 from agent.errors import SparkplugPayloadError
-from agent.mqtt.client_thread import GOODBYE_S, BrokerClient
+from agent.mqtt.client_thread import BrokerClient
 from agent.mqtt.connect import Will
 from agent.sparkplug.delivery import SparkplugDelivery
-from agent.sparkplug.metrics import metrics_of
+from agent.sparkplug.metrics import data_types, metrics_of
 from agent.sparkplug.payload import decode
 from agent.sparkplug.session import REBIRTH, PrimaryHost, Session, death_payload
 
@@ -41,15 +41,15 @@ _DEVICE: tuple[Kind, ...] = ("result", "alert")
 
 
 class EdgeNode(BrokerClient):
-    """Keeps the Sparkplug session up, from ``start`` to ``stop``.
+    """Keeps the Sparkplug session, from ``start`` to ``stop``.
 
     Args:
-        settings: Of the broker; the client id must not be that of the plain connection.
+        settings: Broker settings; the client id must not be that of the plain connection.
         topics: Group, edge node, device and primary host.
-        outbox: Of its own: what the plain connection has delivered may still wait here.
-        station: What the station says of itself.
-        birth_number: Goes on from the last session.
-        pace: How fast.
+        outbox: Not that of the plain connection, whose delivered records may still wait here.
+        station: What the station publishes about itself.
+        bd_seq: Continues from the last session.
+        pace: Waiting times and rates.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - as the publisher's, and the number that outlives it
@@ -58,13 +58,14 @@ class EdgeNode(BrokerClient):
         topics: SparkplugTopics,
         outbox: Outbox,
         station: Station,
-        birth_number: BdSeq,
+        bd_seq: BdSeq,
         pace: BackoffLimits = DEFAULT_PACE,
     ) -> None:
         super().__init__(settings, outbox, pace, "sparkplug")
+        data_types()  # now, while no part waits
         self._topics = topics
         self._station = station
-        self._birth_number = birth_number
+        self._bd_seq = bd_seq
         self._newest: dict[Kind, tuple[int, str]] = {}
         self._health_at_s = 0.0
 
@@ -76,32 +77,32 @@ class EdgeNode(BrokerClient):
         return stored
 
     def _will(self) -> Will:
-        return Will(self._topics.node("DEATH"), death_payload(self._birth_number.to_use()), retain=False)
+        return Will(self._topics.node("DEATH"), death_payload(self._bd_seq.to_use()), retain=False)
 
-    def _use(self, connection: Connection) -> None:
-        session = Session(connection, self._topics, self._birth_number.note_accepted())
+    def _serve(self, connection: Connection) -> None:
+        session = Session(connection, self._topics, self._bd_seq.note_accepted())
         delivery = SparkplugDelivery(connection, session, self._outbox, self._topics.node("CMD"), self._pace.window)
         host = PrimaryHost(is_awaited=self._topics.host_state is not None)
-        self._listen(connection)
+        connection.subscribe(self._topics.node("CMD"), 1)
+        if self._topics.host_state is not None:
+            connection.subscribe(self._topics.host_state, 1)
         while connection.lost is None and not self._is_done(session, delivery, host):
             if host.is_online:
-                self._speak(session)
+                self._publish_node(session)
                 delivery.send()
-            answers = connection.service(self._idle_s(session, delivery), self._wake)
+            health_at_s = self._health_at_s if session.is_born else float("inf")
+            answers = connection.service(self._idle_s(health_at_s, delivery.due_at_s), self._wake)
             self._note_refusals(answers)
             self.published += delivery.settle(answers)
             for message in connection.take_received():
-                self._hear(message, session, host)
+                self._receive(message, session, host)
             self._checkpoint()
             if delivery.stalled:
                 connection.drop("it answers nothing")
         if connection.lost is None:
-            self._say_goodbye(connection, session, delivery)
-
-    def _listen(self, connection: Connection) -> None:
-        connection.subscribe(self._topics.node("CMD"), 1)
-        if self._topics.host_state is not None:
-            connection.subscribe(self._topics.host_state, 1)
+            if session.is_born:
+                session.publish_node_data(self._node_metrics())  # the final counts: captured = results + dropped
+            self._publish_last(connection, session.publish_deaths, delivery.settle)
 
     def _is_done(self, session: Session, delivery: SparkplugDelivery, host: PrimaryHost) -> bool:
         if host.is_online is False and session.is_born:
@@ -109,22 +110,24 @@ class EdgeNode(BrokerClient):
             return True
         if self._stop_at_s is None:
             return False
-        has_said_all = delivery.idle and not session.birth_is_due
-        return has_said_all or host.is_online is False or time.monotonic() >= self._stop_at_s
+        has_sent_all = delivery.idle and not session.birth_is_due
+        return has_sent_all or host.is_online is False or self._is_stop_due
 
-    def _speak(self, session: Session) -> None:
+    def _publish_node(self, session: Session) -> None:
+        is_due = time.monotonic() >= self._health_at_s
         if session.birth_is_due:
-            session.be_born(self._node_metrics(), self._device_metrics())
-            self._health_at_s = time.monotonic() + self._pace.health_every_s
-        elif time.monotonic() >= self._health_at_s:
-            session.tell_node(self._node_metrics())
-            self._health_at_s = time.monotonic() + self._pace.health_every_s
+            session.publish_births(self._node_metrics(), self._device_metrics())
+        elif is_due:
+            session.publish_node_data(self._node_metrics())
+        else:
+            return
+        self._health_at_s = time.monotonic() + self._pace.health_every_s
 
-    def _hear(self, message: Received, session: Session, host: PrimaryHost) -> None:
+    def _receive(self, message: Received, session: Session, host: PrimaryHost) -> None:
         if message.topic == self._topics.host_state:
-            host.hear(message.payload)
+            host.update(message.payload)
         elif message.retained:
-            log.warning("a Sparkplug command that the broker has kept is ignored: nobody gives it now")
+            log.warning("a Sparkplug command that the broker has kept is ignored: it is not given now")
         else:
             try:
                 session.birth_is_due |= decode(message.payload).get(REBIRTH) is True
@@ -149,7 +152,7 @@ class EdgeNode(BrokerClient):
         ]
 
     def _health(self) -> Payload:
-        """The station's, but the records are those that wait and were dropped here."""
+        """The station's, with the records that wait and were dropped here."""
         health = self._station.health()
         dropped = {f"sparkplug: {reason}": count for reason, count in self._outbox.dropped.items()}
         return {**health, "outboxDepth": self.waiting, "dropped": {**health.get("dropped", {}), **dropped}}
@@ -161,17 +164,6 @@ class EdgeNode(BrokerClient):
             metrics += metrics_of(kind, json.loads(payload), created_at_ms)
         return metrics
 
-    def _say_goodbye(self, connection: Connection, session: Session, delivery: SparkplugDelivery) -> None:
-        until_s = time.monotonic() + GOODBYE_S
-        if session.is_born:
-            session.tell_node(self._node_metrics())  # closes the books: captured = results + dropped
-        mid = session.die()
-        while connection.lost is None and time.monotonic() < until_s:
-            answers = connection.service(until_s - time.monotonic())
-            self.published += delivery.settle(answers)
-            if any(answer.mid == mid for answer in answers):
-                return
-
     def _note_refusals(self, answers: list[Acknowledgement]) -> None:
         for answer in answers:
             if answer.refused is not None:
@@ -180,11 +172,3 @@ class EdgeNode(BrokerClient):
                     f"the broker refuses subscriptions to {self._topics.node('CMD')} or of the primary host's state: "
                     f"{answer.refused}; give {self._settings.client_id!r} the right to read both",
                 )
-
-    def _idle_s(self, session: Session, delivery: SparkplugDelivery) -> float:
-        due_at_s = min(self._checkpoint_at_s, delivery.due_at_s)
-        if session.is_born:
-            due_at_s = min(due_at_s, self._health_at_s)
-        if self._stop_at_s is not None:
-            due_at_s = min(due_at_s, self._stop_at_s)
-        return due_at_s - time.monotonic()

@@ -1,8 +1,8 @@
 """Sparkplug B payloads: metrics to bytes and back.
 
-The messages are those of the published definition (Eclipse Sparkplug 3.0, chapter 6), less the fields we neither send
-nor read; protobuf skips those. They are described here in a pool of their own, so that another copy of the definition
-in the same process is not in the way. No type of protobuf leaves this module.
+The messages are those of the published definition (Eclipse Sparkplug 3.0, chapter 6) without the fields that are not used
+here. They have a descriptor pool of their own, so that another copy of the definition in the same process does not
+conflict. No type of protobuf leaves this module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Value: TypeAlias = bool | int | float | str | None
 
 
 class DataType(IntEnum):
-    """Types of metrics that we use, numbered as in Sparkplug B."""
+    """The types of metrics in use, numbered as in Sparkplug B."""
 
     INT32 = 3
     INT64 = 4
@@ -42,9 +42,9 @@ class Metric:
     """One value.
 
     Attributes:
-        value: Of the Python type that goes with ``type``; `DataType.DATE_TIME` is milliseconds since 1970, UTC.
+        value: As ``type`` says; `DataType.DATE_TIME` is milliseconds since 1970, UTC.
         timestamp_ms: When it was taken.
-        is_historical: It is not the value of now and must not be shown as such.
+        is_historical: It is not the current value.
     """
 
     name: str
@@ -113,10 +113,10 @@ def encode(metrics: Iterable[Metric], timestamp_ms: int, seq: int | None, *, wit
     """The bytes of one message.
 
     Args:
-        metrics: What it says.
+        metrics: Its metrics.
         timestamp_ms: When it is sent.
         seq: Its number, 0 to 255; None for an NDEATH, which has none.
-        with_types: Births and deaths name the types of their metrics, data messages don't.
+        with_types: Name the types of the metrics, as births and deaths do, and data messages do not.
     """
     payload = _Payload(timestamp=timestamp_ms)
     if seq is not None:
@@ -128,10 +128,10 @@ def encode(metrics: Iterable[Metric], timestamp_ms: int, seq: int | None, *, wit
 
 
 def decode(payload: bytes) -> dict[str, Value]:
-    """Values by name, as a command has them; integers as they stand in the message, without their sign.
+    """The values of a command by name; integers without their sign, as they are in the message.
 
     Raises:
-        SparkplugPayloadError: These bytes are no Sparkplug B payload.
+        SparkplugPayloadError: These bytes are not a Sparkplug B payload.
     """
     try:
         message = _Payload.FromString(payload)

@@ -66,7 +66,7 @@ def test_a_broker_that_asks_for_more_frequent_signs_of_life_gets_them() -> None:
         connection = connect(BrokerSettings(host="127.0.0.1", port=port, client_id="s", keepalive_s=30), None)
         assert connection.keepalive_s == 2
         wait_for(lambda: connection.service(10.0) or connection.lost)
-    assert connection.lost == "the broker has said nothing for 1 s"
+    assert connection.lost == "the broker has sent nothing for 1 s"
 
 
 def test_a_name_that_cannot_be_resolved_at_first_is_found_later(

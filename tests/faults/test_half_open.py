@@ -87,7 +87,7 @@ def test_a_half_open_line_is_found_within_the_keepalive_time_and_nothing_is_lost
         wait_for(lambda: publisher.published == len(ids))
     assert list(dict.fromkeys(result["resultId"] for result in listener.on("/result"))) == ids
     said = next(record for record in caplog.records if "lost" in record.getMessage())
-    assert "the broker has said nothing for 2.5 s" in said.getMessage()
+    assert "the broker has sent nothing for 2.5 s" in said.getMessage()
 
 
 def test_a_line_that_is_idle_for_longer_than_the_keepalive_time_stays_up(mosquitto: Mosquitto) -> None:

@@ -121,7 +121,7 @@ def test_a_will_need_not_be_retained(mosquitto: Mosquitto, listen: Callable[[int
 
 def test_wrong_password_is_refused_with_the_reason_of_the_broker(mosquitto: Mosquitto) -> None:
     mosquitto.start(allow_anonymous=False)
-    with pytest.raises(BrokerRefusedError, match="refuses us as 'station': Not authorized") as caught:
+    with pytest.raises(BrokerRefusedError, match="refuses the client 'station': Not authorized") as caught:
         connect(settings_for(mosquitto.port, username="user", password="wrong"), WILL)  # noqa: S106 - wrong on purpose
     assert caught.value.reason == "Not authorized"
     assert "wrong" not in str(caught.value)

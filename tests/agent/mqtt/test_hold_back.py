@@ -33,7 +33,7 @@ def test_a_topic_is_closed_by_as_many_refusals_as_the_limit_and_opens_with_the_l
     assert refused.is_closed("alert")
     assert not refused.is_closed("result")
     for record_id in (3, 4, 5):
-        refused.keep_back(record_id, "alert")
+        refused.hold(record_id, "alert")
     clock.append(clock[-1] + 60.0)
     taken: list[int] = []
     while due := refused.take_due(10):
@@ -48,7 +48,7 @@ def test_one_record_that_is_never_taken_does_not_stop_those_behind_it(clock: lis
     refused = HeldBack(limit=2, retry_s=60.0)
     refused.note_refusal(1, "result")
     for record_id in (2, 3, 4):
-        refused.keep_back(record_id, "result")
+        refused.hold(record_id, "result")
     taken: list[int] = []
     for _ in range(3):
         clock.append(clock[-1] + 60.0)

@@ -461,7 +461,7 @@ def test_refusal_is_reported_once_with_its_reason(
     assert not publisher.connected
     assert publisher.waiting == 3
     (record,) = caplog.records
-    assert "refuses us as 'station1': Not authorized" in record.getMessage()
+    assert "refuses the client 'station1': Not authorized" in record.getMessage()
     mosquitto.stop()
     mosquitto.start()
     wait_for(lambda: publisher.published == 3)
@@ -618,7 +618,10 @@ def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCa
         address = BrokerSettings(host="127.0.0.1", port=port, client_id="deaf")
         with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
             wait_for(lambda: "Not authorized" in (publisher.last_error or ""))
-    assert f"the broker refuses us {TOPICS.root}/cmd/+: Not authorized; no command is heard" in caplog.text
+    assert (
+        f"the broker refuses the subscription to {TOPICS.root}/cmd/+: Not authorized; no command is received"
+        in caplog.text
+    )
 
 
 @given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3000))

@@ -440,10 +440,10 @@ class LineOfPaper:
 
 class SilentSession:
     def __init__(self) -> None:
-        self.told = 0
+        self.published = 0
 
-    def tell_device(self, _metrics: object) -> None:
-        self.told += 1
+    def publish_device_data(self, _metrics: object) -> None:
+        self.published += 1
 
 
 def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after_them(
@@ -455,13 +455,13 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
     delivery = SparkplugDelivery(line, session, outbox, "question", window=10)  # type: ignore[arg-type]
     put(outbox, range(14))
     delivery.send()
-    assert (session.told, line.asked) == (10, [1])
+    assert (session.published, line.asked) == (10, [1])
     delivery.send()
-    assert (session.told, delivery.idle, delivery.stalled) == (10, False, False)
+    assert (session.published, delivery.idle, delivery.stalled) == (10, False, False)
     assert delivery.settle([Acknowledgement(99, None)]) == 0
     assert delivery.settle([Acknowledgement(1, None)]) == 10
     delivery.send()
-    assert (session.told, line.asked, outbox.depth()) == (14, [1], 4)
+    assert (session.published, line.asked, outbox.depth()) == (14, [1], 4)
     assert delivery.due_at_s > now_s
     now_s = delivery.due_at_s
     delivery.send()
@@ -514,11 +514,11 @@ def test_a_state_that_says_nothing_new_or_nothing_at_all_changes_nothing(
 ) -> None:
     host = PrimaryHost(is_awaited=True)
     assert host.is_online is None
-    host.hear(b'{"online": false, "timestamp": 5, "more": 1}')
-    host.hear(state)
+    host.update(b'{"online": false, "timestamp": 5, "more": 1}')
+    host.update(state)
     assert host.is_online is False
     assert "ignored" in caplog.text
-    host.hear(b'{"online": true, "timestamp": 5}')
+    host.update(b'{"online": true, "timestamp": 5}')
     assert host.is_online is True
 
 
@@ -551,4 +551,4 @@ def test_a_birth_number_that_cannot_be_kept_is_used_all_the_same(
     assert BdSeq(tmp_path / "birth").to_use() == 0
     number = BdSeq(tmp_path / "missing" / "birth")
     assert [number.to_use(), number.note_accepted(), number.to_use()] == [0, 0, 1]
-    assert "cannot remember the number of the Sparkplug birth" in caplog.text
+    assert "cannot store the number of the Sparkplug birth" in caplog.text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import SparkplugPayloadError
 from agent.messages.payloads import Health, Info, Status
 from agent.messages.records import Alert, Evaluation, Payload, Result
-from agent.sparkplug.metrics import FIELDS, Group, metrics_of
+from agent.sparkplug.metrics import GROUPS, Group, data_types, metrics_of
 from agent.sparkplug.payload import DataType, Metric, decode, encode
 from tests.support.sparkplug_host import BOOLEAN, DATE_TIME, DOUBLE, INT32, INT64, STRING, PublishedPayload, Said, read
 
@@ -116,7 +116,7 @@ def test_no_value_is_null_and_keeps_its_type() -> None:
 
 def test_every_field_of_the_plain_messages_is_a_metric_with_the_same_name() -> None:
     for group, payload in SAID.items():
-        assert set(FIELDS[group]) == set(payload) - SAID_OTHERWISE, group
+        assert list(data_types()[group]) == [key for key in payload if key not in SAID_OTHERWISE], group
 
 
 def test_metrics_have_the_type_of_what_they_say() -> None:
@@ -128,7 +128,7 @@ def test_metrics_have_the_type_of_what_they_say() -> None:
             assert metric.timestamp_ms == 17
             if payload[name.partition("/")[2]] is not None:
                 assert metric.value is not None, name
-    assert set(NEVER_NULL) <= {f"{group}/{name}" for group, fields in FIELDS.items() for name in fields}
+    assert set(NEVER_NULL) <= {f"{group}/{name}" for group in GROUPS for name in data_types()[group]}
 
 
 def test_lists_and_tables_are_json() -> None:
@@ -137,9 +137,9 @@ def test_lists_and_tables_are_json() -> None:
     assert json.loads(str(metrics["health/p99"].value)) == {"total": None}
 
 
-@pytest.mark.parametrize("group", list(FIELDS))
+@pytest.mark.parametrize("group", GROUPS)
 def test_what_is_missing_or_of_another_type_is_null(group: Group) -> None:
-    wrong = {name: "text" if type_ is not DataType.STRING else 3 for name, type_ in FIELDS[group].items()}
+    wrong = {name: "text" if type_ is not DataType.STRING else 3 for name, type_ in data_types()[group].items()}
     for payload in ({}, wrong, {"score": float("nan"), "fps": float("inf"), "seq": True, "isSimulated": 1}):
         assert {metric.value for metric in metrics_of(group, payload, 1)} == {None}
 

@@ -310,7 +310,7 @@ def test_a_broker_that_does_not_want_us_later_is_asked_again(mosquitto: Mosquitt
 
         def disconnected(self, why: str, retry_s: float) -> None:
             super().disconnected(why, retry_s)
-            if "refuses us" in why and sum("refuses us" in each for each in self.downs) == 3:
+            if "refuses the client" in why and sum("refuses the client" in each for each in self.downs) == 3:
                 mosquitto.kill()
                 mosquitto.start()
 
