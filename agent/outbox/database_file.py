@@ -1,4 +1,4 @@
-"""The SQLite file under the outbox: open it, replace it when it is damaged, flush it."""
+"""The SQLite file of the outbox: open it, replace it when it is damaged, flush it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Without the publisher's checkpoints the log would grow for ever; with them this size is never reached.
 PAGE_BYTES = 4096
-_LOG_PAGES_AT_MOST = 20_000
+_LOG_PAGES_AT_MOST = 20_000  # never reached while the broker client makes checkpoints
 _SUFFIXES = ("-wal", "-shm", "")
 _LOG_BYTES_KEPT = 16 * 2**20
-# Magic, pages of 4096 bytes, WAL for writing and reading, and what never varies.
+# Magic, page size 4096, WAL for writing and reading, and three constants.
 _HEADER = b"SQLite format 3\0\x10\x00\x02\x02\x00\x40\x20\x20"
 
 
 def open_or_replace(path: Path) -> tuple[sqlite3.Connection, int]:
-    """The database, ready for use from several threads; a new one if the file is corrupted.
+    """Open the database for several threads; replace it if the file is corrupted.
 
     Returns:
-        Besides the database, how many records were lost; 1 if some were and nobody can tell how many.
+        The database, and how many records were lost; 1 if their number is not known.
 
     Raises:
         OutboxError: The file cannot be opened, or a newer version wrote it.
@@ -45,21 +44,21 @@ def open_or_replace(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def replace(path: Path, error: Exception) -> tuple[sqlite3.Connection, int]:
-    """A new database in place of the closed one, with what can be read of that.
+    """Replace a closed, damaged database by a new one with its readable records.
 
-    The damaged file and its log become ``*.corrupt-<ms>``, where a person can look at them.
+    The damaged file and its log are kept as ``*.corrupt-<ms>``.
 
     Args:
-        path: Of the database.
-        error: What is wrong with it.
+        path: The database.
+        error: The damage.
 
     Returns:
-        Besides the new database, how many records were lost; 1 if some may be and nobody can tell how many.
+        The new database, and how many records were lost; 1 if some may be and their number is not known.
 
     Raises:
-        OutboxError: The new one cannot be made.
+        OutboxError: The new one cannot be created.
     """
-    # Killed at any point, it leaves either the damaged file in its place, to begin again, or the new one.
+    # Killed at any point, it leaves either the damaged file, to begin again, or the new one.
     fresh = path.with_name(f"{path.name}.new")
     try:
         _remove(fresh)
@@ -72,16 +71,14 @@ def replace(path: Path, error: Exception) -> tuple[sqlite3.Connection, int]:
         database = _open(path)
     except (sqlite3.Error, OSError) as failure:
         raise cannot_open(path, failure) from failure
-    log.error(
-        "outbox %s is corrupted (%s): kept as %s, going on with %d records of it", path, error, kept.name, rescued
-    )
+    log.error("outbox %s is corrupted (%s): kept as %s; %d of its records are rescued", path, error, kept.name, rescued)
     return database, 1 if count is None else max(0, count - rescued)
 
 
 def cannot_open(path: Path, error: Exception) -> OutboxError:
-    """The error to raise in place of one of SQLite or of the operating system."""
+    """The error to raise for one of SQLite or of the operating system."""
     return OutboxError(
-        what=f"cannot open the outbox {path}: {error}", remedy="mend the permissions or make room on its disk"
+        what=f"cannot open the outbox {path}: {error}", remedy="correct the permissions or free space on its disk"
     )
 
 
@@ -111,12 +108,12 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _lenient(text: bytes) -> str:
-    """Text that is none gets a character that no text of ours has; its checksum will tell."""
+    """Invalid UTF-8 gets a replacement character, which the checksum then shows as damage."""
     return text.decode(errors="replace")
 
 
 def _has_our_header(path: Path) -> bool:
-    """Whether the file begins as SQLite has it with our settings; some damage there looks like a missing permission."""
+    """Whether the header is that of this outbox; some damage to it looks to SQLite like a missing permission."""
     try:
         with path.open("rb") as file:
             return file.read(len(_HEADER)) in {_HEADER, b""}
@@ -126,7 +123,7 @@ def _has_our_header(path: Path) -> bool:
 
 @contextmanager
 def flushed_on_commit(database: sqlite3.Connection) -> Iterator[None]:
-    """Inside, a commit returns when the disk has it; outside, the checkpoint sees to that."""
+    """Inside, a commit returns when it is on disk; outside, the next checkpoint flushes it."""
     database.execute("PRAGMA synchronous = FULL")
     try:
         yield
@@ -136,8 +133,8 @@ def flushed_on_commit(database: sqlite3.Connection) -> Iterator[None]:
 
 def is_corruption(error: Exception) -> bool:
     """Whether the file itself is damaged."""
-    # The class itself, not its children: those stand for a full disk, a missing permission, a wrong statement. But our
-    # statements are right: a table or column that is missing was there.
+    # The class itself, not its subclasses: those stand for a full disk, a missing permission, a wrong statement. The
+    # statements here are right, so a missing table or column is damage.
     return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
 
 
@@ -155,7 +152,7 @@ def _remove(path: Path) -> None:
 
 
 def _rescue(damaged: Path, database: sqlite3.Connection) -> int:
-    """Copy the records that can be read; returns how many those are."""
+    """Copy the readable records; returns how many there are."""
     with flushed_on_commit(database), database:  # commits, or rolls back
         database.execute("BEGIN IMMEDIATE")
         insert = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -163,10 +160,10 @@ def _rescue(damaged: Path, database: sqlite3.Connection) -> int:
 
 
 def _readable_records(damaged: Path) -> Iterator[tuple[Any, ...]]:
-    """What is whole, once from either end: the usual single page of garbage is between the two."""
+    """The undamaged records, read from both ends: the usual single damaged page is somewhere between."""
     for order in ("ASC", "DESC"):
         try:
-            # Read-only, so that the file stays as it was found.
+            # Read-only: the damaged file is evidence.
             with closing(sqlite3.connect(f"{_uri(damaged)}?mode=ro", uri=True)) as database:
                 database.text_factory = _lenient
                 for row in database.execute(f"SELECT * FROM record ORDER BY id {order}"):  # noqa: S608 - one of two words
@@ -189,15 +186,15 @@ def _uri(path: Path) -> str:
 
 
 def checkpoint(path: Path) -> bool:
-    """Move the log into the database, flushing both to disk, while others go on reading and writing.
+    """Move the log into the database, flushing both to disk, while other threads read and write.
 
     Returns:
-        Whether all of it was moved; then the log begins anew, in the room that it has.
+        Whether all of it was moved; then the log starts again from its beginning.
 
     Raises:
-        sqlite3.Error: The disk does not take it; the log stays.
+        sqlite3.Error: The disk fails; the log stays.
     """
-    # A connection of its own each time: it costs a fraction of the flushes, and there is none to keep in step.
+    # A new connection each time: it costs a fraction of the flushes.
     with closing(sqlite3.connect(f"{_uri(path)}?mode=rw", uri=True)) as database:
         is_busy, pages, moved = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return not is_busy and pages == moved

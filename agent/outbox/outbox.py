@@ -1,8 +1,8 @@
-"""Records on disk from the moment they are made until the broker has them.
+"""Records on disk, from the moment they are made until the broker has them.
 
-One SQLite file in WAL mode. The loop puts, the publisher reads and forgets; both share one connection under a lock,
-which is faster for the putter than two connections that wait for each other inside SQLite. The slow part, copying
-the log into the database with its flushes to disk, is left to `checkpoint`, which does not hold the lock.
+One SQLite file in WAL mode. The inspection loop puts, the broker client reads and forgets. Both share one connection
+under a lock, which is faster for the loop than two connections that wait for each other inside SQLite. The slow part,
+copying the log into the database and flushing it to disk, is done by `checkpoint`, which does not hold the lock.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3600
-_BATCH = 50  # the loop waits while these are dropped: a millisecond
+_BATCH = 50  # dropped at a time, while the loop waits: a millisecond
 _SPARE_PAGES = 128
 
 
 class Outbox:
     """Records that wait for the broker, oldest first; safe to use from two threads.
 
-    Every record that was put is then either waiting, forgotten, or counted in ``dropped``. No method raises because
-    of the disk once the outbox is open: a record that cannot be stored is counted, and the loop runs on.
+    Every record that was put is either waiting, forgotten, or counted in ``dropped``. Once the outbox is open, no
+    method raises because of the disk: a record that cannot be stored is counted.
 
     Args:
-        path: Database file; its directory must exist. It has a mebibyte that a full disk leaves us.
+        path: Database file; its directory must exist. It reserves a mebibyte for a full disk.
         max_records: When more would wait, the oldest result is dropped, and an alert only when no result waits.
-        max_mib: The same for the room they take in the file; looked at by `checkpoint`.
-        max_age_days: A result that has waited so long is dropped by `checkpoint`. Time counts while an outbox is
-            open on the file, by the monotonic clock: one that was wrong or is set cannot make records old.
-        clock_s: That clock, in seconds.
+        max_mib: The same for their room in the file; enforced by `checkpoint`.
+        max_age_days: `checkpoint` drops results that have waited longer. Time counts while an outbox is open on the
+            file, by the monotonic clock: setting the wall clock does not make records old.
+        clock_s: Monotonic clock, in seconds.
 
     Attributes:
         dropped: How many records were dropped since opening, by reason: ``outbox_full_result``,
             ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``, ``duplicate``.
-        fault: Why records cannot be written now; None when they can. Until a `checkpoint` finds that they can,
-            results are dropped, and alerts have the free room in the file and that of the oldest results.
+        fault: Why records cannot be written now; None when they can. During a fault results are dropped, and alerts
+            use the free room in the file and that of the oldest results.
 
     Raises:
-        OutboxError: The file cannot be opened, or a newer version wrote it. A corrupted file raises nothing: it
-            is renamed to ``*.corrupt-<ms>``, and a new one, with what could be read of it, takes its place.
+        OutboxError: The file cannot be opened, or a newer version wrote it. A corrupted file is renamed to
+            ``*.corrupt-<ms>`` instead, and replaced by a new one with its readable records.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Outbox:
         database, lost = open_or_replace(path)
         self._records = Records(path, database, self.dropped)
         self._count_lost(lost)
-        self._in_turn(self._drop_excess)
+        self._locked(self._drop_excess)
 
     def __enter__(self) -> Self:
-        """Itself, closed at the end."""
+        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,20 +93,20 @@ class Outbox:
         self.close()
 
     def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:
-        """Store a record; committed when this returns.
+        """Store and commit a record.
 
         A result survives the end of the process at once, and a power cut from the next checkpoint on; an alert
         survives both at once.
 
         Args:
-            kind: What may be dropped first when the outbox is full.
-            record_id: A record that already waits under this identity is left as it is.
-            topic: Where it will be published.
-            payload: Flat JSON object.
-            created_at_ms: When it was made.
+            kind: Results are dropped before alerts.
+            record_id: Identity; a record that already waits under it stays as it is.
+            topic: Topic to publish on.
+            payload: JSON object.
+            created_at_ms: When it was made, ms since 1970.
 
         Returns:
-            False when it was not stored; then it is counted in ``dropped``.
+            False when it was not stored, but counted in ``dropped``.
         """
         with self._lock:
             stored = self._store(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
@@ -117,51 +117,51 @@ class Outbox:
             return True
 
     def waiting(self, after: int, limit: int) -> list[Waiting]:
-        """Up to ``limit`` records with an id above ``after``, oldest first; none when the disk does not answer."""
-        return self._in_turn(lambda: self._records.select(after, limit)) or []
+        """Up to ``limit`` records with an id above ``after``, oldest first; none when the disk fails."""
+        return self._locked(lambda: self._records.select(after, limit)) or []
 
     def forget(self, ids: Sequence[int]) -> int:
-        """Remove records that the broker has; those that a failing disk does not let go are removed with the next.
+        """Remove records that the broker has; if the disk fails, they are removed with the next ones.
 
         Returns:
             How many were removed: fewer than given when some had been dropped meanwhile, 0 when the disk fails.
         """
         self._acknowledged += ids
-        return self._in_turn(self._forget_acknowledged) or 0
+        return self._locked(self._forget_acknowledged) or 0
 
     @property
     def last_id(self) -> int:
-        """Highest id given so far."""
+        """Highest id so far."""
         return self._records.last_id
 
     def depth(self) -> int:
-        """How many records wait."""
+        """Number of waiting records."""
         return self._records.depth
 
     def checkpoint(self) -> None:
-        """Flush to disk, drop what is old or too much, recover; call it every few seconds, not from the loop."""
-        can_be_written = self._in_turn(self._prove)
+        """Flush to disk, enforce the limits, recover from a fault; call it every few seconds, not from the loop."""
+        can_be_written = self._locked(self._check_writable)
         if self._flush() and can_be_written and self.fault is not None:
             self.fault = None
             log.info("outbox %s can be written again", self._path)
-        self._in_turn(self._note_hours)
-        while self._in_turn(self._drop_some):
+        self._locked(self._note_hours)
+        while self._locked(self._drop_some):
             pass
-        self._in_turn(self._shrink)
-        self._in_turn(self._begin_log)
+        self._locked(self._shrink)
+        self._locked(self._begin_log)
 
     def close(self) -> None:
-        """Close the file; what waits stays in it."""
+        """Close the file; waiting records stay in it."""
         with self._lock:
             self._records.close()
 
     def _store(self, record: Waiting) -> bool | None:
-        """Whether it is new; None when it cannot be written."""
+        """Whether the record is new; None when it cannot be written."""
         if self.fault is not None and record.kind == "result":
             return None
         stored = self._guarded(lambda: self._records.insert(record))
         if stored is None and record.kind == "alert" and self._flush():
-            # The log begins anew, where it has room. The loop has waited for the disk, for once.
+            # The log starts again, where it has room. This once, the loop waits for the disk.
             stored = self._guarded(lambda: self._records.insert(record))
         return stored
 
@@ -175,14 +175,14 @@ class Outbox:
             self._records.drop_first(self._records.depth - self._max_records)
 
     def _drop_some(self) -> bool:
-        """Drop a few of what is old or takes too much room; whether there may be more."""
+        """Drop a few records that are old or take too much room; returns whether there may be more."""
         if self._records.drop_old_results(_BATCH):
             return True
         pages = self._records.pages()
         if pages.used > self._max_pages:
             self._records.drop_first(_BATCH)
             return True
-        # Where the file cannot grow, alerts have the room of results.
+        # Where the file cannot grow, alerts use the room of results.
         return self.fault is not None and pages.free < _SPARE_PAGES and self._records.drop_first_results(_BATCH) > 0
 
     def _note_hours(self) -> None:
@@ -191,10 +191,10 @@ class Outbox:
             self._records.pass_hours(hours, self._max_age_hours)
             self._hour_began_s += hours * _HOUR_S
 
-    def _prove(self) -> bool:
-        """Show that the file can be written, and has room whatever becomes of the disk."""
+    def _check_writable(self) -> bool:
+        """Check that the file can be written, and reserve room in it for a full disk."""
         if not self._records.is_open:
-            self._go_on_with(open_or_replace(self._path)[0])
+            self._use(open_or_replace(self._path)[0])
         if self.fault is not None:
             self._records.fill(1)
         self._records.reserve()
@@ -204,25 +204,25 @@ class Outbox:
         self._records.shrink()
 
     def _begin_log(self) -> None:
-        """Write something, because the first write after a flush waits for the disk; else that would be the loop's."""
+        """Write something: the first write after a flush waits for the disk, and the loop shall not."""
         if self._log_began_at_id < self.last_id:
             self._log_began_at_id = self.last_id
             self._records.fill(1)
 
     def _flush(self) -> bool:
-        """Move the log into the database; whether that has left nothing in the log."""
+        """Move the log into the database; returns whether the log is empty now."""
         try:
             return checkpoint(self._path)
         except sqlite3.Error as error:
             self._note_fault(error)
             return False
 
-    def _in_turn(self, work: Callable[[], T]) -> T | None:
+    def _locked(self, work: Callable[[], T]) -> T | None:
         with self._lock:
             return self._guarded(work)
 
     def _guarded(self, work: Callable[[], T], *, may_replace: bool = True) -> T | None:
-        """What ``work`` returns; None when the disk fails. A corrupted file is replaced and the work done again."""
+        """What ``work`` returns; None when the disk fails. A corrupted file is replaced and the work repeated."""
         try:
             return work()
         except (sqlite3.Error, OSError, OutboxError) as error:
@@ -239,12 +239,12 @@ class Outbox:
     def _replace(self, error: Exception) -> bool:
         self._records.close()
         try:
-            self._go_on_with(replace(self._path, error)[0])
+            self._use(replace(self._path, error)[0])
         except OutboxError as failure:
-            log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message says it all
+            log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message is complete
         return self._records.is_open
 
-    def _go_on_with(self, database: sqlite3.Connection) -> None:
+    def _use(self, database: sqlite3.Connection) -> None:
         before = self._records
         self._records = Records(self._path, database, self.dropped, before.last_id)
         self._count_lost(before.depth - self._records.depth)

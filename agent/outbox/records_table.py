@@ -1,4 +1,4 @@
-"""The records in one SQLite file: put in, read, removed, dropped by number, room or age."""
+"""The records in one SQLite file: insert, read, delete, drop by number, room or age."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["result", "alert"]
 
 _INSERT = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)"
 _FIRST = "SELECT id FROM record WHERE kind = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?"
-# A file is made small when so little is in it that this takes about a millisecond, and so much is not.
+# A file is shrunk when it has many free pages, and so few used ones that this takes about a millisecond.
 _SMALL_PAGES = 64
 _HUGE_PAGES = 1024
 _RESERVE_PAGES = 256
@@ -26,7 +26,7 @@ _GROWTH_PAGES = 128
 
 
 class Waiting(NamedTuple):
-    """A record that the broker has not acknowledged; ``id`` grows in the order of putting."""
+    """A record that the broker has not acknowledged; ``id`` grows with each record."""
 
     id: int
     record_id: str
@@ -37,31 +37,31 @@ class Waiting(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """Of 4096 bytes each."""
+    """Pages of the file, of 4096 bytes each."""
 
     used: int
     free: int
 
 
 class Records:
-    """What is in the file, and what of it must go first.
+    """The records of one file.
 
     Args:
-        path: Of the file.
-        database: The connection to it, with the schema of today; closed by `close`.
-        dropped: Where each record that goes without having been delivered is counted, by reason.
-        last_id: Ids begin above it; where the file knows a higher one, above that.
+        path: The file.
+        database: An open connection to it, with the current schema; closed by `close`.
+        dropped: Counts each record that is dropped without having been delivered, by reason.
+        last_id: New ids are above it, and above the highest in the file.
 
     Attributes:
-        depth: How many there are.
-        last_id: Highest id given so far.
+        depth: Number of records.
+        last_id: Highest id so far.
         is_open: `close` was not called.
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection, dropped: Counter[str], last_id: int = 0) -> None:
         self._database = database
         self._dropped = dropped
-        # Open as long as SQLite has it: whoever closes a file lets go of all locks that the process has on it.
+        # Open as long as SQLite has it: closing a file releases all locks that the process has on it.
         self._descriptor = os.open(path, os.O_RDWR)
         self.is_open = True
         self.depth: int
@@ -74,7 +74,7 @@ class Records:
         self._old_up_to = 0
 
     def insert(self, record: Waiting) -> bool:
-        """Commit a record, an alert with a flush to disk; False when its identity is there already."""
+        """Commit a record, an alert with a flush to disk; False when its identity exists already."""
         row = (*record, checksum(*record))
         if record.kind == "alert":
             with flushed_on_commit(self._database):
@@ -88,7 +88,7 @@ class Records:
         return True
 
     def select(self, after: int, limit: int) -> list[Waiting]:
-        """Up to ``limit`` records with an id above ``after``, oldest first, without those that are not as they were."""
+        """Up to ``limit`` records with an id above ``after``, oldest first; damaged ones are dropped."""
         rows = self._database.execute(
             "SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
@@ -98,7 +98,7 @@ class Records:
         return [Waiting._make(row[:-1]) for row in whole]
 
     def delete(self, ids: Sequence[int]) -> int:
-        """Remove records; returns how many of them there were."""
+        """Delete records; returns how many of them existed."""
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
             removed = self._database.executemany("DELETE FROM record WHERE id = ?", [(id_,) for id_ in ids]).rowcount
@@ -106,21 +106,21 @@ class Records:
         return removed
 
     def drop_first(self, count: int) -> None:
-        """Drop the oldest results, and the oldest alerts when there are not so many results."""
+        """Drop the oldest results, and the oldest alerts when there are too few results."""
         dropped = self.drop_first_results(count)
         if dropped < count:
             self._drop(self._first("alert", count - dropped), "outbox_full_alert")
 
     def drop_first_results(self, count: int) -> int:
-        """Drop the oldest results; returns how many, fewer when there are no more."""
-        # Where the last search ended is remembered: with many alerts in front, each search would begin with them.
+        """Drop the oldest results; returns how many there were."""
+        # The search continues where the last one ended: it need not pass many alerts in front again and again.
         ids = self._first("result", count, after=self._no_result_up_to)
         self._drop(ids, "outbox_full_result")
         self._no_result_up_to = ids[-1] if len(ids) == count else self.last_id
         return len(ids)
 
     def pass_hours(self, hours: int, max_age_hours: int) -> None:
-        """Note that so much time has passed, and so which results are old."""
+        """Note that hours have passed, and with them which results are old."""
         hour = self._hour + hours
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
@@ -132,19 +132,19 @@ class Records:
         self._hour = hour
 
     def drop_old_results(self, count: int) -> int:
-        """Drop up to ``count`` results that `pass_hours` has found old; returns how many."""
+        """Drop up to ``count`` results that are old by `pass_hours`; returns how many."""
         ids = self._first("result", count, up_to=self._old_up_to) if self._old_up_to else []
         self._drop(ids, "outbox_old_result")
         return len(ids)
 
     def pages(self) -> Pages:
-        """How much of the file is used, and how much is free for records to come."""
+        """Used and free pages."""
         (total,) = self._database.execute("PRAGMA page_count").fetchone()
         (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
         return Pages(total - free, free)
 
     def reserve(self) -> None:
-        """Have a mebibyte of free pages in the file, which is room that a full disk leaves us.
+        """Keep a mebibyte of free pages in the file, which can be used when the disk is full.
 
         Raises:
             OSError: The disk is full already.
@@ -152,7 +152,7 @@ class Records:
         pages = self.pages()
         if pages.free >= _RESERVE_PAGES:
             return
-        # First the room on the disk, then the pages: a checkpoint that finds no room for its pages holds up the log.
+        # First the room on the disk, then the pages: a checkpoint without room for its pages blocks the log.
         free = _RESERVE_PAGES + _GROWTH_PAGES
         begin = os.fstat(self._descriptor).st_size
         end = (pages.used + free + 1) * PAGE_BYTES
@@ -161,20 +161,20 @@ class Records:
         self.fill(free * PAGE_BYTES)
 
     def fill(self, size_bytes: int) -> None:
-        """Write so much and remove it again: leaves free pages, and shows whether the file can be written."""
+        """Write some bytes and delete them again: leaves free pages, and fails if the file cannot be written."""
         with self._database:  # commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size_bytes,))
             self._database.execute("DELETE FROM filler")
 
     def shrink(self) -> None:
-        """Give room back to the disk, when much has been drained."""
+        """Return room to the disk, after much has been drained."""
         pages = self.pages()
         if pages.free >= _HUGE_PAGES and pages.used <= _SMALL_PAGES:
             self._database.execute("VACUUM")
 
     def close(self) -> None:
-        """Close the file; to do it again does nothing."""
+        """Close the file; doing it again does nothing."""
         if self.is_open:
             self.is_open = False
             self._database.close()

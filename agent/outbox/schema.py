@@ -1,4 +1,4 @@
-"""The tables of the outbox, and how a file of an older version becomes one of today."""
+"""The tables of the outbox, and the migration of files from older versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Ids are given by the outbox, not by SQLite: none may be used twice while it is open, even when the table runs empty.
-# `record` has no index by kind: it would add a page, four kilobytes, to what each result writes to the disk.
+# The outbox assigns ids, not SQLite: none may be used twice while it is open, even when the table is empty meanwhile.
+# `record` has no index by kind: each result would write another page of four kilobytes.
 _VERSION_1 = (
     """
     CREATE TABLE IF NOT EXISTS record (
@@ -27,8 +27,8 @@ _VERSION_1 = (
     )
     """,
 )
-# `hour` has, for each hour that the agent has run, the last id that had been given by its end. `filler` is always
-# empty: what was in it leaves free pages.
+# `hour` holds the last id at the end of each hour that the agent has run. `filler` is always empty: its deleted rows
+# leave free pages.
 _VERSION_2 = (
     "ALTER TABLE record ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
     """
@@ -40,24 +40,24 @@ _VERSION_2 = (
     "CREATE TABLE filler (zeros BLOB NOT NULL)",
 )
 _VERSIONS = (_VERSION_1, _VERSION_2)
-# From version 2 on the version stands in two places: damage to one of them must not look like a newer version.
+# From version 2 on the version is stored twice: damage to one copy must not look like a newer version.
 _UNMARKED = 1
 _MARK = 0x5357_0000
 
 
 def checksum(*columns: object) -> int:
-    """Of a record's columns in their order; SQLite itself would not notice a flipped bit inside one of them."""
+    """CRC-32 of a record's columns; SQLite itself would not notice a flipped bit in one of them."""
     return zlib.crc32(b"\0".join(column if isinstance(column, bytes) else str(column).encode() for column in columns))
 
 
 def is_whole(row: Sequence[object]) -> bool:
-    """Whether a row of ``record`` is as it was put."""
+    """Whether a row of ``record`` is undamaged."""
     *columns, found = row
     return checksum(*columns) == found
 
 
 def bring_up_to_date(database: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, or make them those of this version: all of it, or, when killed meanwhile, nothing.
+    """Create the tables, or migrate them to this version, in one transaction.
 
     Raises:
         sqlite3.Error: The file is damaged, or the disk fails.
@@ -66,7 +66,7 @@ def bring_up_to_date(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (mark,) = database.execute("PRAGMA application_id").fetchone()
     if mark != (0 if version <= _UNMARKED else _MARK + version):
-        damage = "the mark beside its version does not fit"
+        damage = "the two copies of its version differ"
         raise sqlite3.DatabaseError(damage)
     if version > len(_VERSIONS):
         raise OutboxError(

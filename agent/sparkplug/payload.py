@@ -1,7 +1,7 @@
 """Sparkplug B payloads: metrics to bytes and back.
 
-The messages are those of the published definition (Eclipse Sparkplug 3.0, chapter 6) without the fields that are not used
-here. They have a descriptor pool of their own, so that another copy of the definition in the same process does not
+The messages are those of the published definition (Eclipse Sparkplug 3.0, chapter 6), without the fields that are not
+used here. They have a descriptor pool of their own, so that another copy of the definition in the same process does not
 conflict. No type of protobuf leaves this module.
 """
 

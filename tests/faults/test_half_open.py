@@ -10,13 +10,13 @@ import pytest
 from bad_line import BadLine
 
 from agent.backoff import BackoffLimits
-from agent.messages.records import Evaluation, Result, to_json
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.connect import BrokerSettings, Will, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.edge_node import EdgeNode
+from tests.support.broker_clients import put_results
 from tests.support.quiet import quiet_dialogue
 from tests.support.real_broker import wait_for
 
@@ -38,16 +38,6 @@ QUICK = BackoffLimits(first_retry_s=0.02, longest_retry_s=0.05)
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         yield outbox
-
-
-def put(outbox: Outbox, count: int) -> list[str]:
-    results = [
-        Result(seq=seq, part_id=None, created_at_ms=seq, evaluation=Evaluation.OK, score=1.0, threshold=2.0)
-        for seq in range(count)
-    ]
-    for result in results:
-        outbox.put("result", result.result_id, TOPICS.result, to_json(result.payload()), 0)
-    return [result.result_id for result in results]
 
 
 def over(line: BadLine, **more: object) -> BrokerSettings:
@@ -78,11 +68,11 @@ def test_a_half_open_line_is_found_within_the_keepalive_time_and_nothing_is_lost
     ):
         wait_for(lambda: publisher.connected)
         line.cut()
-        ids = put(outbox, waiting)
+        ids = put_results(outbox, range(waiting), TOPICS.result)
         publisher.wake()
         wait_for(lambda: not publisher.connected, 60)
         line.heal()
-        ids += put(outbox, 5)
+        ids += put_results(outbox, range(5), TOPICS.result)
         listener.wait_for(lambda heard: len({result["resultId"] for result in heard.on("/result")}) == len(ids))
         wait_for(lambda: publisher.published == len(ids))
     assert list(dict.fromkeys(result["resultId"] for result in listener.on("/result"))) == ids
@@ -106,7 +96,7 @@ def test_a_slow_line_delivers_everything_once(
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    ids = put(outbox, 200)
+    ids = put_results(outbox, range(200), TOPICS.result)
     with (
         BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=50_000) as line,
         Publisher(
@@ -130,7 +120,7 @@ def test_a_line_too_slow_for_a_window_of_sparkplug_data_is_not_taken_for_dead(
             over(line, keepalive_s=KEEPALIVE_S), topics, outbox, STATION, BdSeq(tmp_path / "birth"), QUICK
         ) as edge_node,
     ):
-        put(outbox, 150)
+        put_results(outbox, range(150), TOPICS.result)
         edge_node.wake()
         wait_for(lambda: edge_node.published == 150, 120)
         assert line.joined == 1

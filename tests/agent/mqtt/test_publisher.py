@@ -10,20 +10,21 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.backoff import Backoff, BackoffLimits
-from agent.messages.records import Alert, Evaluation, Payload, Result, to_json
+from agent.messages.records import Alert, Payload, to_json
 from agent.messages.topics import Topics
 from agent.mqtt.connect import BrokerSettings, Protocol
 from agent.mqtt.connection import Acknowledgement
 from agent.mqtt.outbox_drain import OutboxDrain
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
+from tests.support.broker_clients import put_results, remember_connections
 from tests.support.gate import Gate
 from tests.support.quiet import quiet_dialogue
 from tests.support.real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
@@ -74,16 +75,6 @@ def a_station(alerts: Callable[[], Payload] = lambda: {"active": []}) -> Station
     )
 
 
-def put(outbox: Outbox, numbers: range) -> list[str]:
-    results = [
-        Result(seq=number, part_id=None, created_at_ms=number, evaluation=Evaluation.OK, score=1.0, threshold=2.0)
-        for number in numbers
-    ]
-    for result in results:
-        outbox.put("result", result.record_id, TOPICS.result, to_json(result.payload()), result.created_at_ms)
-    return [result.record_id for result in results]
-
-
 def result_ids(listener: Listener) -> list[str]:
     return [content["resultId"] for content in listener.on("/result")]
 
@@ -93,7 +84,7 @@ def test_records_of_the_past_are_sent_at_the_pace_and_none_is_held_back_for_ever
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    ids = put(outbox, range(200))
+    ids = put_results(outbox, range(200), TOPICS.result)
     began_s = time.monotonic()
     publisher = publish(pace=replace(QUICK, records_per_s=200.0))
     listener.wait_for(lambda heard: len(heard.on("/result")) == 200)
@@ -112,10 +103,10 @@ def test_every_record_arrives_in_order(
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    before = put(outbox, range(1000))
+    before = put_results(outbox, range(1000), TOPICS.result)
     publisher = publish(protocol=protocol)
     wait_for(lambda: publisher.connected)
-    live = put(outbox, range(1000, 1500))
+    live = put_results(outbox, range(1000, 1500), TOPICS.result)
     publisher.wake()
     listener.wait_for(lambda heard: len(heard.on("/result")) == 1500)
     assert result_ids(listener) == before + live
@@ -128,12 +119,12 @@ def test_only_records_from_before_the_line_was_up_are_historical(
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    put(outbox, range(3))
+    put_results(outbox, range(3), TOPICS.result)
     alert = Alert(type="new", severity=500, cause="dark", started_at_ms=1)
     outbox.put("alert", alert.record_id, TOPICS.alert, to_json(alert.payload()), 1)
     publisher = publish()
     listener.wait_for(lambda heard: heard.on("/alert"))
-    put(outbox, range(3, 6))
+    put_results(outbox, range(3, 6), TOPICS.result)
     publisher.wake()
     listener.wait_for(lambda heard: len(heard.on("/result")) == 6)
     assert [content["historical"] for content in listener.on("/result")] == [True] * 3 + [False] * 3
@@ -152,14 +143,14 @@ def test_nothing_is_lost_when_the_broker_dies_and_comes_back(
     first = listen(mosquitto.port)
     gate = Gate()
     publisher = publish(pace=replace(QUICK, jitter=gate))
-    ids = put(outbox, range(50))
+    ids = put_results(outbox, range(50), TOPICS.result)
     publisher.wake()
     wait_for(lambda: publisher.published == 50)
     first.wait_for(lambda heard: len(heard.on("/result")) == 50)
     mosquitto.kill()
     assert gate.reached.wait(10)
     assert not publisher.connected
-    ids += put(outbox, range(50, 400))
+    ids += put_results(outbox, range(50, 400), TOPICS.result)
     mosquitto.start()
     second = listen(mosquitto.port)
     gate.open.set()
@@ -180,7 +171,7 @@ def test_unacknowledged_records_stay_when_the_broker_dies(
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
-    ids = put(outbox, range(30))
+    ids = put_results(outbox, range(30), TOPICS.result)
     publisher.wake()
     mosquitto.kill()
     assert gate.reached.wait(10)
@@ -202,7 +193,7 @@ def test_broker_that_falls_silent_is_given_up(
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
-    put(outbox, range(5))
+    put_results(outbox, range(5), TOPICS.result)
     publisher.wake()
     wait_for(lambda: not publisher.connected)
     assert publisher.waiting == 5
@@ -223,7 +214,7 @@ def test_broker_that_acknowledges_nothing_is_given_up(
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
-    put(outbox, range(5))
+    put_results(outbox, range(5), TOPICS.result)
     publisher.wake()
     wait_for(lambda: "it acknowledges nothing" in caplog.text)
     mosquitto.process.send_signal(signal.SIGCONT)
@@ -248,7 +239,7 @@ def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_l
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("agent.mqtt.outbox_drain.time.monotonic", lambda: now_s)
-    put(outbox, range(1))
+    put_results(outbox, range(1), TOPICS.result)
     delivery = OutboxDrain(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
     delivery.send()
     delivery.settle([Acknowledgement(1, "Not authorized")])
@@ -269,7 +260,7 @@ def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: M
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="other")
         with Publisher(address, TOPICS, small, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
             for _ in range(3):
-                put(small, range(300))
+                put_results(small, range(300), TOPICS.result)
                 publisher.wake()
                 wait_for(lambda: small.depth() <= 10)
         assert publisher.published + small.depth() + small.dropped.total() == 900
@@ -371,7 +362,7 @@ def test_clean_stop_drains_and_leaves_an_offline_status(
     listener = listen(mosquitto.port)
     publisher = publish(pace=replace(QUICK, health_every_s=60))
     wait_for(lambda: publisher.connected)
-    ids = put(outbox, range(250))
+    ids = put_results(outbox, range(250), TOPICS.result)
     publisher.stop(deadline_s=10)
     assert not publisher.alive
     assert not publisher.connected
@@ -391,7 +382,7 @@ def test_stop_right_after_the_start_delivers_all_the_same(
 ) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
-    ids = put(outbox, range(3))
+    ids = put_results(outbox, range(3), TOPICS.result)
     publish().stop(5.0)
     listener.wait_for(lambda heard: heard.on("/status") and not heard.on("/status")[-1]["online"])
     assert result_ids(listener) == ids
@@ -427,14 +418,7 @@ def test_status_is_online_again_after_the_socket_was_cut(
     publish: Callable[..., Publisher],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    connections: list[Any] = []
-    real_connect = sys.modules["agent.mqtt.client_thread"].connect
-
-    def connect_and_remember(*args: object) -> object:
-        connections.append(real_connect(*args))
-        return connections[-1]
-
-    monkeypatch.setattr("agent.mqtt.client_thread.connect", connect_and_remember)
+    connections = remember_connections(monkeypatch)
     mosquitto.start()
     listener = listen(mosquitto.port)
     publish()
@@ -452,7 +436,7 @@ def test_refusal_is_reported_once_with_its_reason(
     mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.start(allow_anonymous=False)
-    put(outbox, range(3))
+    put_results(outbox, range(3), TOPICS.result)
     publisher = publish(pace=replace(QUICK, refused_retry_s=0.01))
     log = mosquitto.folder / "mosquitto.log"
     wait_for(lambda: log.read_text().count("not authorised") >= 3)
@@ -495,7 +479,7 @@ def test_records_stay_when_there_is_no_broker_at_start(
             fifth.set()
         return 0.0
 
-    put(outbox, range(10))
+    put_results(outbox, range(10), TOPICS.result)
     publisher = publish(pace=replace(QUICK, jitter=jitter))
     assert fifth.wait(10)
     assert publisher.waiting == 10
@@ -508,7 +492,7 @@ def test_records_stay_when_there_is_no_broker_at_start(
 
 def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
     away = BrokerSettings(host="127.0.0.1", port=free_port(), client_id="station1")
-    put(outbox, range(3))
+    put_results(outbox, range(3), TOPICS.result)
     publisher = Publisher(
         away, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), replace(QUICK, first_retry_s=60, longest_retry_s=60)
     )
@@ -565,7 +549,7 @@ def test_an_announcement_that_the_broker_refuses_is_named_and_records_pass(
     rights.write_text(f"topic write {TOPICS.result}\n")
     rights.chmod(0o600)
     mosquitto.start(f"acl_file {rights}")
-    put(outbox, range(10))
+    put_results(outbox, range(10), TOPICS.result)
     publisher = publish()
     wait_for(lambda: publisher.published == 10)
     wait_for(lambda: publisher.last_error == f"{TOPICS.alert_state}: Not authorized")
@@ -580,7 +564,7 @@ def test_in_mqtt_3_1_1_a_broker_takes_what_it_refuses_and_says_nothing(
     rights.chmod(0o600)
     mosquitto.start(f"acl_file {rights}")
     listener = listen(mosquitto.port)
-    put(outbox, range(10))
+    put_results(outbox, range(10), TOPICS.result)
     publisher = publish(protocol="3.1.1")
     wait_for(lambda: publisher.published == 10)
     assert publisher.last_error is None
@@ -596,7 +580,7 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
     )
     command = [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(config)]
     address = BrokerSettings(host="127.0.0.1", port=port, client_id="station1", protocol="3.1.1")
-    ids = put(outbox, range(200))
+    ids = put_results(outbox, range(200), TOPICS.result)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as broker:  # noqa: S603 - installed beside us
         try:
             wait_for(lambda: listens(port), 20)

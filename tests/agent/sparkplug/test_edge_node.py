@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import signal
 import socket
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.backoff import BackoffLimits
-from agent.messages.records import Alert, Evaluation, Result, to_json
+from agent.messages.records import Alert, to_json
 from agent.messages.topics import SparkplugTopics
 from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.connection import Acknowledgement
@@ -22,6 +21,7 @@ from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
+from tests.support.broker_clients import put_results, remember_connections
 from tests.support.gate import Gate
 from tests.support.real_broker import free_port, server_that_says, wait_for
 from tests.support.sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
@@ -90,16 +90,6 @@ def speak(
         assert not edge_node.alive
 
 
-def put(edge_node: EdgeNode | Outbox, numbers: range) -> list[str]:
-    results = [
-        Result(seq=number, part_id=None, created_at_ms=number, evaluation=Evaluation.OK, score=1.0, threshold=2.0)
-        for number in numbers
-    ]
-    for result in results:
-        edge_node.put("result", result.record_id, "plain/result", to_json(result.payload()), result.created_at_ms)
-    return [result.record_id for result in results]
-
-
 def put_alert(edge_node: EdgeNode) -> Alert:
     alert = Alert(type="new", severity=500, cause="dark", started_at_ms=17)
     edge_node.put("alert", alert.record_id, "plain/alert", to_json(alert.payload()), 17)
@@ -124,7 +114,7 @@ def test_births_come_first_and_data_after_them_in_order(
     assert (types["bdSeq"], types["Node Control/Rebirth"]) == (INT64, BOOLEAN)
     assert (node["bdSeq"], node["health/fps"], node["status/sessionId"]) == (0, 25.0, "session")
     assert {metric.value for metric in device.metrics} == {None}
-    ids = put(edge_node, range(300, 900))
+    ids = put_results(edge_node, range(300, 900))
     wait_for(lambda: len(host.results()) == 600)
     assert host.results() == ids
     assert {message.is_historical for message in host.on("DDATA")} == {False}
@@ -138,12 +128,12 @@ def test_births_come_first_and_data_after_them_in_order(
 def test_what_waited_before_the_line_was_up_is_historical(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode], outbox: Outbox
 ) -> None:
-    before = put(outbox, range(250))
+    before = put_results(outbox, range(250))
     mosquitto.start()
     host = listen()
     edge_node = speak()
     wait_for(lambda: len(host.results()) == 250)
-    after = put(edge_node, range(250, 253))
+    after = put_results(edge_node, range(250, 253))
     wait_for(lambda: len(host.results()) == 253)
     assert host.results() == before + after
     assert [message.is_historical for message in host.on("DDATA")] == [True] * 250 + [False] * 3
@@ -157,7 +147,7 @@ def test_a_rebirth_on_request_has_the_same_number_and_the_newest_values(
     edge_node = speak()
     host.wait_for("DBIRTH")
     alert = put_alert(edge_node)
-    ids = put(edge_node, range(100, 103))
+    ids = put_results(edge_node, range(100, 103))
     wait_for(lambda: len(host.results()) == 3)
     host.command()
     device = host.wait_for("DBIRTH", 2)[1]
@@ -167,7 +157,7 @@ def test_a_rebirth_on_request_has_the_same_number_and_the_newest_values(
     assert (device["alert/alertId"], device["alert/endTime"]) == (alert.alert_id, None)
     times = {metric.name: metric.timestamp_ms for metric in device.metrics}
     assert (times["result/seq"], times["alert/type"]) == (102, 17)
-    ids += put(edge_node, range(103, 105))
+    ids += put_results(edge_node, range(103, 105))
     wait_for(lambda: len(host.results()) == 5)
     assert host.results() == ids
     assert host.on("NDEATH") == []
@@ -180,14 +170,14 @@ def test_a_host_that_missed_a_message_asks_and_is_told_everything_again(
     host = listen()
     edge_node = speak()
     host.wait_for("DBIRTH")
-    put(edge_node, range(10))
+    put_results(edge_node, range(10))
     wait_for(lambda: len(host.results()) == 10)
     heard = [message.seq for message in host.heard if message.seq != 7]  # one is lost on its way
     gaps = [after for before, after in itertools.pairwise(heard) if after != ((before or 0) + 1) % 256]
     assert gaps == [8]
     host.command()
     host.wait_for("NBIRTH", 2)
-    put(edge_node, range(10, 12))
+    put_results(edge_node, range(10, 12))
     wait_for(lambda: len(host.results()) == 12)
     place = host.heard.index(host.on("NBIRTH")[1])
     assert [message.seq for message in host.heard[place:]] == [0, 1, 2, 3]
@@ -208,7 +198,7 @@ def test_what_is_no_request_for_a_rebirth_changes_nothing(
     host.command(boolean_value=False)
     host.command("Node Control/Reboot")
     host.command(string_value="true")
-    ids = put(edge_node, range(3))
+    ids = put_results(edge_node, range(3))
     wait_for(lambda: len(host.results()) == 3)
     assert host.results() == ids
     assert len(host.on("NBIRTH")) == 1
@@ -229,7 +219,7 @@ def test_nothing_is_said_before_the_primary_host_is_online(
     host.say_state(1000, online=False)
     edge_node = speak(WITH_HOST)
     wait_for(lambda: edge_node.connected)
-    ids = put(edge_node, range(120))
+    ids = put_results(edge_node, range(120))
     host.say_state(900, online=True)  # older than what was said before
     host.send_command(b"\xff not protobuf")
     wait_for(lambda: "not a Sparkplug B payload" in caplog.text)
@@ -250,15 +240,15 @@ def test_data_are_held_while_the_primary_host_is_away_and_come_in_order_when_it_
     host.say_state(1000, online=True)
     edge_node = speak(WITH_HOST)
     host.wait_for("DBIRTH")
-    ids = put(edge_node, range(5))
+    ids = put_results(edge_node, range(5))
     wait_for(lambda: edge_node.published == 5)
     host.say_state(1000, online=False)
     host.wait_for("NDEATH")
     wait_for(lambda: edge_node.connected)
-    ids += put(edge_node, range(5, 300))
+    ids += put_results(edge_node, range(5, 300))
     host.say_state(2000, online=True)
     wait_for(lambda: len(host.results()) == 300)
-    ids += put(edge_node, range(300, 302))
+    ids += put_results(edge_node, range(300, 302))
     wait_for(lambda: len(host.results()) == 302)
     assert host.results() == ids
     assert host.verbs() == ["NBIRTH", "DBIRTH", "DDATA", "DDEATH", "NDEATH", "NBIRTH", "DBIRTH", "DDATA"]
@@ -276,11 +266,11 @@ def test_nothing_is_lost_when_the_broker_dies_and_comes_back(
     gate = Gate()
     edge_node = speak(pace=replace(QUIET, jitter=gate))
     first.wait_for("DBIRTH")
-    ids = put(edge_node, range(20))
+    ids = put_results(edge_node, range(20))
     wait_for(lambda: edge_node.published == 20)
     mosquitto.kill()
     assert gate.reached.wait(10)
-    ids += put(edge_node, range(20, 200))
+    ids += put_results(edge_node, range(20, 200))
     mosquitto.start()
     second = listen()
     gate.open.set()
@@ -299,7 +289,7 @@ def test_what_a_dying_broker_did_not_take_is_sent_again(
     wait_for(lambda: edge_node.connected)
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
-    ids = put(edge_node, range(30))
+    ids = put_results(edge_node, range(30))
     mosquitto.kill()
     assert gate.reached.wait(10)
     assert edge_node.waiting == 30
@@ -317,14 +307,7 @@ def test_the_will_of_a_cut_connection_ends_its_own_birth(
     speak: Callable[..., EdgeNode],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    connections: list[Any] = []
-    real_connect = sys.modules["agent.mqtt.client_thread"].connect
-
-    def connect_and_remember(*args: object) -> object:
-        connections.append(real_connect(*args))
-        return connections[-1]
-
-    monkeypatch.setattr("agent.mqtt.client_thread.connect", connect_and_remember)
+    connections = remember_connections(monkeypatch)
     mosquitto.start()
     host = listen()
     speak()
@@ -348,14 +331,14 @@ def test_a_clean_stop_says_all_and_both_deaths_and_a_restart_goes_on_counting(
     host = listen()
     edge_node = speak()
     host.wait_for("DBIRTH")
-    ids = put(edge_node, range(250))
+    ids = put_results(edge_node, range(250))
     edge_node.stop(deadline_s=10)
     assert (edge_node.alive, edge_node.published, outbox.depth()) == (False, 250, 0)
     host.wait_for("NDEATH")
     assert host.results() == ids
     assert host.verbs()[-2:] == ["DDEATH", "NDEATH"]
     assert host.on("DDEATH")[0].metrics == ()
-    put(outbox, range(3))
+    put_results(outbox, range(3))
     speak().stop()
     host.wait_for("NDEATH", 2)
     assert birth_numbers(host) == [death["bdSeq"] for death in host.on("NDEATH")] == [0, 1]
@@ -453,7 +436,7 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
     monkeypatch.setattr("agent.sparkplug.delivery.time.monotonic", lambda: now_s)
     line, session = LineOfPaper(), SilentSession()
     delivery = SparkplugDelivery(line, session, outbox, "question", window=10)  # type: ignore[arg-type]
-    put(outbox, range(14))
+    put_results(outbox, range(14))
     delivery.send()
     assert (session.published, line.asked) == (10, [1])
     delivery.send()
@@ -470,7 +453,7 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
     assert delivery.stalled
     assert delivery.settle([Acknowledgement(2, "Not authorized")]) == 4
     assert (delivery.idle, delivery.stalled, outbox.depth()) == (True, False, 0)
-    put(outbox, range(14, 24))
+    put_results(outbox, range(14, 24))
     delivery.send()
     assert line.asked == [1, 2, 3], "a full window asks at once"
 
@@ -489,7 +472,7 @@ def test_a_broker_that_answers_nothing_is_given_up(
     host.wait_for("DBIRTH")
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
-    put(edge_node, range(5))
+    put_results(edge_node, range(5))
     wait_for(lambda: "it answers nothing" in caplog.text)
     assert edge_node.waiting == 5
     mosquitto.process.send_signal(signal.SIGCONT)

@@ -43,6 +43,18 @@ SAID: dict[Group, Payload] = {
     ).payload(),
 }
 SAID_OTHERWISE = {"historical", "timestamp", "online"}
+TYPES: dict[Group, str] = {
+    "result": "resultId STRING, seq INT64, partId STRING, creationTime DATE_TIME, resultEvaluation INT32, "
+    "resultCode INT32, score DOUBLE, threshold DOUBLE, margin DOUBLE, frames INT32, zone STRING, zones STRING, "
+    "regions STRING, imageRef STRING, processingTimes STRING, isSimulated BOOLEAN",
+    "alert": "alertId STRING, type STRING, severity INT32, cause STRING, startTime DATE_TIME, endTime DATE_TIME, "
+    "resultId STRING",
+    "status": "state STRING, reason STRING, sessionId STRING, version STRING",
+    "info": "bundleHash STRING, threshold DOUBLE, falseRejectRate DOUBLE, backend STRING, backendReason STRING, "
+    "calibratedAt DATE_TIME, camera STRING, zones STRING",
+    "health": "fps DOUBLE, p50 STRING, p99 STRING, captured INT64, results INT64, lastResultAge INT64, camera STRING, "
+    "dropped STRING, outboxDepth INT64, diskFree INT64, temperature DOUBLE, drift STRING, recalibration STRING",
+}
 NEVER_NULL: dict[str, tuple[int, type]] = {
     "result/seq": (INT64, int),
     "result/resultId": (STRING, str),
@@ -117,6 +129,11 @@ def test_no_value_is_null_and_keeps_its_type() -> None:
 def test_every_field_of_the_plain_messages_is_a_metric_with_the_same_name() -> None:
     for group, payload in SAID.items():
         assert list(data_types()[group]) == [key for key in payload if key not in SAID_OTHERWISE], group
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_metrics_keep_the_names_and_types_that_hosts_know(group: Group) -> None:
+    assert ", ".join(f"{key} {type_.name}" for key, type_ in data_types()[group].items()) == TYPES[group]
 
 
 def test_metrics_have_the_type_of_what_they_say() -> None:
