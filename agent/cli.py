@@ -158,7 +158,7 @@ def doctor_command(
 
 @app.command("demo")
 def demo_command(
-    folder: Annotated[Path, typer.Option(help="Where everything it makes goes.")] = Path("shiftwatch-demo"),
+    folder: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = Path("shiftwatch-demo"),
 ) -> None:
     """See the whole system work in a minute and a half: no camera, no broker, no weights, no network.
 

@@ -1,4 +1,4 @@
-"""An MQTT broker inside this process, for the demo: on loopback, on a free port, in a thread of its own."""
+"""An MQTT broker for the demo, in a thread of this process, on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _START_TIMEOUT_S = 10.0
 
 @contextmanager
 def embedded_broker() -> Iterator[int]:
-    """A running broker; gives its port on 127.0.0.1. It speaks MQTT 3.1.1.
+    """Run an MQTT 3.1.1 broker; yields its port on 127.0.0.1.
 
     Raises:
         SettingError: amqtt is not installed, or the broker does not start.
     """
     try:
-        from amqtt.broker import Broker  # noqa: PLC0415 - an extra; only the demo needs it
+        from amqtt.broker import Broker  # noqa: PLC0415 - an extra that only the demo needs
     except ImportError as error:
         raise SettingError(
             what="the demo needs amqtt, a broker in Python",
@@ -59,7 +59,7 @@ def embedded_broker() -> Iterator[int]:
 
 
 async def _cancel_others() -> None:
-    """End the tasks that the broker leaves behind, so that none is destroyed while it waits."""
+    """Cancel the tasks that the broker leaves behind, so that none is destroyed while it waits."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()

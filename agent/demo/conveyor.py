@@ -1,8 +1,7 @@
-"""A conveyor seen by a camera from above: one frame a part, as a photo-eye triggers it.
+"""Renders parts on a conveyor, seen by a camera from above, one frame for each part.
 
-Everything a good part may do on a real line varies here too, and with the same distribution from the first frame to
-the last: place, turn, tool marks, steel tone, lamp, belt, sensor noise. Textures are made once; a frame is put together
-from random pieces of them.
+Position, rotation, tool marks, steel tone, lamp, belt and sensor noise vary as on a real line, with the same
+distribution from the first frame to the last. Textures are made once; each frame combines random pieces of them.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 
 WIDTH_PX, HEIGHT_PX = 640, 480
 REGION = Region(x=128, y=48, width=384, height=384)
-"""Recommended region of interest: the part in every place it may take, and a little belt."""
+"""Recommended region of interest: the part in all its positions, and a little belt."""
 
 DEFECTS = ("scratch", "dent", "missing hole", "stain")
 CLOSEST_DEFECTS = 5
-"""No two defective parts are closer than this many parts."""
+"""Least distance between two defective parts."""
 
 _PAINT = {"scratch": scratch, "dent": dent, "stain": stain}
 _LEFT, _TOP = (WIDTH_PX - SIZE_PX) // 2, (HEIGHT_PX - SIZE_PX) // 2
@@ -41,7 +40,7 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One frame of the line and the truth about it.
+    """One frame and the truth about its part.
 
     Attributes:
         image: (480, 640, 3), uint8, BGR.
@@ -53,33 +52,35 @@ class Part:
 
 
 def parts(count: int, *, seed: int, defect_every: int | None = None) -> Iterator[Part]:
-    """So many parts, one after the other; the same ones whenever the seed is the same.
+    """Render parts one after the other, always the same ones for the same seed.
 
     A defective part equals the good part of the same seed except where the defect is.
 
     Args:
         count: Number of parts.
-        seed: Not negative. Belt and lamp are those of one and the same line for every seed.
-        defect_every: Mean distance from one defective part to the next, at least CLOSEST_DEFECTS; the kinds take
-            turns. None: all parts are good.
-
-    Raises:
-        ValueError: `defect_every` is below CLOSEST_DEFECTS.
+        seed: Not negative. Belt and lamp are the same for every seed.
+        defect_every: Mean distance between defective parts, at least CLOSEST_DEFECTS; the kinds take turns. None: all
+            parts are good.
     """
-    if defect_every is not None and defect_every < CLOSEST_DEFECTS:
-        message = f"defect_every is {defect_every}, the least is {CLOSEST_DEFECTS}"
-        raise ValueError(message)
-    return _stream(count, seed, defect_every)
+    # Defects have their own random generator, so that a stream with defects differs in nothing else from a good one.
+    good, bad, when = (np.random.default_rng(source) for source in np.random.SeedSequence(seed).spawn(3))
+    defects = _defects(count, when, defect_every)
+    lamp = good.standard_normal()
+    for index in range(count):
+        lamp = _LAMP_MEMORY * lamp + np.sqrt(1 - _LAMP_MEMORY**2) * good.standard_normal()
+        defect = defects.get(index)
+        flange = _flange(good, bad, defect)
+        yield Part(image=_photograph(flange, 1 + 0.08 * np.tanh(0.7 * lamp), good), defect=defect)
 
 
 def write_video(path: Path, parts: Iterable[Part], frames_per_s: float) -> list[str | None]:
-    """Write the parts as a Motion-JPEG AVI of high quality, one frame a part.
+    """Write the parts as a high-quality Motion-JPEG AVI, one frame for each part.
 
     Returns:
         The defect in each frame, None for a good part.
 
     Raises:
-        StorageError: The file cannot be created, or does not hold every frame afterwards.
+        StorageError: The file cannot be created, or lacks frames afterwards.
     """
     fourcc = cv2.VideoWriter.fourcc(*"MJPG")
     writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, fourcc, frames_per_s, (WIDTH_PX, HEIGHT_PX))
@@ -101,31 +102,19 @@ def write_video(path: Path, parts: Iterable[Part], frames_per_s: float) -> list[
 
 
 def _check_frame_count(path: Path, expected: int) -> None:
-    """The writer says nothing when the disk fills up; the index at the end of the file does."""
+    """Compare with the index at the end of the file, because the writer does not report a full disk."""
     video = cv2.VideoCapture(str(path))
     written = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     video.release()
     if written != expected:
         raise StorageError(
             what=f"the video {path} holds {written} of {expected} frames",
-            remedy="make room on the disk and try again",
+            remedy="free space on the disk and try again",
         )
 
 
-def _stream(count: int, seed: int, defect_every: int | None) -> Iterator[Part]:
-    # Defects have their own source of chance: a defective stream and a good one differ in nothing else.
-    good, bad, when = (np.random.default_rng(source) for source in np.random.SeedSequence(seed).spawn(3))
-    defects = _defects(count, when, defect_every)
-    lamp = good.standard_normal()
-    for index in range(count):
-        lamp = _LAMP_MEMORY * lamp + np.sqrt(1 - _LAMP_MEMORY**2) * good.standard_normal()
-        defect = defects.get(index)
-        flange = _flange(good, bad, defect)
-        yield Part(image=_photograph(flange, 1 + 0.08 * np.tanh(0.7 * lamp), good), defect=defect)
-
-
 def _defects(count: int, when: np.random.Generator, defect_every: int | None) -> dict[int, str]:
-    """Kind of defect by index of the part."""
+    """Index of a defective part -> kind of its defect."""
     if defect_every is None:
         return {}
     spread = min(defect_every - CLOSEST_DEFECTS, defect_every // 2)
@@ -141,7 +130,7 @@ def _flange(good: np.random.Generator, bad: np.random.Generator, defect: str | N
 
 
 def _photograph(flange: Flange, lamp: float, good: np.random.Generator) -> Image:
-    """Lay the part on the belt, light the scene and expose the sensor."""
+    """Put the part on the belt, light the scene and expose the sensor."""
     middle = (SIZE_PX - 1) / 2
     pose = np.array(cv2.getRotationMatrix2D((middle, middle), good.uniform(-3, 3), 1), np.float32)
     pose[:, 2] += good.uniform(-4, 4, 2).astype(np.float32)
@@ -150,7 +139,7 @@ def _photograph(flange: Flange, lamp: float, good: np.random.Generator) -> Image
     belt = window * _on_colours(_posed(belt_shadow(), pose, outside=1))
     window[...] = belt + _on_colours(_posed(flange.cover, pose, outside=0)) * (_posed(flange.colour, pose, 0) - belt)
     warmth = good.normal(0, 0.004)
-    gain = lamp * np.array([1 - warmth, 1, 1 + warmth, 1])  # four numbers are a colour to OpenCV, three are not
+    gain = lamp * np.array([1 - warmth, 1, 1 + warmth, 1])  # OpenCV takes four numbers for a colour, but not three
     cv2.multiply(scene, _light(), dst=scene)
     cv2.multiply(scene, gain, dst=scene)
     return _sensor(scene, good)
@@ -183,7 +172,7 @@ def _sensor(scene: Field, good: np.random.Generator) -> Image:
 
 @functools.cache
 def _belt() -> Field:
-    """A stretch of dark green rubber with woven print, wear along the run and specks, (rows, columns, 3)."""
+    """Dark green rubber with a woven texture, signs of wear and specks, (rows, columns, 3)."""
     rng = np.random.default_rng(7)
     rows, columns = HEIGHT_PX + 12, 2400
     weave_y, weave_x = np.mgrid[:rows, :columns].astype(np.float32)
@@ -197,7 +186,7 @@ def _belt() -> Field:
 
 @functools.cache
 def _rails() -> tuple[Field, Field]:
-    """Aluminium guides above and below the belt, (rows, WIDTH_PX, 3) each."""
+    """Aluminium rails above and below the belt, (rows, WIDTH_PX, 3) each."""
     rng = np.random.default_rng(8)
     profile = np.interp(
         np.arange(_RAIL_PX), [0, 5, 6, 8, 17, 19, 21, 23, 25], [128, 132, 90, 136, 142, 176, 120, 50, 34]
@@ -219,7 +208,7 @@ def _light() -> Field:
 
 @functools.cache
 def _noise() -> Field:
-    """Sensor noise in grey levels, a sheet to cut frames from: partly common to the colours, as after demosaicing."""
+    """A sheet of sensor noise in grey levels to cut frames from; partly shared by the colours, as after demosaicing."""
     rng = np.random.default_rng(9)
     sheet = (HEIGHT_PX + 256, WIDTH_PX + 256, 3)
     colour = cv2.GaussianBlur(rng.standard_normal(sheet, np.float32), (0, 0), 0.7)

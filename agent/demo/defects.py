@@ -1,4 +1,4 @@
-"""Paints defects onto a flange: scratch, dent, stain. Each changes only the metal near where it happened."""
+"""Paints a scratch, dent or stain onto a flange. Each changes only the metal around it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OVERSAMPLING = 4
 _NO_FILM = 0.06
-"""Where the film is thinner than this it has run dry; it keeps a stain from reaching across the whole part."""
+"""A thinner film of oil counts as dry, so that a stain does not spread over the whole part."""
 
 
 def scratch(flange: Flange, rng: np.random.Generator) -> Flange:
@@ -28,11 +28,11 @@ def scratch(flange: Flange, rng: np.random.Generator) -> Flange:
     aside *= -np.sign(aside @ TO_LIGHT[:2])[:, np.newaxis] / np.linalg.norm(aside, axis=1, keepdims=True)
     burr = _stroke((path + 1.7 * aside).astype(np.float32), load, 1.2)
     change = rng.uniform(85, 110) * burr - rng.uniform(70, 95) * groove
-    return replace(flange, colour=flange.colour + (change * flange.cover).astype(np.float32)[..., np.newaxis])
+    return _with_change(flange, change)
 
 
 def dent(flange: Flange, rng: np.random.Generator) -> Flange:
-    """A shallow knock, 14 to 26 px across: dark towards the lamp, bright on the far wall, with a raised rim."""
+    """A shallow knock, 14 to 26 px across: dark towards the lamp, bright on the opposite side, with a raised rim."""
     diameter_px = rng.uniform(14, 26)
     along, across = _offsets(_spot_on_metal(rng, diameter_px / 2 + 4), rng.uniform(0, np.pi))
     distance = np.hypot(along / 1.12, across * 1.12) / (diameter_px / 2)
@@ -42,7 +42,7 @@ def dent(flange: Flange, rng: np.random.Generator) -> Flange:
     facing = -slope_x * TO_LIGHT[0] - slope_y * TO_LIGHT[1]
     steepness = np.hypot(slope_x, slope_y)
     change = 140 * facing - 45 * steepness + 45 * np.clip(facing, 0, 1) ** 2
-    return replace(flange, colour=flange.colour + (change * flange.cover).astype(np.float32)[..., np.newaxis])
+    return _with_change(flange, change)
 
 
 def stain(flange: Flange, rng: np.random.Generator) -> Flange:
@@ -62,8 +62,13 @@ def stain(flange: Flange, rng: np.random.Generator) -> Flange:
     return replace(flange, colour=flange.colour * (1 - lost))
 
 
+def _with_change(flange: Flange, change: NDArray[np.floating[Any]]) -> Flange:
+    """The flange with the grey levels of its metal changed."""
+    return replace(flange, colour=flange.colour + (change * flange.cover).astype(np.float32)[..., np.newaxis])
+
+
 def _spot_on_metal(rng: np.random.Generator, clearance_px: float) -> Field:
-    """A random pixel (x, y) at least so far from every edge of the metal."""
+    """A random pixel (x, y) with this clearance from every edge of the metal."""
     rows, columns = np.nonzero(metal_depth() > clearance_px)
     choice = rng.integers(len(rows))
     return np.array([columns[choice], rows[choice]], np.float32)
@@ -78,10 +83,10 @@ def _offsets(middle: NDArray[np.floating[Any]], angle_rad: float) -> tuple[Field
 
 
 def _scratch_path(rng: np.random.Generator) -> Field:
-    """Points (x, y) of a gently curved line through a spot on the metal, (33, 2)."""
+    """Points (x, y) of a slightly curved line through a spot on the metal, (33, 2)."""
     half_length_px = rng.uniform(32, 65)
     spot = _spot_on_metal(rng, 14)
-    # Along the turning marks even a person would not see it.
+    # Along the turning marks it would be invisible.
     radial_rad = np.arctan2(spot[1] - SIZE_PX / 2, spot[0] - SIZE_PX / 2)
     angle_rad, bend = radial_rad + rng.uniform(-1.1, 1.1), rng.uniform(-0.25, 0.25)
     along = np.linspace(-1, 1, 33)

@@ -1,7 +1,7 @@
-"""Draws one machined steel flange: turned face, boss, bore, bolt holes, chamfers, engraving.
+"""Draws a machined steel flange: turned face, boss, bore, bolt holes, chamfers, engraving.
 
-The shape is a height map; light falls on its slopes, and tool marks that no two parts share go on top. Everything that
-does not change from part to part is computed once, at three times the resolution.
+The shape is a height map whose slopes are lit, with different tool marks on each part. What all parts share is computed
+once, at three times the resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Field: TypeAlias = NDArray[np.float32]
 
 SIZE_PX = 400
-"""Side of the square a flange is drawn in; its axis is in the middle."""
+"""Side of the square image of a flange; its axis is in the middle."""
 
 OUTER_RADIUS_PX = 170.0
 HALF_WIDTH_OVER_FLATS_PX = 150.0
@@ -39,7 +39,7 @@ _FACE_RADII = 180
 
 @dataclass(frozen=True, slots=True)
 class Flange:
-    """One part, upright and centred, before it is laid on the belt.
+    """One part, upright and centred, before it is put on the belt.
 
     Attributes:
         colour: (SIZE_PX, SIZE_PX, 3), BGR, grey levels 0 to 255.
@@ -52,7 +52,7 @@ class Flange:
 
 @dataclass(frozen=True, slots=True)
 class _Blank:
-    """What all parts have in common, (SIZE_PX, SIZE_PX) each: grey levels, weight of the tool marks, metal or not."""
+    """What all parts share, (SIZE_PX, SIZE_PX) each: grey levels, weight of the tool marks, metal or not."""
 
     shade: Field
     grain: Field
@@ -63,7 +63,7 @@ def draw_flange(surface: np.random.Generator, *, missing_hole: int | None = None
     """A flange with its own tool marks and steel tone.
 
     Args:
-        surface: Source of everything that differs from one good part to the next.
+        surface: Generator of everything that differs between good parts.
         missing_hole: Index of the bolt hole that was not drilled, below BOLT_HOLES.
     """
     blank = _blank(missing_hole)
@@ -71,7 +71,7 @@ def draw_flange(surface: np.random.Generator, *, missing_hole: int | None = None
     grey = blank.shade + blank.grain * marks * np.float32(surface.uniform(0.85, 1.15))
     blue = surface.normal(0, 0.004)
     tone = np.array([0.99 + blue, 0.985, 0.975 - blue], np.float32)
-    # Merging planes is three times as fast as broadcasting over a last axis of three.
+    # Merging planes is three times as fast as broadcasting over the colours.
     return Flange(colour=np.asarray(cv2.merge([grey * gain for gain in tone]), np.float32), cover=blank.cover)
 
 
@@ -84,7 +84,7 @@ def metal_depth() -> Field:
 
 @functools.cache
 def belt_shadow() -> Field:
-    """Share of the light that reaches the belt around and below a part, (SIZE_PX, SIZE_PX)."""
+    """Share of light that reaches the belt around a part, (SIZE_PX, SIZE_PX)."""
     cover = _blank(None).cover
     cast = cv2.warpAffine(cover, np.array([[1, 0, 8], [0, 1, 10]], np.float32), (SIZE_PX, SIZE_PX))
     cast = cv2.GaussianBlur(cast, (0, 0), 6)
@@ -124,7 +124,7 @@ def _blank(missing_hole: int | None) -> _Blank:
     cover = np.clip(0.5 - _OVERSAMPLING * functools.reduce(np.maximum, edges), 0, 1)
     height = _height(x, y, edges)
     shade, grain = _shading(x, y, height)
-    return _Blank(shade=_shrunk(shade), grain=_shrunk(grain), cover=_shrunk(cover))
+    return _Blank(shade=_downsampled(shade), grain=_downsampled(grain), cover=_downsampled(cover))
 
 
 def _height(x: Field, y: Field, edges: list[Field]) -> Field:
@@ -142,7 +142,7 @@ def _height(x: Field, y: Field, edges: list[Field]) -> Field:
 
 
 def _engraving() -> Field:
-    """1 where nominal size and pressure are engraved into the face, between the bolt holes."""
+    """1 where nominal size and pressure are engraved between the bolt holes."""
     canvas = np.zeros((SIZE_PX * _OVERSAMPLING,) * 2, np.uint8)
     font, scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, 0.52 * _OVERSAMPLING, round(1.5 * _OVERSAMPLING)
     for text, base_line_px in [("DN40", 124), ("PN16", -110)]:
@@ -161,7 +161,7 @@ def _shading(x: Field, y: Field, height: Field) -> tuple[Field, Field]:
     half_way /= np.linalg.norm(half_way)
     mirrored = (-slope_x * half_way[0] - slope_y * half_way[1] + half_way[2]) / steepness
     glint = np.clip(mirrored, 0, 1) ** 24
-    # Turned grooves throw the light into two opposite fans along its direction, and weaker ones from the far lamp.
+    # Turned grooves reflect the lamp in two opposite fans, and a distant lamp in weaker ones.
     angle = np.arctan2(y, x)
     lamp = np.arctan2(TO_LIGHT[1], TO_LIGHT[0])
     fan = np.abs(np.cos(angle - lamp)) ** 10 + 0.4 * np.abs(np.cos(angle - lamp - 1.3)) ** 22
@@ -171,7 +171,7 @@ def _shading(x: Field, y: Field, height: Field) -> tuple[Field, Field]:
     return shade.astype(np.float32), grain.astype(np.float32)
 
 
-def _shrunk(field: Field) -> Field:
+def _downsampled(field: Field) -> Field:
     return np.asarray(cv2.resize(field, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA), np.float32)
 
 

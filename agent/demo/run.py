@@ -1,4 +1,4 @@
-"""``shiftwatch-agent demo``: teach, watch and alert, the whole system on one machine; only the camera is rendered."""
+"""``shiftwatch-agent demo``: calibrate, inspect and alert on one machine; only the camera is simulated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -17,7 +17,7 @@ from agent.child_process import peak_memory_mib
 from agent.config.model import load
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
-from agent.demo.listener import LineListener, ReceivedMessages
+from agent.demo.listener import LineListener
 from agent.messages.records import Evaluation
 from agent.settings import station_topics
 from calibration.backbones.backbone import filterbank_backbone
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.progress import Progress
 
-TAUGHT_PARTS = 300
-WATCHED_PARTS = 320
-PARTS_PER_S = 8.0
+CALIBRATION_PARTS = 300
+INSPECTED_PARTS = 320
+_PARTS_PER_S = 8.0
 _DEFECT_EVERY = 10
 _FALSE_REJECT_RATE = 0.0005
-_SIDE = REGION.width  # at the camera's own resolution: a scratch is two pixels wide
+_SIDE = REGION.width  # the camera's full resolution, because a scratch is two pixels wide
 _MARK = "made-by-shiftwatch-demo"
-_LAST_WORDS_S = 5.0
-_WANTED_SHARE, _TOLERATED_FALSE_ALARMS = 0.9, 2
+_OFFLINE_TIMEOUT_S = 5.0
+_REQUIRED_SHARE, _TOLERATED_FALSE_ALARMS = 0.9, 2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demo showed.
+    """The result of the demo.
 
     Attributes:
-        planted: Defects on the belt, by kind.
-        found: Of these, parts that the line was told are NotOK.
-        false_alarms: Good parts that it was told are NotOK.
+        planted: Kind of defect -> number on the belt.
+        found: Kind of defect -> number of these reported as NotOK.
+        false_alarms: Number of good parts reported as NotOK.
     """
 
     seen: int
@@ -69,39 +69,39 @@ class Outcome:
 
     @property
     def convincing(self) -> bool:
-        """At least 90 % of the defects found, and at most two false alarms."""
+        """Whether at least 90 % of the defects were found, with at most two false alarms."""
         share = sum(self.found.values()) / max(1, sum(self.planted.values()))
-        return share >= _WANTED_SHARE and self.false_alarms <= _TOLERATED_FALSE_ALARMS
+        return share >= _REQUIRED_SHARE and self.false_alarms <= _TOLERATED_FALSE_ALARMS
 
 
 def run_demo(folder: Path) -> Outcome:
     """Run the demo.
 
     Args:
-        folder: Where everything it makes goes; one left by an earlier demo is replaced.
+        folder: Folder for all files; that of an earlier demo is replaced.
 
     Raises:
-        StorageError: The folder is somebody else's, or the disk is full.
+        StorageError: The folder was not made by the demo, or the disk is full.
         SettingError: amqtt is not installed.
-        EngineError: The agent did not run to its end.
+        EngineError: The agent failed.
     """
-    with embedded_broker() as port:  # before all else: where it is not installed, nothing is made in vain
-        _make_way(folder)
-        watched = _film_both(folder)
+    with embedded_broker() as port:  # first, because amqtt may be missing
+        _prepare_folder(folder)
+        truth = _record_videos(folder)
         console.print("[bold]2. Calibrate with the good parts[/], without weights, without a GPU")
-        bundle = _teach(folder)
+        bundle = _calibrate(folder)
         console.print(f"   threshold {bundle.manifest.working_point.threshold:.4g}, bundle {bundle.identity[:12]}")
         console.print("[bold]3. Inspect[/]: the agent publishes over MQTT; these are its alerts")
-        outcome = _watch(folder, watched, port)
+        outcome = _inspect(folder, truth, port)
     print_outcome(outcome)
     return outcome
 
 
-def _make_way(folder: Path) -> None:
+def _prepare_folder(folder: Path) -> None:
     if folder.exists() and not (folder / _MARK).exists():
         raise StorageError(
             what=f"{folder.absolute()} exists and was not made by the demo",
-            remedy="name another folder: shiftwatch-agent demo --folder FOLDER",
+            remedy="choose another folder: shiftwatch-agent demo --folder FOLDER",
         )
     try:
         if folder.exists():
@@ -110,67 +110,60 @@ def _make_way(folder: Path) -> None:
         (folder / _MARK).touch()
     except OSError as error:
         raise StorageError(
-            what=f"cannot write to {folder.absolute()}: {error.strerror}", remedy="name another with --folder FOLDER"
+            what=f"cannot write to {folder.absolute()}: {error.strerror}", remedy="choose another with --folder FOLDER"
         ) from error
 
 
-def _film_both(folder: Path) -> list[str | None]:
-    """The good parts and the unknown ones; returns the truth about the unknown."""
-    console.print(f"[bold]1. A camera over a belt[/]: {TAUGHT_PARTS} good parts, then {WATCHED_PARTS} unknown ones")
+def _record_videos(folder: Path) -> list[str | None]:
+    """Record good and unknown parts; return the defect of each unknown part, None for a good one."""
+    console.print(
+        f"[bold]1. A camera over a belt[/]: {CALIBRATION_PARTS} good parts, then {INSPECTED_PARTS} unknown ones"
+    )
     with progress_bar() as progress:
-        _film(folder / "taught.avi", TAUGHT_PARTS, seed=1, defect_every=None, progress=progress)
-        return _film(folder / "watched.avi", WATCHED_PARTS, seed=2, defect_every=_DEFECT_EVERY, progress=progress)
+        _record(folder / "taught.avi", CALIBRATION_PARTS, seed=1, defect_every=None, progress=progress)
+        return _record(folder / "watched.avi", INSPECTED_PARTS, seed=2, defect_every=_DEFECT_EVERY, progress=progress)
 
 
-def _film(path: Path, count: int, *, seed: int, defect_every: int | None, progress: Progress) -> list[str | None]:
-    def counted(stream: Iterable[Part]) -> Iterator[Part]:
+def _record(path: Path, count: int, *, seed: int, defect_every: int | None, progress: Progress) -> list[str | None]:
+    def with_progress(stream: Iterable[Part]) -> Iterator[Part]:
         for number, part in enumerate(stream, start=1):
             progress(f"{path.stem} parts", number, count)
             yield part
 
-    return write_video(path, counted(parts(count, seed=seed, defect_every=defect_every)), PARTS_PER_S)
+    return write_video(path, with_progress(parts(count, seed=seed, defect_every=defect_every)), _PARTS_PER_S)
 
 
-def _teach(folder: Path) -> Bundle:
+def _calibrate(folder: Path) -> Bundle:
     settings = Settings(Preprocess(_SIDE, _SIDE, REGION), false_reject_rate=_FALSE_REJECT_RATE)
     with progress_bar() as progress:
-        return calibrate(
-            good_images(folder / "taught.avi"),
-            filterbank_backbone(_SIDE, _SIDE),
-            settings,
-            folder / "bundle",
-            progress,
-        )
+        images, backbone = good_images(folder / "taught.avi"), filterbank_backbone(_SIDE, _SIDE)
+        return calibrate(images, backbone, settings, folder / "bundle", progress)
 
 
-def _watch(folder: Path, truth: list[str | None], port: int) -> Outcome:
+def _inspect(folder: Path, truth: list[str | None], port: int) -> Outcome:
     config = _write_config(folder, port)
     topics = station_topics(load(config).station)
-    with LineListener(port, topics, lambda heard: _tell(heard, truth)) as line:
+    with LineListener(port, topics, lambda alert, result: _print_alert(alert, result, truth)) as line:
         peak_memory_mib = _run_agent(config, folder / "agent.log")
-        line.offline.wait(_LAST_WORDS_S)
+        line.offline.wait(_OFFLINE_TIMEOUT_S)
         return _outcome(line, truth, peak_memory_mib, folder / "state" / "archive")
 
 
 def _write_config(folder: Path, port: int) -> Path:
+    config = {
+        "bundle": "bundle",
+        "camera": {"source": "watched.avi", "playback": "realtime"},
+        "station": {"enterprise": "demo", "name": "flange-check"},
+        "mqtt": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1"},
+        "decision": {"clear_after": 1},
+    }
     path = folder / "agent.yaml"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "bundle": "bundle",
-                "camera": {"source": "watched.avi", "playback": "realtime"},
-                "station": {"enterprise": "demo", "name": "flange-check"},
-                "mqtt": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1"},
-                "decision": {"clear_after": 1},
-            },
-            sort_keys=False,
-        )
-    )
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
 
 
 def _run_agent(config: Path, log: Path) -> float | None:
-    """The real agent, as its own process, until the video ends; returns its peak memory in MiB."""
+    """Run the agent as a process until the video ends; return its peak memory in MiB."""
     command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
     peak_mib: float | None = None
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as agent:  # noqa: S603 - our own program
@@ -188,29 +181,28 @@ def _run_agent(config: Path, log: Path) -> float | None:
     return peak_mib
 
 
-def _tell(heard: ReceivedMessages, truth: list[str | None]) -> None:
-    alert, result = heard.alert, heard.result
+def _print_alert(alert: dict[str, Any], result: dict[str, Any] | None, truth: list[str | None]) -> None:
     if alert["type"] == "end" or result is None:
         return
     planted = truth[result["seq"]]
-    word = f"[green]planted: {planted}[/]" if planted else "[red]a good part[/]"
+    what = f"[green]planted: {planted}[/]" if planted else "[red]a good part[/]"
     when = time.strftime("%H:%M:%S", time.localtime(result["creationTime"] / 1000))
     console.print(
         f"   {when} alert [bold]{alert['type']}[/] part {result['seq']:>3} score {result['score']:>6,.0f}"
-        f" severity {alert['severity']:>4} {word}"
+        f" severity {alert['severity']:>4} {what}"
     )
 
 
 def _outcome(line: LineListener, truth: list[str | None], peak_memory_mib: float | None, pictures: Path) -> Outcome:
     rejected = {seq for seq, result in line.results.items() if result["resultEvaluation"] == Evaluation.NOT_OK}
-    where = {kind: {seq for seq, planted in enumerate(truth) if planted == kind} for kind in DEFECTS}
+    defective = {kind: {seq for seq, planted in enumerate(truth) if planted == kind} for kind in DEFECTS}
     times = sorted(result["creationTime"] for result in line.results.values())
     latencies = [result["processingTimes"]["total"] for result in line.results.values()] or [float("nan")]
     return Outcome(
         seen=len(line.results),
-        planted={kind: len(seqs) for kind, seqs in where.items()},
-        found={kind: len(seqs & rejected) for kind, seqs in where.items()},
-        false_alarms=len(rejected - set().union(*where.values())),
+        planted={kind: len(seqs) for kind, seqs in defective.items()},
+        found={kind: len(seqs & rejected) for kind, seqs in defective.items()},
+        false_alarms=len(rejected - set().union(*defective.values())),
         frames_per_s=(len(times) - 1) * 1000 / max(1, times[-1] - times[0]) if times else 0.0,
         p50_ms=float(np.percentile(latencies, 50)),
         p99_ms=float(np.percentile(latencies, 99)),
@@ -223,7 +215,7 @@ def print_outcome(outcome: Outcome) -> None:
     """Print what was planted, what was found, and where the pictures are."""
     planted, found = sum(outcome.planted.values()), sum(outcome.found.values())
     table = Table("what was reported", "")
-    table.add_row("parts seen", f"{outcome.seen} of {WATCHED_PARTS}")
+    table.add_row("parts seen", f"{outcome.seen} of {INSPECTED_PARTS}")
     table.add_row("defects planted", str(planted))
     table.add_row("defects found", f"{found} ({found / planted:.0%})")
     for kind, count in outcome.planted.items():

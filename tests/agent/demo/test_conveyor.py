@@ -120,11 +120,6 @@ def test_distances_between_defects_vary() -> None:
     assert len(set(np.diff(indices))) > 5
 
 
-def test_defects_closer_than_allowed_are_refused_before_the_first_part() -> None:
-    with pytest.raises(ValueError, match="defect_every is 4, the least is 5"):
-        parts(1, seed=0, defect_every=4)
-
-
 def test_the_lamp_varies_but_never_beyond_eight_percent_and_does_not_wander_off() -> None:
     rail = [float(part.image[2:6].mean()) for part in parts(240, seed=8)]
     relative = np.array(rail) / np.mean(rail)

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import pytest
@@ -21,7 +21,7 @@ from agent.cli import main
 from agent.demo import run
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS
-from agent.demo.listener import LineListener, ReceivedMessages
+from agent.demo.listener import LineListener
 from agent.demo.run import Outcome
 from agent.messages.topics import Topics
 from calibration.errors import EngineError, SettingError
@@ -70,11 +70,11 @@ def test_the_demo_finds_the_defects_and_raises_no_false_alarms(
     assert planted >= 25
     assert found >= 0.9 * planted
     assert number_in(ended.stdout, "false alarms") <= 2
-    assert number_in(ended.stdout, "parts seen") >= 0.9 * run.WATCHED_PARTS
+    assert number_in(ended.stdout, "parts seen") >= 0.9 * run.INSPECTED_PARTS
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-def test_the_line_hears_of_each_defect_while_it_happens(
+def test_the_line_receives_an_alert_for_each_defect(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     _, ended = demo
@@ -119,14 +119,14 @@ def test_the_demo_leaves_no_process_no_port_and_no_record_behind(
 
 def test_the_demo_may_be_run_again_in_its_own_folder(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    run._make_way(folder)
+    run._prepare_folder(folder)
     (folder / "bundle").mkdir()
-    run._make_way(folder)
+    run._prepare_folder(folder)
     assert [path.name for path in folder.iterdir()] == [run._MARK]
 
 
 @pytest.mark.parametrize("mode", ["folder", "file"])
-def test_a_folder_that_is_somebody_elses_is_refused_and_left_alone(
+def test_a_folder_not_made_by_the_demo_is_refused_and_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     mine = tmp_path / "mine"
@@ -141,7 +141,7 @@ def test_a_folder_that_is_somebody_elses_is_refused_and_left_alone(
     assert ended.value.code == 2
     said = capfd.readouterr().err
     assert f"{mine} exists and was not made by the demo" in said
-    assert "name another folder" in said
+    assert "choose another folder" in said
     assert precious.read_text() == "years of work"
 
 
@@ -155,7 +155,7 @@ def test_without_amqtt_the_demo_says_what_to_install_before_it_makes_anything(
     assert not (tmp_path / "demo").exists()
 
 
-def test_an_agent_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+def test_an_agent_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> None:
     config = tmp_path / "agent.yaml"
     config.write_text("bundle: nowhere\ncamera: {source: nothing.avi}\n")
     with pytest.raises(EngineError, match=r"exit code 2(.|\n)*nowhere/manifest\.json"):
@@ -174,17 +174,17 @@ def test_a_demo_convinces_with_nine_of_ten_defects_and_two_false_alarms(
 
 
 def test_a_demo_that_does_not_convince_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "show", lambda _: replace(OUTCOME, false_alarms=3))
+    monkeypatch.setattr(run, "run_demo", lambda _: replace(OUTCOME, false_alarms=3))
     monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", "demo"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
 
 
-def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
+def test_results_are_counted_as_the_line_received_them(tmp_path: Path) -> None:
     truth = [None, "scratch", None, "dent", "stain"]
     told = {0: 1, 1: 2, 2: 2, 3: 1, 4: 2}  # seq -> evaluation: one false alarm, one dent missed
-    line = LineListener(1883, TOPICS, lambda _: None)
+    line = LineListener(1883, TOPICS, lambda *_: None)
     for seq, evaluation in told.items():
         line.results[seq] = {
             "resultEvaluation": evaluation,
@@ -198,25 +198,22 @@ def test_the_count_is_made_from_what_the_line_was_told(tmp_path: Path) -> None:
     assert (outcome.seen, outcome.frames_per_s, outcome.p50_ms) == (5, 2.0, 12.0)
 
 
-def test_a_line_that_heard_nothing_is_counted_too(tmp_path: Path) -> None:
-    outcome = run._outcome(LineListener(1883, TOPICS, lambda _: None), ["scratch"], None, tmp_path)
+def test_a_line_without_results_is_counted_as_well(tmp_path: Path) -> None:
+    outcome = run._outcome(LineListener(1883, TOPICS, lambda *_: None), ["scratch"], None, tmp_path)
     assert outcome.seen == 0
     assert not outcome.convincing
 
 
 def test_the_embedded_broker_carries_messages_and_is_gone_afterwards() -> None:
-    heard: list[ReceivedMessages] = []
-    with embedded_broker() as port, LineListener(port, TOPICS, heard.append) as line:
-        _say(line, TOPICS.status, {"online": True})
-        _say(line, TOPICS.result, {"resultId": "r1", "seq": 3})
-        _say(line, TOPICS.alert, {"alertId": "a1", "type": "new", "resultId": "r1"})
-        _say(line, TOPICS.health, {"fps": 8.0})
-        _say(line, TOPICS.status, {"online": False})
+    received: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+    with embedded_broker() as port, LineListener(port, TOPICS, lambda *pair: received.append(pair)) as line:
+        _publish(line, TOPICS.status, {"online": True})
+        _publish(line, TOPICS.result, {"resultId": "r1", "seq": 3})
+        _publish(line, TOPICS.alert, {"alertId": "a1", "type": "new", "resultId": "r1"})
+        _publish(line, TOPICS.status, {"online": False})
         assert line.offline.wait(10)
     assert line.results == {3: {"resultId": "r1", "seq": 3}}
-    assert [(one.alert["alertId"], one.result) for one in heard] == [("a1", {"resultId": "r1", "seq": 3})]
-    assert line.health == {"fps": 8.0}
-    assert line.messages == 5
+    assert [(alert["alertId"], result) for alert, result in received] == [("a1", {"resultId": "r1", "seq": 3})]
     _is_gone(port)
 
 
@@ -239,7 +236,7 @@ def _is_gone(port: int) -> None:
     assert "broker" not in {thread.name for thread in threading.enumerate()}
 
 
-def _say(line: LineListener, topic: str, content: dict[str, object]) -> None:
+def _publish(line: LineListener, topic: str, content: dict[str, object]) -> None:
     line._client.publish(topic, json.dumps(content), qos=1).wait_for_publish(10)
 
 
