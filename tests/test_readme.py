@@ -187,6 +187,13 @@ def test_every_link_inside_the_project_leads_to_a_file_and_a_heading(path: Path)
     assert [link for link in links if not leads_somewhere(path, link)] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_python_file_named_is_there(path: Path) -> None:
+    named = set(re.findall(r"`(?:python )?([\w/]+\.py)`", path.read_text()))
+    folders = (PROJECT, path.parent, PROJECT / "agent", PROJECT / "calibration", PROJECT / "tests" / "scenarios")
+    assert [name for name in sorted(named) if not any((folder / name).is_file() for folder in folders)] == []
+
+
 def leads_somewhere(path: Path, link: str) -> bool:
     target, _, heading = link.partition("#")
     file = path.parent / target if target else path
