@@ -48,9 +48,9 @@ def adapter(message: type[Message]) -> TypeAdapter[Any]:
     return _adapters[message]
 
 
-def on_wire(key: str, description: str, unit: str | None = None) -> Any:  # noqa: ANN401 - as `pydantic.Field`
-    """The key of a field in JSON, and what the schema says about it."""
-    return Field(alias=key, description=description, json_schema_extra={"unit": unit} if unit else None)
+def key(name: str, description: str, unit: str | None = None) -> Any:  # noqa: ANN401 - as `pydantic.Field`
+    """The JSON key of a field, and its meaning and unit for the schema."""
+    return Field(alias=name, description=description, json_schema_extra={"unit": unit} if unit else None)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import uuid4
 
-from agent.messages.fields import Bool, Int, Message, Number, Text, TimeMs, finite_or_none, on_wire
+from agent.messages.fields import Bool, Int, Message, Number, Text, TimeMs, finite_or_none, key
 
 Payload: TypeAlias = dict[str, Any]
 AlertType: TypeAlias = Literal["new", "update", "end"]
@@ -45,11 +45,13 @@ class ResultCode(IntEnum):
     MOVED = 11
 
 
-Verdict: TypeAlias = Annotated[Evaluation, on_wire("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
+Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
 _CODES = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ResultCode)
-Code: TypeAlias = Annotated[
-    Int, on_wire("resultCode", f"Why there is no verdict: {_CODES}. Later versions may add codes.")
-]
+Code: TypeAlias = Annotated[Int, key("resultCode", f"Why there is no verdict: {_CODES}. Later versions may add codes.")]
+Score: TypeAlias = Annotated[Number, key("score", "Squared distance; null if there is none.")]
+Threshold: TypeAlias = Annotated[Number, key("threshold", "Scores above it are NotOK.")]
+Margin: TypeAlias = Annotated[float | None, key("margin", "(score - threshold) / threshold: negative is good.")]
+Historical: TypeAlias = Annotated[Bool, key("historical", "Recorded before the connection was up; do not act on it.")]
 
 
 def new_id() -> str:
@@ -61,28 +63,24 @@ def new_id() -> str:
 class DefectRegion(Message):
     """Rectangle in which the score map is above the threshold."""
 
-    x: Annotated[Int, on_wire("x", "Left edge in the frame.", "px")]
-    y: Annotated[Int, on_wire("y", "Top edge in the frame.", "px")]
-    width: Annotated[Int, on_wire("width", "Width.", "px")]
-    height: Annotated[Int, on_wire("height", "Height.", "px")]
-    score: Annotated[
-        Number, on_wire("score", "Largest squared distance inside, which is above the score of the frame.")
-    ]
-    zone: Annotated[Text | None, on_wire("zone", "Zone in which it lies; null where the station has one bundle.")] = (
-        None
-    )
+    x: Annotated[Int, key("x", "Left edge in the frame.", "px")]
+    y: Annotated[Int, key("y", "Top edge in the frame.", "px")]
+    width: Annotated[Int, key("width", "Width.", "px")]
+    height: Annotated[Int, key("height", "Height.", "px")]
+    score: Annotated[Number, key("score", "Largest squared distance in it, above the score of the frame.")]
+    zone: Annotated[Text | None, key("zone", "Its zone; null where there is one bundle.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneResult(Message):
     """Verdict on one of several zones of a part."""
 
-    seq: Annotated[Int, on_wire("seq", "Number of the frame that decided the zone.")]
+    seq: Annotated[Int, key("seq", "Number of the frame that decided the zone.")]
     evaluation: Verdict
     code: Code
-    score: Annotated[Number, on_wire("score", "Squared distance; null if there is none.")]
-    threshold: Annotated[Number, on_wire("threshold", "Scores above it are NotOK.")]
-    margin: Annotated[float | None, on_wire("margin", "(score - threshold) / threshold; null without a score.")] = None
+    score: Score
+    threshold: Threshold
+    margin: Margin = None
 
     def __post_init__(self) -> None:
         """Derive the margin."""
@@ -93,48 +91,27 @@ class ZoneResult(Message):
 class Result(Message):
     """Verdict on one part."""
 
-    result_id: Annotated[
-        Text, on_wire("resultId", "Identity of the result. Delivery is at least once: drop repeats by it.")
-    ] = field(default_factory=new_id)
-    seq: Annotated[
-        Int | None,
-        on_wire("seq", "Number of the (decisive) frame in this session; null if no frame of the part came in time."),
-    ]
-    part_id: Annotated[Text | None, on_wire("partId", "The part as the trigger named it; null where none names parts.")]
-    created_at_ms: Annotated[
-        TimeMs, on_wire("creationTime", "When the frame was captured, or the part asked for.", MS_UTC)
-    ]
+    result_id: Annotated[Text, key("resultId", "Identity; drop repeats by it.")] = field(default_factory=new_id)
+    seq: Annotated[Int | None, key("seq", "Number of the (decisive) frame; null if none came in time.")]
+    part_id: Annotated[Text | None, key("partId", "The part as the trigger named it.")]
+    created_at_ms: Annotated[TimeMs, key("creationTime", "When the frame was captured, or the part asked for.", MS_UTC)]
     evaluation: Verdict
     code: Code = ResultCode.NONE
-    score: Annotated[
-        Number, on_wire("score", "Squared distance; of several zones the decisive one's. Null if there is none.")
-    ]
-    threshold: Annotated[
-        Number, on_wire("threshold", "Scores above it are NotOK; of several zones the decisive one's.")
-    ]
-    margin: Annotated[
-        float | None,
-        on_wire(
-            "margin",
-            "(score - threshold) / threshold: negative is good, 1 is twice the threshold. Null without a score.",
-        ),
-    ] = None
-    frames: Annotated[Int, on_wire("frames", "Frames of the part; 0 if none came in time.")] = 1
-    zone: Annotated[Text | None, on_wire("zone", "The decisive zone; null where the station has one bundle.")] = None
-    zones: Annotated[
-        dict[str, ZoneResult], on_wire("zones", "Verdict on each zone by its name; empty where there is one bundle.")
-    ] = field(default_factory=dict)
-    regions: Annotated[tuple[DefectRegion, ...], on_wire("regions", "Where the defects are, at most 8 a zone.")] = ()
-    image_ref: Annotated[
-        Text | None, on_wire("imageRef", "The kept image, relative to state_dir/archive/; null if none is kept.")
-    ] = None
-    processing_times_ms: Annotated[
-        dict[str, Number], on_wire("processingTimes", "Duration of each stage by its name.", "ms")
-    ] = field(default_factory=dict)
-    historical: Annotated[
-        Bool, on_wire("historical", "Recorded before the connection was up: it is not about a part of now.")
-    ] = False
-    is_simulated: Annotated[Bool, on_wire("isSimulated", "The frame came from a file.")] = False
+    score: Score
+    threshold: Threshold
+    margin: Margin = None
+    frames: Annotated[Int, key("frames", "Frames of the part; 0 if none came in time.")] = 1
+    zone: Annotated[Text | None, key("zone", "The decisive zone; null where there is one bundle.")] = None
+    zones: Annotated[dict[str, ZoneResult], key("zones", "Verdict on each zone by its name.")] = field(
+        default_factory=dict
+    )
+    regions: Annotated[tuple[DefectRegion, ...], key("regions", "Where the defects are, at most 8 in a zone.")] = ()
+    image_ref: Annotated[Text | None, key("imageRef", "The kept image, below `state_dir/archive/`.")] = None
+    processing_times_ms: Annotated[dict[str, Number], key("processingTimes", "Duration by stage.", "ms")] = field(
+        default_factory=dict
+    )
+    historical: Historical = False
+    is_simulated: Annotated[Bool, key("isSimulated", "The frame came from a file.")] = False
 
     def __post_init__(self) -> None:
         """Derive the margin."""
@@ -150,23 +127,14 @@ class Result(Message):
 class Alert(Message):
     """An alert begins, changes or ends."""
 
-    alert_id: Annotated[Text, on_wire("alertId", "Identity of the alert, the same from `new` to `end`.")] = field(
-        default_factory=new_id
-    )
-    type: Annotated[AlertType, on_wire("type", "`new`, then any number of `update`, then `end`.")]
-    severity: Annotated[Int, on_wire("severity", "1 to 1000 as in OPC UA Part 9; higher is more urgent.")]
-    cause: Annotated[
-        Text,
-        on_wire("cause", "`defect`, `camera` and what is wrong with its frames, or `drift:` and what has changed."),
-    ]
-    started_at_ms: Annotated[TimeMs, on_wire("startTime", "When the alert began.", MS_UTC)]
-    ended_at_ms: Annotated[
-        TimeMs | None, on_wire("endTime", "When the alert ended; null while it is active.", MS_UTC)
-    ] = None
-    result_id: Annotated[Text | None, on_wire("resultId", "The result that caused this message; null if none did.")] = (
-        None
-    )
-    historical: Annotated[Bool, on_wire("historical", "Recorded before the connection was up.")] = False
+    alert_id: Annotated[Text, key("alertId", "The same from `new` to `end`.")] = field(default_factory=new_id)
+    type: Annotated[AlertType, key("type", "`new`, then any number of `update`, then `end`.")]
+    severity: Annotated[Int, key("severity", "1 to 1000 as in OPC UA Part 9; higher is more urgent.")]
+    cause: Annotated[Text, key("cause", "`defect`, or `camera` or `drift:` and what is wrong.")]
+    started_at_ms: Annotated[TimeMs, key("startTime", "When the alert began.", MS_UTC)]
+    ended_at_ms: Annotated[TimeMs | None, key("endTime", "When it ended; null while it is active.", MS_UTC)] = None
+    result_id: Annotated[Text | None, key("resultId", "The result that caused this message, if one did.")] = None
+    historical: Historical = False
 
     @property
     def record_id(self) -> str:
