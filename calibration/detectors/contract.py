@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from calibration.detectors.feature_store import Features
-    from calibration.detectors.head import Head, Scorer
+    from calibration.detectors.head import Head, Scorer, WhiteningHead
     from calibration.onnx_graph import FeatureMap, GraphBuilder
+    from calibration.statistics.moments import Moments
     from calibration.statistics.threshold import ScoreSampler
 
 
@@ -101,6 +103,26 @@ class Detector(Protocol):
         Raises:
             DegenerateFeaturesError: There are too few images, or they are all alike.
         """
+
+
+class AdditiveDetector(Detector, Protocol):
+    """A detector that needs nothing but moments."""
+
+    def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The vectors that the moments are of: (n, d, h, w) as (locations, vectors, d)."""
+
+    def head(self, moments: Moments) -> WhiteningHead:
+        """The head for these moments.
+
+        Raises:
+            DegenerateFeaturesError: Fewer than two images, or all alike.
+        """
+
+    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
+        """Scores images of these moments, each with this weight in them, as if the moments were without them."""
+
+    def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
+        """The parameters in force, for the manifest."""
 
 
 def detector_spec(detector: Detector) -> str:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
 from calibration.detectors.kmeans import SAMPLE
 from calibration.statistics.moments import merged
+from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from calibration.detectors.contract import Folds
+    from calibration.detectors.contract import AdditiveDetector, Folds
     from calibration.detectors.feature_store import Features
-    from calibration.detectors.head import WhiteningHead
+    from calibration.detectors.head import Scorer, WhiteningHead
     from calibration.statistics.moments import Moments
 
     Float32 = NDArray[np.float32]
@@ -38,19 +40,24 @@ def across_locations(reduced: Float32) -> Float32:
 
 
 def moments_and_fold_heads(
-    store: Features, folds: Folds, vectors: Callable[[Float32], Float32], head: Callable[[Moments], WhiteningHead]
+    detector: AdditiveDetector, store: Features, folds: Folds
 ) -> tuple[Moments, Iterator[WhiteningHead]]:
     """Moments of all images, from one pass over the features; and for each fold the head of all other images.
 
-    Args:
-        store: Reduced features.
-        folds: Images that are held out together.
-        vectors: Turns (n, d, h, w) into (locations, vectors, d).
-        head: Fits a head to moments; called once a fold, when the head is needed.
+    A head is fitted when it is needed.
     """
-    moments = [store.moments(group, vectors) for group in folds.groups]
-    heads = (head(merged([*moments[:fold], *moments[fold + 1 :]])) for fold in range(len(moments)))
+    moments = [store.moments(group, detector.vectors) for group in folds.groups]
+    heads = (detector.head(merged([*moments[:fold], *moments[fold + 1 :]])) for fold in range(len(moments)))
     return merged(moments), heads
+
+
+def moment_fit(
+    detector: AdditiveDetector, store: Features, total: Moments, held_out: Iterator[Scorer], *, leave_one_out: bool
+) -> Fit:
+    """The result of a fit to these moments of all images."""
+    head = detector.head(total)
+    sampler = chi_square_scores(store.shape, head.order)
+    return Fit(head, held_out, detector.parameters(total), total.packed(), leave_one_out, sampler)
 
 
 def moments_and_pooled_covariances(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:

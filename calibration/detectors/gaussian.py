@@ -6,7 +6,7 @@ It detects defective images but does not locate the defect: its score map has a 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -45,19 +45,17 @@ class GaussianHead:
         """Scores of images, (n, d, 1, 1)."""
         vectors = reduced.reshape(len(reduced), -1)
         total = np.zeros(len(reduced), np.float32)
-        for start, mean, whitening in zip(self._starts(), self.means, self.whitenings, strict=True):
-            centred = vectors[:, start : start + len(mean)] - mean
-            total += np.sqrt(np.square(centred @ whitening.T).sum(axis=1))
+        levels = _split(vectors, [len(mean) for mean in self.means])
+        for level, mean, whitening in zip(levels, self.means, self.whitenings, strict=True):
+            total += np.sqrt(np.square((level - mean) @ whitening.T).sum(axis=1))
         return Scores(total, total[:, None, None])
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """Add a product for each level; the map is the score itself."""
         flat = graph.add("Reshape", reduced.name, graph.ints(0, reduced.shape[0]))
-        distances = []
-        for number, (start, mean, whitening) in enumerate(
-            zip(self._starts(), self.means, self.whitenings, strict=True)
-        ):
-            stop = start + len(mean)
+        distances, stop = [], 0
+        for number, (mean, whitening) in enumerate(zip(self.means, self.whitenings, strict=True)):
+            start, stop = stop, stop + len(mean)
             level = graph.add("Slice", flat, graph.ints(start), graph.ints(stop), graph.ints(1))
             centred = graph.add("Sub", level, graph.constant(f"head.mean.{number}", mean[None]))
             matrix = graph.constant(f"head.whitening.{number}", np.ascontiguousarray(whitening.T))
@@ -72,10 +70,6 @@ class GaussianHead:
         """Draw scores as if levels were Gaussian and independent: sums of roots of chi-square (eq. 6)."""
         roots = [np.sqrt(random.chisquare(len(whitening), count)) for whitening in self.whitenings]
         return np.asarray(np.sum(roots, axis=0))
-
-    def _starts(self) -> list[int]:
-        lengths = [len(mean) for mean in self.means]
-        return [sum(lengths[:number]) for number in range(len(lengths))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +117,7 @@ class Gaussian:
     def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
         means, whitenings = [], []
-        for level in np.split(vectors, np.cumsum(lengths)[:-1], axis=1):
+        for level in _split(vectors, lengths):
             means.append(level.mean(axis=0).astype(np.float32))
             whitenings.append(self._whitening(ledoit_wolf(level)).astype(np.float32))
         return GaussianHead(tuple(means), tuple(whitenings))
@@ -142,6 +136,11 @@ class Gaussian:
             first = int(np.searchsorted(share, 1.0 - self.retained_variance, side="right"))
         whitening: Float64 = components[:, first:last].T / np.sqrt(variances[first:last])[:, None]
         return whitening
+
+
+def _split(vectors: NDArray[Any], lengths: Sequence[int]) -> list[NDArray[Any]]:
+    """The levels of concatenated vectors, (n, d)."""
+    return np.split(vectors, np.cumsum(lengths)[:-1], axis=1)
 
 
 def ledoit_wolf(vectors: Float64) -> Float64:

@@ -22,7 +22,6 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
-from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,15 +121,8 @@ class MeanShift:
             total, pooled = fold_moments.moments_and_pooled_covariances(store, folds)
             held_out = (self._leave_one_out(total, others) for others in pooled)
         else:
-            total, held_out = fold_moments.moments_and_fold_heads(store, folds, self.vectors, self.head)
-        return Fit(
-            self.head(total),
-            held_out,
-            self.parameters(total),
-            total.packed(),
-            leave_one_out=leave_one_out,
-            gaussian_scores=chi_square_scores(store.shape, self.pooling_order),
-        )
+            total, held_out = fold_moments.moments_and_fold_heads(self, store, folds)
+        return fold_moments.moment_fit(self, store, total, held_out, leave_one_out=leave_one_out)
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, d, h, w) as vectors of each location, or of one that all share: (locations, vectors, d)."""

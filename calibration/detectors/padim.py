@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from calibration.detectors import fold_moments
-from calibration.detectors.contract import Fit
 from calibration.detectors.head import WhiteningHead
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
-from calibration.statistics.scores import chi_square_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from calibration.detectors.contract import Folds
+    from calibration.detectors.contract import Fit, Folds
     from calibration.detectors.feature_store import Features
     from calibration.detectors.head import Scorer
     from calibration.onnx_graph import GraphBuilder
@@ -74,15 +72,8 @@ class Padim:
             total = store.moments(folds.images, self.vectors)
             held_out = repeat(self.leave_one_out_scorer(total), len(folds.groups))
         else:
-            total, held_out = fold_moments.moments_and_fold_heads(store, folds, self.vectors, self.head)
-        return Fit(
-            self.head(total),
-            held_out,
-            self.parameters(total),
-            total.packed(),
-            leave_one_out=folds.independent,
-            gaussian_scores=chi_square_scores(store.shape, inf),
-        )
+            total, held_out = fold_moments.moments_and_fold_heads(self, store, folds)
+        return fold_moments.moment_fit(self, store, total, held_out, leave_one_out=folds.independent)
 
     def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, d, h, w) as vectors of each location: (locations, n, d)."""

@@ -111,7 +111,11 @@ class PatchSvddHead:
             part = graph.add("Slice", reduced.name, graph.ints(*start), graph.ints(*end), axes)
             shape = (channels, end[0] - start[0], end[1] - start[1])
             distances = bank.attach_distances(graph, FeatureMap(part, shape), f".{field.side}")
-            spread.append(_attach_spread(graph, distances, field.cells))
+            window, border = [field.cells] * 2, [field.cells - 1] * 4
+            pooled = graph.add(
+                "AveragePool", distances, kernel_shape=window, strides=[1, 1], pads=border, count_include_pad=0
+            )
+            spread.append(pooled)
         factors = graph.floats(1.0, 1.0, _FINER, _FINER)
         large = graph.add(
             "Resize",
@@ -161,7 +165,7 @@ class PatchSvdd:
         """Put both levels into one map: the rows of the coarse one below those of the fine one, padded with zeros."""
         del features
         shapes = [level.shape for level in levels]
-        stacked = _stacked_shape(shapes)
+        stacked = shapes[0][0], sum(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
         if shapes != [(stacked[0], *grid) for grid in level_grids(stacked)]:
             raise SettingError(
                 what=f"patch_svdd cannot take the features of this backbone, {' and '.join(map(str, shapes))}",
@@ -220,21 +224,9 @@ def split_levels(reduced: Float32) -> tuple[Float32, Float32]:
     return reduced[..., :height, :width], reduced[..., height:, :coarse_width]
 
 
-def _stacked_shape(shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """Shape of the levels one below the other."""
-    return shapes[0][0], sum(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
-
-
 def _spread(distances: Float32, cells: int) -> Float32:
     """Mean over the patches that contain each cell: (h, w) to (h + cells - 1, w + cells - 1)."""
     padded = np.pad(np.stack([distances, np.ones_like(distances)]), ((0, 0), *[(cells - 1, cells - 1)] * 2))
     total, count = sliding_window_view(padded, (cells, cells), axis=(1, 2)).sum(axis=(3, 4))
     mean: Float32 = total / count
     return mean
-
-
-def _attach_spread(graph: GraphBuilder, distances: str, cells: int) -> str:
-    border = [cells - 1] * 4
-    return graph.add(
-        "AveragePool", distances, kernel_shape=[cells, cells], strides=[1, 1], pads=border, count_include_pad=0
-    )

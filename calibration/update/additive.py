@@ -6,22 +6,18 @@ Runs on devices: NumPy only. A head of new moments goes into a network by ``netw
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from calibration.detectors.contract import Detector
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import SettingError
 from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from calibration.bundle.manifest import DetectorRecord, Manifest
-    from calibration.detectors.head import Scorer, WhiteningHead
+    from calibration.bundle.manifest import DetectorRecord
+    from calibration.detectors.contract import AdditiveDetector
 
 _REASONS = {
     "gaussian": "its shrinkage needs every feature vector, and these are not kept",
@@ -29,26 +25,6 @@ _REASONS = {
     "patch_svdd": "it trains encoders of its own for each set of images",
 }
 _MODES = "its modes may be others among all images"
-
-
-class AdditiveDetector(Detector, Protocol):
-    """A detector that needs nothing but moments."""
-
-    def vectors(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The vectors that the moments are of: (n, d, h, w) as (locations, vectors, d)."""
-
-    def head(self, moments: Moments) -> WhiteningHead:
-        """The head for these moments.
-
-        Raises:
-            DegenerateFeaturesError: Fewer than two images, or all alike.
-        """
-
-    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
-        """Scores images of these moments, each with this weight in them, as if the moments were without them."""
-
-    def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
-        """The parameters in force, for the manifest."""
 
 
 def weighted_sum(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
@@ -85,23 +61,3 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
     given: dict[str, Any] = dict(record.parameters)
     given.pop("alpha_from_moments", None)  # written by older software
     return MeanShift(**{**given, "pooling_order": float(given.get("pooling_order", math.inf))})
-
-
-def manifest_differences(one: Manifest, other: Manifest) -> Iterator[str]:
-    """Settings in which two bundles differ, apart from their images; their moments can be added if there are none."""
-    ours, theirs = _compared(one), _compared(other)
-    for name in dict.fromkeys((*ours, *theirs)):
-        if ours.get(name) != theirs.get(name):
-            yield f"{name} is {ours.get(name)} and {theirs.get(name)}"
-
-
-def _compared(manifest: Manifest) -> dict[str, object]:
-    parameters = dict(manifest.detector.parameters)
-    parameters.pop("alpha_from_moments", None)  # written by older software
-    return {
-        **{f"preprocess.{name}": value for name, value in manifest.preprocess.model_dump().items()},
-        **{f"backbone.{name}": value for name, value in manifest.backbone.model_dump().items()},
-        "augment": manifest.augment,
-        "detector": manifest.detector.name,
-        **{f"detector.{name}": value for name, value in parameters.items()},
-    }

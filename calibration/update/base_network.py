@@ -17,8 +17,10 @@ from calibration.network.fusion import backbone_record, feature_network, fused_n
 from calibration.update.additive import additive_detector
 
 if TYPE_CHECKING:
+    from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import BackboneRecord
+    from calibration.detectors.contract import AdditiveDetector
 
 OtherBackbone: TypeAlias = Literal["filterbank"]
 
@@ -43,7 +45,11 @@ def base_network_of(bundle: Bundle, other: OtherBackbone | None) -> BaseNetwork:
     """
     if _is_own(bundle, other):
         return BaseNetwork(bundle.network.read_bytes(), bundle.manifest.backbone)
-    return _FilterbankBase(bundle).network()
+    backbone, detector, (channels, *_) = _filterbank(bundle)
+    empty = WhiteningHead(np.zeros((1, channels), np.float32), np.eye(channels, dtype=np.float32)[None])
+    divide = bundle.manifest.preprocess.divide_brightness
+    network = fused_network(backbone, detector, empty, divide_brightness=divide)
+    return BaseNetwork(network.SerializeToString(), backbone_record(backbone))
 
 
 def refuse_large_base_network(bundle: Bundle, other: OtherBackbone | None, parts: int, memory_limit_mib: float) -> None:
@@ -55,15 +61,15 @@ def refuse_large_base_network(bundle: Bundle, other: OtherBackbone | None, parts
     """
     if _is_own(bundle, other):
         return
-    base = _FilterbankBase(bundle)
-    channels, height, width = base.reduced
-    needed_mib = base.detector.memory_mib(base.reduced, parts)
+    _, detector, reduced = _filterbank(bundle)
+    channels, height, width = reduced
+    needed_mib = detector.memory_mib(reduced, parts)
     if needed_mib > memory_limit_mib:
         raise ModelTooLargeError(
             what=f"{height}x{width} locations of {channels} channels need {needed_mib:,.0f} MiB for their statistics; "
             f"{memory_limit_mib:,.0f} MiB are free",
             remedy="close what else takes the memory of this device, or calibrate a bundle for it with "
-            f"{base.detector.memory_advice}, or a smaller --size",
+            f"{detector.memory_advice}, or a smaller --size",
         )
 
 
@@ -72,25 +78,15 @@ def _is_own(bundle: Bundle, other: OtherBackbone | None) -> bool:
     return other is None or (own.name == other and not own.weights_sha256)
 
 
-class _FilterbankBase:
-    """The bundle's preprocessing and detector on the filterbank, with an empty head."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        preprocess = bundle.manifest.preprocess
-        self.detector = additive_detector(bundle.manifest.detector)
-        self._divide = preprocess.divide_brightness
-        try:
-            self._backbone = filterbank_backbone(preprocess.height, preprocess.width)
-            extractor = feature_network(self._backbone, self.detector, divide_brightness=self._divide)
-        except SettingError as error:
-            raise SettingError(
-                what=f"{bundle.path.name} cannot use the filterbank: {error.what}",
-                remedy="teach with the backbone of the bundle, or calibrate a bundle of another --size",
-            ) from error
-        self.reduced = reduced_shape(extractor)
-
-    def network(self) -> BaseNetwork:
-        channels = self.reduced[0]
-        empty = WhiteningHead(np.zeros((1, channels), np.float32), np.eye(channels, dtype=np.float32)[None])
-        network = fused_network(self._backbone, self.detector, empty, divide_brightness=self._divide)
-        return BaseNetwork(network.SerializeToString(), backbone_record(self._backbone))
+def _filterbank(bundle: Bundle) -> tuple[Backbone, AdditiveDetector, tuple[int, int, int]]:
+    """The filterbank for the bundle's network input, the bundle's detector, and the shape of its reduced features."""
+    preprocess, detector = bundle.manifest.preprocess, additive_detector(bundle.manifest.detector)
+    try:
+        backbone = filterbank_backbone(preprocess.height, preprocess.width)
+        extractor = feature_network(backbone, detector, divide_brightness=preprocess.divide_brightness)
+    except SettingError as error:
+        raise SettingError(
+            what=f"{bundle.path.name} cannot use the filterbank: {error.what}",
+            remedy="teach with the backbone of the bundle, or calibrate a bundle of another --size",
+        ) from error
+    return backbone, detector, reduced_shape(extractor)

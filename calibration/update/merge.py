@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle
+    from calibration.detectors.contract import AdditiveDetector
     from calibration.detectors.head import WhiteningHead
-    from calibration.update.additive import AdditiveDetector
 
 
 def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threads: int = 0) -> Bundle:

@@ -9,15 +9,15 @@ import numpy as np
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import without_head
-from calibration.update.additive import manifest_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle
+    from calibration.bundle.manifest import Manifest
 
 _TOLERANCE = 1e-3
 
@@ -54,13 +54,33 @@ def refuse_different_settings(bundles: Sequence[Bundle]) -> None:
     found = [
         f"{bundle.path}: {difference}"
         for bundle in others
-        for difference in manifest_differences(first.manifest, bundle.manifest)
+        for difference in _differences(first.manifest, bundle.manifest)
     ]
     if found:
         raise SettingError(
             what=f"{first.path} cannot be merged with bundles of other settings ({'; '.join(found)})",
             remedy="calibrate both with the same options and software",
         )
+
+
+def _differences(one: Manifest, other: Manifest) -> Iterator[str]:
+    """Settings in which two bundles differ, apart from their images; their moments can be added if there are none."""
+    ours, theirs = _settings(one), _settings(other)
+    for name in dict.fromkeys((*ours, *theirs)):
+        if ours.get(name) != theirs.get(name):
+            yield f"{name} is {ours.get(name)} and {theirs.get(name)}"
+
+
+def _settings(manifest: Manifest) -> dict[str, object]:
+    parameters = dict(manifest.detector.parameters)
+    parameters.pop("alpha_from_moments", None)  # written by older software
+    return {
+        **{f"preprocess.{name}": value for name, value in manifest.preprocess.model_dump().items()},
+        **{f"backbone.{name}": value for name, value in manifest.backbone.model_dump().items()},
+        "augment": manifest.augment,
+        "detector": manifest.detector.name,
+        **{f"detector.{name}": value for name, value in parameters.items()},
+    }
 
 
 def refuse_different_features(bundles: Sequence[Bundle], threads: int) -> None:

@@ -16,9 +16,9 @@ from calibration.statistics.scores import Scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from calibration.detectors.contract import AdditiveDetector
     from calibration.detectors.head import WhiteningHead
     from calibration.progress import Progress
-    from calibration.update.additive import AdditiveDetector
     from calibration.update.part_store import PartStore
 
 
@@ -97,16 +97,14 @@ class Refit:
         """Scores of these parts, each under moments without its fold, in the order of ``kept``."""
         folds = make_folds(len(kept), sequential=sequential)
         score = np.empty(len(kept), np.float32)
-        maps: dict[int, NDArray[np.float32]] = {}
+        maps = np.empty((len(kept), *self._parts.features.shape[1:]), np.float32)
         for number, (fold, others) in enumerate(zip(folds.groups, folds.complements(), strict=True), start=1):
             # The head has no name: it would stay in memory while the next one is made.
-            scored = self._scores(
+            score[list(fold)], maps[list(fold)] = self._scores(
                 self._detector.head(self.moments([kept[row] for row in others])), [kept[row] for row in fold]
             )
-            score[list(fold)] = scored.score
-            maps.update(zip(fold, scored.map, strict=True))
             progress("learning", number, len(folds.groups) + 1)
-        return Scores(score, np.stack([maps[row] for row in range(len(kept))]))
+        return Scores(score, maps)
 
     def moments(self, indices: list[int]) -> Moments:
         """The updated moments, from the old bundle and these parts."""

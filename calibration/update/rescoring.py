@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.statistics.outliers import HIGHEST
-from calibration.statistics.scores import Scores
+from calibration.statistics.scores import EPSILON, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from calibration.detectors.contract import AdditiveDetector
     from calibration.imaging.preprocess import Image
     from calibration.statistics.moments import Moments
-    from calibration.update.additive import AdditiveDetector
 
     Arrays = Mapping[str, NDArray[Any]]
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
-
-_EPSILON = 1e-30
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,13 @@ class KeptFrames:
 
     def held_out_scores(self, detector: AdditiveDetector, moments: Moments) -> Scores:
         """Scores under the moments, each frame under moments without it."""
-        scores: dict[int, Scores] = {}
+        score = np.empty(len(self.frames), np.float32)
+        maps = np.empty((len(self.frames), *self.reduced.shape[2:]), np.float32)
         for weight in np.unique(self.weights):
-            chosen = np.flatnonzero(self.weights == weight)
-            scored = detector.leave_one_out_scorer(moments, float(weight)).scores(self.reduced[chosen])
-            scores |= {int(i): Scores(*one) for i, *one in zip(chosen, scored.score, scored.map, strict=True)}
-        in_order = [scores[i] for i in range(len(self.frames))]
-        return Scores(np.array([each.score for each in in_order]), np.stack([each.map for each in in_order]))
+            chosen = self.weights == weight
+            scorer = detector.leave_one_out_scorer(moments, float(weight))
+            score[chosen], maps[chosen] = scorer.scores(self.reduced[chosen])
+        return Scores(score, maps)
 
 
 def rescale_scores(reference: Arrays, kept: KeptFrames, old: Scores, new: Scores) -> dict[str, NDArray[Any]]:
@@ -91,14 +89,14 @@ def rescale_scores(reference: Arrays, kept: KeptFrames, old: Scores, new: Scores
         old: Held-out scores of these frames under the bundle's statistics.
         new: Held-out scores of these frames under the other statistics.
     """
-    ratios = new.score.astype(np.float64) / np.maximum(old.score, _EPSILON)
+    ratios = new.score.astype(np.float64) / np.maximum(old.score, EPSILON)
     old_scores, old_highest = reference["good_scores"], reference["highest_scores"]
     highest_rows = slice(kept.golden, None)
     scores = old_scores * float(np.median(ratios))
     highest = old_highest * ratios[highest_rows]
     for old_score, score in zip(old_highest, highest, strict=True):
         scores[old_scores == old_score] = score
-    scale = (highest / np.maximum(new.score[highest_rows], _EPSILON)).astype(np.float32)
+    scale = (highest / np.maximum(new.score[highest_rows], EPSILON)).astype(np.float32)
     suspicious = [scores[old_scores == score][0] for score in reference["suspicious_scores"]]
     return {
         "good_scores": scores,

@@ -25,8 +25,7 @@ from tests.support.network_features import features_of
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
-    from calibration.detectors.contract import Detector
-    from calibration.update.additive import AdditiveDetector
+    from calibration.detectors.contract import AdditiveDetector, Detector
 
 Vectors = NDArray[np.float64]
 PLACES, CHANNELS = 4, 3
