@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from calibration.update.refit import Mode
 
 WorkerReport: TypeAlias = dict[str, Any]
-"""JSON: ``kind`` (``ready``, ``collected``, ``progress``, ``fitted``, ``shadowed``, ``failed``) and its figures."""
+"""JSON: ``kind`` (``ready``, ``collected``, ``progress``, ``fitted``, ``shadowed``, ``failed``) and what belongs to it.
+
+``fitted`` and ``shadowed`` bring figures, by the names that `cmd/ack` gives them.
+"""
 
 _PIECE_BYTES = 64 * 1024
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.commands.dispatcher import final_ack
 from agent.errors import AuditError
 from agent.messages.payloads import CommandAck
-from agent.recalibration import results
+from agent.messages.records import to_json
 from agent.zones.recipe import about_zone
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ProgressReporter:
             logging.INFO if error is None else logging.WARNING,
             about_zone(task.zone.name, "recalibration %s: %s"),
             "done" if error is None else f"ended, the bundle stays: {error.one_line}",
-            results.text(figures),
+            _sorted_json(figures),
         )
         self._follow_up(final_ack(task.command, error, audit_hash, figures))
 
@@ -103,5 +104,9 @@ def audit_fields(task: Task, figures: Payload) -> Payload:
         "mode": task.arguments.mode,
         "parts": figures.get("parts", figures.get("collected", 0)),
         "forced": task.arguments.force and bool(figures.get("objections")),
-        "figures": results.digest(figures),
+        "figures": sha256(_sorted_json(figures).encode()).hexdigest(),
     }
+
+
+def _sorted_json(figures: Payload) -> str:
+    return to_json(dict(sorted(figures.items())))

@@ -16,7 +16,6 @@ from agent.clock import now_ms
 from agent.commands.bundle_swap import SwapReason
 from agent.commands.schema import MOST_PARTS
 from agent.errors import CommandRefusedError, RecalibrationError
-from agent.recalibration import results
 from agent.recalibration.bundle_folder import BundleFolder
 from agent.recalibration.ipc import WorkerOrder
 from agent.recalibration.labelled_images import labelled_images_in
@@ -81,8 +80,6 @@ class RecalibrationRun:
         self._sampler: PartSampler | None = None
         self._cancelled: str | None = None
         self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._worker: WorkerProcess | None = None
         self._last_report_s = 0.0
 
     def note(self, part: PartInspection) -> None:
@@ -92,11 +89,8 @@ class RecalibrationRun:
             sampler.offer(part)
 
     def cancel(self, why: str) -> None:
-        """End it, from any thread."""
-        with self._lock:
-            self._cancelled = why
-            if self._worker is not None:
-                self._worker.kill()
+        """End it soon, from any thread."""
+        self._cancelled = why
 
     def run(self) -> None:
         """Make a new bundle and activate it; errors are reported, not raised."""
@@ -118,10 +112,6 @@ class RecalibrationRun:
         workplace = self._bundles.workplace()
         try:
             with WorkerProcess(self._order(workplace)) as worker:
-                with self._lock:
-                    self._worker = worker
-                    if self._cancelled is not None:
-                        worker.kill()
                 self._last_report_s = time.monotonic()
                 self._wait_for("ready", "preparing", worker)
                 self._collect_parts(worker)
@@ -185,7 +175,7 @@ class RecalibrationRun:
         self._sampler = self._new_sampler(worker, self._plan.shadow_parts)
         self._report("learning", 0.0)
         report = self._wait_for("fitted", "learning", worker)
-        self.figures |= results.refit_results(report, self._task.base.recipe.rules.threshold)
+        self._add_figures(report, thresholdBefore=self._task.base.recipe.rules.threshold)
         if report["objections"] and not self._task.arguments.force:
             raise CommandRefusedError(
                 what="; ".join(report["objections"]),
@@ -200,8 +190,8 @@ class RecalibrationRun:
         while scored < sampler.parts:
             report = self._next_report(worker, is_busy=scored < sampler.given)
             if report is not None:
-                scored = report["parts"]
-                self.figures |= results.shadow_results(report)
+                scored = report["shadowParts"]
+                self._add_figures(report)
             self._refuse_standstill(sampler, began_s)
             self._report("judging beside", scored / sampler.parts)
 
@@ -248,6 +238,9 @@ class RecalibrationRun:
         self._over.set()
         self._reporter.result(self._task, self.figures, error, audit_hash)
 
+    def _add_figures(self, report: WorkerReport, **more: float) -> None:
+        self.figures |= {name: value for name, value in report.items() if name != "kind"} | more
+
     def _report(self, phase: str, share: float) -> None:
         first, last = _PHASES[phase]
         self._reporter.progress(self._task, phase, first + min(1.0, share) * (last - first))
@@ -264,12 +257,7 @@ class RecalibrationRun:
     def _next_report(self, worker: WorkerProcess, *, is_busy: bool) -> WorkerReport | None:
         """The worker's next report, if there is one soon; one that ``is_busy`` may not be silent for long."""
         self._refuse_void()
-        try:
-            report = worker.next_report(_TICK_S)
-        except RecalibrationError:
-            self._refuse_cancelled()
-            raise
-        self._refuse_cancelled()
+        report = worker.next_report(_TICK_S)
         now_s = time.monotonic()
         if report is not None or not is_busy:
             self._last_report_s = now_s
@@ -280,13 +268,10 @@ class RecalibrationRun:
             )
         return report
 
-    def _refuse_cancelled(self) -> None:
-        if self._cancelled is not None:
-            raise CommandRefusedError(what=self._cancelled, remedy="the active bundle stays")
-
     def _refuse_void(self) -> None:
         """Refuse if it was cancelled, or if bundle or threshold have changed since it began."""
-        self._refuse_cancelled()
+        if self._cancelled is not None:
+            raise CommandRefusedError(what=self._cancelled, remedy="the active bundle stays")
         if self._task.zone.served is not self._task.base:
             raise CommandRefusedError(
                 what="another bundle or threshold is active than when the recalibration began",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,16 +138,21 @@ class RecalibrationWorker:
         result = check_acceptance(old, new, parts, defects, _THREADS)
         self._report(
             "fitted",
-            identity=new.identity,
-            threshold=new.manifest.working_point.threshold,
+            bundle=new.identity,
             parts=len(parts),
-            labelledGood=len(labelled_good),
-            labelledGoodLeftOut=len(set(labelled_good) & set(fitted.left_out)),
             leftOut=len(fitted.left_out),
-            leftOutNames=fitted.left_out[:_MOST_NAMES],
-            acceptance=asdict(result),
+            leftOutResults=fitted.left_out[:_MOST_NAMES],
+            markedGood=len(labelled_good),
+            markedGoodLeftOut=len(set(labelled_good) & set(fitted.left_out)),
+            threshold=new.manifest.working_point.threshold,
+            falseRejects=result.false_rejects,
+            syntheticFoundBefore=result.synthetic_old,
+            syntheticFound=result.synthetic_new,
+            markedDefects=result.defects,
+            markedDefectsFoundBefore=result.defects_old,
+            markedDefectsFound=result.defects_new,
             objections=acceptance_failures(result, self._order.min_detection),
-            peakMib=peak_memory_mib(os.getpid()) or 0.0,
+            peakMemoryMib=_peak_memory_mib(),
         )
 
     def _shadow_run(self, new: Bundle) -> None:
@@ -160,11 +164,21 @@ class RecalibrationWorker:
                 is_bad, was_bad = not engine(message.image).score <= threshold, message.header["notOk"]
                 parts, agreed = parts + 1, agreed + (is_bad is was_bad)  # a part without a decision counts as different
                 bad, bad_before = bad + is_bad, bad_before + bool(was_bad)
-                peak_mib = peak_memory_mib(os.getpid()) or 0.0
-                self._report("shadowed", parts=parts, agreed=agreed, bad=bad, badBefore=bad_before, peakMib=peak_mib)
+                self._report(
+                    "shadowed",
+                    shadowParts=parts,
+                    agreement=agreed / parts,
+                    notOkBefore=bad_before / parts,
+                    notOk=bad / parts,
+                    peakMemoryMib=_peak_memory_mib(),
+                )
 
     def _report_progress(self, step: str, done: int, total: int) -> None:
         self._report("progress", step=step, done=done, total=total)
+
+
+def _peak_memory_mib() -> float:
+    return round(peak_memory_mib(os.getpid()) or 0.0, 1)
 
 
 def _available_mib() -> float:

@@ -245,7 +245,7 @@ def test_what_finds_too_little_judges_only_by_force_which_is_written_down(line: 
     station = line([random.integers(0, 180, (72, 96, 3), np.uint8) for _ in range(60)])
     refused = station.end_of(parts=ENOUGH, mode="teach")
     assert not refused["accepted"]
-    assert "of synthetic defects it finds" in refused["error"]
+    assert "of synthetic defects; the old bundle found" in refused["error"]
     assert (station.events[-1]["event"], station.events[-1]["forced"]) == ("refused", False)
     forced = station.end_of(parts=ENOUGH, mode="teach", force=True)
     assert forced["accepted"]
