@@ -82,15 +82,21 @@ def progress_bar() -> Iterator[Progress]:
         _Speed(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Bars(*columns, console=error_console) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Bars(*columns, console=error_console)
+    tasks: dict[str, TaskID] = {}
 
-        def update(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)
+    def update(step: str, done: int, total: int) -> None:
+        if not tasks:
+            bars.start()
+        if step not in tasks:
+            tasks[step] = bars.add_task(step, total=total)
+        bars.update(tasks[step], completed=done, total=total)
 
+    try:
         yield update
+    finally:
+        if tasks:
+            bars.stop()
 
 
 @contextmanager

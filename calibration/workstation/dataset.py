@@ -52,7 +52,7 @@ class Images(Protocol):
 
 
 @dataclass
-class PictureFiles:
+class ImageFiles:
     """Pictures in files."""
 
     source: str
@@ -163,7 +163,7 @@ def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[
             remedy="give --frames START:STOP or START:STOP:STEP within their number",
         )
     left_out = _found([str(path) for path in chosen], unwanted)
-    return PictureFiles(str(folder), [path for path in chosen if str(path) not in left_out], left_out=left_out)
+    return ImageFiles(str(folder), [path for path in chosen if str(path) not in left_out], left_out=left_out)
 
 
 def _video(path: Path, frames: slice, unwanted: Collection[str]) -> VideoFrames:

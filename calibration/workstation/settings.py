@@ -1,24 +1,44 @@
-"""How to calibrate, and the limits that every way of calibrating has."""
+"""How to calibrate, and what every way of calibrating refuses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.detectors.cross_validation import FOLDS
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
+from calibration.imaging.region import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from calibration.bundle.manifest import ChoiceRecord
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Preprocess
     from calibration.workstation.dataset import Images
 
+Area: TypeAlias = Region | NDArray[np.bool_]
 
 MINIMUM_IMAGES = 2 * FOLDS
+AUTO_PX = 0
+
+
+@dataclass(frozen=True)
+class PreprocessRequest:
+    """What the preprocessing learns from the images.
+
+    Attributes:
+        align_px: Largest displacement that alignment follows, in frame pixels; ``AUTO_PX``: 5 % of the region's
+            shorter side; None: no alignment.
+        ignored: Areas that are not inspected: rectangles, and masks of the frame's size.
+    """
+
+    align_px: int | None = None
+    ignored: Sequence[Area] = ()
 
 
 @dataclass(frozen=True)
@@ -26,24 +46,28 @@ class Settings:
     """How to calibrate.
 
     Attributes:
-        preprocess: Frame to network input, prepared for these images where it learns from them.
+        preprocess: Frame to network input.
         detector: Method and parameters.
+        learn: What is added to ``preprocess`` from the images.
         divide_brightness: Divide each frame by its own mean brightness first.
-        augment: Varied copies of each image that are learnt, too.
+        augment: Varied copies of each image to learn from as well.
         contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
-        part_of: From the name of an image to the part that it shows, where several show the same; None: all differ.
-        choice: How these settings were chosen from the data; None where a person chose them.
-        false_reject_rate: Share of good parts that may be called defective.
-        memory_limit_mib: What the statistics may take; beyond it calibration refuses.
+        part_of: Name of an image to the part that it shows, where several show the same; None: all differ.
+        tuning_s: Time for choosing detector, brightness and backbone from the images; None: they are as given.
+        choice: How the settings were chosen from the images; None where a person chose them.
+        false_reject_rate: Share of good parts that may be rejected.
+        memory_limit_mib: What the statistics may take; calibration refuses to exceed it.
         threads: Of the network; 0 takes one for each core.
     """
 
     preprocess: Preprocess
     detector: Detector = field(default_factory=MeanShift)
+    learn: PreprocessRequest = PreprocessRequest()
     divide_brightness: bool = False
     augment: int = 0
     contamination: float = 0.0
     part_of: Callable[[str], str | None] | None = None
+    tuning_s: float | None = None
     choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
     memory_limit_mib: int = 4096
@@ -61,7 +85,7 @@ class Settings:
 
 
 def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:
-    """Raise ModelTooLargeError if learning from so many reduced features, (d, h, w) each, takes too much memory."""
+    """Raise ModelTooLargeError if statistics of this many reduced features, (d, h, w) each, take too much memory."""
     channels, height, width = shape
     needed = settings.detector.memory_mib(shape, images)
     if needed > settings.memory_limit_mib:

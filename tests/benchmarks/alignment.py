@@ -28,9 +28,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.dataset import labelled_images
-from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.pipeline import calibrate
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import PreprocessRequest, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

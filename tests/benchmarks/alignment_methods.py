@@ -18,7 +18,8 @@ from rich.table import Table
 
 from calibration.imaging.alignment import Grid, _vertex, find_peak
 from calibration.imaging.orientation import edge_directions
-from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
+from calibration.workstation.settings import PreprocessRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

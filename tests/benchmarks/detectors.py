@@ -9,7 +9,7 @@ import mtd
 
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.benchmark_output import print_benchmark
-from calibration.workstation.cli.components import described_detector
+from calibration.workstation.cli.detector_options import parse_detector
 from calibration.workstation.evaluation.benchmark import Candidate, Run, benchmark_runs, tasks
 from calibration.workstation.evaluation.splits import Split, labelled_sets, splits
 from calibration.workstation.settings import Settings
@@ -58,7 +58,7 @@ def main() -> None:
             text,
             Settings(
                 Preprocess(mtd.SIDE, mtd.SIDE),
-                described_detector(text),
+                parse_detector(text),
                 divide_brightness=arguments.divide_brightness,
                 threads=mtd.THREADS,
             ),

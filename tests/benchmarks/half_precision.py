@@ -21,7 +21,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.half_precision import half_precision
-from calibration.workstation.cli.components import described_detector
+from calibration.workstation.cli.detector_options import parse_detector
 from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def extremes(bundle: Bundle) -> dict[str, Image]:
 
 def fitted(backbone: str, detector: str, folder: Path) -> Bundle:
     """Learnt from all good tiles of the protocol."""
-    settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), described_detector(detector), threads=1)
+    settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), parse_detector(detector), threads=1)
     return mtd.fit(detectors.backbone_of(backbone), mtd.split().learnt, settings, folder)
 
 

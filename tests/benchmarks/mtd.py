@@ -23,7 +23,7 @@ from rich.table import Table
 from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.detectors.mean_shift import MeanShift
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.evaluation.benchmark import Candidate, Run, measured, tasks
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, Split, labelled_sets, splits
 from calibration.workstation.fit.pipeline import calibrate
@@ -101,7 +101,7 @@ def settings_of(detector: MeanShift | None = None) -> Settings:
 
 def fit(backbone: Backbone, paths: list[Path], settings: Settings, path: Path) -> Bundle:
     """The pipeline as it is, silent."""
-    return calibrate(PictureFiles(str(MTD), paths), backbone, settings, path, lambda _step, _done, _total: None)
+    return calibrate(ImageFiles(str(MTD), paths), backbone, settings, path, lambda _step, _done, _total: None)
 
 
 def measure(name: str, seed: int, images: int | None, detector: MeanShift) -> Run:

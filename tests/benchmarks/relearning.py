@@ -24,7 +24,7 @@ from calibration.imaging.preprocess import as_bgr8
 from calibration.network.fusion import without_head
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle
-from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.evaluation.splits import labelled_sets
 from calibration.workstation.fit.pipeline import calibrate
 
@@ -39,7 +39,7 @@ CHANGES = {"slight": (0.6, 1.08, 4.0), "strong": (1.0, 1.15, 6.0)}
 MODES = ("threshold", "mean", "full", "teach")
 
 
-class Changed(PictureFiles):
+class Changed(ImageFiles):
     """Tiles as another lamp and lens show them."""
 
     def __init__(self, paths: list[Path], change: Callable[[Image], Image]) -> None:
@@ -52,7 +52,7 @@ class Changed(PictureFiles):
             yield name, self._change(image)
 
     def again(self, names: list[str]) -> Iterator[tuple[str, Image]]:
-        """As ``PictureFiles``."""
+        """As ``ImageFiles``."""
         for name, image in super().again(names):
             yield name, self._change(image)
 

@@ -28,9 +28,9 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.imaging.region import whole_frame
 from calibration.imaging.score_map import cover_region
-from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.pipeline import calibrate
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import PreprocessRequest, Settings
 from tests.support.quiet import quiet_handshake
 from tests.support.stations import Taught
 

@@ -8,8 +8,9 @@ import typer
 
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import console, escape, runs_bar
-from calibration.workstation.cli import components, parse
+from calibration.workstation.cli import parse
 from calibration.workstation.cli.benchmark_output import print_benchmark
+from calibration.workstation.cli.detector_options import parse_detector
 from calibration.workstation.cli.options import (
     LEARNING,
     METHOD,
@@ -27,6 +28,7 @@ from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, b
 from calibration.workstation.evaluation.evaluation import refuse_without_metrics
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
+from calibration.workstation.fit.backbone_choice import backbone_choices, open_backbone
 from calibration.workstation.settings import Settings
 
 
@@ -103,8 +105,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         refuse_unwritable(json)
     input_size = parse.size(size)
     normalisation = parse.colours("--mean", mean), parse.colours("--std", std)
-    named = components.backbones(backbone, stages, weights, normalisation)
-    detectors = {text: components.described_detector(text) for text in detector}
+    named = backbone_choices(backbone, stages, weights, normalisation)
+    detectors = {text: parse_detector(text) for text in detector}
     sets = [data for source in datasets for data in labelled_sets(source)]
     divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
     candidates = [
@@ -119,7 +121,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
                 threads=threads,
             ),
         )
-        for network in (components.backbone(choice, input_size) for choice in named)
+        for network in (open_backbone(choice, input_size) for choice in named)
         for label, method in detectors.items()
     ]
     runs = _runs(tasks(divided, candidates), csv)

@@ -1,222 +1,67 @@
 """``shiftwatch-calibrate fit``: options in, bundle out."""
+# No deferred annotations here: typer reads them.
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-import typer
-
-from calibration.bundle.bundle import refuse_existing
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import progress_bar
-from calibration.workstation.cli import components as choices
+from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
+from calibration.workstation.cli.detector_options import DETECTOR_OPTIONS, detector_of
 from calibration.workstation.cli.name_list import names_in, write_names
-from calibration.workstation.cli.options import (
-    LEARNING,
-    METHOD,
-    NETWORK,
-    DivideBrightness,
-    Mean,
-    MemoryLimit,
-    Size,
-    Std,
-    Threads,
-)
 from calibration.workstation.cli.output import describe, print_written
-from calibration.workstation.cli.preprocess_options import preprocess_request
-from calibration.workstation.dataset import frame_range, good_images
-from calibration.workstation.fit.auto_tuning import tune
-from calibration.workstation.fit.learn_preprocess import learn_preprocess
-from calibration.workstation.fit.part_groups import part_by
-from calibration.workstation.fit.pipeline import calibrate
-from calibration.workstation.settings import Settings
+from calibration.workstation.dataset import frame_range
+from calibration.workstation.fit.backbone_choice import BackboneChoice
+from calibration.workstation.fit.extraction import Extractor, extract_here
+from calibration.workstation.fit.folds import part_by
+from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder
+from calibration.workstation.settings import PreprocessRequest, Settings
 
 
 def fit(  # noqa: PLR0913 - one parameter for each option of the command
-    source: Annotated[
-        Path, typer.Argument(help="Folder of pictures of good parts, MVTec layout (train/good is taken), or a video.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")],
+    source: option.Source,
+    out: option.Out,
     *,
-    frames: Annotated[
-        str, typer.Option(help="START:STOP:STEP of a video or of the sorted pictures.", rich_help_panel=LEARNING)
-    ] = ":",
-    roi: Annotated[
-        str | None,
-        typer.Option(metavar="X,Y,W,H", help="Region of interest, in frame pixels.", rich_help_panel=LEARNING),
-    ] = None,
-    align: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PIXELS|auto",
-            help="Move the region with the part, up to so many frame pixels; auto: 5 % of its shorter side.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str],
-        typer.Option(
-            metavar="FILE|X,Y,W,H",
-            help="Never judge this: a picture of the frame's size, white where ignored, or a rectangle; repeatable.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = [],  # noqa: B006 - typer copies it
-    leave_out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Names of images not to learn from, one a line.", rich_help_panel=LEARNING),
-    ] = None,
-    size: Size = "224x224",
-    divide_brightness: DivideBrightness = False,
-    augment: Annotated[
-        int, typer.Option(help="Varied copies of each image to learn, too.", rich_help_panel=LEARNING)
-    ] = 0,
-    contamination: Annotated[
-        float,
-        typer.Option(
-            help="Share of the images that may be defective: lists the suspicious ones.", rich_help_panel=LEARNING
-        ),
-    ] = 0.0,
-    same_part: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX",
-            help=r"Pictures whose names agree in this show the same part (`part(\d+)`): left out together.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    suspicious: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Where to write the names of all suspicious images; strike out the good ones for --leave-out.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    false_reject_rate: Annotated[
-        float, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=LEARNING)
-    ] = 0.01,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE.onnx|A+B",
-            help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.  "
-            "[default: filterbank]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    stages: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH,...", help="Stages of a timm model, e.g. `blocks.3,blocks.4`.", rich_help_panel=NETWORK
-        ),
-    ] = "",
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the timm model; else timm downloads.", rich_help_panel=NETWORK),
-    ] = None,
-    mean: Mean = "0,0,0",
-    std: Std = "1,1,1",
-    detector: Annotated[
-        Literal["mean_shift", "padim", "gaussian", "patchcore", "patch_svdd"],
-        typer.Option(help="Method; `patch_svdd` trains encoders of its own.", rich_help_panel=METHOD),
-    ] = "mean_shift",
-    alpha: Annotated[
-        str | None,
-        typer.Option(
-            metavar="0..1",
-            help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.03]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    averaging: Annotated[
-        int | None,
-        typer.Option(help="mean_shift: averaged region, in grid cells.  [default: 2]", rich_help_panel=METHOD),
-    ] = None,
-    location: Annotated[
-        Literal["local", "shared", "global"] | None,
-        typer.Option(
-            help="mean_shift: `shared` where parts do not sit still; `global`: one statistic of the whole picture.  "
-            "[default: local]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    pooling_order: Annotated[
-        float | None,
-        typer.Option(
-            metavar="1..inf",
-            help="mean_shift: of the generalised mean over places that makes the score; inf: the largest.  "
-            "[default: 8]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    patch: Annotated[
-        int | None,
-        typer.Option(
-            help="mean_shift: side of the patch of grid cells joined into one vector.  [default: 1]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    modes: Annotated[
-        int | None,
-        typer.Option(
-            help="mean_shift: means per place, for several kinds of good parts.  [default: 1]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    dimensions: Annotated[
-        int | None,
-        typer.Option(
-            help="mean_shift: random directions kept.  [default: all]  padim: random channels kept.  [default: 100]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    components: Annotated[
-        Literal["all", "pca", "npca"] | None,
-        typer.Option(help="gaussian: components kept.  [default: all]", rich_help_panel=METHOD),
-    ] = None,
-    retained_variance: Annotated[
-        float | None,
-        typer.Option(help="gaussian: variance that pca or npca keeps.  [default: 0.99]", rich_help_panel=METHOD),
-    ] = None,
-    coreset: Annotated[
-        float | None,
-        typer.Option(help="patchcore: share of patches remembered.  [default: 0.01]", rich_help_panel=METHOD),
-    ] = None,
-    neighbours: Annotated[
-        int | None, typer.Option(help="patchcore: b of eq. 7.  [default: 9]", rich_help_panel=METHOD)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="patch_svdd: of training.  [default: 20]", rich_help_panel=METHOD)
-    ] = None,
-    svdd_weight: Annotated[
-        float | None,
-        typer.Option(help="patch_svdd: weight of the SVDD' loss.  [default: 0.001]", rich_help_panel=METHOD),
-    ] = None,
-    auto: Annotated[
-        bool,
-        typer.Option(
-            "--auto",
-            help="Choose detector, alpha, averaging, location, brightness, and of the backbones and stages named the "
-            "best, by synthetic defects.",
-            rich_help_panel=METHOD,
-        ),
-    ] = False,
-    time_budget_s: Annotated[
-        float, typer.Option(min=1.0, help="--auto: time for choosing.", rich_help_panel=METHOD)
-    ] = 300.0,
-    memory_limit_mib: MemoryLimit = 4096,
-    threads: Threads = 0,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Read pictures and compute features on a Dask cluster that sees them under the same paths: "
-            "`tcp://HOST:PORT`, or `local:N` for N processes here.",
-        ),
-    ] = None,
+    frames: option.Frames = ":",
+    roi: option.Roi = None,
+    align: option.Align = None,
+    ignore: option.Ignore = [],  # noqa: B006 - typer copies it
+    leave_out: option.LeaveOut = None,
+    size: option.Size = "224x224",
+    divide_brightness: option.DivideBrightness = False,
+    augment: option.Augment = 0,
+    contamination: option.Contamination = 0.0,
+    same_part: option.SamePart = None,
+    suspicious: option.Suspicious = None,
+    false_reject_rate: option.FalseRejectRate = 0.01,
+    backbone: option.BackboneName = None,
+    stages: option.Stages = "",
+    weights: option.Weights = None,
+    mean: option.Mean = "0,0,0",
+    std: option.Std = "1,1,1",
+    detector: option.DetectorName = "mean_shift",
+    alpha: option.Alpha = None,
+    averaging: option.Averaging = None,
+    location: option.Location = None,
+    pooling_order: option.PoolingOrder = None,
+    patch: option.Patch = None,
+    modes: option.Modes = None,
+    dimensions: option.Dimensions = None,
+    components: option.Components = None,
+    retained_variance: option.RetainedVariance = None,
+    coreset: option.Coreset = None,
+    neighbours: option.Neighbours = None,
+    epochs: option.Epochs = None,
+    svdd_weight: option.SvddWeight = None,
+    auto: option.Auto = False,
+    time_budget_s: option.TimeBudget = 300.0,
+    memory_limit_mib: option.MemoryLimit = 4096,
+    threads: option.Threads = 0,
+    dask: option.Dask = None,
 ) -> None:
     """Learn from good images and write a bundle.
 
@@ -232,58 +77,69 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate fit photos/good --roi 320,80,512,512 --align auto --ignore label.png --out washers`
     """
-    refuse_existing(out)
-    given = {
-        "alpha": alpha,
-        "averaging": averaging,
-        "location": location,
-        "pooling_order": pooling_order,
-        "patch": patch,
-        "modes": modes,
-        "dimensions": dimensions,
-        "components": components,
-        "retained_variance": retained_variance,
-        "coreset": coreset,
-        "neighbours": neighbours,
-        "epochs": epochs,
-        "svdd_weight": svdd_weight,
-    }
-    learning = preprocess_request(align, ignore)
-    height, width = parse.size(size)
-    settings = Settings(
-        preprocess=Preprocess(height, width, None if roi is None else parse.region(roi)),
-        detector=choices.detector(detector, given),
-        divide_brightness=divide_brightness,
-        augment=augment,
-        contamination=contamination,
-        part_of=None if same_part is None else part_by(same_part),
-        false_reject_rate=false_reject_rate,
-        memory_limit_mib=memory_limit_mib,
-        threads=threads,
-    )
-    unwanted = names_in(leave_out) if leave_out else frozenset[str]()
-    images = good_images(source, frame_range(frames), unwanted)
+    of_detector = {name: value for name, value in locals().items() if name in DETECTOR_OPTIONS}
+    if detector == PatchSvdd.name:
+        given = {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
+        _refuse(given, "--detector patch_svdd trains encoders of its own, to which {} does not apply")
+    elif auto:
+        given = {**of_detector, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
+        _refuse(given, "--auto chooses what {} would say")
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
-    named = choices.BackboneChoice(backbone or "filterbank", stages, weights, *colours)
-    with choices.gathering(dask) as gather, progress_bar() as progress:
-        settings = replace(settings, preprocess=learn_preprocess(images, settings.preprocess, learning, progress))
-        if isinstance(settings.detector, PatchSvdd):
-            choices.refuse_with_patch_svdd(
-                {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
-            )
-            network = choices.encoders(images, settings, settings.detector, out, progress)
-        elif auto:
-            choices.refuse_with_auto(
-                {**given, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
-            )
-            candidates = choices.candidates(named, (height, width))
-            network, settings = tune(images, candidates, settings, time_budget_s, progress)
-        else:
-            network = choices.backbone(named, (height, width))
-        bundle = calibrate(images, network, settings, out, progress, gather)
-    if isinstance(settings.detector, PatchSvdd):
-        choices.checkpoint(out).unlink(missing_ok=True)
+    options = FitOptions(
+        source,
+        out,
+        Settings(
+            preprocess=Preprocess(*parse.size(size), None if roi is None else parse.region(roi)),
+            detector=detector_of(detector, of_detector),
+            learn=PreprocessRequest(
+                None if align is None else parse.displacement(align), list(map(parse.ignored_area, ignore))
+            ),
+            divide_brightness=divide_brightness,
+            augment=augment,
+            contamination=contamination,
+            part_of=None if same_part is None else part_by(same_part),
+            tuning_s=time_budget_s if auto else None,
+            false_reject_rate=false_reject_rate,
+            memory_limit_mib=memory_limit_mib,
+            threads=threads,
+        ),
+        BackboneChoice(backbone or "filterbank", stages, weights, *colours),
+        frame_range(frames),
+        names_in(leave_out) if leave_out else (),
+    )
+    with _extractor(dask) as extract, progress_bar() as progress:
+        bundle = calibrate_folder(options, progress, extract)
     describe(bundle)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
         print_written("suspicious images, the highest score first", [suspicious])
+
+
+def _refuse(given: Mapping[str, object], reason: str) -> None:
+    """Raise SettingError if one of these options was given."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if named:
+        raise SettingError(what=reason.format(", ".join(named)), remedy="leave out the one or the other")
+
+
+@contextmanager
+def _extractor(dask: str | None) -> Iterator[Extractor]:
+    """Where features are computed: here, or on the Dask cluster of this address.
+
+    Raises:
+        SettingError: Dask is not installed, or the address makes no sense.
+        ClusterError: No scheduler answers there.
+    """
+    if dask is None:
+        yield extract_here
+        return
+    try:
+        from calibration.workstation.fit.dask_client import Cluster, connected  # noqa: PLC0415 - an extra
+        from calibration.workstation.fit.dask_extraction import ClusterExtractor  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingError(
+            what=f"--dask needs Dask ({error})",
+            remedy="install it: pip install '.[dask]' in the project's folder; or leave out --dask",
+        ) from error
+    with connected(dask) as client:
+        yield ClusterExtractor(Cluster(client))

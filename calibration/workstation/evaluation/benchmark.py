@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError, ShiftwatchError, StorageError
-from calibration.workstation.dataset import PictureFiles
+from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.evaluation.evaluation import evaluate
 from calibration.workstation.fit.pipeline import calibrate
 
@@ -228,7 +228,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
         StorageError: No room for the bundle.
     """
     split, candidate = task.split, task.candidate
-    images = PictureFiles(str(split.data.source), list(split.learnt))
+    images = ImageFiles(str(split.data.source), list(split.learnt))
     learnt = len(split.learnt)
 
     def learning(step: str, done: int, _total: int) -> None:

@@ -1,4 +1,4 @@
-"""A Dask cluster as calibration sees it: results, or an error that says what to mend."""
+"""A Dask cluster as calibration sees it: results, or an error that says what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import distributed
 from distributed import Client, Future, LocalCluster
 
 from calibration.errors import ClusterError, SettingError
-from calibration.workstation.fit import dask_tasks as work
+from calibration.workstation.fit import dask_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _CONNECT_S = 15.0
-_LOOK_S = 2.0
+_POLL_S = 2.0
 _PATIENCE_S = 60.0
 _NOTHING_WRITTEN = "nothing was written"
 
-# Without a dashboard, a scheduler's HTTP server would still take port 8787, which another may have.
-UNSEEN: dict[str, Any] = {
+# Without a dashboard, the scheduler's HTTP server would still take port 8787, which may be in use.
+PRIVATE: dict[str, Any] = {
     "protocol": "tcp://",
     "host": "127.0.0.1",
     "dashboard_address": "127.0.0.1:0",
@@ -37,7 +37,7 @@ UNSEEN: dict[str, Any] = {
 
 
 class Cluster:
-    """Workers that all see the same pictures and run the same software as this process.
+    """Workers that all see the same images and run the same software as this process.
 
     Args:
         client: Connected.
@@ -50,7 +50,7 @@ class Cluster:
         self._workers_seen_s = monotonic()
 
     def submit(self, function: Callable[..., Value], *arguments: Any) -> Future[Value]:  # noqa: ANN401 - of any function
-        """Ask for a result; futures among the arguments become theirs."""
+        """Start a computation; futures among the arguments become their results."""
         with _translated():
             return self._client.submit(function, *arguments, pure=False)
 
@@ -58,38 +58,43 @@ class Cluster:
         """Wait for a result, for as long as there are workers.
 
         Raises:
-            ShiftwatchError: What the task has raised.
+            ShiftwatchError: Raised by the task.
             ClusterError: The cluster is lost.
         """
         with _translated():
             while not future.done():
                 with suppress(distributed.TimeoutError), self._client.as_current():
-                    distributed.wait(future, timeout=_LOOK_S)
-                self._refuse_lonely()
+                    distributed.wait(future, timeout=_POLL_S)
+                self._refuse_without_workers()
             result: Value = future.result()
             return result
 
     def refuse_unfit(self, paths: Sequence[Path]) -> None:
         """Raise ClusterError unless every worker runs this software and sees these files.
 
-        Of the files the first, the one in the middle and the last are asked for, with their sizes.
+        The first, the middle and the last file are checked, with their sizes.
         """
         with _translated():
             self._client.wait_for_workers(1, timeout=self._patience_s)
             self._refuse_other_software()
-            sizes = {paths[place]: paths[place].stat().st_size for place in (0, len(paths) // 2, -1)}
-            missing = {worker: paths for worker, paths in self._client.run(work.unlike, sizes).items() if paths}
+            checked = (paths[index] for index in (0, len(paths) // 2, -1))
+            sizes = {path: path.stat().st_size for path in checked}
+            missing = {
+                worker: paths for worker, paths in self._client.run(dask_tasks.changed_files, sizes).items() if paths
+            }
         if missing:
-            found = "; ".join(f"{worker} does not see {paths[0]} as it is here" for worker, paths in missing.items())
+            found = "; ".join(
+                f"{worker} does not see {changed[0]} as it is here" for worker, changed in missing.items()
+            )
             raise ClusterError(
                 what=f"{len(missing)} workers see other files: {found}",
                 remedy=f"share {paths[0].parent} with all workers, under the same path",
             )
 
     def _refuse_other_software(self) -> None:
-        ours = work.software()
+        ours = dask_tasks.software()
         try:
-            theirs = self._client.run(work.software)
+            theirs = self._client.run(dask_tasks.software)
         except ImportError as error:
             raise ClusterError(
                 what=f"a worker cannot run calibration: {error}", remedy="install shiftwatch with [dask] on all workers"
@@ -106,8 +111,8 @@ class Cluster:
                 remedy="install the same versions on all, since features would differ",
             )
 
-    def _refuse_lonely(self) -> None:
-        """Raise ClusterError if all workers have been gone for long."""
+    def _refuse_without_workers(self) -> None:
+        """Raise ClusterError if there has been no worker for the whole of the patience."""
         if self._client.scheduler_info()["workers"]:
             self._workers_seen_s = monotonic()
         elif monotonic() - self._workers_seen_s > self._patience_s:
@@ -119,21 +124,23 @@ class Cluster:
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """A client of a cluster, which is closed again, and with it what it has asked for.
+    """Connect to a cluster; leaving the context releases all that was computed there.
 
     Args:
-        address: Of its scheduler, as ``tcp://HOST:PORT``; or ``local`` or ``local:N`` for N processes here, one for
-            each core without a number, which listen on the loopback interface only.
+        address: Scheduler, as ``tcp://HOST:PORT``; or ``local:N`` for N processes here, ``local`` for one on each
+            core, which listen on the loopback interface only.
 
     Raises:
         SettingError: The address makes no sense.
-        ClusterError: Nobody answers there.
+        ClusterError: No scheduler answers there.
     """
-    # The network is part of a task on purpose: what is scattered instead is lost with the worker that holds it.
-    terms = {"distributed.admin.large-graph-warning-threshold": "1GB"}
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # each of its errors is told as one, see below
+    # The network is part of a task on purpose: scattered data is lost with the worker that holds it.
+    limits = {"distributed.admin.large-graph-warning-threshold": "1GB"}
+    logging.getLogger("distributed.client").setLevel(
+        logging.CRITICAL
+    )  # its errors are raised as ClusterError, see below
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(terms))
+        stack.enter_context(dask.config.set(limits))
         if address.partition(":")[0] == "local":
             address = stack.enter_context(_local(address)).scheduler_address
         try:
@@ -152,7 +159,7 @@ def _local(address: str) -> LocalCluster:
         raise SettingError(what=f"--dask {address} makes no sense", remedy="give local, local:2 or tcp://HOST:PORT")
     workers = int(number or os.cpu_count() or 1)
     try:
-        return LocalCluster(n_workers=workers, threads_per_worker=1, **UNSEEN)
+        return LocalCluster(n_workers=workers, threads_per_worker=1, **PRIVATE)
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             what=f"{workers} workers cannot be started here: {error}", remedy="give fewer, or leave out --dask"

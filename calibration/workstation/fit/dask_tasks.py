@@ -1,8 +1,7 @@
-"""What workers of a cluster do: plain functions and what they give, without Dask.
+"""What the workers of a Dask cluster compute: plain functions and their results, without Dask.
 
-Features of a part of the pictures stay where they were computed; what goes over the network is paths, moments, scores,
-and of each picture what the reference needs. Each result follows from its arguments alone, so that a lost one can be
-computed again, by any worker.
+Features stay where they were computed; over the network go paths, moments, scores, and for each image what the
+reference needs. Each result depends on its arguments alone, so that any worker can compute a lost one again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from calibration.camera_checks.reference import Observation
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.imaging.image_files import read_image
-from calibration.statistics.moments import Moments, merged, refuse_not_finite
+from calibration.statistics.moments import Moments, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,12 +43,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A file.
-
-    Attributes:
-        name: As the person has written it.
-        path: From the root.
-    """
+    """An image file: its name as the user wrote it, and its absolute path."""
 
     name: str
     path: Path
@@ -57,95 +51,90 @@ class ImageSource:
 
 @dataclass
 class ImageFacts:
-    """What is known of the pictures of a part, but their features.
+    """All that is known about one share of the images, except their features.
 
     Attributes:
-        names: Of those that are usable.
-        places: Where the region of interest was in each of these.
-        seen: What the reference needs to know of each of these.
-        digests: Of all their features: copies have the same.
-        skipped: Why others are not usable.
+        names: Usable images.
+        locations: Where the part was found in each.
+        observations: What the reference needs to know about each.
+        digests: Digests of all features: copies have the same.
+        skipped: Why other images are not usable.
     """
 
     names: list[str] = field(default_factory=list)
-    places: list[PartLocation] = field(default_factory=list)
-    seen: list[Observation] = field(default_factory=list)
+    locations: list[PartLocation] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
     digests: set[bytes] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
 
 
-def learnt(pictures: Sequence[ImageSource], extraction: Extraction) -> tuple[Float32, ImageFacts]:
-    """Features of a part of the pictures, (rows, d, h, w), copies after their picture; and all else that is to know.
+def extract(sources: Sequence[ImageSource], extraction: Extraction) -> tuple[Float32, ImageFacts]:
+    """Features of one share of the images, (rows, d, h, w), copies after their image; and the facts about them.
 
     Raises:
-        ClusterError: A picture is not there, on this worker.
+        ClusterError: This worker does not see an image.
         DatasetError: The region of interest does not fit into one.
         DegenerateFeaturesError: A feature is not finite.
     """
-    engine, told, rows = _engine(extraction.network), ImageFacts(), []
-    for picture in pictures:
-        if not picture.path.exists():
+    engine, facts, rows = _engine(extraction.network), ImageFacts(), []
+    for source in sources:
+        if not source.path.exists():
             raise ClusterError(
-                what=f"{picture.path} is not there on worker {socket.gethostname()}",
-                remedy="share the folder of pictures with all workers, under the same path, and change nothing in it",
+                what=f"{source.path} is not there on worker {socket.gethostname()}",
+                remedy="share the folder of images with all workers, under the same path, and change nothing in it",
             )
         try:
-            image = read_image(picture.path)
+            image = read_image(source.path)
         except DatasetError as error:
-            told.skipped.append(error.what.replace(str(picture.path), picture.name))
+            facts.skipped.append(error.what.replace(str(source.path), source.name))
             continue
-        frame, place, reduced = extraction.of(engine, picture.name, image)
+        frame, location, reduced = extraction.features_of(engine, source.name, image)
         rows += reduced
-        told.names.append(picture.name)
-        told.places.append(place)
-        seen = Observation.of(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
-        told.seen.append(replace(seen, rows=None))
-        told.digests |= {hashlib.sha256(each.tobytes()).digest() for each in reduced}
+        facts.names.append(source.name)
+        facts.locations.append(location)
+        observation = Observation.of(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
+        facts.observations.append(replace(observation, rows=None))
+        facts.digests |= {hashlib.sha256(each.tobytes()).digest() for each in reduced}
     features = np.stack(rows) if rows else np.empty((0, *extraction.shape), np.float32)
     refuse_not_finite(features)
-    return features, told
+    return features, facts
 
 
-def given(value: Value) -> Value:
-    """An argument that many tasks share, as a task: unlike scattered data it can be had again."""
+def passed_on(value: Value) -> Value:
+    """An argument that many tasks share, as a task: unlike scattered data, it can be computed again."""
     return value
 
 
-def features_of(learnt_part: tuple[Float32, ImageFacts]) -> Float32:
-    """The first of what ``learnt`` gives."""
-    return learnt_part[0]
+def features_of(extracted: tuple[Float32, ImageFacts]) -> Float32:
+    """The first result of ``extract``."""
+    return extracted[0]
 
 
-def facts_of(learnt_part: tuple[Float32, ImageFacts]) -> ImageFacts:
-    """The second of what ``learnt`` gives."""
-    return learnt_part[1]
+def facts_of(extracted: tuple[Float32, ImageFacts]) -> ImageFacts:
+    """The second result of ``extract``."""
+    return extracted[1]
 
 
 def moments_of(features: Float32, rows: Sequence[int], vectors: Callable[[Float32], Float32]) -> Moments:
-    """Moments of some rows of a part."""
+    """Moments of some rows of a share."""
     with threadpool_limits(1, "blas"):
         return Moments.of(vectors(features[list(rows)]))
 
 
-def sum_of(parts: Sequence[Moments]) -> Moments:
-    """Moments of parts together, added in their order."""
-    return merged(parts)
-
-
 def scores_of(features: Float32, rows: Sequence[int], scorer: Scorer) -> Scores:
-    """Scores of some rows of a part."""
+    """Scores of some rows of a share."""
     with threadpool_limits(1, "blas"):
         return scorer.scores(features[list(rows)])
 
 
 def rows_of(features: Float32, rows: Sequence[int]) -> Float32:
-    """Some rows of a part."""
+    """Some rows of a share."""
     chosen: Float32 = features[list(rows)]
     return chosen
 
 
 def software() -> dict[str, str]:
-    """Versions of all that has a part in the result or in bringing it here."""
+    """Versions of all software that affects the result or carries it here."""
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "numpy": np.__version__,
@@ -155,12 +144,12 @@ def software() -> dict[str, str]:
     }
 
 
-def unlike(sizes: dict[Path, int]) -> list[Path]:
-    """Those of some files that are not there, or of another size."""
+def changed_files(sizes: dict[Path, int]) -> list[Path]:
+    """Which of these files are missing here, or have another size."""
     return [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size]
 
 
 @lru_cache(maxsize=1)
 def _engine(network: bytes) -> OnnxRuntimeEngine:
-    """Opened once in each process, for all its threads; the next fit's takes its place."""
+    """Opened once in each process, for all its threads; the next fit replaces it."""
     return OnnxRuntimeEngine(network, 1).__enter__()

@@ -15,6 +15,7 @@ from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import prepare_image
+from calibration.network.fusion import feature_network, reduced_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,36 +24,38 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.backbones.backbone import Backbone
     from calibration.detectors.feature_store import Features
     from calibration.imaging.preprocess import Image, PartLocation, Preprocess
     from calibration.progress import Progress
     from calibration.workstation.dataset import Images
+    from calibration.workstation.settings import Settings
 
 
 @dataclass(frozen=True)
-class Gathered:
+class TrainingData:
     """What one pass over the images leaves.
 
     Attributes:
-        features: Of each usable image in its order, before those of its copies.
-        names: Of the usable images.
-        places: Where the region of interest was in each.
-        reference: How they look.
-        golden: Some of them.
+        features: Of each usable image in its order, followed by those of its copies.
+        names: Usable images.
+        locations: Where the part was found in each.
+        reference: How good frames look.
+        golden: Sample of the frames.
     """
 
     features: Features
     names: list[str] = field(default_factory=list)
-    places: list[PartLocation] = field(default_factory=list)
+    locations: list[PartLocation] = field(default_factory=list)
     reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
     golden: GoldenSample = field(default_factory=GoldenSample)
 
 
-class Extracted(NamedTuple):
-    """An image as network input, where in it that was taken, and the features of it and of its copies."""
+class ImageFeatures(NamedTuple):
+    """An image as network input, where the part was in it, and the features of it and of its copies."""
 
     frame: Image
-    place: PartLocation
+    location: PartLocation
     reduced: list[NDArray[np.float32]]
 
 
@@ -61,8 +64,8 @@ class Extraction:
     """How an image becomes features.
 
     Attributes:
-        network: Made by ``network.feature_network``, as ONNX.
-        shape: Of its output ``reduced``, (d, h, w).
+        network: Made by ``feature_network``, as ONNX.
+        shape: Shape of its output ``reduced``, (d, h, w).
         preprocess: Image to network input.
         copies: Varied copies of each image.
     """
@@ -72,56 +75,57 @@ class Extraction:
     preprocess: Preprocess
     copies: int
 
-    def of(self, engine: OnnxRuntimeEngine, name: str, image: Image) -> Extracted:
-        """Features of an image; copies vary in a way that follows from the image, so that no order matters.
+    @classmethod
+    def of(cls, backbone: Backbone, settings: Settings) -> Extraction:
+        """What the detector of these settings learns from."""
+        network = feature_network(backbone, settings.detector, divide_brightness=settings.divide_brightness)
+        return cls(network.SerializeToString(), reduced_shape(network), settings.preprocess, settings.augment)
+
+    def features_of(self, engine: OnnxRuntimeEngine, name: str, image: Image) -> ImageFeatures:
+        """Features of an image. Its copies depend on nothing but the image, so that the order does not matter.
 
         Raises:
             DatasetError: The region of interest does not fit into it.
         """
-        frame, place = prepare_image(self.preprocess, name, image)
+        frame, location = prepare_image(self.preprocess, name, image)
         random = np.random.default_rng(zlib.crc32(frame.tobytes()))
         copies = (augmented(frame, random) for _ in range(self.copies))
-        return Extracted(frame, place, [engine.reduced(each) for each in (frame, *copies)])
+        return ImageFeatures(frame, location, [engine.reduced(each) for each in (frame, *copies)])
 
 
-class Gather(Protocol):
-    """Somewhere to gather: on this machine, or on a cluster."""
+class Extractor(Protocol):
+    """Computes and keeps the features: on this machine, or on a cluster."""
 
     def __call__(
-        self,
-        images: Images,
-        extraction: Extraction,
-        folder: Path,
-        threads: int,
-        progress: Progress,
-    ) -> AbstractContextManager[Gathered]:
-        """Look at all images; the features can be used until the end of the context.
+        self, images: Images, extraction: Extraction, folder: Path, threads: int, progress: Progress
+    ) -> AbstractContextManager[TrainingData]:
+        """Extract the features of all images; they can be used until the end of the context.
 
         Args:
-            images: Of good parts.
-            extraction: What becomes of each.
-            folder: Room for files without a name.
+            images: Images of good parts.
+            extraction: How each becomes features.
+            folder: Where temporary files may lie.
             threads: Of the network, on this machine.
-            progress: Told about images.
+            progress: Receives the number of images done.
         """
 
 
 @contextmanager
-def gathered_here(
+def extract_here(
     images: Images, extraction: Extraction, folder: Path, threads: int, progress: Progress
-) -> Iterator[Gathered]:
-    """Look at all images on this machine; features lie on its disk."""
+) -> Iterator[TrainingData]:
+    """Extract the features on this machine and keep them on its disk."""
     with FeatureStore(folder, extraction.shape) as store:
-        gathered = Gathered(store)
+        data = TrainingData(store)
         with OnnxRuntimeEngine(extraction.network, threads) as engine:
             for name, image in images:
-                frame, place, reduced = extraction.of(engine, name, image)
+                frame, location, reduced = extraction.features_of(engine, name, image)
                 for each in reduced:
                     store.append(each)
-                gathered.names.append(name)
-                gathered.places.append(place)
-                gathered.reference.update(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
-                gathered.golden.offer(frame, reduced[0])
-                progress("learning", len(gathered.names), len(images))
-            gathered.golden.add_damaged(engine.reduced)
-        yield gathered
+                data.names.append(name)
+                data.locations.append(location)
+                data.reference.update(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
+                data.golden.offer(frame, reduced[0])
+                progress("learning", len(data.names), len(images))
+            data.golden.add_damaged(engine.reduced)
+        yield data

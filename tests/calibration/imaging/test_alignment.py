@@ -15,10 +15,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import Alignment
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.workstation.fit.learn_preprocess import AUTO_PX, PreprocessRequest, learn_preprocess
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import AUTO_PX, PreprocessRequest, Settings
 from tests.support.outcome import assert_refused
 from tests.support.plates import FRAME_PX, REGION, displaced, plate
 from tests.support.washers import Drawn
@@ -160,14 +160,14 @@ def test_auto_sets_the_limit_to_a_twentieth_of_the_shorter_side() -> None:
 
 
 def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibration.workstation.fit.learn_preprocess._REMEMBERED", 16)
+    monkeypatch.setattr("calibration.workstation.fit.registration._WINDOWS_KEPT", 16)
     counts: list[int] = []
 
     def counted(windows: Sequence[Image], *_: object, **__: object) -> Alignment:
         counts.append(len(windows))
         return Alignment(np.zeros((4, 4, 2), np.float32), LIMIT_PX, np.inf)
 
-    monkeypatch.setattr("calibration.workstation.fit.learn_preprocess.registered", counted)
+    monkeypatch.setattr("calibration.workstation.fit.registration.learn_alignment", counted)
     preprocess_from([plate(0)] * 100)
     assert counts
     assert max(counts) <= 16
@@ -226,7 +226,7 @@ def test_the_command_refuses_an_invalid_displacement(
     command: Command, good_folder: Path, tmp_path: Path, text: str
 ) -> None:
     outcome = command("fit", good_folder, "--out", tmp_path / "b", "--size", "64", f"--align={text}")
-    assert_refused(outcome, f"--align {text} is no number of pixels", "whole number above 0")
+    assert_refused(outcome, f"--align {text} is not a number of pixels", "whole number above 0")
 
 
 def test_the_command_prints_the_alignment(command: Command, good_folder: Path, tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.imaging.ignore_mask import label_areas
 from calibration.imaging.preprocess import Preprocess, Region, crop
-from calibration.workstation.fit.learn_preprocess import PreprocessRequest, learn_preprocess
+from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.report import report_page
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import PreprocessRequest, Settings
 from tests.support.outcome import assert_refused
 from tests.support.plates import FRAME_PX, LABEL, REGION, displaced, plate
 from tests.support.washers import Drawn, save

@@ -1,4 +1,4 @@
-"""Training that was interrupted goes on from the last whole epoch."""
+"""The state of a training after each epoch, from which an interrupted one continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# What torch raises for a file that it did not write, or that holds something else.
+# Raised by torch for a file that it did not write, or that holds something else.
 _NOT_OURS = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 
 
@@ -25,8 +25,8 @@ class Checkpoint:
     """A file that is replaced after each epoch, whole or not at all.
 
     Attributes:
-        path: Of the file.
-        made_from: What the training follows from, by name; one that followed from anything else is no use.
+        path: The file.
+        made_from: All that determines the training, by name; a checkpoint of anything else is refused.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Checkpoint:
             Epochs done; 0 without a file.
 
         Raises:
-            SettingError: Of other images or settings, or damaged.
+            SettingError: It belongs to other images or settings, or is damaged.
         """
         if not self.path.exists():
             return 0
@@ -48,7 +48,9 @@ class Checkpoint:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             made_from, states, epochs = content["made_from"], content["states"], int(content["epochs"])
         except (*_NOT_OURS, OSError) as error:
-            raise SettingError(what=f"{self.path.absolute()} is no checkpoint of a training", remedy=remedy) from error
+            raise SettingError(
+                what=f"{self.path.absolute()} is not a checkpoint of a training", remedy=remedy
+            ) from error
         others = [name for name, value in self.made_from.items() if made_from.get(name) != value]
         if others:
             raise SettingError(
@@ -59,10 +61,10 @@ class Checkpoint:
         return epochs
 
     def keep(self, epochs: int, *parts: Any) -> None:  # noqa: ANN401 - as above
-        """Write the state of the parts after so many epochs.
+        """Write the state of the parts after this number of epochs.
 
         Raises:
-            StorageError: No room or no permission; the file of the epoch before is as it was.
+            StorageError: No room or no permission; the file of the epoch before is unchanged.
         """
         buffer = io.BytesIO()
         states = [part.state_dict() for part in parts]

@@ -23,7 +23,7 @@ _SLOPE = 0.1
 
 
 class Encoders(nn.Module):
-    """Patches to features, (n, 64): small ones by eight convolutions, large ones by the features of their quarters.
+    """Patches to features, (n, 64): small ones by eight convolutions, large ones from the features of their quarters.
 
     ``fine`` holds eight 3x3 convolutions, the first of stride 2, and ``coarse`` a 2x2 and a 1x1 one; none is padded.
     """
@@ -35,7 +35,7 @@ class Encoders(nn.Module):
         widths = zip(pairwise(_COARSE_CHANNELS), (2, 1), strict=True)
         self.coarse = nn.ModuleList(nn.Conv2d(before, after, side) for (before, after), side in widths)
         for layer in (*self.fine, *self.coarse):
-            # torch's own makes each layer's output smaller than its input, which short training does not make up for.
+            # With torch's default, each layer's output is smaller than its input; short training does not repair it.
             nn.init.kaiming_normal_(layer.weight, _SLOPE)
             nn.init.zeros_(layer.bias)
 
@@ -72,7 +72,7 @@ def over_frames(encoders: Encoders, height: int, width: int) -> onnx.ModelProto:
     """The encoders at every step of a frame: what patches share is computed once.
 
     Small patches begin ``FINE.stride`` pixels apart, which takes a last stride of 2 after the first one. The quarters
-    of a large patch lie ``FINE.side`` pixels apart, 8 steps: the 2x2 convolution is dilated so far.
+    of a large patch lie ``FINE.side`` pixels apart, which is 8 steps: the dilation of the 2x2 convolution.
 
     Args:
         encoders: Trained.
@@ -104,7 +104,7 @@ def over_frames(encoders: Encoders, height: int, width: int) -> onnx.ModelProto:
 def _convolution(  # noqa: PLR0913 - the attributes of a convolution
     graph: GraphBuilder, flow: str, layer: nn.Module, *, stride: int = 1, dilation: int = 1, output: str | None = None
 ) -> str:
-    """A layer and what follows it: tanh where it is the last one and its output has a name, else a leaky ReLU."""
+    """A layer and its activation: tanh where the output has a name, which the last layer has, else a leaky ReLU."""
     weights = [
         graph.constant(f"{name}.{len(graph.initializers)}", tensor.numpy())
         for name, tensor in layer.state_dict().items()

@@ -17,7 +17,6 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import STANDARD_BRIGHTNESS
 from calibration.onnx_graph import FeatureGraph
-from calibration.statistics.threshold import refuse_invalid_rate
 from calibration.workstation.settings import refuse_too_few, refuse_too_large
 from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint
 from calibration.workstation.torch_models.patch_svdd.encoders import (
@@ -48,33 +47,28 @@ _FRAMES_BYTES = 2**29
 def trained_encoders(
     images: Images, settings: Settings, detector: PatchSvdd, checkpoint: Path, progress: Progress
 ) -> Backbone:
-    """Train the encoders on good images, or go on where a training was interrupted.
+    """Train the encoders on good images, or continue a training that was interrupted.
 
     The same images and settings on the same machine give the same encoders, interrupted or not. Memory for the images
-    is bounded: of more than 512 MiB a random choice is trained on. What calibration would refuse is refused before.
+    is bounded: of more than 512 MiB, a random choice is trained on.
 
     Args:
-        images: Of good parts.
+        images: Images of good parts.
         settings: How to calibrate.
         detector: How to train.
         checkpoint: File that is written after each epoch; to be removed once a bundle holds the encoders.
-        progress: Told about every image, and every step of training.
+        progress: Receives the number of images read, and of training steps done.
 
     Returns:
         The encoders as a backbone of two levels.
 
     Raises:
-        SettingError: The size, the false-reject rate or the checkpoint does not fit.
+        SettingError: The size or the checkpoint does not fit.
         DatasetError: Too few readable images.
-        DegenerateFeaturesError: All images alike.
+        DegenerateFeaturesError: All images are alike.
         ModelTooLargeError: The memory banks would not fit.
         StorageError: No room for the checkpoint.
     """
-    height, width = settings.preprocess.height, settings.preprocess.width
-    _refuse_size(height, width)
-    refuse_invalid_rate(settings.false_reject_rate)
-    (rows, columns), (coarse_rows, _) = (field.grid(height, width) for field in (FINE, COARSE))
-    refuse_too_large((CHANNELS, rows + coarse_rows, columns), len(images), settings)
     frames, digest = _frames(images, settings, progress)
     made_from = {
         "images, region or size": digest,
@@ -86,23 +80,27 @@ def trained_encoders(
     with _threads(settings.threads):
         encoders = train(frames, detector, Checkpoint(checkpoint, made_from), progress)
     red, green, blue = map(float, frames.mean)
-    graph = FeatureGraph(over_frames(encoders, height, width), (red, green, blue), (frames.spread,) * 3)
+    network = over_frames(encoders, settings.preprocess.height, settings.preprocess.width)
+    graph = FeatureGraph(network, (red, green, blue), (frames.spread,) * 3)
     return Backbone((graph,), detector.name, (), (_digest(encoders),))
 
 
-def _refuse_size(height: int, width: int) -> None:
+def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Frames, str]:
+    """Frames to train on, a random choice where memory is short, and a digest of all images.
+
+    Refuses what calibration would refuse after the training.
+    """
+    height, width = settings.preprocess.height, settings.preprocess.width
     if height % COARSE.stride or width % COARSE.stride or min(height, width) < COARSE.side:
         raise SettingError(
             what=f"patch_svdd cannot take a network input of {height}x{width}",
             remedy=f"give sides of at least {COARSE.side} that are multiples of {COARSE.stride}, e.g. 224x224",
         )
-
-
-def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Frames, str]:
-    """Frames to train on, at random where there are too many for memory, and what tells all of them from others."""
+    (rows, columns), (coarse_rows, _) = (field.grid(height, width) for field in (FINE, COARSE))
+    refuse_too_large((CHANNELS, rows + coarse_rows, columns), len(images), settings)
     random = np.random.default_rng(_SEED)
-    limit = max(1, _FRAMES_BYTES // (3 * settings.preprocess.height * settings.preprocess.width))
-    pictures: list[Image] = []
+    limit = max(1, _FRAMES_BYTES // (3 * height * width))
+    frames: list[Image] = []
     count, digest, different = 0, hashlib.sha256(), set[bytes]()
     for name, image in images:
         frame = np.ascontiguousarray(prepare_image(settings.preprocess, name, image)[0][..., ::-1])
@@ -110,37 +108,36 @@ def _frames(images: Images, settings: Settings, progress: Progress) -> tuple[Fra
         digest.update(own)
         different.add(own)
         count += 1
-        if len(pictures) < limit:
-            pictures.append(frame)
-        elif (place := int(random.integers(count))) < limit:
-            pictures[place] = frame
+        if len(frames) < limit:
+            frames.append(frame)
+        elif (index := int(random.integers(count))) < limit:
+            frames[index] = frame
         progress("reading", count, len(images))
     refuse_too_few(count, images)
     if len(different) == 1:
         raise DegenerateFeaturesError(
-            what="all images are the same: nothing can be learnt about how good parts vary",
-            remedy="give pictures of different good parts, not copies of one",
+            what="all images are the same: nothing can be learned about how good parts vary",
+            remedy="give images of different good parts, not copies of one",
         )
-    units = [_unit(frame, divide=settings.divide_brightness) for frame in pictures]
-    return _standardised(pictures, units), digest.hexdigest()
+    # As the network scales its input.
+    units = [
+        STANDARD_BRIGHTNESS / max(float(frame.mean()), 1.0) if settings.divide_brightness else 1 / 255
+        for frame in frames
+    ]
+    return _standardised(frames, units), digest.hexdigest()
 
 
-def _standardised(pictures: list[Image], units: list[float]) -> Frames:
-    weighted = list(zip(pictures, units, strict=True))
+def _standardised(frames: list[Image], units: list[float]) -> Frames:
+    weighted = list(zip(frames, units, strict=True))
     mean = np.mean([frame.mean(axis=(0, 1)) * unit for frame, unit in weighted], axis=0)
     square = np.mean([np.square(frame * np.float32(unit) - mean).mean() for frame, unit in weighted])
-    return Frames(pictures, units, mean.astype(np.float32), max(float(np.sqrt(square)), 1 / 255))
-
-
-def _unit(frame: Image, *, divide: bool) -> float:
-    """As the network scales its input."""
-    return STANDARD_BRIGHTNESS / max(float(frame.mean()), 1.0) if divide else 1 / 255
+    return Frames(frames, units, mean.astype(np.float32), max(float(np.sqrt(square)), 1 / 255))
 
 
 def train(frames: Frames, detector: PatchSvdd, checkpoint: Checkpoint, progress: Progress) -> Encoders:
     """Minimise the loss of eq. 5: position prediction, and SVDD' times lambda, of patches of both sizes.
 
-    Each epoch draws its patches from a generator of its own, so that one that is resumed draws the same.
+    Each epoch draws its patches from a generator of its own, so that a resumed training draws the same.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -165,7 +162,7 @@ def train(frames: Frames, detector: PatchSvdd, checkpoint: Checkpoint, progress:
 def _losses(
     frames: Frames, encoders: Encoders, classifiers: nn.ModuleList, svdd_weight: float, random: np.random.Generator
 ) -> Iterator[torch.Tensor]:
-    """The terms of the loss, one after another, each on patches of its own."""
+    """The terms of the loss, each on patches of its own."""
     encode: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = encoders.small, encoders.large
     for field, features_of, classifier in zip((FINE, COARSE), encode, classifiers, strict=True):
         first, second, directions = frames.neighbours(_PAIRS, field.side, random)
@@ -180,7 +177,7 @@ def _losses(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Threads of torch; 0 leaves the choice to it."""
+    """Threads of torch; 0 leaves the choice to torch."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

@@ -25,8 +25,8 @@ from calibration.errors import ClusterError, DatasetError, DegenerateFeaturesErr
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit import dask_client
-from calibration.workstation.fit.dask_client import UNSEEN, Cluster, connected
-from calibration.workstation.fit.dask_extraction import OnCluster
+from calibration.workstation.fit.dask_client import PRIVATE, Cluster, connected
+from calibration.workstation.fit.dask_extraction import ClusterExtractor
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.calibration.update.test_merge import assert_same_statistics
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def threads(number: int) -> Iterator[tuple[LocalCluster, Client]]:
     """A cluster of so many threads of this process."""
     with (
-        LocalCluster(n_workers=min(number, 1), threads_per_worker=number or 1, processes=False, **UNSEEN) as cluster,
+        LocalCluster(n_workers=min(number, 1), threads_per_worker=number or 1, processes=False, **PRIVATE) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield cluster, client
@@ -93,7 +93,7 @@ class Fit:
         images, path = good_images(self._pictures), self.folder / name
         if client is None:
             return calibrate(images, self._backbone, settings, path, progress)
-        return calibrate(images, self._backbone, settings, path, progress, OnCluster(Cluster(client)))
+        return calibrate(images, self._backbone, settings, path, progress, ClusterExtractor(Cluster(client)))
 
 
 @pytest.fixture

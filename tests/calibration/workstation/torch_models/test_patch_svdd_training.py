@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
         torch.save([1, 2], checkpoint)
     else:
         checkpoint.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"epochs"}[damage])
-    with pytest.raises(SettingError, match=r"(?s)c\.pt is no checkpoint of a training.*remove"):
+    with pytest.raises(SettingError, match=r"(?s)c\.pt is not a checkpoint of a training.*remove"):
         trained(good(), settings_of(), checkpoint)
 
 
@@ -310,7 +310,7 @@ def test_more_frames_than_fit_into_memory_are_a_random_choice(monkeypatch: pytes
     pictures = good(40)
     frames, digest = training._frames(Drawn(pictures), settings_of(), silent)
     indices = [
-        next(i for i, each in enumerate(pictures) if np.array_equal(kept[..., ::-1], each)) for kept in frames.pictures
+        next(i for i, each in enumerate(pictures) if np.array_equal(kept[..., ::-1], each)) for kept in frames.frames
     ]
     assert len(set(indices)) == 5
     assert max(indices) > 5

@@ -20,13 +20,12 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import feature_network, feature_shape
 from calibration.onnx_graph import FLOAT, GraphBuilder
-from calibration.workstation.cli.components import (
+from calibration.workstation.cli.detector_options import detector_of, parse_detector
+from calibration.workstation.fit.backbone_choice import (
     BackboneChoice,
-    backbone,
-    backbones,
-    candidates,
-    described_detector,
-    detector,
+    backbone_choices,
+    open_backbone,
+    tuning_candidates,
 )
 from tests.support.network_features import features_of as network_features
 from tests.support.outcome import Outcome, assert_refused
@@ -68,7 +67,7 @@ FOREIGN = [
     [("mean_shift", MeanShift()), ("padim", Padim()), ("gaussian", Gaussian()), ("patchcore", PatchCore())],
 )
 def test_a_detector_without_options_has_its_defaults(name: str, expected: object) -> None:
-    assert detector(name, NONE) == expected
+    assert detector_of(name, NONE) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,14 +80,14 @@ def test_a_detector_without_options_has_its_defaults(name: str, expected: object
     ],
 )
 def test_all_options_reach_the_detector(name: str, expected: object) -> None:
-    assert detector(name, {**NONE, **OPTIONS[name]}) == expected
+    assert detector_of(name, {**NONE, **OPTIONS[name]}) == expected
 
 
 @pytest.mark.parametrize(("name", "owner", "option"), FOREIGN, ids=[f"{each[0]}, {each[2]}" for each in FOREIGN])
 def test_an_option_of_another_detector_is_refused(name: str, owner: str, option: str) -> None:
     flag = f"--{option.replace('_', '-')}"
     with pytest.raises(SettingError, match=rf"(?s){flag} belongs to --detector .*{owner}.*, not to {name}.*{owner}"):
-        detector(name, {**NONE, option: OPTIONS[owner][option]})
+        detector_of(name, {**NONE, option: OPTIONS[owner][option]})
 
 
 BAD = {
@@ -137,7 +136,7 @@ def averaging_backbone(folder: Path, cell: int) -> str:
 
 
 def chosen(names: str) -> Backbone:
-    return backbone(BackboneChoice(names, "", None, NOTHING, ONE), (SIDE, SIDE))
+    return open_backbone(BackboneChoice(names, "", None, NOTHING, ONE), (SIDE, SIDE))
 
 
 def features_of(names: str) -> Float32:
@@ -208,7 +207,7 @@ def test_a_joined_backbone_is_learnt_and_proves_itself(
     ],
 )
 def test_a_detector_is_described_in_one_word(text: str, expected: object) -> None:
-    found = described_detector(text)
+    found = parse_detector(text)
     assert found == expected
     assert repr(found) == repr(expected)  # 5 is not 5.0
 
@@ -217,7 +216,7 @@ def test_a_detector_is_described_in_one_word(text: str, expected: object) -> Non
     ("text", "what", "remedy"),
     [
         ("mean", "'mean' is not known", "one of mean_shift, padim"),
-        ("padim:alpha=1", "'alpha' is no option of it", "padim:OPTION=VALUE,... with dimensions"),
+        ("padim:alpha=1", "--detector padim has no option 'alpha'", "padim:OPTION=VALUE,... with dimensions"),
         ("padim:dimensions", "--detector padim:dimensions '' is not understood", "a number"),
         ("padim:dimensions=2.5", "2.5 is not whole", "a whole number"),
         ("mean_shift:location=here", "'here' is not known", "local, shared or global"),
@@ -227,7 +226,7 @@ def test_a_detector_is_described_in_one_word(text: str, expected: object) -> Non
 )
 def test_a_detector_that_is_described_wrongly_is_refused(text: str, what: str, remedy: str) -> None:
     with pytest.raises(SettingError, match=what) as refused:
-        described_detector(text)
+        parse_detector(text)
     assert remedy in refused.value.remedy
 
 
@@ -236,7 +235,7 @@ def test_stages_and_weights_are_those_of_all_timm_models_or_of_each_in_turn() ->
     one, two = Path("one.safetensors"), Path("two.safetensors")
 
     def of(stages: list[str], weights: list[Path]) -> list[tuple[str, Path | None]]:
-        chosen = backbones(names, stages, weights, normalisation)
+        chosen = backbone_choices(names, stages, weights, normalisation)
         assert [(choice.names, choice.mean, choice.std) for choice in chosen] == [
             (name, NOTHING, ONE) for name in names
         ]
@@ -250,7 +249,7 @@ def test_stages_and_weights_are_those_of_all_timm_models_or_of_each_in_turn() ->
         with pytest.raises(SettingError, match=what):
             of(stages, weights)
     with pytest.raises(SettingError, match="1 --stages for 0 backbones from timm"):
-        backbones(["filterbank"], ["a"], [], normalisation)
+        backbone_choices(["filterbank"], ["a"], [], normalisation)
 
 
 def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,8 +259,8 @@ def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypat
         asked.append((choice.names, choice.stages))
         return Backbone((), choice.names)
 
-    monkeypatch.setattr("calibration.workstation.cli.components.backbone", noted)
-    candidates(BackboneChoice("resnet18+filterbank", "layer2,layer3", None, NOTHING, ONE), (SIDE, SIDE))
+    monkeypatch.setattr("calibration.workstation.fit.backbone_choice.open_backbone", noted)
+    tuning_candidates(BackboneChoice("resnet18+filterbank", "layer2,layer3", None, NOTHING, ONE), (SIDE, SIDE))
     assert asked == [
         ("resnet18+filterbank", "layer2,layer3"),
         ("resnet18", "layer2,layer3"),
@@ -270,5 +269,5 @@ def test_auto_may_choose_parts_and_single_stages_of_what_was_asked_for(monkeypat
         ("resnet18", "layer3"),
     ]
     asked.clear()
-    candidates(BackboneChoice("filterbank", "", None, NOTHING, ONE), (SIDE, SIDE))
+    tuning_candidates(BackboneChoice("filterbank", "", None, NOTHING, ONE), (SIDE, SIDE))
     assert asked == [("filterbank", "")]

@@ -18,7 +18,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.part_groups import part_by, parts_shown
+from calibration.workstation.fit.folds import part_by, parts_shown
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 

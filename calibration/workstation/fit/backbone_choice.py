@@ -1,0 +1,189 @@
+"""Backbones by name: built, chosen by ``--auto``, or trained on the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.errors import SettingError
+from calibration.workstation.fit.auto_tuning import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from calibration.progress import Progress
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.settings import Settings
+
+Colours: TypeAlias = tuple[float, float, float]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneChoice:
+    """Names a backbone.
+
+    Attributes:
+        names: ``filterbank``, a timm name or an ONNX file, several of them joined by ``+``.
+        stages: Stages of the timm model among them, joined by commas.
+        weights: File with the weights of the timm model; None: timm downloads them.
+        mean: Subtracted from the input of ONNX files, RGB, 0 to 1.
+        std: Divides the input of ONNX files, RGB.
+    """
+
+    names: str = "filterbank"
+    stages: str = ""
+    weights: Path | None = None
+    mean: Colours = (0.0, 0.0, 0.0)
+    std: Colours = (1.0, 1.0, 1.0)
+
+    @property
+    def parts(self) -> list[BackboneChoice]:
+        """Each backbone of several, alone; stages and weights go to the timm model."""
+        return [
+            replace(self, names=name) if is_timm(name) else replace(self, names=name, stages="", weights=None)
+            for name in self.names.split("+")
+        ]
+
+
+FILTERBANK = BackboneChoice()
+
+
+def is_timm(name: str) -> bool:
+    """Whether one name is that of a timm model."""
+    return name != "filterbank" and not name.endswith(".onnx")
+
+
+def build_backbone(
+    choice: BackboneChoice | Backbone, images: Images, settings: Settings, path: Path, progress: Progress
+) -> tuple[Backbone, Settings]:
+    """The backbone for these images, and the settings, which tuning may change with it.
+
+    Args:
+        choice: Names the backbone; one that is built already stays as it is.
+        images: Images of good parts, to tune or train on.
+        settings: How to calibrate.
+        path: Folder of the bundle; the checkpoint of a training lies next to it.
+        progress: Receives the progress of tuning or training.
+
+    Raises:
+        SettingError: Options that do not go together, or torch is not installed.
+        BackboneError: A backbone cannot be loaded.
+        DatasetError: Too few readable images to tune or train on.
+    """
+    if isinstance(choice, Backbone):
+        return choice, settings
+    if isinstance(settings.detector, PatchSvdd):
+        return _trained_encoders(images, settings, settings.detector, checkpoint_of(path), progress), settings
+    size = settings.preprocess.height, settings.preprocess.width
+    if settings.tuning_s is None:
+        return open_backbone(choice, size), settings
+    return tune(images, tuning_candidates(choice, size), settings, settings.tuning_s, progress)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Where an interrupted training is kept: next to the bundle."""
+    return path.with_name(f"{path.name}.training.pt")
+
+
+def open_backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
+    """The backbone, or several on the same frame; the grid is that of the first.
+
+    Raises:
+        SettingError: Stages or weights without a timm model, several timm models, or torch is not installed.
+        BackboneError: One of them cannot be loaded.
+    """
+    timm_models = [name for name in choice.names.split("+") if is_timm(name)]
+    if (choice.weights is not None or choice.stages) and not timm_models:
+        raise SettingError(
+            what=f"--weights and --stages belong to a timm model, not to {choice.names}",
+            remedy="name one: --backbone NAME --stages PATH,...",
+        )
+    if len(timm_models) > 1:
+        raise SettingError(
+            what=f"--backbone {choice.names} names {len(timm_models)} timm models",
+            remedy="give one; others can be joined as ONNX files",
+        )
+    first, *others = (_open_one(part, size) for part in choice.parts)
+    for other in others:
+        first += other
+    return first
+
+
+def _open_one(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
+    if choice.names == "filterbank":
+        return filterbank_backbone(*size)
+    if not is_timm(choice.names):
+        if 0.0 in choice.std:
+            raise SettingError(
+                what="--std has a zero, which nothing can be divided by", remedy="give 1 for no division"
+            )
+        return onnx_backbone(Path(choice.names), *size, choice.mean, choice.std)
+    try:
+        from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
+    except ImportError as error:
+        raise SettingError(
+            what=f"the backbone {choice.names} needs torch and timm ({error})",
+            remedy="install them: pip install '.[fit]' in the project's folder; or use --backbone filterbank",
+        ) from error
+    return timm_backbone(choice.names, tuple(filter(None, choice.stages.split(","))), choice.weights, *size)
+
+
+def tuning_candidates(choice: BackboneChoice, size: tuple[int, int]) -> list[Backbone]:
+    """What ``--auto`` may choose from: the backbone named, then each part of it alone, then each stage alone."""
+    parts, stages = choice.parts, [stage for stage in choice.stages.split(",") if stage]
+    candidates = [choice, *(parts if len(parts) > 1 else ())]
+    if len(stages) > 1:
+        timm_model = next(part for part in parts if part.stages)
+        candidates += [replace(timm_model, stages=stage) for stage in stages]
+    return [open_backbone(each, size) for each in candidates]
+
+
+def backbone_choices(
+    names: Sequence[str], stages: Sequence[str], weights: Sequence[Path], normalisation: tuple[Colours, Colours]
+) -> list[BackboneChoice]:
+    """Several backbones to compare.
+
+    Args:
+        names: One of each.
+        stages: One for all timm models, or one for each in turn.
+        weights: Likewise.
+        normalisation: Mean and standard deviation, for all ONNX files.
+
+    Raises:
+        SettingError: Neither one nor as many stages or weights as there are timm models.
+    """
+    with_timm = [any(map(is_timm, name.split("+"))) for name in names]
+    stages_in_turn = _in_turn("--stages", stages, "", sum(with_timm))
+    weights_in_turn = _in_turn("--weights", weights, None, sum(with_timm))
+    return [
+        BackboneChoice(name, next(stages_in_turn), next(weights_in_turn), *normalisation)
+        if has_timm
+        else BackboneChoice(name, "", None, *normalisation)
+        for name, has_timm in zip(names, with_timm, strict=True)
+    ]
+
+
+def _in_turn(option: str, given: Sequence[Value], default: Value, models: int) -> Iterator[Value]:
+    if len(given) not in {0, 1, models} or (given and not models):
+        raise SettingError(
+            what=f"{len(given)} {option} for {models} backbones from timm",
+            remedy="give one for all of them, or one for each, in the order of --backbone",
+        )
+    return iter(given if len(given) > 1 else [*given, default][:1] * models)
+
+
+def _trained_encoders(
+    images: Images, settings: Settings, detector: PatchSvdd, checkpoint: Path, progress: Progress
+) -> Backbone:
+    try:
+        from calibration.workstation.torch_models.patch_svdd.training import trained_encoders  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise SettingError(
+            what=f"training the encoders of patch_svdd needs torch ({error})",
+            remedy="install it: pip install '.[fit]' in the project's folder; or choose another --detector",
+        ) from error
+    return trained_encoders(images, settings, detector, checkpoint, progress)

@@ -1,0 +1,53 @@
+"""The good images that a person should review: highest scores, and scores far above the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibration.errors import DatasetError
+from calibration.imaging.preprocess import prepare_image
+from calibration.statistics.outliers import outlier_indices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from calibration.statistics.outliers import HighestScores
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.settings import Settings
+
+
+def review_arrays(
+    images: Images, names: Sequence[str], scores: NDArray[np.float64], highest: HighestScores, settings: Settings
+) -> dict[str, NDArray[Any]]:
+    """Arrays for ``reference.npz``; the images with the highest scores are read a second time.
+
+    Args:
+        images: What was learned from.
+        names: Usable images.
+        scores: Score of each, (n,).
+        highest: Which have the highest scores, and their score maps.
+        settings: How they were prepared, and the share of them that may be defective.
+
+    Raises:
+        DatasetError: An image cannot be read any more.
+    """
+    chosen = [names[index] for index in highest.indices]
+    frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in images.again(chosen)}
+    if len(frames) < len(chosen):
+        raise DatasetError(
+            what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
+            remedy="calibrate again, on images that nothing writes to",
+        )
+    suspects = outlier_indices(scores, settings.contamination)
+    return {
+        "highest_frames": np.stack([frames[name] for name in chosen]),
+        "highest_names": np.array(chosen),
+        "highest_scores": scores[highest.indices],
+        "highest_maps": highest.maps,
+        "suspicious_names": np.array([names[index] for index in suspects], np.str_),
+        "suspicious_scores": scores[suspects],
+    }
