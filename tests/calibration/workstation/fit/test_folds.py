@@ -77,7 +77,7 @@ def test_a_part_is_what_the_expression_finds() -> None:
 
 
 def test_what_cannot_be_right_is_refused() -> None:
-    with pytest.raises(SettingError, match="no regular expression"):
+    with pytest.raises(SettingError, match="not a regular expression"):
         part_by("part(")
     with pytest.raises(DatasetError, match=re.escape("finds nothing in 1 of 2 names: other.png")):
         parts_shown(["part1.png", "other.png"], part_by(r"part(\d+)"), 1)
