@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.messages.records import ResultCode
 from calibration.camera_checks import frame_statistics
+from calibration.camera_checks.limits import Limit, limits_from_arrays
 from calibration.errors import DatasetError
 from calibration.imaging.orientation import Structure, edge_directions
 from calibration.imaging.region import to_grey
@@ -39,18 +40,6 @@ _CAUSES = {
 def alert_cause(code: ResultCode) -> str | None:
     """Cause of the camera alert for this code; None if it is not a camera fault."""
     return _CAUSES.get(code)
-
-
-def _limits_in(reference: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], dict[str, str]]:
-    """Limits (NaN: off) and notes, by check."""
-    limits = dict.fromkeys(_NAMES, math.nan)
-    notes = dict.fromkeys(_NAMES, "the bundle was made before this check existed")
-    limits["frozen"] = 0.0  # identical frames need no calibration
-    if "check_names" in reference:
-        names = reference["check_names"].tolist()
-        limits.update(zip(names, reference["check_limits"].tolist(), strict=True))
-        notes.update(zip(names, reference["check_notes"].tolist(), strict=True))
-    return limits, notes
 
 
 class FrameFault(NamedTuple):
@@ -93,11 +82,14 @@ class FrameChecks:
         recheck_ms: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        limits, notes = _limits_in(reference)
-        self.off = {name: notes[name] for name, limit in limits.items() if math.isnan(limit)}
+        missing = Limit(math.nan, "the bundle was made before this check existed")
+        limits = dict.fromkeys(_NAMES, missing)
+        limits["frozen"] = Limit(0.0)  # identical frames need no calibration
+        limits.update(limits_from_arrays(reference))
+        self.off = {name: limit.note for name, limit in limits.items() if not limit.is_on}
         # A limit that nothing exceeds switches a check off.
         never = {name: -math.inf if name in _LOWER else math.inf for name in self.off}
-        self._limits = {**limits, **never}
+        self._limits = {name: limit.value for name, limit in limits.items()} | never
         self._preprocess = preprocess
         still_at_most = 2 * int(reference.get("still_at_most", 0))
         self._frozen_after = math.inf if frozen_after is None else max(frozen_after, still_at_most)

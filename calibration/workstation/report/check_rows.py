@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from calibration.camera_checks.frame_statistics import mean_grey_level
+from calibration.camera_checks.limits import limits_from_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,12 +32,9 @@ def check_rows(reference: Mapping[str, NDArray[Any]], network_pixel: tuple[float
         reference: Arrays of ``reference.npz``.
         network_pixel: Width and height of a pixel of the network input, in pixels of the frame.
     """
-    if "check_names" not in reference:
-        return []
-    columns = (reference[f"check_{each}"].tolist() for each in ("names", "limits", "notes"))
     return [
-        (_NAMES[name], _state(name, limit, reference, network_pixel) + (f" ({note})" if note else ""))
-        for name, limit, note in zip(*columns, strict=True)
+        (_NAMES[name], _state(name, limit.value, reference, network_pixel) + (f" ({limit.note})" if limit.note else ""))
+        for name, limit in limits_from_arrays(reference).items()
     ]
 
 

@@ -158,7 +158,7 @@ def test_a_score_other_than_the_calibrated_one_is_refused(bundle: Bundle, factor
 
 def test_an_engine_that_returns_nan_is_refused(learnt: Bundle) -> None:
     class Broken(OnnxRuntimeEngine):
-        def _run(self, outputs: list[str], frame: Any) -> list[Any]:  # noqa: ANN401 - as the engine has it
+        def _run(self, outputs: list[str] | None, frame: Any) -> list[Any]:  # noqa: ANN401 - as the engine has it
             return [np.full_like(each, np.nan) for each in super()._run(outputs, frame)]
 
     with Broken(learnt.network, 1) as engine, pytest.raises(ScoreMismatchError, match="golden frame 0 nan"):

@@ -11,7 +11,8 @@ SIDE = 112
 
 def picture(seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 255, (SIDE * 2, SIDE * 2)).astype(np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 3)
+    return np.asarray(cv2.normalize(blurred, np.empty_like(blurred), 0, 255, cv2.NORM_MINMAX))
 
 
 def view(whole: np.ndarray, right: int = 0, down: int = 0) -> np.ndarray:
