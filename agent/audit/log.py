@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 class AuditLog:
     """Appends to the log, from any thread of the one process that holds the `state_lock`.
 
-    A line that is half-written after a power cut, or damaged, is kept; an entry ``recovered`` describes it.
-
-    Args:
-        path: The file, created if it does not exist. Its folder must exist.
+    A line that is half-written after a power cut, or damaged, is kept; an entry ``recovered`` describes it. The file is
+    created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,11 +39,7 @@ class AuditLog:
             self._continue()
 
     def append(self, event: str, **fields: object) -> str:
-        """Add an entry, and return its hash once it is on disk.
-
-        Args:
-            event: What happened.
-            fields: Details as JSON values; NaN and infinity become null.
+        """Add an entry with JSON values as details, and return its hash once it is on disk.
 
         Raises:
             AuditError: The entry is not on disk, nor any part of it, unless removing that part failed as well.

@@ -57,11 +57,9 @@ class Findings:
 
 
 def verify(path: Path, head: str | None = None) -> Findings:
-    """Read the whole log, line by line.
+    """Check the whole log, and whether it has the entry with the hash ``head``, which was kept elsewhere.
 
-    Args:
-        path: The log file.
-        head: Hash of an entry, kept elsewhere. Without it, entries cut off the end are not noticed.
+    Without such a hash, entries cut off the end are not noticed.
 
     Raises:
         AuditError: The file cannot be read.

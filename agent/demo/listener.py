@@ -20,12 +20,9 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 class LineListener:
-    """Subscribes to all topics of one station.
+    """Subscribes to all topics of one station, on the broker at this port of 127.0.0.1.
 
-    Args:
-        port: Port of the broker on 127.0.0.1.
-        topics: The station's topics.
-        on_alert: Called with each alert and the result that caused it, in the subscriber's thread.
+    In its own thread it calls ``on_alert`` with each alert and the result that caused it.
 
     Attributes:
         results: ``seq`` -> result as JSON.

@@ -52,14 +52,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
 def examine(config: Path | None, on_check: Callable[[str], object]) -> Iterator[tuple[str, Finding]]:
-    """Check this device, and a station if one is given.
+    """Check this device, and a station if its configuration file is given.
 
-    Args:
-        config: Configuration file of the station.
-        on_check: Called with the name of each check before it runs.
-
-    Yields:
-        ``device`` or ``station``, and a finding.
+    Yields ``device`` or ``station`` with each finding. ``on_check`` gets the name of each check before it runs.
     """
     for check in _DEVICE:
         on_check(check.name)
@@ -104,12 +99,7 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def lines(finding: Finding, width: int | None) -> Iterator[str]:
-    """The lines of a finding in the report, in rich's markup.
-
-    Args:
-        finding: What was found.
-        width: Width of the terminal in characters; None never breaks lines, so that `grep` works.
-    """
+    """The lines of a finding in the report, in rich's markup. A width of None never breaks lines, for `grep`."""
     indent = " " * (_LEVEL_WIDTH + _NAME_WIDTH)
     texts = [finding.found, *([f"-> {finding.remedy}"] if finding.level != "ok" else [])]
     wrapped = [line for text in texts for line in _wrapped(text, width and max(width - len(indent), _NARROWEST))]

@@ -171,11 +171,7 @@ def network(
 ) -> Iterator[Finding]:
     """Check that each bundle is undamaged, and that its network scores as calibrated and keeps up with the camera.
 
-    Args:
-        config: Configuration file of the station.
-        frames_per_s: The camera's rate; None if unknown.
-        width: Width of its frames in pixels; None if unknown.
-        height: Height of its frames in pixels; None if unknown.
+    Rate and size in pixels are those of the camera; None if unknown.
     """
     loaded = load(Path(config))
     if len(loaded.bundle) == 1:
@@ -259,14 +255,7 @@ def _times_ms(bundle: Bundle, engine: Engine) -> list[float]:
 
 
 def speed_finding(name: str, p50_ms: float, p99_ms: float, frames_per_s: float | None) -> Finding:
-    """Check whether the network keeps up with the camera.
-
-    Args:
-        name: Name of the finding.
-        p50_ms: Median time of one inference.
-        p99_ms: 99th percentile of the time of one inference.
-        frames_per_s: The camera's rate; None if unknown, or if the source waits for the agent.
-    """
+    """Check whether the network keeps up with the camera; its rate is None if unknown, or if it waits for the agent."""
     found = f"p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms a frame for the network alone"
     interval_ms = math.inf
     if frames_per_s is not None:

@@ -110,10 +110,6 @@ def effective_count(values: Float64, *, sequential: bool) -> float:
 
     The sum ends at five times the correlation length (Madras and Sokal 1988, appendix C). For a video the upper end of
     the length's confidence interval is used, because a short video measures it badly.
-
-    Args:
-        values: Values in order of time, (n,).
-        sequential: They come from a video.
     """
     count = len(values)
     ordered = np.sort(values)

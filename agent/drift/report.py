@@ -113,11 +113,7 @@ class DriftReport:
 
 
 def drift_payload(reports: Mapping[str, DriftReport]) -> Payload | None:
-    """Content of ``drift`` in ``health``; None if drift is not watched.
-
-    Args:
-        reports: Report of each zone; the name of a single zone may be empty.
-    """
+    """Content of ``drift`` in ``health``, from the report of each zone; None if drift is not watched."""
     if not reports or "" in reports:
         return reports[""].payload() if reports else None
     causes = [f"{report.cause} in {zone}" for zone, report in reports.items() if report.cause]

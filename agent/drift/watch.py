@@ -139,12 +139,9 @@ class DriftWatch:
         return DriftWatch(self._reference, threshold)
 
     def sample(self, prepared: Image, score: float, captured_ns: int) -> None:
-        """Add an inspected part about every ten seconds, at random, to avoid any rhythm of the production line.
+        """Add about one part in ten seconds, at random, to avoid any rhythm of the production line.
 
-        Args:
-            prepared: Network input.
-            score: The network's score, finite.
-            captured_ns: Time of capture by the monotonic clock.
+        ``prepared`` is the network input, ``captured_ns`` is from the monotonic clock.
         """
         if captured_ns < self._due_ns:
             return

@@ -21,11 +21,7 @@ _UNSEEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))) 
 
 
 def for_service(file: Path, state_dir: Path) -> str:
-    """The text of a configuration without relative paths; comments and order stay.
-
-    Args:
-        file: The configuration.
-        state_dir: Folder in which the service keeps its records.
+    """The text of a configuration with absolute paths and the service's state folder; comments and order stay.
 
     Raises:
         ConfigError: The file is not valid, names another state folder, or its paths cannot be rewritten.

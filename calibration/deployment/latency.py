@@ -29,12 +29,7 @@ class Latency:
 
 
 def measure_latency(bundle: Bundle, engine: Engine) -> Latency:
-    """Time the network alone on the golden frames.
-
-    Args:
-        bundle: Bundle with the frames.
-        engine: Engine of its network, already entered.
-    """
+    """Time a bundle's network alone on its golden frames; the engine must be entered."""
     frames = bundle.golden().frames
     times_ms = []
     for frame in [frame for _ in range(_RUNS) for frame in frames]:

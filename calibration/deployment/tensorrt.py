@@ -6,16 +6,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from calibration.bundle.bundle import NETWORK
-from calibration.engine.tensorrt import Source, TensorRTEngine
-from calibration.progress import silent
+from calibration.engine.tensorrt import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from threading import Event
 
     from calibration.bundle.bundle import Bundle
-    from calibration.engine.tensorrt_build import BuildOptions
-    from calibration.progress import Progress
 
 
 _FLAVOUR = "half precision 1"  # increase the number whenever the output of `half_precision` changes
@@ -39,21 +35,3 @@ def source_of(bundle: Bundle) -> Source:
         return half_precision(onnx.load(bundle.network)).SerializeToString()
 
     return Source(sha256(f"{bundle.manifest.files[NETWORK]} {_FLAVOUR}".encode()).hexdigest(), read)
-
-
-def tensorrt_engine(
-    bundle: Bundle,
-    options: BuildOptions | None = None,
-    *,
-    progress: Progress = silent,
-    cancel: Event | None = None,
-) -> TensorRTEngine:
-    """The engine of a bundle, not yet entered. Entering builds it if no usable one is kept.
-
-    Args:
-        bundle: Bundle whose network runs.
-        options: Build options; None takes those of the kept engine.
-        progress: Called with (phase, done, total) while building, from other threads.
-        cancel: Set it to stop a build early.
-    """
-    return TensorRTEngine(source_of(bundle), engine_folder(bundle), options, progress=progress, cancel=cancel)

@@ -62,10 +62,7 @@ def check_tensors(tensors: Sequence[Tensor]) -> None:
 class Buffers:
     """Memory of every tensor. Outputs that no engine returns stay on the GPU.
 
-    Args:
-        cuda: Allocates and copies.
-        tensors: Inputs and outputs of the network.
-        mapped: Let the GPU read the frame and write the outputs in the CPU's memory, instead of copying.
+    With ``mapped`` the GPU reads the frame and writes the outputs in the CPU's memory, instead of copying.
     """
 
     def __init__(self, cuda: Cuda, tensors: Sequence[Tensor], *, mapped: bool) -> None:

@@ -52,9 +52,6 @@ class CudaDriver:
 def cuda_driver(load: Callable[[str], Any] = ctypes.CDLL) -> CudaDriver:
     """Query the driver without allocating GPU memory.
 
-    Args:
-        load: Opens a shared library.
-
     Raises:
         EngineError: There is no driver, it does not work, or there is no GPU.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from calibration.engine.contract import Inference
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt_build import BuildOptions, build
-from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Miss, Record, plan_digest
+from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Record, plan_digest
 from calibration.engine.tensorrt_library import library
 from calibration.engine.tensorrt_program import Program
 from calibration.errors import EngineError, ScoreMismatchError
@@ -123,10 +123,7 @@ class TensorRTEngine:
         return Inference(float(score[0]), score_map[0])
 
     def refit(self, head: Mapping[str, NDArray[Any]]) -> None:
-        """Replace the head's weights in seconds instead of building for minutes; see ``replace_engine_head``.
-
-        Args:
-            head: ONNX name (``head.*``) -> weights, of unchanged shapes.
+        """Replace the weights of the head; see `replace_engine_head`.
 
         Raises:
             EngineError: TensorRT refuses. The engine is closed until it is rebuilt.
@@ -185,7 +182,7 @@ class TensorRTEngine:
             return
         with self._folder.locked():
             found = self._folder.find(self._key())  # another process may have built it meanwhile
-            self._open(self._built(found.reason) if isinstance(found, Miss) else found)
+            self._open(self._built(found) if isinstance(found, str) else found)
 
     def _built(self, reason: str) -> Cached:
         """Build and write to the folder; ``reason`` goes into the log."""
@@ -239,11 +236,6 @@ class TensorRTEngine:
 def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> None:
     """Check the scores of an engine that was just opened. Rebuild it once if it was loaded from disk and fails.
 
-    Args:
-        engine: Already entered.
-        source: Its network.
-        check: Raises ScoreMismatchError if golden frames get other scores.
-
     Raises:
         ScoreMismatchError: A newly built engine fails as well.
     """
@@ -257,13 +249,10 @@ def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> No
 
 
 def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
-    """Give an engine the head of another network with the same backbone, and check its scores.
+    """Give an entered engine the head of another network with the same backbone, and check its scores.
 
-    Args:
-        engine: Already entered.
-        source: The other network, in case it must be built.
-        head: Its ``head.*`` weights.
-        check: Raises ScoreMismatchError if its golden frames get other scores.
+    This takes seconds instead of the minutes of a build. ``head`` maps ONNX names (``head.*``) to weights of unchanged
+    shapes.
 
     Returns:
         Whether replacing the weights was enough. Otherwise the engine was rebuilt.

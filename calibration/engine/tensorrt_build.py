@@ -70,12 +70,7 @@ class Built:
 
 
 class Phases:
-    """Turns TensorRT's nested phases into progress. TensorRT calls it from its own threads.
-
-    Args:
-        progress: Called with (phase, done, total), for phases of the first two levels.
-        cancel: Once set, the build stops at its next step.
-    """
+    """Reports TensorRT's phases of the first two levels as progress; called from TensorRT's own threads."""
 
     def __init__(self, progress: Progress, cancel: Event) -> None:
         self._progress = progress
@@ -114,13 +109,8 @@ def build(  # noqa: PLR0913, PLR0917 - each is needed once
 ) -> Built:
     """Build an engine for the GPU of this machine.
 
-    Args:
-        tensorrt: The module ``tensorrt``.
-        network: The ONNX file's content.
-        options: Memory and effort.
-        timings: Speeds of layers from an earlier build, or empty.
-        progress: Called with (phase, done, total), from TensorRT's threads.
-        cancel: Set it from another thread to stop the build; Ctrl-C sets it as well.
+    ``timings`` are the speeds of layers from an earlier build, or empty. TensorRT's threads call ``progress``. To stop
+    the build, set ``cancel`` from another thread; Ctrl-C sets it as well.
 
     Raises:
         EngineError: The network cannot be read, memory is short, or the build was cancelled.

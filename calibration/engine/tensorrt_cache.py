@@ -89,13 +89,6 @@ class Cached:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """No kept engine can be used, and why."""
-
-    reason: str
-
-
 class EngineFolder:
     """The folder, which need not exist yet."""
 
@@ -109,20 +102,20 @@ class EngineFolder:
         except (OSError, ValidationError):
             return None
 
-    def find(self, key: Key) -> Cached | Miss:
-        """The undamaged engine for exactly this network, TensorRT, GPU and options, if there is one."""
+    def find(self, key: Key) -> Cached | str:
+        """The undamaged engine for exactly this network, TensorRT, GPU and options; or the reason why there is none."""
         try:
             record = self._record()
             differences = record.key.differences(key)
             if differences:
-                return Miss("; ".join(differences))
+                return "; ".join(differences)
             plan = (self.path / PLAN).read_bytes()
         except FileNotFoundError:
-            return Miss(f"no engine in {self.path} yet")
+            return f"no engine in {self.path} yet"
         except (OSError, ValidationError) as error:
-            return Miss(f"the engine in {self.path} cannot be read: {str(error).splitlines()[0]}")
+            return f"the engine in {self.path} cannot be read: {str(error).splitlines()[0]}"
         if plan_digest(plan) != record.plan_sha256:
-            return Miss(f"{self.path / PLAN} is damaged (its SHA-256 differs)")
+            return f"{self.path / PLAN} is damaged (its SHA-256 differs)"
         return Cached(plan, record)
 
     def keep(self, cached: Cached) -> None:

@@ -29,12 +29,7 @@ _MEMORY = "close other programs, or choose a smaller backbone or --size"
 
 
 class Program:
-    """A loaded engine.
-
-    Args:
-        tensorrt: The module ``tensorrt``.
-        cuda: An open GPU: TensorRT crashes without one.
-        plan: The serialised engine.
+    """A loaded engine. The GPU must be open, because TensorRT crashes without one.
 
     Raises:
         EngineError: TensorRT cannot load it, memory is short, or it was not built from a fused network.
@@ -60,11 +55,7 @@ class Program:
             self._resources = resources.pop_all()
 
     def attach(self, *, mapped: bool) -> None:
-        """Allocate buffers, after releasing those before.
-
-        Args:
-            mapped: Let the GPU work in the CPU's memory instead of copying.
-        """
+        """Allocate buffers, after releasing those before."""
         self._detach()
         self._buffers = Buffers(self._cuda, self.tensors, mapped=mapped)
         for name, address in self._buffers.addresses.items():
@@ -102,10 +93,7 @@ class Program:
         self.run(np.zeros(shape[1:], np.uint8))
 
     def refit(self, head: Mapping[str, NDArray[Any]]) -> None:
-        """Replace the head's weights. The caller must check the scores afterwards.
-
-        Args:
-            head: ONNX name -> weights, of unchanged shapes.
+        """Replace the head's weights, given by ONNX name. The caller must check the scores afterwards.
 
         Raises:
             EngineError: TensorRT refuses. Some weights may already be replaced, so the engine is closed.

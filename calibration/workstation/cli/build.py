@@ -9,8 +9,8 @@ import typer
 
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.latency import measure_latency
-from calibration.deployment.tensorrt import engine_folder, source_of, tensorrt_engine
-from calibration.engine.tensorrt import check_or_rebuild
+from calibration.deployment.tensorrt import engine_folder, source_of
+from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.terminal import console, escape, progress_bar
 
@@ -42,10 +42,10 @@ def build(
     """
     bundle = open_bundle(path)
     options = BuildOptions(workspace_mib, tactic_memory_mib, optimisation_level)
-    with progress_bar() as progress, tensorrt_engine(bundle, options, progress=progress) as engine:
-        check_or_rebuild(engine, source_of(bundle), lambda opened: check_golden(bundle, opened))
+    source, folder = source_of(bundle), engine_folder(bundle)
+    with progress_bar() as progress, TensorRTEngine(source, folder, options, progress=progress) as engine:
+        check_or_rebuild(engine, source, lambda opened: check_golden(bundle, opened))
         speed = measure_latency(bundle, engine)
-    folder = escape(str(engine_folder(bundle)))
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"
     how = f"{done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"
-    console.print(f"engine in {folder}: {how}", soft_wrap=True)
+    console.print(f"engine in {escape(str(folder))}: {how}", soft_wrap=True)

@@ -149,9 +149,11 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
     program = (
         "import sys; from pathlib import Path\n"
         "from calibration.bundle.bundle import open_bundle\n"
-        "from calibration.deployment.tensorrt import tensorrt_engine\n"
+        "from calibration.deployment.tensorrt import engine_folder, source_of\n"
+        "from calibration.engine.tensorrt import TensorRTEngine\n"
         "from calibration.errors import EngineError\n"
-        "try:\n    tensorrt_engine(open_bundle(Path(sys.argv[1]))).__enter__()\n"
+        "bundle = open_bundle(Path(sys.argv[1]))\n"
+        "try:\n    TensorRTEngine(source_of(bundle), engine_folder(bundle)).__enter__()\n"
         "except EngineError as error:\n    print(error)\n"
     )
     ended = subprocess.run(  # noqa: S603 - our own program
