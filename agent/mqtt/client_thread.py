@@ -34,11 +34,7 @@ _SUSPICIOUSLY_SHORT_S = 10.0
 class BrokerClient(ABC):
     """Keeps a connection to the broker from ``start`` to ``stop``; a context manager over both.
 
-    Args:
-        settings: Broker settings.
-        outbox: The records that wait; it is checkpointed here, also without a connection.
-        pace: Waiting times and rates.
-        name: Name of the thread.
+    It also makes the checkpoints of the outbox.
 
     Attributes:
         connected: The broker has accepted the client, and the connection is alive.
@@ -118,10 +114,7 @@ class BrokerClient(ABC):
         """Publish until the connection is lost or there is nothing left to publish before a stop."""
 
     def _publish_last(
-        self,
-        connection: Connection,
-        publish: Callable[[], int],
-        settle: Callable[[list[Acknowledgement]], int],
+        self, connection: Connection, publish: Callable[[], int], settle: Callable[[list[Acknowledgement]], int]
     ) -> None:
         """Publish a last message, and wait a moment for its acknowledgement and those of records."""
         until_s = time.monotonic() + _GOODBYE_S
@@ -163,7 +156,9 @@ class BrokerClient(ABC):
             return self._backoff.next_s()
         if not self._is_stop_due:
             began_s = time.monotonic()
-            self._note_up()
+            self.connected, self.last_error, self._last_logged = True, None, "up"
+            settings = self._settings
+            log.info("connected to %s as %s, %d records wait", settings.address, settings.client_id, self.waiting)
             self._serve(connection)
             self.connected = False
             lasted_s = time.monotonic() - began_s
@@ -196,14 +191,6 @@ class BrokerClient(ABC):
         if time.monotonic() >= self._checkpoint_at_s:
             self._outbox.checkpoint()
             self._checkpointed_at_s = time.monotonic()
-
-    def _note_up(self) -> None:
-        self.connected = True
-        self.last_error = None
-        self._last_logged = "up"
-        log.info(
-            "connected to %s as %s, %d records wait", self._settings.address, self._settings.client_id, self.waiting
-        )
 
     def _note_down(self, situation: str, message: str) -> None:
         """Log a situation once, however many attempts end in it."""

@@ -68,10 +68,6 @@ class Will(NamedTuple):
 def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     """Open a connection and wait until the broker accepts it.
 
-    Args:
-        settings: Broker settings.
-        will: None for a connection whose end is not to be announced.
-
     Raises:
         BrokerUnreachableError: No answer, in time or in MQTT.
         BrokerRefusedError: The broker refuses the client, or its certificate cannot be trusted.

@@ -47,10 +47,6 @@ class Received(NamedTuple):
 class Connection:
     """An open connection to the broker, made by `connect`; all calls from one thread.
 
-    Args:
-        client: Used for this connection only.
-        keepalive_s: As sent to the broker, which may ask for less.
-
     Attributes:
         accepted: The broker has accepted the client.
         keepalive_s: When the broker is silent, the connection is lost after this time at the latest.
@@ -87,12 +83,7 @@ class Connection:
     ) -> int:
         """Hand a message to the socket, without waiting.
 
-        Args:
-            topic: Topic.
-            payload: Content.
-            qos: 1 asks the broker for an acknowledgement.
-            retain: The broker keeps the message for later subscribers.
-            expires_s: The broker does not deliver it later; ignored by MQTT 3.1.1.
+        MQTT 3.1.1 ignores ``expires_s``, after which the broker no longer delivers the message.
 
         Returns:
             Message number, which comes back in an `Acknowledgement` if ``qos`` is 1.

@@ -32,10 +32,7 @@ class LiveMessages:
     """Used by the publisher's thread; `follow_up` by any.
 
     Args:
-        topics: Topics of the station.
-        handshake: With the controller of the production line.
-        commands: Carries out the commands that come in.
-        give_up: Called to give up parts that are overdue.
+        give_up: Called before each `take`, to give up parts that are overdue.
     """
 
     def __init__(

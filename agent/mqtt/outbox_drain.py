@@ -27,7 +27,6 @@ class OutboxDrain:
 
     Args:
         connection: Just accepted: the records that wait now are historical, later ones are not.
-        outbox: The records.
         window: Most records in flight; the broker may allow fewer.
         refused_retry_s: When a refused record is offered again. A topic with a whole window of refused records is held
             back until then, so that a broker that refuses everything is not sent everything.
@@ -73,10 +72,8 @@ class OutboxDrain:
     @property
     def due_at_s(self) -> float:
         """When `send` or `settle` has something to do without the broker, on the monotonic clock."""
-        return min(
-            self._forget_at_s if self._acknowledged else float("inf"),
-            self._send_at_s if self._is_throttled else float("inf"),
-        )
+        forget_at_s = self._forget_at_s if self._acknowledged else float("inf")
+        return min(forget_at_s, self._send_at_s if self._is_throttled else float("inf"))
 
     def send(self) -> None:
         """Fill the window from the outbox, oldest first."""

@@ -46,12 +46,7 @@ class Station:
     The callables return the current values. They are called on the publisher's thread and must neither raise nor wait.
 
     Attributes:
-        session_id: New at each start of the agent.
-        version: Version of shiftwatch.
-        state: State and its reason, for ``status``.
-        info: Content of ``info``.
-        alert_state: Content of ``alert/state``.
-        health: Content of ``health``.
+        state: State and its reason, for ``status``; the others are the contents of the topics of their names.
     """
 
     session_id: str

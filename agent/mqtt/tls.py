@@ -46,11 +46,7 @@ class TlsSocket(ssl.SSLSocket):
     refusal: str | None = None
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the base class
-        """As in the base class.
-
-        Raises:
-            HandshakeError: It fails, but not because of the certificate of the other end.
-        """
+        """As in the base class, but with a HandshakeError unless the certificate of the other end is the reason."""
         try:
             super().do_handshake(block)
         except ssl.SSLCertVerificationError:

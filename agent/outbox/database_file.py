@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import now_ms
 from agent.errors import OutboxError
@@ -47,10 +47,6 @@ def replace(path: Path, error: Exception) -> tuple[sqlite3.Connection, int]:
     """Replace a closed, damaged database by a new one with its readable records.
 
     The damaged file and its log are kept as ``*.corrupt-<ms>``.
-
-    Args:
-        path: The database.
-        error: The damage.
 
     Returns:
         The new database, and how many records were lost; 1 if some may be and their number is not known.
@@ -163,8 +159,7 @@ def _readable_records(damaged: Path) -> Iterator[tuple[Any, ...]]:
     """The undamaged records, read from both ends: the usual single damaged page is somewhere between."""
     for order in ("ASC", "DESC"):
         try:
-            # Read-only: the damaged file is evidence.
-            with closing(sqlite3.connect(f"{_uri(damaged)}?mode=ro", uri=True)) as database:
+            with _existing(damaged, "ro") as database:
                 database.text_factory = _lenient
                 for row in database.execute(f"SELECT * FROM record ORDER BY id {order}"):  # noqa: S608 - one of two words
                     if is_whole(row):
@@ -175,14 +170,15 @@ def _readable_records(damaged: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _count(damaged: Path) -> int | None:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{_uri(damaged)}?mode=ro", uri=True)) as database:
+    with suppress(sqlite3.Error), _existing(damaged, "ro") as database:
         (count,) = database.execute("SELECT count(*) FROM record").fetchone()
         return int(count)
     return None
 
 
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()
+def _existing(path: Path, mode: Literal["ro", "rw"]) -> closing[sqlite3.Connection]:
+    """The file as it is, with no settings; closed at the end of a ``with``."""
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True))
 
 
 def checkpoint(path: Path) -> bool:
@@ -195,6 +191,6 @@ def checkpoint(path: Path) -> bool:
         sqlite3.Error: The disk fails; the log stays.
     """
     # A new connection each time: it costs a fraction of the flushes.
-    with closing(sqlite3.connect(f"{_uri(path)}?mode=rw", uri=True)) as database:
+    with _existing(path, "rw") as database:
         is_busy, pages, moved = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return not is_busy and pages == moved

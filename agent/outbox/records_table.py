@@ -47,8 +47,7 @@ class Records:
     """The records of one file.
 
     Args:
-        path: The file.
-        database: An open connection to it, with the current schema; closed by `close`.
+        database: An open connection to the file, with the current schema; closed by `close`.
         dropped: Counts each record that is dropped without having been delivered, by reason.
         last_id: New ids are above it, and above the highest in the file.
 

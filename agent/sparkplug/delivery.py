@@ -27,9 +27,6 @@ class SparkplugDelivery:
     """Publishes records over one connection; a new connection needs a new delivery.
 
     Args:
-        connection: The connection of the session.
-        session: Publishes the data.
-        outbox: The records.
         topic: A topic that is subscribed to already.
         window: Most records without a confirmation. Fewer at first, and on a connection so slow that the answer would
             be taken for lost: between query and answer nothing comes back that shows that it is alive.

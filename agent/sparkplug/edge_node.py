@@ -44,12 +44,8 @@ class EdgeNode(BrokerClient):
     """Keeps the Sparkplug session, from ``start`` to ``stop``.
 
     Args:
-        settings: Broker settings; the client id must not be that of the plain connection.
-        topics: Group, edge node, device and primary host.
+        settings: The client id must not be that of the plain connection.
         outbox: Not that of the plain connection, whose delivered records may still wait here.
-        station: What the station publishes about itself.
-        bd_seq: Continues from the last session.
-        pace: Waiting times and rates.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - as the publisher's, and the number that outlives it
@@ -139,14 +135,9 @@ class EdgeNode(BrokerClient):
         state, reason = self._station.state()
         if state == "running" and self._outbox.fault is not None:
             state, reason = "fault", f"results cannot be stored: {self._outbox.fault}"
-        status = {
-            "state": state,
-            "reason": reason,
-            "sessionId": self._station.session_id,
-            "version": self._station.version,
-        }
+        session = {"sessionId": self._station.session_id, "version": self._station.version}
         return [
-            *metrics_of("status", status, timestamp_ms),
+            *metrics_of("status", {"state": state, "reason": reason, **session}, timestamp_ms),
             *metrics_of("info", self._station.info(), timestamp_ms),
             *metrics_of("health", self._health(), timestamp_ms),
         ]

@@ -46,14 +46,7 @@ def data_types() -> Mapping[Group, Mapping[str, DataType]]:
 
 
 def metrics_of(group: Group, payload: Payload, timestamp_ms: int, *, is_historical: bool = False) -> list[Metric]:
-    """Every metric of a group; one that the payload lacks, or that is not of its type, is null.
-
-    Args:
-        group: Topic of the payload.
-        payload: Its content; empty before there is any.
-        timestamp_ms: When it was taken.
-        is_historical: It is late, and not the current value.
-    """
+    """Every metric of a group; one that the payload lacks, or that is not of its type, is null."""
     return [
         Metric(
             name=f"{group}/{name}",

@@ -115,8 +115,8 @@ def encode(metrics: Iterable[Metric], timestamp_ms: int, seq: int | None, *, wit
     Args:
         metrics: Its metrics.
         timestamp_ms: When it is sent.
-        seq: Its number, 0 to 255; None for an NDEATH, which has none.
-        with_types: Name the types of the metrics, as births and deaths do, and data messages do not.
+        seq: 0 to 255; None for an NDEATH, which has none.
+        with_types: Name the types of the metrics, as births and deaths do.
     """
     payload = _Payload(timestamp=timestamp_ms)
     if seq is not None:

@@ -32,8 +32,6 @@ class Session:
 
     Args:
         connection: Its will is the NDEATH with the same ``bd_seq``.
-        topics: Topics of the edge node.
-        bd_seq: Number of the birth.
 
     Attributes:
         is_born: The births have been sent; before them nothing else may be.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agent.messages.payloads import AlertState, CommandAck, Health, PlcMessage, Status
 from agent.messages.records import Alert, Result
-from agent.watch.incoming import read
+from agent.watch.incoming import MALFORMED, Incoming, read
 
 if TYPE_CHECKING:
     from agent.messages.fields import Message
@@ -37,74 +37,48 @@ class StationView:
     alerts: dict[str, Alert] = field(default_factory=dict)
 
 
-class ShownResult(NamedTuple):
-    """A result and the topic root of its station."""
-
-    root: str
-    result: Result
-
-
-class ShownAck(NamedTuple):
-    """An answer to a command, the topic root of its station, and when it was received."""
-
-    root: str
-    at_ms: int
-    ack: CommandAck
-
-
-class BoardUpdate(NamedTuple):
-    """A message that the board has taken in; ``is_new`` unless it repeats what was known already."""
-
-    root: str
-    content: object
-    message: Message
-    is_new: bool
-
-
 class StationBoard:
     """All stations.
 
     Attributes:
         stations: By topic root.
-        results: The last ones, newest last.
-        acks: Answers to commands, newest last.
+        results: Topic root and result of the last ones, newest last.
+        acks: Topic root, time of arrival and content of the last answers to commands, newest last.
         result_count: Results since the start, each counted once.
         malformed: Number of messages that no station publishes in this form.
     """
 
     def __init__(self) -> None:
         self.stations: dict[str, StationView] = {}
-        self.results: deque[ShownResult] = deque(maxlen=_RESULTS_KEPT)
-        self.acks: deque[ShownAck] = deque(maxlen=_ACKS_KEPT)
+        self.results: deque[tuple[str, Result]] = deque(maxlen=_RESULTS_KEPT)
+        self.acks: deque[tuple[str, int, CommandAck]] = deque(maxlen=_ACKS_KEPT)
         self.result_count = 0
         self.malformed = 0
 
-    def update(self, topic: str, payload: bytes, now_ms: int) -> BoardUpdate | None:
-        """Take in a message; None if it is malformed, or not one of a station."""
-        incoming = read(topic, payload)
-        if incoming is None:
-            return None
-        root, content, message = incoming
-        if message is None:
-            self.malformed += 1
-            return None
-        station = self.stations.setdefault(root, StationView())
-        return BoardUpdate(root, content, message, self._take(root, station, message, now_ms))
+    def update(self, topic: str, payload: bytes, now_ms: int) -> tuple[Incoming, bool] | None:
+        """Take in a message; None if it is malformed, or not one of a station.
 
-    def _take(self, root: str, station: StationView, message: Message, now_ms: int) -> bool:
+        Returns:
+            The message, and whether it is more than a repetition of what was known.
+        """
+        incoming = read(topic, payload)
+        if isinstance(incoming, Incoming):
+            return incoming, self._take(incoming.root, incoming.message, now_ms)
+        self.malformed += incoming is MALFORMED
+        return None
+
+    def _take(self, root: str, message: Message, now_ms: int) -> bool:
+        station = self.stations.setdefault(root, StationView())
         if isinstance(message, Result):
-            return self._take_result(ShownResult(root, message))
+            if any(message.result_id == known.result_id for _, known in self.results):
+                return False  # delivery is at least once
+            self.results.append((root, message))
+            self.result_count += 1
+            return True
         if isinstance(message, CommandAck):
-            self.acks.append(ShownAck(root, now_ms, message))
+            self.acks.append((root, now_ms, message))
             return True
         return _update(station, message, now_ms)
-
-    def _take_result(self, shown: ShownResult) -> bool:
-        if any(shown.result.result_id == known.result.result_id for known in self.results):
-            return False  # delivery is at least once
-        self.results.append(shown)
-        self.result_count += 1
-        return True
 
 
 def _update(station: StationView, message: Message, now_ms: int) -> bool:

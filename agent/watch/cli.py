@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -88,7 +88,7 @@ def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: 
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
-            with LineOutput(settings.address, count, as_json=as_json) as lines:
+            with closing(LineOutput(settings.address, count, as_json=as_json)) as lines:
                 subscribe(settings, topic, lines)
         else:
             with Live(console=console, auto_refresh=False) as live:

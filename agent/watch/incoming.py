@@ -6,7 +6,7 @@ Text is made harmless for a terminal: what does not print becomes a question mar
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from agent.messages.payloads import MESSAGES
 
@@ -17,34 +17,33 @@ _LONGEST_TEXT = 200
 
 
 class Incoming(NamedTuple):
-    """A message; ``content`` is the JSON object as it came, ``message`` is None if it is malformed."""
+    """A message below a topic root; ``content`` is the JSON object as it came."""
 
     root: str
     content: object
-    message: Message | None
+    message: Message
 
 
-def read(topic: str, payload: bytes) -> Incoming | None:
+MALFORMED: Final = "malformed"
+
+
+def read(topic: str, payload: bytes) -> Incoming | Literal["malformed"] | None:
     """The message of a station; None for a topic on which stations publish nothing."""
     levels = topic.split("/")
     for count in (2, 1):
         root, kind = "/".join(levels[:-count]), "/".join(levels[-count:])
         if root and kind in MESSAGES:
-            return Incoming(printable(root), *_read(MESSAGES[kind], payload))
+            try:
+                content = json.loads(payload.decode(), parse_constant=_refuse)
+                return Incoming(printable(root), content, MESSAGES[kind].read(_printable(content)))
+            except (ValueError, RecursionError):  # pydantic's are ValueErrors, too
+                return MALFORMED
     return None
 
 
 def printable(text: str) -> str:
     """The same on one line, at most 200 characters, with ``?`` for whatever could steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST_TEXT])
-
-
-def _read(kind: type[Message], payload: bytes) -> tuple[object, Message | None]:
-    try:
-        content = json.loads(payload.decode(), parse_constant=_refuse)
-        return content, kind.read(_printable(content))
-    except (ValueError, RecursionError):  # pydantic's are ValueErrors, too
-        return None, None
 
 
 def _refuse(constant: str) -> None:

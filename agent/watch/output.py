@@ -20,7 +20,6 @@ from calibration.terminal import error_console, escape
 
 if TYPE_CHECKING:
     from rich.live import Live
-    from typing_extensions import Self
 
     from agent.mqtt.connection import Received
 
@@ -31,7 +30,6 @@ class LineOutput:
     """Prints each change to standard output, one line each, and problems to standard error.
 
     Args:
-        address: Address of the broker.
         count: Results after which it is done; None for never.
         as_json: Print every message, as one JSON object with topic and content.
     """
@@ -44,11 +42,7 @@ class LineOutput:
         self._is_connected: bool | None = None
         self._is_read = True
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Report how many messages were left out."""
         if self._board.malformed:
             error_console.print(f"malformed messages that were left out: {self._board.malformed}")
@@ -76,9 +70,10 @@ class LineOutput:
         update = self._board.update(received.topic, received.payload, received_at_ms)
         if update is None:
             return
+        incoming, is_new = update
         if self._as_json:
-            self._print(to_json({"topic": received.topic, "content": update.content}))
-        elif update.is_new and (text := line(update.root, update.message, received_at_ms)):
+            self._print(to_json({"topic": received.topic, "content": incoming.content}))
+        elif is_new and (text := line(incoming.root, incoming.message, received_at_ms)):
             self._print(text)
 
     def idle(self) -> None:
@@ -99,9 +94,6 @@ class ScreenOutput:
     """Redraws the board when something is new, at most ten times a second, and every second as ages grow.
 
     Args:
-        live: The display.
-        address: Address of the broker.
-        topic: The subscription, with wildcards.
         count: Results after which it is done; None for never.
     """
 

@@ -63,15 +63,7 @@ class _Section:
 
 
 def render_screen(board: StationBoard, connection: Text, topic: str, now_ms: int, height: int) -> RenderableType:
-    """The board on at most ``height`` lines; the results take what the other sections leave.
-
-    Args:
-        board: All stations.
-        connection: State of the connection to the broker.
-        topic: The subscription.
-        now_ms: Wall clock, ms since 1970.
-        height: Lines of the terminal.
-    """
+    """The board on at most ``height`` lines; the results take what the other sections leave."""
     labels = station_labels(board.stations)
     parts: list[RenderableType] = [_counts(board), _on_one_line(connection), _on_one_line(Text(topic, "dim"))]
     left = height - len(parts) - 1  # the cursor is on the last one

@@ -41,12 +41,6 @@ class Subscriber(Protocol):
 def subscribe(settings: BrokerSettings, topic: str, subscriber: Subscriber, pace: BackoffLimits = _PACE) -> None:
     """Pass messages on until the subscriber is done; a lost connection is made again.
 
-    Args:
-        settings: Broker settings.
-        topic: May hold wildcards.
-        subscriber: Receives the messages.
-        pace: How fast a connection is made again.
-
     Raises:
         BrokerRefusedError: The broker refuses the first connection. Later refusals are reported, and tried again.
     """

@@ -74,8 +74,8 @@ class Hall:
         self.lines: list[str] = []
 
     def say(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
-        taken = self.board.update(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
-        text = line(taken.root, taken.message, NOW_MS) if taken and taken.is_new else None
+        update = self.board.update(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
+        text = line(update[0].root, update[0].message, NOW_MS) if update and update[1] else None
         self.lines += [text] if text else []
 
     def shown(self, width: int = 200, height: int = 60, now_ms: int = NOW_MS) -> list[str]:
