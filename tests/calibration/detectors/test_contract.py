@@ -1,4 +1,4 @@
-"""What every detector promises: one suite over all of them."""
+"""One contract suite over every detector."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def reduced_of(detector: Detector, pictures: Sequence[Image]) -> Float32:
 
 
 @dataclass
-class Learnt:
-    """A detector and what it learnt from good washers through the pipeline."""
+class Calibrated:
+    """A detector and its bundle of good washers, calibrated through the pipeline."""
 
     detector: Detector
     bundle: Bundle
@@ -113,23 +113,25 @@ class Learnt:
 
 
 @pytest.fixture(scope="module")
-def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Learnt]:
+def calibrated_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Calibrated]:
     """One bundle for each detector, made when first asked for."""
     folder = tmp_path_factory.mktemp("detectors")
     good = [washer(number) for number in range(COUNT)]
-    made: dict[str, Learnt] = {}
+    made: dict[str, Calibrated] = {}
 
-    def learnt(kind: str) -> Learnt:
+    def calibrated(kind: str) -> Calibrated:
         if kind not in made:
-            made[kind] = Learnt(DETECTORS[kind], fit(DETECTORS[kind], good, folder / str(len(made))), good)
+            made[kind] = Calibrated(DETECTORS[kind], fit(DETECTORS[kind], good, folder / str(len(made))), good)
         return made[kind]
 
-    return learnt
+    return calibrated
 
 
 @EACH
-def test_the_bundle_opens_and_proves_itself_as_on_the_line(learnt_by: Callable[[str], Learnt], kind: str) -> None:
-    bundle = open_bundle(learnt_by(kind).bundle.path)
+def test_the_bundle_opens_and_reproduces_its_golden_scores(
+    calibrated_by: Callable[[str], Calibrated], kind: str
+) -> None:
+    bundle = open_bundle(calibrated_by(kind).bundle.path)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         checks = check_golden(bundle, engine)
         assert features_of(engine, washer(0)).shape == feature_shape(backbone_of(DETECTORS[kind]))
@@ -143,12 +145,12 @@ def test_the_bundle_opens_and_proves_itself_as_on_the_line(learnt_by: Callable[[
 
 
 @EACH
-def test_the_network_gives_the_scores_of_the_formulas(learnt_by: Callable[[str], Learnt], kind: str) -> None:
-    learnt = learnt_by(kind)
-    expected = oracle(learnt)
+def test_the_network_gives_the_scores_of_the_formulas(calibrated_by: Callable[[str], Calibrated], kind: str) -> None:
+    calibrated = calibrated_by(kind)
+    expected = oracle(calibrated)
     tested = [*(washer(number) for number in (50, 51)), washer(52, scratched=True), np.zeros_like(washer(0))]
-    with OnnxRuntimeEngine(learnt.bundle.network, 1) as engine:
-        for picture, reduced in zip(tested, reduced_of(learnt.detector, tested), strict=True):
+    with OnnxRuntimeEngine(calibrated.bundle.network, 1) as engine:
+        for picture, reduced in zip(tested, reduced_of(calibrated.detector, tested), strict=True):
             seen = engine(picture)
             score, score_map = expected(reduced.astype(np.float64))
             assert seen.score == pytest.approx(score, rel=1e-4)
@@ -216,42 +218,42 @@ def levels_of(backbone: Backbone, picture: Image) -> list[Float64]:
     return [np.asarray(level[0], np.float64) for level in session.run(None, {"image": image})]
 
 
-def oracle(learnt: Learnt) -> Callable[[Float64], tuple[float, Float64]]:
+def oracle(calibrated: Calibrated) -> Callable[[Float64], tuple[float, Float64]]:
     """Score and map of reduced features, (d, h, w)."""
-    good = reduced_of(learnt.detector, learnt.good).astype(np.float64)
-    if isinstance(learnt.detector, PatchCore):
-        detector, places = learnt.detector, good.size // good.shape[1]
-        bank = remembered(learnt, round(detector.coreset * places), good)
+    good = reduced_of(calibrated.detector, calibrated.good).astype(np.float64)
+    if isinstance(calibrated.detector, PatchCore):
+        detector, places = calibrated.detector, good.size // good.shape[1]
+        bank = remembered(calibrated, round(detector.coreset * places), good)
         return lambda reduced: memory_score(bank, reduced, detector.neighbours)
-    if isinstance(learnt.detector, PatchSvdd):
+    if isinstance(calibrated.detector, PatchSvdd):
         both = split_levels(good)
         banks = [
-            remembered(learnt, learnt.detector.entries, each, f".{side}")
+            remembered(calibrated, calibrated.detector.entries, each, f".{side}")
             for each, side in zip(both, (32, 64), strict=True)
         ]
         return lambda reduced: two_field_score(banks, split_levels(reduced), (SIDE, SIDE))
-    if isinstance(learnt.detector, Gaussian):
-        chosen = learnt.detector.components, learnt.detector.retained_variance
+    if isinstance(calibrated.detector, Gaussian):
+        chosen = calibrated.detector.components, calibrated.detector.retained_variance
         levels = split(good[:, :, 0, 0])
         return lambda reduced: one_place(
             gaussian_score(levels, [each[0] for each in split(reduced[None, :, 0, 0])], *chosen)
         )
-    if isinstance(learnt.detector, MeanShift) and learnt.detector.modes > 1:
-        return modes_oracle(learnt, good)
-    if isinstance(learnt.detector, MeanShift):
-        order = learnt.detector.pooling_order
-        alpha = learnt.bundle.manifest.detector.parameters["alpha"]
-        naive = NaiveDistance.of_mean_shift(good, learnt.detector, float(alpha))
+    if isinstance(calibrated.detector, MeanShift) and calibrated.detector.modes > 1:
+        return modes_oracle(calibrated, good)
+    if isinstance(calibrated.detector, MeanShift):
+        order = calibrated.detector.pooling_order
+        alpha = calibrated.bundle.manifest.detector.parameters["alpha"]
+        naive = NaiveDistance.of_mean_shift(good, calibrated.detector, float(alpha))
     else:
         order, naive = np.inf, NaiveDistance.of_padim(good)
     return lambda reduced: with_score(naive.score_map(reduced), order)
 
 
-def modes_oracle(learnt: Learnt, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
+def modes_oracle(calibrated: Calibrated, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
     """Distance to the nearest mean, in the metric of what is left around the means; the means are the network's."""
-    detector = learnt.detector
+    detector = calibrated.detector
     assert isinstance(detector, MeanShift)
-    arrays = initializers(learnt.bundle)
+    arrays = initializers(calibrated.bundle)
     places = 1 if detector.location == "shared" else int(np.prod(good.shape[2:]))
     kinds = detector.modes
     if places == 1:
@@ -299,12 +301,12 @@ def one_place(score: float) -> tuple[float, Float64]:
     return score, np.array([[score]])
 
 
-def remembered(learnt: Learnt, entries: int, good: Float64, suffix: str = "") -> Float64:
+def remembered(calibrated: Calibrated, entries: int, good: Float64, suffix: str = "") -> Float64:
     """The bank: all patches, or those that the network holds, each of which must be another one of them."""
     patches = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
     if entries >= len(patches):
         return patches
-    arrays = initializers(learnt.bundle)
+    arrays = initializers(calibrated.bundle)
     bank: Float64 = arrays[f"head.bank{suffix}"].astype(np.float64) + arrays[f"head.mean{suffix}"].reshape(1, -1)
     assert len(bank) == entries
     distances = np.linalg.norm(bank[:, None] - patches[None], axis=2)
@@ -322,25 +324,29 @@ def initializers(bundle: Bundle) -> dict[str, NDArray[Any]]:
 
 
 @EACH
-def test_what_the_head_learnt_stands_in_the_network_by_name_and_in_single_precision(
-    learnt_by: Callable[[str], Learnt], kind: str
+def test_the_head_is_in_the_network_by_name_and_in_single_precision(
+    calibrated_by: Callable[[str], Calibrated], kind: str
 ) -> None:
-    head = {name: each.dtype for name, each in initializers(learnt_by(kind).bundle).items() if name.startswith("head.")}
+    head = {
+        name: each.dtype for name, each in initializers(calibrated_by(kind).bundle).items() if name.startswith("head.")
+    }
     assert any(name.startswith("head.mean") for name in head)
     assert set(head.values()) <= ({np.dtype(np.float32)} | ({np.dtype(np.int64)} if "patchcore" in kind else set()))
 
 
 @EACH
 def test_two_runs_give_the_same_files_to_the_byte(
-    learnt_by: Callable[[str], Learnt], kind: str, tmp_path: Path
+    calibrated_by: Callable[[str], Calibrated], kind: str, tmp_path: Path
 ) -> None:
-    learnt = learnt_by(kind)
-    assert fit(learnt.detector, learnt.good, tmp_path / "again").manifest.files == learnt.bundle.manifest.files
+    calibrated = calibrated_by(kind)
+    assert (
+        fit(calibrated.detector, calibrated.good, tmp_path / "again").manifest.files == calibrated.bundle.manifest.files
+    )
 
 
 @EACH
 @pytest.mark.parametrize("sequential", [False, True])
-def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
+def test_every_good_score_comes_from_a_head_that_has_not_seen_the_image(
     kind: str, tmp_path: Path, *, sequential: bool
 ) -> None:
     """What is held out is thrown away before a detector of the same kind learns from the others."""
@@ -365,7 +371,7 @@ def test_every_good_score_is_of_a_head_that_has_not_seen_the_image(
 
 
 @EACH
-def test_what_a_held_out_head_says_does_not_depend_on_its_fold(kind: str, tmp_path: Path) -> None:
+def test_held_out_scores_do_not_depend_on_the_images_of_the_fold(kind: str, tmp_path: Path) -> None:
     """A spoilt image changes the heads that have seen it, and not the one that has not."""
     reduced = reduced_of(DETECTORS[kind], [washer(number) for number in range(15)])
     folds = Folds([range(5), range(5, 10), range(10, 15)])
@@ -400,15 +406,15 @@ def test_copies_of_one_image_are_refused(kind: str, tmp_path: Path) -> None:
 
 
 @EACH
-def test_a_camera_that_stood_still_half_of_the_time_can_be_learnt(kind: str, tmp_path: Path) -> None:
-    """A copy of an image that was learnt may have a distance of zero, which has no logarithm."""
+def test_half_of_the_images_may_be_copies(kind: str, tmp_path: Path) -> None:
+    """A copy of a calibration image may have a distance of zero, which has no logarithm."""
     point = fit(DETECTORS[kind], [washer(number // 2) for number in range(24)], tmp_path / "b").manifest.working_point
     assert np.isfinite(point.threshold)
     assert point.threshold > 0
 
 
 @EACH
-def test_features_that_are_no_numbers_are_refused(kind: str, tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_refused(kind: str, tmp_path: Path) -> None:
     (part,) = backbone_of(DETECTORS[kind]).graphs
     backbone = Backbone((FeatureGraph(part.model, std=(1e-40,) * 3),), "overflowing")
     with pytest.raises(DegenerateFeaturesError, match="not finite"):
@@ -417,45 +423,45 @@ def test_features_that_are_no_numbers_are_refused(kind: str, tmp_path: Path) -> 
 
 
 @EACH
-def test_a_black_and_white_camera_can_be_learnt(kind: str, tmp_path: Path) -> None:
+def test_a_monochrome_camera_can_be_calibrated(kind: str, tmp_path: Path) -> None:
     grey = [np.repeat(washer(number)[..., :1], 3, axis=2) for number in range(12)]
     assert np.isfinite(fit(DETECTORS[kind], grey, tmp_path / "bundle").manifest.working_point.threshold)
 
 
 @EACH
-def test_the_manifest_says_with_what_parameters(learnt_by: Callable[[str], Learnt], kind: str) -> None:
-    learnt = learnt_by(kind)
-    parameters = open_bundle(learnt.bundle.path).manifest.detector.parameters
-    for parameter in fields(type(learnt.detector)):
-        wanted = getattr(learnt.detector, parameter.name)
-        if wanted is not None and (parameter.name != "alpha" or parameters.get("location", "local") == "local"):
-            written = "inf" if wanted == np.inf else wanted
+def test_the_manifest_has_the_parameters_of_the_detector(calibrated_by: Callable[[str], Calibrated], kind: str) -> None:
+    calibrated = calibrated_by(kind)
+    parameters = open_bundle(calibrated.bundle.path).manifest.detector.parameters
+    for parameter in fields(type(calibrated.detector)):
+        expected = getattr(calibrated.detector, parameter.name)
+        if expected is not None and (parameter.name != "alpha" or parameters.get("location", "local") == "local"):
+            written = "inf" if expected == np.inf else expected
             assert parameters[parameter.name] == written
             assert type(parameters[parameter.name]) is type(written)
     assert None not in parameters.values()
 
 
 @EACH
-def test_a_device_can_learn_on_where_there_are_moments(learnt_by: Callable[[str], Learnt], kind: str) -> None:
-    learnt = learnt_by(kind)
-    arrays = learnt.bundle.moments()
-    if isinstance(learnt.detector, (Gaussian, PatchCore, PatchSvdd)) or "modes" in kind:
+def test_the_bundle_keeps_moments_if_it_can(calibrated_by: Callable[[str], Calibrated], kind: str) -> None:
+    calibrated = calibrated_by(kind)
+    arrays = calibrated.bundle.moments()
+    if isinstance(calibrated.detector, (Gaussian, PatchCore, PatchSvdd)) or "modes" in kind:
         assert arrays == {}
         return
     moments = Moments.unpacked(arrays)
-    channels, height, width = reduced_of(learnt.detector, learnt.good[:1]).shape[1:]
+    channels, height, width = reduced_of(calibrated.detector, calibrated.good[:1]).shape[1:]
     shared = "shared" in kind
     assert moments.count == COUNT * (height * width if shared else 1)
     assert moments.mean.shape == (1 if shared else height * width, channels)
 
 
 @EACH
-def test_what_was_learnt_can_be_evaluated_with_and_without_masks(
-    learnt_by: Callable[[str], Learnt], command: Callable[..., Outcome], kind: str, tmp_path: Path
+def test_the_bundle_can_be_evaluated_with_and_without_masks(
+    calibrated_by: Callable[[str], Calibrated], command: Callable[..., Outcome], kind: str, tmp_path: Path
 ) -> None:
     save(tmp_path / "set/test/good", [washer(number) for number in range(100, 104)])
     save(tmp_path / "set/test/scratch", [washer(number, scratched=True) for number in range(200, 204)])
-    bundle = learnt_by(kind).bundle.path
+    bundle = calibrated_by(kind).bundle.path
     without = command("evaluate", bundle, tmp_path / "set", "--scores", tmp_path / "scores.csv")
     assert without.code == 0
     assert "no masks" in without.words
@@ -481,7 +487,7 @@ SHAPES = {
 
 
 @EACH
-def test_a_fit_takes_no_more_memory_than_it_says(kind: str, tmp_path: Path) -> None:
+def test_a_fit_takes_no_more_memory_than_stated(kind: str, tmp_path: Path) -> None:
     shape = next((each for name, each in SHAPES.items() if name in kind), SHAPES["local"])
     detector, count = DETECTORS[kind], 3 * COUNT if "patchcore" not in kind else COUNT
     if detector == DETECTORS["patchcore, all remembered"]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_what_is_stored_comes_back_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_features_come_back_in_the_requested_order(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(150, 3, 4, 5)).astype(np.float32)
     with FeatureStore(tmp_path, (3, 4, 5)) as store:
         for each in features:
@@ -40,12 +40,12 @@ def test_large_features_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     ("shape", "images", "size"),
     [((192, 14, 14), 700, 64), ((192, 14, 14), 9, 9), ((1536, 28, 28), 700, 3), ((1536, 280, 280), 9, 1)],
 )
-def test_a_batch_is_as_large_as_memory_likes(shape: tuple[int, int, int], images: int, size: int) -> None:
+def test_the_size_of_a_batch_is_limited_by_memory(shape: tuple[int, int, int], images: int, size: int) -> None:
     assert batch_images(shape, images) == size
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+def test_features_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     features = np.zeros((2, 1, 1), np.float32)
     features[1] = value
     with FeatureStore(tmp_path, (2, 1, 1)) as store, pytest.raises(DegenerateFeaturesError, match="not finite"):

@@ -83,7 +83,7 @@ def test_the_kept_components_are_those_of_largest_or_smallest_variance(
     np.testing.assert_allclose(seen, expected, rtol=1e-6, atol=1e-6 * expected.max())
 
 
-def test_pca_and_npca_look_opposite_ways() -> None:
+def test_pca_and_npca_keep_opposite_components() -> None:
     covariance = np.diag([1.0, 4.0, 15.0, 80.0])
     assert len(Gaussian("pca", 0.9)._whitening(covariance)) == 2
     assert len(Gaussian("npca", 0.05)._whitening(covariance)) == 2
@@ -104,7 +104,7 @@ def test_at_least_one_component_is_left() -> None:
         assert len(Gaussian(components, 1e-9)._whitening(np.diag([1.0, 2.0, 3.0]))) == 1
 
 
-def test_a_covariance_of_nothing_is_refused() -> None:
+def test_a_zero_covariance_is_refused() -> None:
     with pytest.raises(DegenerateFeaturesError, match="features of all images are the same"):
         Gaussian()._whitening(ledoit_wolf(np.ones((10, 3))))
 

@@ -1,4 +1,4 @@
-"""Several kinds of good parts on one line."""
+"""Several kinds of good parts on one production line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def two_kinds(count: int = COUNT, seed: int = 0) -> tuple[Float32, NDArray[np.in
     return (CENTRES[kinds][:, :, None, None] + noise).astype(np.float32), kinds
 
 
-def test_the_kinds_are_found_at_every_place(tmp_path: Path) -> None:
+def test_the_kinds_are_found_at_every_location(tmp_path: Path) -> None:
     features, kinds = two_kinds()
     with stored(features, tmp_path) as store:
         modes = fit_modes(store, range(COUNT), fold_moments.by_location, 2)
@@ -56,7 +56,7 @@ def test_the_kinds_are_found_at_every_place(tmp_path: Path) -> None:
         np.testing.assert_allclose(modes.covariance()[place], around / (COUNT - 2), rtol=1e-4, atol=1e-4)
 
 
-def test_what_lies_between_the_kinds_is_far_off_only_where_there_are_two_means(tmp_path: Path) -> None:
+def test_a_vector_between_the_kinds_is_far_off_only_with_two_means(tmp_path: Path) -> None:
     features, _ = two_kinds()
     between = np.zeros((1, CHANNELS, *GRID), np.float32)
     with stored(features, tmp_path) as store:
@@ -107,7 +107,7 @@ def dyed(number: int) -> Image:
     return picture if number % 2 else np.ascontiguousarray(picture[..., ::-1] // 2)
 
 
-def test_two_colours_on_one_line_are_told_from_a_mixture_better_by_two_means(tmp_path: Path) -> None:
+def test_two_means_distinguish_two_colours_from_a_mixture_better_than_one(tmp_path: Path) -> None:
     margins = []
     for modes in (1, 2):
         settings = Settings(Preprocess(SIDE, SIDE), MeanShift(modes=modes), false_reject_rate=0.1, threads=1)

@@ -1,4 +1,4 @@
-"""PaDiM: the paper's Gaussian at every place, and how it belongs to the family of ``mean_shift``."""
+"""PaDiM: the paper's Gaussian at every location, and its relation to ``mean_shift``."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_it_is_mean_shift_at_alpha_zero_with_the_regulariser_of_the_paper(tmp_pa
 
 
 @pytest.mark.parametrize("dimensions", [1, 7, 16, 100, None])
-def test_the_same_channels_are_chosen_for_learning_and_for_inspecting(dimensions: int | None, tmp_path: Path) -> None:
-    """What the network says is what follows from the features of the same network and the channels it learnt from."""
+def test_fit_and_inspection_use_the_same_channels(dimensions: int | None, tmp_path: Path) -> None:
+    """The network's scores follow from its own features and the channels of the fit."""
     detector, backbone = Padim(dimensions), two_levels()
     good = [washer(number) for number in range(20)]
     bundle = calibrate(

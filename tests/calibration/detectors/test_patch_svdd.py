@@ -1,4 +1,4 @@
-"""Patch SVDD's head: both searches find the nearest, and every cell has the mean of the patches that it lies in."""
+"""Patch SVDD's head: both searches find the nearest, and every cell has the mean of the patches that contain it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_head_is_the_map_of_the_paper(frame: tuple[int, int], offset: float)
             np.testing.assert_allclose(seen_map, score_map, rtol=1e-4)
 
 
-def test_a_picture_that_is_remembered_scores_nothing() -> None:
+def test_an_image_in_the_bank_scores_zero() -> None:
     good = pictures(1, 3, (96, 80), offset=100.0)
     head = head_of(good)
     assert head.scores(good).score.tolist() == [0, 0, 0]
@@ -106,7 +106,7 @@ def test_a_defect_that_only_one_size_sees_does_not_score() -> None:
 
 
 @given(steps, steps)
-def test_the_levels_come_apart_as_they_were_put_together(high: int, wide: int) -> None:
+def test_the_levels_are_split_as_they_were_stacked(high: int, wide: int) -> None:
     fine, coarse = (4 * high - 7, 4 * wide - 7), (high - 3, wide - 3)
     together = np.zeros((2, fine[0] + coarse[0], fine[1]), np.float32)
     assert level_grids(together.shape) == (fine, coarse)
@@ -114,7 +114,7 @@ def test_the_levels_come_apart_as_they_were_put_together(high: int, wide: int) -
 
 
 @pytest.mark.parametrize("side", [(64, 64), (80, 128)])
-def test_what_is_stored_is_both_levels_of_the_network(side: tuple[int, int]) -> None:
+def test_the_reduced_features_hold_both_levels_of_the_network(side: tuple[int, int]) -> None:
     network = feature_network(two_fields(*side), PatchSvdd(), divide_brightness=False)
     frame = np.random.default_rng(0).integers(0, 256, (*side, 3)).astype(np.uint8)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:

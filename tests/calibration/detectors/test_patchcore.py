@@ -1,4 +1,4 @@
-"""PatchCore: the search finds the nearest, the coreset covers, and nothing is lost far from the origin."""
+"""PatchCore: the search finds the nearest, the coreset covers, and precision is kept far from the origin."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_head_is_an_exhaustive_search_with_the_weight_of_the_paper(
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, -1e4])
-def test_what_is_learnt_far_from_the_origin_keeps_its_digits(tmp_path: Path, offset: float) -> None:
+def test_scores_far_from_the_origin_keep_their_digits(tmp_path: Path, offset: float) -> None:
     good, tested = pictures(4, 12, offset), pictures(5, 1, offset)[0]
     with FeatureStore(tmp_path, good.shape[1:]) as store:
         for each in good:
@@ -92,7 +92,7 @@ def test_what_is_learnt_far_from_the_origin_keeps_its_digits(tmp_path: Path, off
         np.testing.assert_allclose(seen_map, score_map, rtol=1e-4)
 
 
-def test_a_picture_that_is_remembered_scores_nothing() -> None:
+def test_an_image_in_the_bank_scores_zero() -> None:
     reduced = pictures(3, 1)[0]
     head = head_of(reduced.reshape(CHANNELS, -1).T, 5)
     assert through_onnx_runtime(head, reduced)[0] == head.scores(reduced[None]).score[0] == 0
@@ -135,7 +135,7 @@ def test_each_entry_is_among_its_nearest_ones_even_among_copies(seed: int, entri
 
 
 def naive_coreset(patches: Float32, count: int) -> list[int]:
-    """Roth et al. 2022, algorithm 1: again and again the point farthest from all chosen ones, every distance anew."""
+    """Roth et al. 2022, algorithm 1: repeatedly the point farthest from all chosen ones."""
     wide = patches.astype(np.float64)
     chosen = [int(np.linalg.norm(wide, axis=1).argmin())]
     while len(chosen) < count:
@@ -205,7 +205,7 @@ def test_a_random_projection_still_covers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 50, 599, 600, 10_000])
-def test_no_more_patches_than_the_limit_are_looked_at(tmp_path: Path, limit: int) -> None:
+def test_no_more_patches_than_the_limit_are_sampled(tmp_path: Path, limit: int) -> None:
     reduced = pictures(0, 20)
     with FeatureStore(tmp_path, reduced.shape[1:]) as store:
         for each in reduced:

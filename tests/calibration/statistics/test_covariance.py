@@ -1,4 +1,4 @@
-"""Covariances, shrinkage and the distance that comes of them."""
+"""Covariances, shrinkage and the distances they give."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_inverse_cholesky_factors_invert(seed: int) -> None:
 
 
 def distances_of(head: Head, vectors: Float64) -> NDArray[np.float32]:
-    """What the head says of vectors (locations, n, d): (n, locations)."""
+    """Distances by the head of vectors (locations, n, d): (n, locations)."""
     reduced = vectors.astype(np.float32).transpose(1, 2, 0)[..., None]
     return head.scores(reduced).map[..., 0]
 
@@ -81,7 +81,7 @@ def features(random: np.random.Generator) -> Float64:
 
 @given(seeds, st.sampled_from([0.1, 0.5, 1.0]))
 def test_distance_is_unchanged_when_features_are_rotated(seed: int, alpha: float) -> None:
-    """But for the ridge, which grows each channel by its own variance: here it is next to nothing."""
+    """Except for the ridge, which depends on each channel's variance and is negligible here."""
     random = np.random.default_rng(seed)
     vectors = features(random)
     rotation = np.linalg.qr(random.normal(size=(5, 5)))[0]
@@ -123,6 +123,6 @@ def test_an_alpha_outside_its_range_is_refused(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("averaging", [0, -3])
-def test_an_averaging_region_of_no_cell_is_refused(averaging: int) -> None:
+def test_an_averaging_region_without_cells_is_refused(averaging: int) -> None:
     with pytest.raises(SettingError, match="too small"):
         MeanShift(averaging=averaging)

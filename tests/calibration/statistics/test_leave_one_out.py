@@ -1,4 +1,4 @@
-"""Scores of images left out one at a time, against statistics that are learnt anew without each of them."""
+"""Leave-one-out scores, compared with statistics that are fitted again without each image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FEW, MANY = 10, 60
 
 
 def drawn(count: int) -> Float32:
-    """Correlated channels of different scales, places of different means, and one image far off."""
+    """Correlated channels of different scales, locations of different means, and one outlier."""
     random = np.random.default_rng(3)
     mixing = random.normal(size=(CHANNELS, CHANNELS)) * np.logspace(-2, 1, CHANNELS)[:, None]
     vectors = random.standard_t(5, size=(count, *GRID, CHANNELS)) @ mixing.T + random.normal(size=(*GRID, CHANNELS))
@@ -36,7 +36,7 @@ def drawn(count: int) -> Float32:
 
 
 def held_out(detector: Detector, reduced: Float32, folds: Folds, folder: Path) -> tuple[Fit, Float64, Float64]:
-    """The fit, and score and map of each image as if it had not been learnt."""
+    """The fit, and the held-out score and map of each image."""
     scores, maps = np.empty(len(reduced)), np.empty((len(reduced), *reduced.shape[2:]))
     with stored(reduced, folder) as store:
         fit = detector.fit(store, folds, [CHANNELS])
@@ -81,7 +81,7 @@ def test_padim_without_each_image(count: int, tmp_path: Path) -> None:
 
 
 def test_the_global_statistic_without_each_image(tmp_path: Path) -> None:
-    """Nothing but the ridge, a thousandth of each variance, comes from the others' folds."""
+    """Only the ridge, a thousandth of each variance, comes from the other folds."""
     detector, reduced = MeanShift(location="global"), np.delete(drawn(MANY)[:, :, :1, :1], 4, axis=0)
     _, scores, _ = held_out(detector, reduced, folds_of(len(reduced)), tmp_path)
     for number in range(len(reduced)):
@@ -90,7 +90,7 @@ def test_the_global_statistic_without_each_image(tmp_path: Path) -> None:
         assert scores[number] == pytest.approx(expected.max(), rel=0.03)
 
 
-def test_one_image_far_off_does_not_hide_itself(tmp_path: Path) -> None:
+def test_an_outlier_does_not_hide_itself(tmp_path: Path) -> None:
     reduced = drawn(MANY)
     fit, scores, _ = held_out(MeanShift(), reduced, folds_of(MANY), tmp_path)
     seen = fit.head.scores(reduced).score
@@ -104,13 +104,12 @@ def test_neighbours_in_a_video_are_left_out_together(make: Callable[[], Detector
     assert not fit.leave_one_out
 
 
-def test_the_share_of_new_images_above_a_quantile_is_the_one_asked_for(tmp_path: Path) -> None:
-    """Of new images, as many lie above a threshold from held-out scores as were asked for."""
+def test_the_share_of_new_images_above_a_quantile_of_held_out_scores_is_as_requested(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     shares = []
     for _ in range(20):
         reduced = random.normal(size=(400, CHANNELS, *GRID)).astype(np.float32)
-        learnt, new = reduced[:100], reduced[100:]
-        fit, scores, _ = held_out(MeanShift(), learnt, folds_of(100), tmp_path)
+        fitted, new = reduced[:100], reduced[100:]
+        fit, scores, _ = held_out(MeanShift(), fitted, folds_of(100), tmp_path)
         shares.append(float((fit.head.scores(new).score > np.quantile(scores, 0.9)).mean()))
     assert np.mean(shares) == pytest.approx(0.1, abs=0.02)

@@ -1,4 +1,4 @@
-"""Moments: however the data is split, the same statistics."""
+"""Moments are the same however the data is split."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_merging_leaves_the_parts_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_features_that_are_no_numbers_are_refused_and_change_nothing(poison: float) -> None:
+def test_features_that_are_not_finite_are_refused_and_change_nothing(poison: float) -> None:
     moments = Moments.of(np.random.default_rng(0).normal(size=(2, 6, 3)))
     before = moments.packed()["scatter"].copy()
     poisoned = np.zeros((2, 4, 3))

@@ -11,14 +11,14 @@ PLACES, CHANNELS, IMAGES = 12, 4, 400
 
 
 def vectors(random: np.random.Generator, images: int = IMAGES) -> np.ndarray:
-    """Of each place around a mean of its own, correlated; (places, images, channels)."""
+    """Correlated vectors around a mean of each location, (locations, images, channels)."""
     mix = np.tril(np.ones((CHANNELS, CHANNELS))) / 2 + np.eye(CHANNELS)
     middle = np.random.default_rng(7).normal(scale=3.0, size=(PLACES, 1, CHANNELS))
     return middle + random.normal(size=(PLACES, images, CHANNELS)) @ mix
 
 
 @given(seed=st.integers(0, 2**16), shift=st.floats(-5.0, 5.0), gain=st.floats(0.5, 2.0))
-def test_a_change_of_light_and_gain_is_found_from_other_images(seed: int, shift: float, gain: float) -> None:
+def test_a_change_of_light_and_gain_is_estimated_from_other_images(seed: int, shift: float, gain: float) -> None:
     random = np.random.default_rng(seed)
     old, new = vectors(random), vectors(random) * gain + shift
     moved, truth = transport(Moments.of(old), Moments.of(new)), Moments.of(old * gain + shift)
@@ -29,14 +29,14 @@ def test_a_change_of_light_and_gain_is_found_from_other_images(seed: int, shift:
     assert ratio.max() < 1.25
 
 
-def test_where_nothing_changed_next_to_nothing_moves() -> None:
+def test_without_a_change_the_moments_hardly_move() -> None:
     old = Moments.of(vectors(np.random.default_rng(0)))
     moved = transport(old, old)
     np.testing.assert_allclose(moved.mean, old.mean, atol=1e-6)
     np.testing.assert_allclose(moved.scatter, old.scatter, rtol=1e-5, atol=1e-6)
 
 
-def test_the_distribution_of_all_places_becomes_that_of_the_new_images() -> None:
+def test_the_distribution_over_all_locations_becomes_that_of_the_new_images() -> None:
     random = np.random.default_rng(1)
     change = np.eye(CHANNELS) + 0.4 * random.normal(size=(CHANNELS, CHANNELS))
     old, new = Moments.of(vectors(random)), Moments.of(vectors(random) @ change)
@@ -50,7 +50,7 @@ def test_the_distribution_of_all_places_becomes_that_of_the_new_images() -> None
     np.testing.assert_allclose(of_all(moved), of_all(new), rtol=0.02, atol=0.05)
 
 
-def test_from_too_few_vectors_only_the_mean_is_moved() -> None:
+def test_with_too_few_vectors_only_the_mean_moves() -> None:
     random = np.random.default_rng(2)
     old, new = vectors(random)[:1], 2.0 * vectors(random, 10)[:1] + 3.0
     moved = transport(Moments.of(old), Moments.of(new))

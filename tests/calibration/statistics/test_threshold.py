@@ -1,4 +1,4 @@
-"""Thresholds, and whether they keep their promise."""
+"""Thresholds, and whether their false-reject rates hold."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_true_rate_beyond_the_highest_score_is_inside_the_interval_too(distr
 
 
 @DISTRIBUTIONS
-def test_the_tail_is_of_the_right_order_where_no_score_has_been(distribution: rv_continuous) -> None:
+def test_the_tail_has_the_right_order_of_magnitude_beyond_all_scores(distribution: rv_continuous) -> None:
     random = np.random.default_rng(0)
     rates = [
         distribution.sf(working_point(distribution.rvs(200, random_state=random), 0.001).threshold)
@@ -121,7 +121,7 @@ def test_scores_that_are_all_the_same_give_that_score(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 0.51, 1.0, float("nan"), float("inf")])
-def test_rates_that_make_no_sense_are_refused(rate: float) -> None:
+def test_rates_outside_their_range_are_refused(rate: float) -> None:
     with pytest.raises(SettingError, match="false-reject rate"):
         working_point(np.ones(20), rate)
 
@@ -142,17 +142,17 @@ def test_the_rate_that_the_refusal_names_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.05, 0.01])
-def test_the_chi_square_threshold_is_the_quantile_of_the_law(rate: float) -> None:
+def test_the_chi_square_threshold_is_the_quantile_of_the_distribution(rate: float) -> None:
     threshold = chi_square_threshold(lambda random, count: random.chisquare(50, count), rate)
     assert threshold == pytest.approx(chi2(50).isf(rate), rel=0.02)
 
 
-def test_the_largest_of_many_places_has_the_law_of_the_largest_of_independent_ones() -> None:
+def test_the_largest_of_many_locations_is_distributed_as_the_largest_of_independent_ones() -> None:
     threshold = chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 0.05)
     assert threshold == pytest.approx(chi2(30).ppf(0.95 ** (1 / 25)), rel=0.02)
 
 
-def test_there_is_no_chi_square_threshold_without_a_law_or_for_a_rate_too_low_to_simulate() -> None:
+def test_there_is_no_chi_square_threshold_without_a_sampler_or_for_a_rate_too_low_to_simulate() -> None:
     assert chi_square_threshold(None, 0.01) is None
     assert chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 1e-5) is None
 

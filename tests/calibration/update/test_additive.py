@@ -1,4 +1,4 @@
-"""What was learnt apart and added is what learning from everything at once would have given."""
+"""Moments fitted apart and added equal one fit to all vectors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def weights_of(parts: list[Vectors]) -> NDArray[np.float64]:
     return np.repeat(WEIGHTS, [part.shape[1] for part in parts])
 
 
-def test_weights_of_one_add_as_one_fit_to_all_would(parts: list[Vectors]) -> None:
+def test_with_weights_of_one_the_sum_equals_one_fit_to_all(parts: list[Vectors]) -> None:
     total, once = weighted_sum([Moments.of(part) for part in parts], [1, 1]), Moments.of(np.concatenate(parts, axis=1))
     assert (total.count, total.squares, total.effective_count) == (32, 32, 32)
     np.testing.assert_allclose(total.mean, once.mean, rtol=1e-12)
@@ -77,7 +77,7 @@ def test_one_weight_for_all_changes_no_covariance_and_no_effective_count(parts: 
     np.testing.assert_allclose(half.covariance(), whole.covariance(), rtol=1e-12)
 
 
-def test_what_was_forgotten_can_be_forgotten_again(parts: list[Vectors]) -> None:
+def test_a_weighted_sum_can_be_weighted_again(parts: list[Vectors]) -> None:
     one, other = (Moments.of(part) for part in parts)
     twice = weighted_sum([weighted_sum([one, other], [0.5, 1.0]), other], [0.5, 1.0])
     at_once = weighted_sum([one, other, other], [0.25, 0.5, 1.0])
@@ -118,7 +118,7 @@ def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which:
 
 
 @pytest.mark.parametrize("from_moments", [False, True])
-def test_a_bundle_of_older_software_that_says_where_its_alpha_came_from_keeps_that_alpha(*, from_moments: bool) -> None:
+def test_an_older_bundle_keeps_its_alpha_wherever_it_came_from(*, from_moments: bool) -> None:
     parameters = {"alpha": 0.2, "alpha_from_moments": from_moments, "pooling_order": 8.0}
     assert additive_detector(DetectorRecord(name="mean_shift", parameters=parameters)) == MeanShift(alpha=0.2)
 
@@ -138,9 +138,7 @@ def head_for(detector: Any, backbone: Backbone, seed: int) -> WhiteningHead:  # 
 
 
 @pytest.mark.parametrize("detector", DETECTORS, ids=str)
-def test_a_rebuilt_network_is_the_one_that_a_fit_would_have_made_to_the_byte(
-    detector: Detector, backbone: Backbone
-) -> None:
+def test_a_network_with_a_new_head_equals_a_fresh_one_to_the_byte(detector: Detector, backbone: Backbone) -> None:
     one, other = (head_for(detector, backbone, seed) for seed in (0, 1))
     fused = [
         fused_network(backbone, detector, head, divide_brightness=True).SerializeToString() for head in (one, other)
@@ -149,7 +147,7 @@ def test_a_rebuilt_network_is_the_one_that_a_fit_would_have_made_to_the_byte(
     assert replace_head(fused[0], other) == fused[1] != fused[0]
 
 
-def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbone) -> None:
+def test_a_head_of_another_form_replaces_the_old_one(backbone: Backbone) -> None:
     """All locations may come to share one whitening, or no longer share it."""
     local, shared = MeanShift(), MeanShift(alpha=1.0)
     heads = [head_for(each, backbone, 0) for each in (local, shared)]
@@ -159,7 +157,7 @@ def test_a_head_of_another_form_takes_the_place_of_the_old_one(backbone: Backbon
     assert replace_head(fused[1], heads[0]) == fused[0]
 
 
-def test_all_before_the_head_stays_as_it_is(backbone: Backbone) -> None:
+def test_everything_before_the_head_stays_the_same(backbone: Backbone) -> None:
     detector = MeanShift()
     network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
     again = onnx.load_from_string(replace_head(network.SerializeToString(), head_for(detector, backbone, 1)))
@@ -174,14 +172,14 @@ def test_all_before_the_head_stays_as_it_is(backbone: Backbone) -> None:
     assert changed == ["head.mean", "head.whitening"]
 
 
-def test_without_its_head_a_network_gives_what_was_learnt_from(backbone: Backbone) -> None:
+def test_a_network_without_its_head_equals_the_network_for_calibration(backbone: Backbone) -> None:
     detector = MeanShift()
     network = fused_network(backbone, detector, head_for(detector, backbone, 0), divide_brightness=False)
     frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    learnt_from = feature_network(backbone, detector, divide_brightness=False).SerializeToString()
+    for_calibration = feature_network(backbone, detector, divide_brightness=False).SerializeToString()
     with (
         OnnxRuntimeEngine(without_head(network.SerializeToString()), 1) as one,
-        OnnxRuntimeEngine(learnt_from, 1) as other,
+        OnnxRuntimeEngine(for_calibration, 1) as other,
     ):
         np.testing.assert_array_equal(one.reduced(frame), other.reduced(frame))
         np.testing.assert_array_equal(features_of(one, frame), features_of(other, frame))

@@ -1,4 +1,4 @@
-"""A product taught on the weight-free backbone, by a bundle that has another one."""
+"""A product taught on the weight-free filterbank, from a bundle with another backbone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SETTINGS = partial(Settings, Preprocess(SIDE, SIDE), threads=1, false_reject_rat
 
 
 def quiet(*_: object) -> None:
-    """Nobody watches."""
+    """Report no progress."""
 
 
 def fit(backbone: Backbone, settings: Settings, path: Path, pictures: Sequence[Image]) -> Bundle:
@@ -58,7 +58,7 @@ def taught(bundle: Bundle, pictures: Sequence[Image], path: Path, plan: RefitPla
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """It knows something else, and by another backbone."""
+    """A bundle of another product, on another backbone."""
     path = tmp_path_factory.mktemp("other") / "other"
     return fit(random_backbone(), SETTINGS(), path, [washer(number, scratched=True) for number in range(20)])
 
@@ -74,7 +74,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     ],
     ids=["local, with copies", "fewer dimensions, brightness divided", "shared", "global", "padim"],
 )
-def test_what_is_taught_without_weights_is_what_a_calibration_without_weights_learns(
+def test_teaching_on_the_filterbank_equals_a_calibration_on_the_filterbank(
     settings: Settings, tmp_path: Path, small_filterbank: Backbone
 ) -> None:
     strangers = [washer(number, scratched=True) for number in range(20)]
@@ -102,7 +102,7 @@ def test_what_is_taught_without_weights_is_what_a_calibration_without_weights_le
 
 
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full", "teach"])
-def test_what_was_taught_without_weights_learns_on(other: Bundle, mode: Mode, tmp_path: Path) -> None:
+def test_a_bundle_taught_on_the_filterbank_can_be_refitted(other: Bundle, mode: Mode, tmp_path: Path) -> None:
     first = taught(other, [washer(number) for number in range(PARTS)], tmp_path / "first")
     second = taught(first, [washer(number) for number in range(100, 100 + PARTS)], tmp_path / "second", RefitPlan(mode))
     assert second.manifest.backbone == first.manifest.backbone
@@ -114,7 +114,7 @@ def test_what_was_taught_without_weights_learns_on(other: Bundle, mode: Mode, tm
     assert "filterbank" in page
 
 
-def test_what_was_taught_without_weights_is_merged_with_what_was_calibrated_so(
+def test_a_bundle_taught_on_the_filterbank_merges_with_a_calibrated_one(
     other: Bundle, tmp_path: Path, small_filterbank: Backbone
 ) -> None:
     first = taught(other, [washer(number) for number in range(PARTS)], tmp_path / "first")
@@ -123,22 +123,22 @@ def test_what_was_taught_without_weights_is_merged_with_what_was_calibrated_so(
     assert both.manifest.effective_images == first.manifest.images.count + 20
 
 
-def test_a_bundle_of_the_filterbank_is_taught_with_its_own(learnt: Bundle) -> None:
-    basis = base_network_of(learnt, "filterbank")
-    assert basis == (learnt.network.read_bytes(), learnt.manifest.backbone)
+def test_a_bundle_of_the_filterbank_keeps_its_own_network(learnt: Bundle) -> None:
+    base = base_network_of(learnt, "filterbank")
+    assert base == (learnt.network.read_bytes(), learnt.manifest.backbone)
     refuse_invalid_plan(
         learnt, RefitPlan("teach", false_reject_rate=0.05, backbone="filterbank", memory_limit_mib=0.0), PARTS
     )
 
 
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full"])
-def test_another_backbone_is_refused_where_the_old_product_is_not_forgotten(other: Bundle, mode: Mode) -> None:
+def test_another_backbone_is_refused_in_modes_that_keep_the_old_product(other: Bundle, mode: Mode) -> None:
     with pytest.raises(SettingError, match=f"the mode {mode} keeps the backbone") as refused:
         refuse_invalid_plan(other, RefitPlan(mode, backbone="filterbank"), PARTS)
     assert "only the mode teach" in refused.value.remedy
 
 
-def test_a_network_input_that_the_filterbank_cannot_take_is_refused(tmp_path: Path) -> None:
+def test_a_network_input_that_the_filterbank_does_not_accept_is_refused(tmp_path: Path) -> None:
     settings = Settings(Preprocess(72, 72), threads=1, false_reject_rate=0.05)
     odd = fit(random_backbone(72), settings, tmp_path / "odd", [washer(number, side=72) for number in range(20)])
     with pytest.raises(SettingError, match=r"odd cannot use the filterbank: .*72x72"):
@@ -146,7 +146,7 @@ def test_a_network_input_that_the_filterbank_cannot_take_is_refused(tmp_path: Pa
     refuse_invalid_plan(odd, RefitPlan("teach"), PARTS)
 
 
-def test_an_averaging_region_that_its_grid_does_not_hold_is_refused(tmp_path: Path) -> None:
+def test_an_averaging_region_larger_than_its_grid_is_refused(tmp_path: Path) -> None:
     wide = SETTINGS(MeanShift(averaging=5))
     bundle = fit(random_backbone(), wide, tmp_path / "wide", [washer(number) for number in range(20)])
     with pytest.raises(SettingError, match="averaging region of 5 cells is larger than the 4x4 grid"):

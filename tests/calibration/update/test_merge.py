@@ -1,4 +1,4 @@
-"""Bundles that were learnt apart become one, or are refused with every reason."""
+"""Bundles are merged into one, or refused with every reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)
 
 
 def quiet(*_: object) -> None:
-    """Nobody watches."""
+    """Report no progress."""
 
 
 def head_of(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
@@ -70,7 +70,7 @@ def assert_same_statistics(one: Bundle, other: Bundle) -> None:
 
 
 class Washers:
-    """Bundles of washers by their numbers, each learnt once."""
+    """Bundles of washers by their numbers, each calibrated once."""
 
     def __init__(self, folder: Path, backbone: Backbone) -> None:
         self._folder = folder
@@ -169,7 +169,7 @@ def test_the_manifest_names_the_parents(both: Bundle, washers: Washers) -> None:
     assert both.manifest.working_point.false_reject_rate == 0.01
 
 
-def test_forgetting_draws_the_mean_toward_what_is_not_forgotten(washers: Washers, tmp_path: Path) -> None:
+def test_a_lower_weight_moves_the_mean_toward_the_other_bundle(washers: Washers, tmp_path: Path) -> None:
     old, new = washers(0, 16), washers(16, 40)
     merged = merge([old, new], [0.25, 1], tmp_path / "merged", 1)
     means = [head_of(bundle)["head.mean"] for bundle in (old, new, merged)]
@@ -182,7 +182,7 @@ def test_forgetting_draws_the_mean_toward_what_is_not_forgotten(washers: Washers
     assert again.manifest.merge.effective_images == pytest.approx(24**2 / (16 / 64 + 24 / 4 + 10))
 
 
-def test_the_highest_scores_are_those_of_statistics_that_have_not_seen_the_image(both: Bundle) -> None:
+def test_the_highest_scores_are_held_out_scores(both: Bundle) -> None:
     reference = both.reference()
     numbers = np.arange(40)
     with OnnxRuntimeEngine(without_head(both.network.read_bytes()), 1) as engine:
@@ -207,7 +207,7 @@ def test_good_washers_pass_and_scratched_ones_do_not(both: Bundle) -> None:
     assert min(scratched) > both.manifest.working_point.threshold
 
 
-def test_figures_of_frames_are_those_of_all_frames(both: Bundle, washers: Washers) -> None:
+def test_frame_statistics_are_those_of_all_frames(both: Bundle, washers: Washers) -> None:
     ours, once = both.reference(), washers(0, 40).reference()
     of_moved = {"structure", "moved_recognised", "moved_seen_from"}
     assert set(once) | {"golden_weights", "highest_weights"} == set(ours) | of_moved
@@ -232,7 +232,7 @@ def darker(picture: Image) -> Image:
     return (picture * 0.6).astype(np.uint8)
 
 
-def test_frames_that_one_of_the_cameras_gives_are_trusted(washers: Washers, tmp_path: Path) -> None:
+def test_frames_of_either_camera_pass_the_camera_checks(washers: Washers, tmp_path: Path) -> None:
     bright, dark = washers(0, 16), washers(50, 66, "dark", alter=darker)
     merged = merge([bright, dark], [1, 1], tmp_path / "merged", 1)
     new = [washer(number) for number in range(100, 110)]
@@ -242,7 +242,7 @@ def test_frames_that_one_of_the_cameras_gives_are_trusted(washers: Washers, tmp_
     assert distrusted(merged, [(picture * 0.05).astype(np.uint8) for picture in new])
 
 
-def test_the_command_merges_and_says_what_the_threshold_is(
+def test_the_command_merges_and_explains_the_threshold(
     command: Callable[..., Outcome], washers: Washers, labelled_folder: Path, tmp_path: Path
 ) -> None:
     out, page = tmp_path / "merged", tmp_path / "page.html"
@@ -287,7 +287,7 @@ def test_every_difference_is_listed(washers: Washers, tmp_path: Path) -> None:
     assert "with the same options" in said
 
 
-def test_what_the_manifest_does_not_say_is_found_in_the_features(tmp_path: Path) -> None:
+def test_differences_outside_the_manifest_are_found_in_the_features(tmp_path: Path) -> None:
     path = backbone_file(tmp_path)
     bundles = [
         Washers(tmp_path, onnx_backbone(path, SIDE, SIDE, mean))(0, 12, name)
@@ -299,7 +299,7 @@ def test_what_the_manifest_does_not_say_is_found_in_the_features(tmp_path: Path)
 def test_features_that_differ_by_rounding_are_the_same(
     washers: Washers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from a bundle that was learnt on another processor."""
+    """As with bundles calibrated on different processors."""
     one, other = washers(0, 16), washers(16, 40)
     compared: list[bytes] = []
 
@@ -345,7 +345,7 @@ def test_images_never_count_twice(washers: Washers, both: Bundle, tmp_path: Path
     ("weights", "message"),
     [([1.0], "1 weights for 2 bundles"), ([0.0, 1.0], "cannot count 0 times"), ([1.0, 1.5], "cannot count 1.5 times")],
 )
-def test_senseless_weights_are_refused(washers: Washers, tmp_path: Path, weights: list[float], message: str) -> None:
+def test_weights_out_of_range_are_refused(washers: Washers, tmp_path: Path, weights: list[float], message: str) -> None:
     assert message in refused([washers(0, 16), washers(16, 40)], tmp_path, weights)
 
 

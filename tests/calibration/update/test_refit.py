@@ -1,4 +1,4 @@
-"""A bundle that learns on: what it takes over, what it refuses, and whether it is fit to judge."""
+"""Refitting a bundle: what it keeps, what it refuses, and its acceptance test."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
     from calibration.update.refit import Mode, RefitResult
 
-    Learn = Callable[..., RefitResult]
+    Refitter = Callable[..., RefitResult]
 
 PARTS = 40
 
 
 def quiet(*_: object) -> None:
-    """Nobody watches."""
+    """Report no progress."""
 
 
 def relit(picture: Image) -> Image:
@@ -57,8 +57,8 @@ def old(tmp_path_factory: pytest.TempPathFactory, small_filterbank: Backbone) ->
 
 
 @pytest.fixture
-def learn(old: Bundle, tmp_path: Path) -> Iterator[Learn]:
-    """Learns on from pictures."""
+def refit(old: Bundle, tmp_path: Path) -> Iterator[Refitter]:
+    """Refits the old bundle on images."""
     with OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine:
 
         def run(pictures: Sequence[Image], plan: RefitPlan, name: str = "new") -> RefitResult:
@@ -83,10 +83,10 @@ def rejected(bundle: Bundle, pictures: Sequence[Image]) -> float:
 
 @pytest.mark.parametrize("mode", ["mean", "full", "teach"])
 def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
-    learn: Learn, old: Bundle, mode: Mode
+    refit: Refitter, old: Bundle, mode: Mode
 ) -> None:
     plan = RefitPlan(mode, sequential=False)
-    bundle = learn([relit(washer(number)) for number in range(100, 100 + PARTS)], plan).bundle
+    bundle = refit([relit(washer(number)) for number in range(100, 100 + PARTS)], plan).bundle
     later = [relit(washer(number)) for number in range(200, 230)]
     assert rejected(old, later) > 0.9
     assert rejected(bundle, later) < 0.3
@@ -95,27 +95,27 @@ def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
         check_golden(bundle, engine)
 
 
-def test_what_was_good_before_is_still_good_unless_it_is_forgotten(learn: Learn) -> None:
+def test_old_good_parts_stay_good_unless_they_are_forgotten(refit: Refitter) -> None:
     new = [relit(washer(number)) for number in range(100, 100 + PARTS)]
     before = [washer(number) for number in range(60)]
-    kept = learn([*new, *before], RefitPlan("full", sequential=False), "kept").bundle
-    forgot = learn(new, RefitPlan("full", old_weight=0.0, sequential=False), "forgot").bundle
+    kept = refit([*new, *before], RefitPlan("full", sequential=False), "kept").bundle
+    forgot = refit(new, RefitPlan("full", old_weight=0.0, sequential=False), "forgot").bundle
     assert rejected(kept, before) < 0.2
     assert rejected(forgot, before) > 0.9
 
 
-def test_suspicious_parts_are_left_out_and_named(learn: Learn) -> None:
+def test_outliers_are_left_out_and_named(refit: Refitter) -> None:
     parts = [washer(number) for number in range(100, 100 + PARTS)]
     parts[7], parts[23] = washer(107, scratched=True), washer(123, scratched=True)
-    learnt = learn(parts, RefitPlan("full", sequential=False))
-    assert {"part 7", "part 23"} <= set(learnt.left_out)
-    assert len(learnt.left_out) <= 6
-    assert learnt.bundle.manifest.images.left_out == learnt.left_out
-    assert learnt.bundle.manifest.images.count == PARTS - len(learnt.left_out)
+    result = refit(parts, RefitPlan("full", sequential=False))
+    assert {"part 7", "part 23"} <= set(result.left_out)
+    assert len(result.left_out) <= 6
+    assert result.bundle.manifest.images.left_out == result.left_out
+    assert result.bundle.manifest.images.count == PARTS - len(result.left_out)
 
 
-def test_the_manifest_says_how_it_came_about(learn: Learn, old: Bundle) -> None:
-    bundle = learn([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("full", old_weight=1.5)).bundle
+def test_the_manifest_records_the_refit(refit: Refitter, old: Bundle) -> None:
+    bundle = refit([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("full", old_weight=1.5)).bundle
     record = bundle.manifest.relearning
     assert record is not None
     assert (record.mode, record.parent, record.parts, record.old_weight) == ("full", old.identity, PARTS, 1.5)
@@ -125,14 +125,14 @@ def test_the_manifest_says_how_it_came_about(learn: Learn, old: Bundle) -> None:
     assert len(bundle.reference()["good_scores"]) == len(bundle.reference()["brightness"])
 
 
-def test_another_threshold_changes_nothing_else(learn: Learn, old: Bundle) -> None:
-    bundle = learn([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("threshold")).bundle
+def test_the_mode_threshold_changes_nothing_else(refit: Refitter, old: Bundle) -> None:
+    bundle = refit([washer(number) for number in range(100, 100 + PARTS)], RefitPlan("threshold")).bundle
     assert bundle.network.read_bytes() == old.network.read_bytes()
     assert bundle.manifest.files["moments.npz"] == old.manifest.files["moments.npz"]
     assert bundle.manifest.working_point.threshold != old.manifest.working_point.threshold
 
 
-def test_another_product_is_refused_but_can_be_taught(learn: Learn) -> None:
+def test_another_product_is_refused_but_can_be_taught(refit: Refitter) -> None:
     random = np.random.default_rng(0)
     squares = [np.full((SIDE, SIDE, 3), 30, np.uint8) for _ in range(PARTS)]
     for number, square in enumerate(squares):
@@ -140,15 +140,15 @@ def test_another_product_is_refused_but_can_be_taught(learn: Learn) -> None:
         square[::4] = 250
         np.add(square, random.integers(0, 5, square.shape, np.uint8), out=square)
     with pytest.raises(DatasetError, match="another product"):
-        learn(squares, RefitPlan("full"))
+        refit(squares, RefitPlan("full"))
     with pytest.raises(DatasetError, match="not made for these parts"):
-        learn(squares, RefitPlan("threshold"))
-    taught = learn(squares, RefitPlan("teach"), "taught").bundle
+        refit(squares, RefitPlan("threshold"))
+    taught = refit(squares, RefitPlan("teach"), "taught").bundle
     assert rejected(taught, squares[:10]) < 0.5
     assert rejected(taught, [washer(1)]) == 1.0
 
 
-def test_a_place_where_most_parts_differ_is_named() -> None:
+def test_a_location_where_most_parts_differ_is_named() -> None:
     typical = np.full((4, 5), 10.0, np.float32)
     _refuse_same_defect(typical)
     typical[1, 4] = 60.0
@@ -157,17 +157,17 @@ def test_a_place_where_most_parts_differ_is_named() -> None:
 
 
 @pytest.mark.parametrize("mode", ["mean", "full"])
-def test_parts_that_are_all_scratched_are_refused(learn: Learn, mode: Mode) -> None:
+def test_parts_that_are_all_scratched_are_refused(refit: Refitter, mode: Mode) -> None:
     scratched = [relit(washer(number, scratched=True)) for number in range(100, 100 + PARTS)]
     with pytest.raises(DatasetError, match="by more than another light"):
-        learn(scratched, RefitPlan(mode))
+        refit(scratched, RefitPlan(mode))
 
 
-def test_a_line_that_stands_still_is_refused(learn: Learn) -> None:
+def test_a_production_line_that_stands_still_is_refused(refit: Refitter) -> None:
     random = np.random.default_rng(0)
     still = [np.clip(washer(100) + random.normal(0, 0.3, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8) for _ in range(20)]
     with pytest.raises(DatasetError, match="hardly differ"):
-        learn(still, RefitPlan("full"))
+        refit(still, RefitPlan("full"))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_line_that_stands_still_is_refused(learn: Learn) -> None:
         (RefitPlan(old_weight=-1.0), 40, "cannot count"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused_before_anything_is_collected(
+def test_an_invalid_plan_is_refused_before_parts_are_collected(
     old: Bundle, plan: RefitPlan, parts: int, reason: str
 ) -> None:
     with pytest.raises(SettingError, match=reason):
@@ -194,7 +194,7 @@ def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Pa
     refuse_invalid_plan(bundle, RefitPlan("threshold"), 40)
 
 
-def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path: Path) -> None:
+def test_a_good_refit_is_accepted(old: Bundle, tmp_path: Path) -> None:
     with (
         OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine,
         PartStore(tmp_path / "collected", engine) as collection,
@@ -203,19 +203,19 @@ def test_a_bundle_that_learnt_well_has_nothing_against_it(old: Bundle, tmp_path:
             collection.add(f"part {number}", old.preprocess(relit(washer(number))))
         new = refit_bundle(old, collection, RefitPlan(sequential=False), tmp_path / "new", quiet).bundle
         scratched = [old.preprocess(relit(washer(number, scratched=True))) for number in range(5)]
-        proof = check_acceptance(old, new, collection, scratched, 1)
-    assert (proof.defects, proof.defects_old, proof.defects_new) == (5, 5, 5)
-    assert acceptance_failures(proof, 0.8) == []
+        acceptance = check_acceptance(old, new, collection, scratched, 1)
+    assert (acceptance.defects, acceptance.defects_old, acceptance.defects_new) == (5, 5, 5)
+    assert acceptance_failures(acceptance, 0.8) == []
 
 
-def test_a_bundle_that_would_miss_defects_is_objected_to() -> None:
+def test_a_refit_that_would_miss_defects_is_not_accepted() -> None:
     good = AcceptanceResult(0.01, 0.9, 0.85, 10, 10, 10)
     assert acceptance_failures(good, 0.8) == []
     assert len(acceptance_failures(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
 
 
-def test_a_bundle_that_learnt_on_has_a_report_and_learns_on_again(learn: Learn, old: Bundle, tmp_path: Path) -> None:
-    first = learn([relit(washer(number)) for number in range(100, 100 + PARTS)], RefitPlan(sequential=False)).bundle
+def test_a_refitted_bundle_has_a_report_and_can_be_refitted_again(refit: Refitter, old: Bundle, tmp_path: Path) -> None:
+    first = refit([relit(washer(number)) for number in range(100, 100 + PARTS)], RefitPlan(sequential=False)).bundle
     with OnnxRuntimeEngine(first.network, 1) as engine:
         page = report_page(first, check_golden(first, engine), measure_latency(first, engine))
     assert "parts seen by the device, mode full" in page
