@@ -1,4 +1,4 @@
-"""Cameras on their worst night, each in a real process: what happens to them is noticed, told, counted and survived."""
+"""Cameras with every kind of fault, each in a real process: faults are noticed, logged, counted and survived."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
         ("huge", "camera faulty gives garbage: 16384x8192x3 values of type uint8"),
     ],
 )
-def test_a_fault_is_told_with_its_reason_and_so_is_its_end(
+def test_a_fault_is_logged_with_its_reason_and_so_is_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, reason: str
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -177,7 +177,7 @@ def test_a_camera_that_is_lost_for_long_is_logged_once_each_way(
     assert messages(caplog, logging.INFO) == ["camera faulty gives frames", "camera faulty is back"]
 
 
-def test_each_reason_is_told_while_a_camera_is_lost(tmp_path: Path) -> None:
+def test_the_reason_is_up_to_date_while_a_camera_is_lost(tmp_path: Path) -> None:
     capture = faulty_camera(tmp_path, ("hangs", 3), ("open_hangs", 0), timeouts=Timeouts(open_s=2.0, read_s=0.5))
     with Loop(capture) as loop:
         for reason in ("camera faulty gives no frame within 0.5 s", "camera faulty gives no frame within 2 s", ""):
@@ -185,7 +185,7 @@ def test_each_reason_is_told_while_a_camera_is_lost(tmp_path: Path) -> None:
         loop.sees_life(2)
 
 
-def test_the_loop_hears_twice_a_second_that_there_is_nothing(tmp_path: Path) -> None:
+def test_the_loop_gets_none_twice_a_second_while_there_is_no_frame(tmp_path: Path) -> None:
     with Loop(faulty_camera(tmp_path, ("hangs", 5), ("refused", 0), ("open_hangs", 0))) as loop:
         until(lambda: len(processes_in(tmp_path / "journal")) == 3)
         rounds = len(loop.silences_s)
@@ -194,7 +194,7 @@ def test_the_loop_hears_twice_a_second_that_there_is_nothing(tmp_path: Path) -> 
     assert sorted(loop.silences_s[rounds + 1 :])[1] < 1.0, "half a second, on a machine with time"
 
 
-def test_a_frozen_picture_is_still_a_frame(tmp_path: Path) -> None:
+def test_a_frozen_image_is_still_a_frame(tmp_path: Path) -> None:
     capture = faulty_camera(tmp_path)  # the same picture, again and again
     with Loop(capture) as loop:
         until(lambda: len(loop.seqs) > 20)
@@ -210,7 +210,7 @@ def test_a_slow_camera_runs_if_it_is_allowed_to(tmp_path: Path) -> None:
     assert len(processes_in(tmp_path / "journal")) == 1
 
 
-def test_frames_of_another_size_than_asked_are_dropped_and_told(tmp_path: Path) -> None:
+def test_frames_of_another_size_than_configured_are_dropped_and_reported(tmp_path: Path) -> None:
     settings = CameraSettings(width=16, height=12)
     capture = faulty_camera(tmp_path, ("resized", 3), settings=settings)
     with Loop(capture) as loop:
@@ -220,7 +220,7 @@ def test_frames_of_another_size_than_asked_are_dropped_and_told(tmp_path: Path) 
     assert loop.camera.dropped["wrong_size"] > 1
 
 
-def test_any_size_is_taken_where_none_was_asked_for(tmp_path: Path) -> None:
+def test_any_size_is_taken_if_none_is_configured(tmp_path: Path) -> None:
     capture = faulty_camera(tmp_path, ("resized", 3))
     with Loop(capture) as loop:
         until(lambda: len(loop.seqs) > 10)
@@ -237,7 +237,7 @@ def test_a_camera_that_is_absent_at_the_start_is_lost_and_comes_later(tmp_path: 
     assert loop.conditions[0][0] == "lost"
 
 
-def test_every_frame_told_by_a_process_that_dies_at_once_is_counted(tmp_path: Path) -> None:
+def test_every_frame_reported_by_a_process_that_dies_at_once_is_counted(tmp_path: Path) -> None:
     capture = faulty_camera(tmp_path, *[("is_killed", 3)] * 5)
     with Loop(capture) as loop:
         loop.sees_life(5)
@@ -248,7 +248,7 @@ def test_every_frame_told_by_a_process_that_dies_at_once_is_counted(tmp_path: Pa
     assert loop.seqs[loop.lives.index(5)] >= 15
 
 
-def test_what_a_process_has_told_is_heard_after_its_death(tmp_path: Path) -> None:
+def test_reports_of_a_process_are_received_after_its_death(tmp_path: Path) -> None:
     arguments = {"journal": str(tmp_path / "journal"), "lives": [("hangs", 3)]}
     with CaptureProcess("faulty", faulty_source, arguments) as process:
         reports = [process.next_report(PATIENCE_S) for _ in range(2)]  # opened, and a frame
@@ -284,7 +284,7 @@ def test_after_stop_nothing_of_a_camera_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(48, 64), (480, 640)])
-def test_no_picture_is_ever_torn(rows: int, columns: int) -> None:
+def test_no_image_is_ever_torn(rows: int, columns: int) -> None:
     pauses = random.Random(0)  # noqa: S311 - no secret
     seen = Counter[str]()
     with CaptureProcess("fast", full_speed, {"rows": rows, "columns": columns}) as process:
@@ -384,7 +384,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_process(tmp_path: Path, paren
     assert os.getsid(child) != os.getsid(parent.pid)
 
 
-def test_what_cannot_be_ended_is_left_behind_and_counted(
+def test_a_process_that_cannot_be_ended_is_left_behind_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A process in the kernel's hands cannot be made here: one on which signals have no effect stands in.
@@ -401,7 +401,7 @@ def test_what_cannot_be_ended_is_left_behind_and_counted(
     assert not any(is_there(process) for process in processes_in(tmp_path / "journal"))
 
 
-def test_a_device_without_room_for_a_process_is_told(
+def test_a_device_without_room_for_a_process_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     attempts = itertools.count()

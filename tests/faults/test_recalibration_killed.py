@@ -47,7 +47,7 @@ def workers() -> set[int]:
     return found
 
 
-def test_a_recalibration_that_is_killed_leaves_a_bundle_that_judges_and_loses_no_result(
+def test_a_recalibration_that_is_killed_leaves_a_valid_bundle_and_loses_no_result(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("torch", "timm"):

@@ -1,4 +1,4 @@
-"""The live page's process for tests, with nobody behind it but the test."""
+"""The live page's process for tests, without an agent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Served:
         return response.status, json.loads(response.read() or b"{}")
 
     def picture(self, after: str = "") -> tuple[dict[str, Any], bytes]:
-        """What is told of the picture, and all of the answer."""
+        """The header of the picture, and the whole answer."""
         response = self.ask(f"/picture?after={after}")
         assert response.status == 200
         content = response.read()

@@ -103,7 +103,7 @@ def write_video(path: Path, count: int, frames_per_s: float) -> None:
 # The slot
 
 
-def test_a_newer_item_takes_the_place_of_the_waiting_one() -> None:
+def test_a_newer_item_replaces_the_waiting_one() -> None:
     slot: LatestValue[str] = LatestValue()
     assert slot.put("old") is None
     assert slot.put("new") == "old"
@@ -153,7 +153,7 @@ def test_every_item_put_is_taken_lost_or_waiting(puts: list[bool]) -> None:
 # Files, every frame
 
 
-def test_a_folder_gives_its_pictures_by_name_without_drops(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_by_name_without_drops(tmp_path: Path) -> None:
     write_pictures(tmp_path, 3)
     (tmp_path / "notes.txt").write_text("not a picture")
     with open_camera(str(tmp_path), "fast") as camera:
@@ -165,7 +165,7 @@ def test_a_folder_gives_its_pictures_by_name_without_drops(tmp_path: Path) -> No
     assert camera.dropped == {}
 
 
-def test_a_sixteen_bit_grey_picture_becomes_bgr(tmp_path: Path) -> None:
+def test_a_sixteen_bit_grey_image_becomes_bgr(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 0x7FFF, np.uint16))
     with open_camera(str(tmp_path), "fast") as camera:
         (frame,) = camera
@@ -174,7 +174,7 @@ def test_a_sixteen_bit_grey_picture_becomes_bgr(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_a_corrupt_picture_is_skipped_counted_and_named(
+def test_a_corrupt_image_is_skipped_counted_and_named(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_pictures(tmp_path, 2)
@@ -186,7 +186,7 @@ def test_a_corrupt_picture_is_skipped_counted_and_named(
     assert [record.getMessage() for record in caplog.records if "000a.png" in record.getMessage()] != []
 
 
-def test_a_corrupt_picture_in_a_loop_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_image_in_a_loop_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_pictures(tmp_path, 1)
     (tmp_path / "bad.png").write_bytes(b"bad")
     with open_camera(str(tmp_path), "fast", loop=True) as camera:
@@ -195,7 +195,7 @@ def test_a_corrupt_picture_in_a_loop_is_logged_once(tmp_path: Path, caplog: pyte
     assert len(caplog.records) == 1
 
 
-def test_a_looping_folder_without_a_readable_picture_ends(tmp_path: Path) -> None:
+def test_a_looping_folder_without_a_readable_image_ends(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
     with open_camera(str(tmp_path), "fast", loop=True) as camera:
         assert list(camera) == []
@@ -212,7 +212,7 @@ def test_a_video_read_fast_gives_every_frame(tmp_path: Path) -> None:
     assert camera.captured == 10
 
 
-def test_a_looping_video_begins_again(tmp_path: Path) -> None:
+def test_a_looping_video_starts_again(tmp_path: Path) -> None:
     write_video(tmp_path / "video.avi", 3, 25.0)
     with open_camera(str(tmp_path / "video.avi"), "fast", loop=True) as camera:
         frames = list(itertools.islice(camera, 7))
@@ -266,7 +266,7 @@ def test_realtime_playback_hands_out_the_last_frame_and_accounts_for_all(tmp_pat
 # Newest wins
 
 
-def test_frames_that_nobody_fetched_in_time_are_counted_as_superseded() -> None:
+def test_frames_not_fetched_in_time_are_counted_as_superseded() -> None:
     source = ScriptedSource([0, 1, 2, 3, 4])
     all_grabbed = threading.Event()
     source.on_grab = lambda: all_grabbed.set() if not source._script else None
@@ -381,7 +381,7 @@ def test_a_device_that_is_absent_is_lost(caplog: pytest.LogCaptureFixture) -> No
     assert "/dev/video*: " in caplog.text
 
 
-def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert condition_of("rtsp://user:secret@127.0.0.1:9/line") == "stream rtsp://***@127.0.0.1:9/line does not open"
     assert "check address, port" in caplog.text
     assert "secret" not in caplog.text
@@ -404,7 +404,7 @@ def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_told(capl
         ("/data/pictures", "path"),
     ],
 )
-def test_a_source_is_known_from_how_it_is_written(source: int | str, kind: str) -> None:
+def test_the_kind_of_a_source_follows_from_its_name(source: int | str, kind: str) -> None:
     assert kind_of(source) == kind
 
 
@@ -414,7 +414,7 @@ def test_a_missing_video_is_refused_with_its_absolute_path(tmp_path: Path, monke
         open_camera("missing.mp4").__enter__()
 
 
-def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fake.mp4").write_text("no video")
     with pytest.raises(CameraError, match="does not open as a video"):
         open_camera(str(tmp_path / "fake.mp4")).__enter__()
@@ -442,11 +442,11 @@ def test_a_pipeline_without_gstreamer_is_refused_with_the_reason() -> None:
         ),
     ],
 )
-def test_passwords_are_blotted_out(written: str, shown: str) -> None:
+def test_passwords_are_hidden(written: str, shown: str) -> None:
     assert without_password(written) == shown
 
 
-def test_a_folder_source_closed_twice_and_opened_again_begins_anew(tmp_path: Path) -> None:
+def test_a_folder_source_closed_twice_and_opened_again_starts_from_the_beginning(tmp_path: Path) -> None:
     write_pictures(tmp_path, 2)
     source = FolderSource(tmp_path)
     for _ in range(2):

@@ -35,13 +35,13 @@ class Device:
         return self.fixed.get(number, self.values.get(number, -1.0))
 
 
-def test_nothing_is_set_where_nothing_was_asked_for() -> None:
+def test_nothing_is_set_if_nothing_is_configured() -> None:
     device = Device()
     assert apply(CameraSettings(), None, device) == []
     assert device.asked == []
 
 
-def test_a_device_that_takes_everything_is_not_complained_of() -> None:
+def test_a_device_that_takes_every_setting_gives_no_complaint() -> None:
     device = Device()
     assert apply(EVERYTHING, 30.0, device) == []
     assert device.asked == [
@@ -60,7 +60,7 @@ def test_a_device_that_takes_everything_is_not_complained_of() -> None:
     assert device.values[cv2.CAP_PROP_AUTO_WB] == 0.0
 
 
-def test_what_a_device_did_not_take_is_told_with_asked_and_got() -> None:
+def test_a_setting_that_a_device_did_not_take_is_reported_with_both_values() -> None:
     fixed = {cv2.CAP_PROP_FOURCC: YUYV, cv2.CAP_PROP_FRAME_WIDTH: 1280.0, cv2.CAP_PROP_FRAME_HEIGHT: 720.0}
     assert apply(EVERYTHING, 30.0, Device({**fixed, cv2.CAP_PROP_GAIN: -1.0})) == [
         "format: asked for MJPG, got YUYV",
@@ -83,7 +83,7 @@ def test_either_automatic_mode_of_exposure_will_do(mode: float) -> None:
     assert device.values == {cv2.CAP_PROP_AUTO_EXPOSURE: mode}
 
 
-def test_exposure_that_stays_automatic_is_told() -> None:
+def test_exposure_that_stays_automatic_is_reported() -> None:
     device = Device({cv2.CAP_PROP_AUTO_EXPOSURE: 3.0, cv2.CAP_PROP_EXPOSURE: 157.0})
     assert apply(CameraSettings(exposure=100.0), None, device) == [
         "exposure mode: asked for manual, got 3",
@@ -97,7 +97,7 @@ def test_automatic_white_balance_is_one_property() -> None:
     assert device.values == {cv2.CAP_PROP_AUTO_WB: 1.0}
 
 
-def test_sizes_fit_unless_another_was_asked_for() -> None:
+def test_every_size_fits_unless_another_is_configured() -> None:
     assert CameraSettings().fits(720, 1280)
     assert EVERYTHING.fits(1080, 1920)
     assert not EVERYTHING.fits(720, 1280)

@@ -1,4 +1,4 @@
-"""A station learns on while it inspects; nothing that goes wrong on the way touches the inspection."""
+"""A station recalibrates while it inspects; nothing that goes wrong on the way affects the inspection."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Line:
         return list(self.ask(name, **args))[-1]
 
     def begin(self, **args: object) -> Iterator[Answer]:
-        """One that collects for long, as soon as it collects."""
+        """Begin a recalibration that collects for long; returns once it collects."""
         answers = self.ask(parts=5000, **args)
         while next(answers).get("phase") != "collecting":
             pass
@@ -93,7 +93,7 @@ class Line:
 
     @property
     def identity(self) -> str:
-        """Of the bundle that judges, as far as it was written down."""
+        """Identity of the active bundle, as written to the disk."""
         return Versions(self.state / "versions.json", "").served[-1].identity
 
     @property
@@ -107,7 +107,7 @@ class Line:
 
 @pytest.fixture
 def line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Line]]:
-    """Makes a station; PyTorch cannot be imported in its learning processes."""
+    """Makes a station; PyTorch cannot be imported in its worker."""
     for name in ("torch", "timm"):
         (tmp_path / "blocked" / name).mkdir(parents=True)
         (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('not on a device')")
@@ -123,8 +123,8 @@ def line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         each.station.end()
 
 
-def learning_process() -> int:
-    """The one that this process has started."""
+def worker_of_this_process() -> int:
+    """Process id; 0 if there is none."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             text, command = status.read_text(), status.with_name("cmdline").read_bytes()
@@ -140,7 +140,7 @@ def brighter(images: Sequence[Image]) -> list[Image]:
     return [cv2.convertScaleAbs(image, alpha=1.03, beta=2) for image in images]
 
 
-def test_a_new_lamp_is_learnt_while_every_part_is_judged_and_can_be_taken_back(
+def test_a_station_adapts_to_a_new_lamp_while_it_inspects_and_can_return_to_the_bundle_before(
     line: Callable[..., Line], bundle: Path, command: Callable[..., Outcome]
 ) -> None:
     changed = line(brighter(good_parts(60)))
@@ -167,7 +167,7 @@ def test_a_new_lamp_is_learnt_while_every_part_is_judged_and_can_be_taken_back(
     assert "new lamp" in listed.out
     made = Versions(changed.state / "versions.json", "").served[-1]
     assert (made.by, made.path) == (getpass.getuser(), str(changed.state / "bundles" / changed.made_here[0]))
-    changed.start()  # it judges also after a restart, though another one is configured
+    changed.start()  # it is active also after a restart, though another one is configured
     until(lambda: changed.end_of("resume")["accepted"])
     assert changed.end_of("rollback")["accepted"]
     assert changed.identity == before == open_bundle(bundle).identity
@@ -182,7 +182,7 @@ def test_a_threshold_that_was_commanded_ends_with_its_bundle(line: Callable[...,
     assert Versions(station.state / "versions.json", "").served[-1].threshold == last["figures"]["threshold"]
 
 
-def test_another_product_is_refused_unless_it_is_taught(line: Callable[..., Line]) -> None:
+def test_another_product_is_refused_unless_the_mode_is_teach(line: Callable[..., Line]) -> None:
     station = line([cv2.circle(image, (48, 36), 5, (60, 70, 65), -1) for image in good_parts(60)])  # with a hole
     before = station.identity
     refused = station.end_of(parts=ENOUGH)
@@ -194,7 +194,7 @@ def test_another_product_is_refused_unless_it_is_taught(line: Callable[..., Line
     assert station.identity == taught["figures"]["bundle"] != before
 
 
-def test_a_station_whose_bundle_has_weights_is_taught_without_and_learns_on_from_there(
+def test_a_station_whose_bundle_has_weights_is_taught_without_them_and_then_recalibrated_in_full(
     line: Callable[..., Line], command: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     known = teach(tmp_path / "strided", strided_backbone())
@@ -240,7 +240,9 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
         RecalibrationWorker(order, (), lambda *_, **__: None).run()
 
 
-def test_what_finds_too_little_judges_only_by_force_which_is_written_down(line: Callable[..., Line]) -> None:
+def test_a_bundle_that_finds_too_little_is_activated_only_by_force_which_the_audit_log_records(
+    line: Callable[..., Line],
+) -> None:
     random = np.random.default_rng(0)
     station = line([random.integers(0, 180, (72, 96, 3), np.uint8) for _ in range(60)])
     refused = station.end_of(parts=ENOUGH, mode="teach")
@@ -253,7 +255,7 @@ def test_what_finds_too_little_judges_only_by_force_which_is_written_down(line: 
     assert (station.events[-1]["event"], station.events[-1]["forced"]) == ("recalibrated", True)
 
 
-def test_a_dark_camera_is_no_teacher(line: Callable[..., Line]) -> None:
+def test_frames_of_a_dark_camera_are_not_collected(line: Callable[..., Line]) -> None:
     station = line([image // 12 for image in good_parts(10)], quiet_s=1)
     refused = station.end_of(parts=200)
     assert not refused["accepted"]
@@ -263,7 +265,7 @@ def test_a_dark_camera_is_no_teacher(line: Callable[..., Line]) -> None:
     assert station.events[-1]["event"] == "refused"
 
 
-def test_a_paused_station_learns_nothing(line: Callable[..., Line]) -> None:
+def test_a_paused_station_collects_nothing(line: Callable[..., Line]) -> None:
     station = line(good_parts(10), quiet_s=1)
     assert station.end_of("pause", reason="lens")["accepted"]
     refused = station.end_of(seconds=60)
@@ -293,7 +295,7 @@ def test_too_few_parts_and_a_dry_run_change_nothing(line: Callable[..., Line]) -
     assert not list((station.state / "bundles").iterdir())
 
 
-def test_it_ends_when_it_is_cancelled_or_loses_its_ground_or_its_process_and_parts_are_judged_on(
+def test_it_ends_when_it_is_cancelled_or_void_or_loses_its_worker_and_the_inspection_continues(
     line: Callable[..., Line],
 ) -> None:
     station = line(good_parts(40))
@@ -311,23 +313,23 @@ def test_it_ends_when_it_is_cancelled_or_loses_its_ground_or_its_process_and_par
     assert "another bundle or threshold" in list(answers)[-1]["error"]
 
     answers = station.begin()
-    os.kill(learning_process(), signal.SIGKILL)
+    os.kill(worker_of_this_process(), signal.SIGKILL)
     assert "the recalibration worker was killed by SIGKILL" in list(answers)[-1]["error"]
     assert station.events[-1]["event"] == "failed"
 
     answers = station.begin()
-    os.kill(learning_process(), signal.SIGSTOP)
+    os.kill(worker_of_this_process(), signal.SIGSTOP)
     collected = threading.Event()
     threading.Thread(target=lambda: (list(answers), collected.set()), daemon=True).start()
     seen = results_of(station)
     until(lambda: results_of(station) > seen + 150)  # the process takes 64 of them and no more
     assert station.end_of(cancel=True)["accepted"]
     assert collected.wait(PATIENCE_S)
-    assert learning_process() == 0
+    assert worker_of_this_process() == 0
 
     station.begin()
     summary = station.station.end()  # the agent's own end is its end, too
-    assert learning_process() == 0
+    assert worker_of_this_process() == 0
     assert summary.captured == summary.results + sum(summary.dropped.values())
     assert (station.identity, station.made_here) == (before, [])
 
@@ -341,7 +343,7 @@ def results_of(station: Line) -> int:
         database.close()
 
 
-def test_what_people_marked_is_learnt_once_and_proved_on(line: Callable[..., Line]) -> None:
+def test_labelled_images_are_added_once_and_tested_on(line: Callable[..., Line]) -> None:
     odd = [cv2.circle(part(3000 + number), (40, 30), 2, (120, 120, 120), -1) for number in range(2)]
     station = line([*good_parts(40), *odd, *broken_parts(2)])
     archive = station.state / "archive"
@@ -359,7 +361,7 @@ def test_what_people_marked_is_learnt_once_and_proved_on(line: Callable[..., Lin
     assert second["figures"]["markedGood"] == 0
 
 
-def test_the_command_shows_what_was_found(line: Callable[..., Line], command: Callable[..., Outcome]) -> None:
+def test_the_command_shows_the_figures(line: Callable[..., Line], command: Callable[..., Outcome]) -> None:
     station = line(good_parts(40))
     done = command("recalibrate", "--config", station.config, "--parts", ENOUGH, "--mode", "threshold", "--dry-run")
     assert done.code == 0, done
@@ -381,7 +383,7 @@ def test_old_bundles_go_and_those_in_use_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[0], *names[3:], "by-hand"])
 
 
-def test_a_list_of_bundles_from_before_says_nothing_of_who_and_why(tmp_path: Path) -> None:
+def test_a_list_of_bundles_from_an_older_version_has_neither_author_nor_reason(tmp_path: Path) -> None:
     known = {"identity": "a" * 64, "path": "/b", "threshold": 1.0, "since_ms": 5}
     (tmp_path / "versions.json").write_text(json.dumps({"configured": "a" * 64, "served": [known]}))
     (version,) = Versions(tmp_path / "versions.json", "a" * 64).served

@@ -27,7 +27,7 @@ def board(clock: Clock) -> Dashboard:
     return Dashboard(clock, lambda: 5_000_000)
 
 
-def test_every_verdict_and_every_code_has_words() -> None:
+def test_every_verdict_and_every_code_has_a_label() -> None:
     assert set(VERDICTS) == set(Evaluation)
     assert set(CODES) == set(ResultCode)
     assert all(words for code, words in CODES.items() if code is not ResultCode.NONE)
@@ -42,7 +42,7 @@ def test_a_bin_of_the_chart_keeps_its_worst_score_and_verdict(board: Dashboard) 
     assert update["bins"] == [[1000, 50.0, 10.0, Evaluation.NOT_OK, 3]]
 
 
-def test_a_frame_without_a_score_is_a_point_of_the_chart_all_the_same(board: Dashboard) -> None:
+def test_a_frame_without_a_score_is_still_a_point_of_the_chart(board: Dashboard) -> None:
     board.take_results([result(0, float("nan")).payload()])
     assert board.update(0)[1]["bins"][0][1] is None
 
@@ -54,7 +54,7 @@ def test_the_chart_is_bounded_whatever_comes(board: Dashboard) -> None:
     assert len(update["last"]) == 10
 
 
-def test_who_knows_the_chart_gets_what_is_new_only(board: Dashboard) -> None:
+def test_a_viewer_that_has_the_chart_gets_only_what_is_new(board: Dashboard) -> None:
     board.take_results([result(number).payload() for number in range(5)])
     since, first = board.update(0)
     board.take_results([result(5).payload()])
@@ -94,7 +94,7 @@ def test_only_the_token_opens(clock: Clock) -> None:
     assert refusal(TokenAuth(None), "Bearer ") == 403
 
 
-def test_guessing_is_slow_and_only_for_who_guesses(clock: Clock) -> None:
+def test_guessing_is_slow_but_only_for_the_address_that_guesses(clock: Clock) -> None:
     access = TokenAuth("secret-token", clock)
     assert [refusal(access, "Bearer wrong") for _ in range(7)] == [401] * 5 + [429] * 2
     assert refusal(access, "Bearer secret-token") == 429
@@ -106,7 +106,7 @@ def test_guessing_is_slow_and_only_for_who_guesses(clock: Clock) -> None:
     access.check("here", "Bearer secret-token")
 
 
-def test_a_thousand_addresses_take_no_more_memory_than_some(clock: Clock) -> None:
+def test_memory_for_addresses_is_bounded(clock: Clock) -> None:
     access = TokenAuth("secret-token", clock)
     for number in range(1000):
         assert refusal(access, "Bearer wrong", address=str(number)) == 401

@@ -1,4 +1,4 @@
-"""The agent's end of the page: nothing that its process does or suffers disturbs the inspection."""
+"""The agent's end of the page: no failure of its process disturbs the inspection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.support.real_broker import Listener, Mosquitto
 
 
-def test_a_process_that_is_killed_is_started_again_and_browsers_find_it_at_the_same_place(
+def test_a_process_that_is_killed_is_started_again_at_the_same_address(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -42,7 +42,7 @@ def test_a_process_that_is_killed_is_started_again_and_browsers_find_it_at_the_s
         until(lambda: served.page.pid not in {None, first})
         kept = result(1)
         served.put(kept)
-        with served.watching() as updates:  # the socket stays open meanwhile: whoever asks is answered later
+        with served.watching() as updates:  # the socket stays open meanwhile: requests are answered later
             assert next(each for each in updates if each["last"])["last"][0]["id"] == kept.result_id
         until(lambda: "the page is back" in caplog.messages)
         second = served.page.pid
@@ -52,7 +52,7 @@ def test_a_process_that_is_killed_is_started_again_and_browsers_find_it_at_the_s
     assert "was killed by SIGKILL" in told[0].getMessage()
 
 
-def test_a_process_that_hangs_takes_nothing_from_the_loop_and_what_it_misses_is_counted(tmp_path: Path) -> None:
+def test_a_process_that_hangs_does_not_delay_the_loop_and_missed_results_are_counted(tmp_path: Path) -> None:
     with serving(tmp_path) as served, served.watching() as updates:
         next(updates)
         os.kill(served.page.pid, signal.SIGSTOP)
@@ -99,7 +99,7 @@ with serving(Path({str(tmp_path)!r})) as served:
     until(lambda: not is_alive(pid))
 
 
-def test_the_inspection_goes_on_while_its_page_is_killed_and_while_it_hangs(
+def test_the_inspection_continues_while_its_page_is_killed_and_while_it_hangs(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -137,7 +137,7 @@ def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.
         check_packages()
 
 
-def test_a_port_that_is_in_use_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_with_a_remedy(bundle: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, ExitStack() as stack:
         port = other.getsockname()[1]
         config = load(write_config(tmp_path, bundle, 0, 1, web={"enabled": True, "port": port}))
@@ -150,7 +150,7 @@ def test_a_port_that_is_in_use_is_told(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "short", "with blank inside", "umlaut-ü-inside"])
-def test_a_token_that_no_header_can_carry_is_refused(bundle: Path, tmp_path: Path, token: str) -> None:
+def test_a_token_that_does_not_fit_into_a_header_is_refused(bundle: Path, tmp_path: Path, token: str) -> None:
     (tmp_path / "token").write_text(token + "\n")
     config = load(write_config(tmp_path, bundle, 0, 1, web={"enabled": True, "token_file": "token"}))
     with pytest.raises(ConfigError, match=r"web\.token_file: .* holds no valid token"):

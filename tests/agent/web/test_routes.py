@@ -33,7 +33,7 @@ def raw(port: int, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/events", "/nothing", "/archive"])
-def test_every_answer_forbids_what_is_from_elsewhere(served: Served, path: str) -> None:
+def test_every_answer_forbids_content_from_other_sites(served: Served, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
     connection.request("GET", path)
     headers = connection.getresponse().headers
@@ -48,7 +48,7 @@ def test_every_answer_forbids_what_is_from_elsewhere(served: Served, path: str) 
     assert not [name for name in headers if name.lower().startswith("access-control")]
 
 
-def test_the_page_needs_nothing_from_elsewhere(served: Served) -> None:
+def test_the_page_loads_nothing_from_other_sites(served: Served) -> None:
     for name in ("", "page.css", "page.js", "chart.js", "picture.js", "station.js", "controls.js", "archive.js"):
         text = served.ask(f"/{name}").read().decode()
         links = [line for line in text.splitlines() if "//" in line.replace("// ", "")]
@@ -59,7 +59,7 @@ def test_the_page_needs_nothing_from_elsewhere(served: Served) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8480", "127.0.0.1.evil.example", "", "[evil", "localhost."]
 )
-def test_a_page_of_another_name_is_not_answered(served: Served, host: str) -> None:
+def test_a_request_under_another_host_name_is_refused(served: Served, host: str) -> None:
     assert served.ask("/", headers={"Host": host}).status == 421
     assert served.ask("/events", headers={"Host": host}).status == 421
 
@@ -67,7 +67,7 @@ def test_a_page_of_another_name_is_not_answered(served: Served, host: str) -> No
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.0.0.1:1", "localhost:8480", "LOCALHOST", "[::1]:80", "10.0.0.7", "line-box:8480"]
 )
-def test_addresses_and_own_names_are_answered(served: Served, host: str) -> None:
+def test_requests_under_addresses_and_own_names_are_answered(served: Served, host: str) -> None:
     assert served.ask("/", headers={"Host": host}).status == 200
 
 
@@ -86,11 +86,11 @@ def test_addresses_and_own_names_are_answered(served: Served, host: str) -> None
         f"/archive/{'a' * 32}/small.jpg",
     ],
 )
-def test_nothing_else_of_the_disk_can_be_asked_for(served: Served, path: str) -> None:
+def test_no_other_file_of_the_disk_is_served(served: Served, path: str) -> None:
     assert raw(served.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).startswith(b"HTTP/1.1 404")
 
 
-def test_what_is_too_large_is_refused(served: Served) -> None:
+def test_a_request_that_is_too_large_is_refused(served: Served) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     assert served.ask("/command/pause", "POST", b"x" * 5000, headers).status == 413
     chunked = b"POST /command/pause HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -102,7 +102,7 @@ def test_what_is_too_large_is_refused(served: Served) -> None:
     assert served.ask("/").status == 200
 
 
-def test_only_the_token_may_change_something(served: Served) -> None:
+def test_changes_need_the_token(served: Served) -> None:
     for path in ("/command/threshold", "/command/pause", "/command/resume", "/unlock", f"/archive/{'a' * 32}"):
         assert served.post(path, {}, token=None) == (401, {"error": "this needs the token"})
         assert served.ask(path).status in {404, 405}
@@ -157,7 +157,7 @@ def test_results_state_and_picture_reach_a_viewer(served: Served) -> None:
         assert update["silentMs"] < 60_000
 
 
-def test_a_large_picture_is_made_smaller_and_a_second_viewer_costs_nothing(served: Served) -> None:
+def test_a_large_picture_is_reduced_and_a_second_viewer_costs_nothing(served: Served) -> None:
     served.page.show(seen())
     before_it = served.picture()[0]["id"]
     first = seen(size=(1500, 2000))
@@ -182,7 +182,7 @@ def test_a_large_picture_is_made_smaller_and_a_second_viewer_costs_nothing(serve
         assert next(each for each in updates if each["encoded"] > before)["encoded"] == before + 1
 
 
-def test_nobody_watching_costs_no_picture(served: Served) -> None:
+def test_no_picture_is_encoded_while_no_viewer_watches(served: Served) -> None:
     with served.watching() as updates:
         before = next(updates)["encoded"]
     for _ in range(20):
@@ -193,7 +193,7 @@ def test_nobody_watching_costs_no_picture(served: Served) -> None:
     assert update["encoded"] == before
 
 
-def test_json_that_is_none_is_refused(served: Served) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(served: Served) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     for body in (b"", b"{", b"\xff", b"[" * 4000):
         response = served.ask("/command/pause", "POST", body, headers)
