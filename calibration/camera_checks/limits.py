@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 FALSE_ALARM_RATE = 2e-5
-TOO_FEW = "few good frames: the widest limit that makes sense"
-TOO_DIFFERENT = "good frames differ too much"
+TOO_FEW = "few good frames: the widest sensible limit"
+TOO_DIFFERENT = "the good frames differ too much"
 _TAIL_SHARE = 0.2
 _SHAPE = 0.1
 _CONFIDENCE_Z = 1.645

@@ -53,7 +53,7 @@ def merged_reference(parts: Sequence[Arrays], good: Sequence[Image]) -> dict[str
     known = [limits_from_arrays(part) for part in parts]
     limits = {name: _laxest(name, known) for name in known[0]}
     if "resolution" in limits and not len(arrays["frame_size"]):
-        limits["resolution"] = Limit(math.nan, "good frames of several sizes")
+        limits["resolution"] = Limit(math.nan, "the good frames have several sizes")
     if "blocked" in limits and all("blocks_least" in part for part in parts):
         arrays["blocks_least"] = np.min([part["blocks_least"] for part in parts], axis=0)
         arrays["blocks_most"] = np.max([part["blocks_most"] for part in parts], axis=0)
@@ -74,7 +74,7 @@ def _weighted_mean(parts: Sequence[Arrays], values: Sequence[NDArray[Any]]) -> N
 
 
 def _laxest(name: str, known: Sequence[Mapping[str, Limit]]) -> Limit:
-    found = [limits.get(name, Limit(math.nan, "made before there was this check")) for limits in known]
+    found = [limits.get(name, Limit(math.nan, "a bundle was made before this check existed")) for limits in known]
     off = next((limit for limit in found if not limit.is_on), None)
     return off or (min if name in _LOWER_LIMITS else max)(found, key=lambda limit: limit.value)
 
@@ -82,7 +82,7 @@ def _laxest(name: str, known: Sequence[Mapping[str, Limit]]) -> Limit:
 def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Limit, good: Sequence[Image]) -> Limit:
     structure = Structure(_weighted_mean(parts, [part["structure"] for part in parts]).astype(np.float32))
     if not structure.is_recognisable:
-        return Limit(math.nan, "nothing stands still")
+        return Limit(math.nan, "the good frames share no fixed structure")
     greys = [to_grey(frame) for frame in good]
     found = [structure.displacement(edge_directions(frame_statistics.thumbnail(grey))) for grey in greys]
     measured = separated_limit(np.array([each.elsewhere - each.at_zero for each in found]), MOVED, sequential=False)
@@ -93,7 +93,7 @@ def _moved(arrays: dict[str, NDArray[Any]], parts: Sequence[Arrays], laxest: Lim
     typical = min(before, float(np.median([each.at_zero for each in found])))
     movement = movement_arrays(structure, typical, limit, greys[0].shape)
     if np.isnan(movement["moved_seen_from"]).all():
-        return Limit(math.nan, "too little stands still")
+        return Limit(math.nan, "the good frames share too little fixed structure")
     arrays.update(movement)
     return limit
 

@@ -160,8 +160,10 @@ class ReferenceStatistics:
         above = _lower_limit(-figures["light"], _LIGHT, sequential=sequential)
         one_size = len(self._sizes) == 1
         return {
-            "resolution": Limit(0.0) if one_size else Limit(math.nan, "good frames of several sizes"),
-            "frozen": self._frozen() if sequential else Limit(0.0, "identical ones only: good frames were no video"),
+            "resolution": Limit(0.0) if one_size else Limit(math.nan, "the good frames have several sizes"),
+            "frozen": self._frozen()
+            if sequential
+            else Limit(0.0, "only identical frames: the good frames are not a video"),
             "dark": _lower_limit(figures["light"], _LIGHT, sequential=sequential),
             "over_exposed": Limit(-above.value, above.note),
             "blurred_detail": _lower_limit(figures["detail"], _DETAIL, sequential=sequential),
@@ -171,7 +173,7 @@ class ReferenceStatistics:
     def _frozen(self) -> Limit:
         change = np.array(self._change)
         if self._still_at_most or not len(change):
-            return Limit(0.0, f"identical ones only: so were up to {self._still_at_most} good ones in a row")
+            return Limit(0.0, f"only identical frames: up to {self._still_at_most} good ones in a row did not change")
         limit = _lower_limit(np.log(change), _CHANGE, sequential=True)
         return Limit(math.exp(limit.value), limit.note)
 
@@ -195,7 +197,7 @@ class ReferenceStatistics:
         arrays["structure"] = total / np.float32(len(images))
         structure = Structure(arrays["structure"])
         if not structure.is_recognisable:
-            return Limit(math.nan, "nothing stands still")
+            return Limit(math.nan, "the good frames share no fixed structure")
         others = {fold: Structure((total - own) / np.float32((folds != fold).sum())) for fold, own in sums.items()}
         found = [others[fold].displacement(edge_directions(image)) for fold, image in zip(folds, images, strict=True)]
         gains = np.array([each.elsewhere - each.at_zero for each in found])
@@ -204,7 +206,7 @@ class ReferenceStatistics:
             movement_arrays(structure, float(np.median([each.at_zero for each in found])), limit, self._input_size)
         )
         if limit.is_on and np.isnan(arrays["moved_seen_from"]).all():
-            return Limit(math.nan, "too little stands still")
+            return Limit(math.nan, "the good frames share too little fixed structure")
         return limit
 
 

@@ -133,5 +133,5 @@ def test_frames_of_another_size_and_stills_of_a_video_are_allowed(day: list[Imag
     other = {**reference_of(day), "frame_size": np.array((50, 60))}
     merged = merged_reference([video, other], day[:3])
     assert math.isnan(limits(merged)["resolution"])
-    assert notes(merged)["resolution"] == "good frames of several sizes"
+    assert notes(merged)["resolution"] == "the good frames have several sizes"
     assert int(merged["still_at_most"]) == 4
