@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import pytest
 from typer.main import get_command
 
@@ -132,6 +133,17 @@ def test_every_later_command_runs(clone: Path) -> None:
     assert (clone / "bundle" / "network.onnx").is_file()
     assert (clone / "report.html").is_file()
     assert (clone / "state" / "archive").is_dir()
+
+
+@pytest.mark.parametrize("path", [README, PROJECT / "calibration" / "README.md"], ids=name_of)
+def test_the_python_example_runs(path: Path, tmp_path: Path) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "photos" / "good").mkdir(parents=True)
+    for number, part in enumerate(parts(INSPECTED_PARTS, seed=3)):
+        assert cv2.imwrite(str(tmp_path / "photos" / "good" / f"{number}.png"), part.image)
+        assert cv2.imwrite(str(tmp_path / "photo.png"), part.image)
+    (tmp_path / "example.py").write_text(program)
+    run(f"{sys.executable} example.py", tmp_path)
 
 
 def edit_as_the_readme_says(path: Path, port: int) -> None:
