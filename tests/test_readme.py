@@ -122,6 +122,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_later_command_runs(clone: Path) -> None:
     lines = [line for block in commands_in(README)[2:] for line in block]
     lines += [line for path in READMES[1:] for block in commands_in(path) for line in block]
@@ -135,6 +136,7 @@ def test_every_later_command_runs(clone: Path) -> None:
     assert (clone / "state" / "archive").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [README, PROJECT / "calibration" / "README.md"], ids=name_of)
 def test_the_python_example_runs(path: Path, tmp_path: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
