@@ -1,1 +1,1 @@
-"""One file a method; all end in the same kind of head."""
+"""Detectors: one file per method, and what they share."""

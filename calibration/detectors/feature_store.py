@@ -28,12 +28,7 @@ _BATCH_BYTES = 2**24
 
 
 def batch_images(shape: tuple[int, ...], images: int) -> int:
-    """Number of images that ``batches`` reads at a time, limited by memory.
-
-    Args:
-        shape: Shape of one image's features, (d, h, w).
-        images: Number of images.
-    """
+    """Number of images, of features (d, h, w) each, that ``batches`` reads at a time, limited by memory."""
     return max(1, min(_BATCH, images, _BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 

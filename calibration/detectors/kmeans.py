@@ -47,11 +47,7 @@ class Modes:
 def fit_modes(store: Features, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
     """K-means on a sample at each location (Hermann et al. 2022, several means), then the scatter of all images.
 
-    Args:
-        store: Reduced features.
-        images: Indices of the images to fit.
-        vectors: Turns (n, d, h, w) into (locations, vectors, d).
-        kinds: K.
+    ``vectors`` turns features (n, d, h, w) into (locations, vectors, d).
     """
     random = np.random.default_rng(_SEED)
     chosen = np.sort(random.permutation(len(images))[:SAMPLE])

@@ -167,7 +167,7 @@ class MeanShift:
         own, fixed = 1 - alpha, alpha * target
         if self.location == "global":  # the pooled covariance is that of the one location: only the ridge is fixed
             own, fixed = 1.0, target - pooled
-        return LeaveOneOut.of(
+        return LeaveOneOut(
             moments,
             lambda local: own * local + fixed,
             own_weight=own,

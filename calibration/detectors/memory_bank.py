@@ -64,13 +64,9 @@ class MemoryBank:
 
 
 def sample(batches: Iterable[Float32], shape: tuple[int, int], limit: int, random: np.random.Generator) -> Float32:
-    """Patches of images, drawn at random if there are more than the limit.
+    """Patches, at most ``limit``, drawn at random from batches of features (n, d, h, w).
 
-    Args:
-        batches: Features, (n, d, h, w) each.
-        shape: Number of patches in all batches, and of channels, (n * h * w, d).
-        limit: Maximum number of patches.
-        random: Draws them.
+    ``shape`` is the number of patches in all batches, and of channels: (sum of n * h * w, d).
     """
     total, channels = shape
     chosen = np.sort(random.choice(total, min(limit, total), replace=False))
@@ -86,14 +82,10 @@ def sample(batches: Iterable[Float32], shape: tuple[int, int], limit: int, rando
 
 
 def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
-    """Indices of points that cover the others: each is the farthest from those chosen before.
+    """Indices of ``count`` points, (n, d), that cover the others: each is the farthest from those chosen before.
 
     The minimax facility location problem is NP-hard; this greedy choice is within a factor of two (Roth et al. 2022,
     algorithm 1).
-
-    Args:
-        points: (n, d).
-        count: Number of points to choose, at most n.
     """
     lengths = squared_lengths(points)
     chosen = np.empty(count, np.int64)

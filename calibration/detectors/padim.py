@@ -85,7 +85,7 @@ class Padim:
 
     def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
         """Scores images of these moments, each with this weight in them, as if the moments were without them."""
-        return LeaveOneOut.of(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
+        return LeaveOneOut(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
 
     def parameters(self, moments: Moments) -> dict[str, float | str | bool]:
         """The parameters in force, for the manifest."""

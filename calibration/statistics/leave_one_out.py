@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
 class LeaveOneOut:
     """Scores each image under mean and covariance without it.
 
@@ -37,51 +35,37 @@ class LeaveOneOut:
 
     Computed in float64: with fewer images than channels, c t is close to 1.
 
-    Attributes:
-        mean: mu, (locations, d).
-        whitening: Inverse Cholesky factors of A, (locations, d, d).
-        mean_factor: n / (n - 1), the factor by which the image is farther from the mean without it.
-        outer_factor: c.
+    Args:
+        moments: Moments of three images or more.
+        regularised: Turns covariances C, (n, d, d), into Sigma = w C + B, where B hardly depends on one image.
+        own_weight: w, weight of a location's own covariance.
         order: Order of the generalised mean.
+        image_weight: u, weight in the moments of each image that will be scored.
     """
 
-    mean: Float64
-    whitening: Float64
-    mean_factor: float
-    outer_factor: float
-    order: float
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         moments: Moments,
         regularised: Callable[[Float64], Float64],
         *,
         own_weight: float,
         order: float,
         image_weight: float = 1.0,
-    ) -> LeaveOneOut:
-        """Scorer from the moments of all images.
-
-        Args:
-            moments: Moments of three images or more.
-            regularised: Turns covariances C, (n, d, d), into Sigma = w C + B, where B hardly depends on one image.
-            own_weight: w, weight of a location's own covariance.
-            order: Order of the generalised mean.
-            image_weight: u, weight in the moments of each image that will be scored.
-        """
+    ) -> None:
         others = moments.count - image_weight
         freedom = others - (moments.squares - image_weight**2) / others
-        scale, mean_factor = moments.degrees_of_freedom / freedom, moments.count / others
-        factors = whitening(moments.covariance(), lambda local: regularised(local * scale), np.float64)
-        return cls(moments.mean, factors, mean_factor, own_weight * image_weight * mean_factor / freedom, order)
+        scale = moments.degrees_of_freedom / freedom
+        self._mean, self._order = moments.mean, order
+        self._whitening = whitening(moments.covariance(), lambda local: regularised(local * scale), np.float64)
+        self._mean_factor = moments.count / others  # n / (n - u)
+        self._outer_factor = own_weight * image_weight * self._mean_factor / freedom  # c
 
     def scores(self, reduced: Float32) -> Scores:
         """Scores of images that are part of the moments, (n, d, h, w)."""
         images, channels, height, width = reduced.shape
         distances = np.empty((images, height * width), np.float32)
         for location, vectors in enumerate(reduced.reshape(images, channels, -1).transpose(2, 0, 1)):
-            whitened = (vectors - self.mean[location]) @ self.whitening[location].T
+            whitened = (vectors - self._mean[location]) @ self._whitening[location].T
             squares = np.square(whitened).sum(axis=1)
-            distances[:, location] = self.mean_factor**2 * squares / (1 - self.outer_factor * squares)
-        return Scores(generalised_mean(distances, self.order), distances.reshape(images, height, width))
+            distances[:, location] = self._mean_factor**2 * squares / (1 - self._outer_factor * squares)
+        return Scores(generalised_mean(distances, self._order), distances.reshape(images, height, width))

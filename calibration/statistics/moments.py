@@ -90,7 +90,7 @@ class Moments:
     def weighted(self, weight: float) -> Moments:
         """The moments with each vector's weight multiplied by this factor, above 0.
 
-        Mean and covariance stay the same, but count for less in a sum: a forgetting factor.
+        Mean and covariance stay the same, but count for less in a sum: with 0.5, two vectors count as one.
         """
         return Moments(weight * self.count, self.mean.copy(), weight * self.scatter, weight**2 * self.squares)
 

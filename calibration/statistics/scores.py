@@ -49,9 +49,7 @@ def chi_square_scores(
 ) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
     """Sampler of `WhiteningHead` scores if T2 were chi-square with d degrees of freedom, independent per location.
 
-    Args:
-        shape: Shape of the reduced features, (d, h, w).
-        order: Order of the generalised mean.
+    ``shape`` is that of the reduced features, (d, h, w); ``order`` that of the generalised mean.
     """
     channels, height, width = shape
 

@@ -98,12 +98,7 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
 def chi_square_threshold(sampler: ScoreSampler | None, false_reject_rate: float) -> float | None:
     """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
 
-    Args:
-        sampler: Draws scores; None if the detector has no such distribution.
-        false_reject_rate: Share of scores above the threshold.
-
-    Returns:
-        None without a sampler, or if the rate is too low to simulate.
+    None without a sampler, or if the rate is too low to simulate.
     """
     if sampler is None or false_reject_rate * _DRAWS < _ENOUGH_DRAWS:
         return None
@@ -117,10 +112,6 @@ def expected_share_above(point: WorkingPoint, images: int) -> tuple[float, float
 
     Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), so the number among m new images is
     beta-binomial. A fitted tail begins at the highest score: k = 1 bounds the number from above, nothing from below.
-
-    Args:
-        point: The threshold and its rate.
-        images: m, 1 or more.
     """
     above = _images_above(point.false_reject_rate, point.images)
     if above == 0:
@@ -157,13 +148,9 @@ def _log_choices(count: int, hits: int) -> float:
 
 
 def share_above(scores: Float64, limit: float) -> float:
-    """Share of new good parts above a limit, the inverse of ``working_point``.
+    """Share of new good parts above any limit, the inverse of ``working_point``.
 
     Interpolated between the scores, where k / (n + 1) lie above the k-th highest; from the tail beyond the highest.
-
-    Args:
-        scores: Held-out scores of good images, (n,), finite.
-        limit: Any number.
     """
     ordered = np.sort(scores)
     count = len(ordered)

@@ -44,12 +44,12 @@ class AcceptanceResult:
 def check_acceptance(
     old: Bundle, new: Bundle, parts: PartStore, known_defects: Sequence[Image], threads: int
 ) -> AcceptanceResult:
-    """Try both bundles on defects.
+    """Try both bundles on synthetic and known defects.
 
     Args:
         old: The active bundle.
         new: The refitted bundle.
-        parts: The parts that the new bundle was refitted on.
+        parts: The parts of the refit.
         known_defects: Network inputs of parts that a person called defective.
         threads: Threads of the networks.
     """
@@ -71,12 +71,7 @@ def check_acceptance(
 
 
 def acceptance_failures(result: AcceptanceResult, min_detection: float) -> list[str]:
-    """Reasons against activating the new bundle, for people; empty if it passes.
-
-    Args:
-        result: Of ``check_acceptance``.
-        min_detection: Minimum share of the old bundle's detections that the new one must reach.
-    """
+    """Reasons against the new bundle, for people, if it finds less than this share of what the old one finds."""
     failures = []
     if result.synthetic_new < min_detection * result.synthetic_old:
         failures.append(

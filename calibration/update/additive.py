@@ -1,7 +1,4 @@
-"""Detectors whose heads follow from moments alone, so that bundles can be added and updated exactly.
-
-Runs on devices: NumPy only. A head of new moments goes into a network by ``network.replace_head``.
-"""
+"""Detectors whose heads follow from moments alone, so that bundles can be merged and updated exactly."""
 
 from __future__ import annotations
 
@@ -11,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import SettingError
-from calibration.statistics.moments import Moments, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from calibration.bundle.manifest import DetectorRecord
     from calibration.detectors.contract import AdditiveDetector
 
@@ -25,23 +19,6 @@ _REASONS = {
     "patch_svdd": "it trains encoders of its own for each set of images",
 }
 _MODES = "its modes may be others among all images"
-
-
-def weighted_sum(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
-    """Moments of all images together, each part with its weight.
-
-    With weights w: n = sum of w n_i, mu = sum of w n_i mu_i / n, scatter = sum of w (S_i + n_i d_i d_i^T), where
-    d_i = mu_i - mu. The covariance is scatter / (n - sum of w^2 n_i / n), which is unbiased for all weights. With all
-    weights 1 this equals one fit to all images. A weighted sum can be part of another one.
-
-    Args:
-        parts: Moments of the same locations and channels; they stay as they are.
-        weights: Weight of an image of each part, above 0. With 0.5, two images count as one.
-
-    References:
-        Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-    return merged([part.weighted(weight) for part, weight in zip(parts, weights, strict=True)])
 
 
 def additive_detector(record: DetectorRecord) -> AdditiveDetector:

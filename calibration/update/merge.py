@@ -38,10 +38,10 @@ from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.network.fusion import replace_head, without_head
-from calibration.statistics.moments import Moments
+from calibration.statistics.moments import Moments, merged
 from calibration.statistics.scores import chi_square_scores
 from calibration.statistics.threshold import chi_square_threshold, working_point
-from calibration.update.additive import additive_detector, weighted_sum
+from calibration.update.additive import additive_detector
 from calibration.update.merge_checks import refuse_different_features, refuse_different_settings, refuse_invalid_inputs
 from calibration.update.rescoring import KeptFrames, concatenate_scores, rescale_scores
 
@@ -61,7 +61,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
 
     Args:
         bundles: Two or more, of the same network, preprocessing and detector.
-        weights: Weight of an image of each bundle in the statistics, in (0, 1]; see ``additive.weighted_sum``.
+        weights: Weight of an image of each bundle in the statistics, in (0, 1]; see ``Moments.weighted``.
         path: Folder of the new bundle; must not exist.
         threads: Threads of the network; 0 takes one for each core.
 
@@ -79,7 +79,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     network = bundles[0].network.read_bytes()
     with threadpool_limits(1, "blas"), OnnxRuntimeEngine(without_head(network), threads) as engine:
         parents = [_Parent.of(bundle, weight, engine) for bundle, weight in zip(bundles, weights, strict=True)]
-        total = weighted_sum([parent.moments for parent in parents], weights)
+        total = merged([parent.moments.weighted(parent.weight) for parent in parents])
         head = detector.head(total)
         good = concatenate_scores([parent.rescaled_scores(detector, total) for parent in parents])
         golden = _golden(parents)
@@ -87,8 +87,8 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
     golden_frames = GoldenFrames(golden["golden_frames"], scores.score.astype(np.float64))
     point = _working_point(parents, good["good_scores"], head)
     manifest = _manifest(parents, total, point)
-    merged = replace_head(network, head)
-    with OnnxRuntimeEngine(merged, threads) as engine:
+    merged_network = replace_head(network, head)
+    with OnnxRuntimeEngine(merged_network, threads) as engine:
         checks = golden_checks(golden_frames, point.threshold, engine)
     refuse_mismatch(checks, manifest.golden_tolerance, "the merged network")
     frames = [frame for parent in parents for frame in parent.kept.frames]
@@ -100,7 +100,7 @@ def merge(bundles: Sequence[Bundle], weights: Sequence[float], path: Path, threa
         **good,
     }
     return write_bundle(
-        path, manifest, {NETWORK: merged, MOMENTS: npz_bytes(total.packed()), REFERENCE: npz_bytes(reference)}
+        path, manifest, {NETWORK: merged_network, MOMENTS: npz_bytes(total.packed()), REFERENCE: npz_bytes(reference)}
     )
 
 
@@ -132,12 +132,6 @@ class _Parent:
         if self.manifest.working_point.folds == self.manifest.images.count:  # leave-one-out, as here
             old.score[kept.golden :] = self.reference["highest_scores"]
         return rescale_scores(self.reference, kept, old, kept.held_out_scores(detector, total))
-
-    def record(self) -> ParentRecord:
-        manifest = self.manifest
-        return ParentRecord(
-            identity=self.identity, sources=manifest.sources, images=manifest.images.count, weight=self.weight
-        )
 
 
 def _golden(parents: Sequence[_Parent]) -> dict[str, NDArray[Any]]:
@@ -171,7 +165,15 @@ def _manifest(
     images = [parent.manifest.images for parent in parents]
     vectors_per_image = parents[0].moments.effective_count / first.effective_images
     record = MergeRecord(
-        parents=tuple(parent.record() for parent in parents),
+        parents=tuple(
+            ParentRecord(
+                identity=parent.identity,
+                sources=parent.manifest.sources,
+                images=parent.manifest.images.count,
+                weight=parent.weight,
+            )
+            for parent in parents
+        ),
         effective_images=total.effective_count / vectors_per_image,
         rescored=sum(len(parent.reference["highest_scores"]) for parent in parents),
     )

@@ -63,11 +63,7 @@ class PartStore:
         return len(self.names)
 
     def add(self, name: str, frame: Image) -> None:
-        """Add a part.
-
-        Args:
-            name: Name of its result.
-            frame: Network input, (height, width, 3), of the same size as those before.
+        """Add a part by its name and network input, (height, width, 3), of the same size as those before.
 
         Raises:
             DegenerateFeaturesError: A feature is not finite.

@@ -160,7 +160,7 @@ def _refit_threshold(
     scores = _network_scores(bundle, parts, progress)
     _refuse_high_median(float(np.median(scores.score)) / bundle.manifest.working_point.threshold)
     outliers = outlier_indices(scores.score.astype(np.float64))
-    kept = _all_but(parts, outliers)
+    kept = [index for index in range(len(parts)) if index not in outliers]
     good = Scores(scores.score[kept], scores.map[kept])
     old_point, rate = bundle.manifest.working_point, _rate(bundle, plan)
     chi_square = old_point.chi_square if rate == old_point.false_reject_rate else None
@@ -185,7 +185,7 @@ def _refit_statistics(
     refit = Refit(parts, detector, plan.mode, old, plan.old_weight)
     del old  # memory is scarce on a device
     outliers = refit.outliers(bundle.manifest.working_point.threshold)
-    kept = _all_but(parts, outliers)
+    kept = [index for index in range(len(parts)) if index not in outliers]
     scores = refit.cross_validated_scores(kept, sequential=plan.sequential, progress=progress)
     total = refit.moments(kept)
     head = detector.head(total)
@@ -215,10 +215,6 @@ def _refit_statistics(
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
     update = {"backbone": backbone, "detector": detector_record, "working_point": point}
     return manifest.model_copy(update=update), files, outliers
-
-
-def _all_but(parts: PartStore, outliers: list[int]) -> list[int]:
-    return [index for index in range(len(parts)) if index not in outliers]
 
 
 def _refuse_high_median(thresholds: float) -> None:

@@ -57,13 +57,7 @@ def frame_reference(
 
 
 def score_arrays(parts: PartStore, kept: list[int], scores: Scores) -> Arrays:
-    """Scores of the parts, and frames and maps of the highest ones.
-
-    Args:
-        parts: Collected parts.
-        kept: Indices of the good ones.
-        scores: Scores of the good ones.
-    """
+    """Scores of the good parts ``kept``, with the frames and maps of the highest."""
     order = np.argsort(-scores.score, kind="stable")[:HIGHEST]
     highest = [kept[row] for row in order]
     return {

@@ -201,11 +201,9 @@ def _refuse_high_median(thresholds: float) -> None:
 def _refuse_same_defect(median_map: NDArray[np.float32]) -> None:
     """Raise DatasetError if most parts differ from the old images at one location, beyond a change of light.
 
-    (Measured on seven sets: the highest location has 1.3 to 2.9 times the median after changes of light and blur; 3.5
-    to 12 times if all parts have a hole or a scratch at one location.)
-
-    Args:
-        median_map: Median over all parts of the score map under the transported moments, (h, w).
+    ``median_map`` is the median over all parts of the score map under the transported moments, (h, w). (Measured on
+    seven sets: the highest location has 1.3 to 2.9 times the median after changes of light and blur; 3.5 to 12 times
+    if all parts have a hole or a scratch at one location.)
     """
     row, column = np.unravel_index(int(median_map.argmax()), median_map.shape)
     if median_map.size > 1 and median_map[row, column] > _MAX_PEAK_RATIO * np.median(median_map):

@@ -50,12 +50,7 @@ class KeptFrames:
 
     @classmethod
     def of(cls, reference: Arrays, reduced: Callable[[Image], Float32]) -> KeptFrames:
-        """The kept frames of a bundle, without the damaged golden one.
-
-        Args:
-            reference: Arrays of its ``reference.npz``.
-            reduced: Gives the reduced features of a frame, by the bundle's network.
-        """
+        """The undamaged frames in a bundle's ``reference.npz``; ``reduced`` computes their features."""
         parts = {
             "golden": reference["golden_frames"][:-1],
             "highest": reference["highest_frames"],

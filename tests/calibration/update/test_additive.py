@@ -19,8 +19,8 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.network.fusion import feature_network, fused_network, reduced_shape, replace_head, without_head
 from calibration.onnx_graph import GraphBuilder
-from calibration.statistics.moments import Moments
-from calibration.update.additive import additive_detector, weighted_sum
+from calibration.statistics.moments import Moments, merged
+from calibration.update.additive import additive_detector
 from tests.support.network_features import features_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def parts() -> list[Vectors]:
     random = np.random.default_rng(0)
     mixing = random.normal(size=(CHANNELS, CHANNELS))
     return [100 + shift + random.normal(size=(PLACES, count, CHANNELS)) @ mixing for count, shift in ((12, 0), (20, 2))]
+
+
+def weighted_sum(parts: list[Moments], weights: list[float]) -> Moments:
+    return merged([part.weighted(weight) for part, weight in zip(parts, weights, strict=True)])
 
 
 def weights_of(parts: list[Vectors]) -> NDArray[np.float64]:
