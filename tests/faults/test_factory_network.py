@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from books import Arrivals
-from test_half_open import QUICK, STATION, TOPICS, put
+from test_half_open import QUICK, STATION, TOPICS
 
 from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.publisher import Publisher
 from agent.outbox.outbox import Outbox
-from tests.support.quiet import quiet_dialogue
+from tests.support.broker_clients import put_results
+from tests.support.quiet import quiet_live_messages
 from tests.support.real_broker import server_that_says, wait_for
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @contextmanager
 def publishing(outbox: Outbox, port: int, **more: Any) -> Iterator[Publisher]:  # noqa: ANN401 - of the settings
     settings = BrokerSettings(**{"host": "127.0.0.1", "port": port, "client_id": "station1", **more})
-    with Publisher(settings, TOPICS, outbox, STATION, quiet_dialogue(TOPICS), QUICK) as publisher:
+    with Publisher(settings, TOPICS, outbox, STATION, quiet_live_messages(TOPICS), QUICK) as publisher:
         yield publisher
 
 
@@ -47,7 +48,7 @@ def test_a_broker_that_comes_back_with_another_receive_maximum_gets_everything_i
             wait_for(lambda: publisher.connected)
             mosquitto.stop()
             wait_for(lambda: not publisher.connected)
-            ids += put(outbox, 30)
+            ids += put_results(outbox, range(30), TOPICS.result)
             mosquitto.start(*persistent, f"max_inflight_messages {receive_maximum}")
             wait_for(lambda: outbox.depth() == 0)
         wait_for(lambda: len(arrivals.first) == 90)
@@ -83,7 +84,7 @@ def test_a_name_that_cannot_be_resolved_at_first_is_found_later(
 
     mosquitto.start()
     monkeypatch.setattr("socket.getaddrinfo", resolve_in_the_end)
-    put(outbox, 3)
+    put_results(outbox, range(3), TOPICS.result)
     with publishing(outbox, mosquitto.port, host="broker.plant.example") as publisher:
         wait_for(lambda: "Temporary failure in name resolution" in (publisher.last_error or "") or publisher.connected)
         wait_for(lambda: publisher.published == 3)
@@ -93,7 +94,7 @@ def test_a_name_that_cannot_be_resolved_at_first_is_found_later(
 def test_a_listening_port_that_never_answers_is_tried_again_and_again_and_served_when_it_does(
     mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(outbox, 3)
+    put_results(outbox, range(3), TOPICS.result)
     with socket.create_server(("127.0.0.1", mosquitto.port)) as mute:
         mute.settimeout(10)
         with publishing(outbox, mosquitto.port, connect_timeout_s=0.1) as publisher:

@@ -17,7 +17,7 @@ from agent.outbox.outbox import Outbox
 from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.edge_node import EdgeNode
 from tests.support.broker_clients import put_results
-from tests.support.quiet import quiet_dialogue
+from tests.support.quiet import quiet_live_messages
 from tests.support.real_broker import wait_for
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_a_half_open_line_is_found_within_the_keepalive_time_and_nothing_is_lost
             TOPICS,
             outbox,
             STATION,
-            quiet_dialogue(TOPICS),
+            quiet_live_messages(TOPICS),
             QUICK,
         ) as publisher,
     ):
@@ -100,7 +100,7 @@ def test_a_slow_line_delivers_everything_once(
     with (
         BadLine(mosquitto.port, latency_s=0.2, bytes_per_s=50_000) as line,
         Publisher(
-            over(line, keepalive_s=KEEPALIVE_S), TOPICS, outbox, STATION, quiet_dialogue(TOPICS), QUICK
+            over(line, keepalive_s=KEEPALIVE_S), TOPICS, outbox, STATION, quiet_live_messages(TOPICS), QUICK
         ) as publisher,
     ):
         wait_for(lambda: publisher.published == len(ids), 120)

@@ -20,7 +20,7 @@ def quiet_handshake(deadline_ms: int = 100) -> Handshake:
     return Handshake(deadline_ms, lambda: ResultCode.TOO_LATE)
 
 
-def quiet_dialogue(topics: Topics, handshake: Handshake | None = None) -> LiveMessages:
+def quiet_live_messages(topics: Topics, handshake: Handshake | None = None) -> LiveMessages:
     audit = AuditLog(Path(tempfile.mkdtemp()) / "audit.jsonl")
     handshake = handshake or quiet_handshake()
     return LiveMessages(topics, handshake, CommandDispatcher({}, audit, ()), handshake.overdue)

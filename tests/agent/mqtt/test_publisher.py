@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +26,7 @@ from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 from tests.support.broker_clients import put_results, remember_connections
 from tests.support.gate import Gate
-from tests.support.quiet import quiet_dialogue
+from tests.support.quiet import quiet_live_messages
 from tests.support.real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
 
 if TYPE_CHECKING:
@@ -49,11 +49,15 @@ def publish(mosquitto: Mosquitto, outbox: Outbox) -> Iterator[Callable[..., Publ
     """Starts publishers, and stops them at the end."""
     publishers: list[Publisher] = []
 
-    def start(pace: BackoffLimits = QUICK, station: Station | None = None, **more: object) -> Publisher:
+    def start(
+        pace: BackoffLimits = QUICK,
+        station: Station | None = None,
+        **more: Any,  # noqa: ANN401 - settings of the broker
+    ) -> Publisher:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="station1")
         publisher = Publisher(
-            replace(address, **more), TOPICS, outbox, station or a_station(), quiet_dialogue(TOPICS), pace
-        )  # type: ignore[arg-type]
+            replace(address, **more), TOPICS, outbox, station or a_station(), quiet_live_messages(TOPICS), pace
+        )
         publisher.start()
         publishers.append(publisher)
         return publisher
@@ -258,7 +262,7 @@ def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: M
     mosquitto.start()
     with Outbox(tmp_path / "small.db", max_records=20) as small:
         address = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="other")
-        with Publisher(address, TOPICS, small, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
+        with Publisher(address, TOPICS, small, a_station(), quiet_live_messages(TOPICS), QUICK) as publisher:
             for _ in range(3):
                 put_results(small, range(300), TOPICS.result)
                 publisher.wake()
@@ -395,11 +399,11 @@ def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen
     script = (
         "import sys, time; from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
-        "from tests.agent.mqtt.test_publisher import TOPICS, a_station, quiet_dialogue\n"
+        "from tests.agent.mqtt.test_publisher import TOPICS, a_station, quiet_live_messages\n"
         "from tests.agent.mqtt.test_publisher import BrokerSettings, Outbox, Publisher\n"
         "outbox = Outbox(Path(sys.argv[1]))\n"
         "address = BrokerSettings(host='127.0.0.1', port=int(sys.argv[2]), client_id='doomed')\n"
-        "with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS)):\n"
+        "with Publisher(address, TOPICS, outbox, a_station(), quiet_live_messages(TOPICS)):\n"
         "    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(mosquitto.folder / "doomed.db"), str(mosquitto.port)]
@@ -494,7 +498,12 @@ def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
     away = BrokerSettings(host="127.0.0.1", port=free_port(), client_id="station1")
     put_results(outbox, range(3), TOPICS.result)
     publisher = Publisher(
-        away, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), replace(QUICK, first_retry_s=60, longest_retry_s=60)
+        away,
+        TOPICS,
+        outbox,
+        a_station(),
+        quiet_live_messages(TOPICS),
+        replace(QUICK, first_retry_s=60, longest_retry_s=60),
     )
     publisher.start()
     wait_for(lambda: publisher.last_error)
@@ -585,7 +594,7 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
         try:
             wait_for(lambda: listens(port), 20)
             listener = Listener(port)
-            with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
+            with Publisher(address, TOPICS, outbox, a_station(), quiet_live_messages(TOPICS), QUICK) as publisher:
                 wait_for(lambda: publisher.published == 200)
                 # Before the goodbye: this broker forgets what it has acknowledged and not yet passed on.
                 listener.wait_for(lambda heard: len(heard.on("/result")) == 200)
@@ -600,7 +609,7 @@ def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCa
     accepted, not_authorised = bytes.fromhex("2003000000"), bytes.fromhex("900400010087")
     with server_that_says(accepted + not_authorised) as port:
         address = BrokerSettings(host="127.0.0.1", port=port, client_id="deaf")
-        with Publisher(address, TOPICS, outbox, a_station(), quiet_dialogue(TOPICS), QUICK) as publisher:
+        with Publisher(address, TOPICS, outbox, a_station(), quiet_live_messages(TOPICS), QUICK) as publisher:
             wait_for(lambda: "Not authorized" in (publisher.last_error or ""))
     assert (
         f"the broker refuses the subscription to {TOPICS.root}/cmd/+: Not authorized; no command is received"

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from agent.mqtt.connect import BrokerSettings, Protocol, connect
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
 from tests.support.certificates import Authority, Pair, openssl
-from tests.support.quiet import quiet_dialogue
+from tests.support.quiet import quiet_live_messages
 from tests.support.real_broker import free_port, listens, server_that_says, wait_for
 
 if TYPE_CHECKING:
@@ -152,7 +152,12 @@ def test_an_expired_certificate_is_reported_once_and_tried_again_only_slowly(
     pace = BackoffLimits(first_retry_s=0.01, refused_retry_s=60, jitter=jitter)
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         publisher = Publisher(
-            settings_for(mosquitto.port, authority), Topics("a/b"), outbox, station, quiet_dialogue(Topics("a/b")), pace
+            settings_for(mosquitto.port, authority),
+            Topics("a/b"),
+            outbox,
+            station,
+            quiet_live_messages(Topics("a/b")),
+            pace,
         )
         with publisher:
             wait_for(lambda: publisher.last_error)
@@ -206,7 +211,7 @@ def test_a_client_certificate_that_the_broker_does_not_take_is_named_as_the_reas
     mosquitto.start(listener=asking_for_a_certificate(pair, authority))
     files: dict[str, object] = {}
     if what != "missing":
-        old = {"begins_in_days": -10.0, "ends_in_days": -1.0}
+        old: dict[str, Any] = {"begins_in_days": -10.0, "ends_in_days": -1.0}
         own = stranger.sign("stranger") if what == "of a stranger" else authority.sign("retired", **old)
         files = {"certificate_file": own.certificate, "key_file": own.key}
     with pytest.raises(BrokerRefusedError, match=r"refuses the TLS connection: .*alert") as caught:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -225,13 +226,12 @@ class Screen:
         self.drawn = ""
 
     def wait_for(self, text: str) -> None:
-        wait_for(lambda: (self._read(), text in self.drawn)[1], 3 * PATIENCE_S)
+        wait_for(lambda: text in self._read(), 3 * PATIENCE_S)
 
-    def _read(self) -> None:
-        try:
+    def _read(self) -> str:
+        with suppress(BlockingIOError, OSError):  # nothing yet; the other end is closed
             self.drawn += os.read(self._ours, 1 << 16).decode(errors="replace")
-        except (BlockingIOError, OSError):  # nothing yet; the other end is closed
-            return
+        return self.drawn
 
     def close(self) -> None:
         self.process.kill()
