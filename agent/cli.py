@@ -1,4 +1,4 @@
-"""``shiftwatch-agent``: watch a camera, tell the line."""
+"""``shiftwatch-agent``: the command line of a station."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
-    if wanted:
+def _print_version(is_given: bool) -> None:  # noqa: FBT001 - typer calls it like this
+    if is_given:
         console.print(f"shiftwatch {version('shiftwatch')}")
         raise typer.Exit
 
 
 app = typer.Typer(
-    help="Watch a camera with a calibrated network and tell the line over MQTT.",
+    help="Watch a camera with a calibrated network and publish the results over MQTT.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -78,22 +78,22 @@ def run_command(
     """
     settings = configuration.load(config)
     station = station_topics(settings.station).root
-    for_programs = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
-    faulthandler.enable(_STDERR)  # SIGABRT is how the watchdog ends an agent that hangs: this says where
+    is_read_by_program = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
+    faulthandler.enable(_STDERR)  # the watchdog ends an agent that hangs by SIGABRT: this logs where
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
     try:
         summary = run_station(settings, stop)
     except ShiftwatchError as error:
-        if not for_programs:
+        if not is_read_by_program:
             raise
         log.critical("%s; %s", error.what, error.remedy)
         raise typer.Exit(EXIT_ERROR) from error
-    log.info("stopped: %s", _in_words(summary))
+    log.info("stopped: %s", _summary_text(summary))
 
 
-def _in_words(summary: Summary) -> str:
+def _summary_text(summary: Summary) -> str:
     verdicts = ", ".join(f"{summary.verdicts.get(each, 0)} {name}" for each, name in _VERDICTS.items())
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
     return (

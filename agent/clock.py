@@ -1,4 +1,4 @@
-"""The wall clock, as times stand in messages and on disk."""
+"""The wall clock in the unit of messages and files."""
 
 from __future__ import annotations
 

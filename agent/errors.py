@@ -1,21 +1,21 @@
-"""Everything that can go wrong on the station and that a person can mend.
+"""The errors of a station, each with what a person can do about it.
 
 ShiftwatchError
-├── ConfigError               mend the configuration file; every problem is listed at once
-├── CameraError               mend the camera, its cable or its settings
+├── ConfigError               fix the configuration file; all problems are listed at once
+├── CameraError               check the camera, its cable and its settings
 ├── BrokerUnreachableError    nothing to do at once: records wait, the agent tries again
-├── BrokerRefusedError        mend user, password, certificate or access rights at the broker
-├── SparkplugPayloadError     mend the host application; what it sent was ignored
-├── CommandRefusedError       mend the command; it was not carried out
-├── RecalibrationError        see why; the bundle before judges on
-├── StationUnreachableError   start the agent, or ask as its user
-├── AuditError                mend the disk; what cannot be written down is not done
-├── MetricsError              give the metrics a port and an address that are free
-├── PageError                 install the extra `web`, or give the page a port and an address that are free
-├── InstallError              become root, or mend what stands in the way; nothing was written
-├── ArchiveError              name another picture, mend permissions, or let the agent make the index anew
-├── OutboxError               mend the disk, or install the version that wrote the file
-└── PublisherDiedError        start again; an agent that the line cannot hear must not run on
+├── BrokerRefusedError        fix user, password, certificate or access rights at the broker
+├── SparkplugPayloadError     fix the host application; its message was ignored
+├── CommandRefusedError       fix the command; it was not carried out
+├── RecalibrationError        see why; the bundle before stays active
+├── StationUnreachableError   start the agent, or give the command as its user
+├── AuditError                fix the disk; what cannot be logged is not done
+├── MetricsError              give the metrics a free port and address
+├── PageError                 install the extra `web`, or give the page a free port and address
+├── InstallError              become root, or remove the obstacle; nothing was written
+├── ArchiveError              name another image, fix permissions, or let the agent rebuild the index
+├── OutboxError               fix the disk, or install the version that wrote the file
+└── PublisherDiedError        start again; an agent that cannot publish must not keep running
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class ConfigError(ShiftwatchError):
-    """The configuration is not usable: mend every listed problem.
+    """The configuration is not usable: fix every listed problem.
 
     Args:
-        problems: One sentence each, beginning with the dotted key.
+        problems: One sentence each, starting with the dotted key.
         what: Which configuration.
         remedy: What to do about it.
     """
@@ -42,14 +42,14 @@ class ConfigError(ShiftwatchError):
         *,
         problems: Sequence[str],
         what: str = "the configuration is not usable",
-        remedy: str = "mend each line above and start again",
+        remedy: str = "fix each line above and start again",
     ) -> None:
         super().__init__(what="\n".join([f"{what}:", *(f"  - {problem}" for problem in problems)]), remedy=remedy)
         self.problems = tuple(problems)
 
 
 class CameraError(ShiftwatchError):
-    """The camera gives no frames: mend it, its cable or its settings."""
+    """The camera gives no frames: check it, its cable and its settings."""
 
 
 class BrokerUnreachableError(ShiftwatchError):
@@ -57,12 +57,12 @@ class BrokerUnreachableError(ShiftwatchError):
 
 
 class BrokerRefusedError(ShiftwatchError):
-    """The broker answers and says no: mend user, password, certificate or access rights.
+    """The broker refuses the connection: fix user, password, certificate or access rights.
 
     Args:
         what: Which broker, and its reason.
         remedy: What to do about it.
-        reason: The broker's own words.
+        reason: The reason as the broker words it.
     """
 
     def __init__(self, *, what: str, remedy: str, reason: str) -> None:
@@ -71,7 +71,7 @@ class BrokerRefusedError(ShiftwatchError):
 
 
 class SparkplugPayloadError(ShiftwatchError):
-    """A host application sent what cannot be read: mend it; its message was ignored."""
+    """A message of a host application cannot be read and was ignored: fix the application."""
 
 
 class CommandRefusedError(ShiftwatchError):
@@ -79,36 +79,36 @@ class CommandRefusedError(ShiftwatchError):
 
 
 class RecalibrationError(ShiftwatchError):
-    """Learning on has failed; the bundle that judged judges on."""
+    """A recalibration has failed; the bundle before stays active."""
 
 
 class StationUnreachableError(ShiftwatchError):
-    """The agent on this device does not take commands: start it, or ask as its user."""
+    """The agent on this device does not take commands: start it, or give the command as its user."""
 
 
 class MetricsError(ShiftwatchError):
-    """Metrics cannot be served where they are configured: give them a port and an address that are free."""
+    """Metrics cannot be served as configured: give them a free port and address."""
 
 
 class PageError(ShiftwatchError):
-    """The live page cannot be served: install its packages, or give it a free port; its process is started again."""
+    """The live page cannot be served: install its packages, or give it a free port; its process is restarted."""
 
 
 class InstallError(ShiftwatchError):
-    """The service cannot be installed or removed so: become root, or mend what stands in the way."""
+    """The service cannot be installed or removed: become root, or remove the obstacle."""
 
 
 class OutboxError(ShiftwatchError):
-    """The outbox cannot be opened: mend the disk, or install the version that wrote the file."""
+    """The outbox cannot be opened: fix the disk, or install the version that wrote the file."""
 
 
 class AuditError(ShiftwatchError):
-    """The audit log cannot be written or read: mend the disk; what cannot be noted must not be done."""
+    """The audit log cannot be written or read: fix the disk; what cannot be logged must not be done."""
 
 
 class ArchiveError(ShiftwatchError):
-    """The archive has no such picture, or cannot be read or written; the agent goes on."""
+    """The archive has no such image, or cannot be read or written; the agent keeps running."""
 
 
 class PublisherDiedError(ShiftwatchError):
-    """Nothing reaches the broker any more, and never will: start again."""
+    """Nothing can reach the broker any more: start again."""

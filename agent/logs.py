@@ -1,4 +1,4 @@
-"""How the agent's log reads: for people, for the journal, or one JSON object a line."""
+"""Sets up the log: for people, for the systemd journal, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ def set_up(
     stream: TextIO = sys.stderr,
     environment: Mapping[str, str] = os.environ,
 ) -> bool:
-    """Log to a stream from here on, unless somebody has set up logging already.
+    """Log to a stream, unless logging is set up already.
 
     Args:
-        level: Name of the lowest level that is logged, in any case.
-        log_format: As configured; text that systemd's journal takes gets priorities instead of times.
-        station: Topic root, in each JSON object.
-        stream: Where to.
-        environment: Of the process: ``JOURNAL_STREAM`` names the journal's stream.
+        level: Name of the lowest level that is logged, in upper or lower case.
+        log_format: As configured; text for systemd's journal has priorities instead of times.
+        station: Topic root, part of each JSON object.
+        stream: Destination.
+        environment: Environment of the process; ``JOURNAL_STREAM`` names the journal's stream.
 
     Returns:
-        Whether a program reads the log: it must then find in it whatever is said, the last error, too.
+        Whether a program reads the log, so that the final error must be logged as well.
     """
-    of_journal = _is_journal(stream, environment)
+    to_journal = _is_journal(stream, environment)
     handler = logging.StreamHandler(stream)
     if log_format == "json":
         handler.setFormatter(_Json(station))
-    elif of_journal:
+    elif to_journal:
         handler.setFormatter(_Journal("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    return log_format == "json" or of_journal
+    return log_format == "json" or to_journal
 
 
 class _Json(logging.Formatter):
-    """ASCII, so that every line is JSON whatever the locale is."""
+    """ASCII, so that every line is JSON in any locale."""
 
     def __init__(self, station: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _Json(logging.Formatter):
 
 
 class _Journal(logging.Formatter):
-    """The journal has the time itself, takes each line as an entry, and its priority from ``<N>`` in front."""
+    """For the journal: no time, and a priority ``<N>`` in front of each line, which is an entry of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next(number for level, number in _SYSLOG if record.levelno >= level)
@@ -79,7 +79,7 @@ class _Journal(logging.Formatter):
 
 
 def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """The variable is inherited, so that it also stands where the stream has been led elsewhere."""
+    """Whether the stream is the journal; the variable alone is inherited even where the stream was redirected."""
     named = environment.get("JOURNAL_STREAM")
     if not named:
         return False

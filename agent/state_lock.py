@@ -1,4 +1,4 @@
-"""Two agents on the same records would send each other's: the folder has one user at a time."""
+"""One agent at a time uses a state folder: two would send each other's records."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LOCK = "lock"
 
 @contextmanager
 def state_lock(state_dir: Path) -> Iterator[None]:
-    """Refuse a second agent on the same records; the lock goes with the process, however that ends.
+    """Refuse a second agent on the same state folder; the lock ends with the process, even if it is killed.
 
     Raises:
-        OutboxError: Another agent is running on them, or the folder cannot be written.
+        OutboxError: Another agent is running on it, or the folder cannot be written.
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise OutboxError(
             what=f"cannot write to the state folder {state_dir}: {error.strerror}",
-            remedy="mend its permissions, or name another as state_dir",
+            remedy="fix its permissions, or name another folder as state_dir",
         ) from error
     with lock:
         try:
@@ -42,7 +42,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
 
 
 def is_in_use(state_dir: Path) -> bool:
-    """Whether an agent is running on these records; makes nothing.
+    """Whether an agent is running on this state folder; creates nothing.
 
     Raises:
         OSError: The lock cannot be read.
@@ -53,7 +53,7 @@ def is_in_use(state_dir: Path) -> bool:
         return False
     with lock:
         try:
-            # Held for microseconds: an agent that starts just then is refused, and started again by systemd.
+            # Held for microseconds: an agent that starts at this moment is refused, and restarted by systemd.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

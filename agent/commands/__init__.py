@@ -1,1 +1,1 @@
-"""Commands to a running agent, over MQTT and on the device: the same functions for both."""
+"""Commands to a running agent, over MQTT and on the device."""

@@ -1,4 +1,4 @@
-"""``shiftwatch-agent command``: what the line commands over MQTT, from this device."""
+"""``shiftwatch-agent command``: gives the commands of MQTT from this device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Command the agent that runs on this device; the same commands come over MQTT.", no_args_is_help=True
 )
-Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Of a station with several zones: which of them.")]
+Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Zone, if the station has several.")]
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of its station.")]
 
 
@@ -28,7 +28,7 @@ def trigger(
     config: Config,
     part_id: Annotated[str | None, typer.Argument(metavar="[PART]", help="Name of the part.")] = None,
 ) -> None:
-    """Look at the part that is before the camera now.
+    """Inspect the part that is before the camera now.
 
     Example: `shiftwatch-agent command trigger SN-0815 --config station.yaml`
     """
@@ -38,9 +38,9 @@ def trigger(
 @app.command("pause")
 def pause(
     config: Config,
-    reason: Annotated[str | None, typer.Option(help="Why; it stands in `status` and in the audit log.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; appears in `status` and in the audit log.")] = None,
 ) -> None:
-    """Inspect nothing until `resume`, or until the agent starts again; the line hears that nothing is decided.
+    """Inspect nothing until `resume`, or until the agent starts again; the line receives no verdicts.
 
     Example: `shiftwatch-agent command pause --reason "lens is being cleaned" --config station.yaml`
     """
@@ -59,12 +59,14 @@ def resume(config: Config) -> None:
 @app.command("threshold")
 def threshold(
     config: Config,
-    value: Annotated[float | None, typer.Argument(metavar="[SCORE]", help="Above it a part is NotOK.")] = None,
+    value: Annotated[
+        float | None, typer.Argument(metavar="[SCORE]", help="Parts with a higher score are NotOK.")
+    ] = None,
     *,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to the configured or calibrated one.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Restore the configured or calibrated one.")] = False,
     zone: Zone = None,
 ) -> None:
-    """Change the threshold, also for later starts, until the bundle or the configured threshold is another.
+    """Change the threshold, also for later starts, until the bundle or the configured threshold changes.
 
     Examples: `shiftwatch-agent command threshold 120 --config station.yaml`;
     `shiftwatch-agent command threshold --reset --config station.yaml`
@@ -79,12 +81,12 @@ def threshold(
 def rollback(
     config: Config,
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[HASH]", help="Bundle to go back to; else the one before this.")
+        str | None, typer.Argument(metavar="[HASH]", help="Bundle to go back to; by default the one before this.")
     ] = None,
     *,
     zone: Zone = None,
 ) -> None:
-    """Go back to a bundle that was served before, while the inspection goes on.
+    """Go back to a bundle that was active before, while the inspection runs.
 
     Example: `shiftwatch-agent command rollback --config station.yaml`
     """

@@ -1,6 +1,6 @@
 """Commands from this device itself: one line of JSON over a socket in the state folder, answered line by line.
 
-Who may write to the socket may command: its owner, its group, root. No broker is needed, and no token.
+Everyone who may write to the socket may command: its owner, its group, root. Neither a broker nor a token is needed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "control.sock"
-_LONGEST = 64 * 1024
-_PATIENCE_S = 10.0
+_MAX_BYTES = 64 * 1024
+_TIMEOUT_S = 10.0
 _FOLLOW_UP_WITHIN_S = 600.0
 
 
@@ -40,9 +40,9 @@ class ControlSocket:
     """Listens from enter to exit.
 
     Args:
-        state_dir: Where the socket lies.
-        answer: Given the name of a command, its text and who gave it; carries it out.
-        page_pid: Of the live page's process, whose user is ``web``; None while there is none.
+        state_dir: Folder of the socket.
+        answer: Carries out a command, given its name, its text and the user.
+        page_pid: Process of the live page, whose user is ``web``; None while there is none.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class ControlSocket:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Listen; a folder in which no socket can be is logged, since the agent is not to stop for it."""
+        """Listen; if the folder cannot hold a socket, that is logged, and the agent runs without one."""
         try:
             with _short(self._state_dir) as folder:
                 new = Path(folder, f"{NAME}.new")
-                new.unlink(missing_ok=True)  # of an agent that was killed; it is the only one here
+                new.unlink(missing_ok=True)  # left by an agent that was killed; the folder has one agent at a time
                 self._server = _Server(str(new), self._serve)
                 new.chmod(0o660)
-                new.replace(Path(folder, NAME))  # whoever sees it is heard
+                new.replace(Path(folder, NAME))  # from now on clients can connect
         except OSError as error:
             log.warning("no commands on this device: no socket in %s: %s", self._state_dir, error)
             return self
@@ -73,7 +73,7 @@ class ControlSocket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -81,13 +81,13 @@ class ControlSocket:
                 (self._state_dir / NAME).unlink()
 
     def follow_up(self, answer: Payload) -> None:
-        """Tell whoever gave that command how it went on; from any thread."""
+        """Send the progress of a command to the client that gave it; from any thread."""
         waiting = self._waiting.get(str(answer["commandId"]))
         if waiting is not None:
             waiting.put(answer)
 
     def _user_of(self, connection: socket.socket) -> str:
-        """Who it is by the operating system, which nobody can pretend to be."""
+        """The user as the operating system reports it, which cannot be forged."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         (process, user, _) = struct.unpack("3i", credentials)
         if process == self._page_pid():
@@ -98,21 +98,21 @@ class ControlSocket:
             return f"user {user}"
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(_PATIENCE_S)
+        connection.settimeout(_TIMEOUT_S)
         with connection.makefile("rb") as file:
             try:
-                given = json.loads(file.readline(_LONGEST))
+                given = json.loads(file.readline(_MAX_BYTES))
                 name, command_id = str(given.pop("command")), str(given["commandId"])
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                return  # our own command line sends nothing else
+                return  # our own command line sends nothing like it
             follow_ups: queue.SimpleQueue[Payload] = queue.SimpleQueue()
             self._waiting[command_id] = follow_ups
             try:
                 answer = self._answer(name, json.dumps(given).encode(), self._user_of(connection))
-                _tell(connection, answer)
+                _send(connection, answer)
                 while answer["progress"] is not None and answer["progress"] < 1:
                     answer = follow_ups.get(timeout=_FOLLOW_UP_WITHIN_S)
-                    _tell(connection, answer)
+                    _send(connection, answer)
             except queue.Empty:
                 log.warning("command %s did not end in time", name)
             finally:
@@ -120,20 +120,20 @@ class ControlSocket:
 
 
 def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
-    """Give a command to the agent that runs on these records, and tell its answers until it is done.
+    """Send a command to the agent that runs on a state folder; yields its answers until the command is done.
 
     Raises:
-        StationUnreachableError: No agent runs there, this user may not command it, or it ends before its last word.
+        StationUnreachableError: No agent runs there, this user may not command it, or it ends before its final answer.
     """
     is_done = False
     try:
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(_PATIENCE_S)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT_S)
             with _short(state_dir) as folder:
-                line.connect(f"{folder}/{NAME}")
-            line.sendall(to_json(command).encode() + b"\n")
-            line.settimeout(_FOLLOW_UP_WITHIN_S)
-            with line.makefile("rb") as file:
+                connection.connect(f"{folder}/{NAME}")
+            connection.sendall(to_json(command).encode() + b"\n")
+            connection.settimeout(_FOLLOW_UP_WITHIN_S)
+            with connection.makefile("rb") as file:
                 for text in file:
                     answer = json.loads(text)
                     is_done = answer["progress"] is None or answer["progress"] >= 1
@@ -145,12 +145,12 @@ def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
     except OSError as error:
         raise StationUnreachableError(
             what=f"the agent on {state_dir} cannot be commanded: {error.strerror or error}",
-            remedy="do it as the agent's user or as root, for example with sudo -u shiftwatch",
+            remedy="give the command as the agent's user or as root, for example with sudo -u shiftwatch",
         ) from error
     if not is_done:
         raise StationUnreachableError(
-            what=f"the agent on {state_dir} has not said what became of the command",
-            remedy="see whether it still runs, and its log; what judges is in `info`",
+            what=f"the agent on {state_dir} has not answered how the command ended",
+            remedy="check whether it still runs, and see its log; the active bundle is in `info`",
         )
 
 
@@ -165,13 +165,13 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def finish_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         del client_address
         if isinstance(request, socket.socket):
-            with suppress(OSError):  # whoever asked has gone
+            with suppress(OSError):  # the client has gone
                 self._serve(request)
 
 
 @contextmanager
 def _short(folder: Path) -> Iterator[str]:
-    """Another name of a folder: the path of a socket must not be longer than 107 bytes."""
+    """A short name of a folder: the path of a socket must not be longer than 107 bytes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}"
@@ -179,5 +179,5 @@ def _short(folder: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _tell(connection: socket.socket, answer: Payload) -> None:
+def _send(connection: socket.socket, answer: Payload) -> None:
     connection.sendall(to_json(answer).encode() + b"\n")

@@ -1,8 +1,7 @@
-"""What people and controllers tell the station to do: checked, written down, done, answered.
+"""Checks commands from people and controllers, logs them for the audit, carries them out and answers them.
 
-Whoever may publish on ``cmd/`` at the broker may command; what changes the inspection can be left out of what is
-accepted, or need a token. The same commands come from the command line of this device, where the operating system says
-who may.
+Everyone who may publish on ``cmd/`` at the broker may command. What changes the inspection can be excluded, or need a
+token. The same commands come from the command line of this device, where the operating system decides who may.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Command(NamedTuple):
     """A command that is well-formed and allowed.
 
     Attributes:
-        by: Who says to have given it.
+        by: The person who gave it, as stated by the command or the operating system.
     """
 
     command_id: str
@@ -56,7 +55,7 @@ def final_ack(
     audit_hash: str | None = None,
     figures: Payload | None = None,
 ) -> Payload:
-    """The answer that ends a command which took its time."""
+    """The final answer to a command that takes time."""
     return CommandAck(
         command_id=command.command_id,
         command=command.name,
@@ -69,13 +68,13 @@ def final_ack(
 
 
 class Action(NamedTuple):
-    """What a command does.
+    """The effect of a command.
 
     Attributes:
-        arguments: How they must look.
-        prepare: Gives what is to be done, which must be quick. Both raise CommandRefusedError, with the reason, where
-            it cannot be done; only the first does so before the command is written down.
-        changes_station: It is written into the audit log, and needs the token where there is one.
+        arguments: Schema of its arguments.
+        prepare: Returns the effect, which must be quick. Both raise CommandRefusedError, with the reason, if the
+            command cannot be carried out; only ``prepare`` does so before the command is logged.
+        changes_station: It is logged for the audit, and needs the token if there is one.
         takes_time: Another answer follows when it is done.
     """
 
@@ -95,7 +94,7 @@ def action(
     """An action whose arguments have a type."""
 
     def checked(command: Command, given: BaseModel) -> Effect:
-        assert isinstance(given, arguments)  # noqa: S101 - `CommandDispatcher` has just made it so
+        assert isinstance(given, arguments)  # noqa: S101 - `CommandDispatcher` has just parsed it
         return prepare(command, given)
 
     return Action(arguments, checked, changes_station, takes_time)
@@ -106,13 +105,13 @@ class CommandDispatcher:
 
     Args:
         actions: By name, the last level of the topic.
-        audit: Where they are written before they are done.
-        accepted: Names that may come over MQTT.
-        token: Must come with what changes the station over MQTT; None asks for none.
+        audit: Receives commands before they are carried out.
+        accepted: Names of the commands that are accepted over MQTT.
+        token: Required for changes of the station over MQTT; None requires none.
         clock_ms: Wall clock.
 
     Attributes:
-        refused: How many were refused, by name.
+        refused: Number of refused commands, by name.
     """
 
     def __init__(
@@ -131,21 +130,21 @@ class CommandDispatcher:
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
         self._answered: OrderedDict[tuple[str, str], Payload] = OrderedDict()
-        self._bucket = _Bucket()
+        self._refusals = _Bucket()
 
     def answer(
         self, name: str, text: bytes, *, retained: bool = False, via: Via = "mqtt", user: str | None = None
     ) -> Payload:
-        """Do what a command says, or refuse it; either way the answer for ``cmd/ack``.
+        """Carry out a command, or refuse it; returns the answer for ``cmd/ack``.
 
-        A command that comes again, as delivery at least once may bring it, is answered as before and not done again.
+        A command that is delivered again gets the same answer, and is not carried out again.
 
         Args:
             name: Last level of the topic.
             text: The message.
-            retained: The broker has kept it.
-            via: Where it comes from.
-            user: Who gave it, where the operating system says so; else the command may say.
+            retained: It is a retained message.
+            via: Origin of the command.
+            user: Who gave it, as the operating system reports; None takes the word of the command.
         """
         with self._lock:
             try:
@@ -165,12 +164,12 @@ class CommandDispatcher:
         act = self._allowed(name, envelope, via)
         command = Command(envelope.command_id, name, user or envelope.by)
         arguments = arguments_of(act.arguments, envelope.args)
-        do = act.prepare(command, arguments)
+        effect = act.prepare(command, arguments)
         audit_hash = None
         if act.changes_station:
             audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
             log.info("command %s%s", name, f" by {command.by}" if command.by else "")
-        do()
+        effect()
         return CommandAck(
             command_id=envelope.command_id,
             command=name,
@@ -214,16 +213,18 @@ class CommandDispatcher:
                 event, command=command.name, commandId=command.command_id, by=command.by, via=via, **more
             )
         except AuditError as error:
-            raise CommandRefusedError(what=f"it cannot be written down: {error.what}", remedy=error.remedy) from error
+            raise CommandRefusedError(what=f"it cannot be logged: {error.what}", remedy=error.remedy) from error
 
     def _refuse(self, command: Command, refusal: CommandRefusedError, via: Via) -> Payload:
         name = command.name
         self.refused[name] += 1
         audit_hash = None
-        if name in self._actions and self._actions[name].changes_station and self._bucket.take():
+        if name in self._actions and self._actions[name].changes_station and self._refusals.take():
             log.warning("command %s refused: %s", name, refusal.what)
             try:
-                audit_hash = self._write("refused", command, via, reason=refusal.what, notWritten=self._bucket.spilt())
+                audit_hash = self._write(
+                    "refused", command, via, reason=refusal.what, notWritten=self._refusals.spilt()
+                )
             except CommandRefusedError as error:
                 log.warning("%s", error.what)
         return CommandAck(
@@ -236,7 +237,7 @@ class CommandDispatcher:
 
 
 class _Bucket:
-    """Lets a hundred through at once and then one every ten seconds: refusals must not fill the disk."""
+    """Admits a hundred refusals at once, then one every ten seconds, so that they cannot fill the disk."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
@@ -255,6 +256,6 @@ class _Bucket:
         return True
 
     def spilt(self) -> int:
-        """How many were not let through since it was asked last."""
+        """Number of refusals that were not admitted since the last call."""
         spilt, self._spilt = self._spilt, 0
         return spilt

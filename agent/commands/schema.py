@@ -1,4 +1,4 @@
-"""How a command looks: its text, checked; what is wrong with it, told."""
+"""The schema of commands: parses their text, and reports what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,68 +18,59 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=BaseModel)
 
 MOST_PARTS = 5000
-_LONGEST = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Strict(BaseModel):
-    """What a command says: nothing unknown, no number as text."""
+    """A part of a command; unknown keys and numbers as text are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, alias_generator=to_camel)
 
 
 class NoArguments(Strict):
-    """Of a command that needs none."""
+    """For a command without arguments."""
 
 
 class TriggerArguments(Strict):
-    """Of ``trigger``."""
+    """For ``trigger``."""
 
     part_id: _Text | None = None
 
 
 class ReasonArguments(Strict):
-    """Of ``pause`` and ``resume``."""
+    """For ``pause``."""
 
     reason: _Text | None = None
 
 
 class ThresholdArguments(Strict):
-    """Of ``threshold``: the score above which a part is NotOK; null goes back to the configured one.
-
-    Attributes:
-        zone: Of a station that has several: which.
-    """
+    """For ``threshold``: the score above which a part is NotOK; null restores the configured one."""
 
     threshold: Annotated[float, Field(gt=0)] | None
     zone: _Text | None = None
 
 
 class RollbackArguments(Strict):
-    """Of ``rollback``: the hash of a bundle that was served, or its beginning; null takes the one before this.
-
-    Attributes:
-        zone: As of ``threshold``.
-    """
+    """For ``rollback``: the hash of a bundle that was active, or its start; null takes the one before this."""
 
     bundle: Annotated[str, Field(min_length=8, pattern="^[0-9a-f]*$")] | None = None
     zone: _Text | None = None
 
 
 class RecalibrateArguments(Strict):
-    """Of ``recalibrate``; what is null follows from the configuration.
+    """For ``recalibrate``; null takes the value of the configuration.
 
     Attributes:
         mode: See `calibration.update.refit`.
-        backbone: For `teach`: other than the bundle's.
-        parts: To collect.
-        seconds: To collect for, instead.
-        old_weight: What an image of the bundle counts against a part, in the mode ``full``.
+        backbone: For ``teach``: instead of the bundle's.
+        parts: Number of parts to collect.
+        seconds: Time to collect for, instead of ``parts``.
+        old_weight: Weight of an image of the bundle relative to a part, in the mode ``full``.
         false_reject_rate: Null keeps the bundle's.
-        dry_run: Say what would be; change nothing.
-        force: Also where something speaks against it.
-        cancel: End the one that is under way instead.
-        zone: As of ``threshold``.
+        dry_run: Report the new bundle, and discard it.
+        force: Activate it despite objections.
+        cancel: End the recalibration that is under way instead.
     """
 
     mode: Literal["threshold", "mean", "full", "teach"] = "full"
@@ -96,14 +87,14 @@ class RecalibrateArguments(Strict):
 
 
 class MarkArguments(Strict):
-    """Of ``mark``: what the picture of a result shows; the identity of the result, or the beginning of it."""
+    """For ``mark``: what the image of a result shows; the identity of the result, or its start."""
 
     result_id: Annotated[str, Field(min_length=8, max_length=64, pattern="^[0-9a-f]*$")]
     label: Literal["good", "defect"]
 
 
 class Envelope(Strict):
-    """Around every command."""
+    """The outer part of every command."""
 
     command_id: Annotated[str, Field(min_length=1, max_length=64)]
     args: dict[str, object] = {}
@@ -113,18 +104,18 @@ class Envelope(Strict):
 
 
 def envelope_of(text: bytes, *, retained: bool) -> Envelope:
-    """What is around the arguments of a command.
+    """The outer part of a command.
 
     Raises:
-        CommandRefusedError: It is none.
+        CommandRefusedError: The text is not a command.
     """
     if retained:
         raise CommandRefusedError(
-            what="the broker has kept it: nobody gives it now",
+            what="it is a retained message, not a command of now",
             remedy="publish commands without the retain flag; an empty retained message removes this one",
         )
-    if len(text) > _LONGEST:
-        raise CommandRefusedError(what=f"{len(text)} bytes are no command", remedy="send less than 64 KiB")
+    if len(text) > _MAX_BYTES:
+        raise CommandRefusedError(what=f"{len(text)} bytes are too long for a command", remedy="send less than 64 KiB")
     try:
         return Envelope.model_validate_json(text)
     except ValidationError as error:
@@ -135,7 +126,7 @@ def arguments_of(model: type[A], values: Mapping[str, object]) -> A:
     """The arguments of a command.
 
     Raises:
-        CommandRefusedError: They are not those that the command takes.
+        CommandRefusedError: The command does not take them.
     """
     try:
         return model.model_validate(values)
@@ -147,7 +138,7 @@ def _malformed(error: ValidationError, prefix: str = "") -> CommandRefusedError:
     found = [_problem(prefix, detail) for detail in error.errors()[:5]]
     return CommandRefusedError(
         what=f"malformed: {'; '.join(found)}"[:500],
-        remedy='it should be like {"commandId": "17", "args": {}, "expires": 1767225600000}',
+        remedy='send a command such as {"commandId": "17", "args": {}, "expires": 1767225600000}',
     )
 
 
@@ -157,9 +148,9 @@ def _problem(prefix: str, detail: ErrorDetails) -> str:
 
 
 def command_id_of(text: bytes) -> str | None:
-    """The identity of a command that is refused, so that its sender knows which."""
+    """The identity of a refused command, so that its sender can match the answer."""
     try:
-        command_id = json.loads(text[:_LONGEST])["commandId"]
+        command_id = json.loads(text[:_MAX_BYTES])["commandId"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return command_id[:64] if isinstance(command_id, str) else None

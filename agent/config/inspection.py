@@ -1,4 +1,4 @@
-"""Sections about what is looked at, and how it is judged."""
+"""Sections about what is inspected, and how it is decided."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StationConfig(Section):
-    """Where the station stands: the levels of the topic root."""
+    """The station's position in the plant: the levels of the topic root."""
 
     enterprise: Level = Field(default="enterprise", description="Topic level 1.")
     site: Level = Field(default="site", description="Topic level 2.")
@@ -29,45 +29,55 @@ class CameraConfig(Section):
     source: CameraSource = Field(description="Camera, stream or files.")
     playback: Literal["realtime", "fast"] = Field(
         default="realtime",
-        description="Of files: at their own rate, dropping what is late, as a camera does; or each frame, unhurried.",
+        description="Files: at their own rate, dropping late frames like a camera; or every frame at full speed.",
     )
     frames_per_s: float | None = Field(
-        default=None, gt=0, le=1000, description="Rate of files instead of their own; rate asked of a numbered device."
+        default=None,
+        gt=0,
+        le=1000,
+        description="Rate of files instead of their own; rate requested from a numbered device.",
     )
-    loop: bool = Field(default=False, description="Start files again at their end.")
+    loop: bool = Field(default=False, description="Repeat files at their end.")
     width: int | None = Field(
         default=None,
         ge=1,
         le=16384,
-        description="Asked of a device, with `height`; live frames of another are dropped.",
+        description="Requested from a device, with `height`; live frames of another size are dropped.",
     )
     height: int | None = Field(default=None, ge=1, le=16384, description="As `width`.")
     format: str | None = Field(
         default=None,
         pattern=r"^[ -~]{4}$",
-        description="FOURCC asked of a device, such as MJPG or YUYV.",
+        description="FOURCC requested from a device, such as MJPG or YUYV.",
         json_schema_extra={"allowed": "four characters"},
     )
     exposure: NumberOrAuto = Field(
-        default=None, description="Asked of a device, in its driver's unit (mostly 0.1 ms); none leaves it as it is."
+        default=None,
+        description="Requested from a device, in its driver's unit (mostly 0.1 ms); none leaves it as it is.",
     )
-    white_balance: NumberOrAuto = Field(default=None, description="Asked of a device, in Kelvin.")
-    gain: float | None = Field(default=None, ge=0, description="Asked of a device, in its driver's unit.")
+    white_balance: NumberOrAuto = Field(default=None, description="Requested from a device, in Kelvin.")
+    gain: float | None = Field(default=None, ge=0, description="Requested from a device, in its driver's unit.")
     buffer_frames: int | None = Field(
         default=None,
         ge=1,
         le=10,
-        description="Frames that the driver of a device may keep; few are fresh, many smooth.",
+        description="Frames that the driver of a device may buffer; few give fresh frames, many a steady rate.",
     )
     open_timeout_s: float = Field(
-        default=10.0, ge=0.5, le=600, description="Of live sources: from opening to the first frame; then it is lost."
+        default=10.0,
+        ge=0.5,
+        le=600,
+        description="Live sources: longest time from opening to the first frame; then the camera is lost.",
     )
     read_timeout_s: float = Field(
-        default=2.0, ge=0.1, le=600, description="Of live sources: between two frames; then it is lost, and reopened."
+        default=2.0,
+        ge=0.1,
+        le=600,
+        description="Live sources: longest time between two frames; then the camera is lost, and reopened.",
     )
 
     @model_validator(mode="after")
-    def _whole_size(self) -> Self:
+    def _complete_size(self) -> Self:
         if (self.width is None) != (self.height is None):
             problem = "width and height belong together; give both or neither"
             raise ValueError(problem)
@@ -79,44 +89,46 @@ class TriggerConfig(Section):
 
     source: Literal["every_frame", "command", "motion"] = Field(
         default="every_frame",
-        description="Each frame is a part; or the line names each by `cmd/trigger`, and the next frame is its; or what "
-        "has moved and then stands still is one.",
+        description="Each frame is a part; or the line names each part with `cmd/trigger`, and the next frame shows "
+        "it; or what has moved and then stands still is a part.",
     )
     every: int = Field(
         default=1, ge=1, le=100_000, description="With `every_frame`: each n-th frame of the camera is a part."
     )
     delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
     settled_ms: int = Field(
-        default=200, ge=0, le=60_000, description="With `motion`: so long a part stands still before it is looked at."
+        default=200,
+        ge=0,
+        le=60_000,
+        description="With `motion`: how long a part must stand still before it is inspected.",
     )
     unsettled_after_s: float = Field(
         default=10.0,
         ge=0.1,
         le=3600,
-        description="With `motion`: what moves for so long is a part without a verdict, once until it stands still.",
+        description="With `motion`: what moves for this long is a part without a verdict, once until it stands still.",
     )
     empty: FilePath | None = Field(
         default=None,
-        description="With `motion`: a picture of the empty place, as the camera gives it; else what settles is a part.",
+        description="With `motion`: an image of the empty place, as the camera gives it; else all that settles is a part.",
     )
     frames_per_part: int = Field(
         default=1,
         ge=1,
         le=100,
-        description="Frames that a part has, one after the other; together they are one result.",
+        description="Consecutive frames of a part; together they give one result.",
     )
     combine: Literal["worst", "median", "best"] = Field(
-        default="worst", description="Which of them decides: the highest score, the middle one, or the lowest."
+        default="worst", description="Which of these frames decides: the highest score, the middle one, or the lowest."
     )
     least_decidable: int | None = Field(
         default=None,
         ge=1,
-        description="With fewer frames that can be trusted and scored a part is NotDecidable; else it needs more than "
-        "half.",
+        description="Frames that must be trusted and scored, or the part is NotDecidable; by default more than half.",
     )
 
     @model_validator(mode="after")
-    def _keys_that_fit(self) -> Self:
+    def _keys_fit_source(self) -> Self:
         if self.source != "every_frame" and self.every > 1:
             problem = f"every is given, but source is {self.source}; remove it, or set source to every_frame"
         elif self.source != "motion" and self.empty is not None:
@@ -135,18 +147,18 @@ class PlcConfig(Section):
         default=100,
         ge=5,
         le=60_000,
-        description="After a trigger, or a frame where nobody triggers: then the controller hears `valid: false`.",
+        description="Time after a trigger (or frame) after which the controller receives `valid: false`.",
     )
 
 
 class CommandsConfig(Section):
-    """What may be commanded over MQTT; on the device itself everything may."""
+    """Commands that are accepted over MQTT; on the device itself all are."""
 
     accept: list[Literal["trigger", "pause", "resume", "threshold", "rollback", "recalibrate", "mark"]] = Field(
         default=["trigger", "pause", "resume"], description="Commands that are accepted."
     )
     token_file: FilePath | None = Field(
-        default=None, description="File with a token that all of them but `trigger` must bring."
+        default=None, description="File with a token that all of them but `trigger` must contain."
     )
 
 
@@ -154,14 +166,14 @@ class DecisionConfig(Section):
     """When a score is a defect, and when defects are an alert."""
 
     threshold: float | None = Field(
-        default=None, gt=0, description="Score above which a part is NotOK; else the bundle's."
+        default=None, gt=0, description="Score above which a part is NotOK; by default the bundle's."
     )
-    raise_after: int = Field(default=1, ge=1, description="NotOK results that begin an alert.")
+    raise_after: int = Field(default=1, ge=1, description="NotOK results that raise an alert.")
     raise_within: int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="So many decidable results, the last ones, must hold them; else they must come in a row.",
+        description="Number of the latest decidable results that may contain them; by default they must come in a row.",
     )
     clear_after: int = Field(default=3, ge=1, description="Clear results in a row that end it.")
     clear_ratio: float = Field(
@@ -170,11 +182,11 @@ class DecisionConfig(Section):
     update_every_s: float = Field(
         default=10.0,
         ge=0.1,
-        description="How often an alert is repeated while NotOK results come; at once when its severity rises.",
+        description="Interval at which an alert is repeated while NotOK results come; at once when its severity rises.",
     )
 
     @model_validator(mode="after")
-    def _room_for_all(self) -> Self:
+    def _window_holds_all(self) -> Self:
         if self.raise_within is not None and self.raise_within < self.raise_after:
             problem = (
                 f"raise_within {self.raise_within} cannot hold raise_after {self.raise_after}; give as many or more"
@@ -186,43 +198,52 @@ class DecisionConfig(Section):
 class ChecksConfig(Section):
     """Frames that cannot be trusted: dark, over-exposed, blocked, blurred, frozen, moved, of another size."""
 
-    enabled: bool = Field(default=True, description="Hold each frame against the good ones of calibration.")
+    enabled: bool = Field(default=True, description="Compare each frame with the good ones of calibration.")
     alert_after_s: float = Field(
-        default=2.0, ge=0, le=3600, description="So long frames cannot be trusted before that is an alert."
+        default=2.0, ge=0, le=3600, description="Time without a trustworthy frame that raises an alert."
     )
     frozen_after: int = Field(
-        default=10, ge=1, le=10_000, description="Frames in a row of a live camera that equal the one before: frozen."
+        default=10,
+        ge=1,
+        le=10_000,
+        description="Number of identical frames in a row after which a live camera is frozen.",
     )
 
 
 class DriftConfig(Section):
-    """Good parts and their light that slowly become others than calibration saw: a warning."""
+    """Warning when good parts or their light slowly become different from calibration."""
 
     enabled: bool = Field(
         default=True,
-        description="Hold OK parts against calibration; built to warn without a cause once a year at most.",
+        description="Compare OK parts with calibration; designed for at most one false warning a year.",
     )
 
 
 class RecalibrationConfig(Section):
-    """Learning on from parts that come by, on command."""
+    """Recalibration with current parts, on command."""
 
-    parts: int = Field(default=200, ge=10, le=5000, description="Parts that are collected, unless the command says.")
+    parts: int = Field(default=200, ge=10, le=5000, description="Parts to collect, unless the command names a number.")
     old_weight: float = Field(
-        default=2.0, ge=0, le=1000, description="What an image of the bundle counts against one of these parts."
+        default=2.0, ge=0, le=1000, description="Weight of an image of the bundle, relative to one of these parts."
     )
     shadow_parts: int = Field(
-        default=100, ge=0, le=5000, description="Parts that both bundles judge before the new one takes over."
+        default=100,
+        ge=0,
+        le=5000,
+        description="Parts that both bundles score before the new one becomes active (shadow run).",
     )
     min_detection: float = Field(
         default=0.8,
         ge=0,
         le=1,
-        description="So large a share of the defects that the old bundle finds must be found by the new one.",
+        description="Share of the defects found by the old bundle that the new one must find, too.",
     )
     quiet_s: float = Field(
-        default=30.0, ge=1, le=86_400, description="It is given up when for so long no part could be collected."
+        default=30.0,
+        ge=1,
+        le=86_400,
+        description="Time without a part to collect after which the recalibration is given up.",
     )
     keep_bundles: int = Field(
-        default=5, ge=1, le=1000, description="Bundles made here that are kept to roll back to; older ones go."
+        default=5, ge=1, le=1000, description="Bundles made here that are kept for a rollback; older ones are removed."
     )

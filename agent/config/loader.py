@@ -1,4 +1,4 @@
-"""Between the text of a configuration and its models: YAML in, problems and the reference table out."""
+"""Reads a configuration from YAML, words its problems, and writes the reference table of its keys."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def load_model(model: type[M], path: Path) -> M:
-    """The model with the values of a YAML file; the validation context has the file's folder as ``folder``.
+    """A model from a YAML file; validation receives the file's folder as ``folder`` in its context.
 
     Raises:
-        ConfigError: Lists everything that is wrong: file, YAML (line and column), keys given twice, keys, values.
+        ConfigError: Lists everything that is wrong: file, YAML (line and column), repeated keys, keys, values.
     """
     what = f"the configuration {path} is not usable"
     document = _document(_text(path, what), what)
@@ -42,7 +42,7 @@ def load_model(model: type[M], path: Path) -> M:
 
 
 def markdown_table(model: Model) -> str:
-    """Every key of the model, with default, what is allowed and what it means."""
+    """Every key of the model with its default, allowed values and meaning, as a Markdown table."""
     rows = ["| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
     for key, parent, name in _leaves(model):
         field = parent.model_fields[name]
@@ -52,7 +52,7 @@ def markdown_table(model: Model) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but ``1e3`` is a number, as everyone expects."""
+    """YAML 1.1 as PyYAML reads it, but ``1e3`` is a number."""
 
 
 _Loader.add_implicit_resolver(
@@ -88,17 +88,17 @@ def _plain_values(document: tuple[_Loader, yaml.Node | None], what: str) -> tupl
         return loader.construct_document(root), repeated
     except yaml.YAMLError as error:
         raise ConfigError(what=what, problems=[*repeated, _yaml_problem(error)]) from error
-    except ValueError as error:  # A date that does not exist.
+    except ValueError as error:  # a date that does not exist
         raise ConfigError(what=what, problems=[*repeated, f"not a YAML value: {error}"]) from error
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{_place(error.problem_mark)}: not YAML: {error.problem}"
+        return f"{_position(error.problem_mark)}: not YAML: {error.problem}"
     return f"not YAML: {error}"
 
 
-def _place(mark: yaml.Mark) -> str:
+def _position(mark: yaml.Mark) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
@@ -109,7 +109,7 @@ def _repeated_keys(node: yaml.Node, prefix: str) -> Iterator[str]:
     for key_node, value_node in node.value:
         key = f"{prefix}{key_node.value}"
         if key in first:
-            yield f"{key}: given twice, in {_place(first[key])} and {_place(key_node.start_mark)}"
+            yield f"{key}: given twice, in {_position(first[key])} and {_position(key_node.start_mark)}"
         first.setdefault(key, key_node.start_mark)
         yield from _repeated_keys(value_node, f"{key}.")
 
@@ -119,7 +119,7 @@ def _problem(model: Model, detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     parents = [str(part) for part in detail["loc"]]
     if detail["loc"] and isinstance(detail["loc"][-1], int) and _section(model, parents[:-1]) is None:
-        parents.pop()  # a place in a list
+        parents.pop()  # an index of a list
     section = _section(model, parents)
     if detail["type"] == "value_error" and section is not None:
         return ": ".join([*([key] if key else []), str(detail["ctx"]["error"])])
@@ -167,7 +167,7 @@ def _leaves(model: Model, prefix: str = "") -> Iterator[tuple[str, Model, str]]:
 
 
 def _allowed(model: Model, name: str) -> str:
-    """What a value may be, in words, from the field's JSON schema."""
+    """The allowed values in words, from the field's JSON schema."""
     schema = model.model_json_schema()["properties"][name]
     if "anyOf" in schema and "allowed" not in schema:
         schema = next(option for option in schema["anyOf"] if option.get("type") != "null")

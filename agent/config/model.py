@@ -1,6 +1,6 @@
-"""The configuration file: what may stand in it, and every mistake in it told at once.
+"""The configuration file of a station; every mistake in it is reported at once.
 
-The models stop at the command line; other modules receive values.
+Only the command lines, `station`, `doctor` and `settings` see these models; other modules receive values.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 
 
 class AgentConfig(Section):
-    """The whole file; one for each camera."""
+    """The whole file; one per camera."""
 
     bundle: Bundles = Field(
-        description="Folder of the calibrated bundle; several zones of the picture may each have their own."
+        description="Folder of the calibrated bundle; several zones of the frame may each have their own."
     )
     state_dir: FilePath = Field(
         default=Path("state"),
         validate_default=True,
-        description="Folder for `outbox.sqlite`, `archive/`, `bundles/` made here, and `engines/` where they cannot "
-        "lie beside the bundle.",
+        description="Folder for `outbox.sqlite`, `archive/`, `bundles/` made here, and `engines/` if the bundle's "
+        "folder is not writable.",
     )
     station: StationConfig = StationConfig()
     camera: CameraConfig
@@ -70,7 +70,7 @@ class AgentConfig(Section):
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
-    def _threshold_of_one(self) -> Self:
+    def _one_threshold_for_one_zone(self) -> Self:
         if self.decision.threshold is not None and len(self.bundle) > 1:
             problem = (
                 "decision.threshold is one number, but each zone has scores of its own; remove it, and calibrate with "
@@ -84,18 +84,18 @@ def load(path: Path) -> AgentConfig:
     """The configuration in a YAML file; relative paths in it start at the file's folder.
 
     Raises:
-        ConfigError: The file cannot be read, is not YAML, or says something that is not allowed; lists all of it.
+        ConfigError: The file cannot be read, is not YAML, or has unknown keys or wrong values; lists all of them.
     """
     return loader.load_model(AgentConfig, path)
 
 
 def missing_files(config: AgentConfig) -> list[str]:
-    """What the configuration names and the disk does not have, each as ``key: path``."""
+    """Files and folders that the configuration names and that do not exist, each as ``key: path``."""
     return [f"{key}: {path}" for key, path in named_paths(config).items() if not path.exists()]
 
 
 def named_paths(config: AgentConfig) -> dict[str, Path]:
-    """Files and folders that the station reads, by dotted key; ``state_dir``, which it makes, is not among them."""
+    """Files and folders that the station reads, by dotted key; not ``state_dir``, which it creates."""
     named: dict[str, Path | None] = {
         **{f"bundle.{zone}" if zone else "bundle": path for zone, path in config.bundle.items()},
         "mqtt.password_file": config.mqtt.password_file,
@@ -118,7 +118,7 @@ def reference() -> str:
 
 
 def example() -> str:
-    """A file to begin with; it loads as it is."""
+    """A file to start from; it loads as it is."""
     return _EXAMPLE
 
 
@@ -147,5 +147,5 @@ decision:
   clear_after: 3                 # clear results in a row that end it
 
 archive:
-  max_mib: 2048                  # pictures of what was found; the oldest go first
+  max_mib: 2048                  # images of results; the oldest are removed first
 """

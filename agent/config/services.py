@@ -20,7 +20,7 @@ class TlsConfig(Section):
     """Encryption of the connection to the broker; its certificate is always verified."""
 
     enabled: bool = Field(default=False, description="Use TLS.")
-    ca_file: FilePath | None = Field(default=None, description="Certificates to trust; else the system's.")
+    ca_file: FilePath | None = Field(default=None, description="Certificates to trust; by default the system's.")
     cert_file: FilePath | None = Field(default=None, description="Certificate of this client, with `key_file`.")
     key_file: FilePath | None = Field(default=None, description="Private key of this client, with `cert_file`.")
 
@@ -40,18 +40,16 @@ class MqttConfig(Section):
     """The broker."""
 
     host: str = Field(default="localhost", min_length=1, description="Name or address of the broker.")
-    port: int = Field(
-        default=_PORT, ge=1, le=65535, description=f"TCP port; if none is given and TLS is on, {_TLS_PORT}."
-    )
+    port: int = Field(default=_PORT, ge=1, le=65535, description=f"TCP port; with TLS the default is {_TLS_PORT}.")
     protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(mqtt_version)] = Field(
         default="5", description="MQTT version."
     )
     client_id: str | None = Field(
-        default=None, min_length=1, description="Unique at the broker; else made from the station."
+        default=None, min_length=1, description="Unique at the broker; by default made from the station."
     )
     username: str | None = Field(default=None, min_length=1, description="User at the broker.")
     password_file: FilePath | None = Field(
-        default=None, description="File with the password, for this user's eyes only."
+        default=None, description="File with the password, readable by this user only."
     )
     password_credential: Level | None = Field(
         default=None, description="Instead of `password_file`: name of the systemd credential with the password."
@@ -61,8 +59,8 @@ class MqttConfig(Section):
         default=30,
         ge=5,
         le=65535,
-        description="Silence after which the agent gives the connection up; after half as much again the broker "
-        "publishes the will.",
+        description="Silence after which the agent gives up the connection; the broker publishes the will after one "
+        "and a half times as long.",
     )
 
     @model_validator(mode="before")
@@ -87,17 +85,19 @@ class MqttConfig(Section):
 
 
 class SparkplugConfig(Section):
-    """A Sparkplug B 3.0 edge node beside the plain topics, over a second connection to the same broker."""
+    """A Sparkplug B 3.0 edge node next to the plain topics, over a second connection to the same broker."""
 
-    enabled: bool = Field(default=False, description="Speak Sparkplug B, too.")
+    enabled: bool = Field(default=False, description="Publish Sparkplug B as well.")
     group_id: Level | None = Field(
-        default=None, description="Group; else the levels of `station` above the name, joined by colons."
+        default=None, description="Group; by default the levels of `station` above the name, joined by colons."
     )
-    edge_node_id: Level | None = Field(default=None, description="Edge node, unique in its group; else `station.name`.")
+    edge_node_id: Level | None = Field(
+        default=None, description="Edge node, unique in its group; by default `station.name`."
+    )
     device_id: Level = Field(default="vision", description="Device of the edge node; results and alerts are its data.")
     primary_host_id: Level | None = Field(
         default=None,
-        description="Host application that must be online for anything to be said; else nobody is waited for.",
+        description="Host application that must be online before anything is published; by default none is.",
     )
 
 
@@ -107,14 +107,13 @@ class EngineConfig(Section):
     backend: Literal["auto", "tensorrt", "cuda", "onnxruntime"] = Field(
         default="auto",
         description="What runs the network: TensorRT, ONNX Runtime with CUDA, or ONNX Runtime on the CPU. `auto` takes "
-        "the first of them that is there and scores as calibration did; one that is named and cannot run is an error.",
+        "the first that is installed and gives the scores of calibration; a named one that cannot run is an error.",
     )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="CPU threads of the network. 0 takes all cores but one: capture, archive and MQTT need it, and "
-        "a network that takes every core makes frames late.",
+        description="CPU threads of the network. 0 takes all cores but one, which capture, archive and MQTT need.",
     )
 
     def thread_count(self) -> int:
@@ -123,18 +122,20 @@ class EngineConfig(Section):
 
 
 class ArchiveConfig(Section):
-    """Pictures kept on this device."""
+    """Images kept on this device."""
 
-    enabled: bool = Field(default=True, description="Keep pictures of what was found.")
+    enabled: bool = Field(default=True, description="Keep images of results.")
     max_mib: int = Field(
         default=2048,
         ge=1,
-        description="Size of all pictures, MiB; the oldest go first. Half is sure to NotOK, three tenths to OK, two to "
-        "NotDecidable; what one leaves unused the others may take.",
+        description="Size of all images, MiB; the oldest are removed first. Half is reserved for NotOK, three tenths "
+        "for OK, two for NotDecidable; the others may use what one leaves.",
     )
-    max_age_days: int = Field(default=90, ge=0, description="Days after which a picture goes; 0 keeps it longer.")
+    max_age_days: int = Field(default=90, ge=0, description="Days after which an image is removed; 0 sets no limit.")
     ok_every: int = Field(
-        default=1000, ge=0, description="One OK result in so many has its picture kept, for calibrating again; 0 none."
+        default=1000,
+        ge=0,
+        description="One OK result in this many has its image kept, for calibrating again; 0 keeps none.",
     )
 
 
@@ -144,33 +145,35 @@ class OutboxConfig(Section):
     max_records: int = Field(
         default=100_000,
         ge=100,
-        description="Records kept while the broker is away; beyond it results go before alerts.",
+        description="Records kept while the broker is away; beyond that, results are dropped before alerts.",
     )
-    max_mib: int = Field(default=256, ge=1, description="Size of these, MiB; beyond it results go before alerts.")
+    max_mib: int = Field(
+        default=256, ge=1, description="Size of these, MiB; beyond that, results are dropped before alerts."
+    )
     max_age_days: int = Field(
-        default=30, ge=1, description="Days of running after which a result that still waits is dropped; alerts stay."
+        default=30, ge=1, description="Days of running after which a waiting result is dropped; alerts stay."
     )
 
 
 class MetricsConfig(Section):
-    """Figures for Prometheus, over HTTP, without a password."""
+    """Metrics for Prometheus, over HTTP, without a password."""
 
     enabled: bool = Field(default=False, description="Serve them at `http://HOST:PORT/metrics`.")
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; whoever reaches it may read."
+        default="127.0.0.1", min_length=1, description="Address to listen on; everyone who reaches it can read."
     )
-    port: int = Field(default=9464, ge=1, le=65535, description="TCP port, each station its own.")
+    port: int = Field(default=9464, ge=1, le=65535, description="TCP port, a different one for each station.")
 
 
 class WebConfig(Section):
-    """A live page for browsers; needs the extra `web`. Whoever reaches it may look, who has the token may change."""
+    """A live page for browsers; needs the extra `web`. Everyone who reaches it can read, the token allows changes."""
 
     enabled: bool = Field(default=False, description="Serve it at `http://HOST:PORT/`.")
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(default=8480, ge=1, le=65535, description="TCP port, each station its own.")
+    port: int = Field(default=8480, ge=1, le=65535, description="TCP port, a different one for each station.")
     names: list[str] = Field(
         default=[],
-        description="Names that browsers may ask it by, besides addresses, `localhost` and the host's own.",
+        description="Host names under which browsers may open it, besides `localhost` and the host's own.",
         json_schema_extra={"allowed": "a list of host names"},
     )
     token_file: FilePath | None = Field(
@@ -181,9 +184,11 @@ class WebConfig(Section):
 
 
 class LogConfig(Section):
-    """What the agent says on stderr."""
+    """The log on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is said.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The lowest level that is logged."
+    )
     format: LogFormat = Field(
-        default="text", description="For people and systemd's journal; or one JSON object a line."
+        default="text", description="For people and systemd's journal; or one JSON object per line."
     )

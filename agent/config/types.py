@@ -1,4 +1,4 @@
-"""What a value of the configuration may be."""
+"""The types of values in the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 
 def _from_folder(path: object, info: ValidationInfo) -> object:
-    """Relative paths start at the folder of the file, so that they mean the same whoever starts the agent."""
+    """Relative paths start at the folder of the file, wherever the agent is started."""
     if not isinstance(path, (str, Path)) or path == "":
         return path
     folder = Path((info.context or {}).get("folder", ""))
@@ -25,14 +25,14 @@ def _from_folder(path: object, info: ValidationInfo) -> object:
 
 def _camera_source(source: object, info: ValidationInfo) -> object:
     if isinstance(source, bool) or not isinstance(source, (int, str)) or source == "" or str(source).startswith("-"):
-        raise ValueError  # The key's own text tells what is allowed.
+        raise ValueError  # the message of the key says what is allowed
     is_path = isinstance(source, str) and kind_of(source) == "path"
     return str(_from_folder(source, info)) if is_path else source
 
 
 def _topic_level(level: str) -> str:
     if not level.strip() or set(level) & set("/+#\0"):
-        raise ValueError  # As above.
+        raise ValueError  # as above
     return level
 
 
@@ -44,22 +44,22 @@ def mqtt_version(version: object) -> object:
 def _number_or_auto(setting: object) -> object:
     is_number = isinstance(setting, (int, float)) and not isinstance(setting, bool) and math.isfinite(setting)
     if not is_number and setting is not None and setting != "auto":
-        raise ValueError  # As above.
+        raise ValueError  # as above
     return float(setting) if isinstance(setting, int) else setting
 
 
 def _by_zone(bundle: object, info: ValidationInfo) -> object:
-    """A single bundle is that of the zone without a name."""
+    """A single bundle belongs to the zone without a name."""
     if not isinstance(bundle, dict):
         return {"": _bundle_path(bundle, info)}
     if not bundle or not all(re.fullmatch(_ZONE, str(name)) for name in bundle):
-        raise ValueError  # As above.
+        raise ValueError  # as above
     return {str(name): _bundle_path(path, info) for name, path in bundle.items()}
 
 
 def _bundle_path(path: object, info: ValidationInfo) -> object:
     if not isinstance(path, (str, Path)) or path == "":
-        raise ValueError  # As above.
+        raise ValueError  # as above
     return _from_folder(path, info)
 
 
@@ -91,7 +91,7 @@ NumberOrAuto: TypeAlias = Annotated[
 
 
 class Section(BaseModel):
-    """Keys that belong together. Numbers are not taken from text, nor truth values from numbers."""
+    """Keys that belong together. Text is not accepted as a number, nor a number as a truth value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

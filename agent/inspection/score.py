@@ -152,19 +152,16 @@ def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
 
     A frame that cannot be trusted is not scored: the score of a blocked view says nothing about the part.
     """
-    stages = _Stages(frame.captured_ns)
+    stages, image, checks = _Stages(), frame.image, recipe.checks
     place: PartLocation | None = None
     prepared: Image | None = None
     inference: Inference | None = None
     try:
-        fault = None if recipe.checks is None else recipe.checks.of_frame(frame.image)
-        stages.end("checks")
-        place = recipe.preprocess.locate(frame.image)
-        prepared = recipe.preprocess.network_input(frame.image, place.region)
+        place = recipe.preprocess.locate(image)
+        prepared = recipe.preprocess.network_input(image, place.region)
         stages.end("preprocess")
-        if recipe.checks is not None:
-            fault = fault or recipe.checks.of_input(prepared, place)
-            stages.end("checks")
+        fault = None if checks is None else checks.of_frame(image) or checks.of_input(prepared, place)
+        stages.end("checks")
         if fault is None:
             inference = recipe.engine(prepared)
             if not math.isfinite(inference.score):
@@ -177,25 +174,24 @@ def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     stages.end("inference")
     code, reason = fault or (ResultCode.NONE, None)
     region = None if place is None else place.region
-    return ZoneScore(frame, part, recipe, prepared, region, inference, code, reason, stages.times_ms)
+    return ZoneScore(frame, part, recipe, prepared, region, inference, code, reason, stages.times_ms(frame.captured_ns))
 
 
 class _Stages:
-    """Adds up the duration of each stage; one that did not happen took no time."""
+    """Duration of each stage; one that did not happen took no time."""
 
-    def __init__(self, captured_ns: int) -> None:
-        self._captured_ns = captured_ns
-        self._last_ns = time.monotonic_ns()
-        self.times_ms = {
-            "waiting": (self._last_ns - captured_ns) / 1e6,
-            "checks": 0.0,
-            "preprocess": 0.0,
-            "inference": 0.0,
-            "total": 0.0,
-        }
+    def __init__(self) -> None:
+        self._began_ns = self._last_ns = time.monotonic_ns()
+        self._spent_ns = {"checks": 0, "preprocess": 0, "inference": 0}
 
     def end(self, stage: str) -> None:
         now_ns = time.monotonic_ns()
-        self.times_ms[stage] += (now_ns - self._last_ns) / 1e6
-        self.times_ms["total"] = (now_ns - self._captured_ns) / 1e6
+        self._spent_ns[stage] = now_ns - self._last_ns
         self._last_ns = now_ns
+
+    def times_ms(self, captured_ns: int) -> dict[str, float]:
+        return {
+            "waiting": (self._began_ns - captured_ns) / 1e6,
+            **{stage: spent_ns / 1e6 for stage, spent_ns in self._spent_ns.items()},
+            "total": (self._last_ns - captured_ns) / 1e6,
+        }

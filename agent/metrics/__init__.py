@@ -1,1 +1,1 @@
-"""What the loop counts, and the endpoint that Prometheus scrapes."""
+"""Figures of the loop, and the HTTP endpoint that serves metrics to Prometheus."""

@@ -1,4 +1,4 @@
-"""How the loop is doing: frame rate, latencies by stage, time since the last frame."""
+"""Figures of the inspection loop: frame rate, latencies by stage, time since the last result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Latencies:
     """The last durations of one stage, in milliseconds; one thread writes, others may read.
 
     Attributes:
-        counts: Since the start, how many were in each of `BUCKETS_MS` (each up to and with its number), then above.
-        sum_ms: Of all since the start.
+        counts: Durations since the start in each of `BUCKETS_MS` (upper bounds, inclusive), then above.
+        sum_ms: Sum of all durations since the start.
     """
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Latencies:
         self._count = 0
 
     def add(self, duration_ms: float) -> None:
-        """Remember one."""
+        """Add a duration."""
         self._ring[self._count % _REMEMBERED] = duration_ms
         self._count += 1
         self.counts[bisect_left(BUCKETS_MS, duration_ms)] += 1
         self.sum_ms += duration_ms
 
     def percentile(self, share: float) -> float:
-        """Duration that a share (0 to 100) of the last ones did not exceed; 0 before the first."""
+        """A percentile (0 to 100) of the latest durations; 0 before the first."""
         known = self._ring[: min(self._count, _REMEMBERED)]
         return round(float(np.percentile(known, share)), 3) if known.size else 0.0
 
@@ -55,8 +55,8 @@ class LoopMetrics:
     Attributes:
         results: Parts with a verdict.
         combined: Frames of these parts beyond the first of each.
-        verdicts: How many of each.
-        fault: Why the last frame could not be judged; None if it could.
+        verdicts: Number of each verdict.
+        fault: Why the last frame could not be inspected; None if it could.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class LoopMetrics:
         fault: str | None = None,
         frames: int = 1,
     ) -> None:
-        """A part of so many frames is done; ``durations_ms`` by stage, ``fault`` where it could not be judged."""
+        """Count a part: its durations by stage, verdict, fault if it could not be inspected, and number of frames."""
         self.verdicts[verdict] += 1
         self.combined += frames - 1
         self.fault = fault
@@ -94,20 +94,20 @@ class LoopMetrics:
         return self._stages
 
     def percentiles(self, share: float) -> dict[str, float]:
-        """Milliseconds by stage that a share (0 to 100) of the last frames did not exceed."""
+        """A percentile (0 to 100) of the latest durations by stage, in milliseconds."""
         return {stage: latencies.percentile(share) for stage, latencies in self._stages.items()}
 
     def frames_per_s(self) -> float:
-        """Over the last five seconds, or since the start."""
+        """Rate of results over the last five seconds, or since the start."""
         now_s = self._clock_s()
         since_s = max(now_s - _RATE_WINDOW_S, self._began_s)
         recent = self._finished_s[self._finished_s > since_s]
-        if len(recent) == _REMEMBERED:  # what else was in the window is forgotten
+        if len(recent) == _REMEMBERED:  # older results in the window are not remembered
             since_s = float(recent.min())
         return round(len(recent) / (now_s - since_s), 2) if len(recent) else 0.0
 
     def last_result_age_ms(self) -> int | None:
-        """Since the last frame was done; None before the first."""
+        """Time since the last result; None before the first."""
         if not self.results:
             return None
         return round((self._clock_s() - float(self._finished_s.max())) * 1000)

@@ -269,7 +269,7 @@ def test_a_broken_configuration_is_told_with_place_and_remedy(
         assert ended.code == 2
         assert f"the configuration {config} is not usable" in ended.err
         assert says in ended.err
-        assert "mend each line above" in ended.err
+        assert "fix each line above" in ended.err
         assert "Traceback" not in ended.err
     assert list(tmp_path.iterdir()) == [config]
 

@@ -436,7 +436,7 @@ def test_a_command_that_an_agent_dies_over_is_not_called_done(
                 dying.submit(_answer_and_die, agent, under_way)
                 outcome = command(*given, "--config", config)
             assert outcome.code == 2
-            assert "has not said what became of the command" in outcome.err
+            assert "has not answered how the command ended" in outcome.err
             assert "done" not in outcome.out
 
 

@@ -214,7 +214,7 @@ def test_a_command_that_comes_again_is_answered_as_before_and_not_done_again(des
         (b'{"commandId": "17", "expires": "tomorrow"}', "expires: Input should be a valid integer"),
         (b'{"commandId": "17", "expires": 1799999999000}', "expired 1000 ms ago"),
         (b"[" * 50_000, "malformed"),
-        (b'"' + b"x" * 70_000 + b'"', "70002 bytes are no command"),
+        (b'"' + b"x" * 70_000 + b'"', "70002 bytes are too long for a command"),
     ],
 )
 def test_what_is_no_command_is_refused_with_the_reason_and_written_down(desk: Desk, text: bytes, told: str) -> None:
@@ -242,9 +242,9 @@ def test_another_product_is_taught_with_the_backbone_of_the_bundle_or_with_the_o
     assert (told or "") in (answer["error"] or "")
 
 
-def test_a_command_that_the_broker_kept_is_refused(desk: Desk) -> None:
+def test_a_retained_command_is_refused(desk: Desk) -> None:
     answer = desk.commands.answer("pause", b'{"commandId": "17"}', retained=True)
-    assert "the broker has kept it" in answer["error"]
+    assert "it is a retained message" in answer["error"]
     assert answer["commandId"] == "17"
     assert desk.controls.paused is None
 
