@@ -110,7 +110,7 @@ class TriggerConfig(Section):
     )
     empty: FilePath | None = Field(
         default=None,
-        description="With `motion`: an image of the empty place, as the camera gives it; else all that settles is a part.",
+        description="With `motion`: image of the empty place, as the camera gives it; else all that settles is a part.",
     )
     frames_per_part: int = Field(
         default=1,
