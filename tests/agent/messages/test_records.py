@@ -108,7 +108,7 @@ def test_json_is_always_strict(payload: dict[str, object]) -> None:
     assert set(json.loads(to_json(payload), parse_constant=refuse_constant)) == set(payload)
 
 
-def test_text_that_has_no_utf_8_does_not_stop_the_line() -> None:
+def test_text_without_a_utf_8_form_does_not_stop_the_agent() -> None:
     text = to_json({"imageRef": "part-\udcff.jpg"})
     assert json.loads(text.encode()) == {"imageRef": "part-\udcff.jpg"}
 

@@ -27,7 +27,7 @@ def settings_for(port: int, **more: object) -> BrokerSettings:
 
 
 def acknowledged(connection: Connection, mid: int) -> str | None:
-    """Serve the line until the message is acknowledged; the reason when it was refused."""
+    """Serve the connection until the message is acknowledged; returns the reason if it was refused."""
     for _ in range(100):
         for acknowledgement in connection.service(0.1):
             if acknowledgement.mid == mid:
@@ -68,7 +68,7 @@ def test_goodbye_keeps_the_will_from_being_published(mosquitto: Mosquitto, liste
     assert listener.on("status") == []
 
 
-def test_broker_says_how_much_it_takes_at_once(mosquitto: Mosquitto) -> None:
+def test_the_receive_maximum_is_the_brokers(mosquitto: Mosquitto) -> None:
     mosquitto.start("max_inflight_messages 7")
     connection = connect(settings_for(mosquitto.port), WILL)
     assert connection.room == 7
@@ -101,7 +101,7 @@ def test_what_was_subscribed_to_is_received_in_order(mosquitto: Mosquitto, proto
     assert connection.subscribe("plant/a", 1) == 0
 
 
-def test_a_refused_subscription_says_why() -> None:
+def test_a_refused_subscription_has_its_reason() -> None:
     with server_that_says(b"\x20\x03\x00\x00\x00" + b"\x90\x04\x00\x01\x00\x87") as port:
         connection = connect(settings_for(port), WILL)
         assert acknowledged(connection, connection.subscribe("plant/secret", 1)) == "Not authorized"
@@ -156,7 +156,7 @@ def test_host_name_that_cannot_be_one_is_unreachable() -> None:
         connect(BrokerSettings(host="a..b", client_id="station"), WILL)
 
 
-def test_server_that_says_nothing_is_given_up_in_time() -> None:
+def test_a_silent_server_is_given_up_in_time() -> None:
     with server_that_says(b"") as port, pytest.raises(BrokerUnreachableError, match=r"no answer within 0\.2 s"):
         connect(settings_for(port, connect_timeout_s=0.2), WILL)
 

@@ -118,7 +118,7 @@ def test_every_record_arrives_in_order(
     assert publisher.waiting == 0
 
 
-def test_only_records_from_before_the_line_was_up_are_historical(
+def test_only_records_from_before_the_connection_are_historical(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
 ) -> None:
     mosquitto.start()
@@ -225,7 +225,7 @@ def test_broker_that_acknowledges_nothing_is_given_up(
     wait_for(lambda: publisher.published == 5)
 
 
-class LineOfPaper:
+class PaperConnection:
     """A connection that only counts."""
 
     receive_maximum = room = 10
@@ -238,13 +238,13 @@ class LineOfPaper:
         return next(self.mids)
 
 
-def test_refused_record_is_offered_again_after_a_quiet_time_without_giving_the_line_up(
+def test_a_refused_record_is_offered_again_after_a_while_over_the_same_connection(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("agent.mqtt.outbox_drain.time.monotonic", lambda: now_s)
     put_results(outbox, range(1), TOPICS.result)
-    delivery = OutboxDrain(LineOfPaper(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
+    delivery = OutboxDrain(PaperConnection(), outbox, window=10, refused_retry_s=60.0)  # type: ignore[arg-type]
     delivery.send()
     delivery.settle([Acknowledgement(1, "Not authorized")])
     assert delivery.idle
@@ -270,7 +270,7 @@ def test_every_record_is_published_waiting_or_dropped_with_a_reason(mosquitto: M
         assert publisher.published + small.depth() + small.dropped.total() == 900
 
 
-def test_station_says_who_it_is_at_every_connection(
+def test_the_station_is_announced_at_every_connection(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
 ) -> None:
     mosquitto.start()
@@ -311,7 +311,7 @@ def test_alert_state_is_published_again_when_it_changes(
     assert len(listener.on("/status")) == 1
 
 
-def test_health_is_published_though_the_loop_says_nothing(
+def test_health_is_published_without_any_result(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
 ) -> None:
     mosquitto.start()
@@ -335,7 +335,7 @@ def test_status_is_published_again_when_the_state_changes(
     assert [(said["state"], said["reason"]) for said in listener.on("/status")] == states
 
 
-def test_the_last_words_close_the_books(
+def test_the_last_messages_have_the_final_counts(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], publish: Callable[..., Publisher]
 ) -> None:
     mosquitto.start()
@@ -349,7 +349,7 @@ def test_the_last_words_close_the_books(
     assert listener.on("/health")[-1] == {"captured": 17}
 
 
-def test_two_agents_with_one_client_id_are_told_why_they_lose_the_line(
+def test_two_agents_with_one_client_id_log_why_they_lose_the_connection(
     mosquitto: Mosquitto, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.start()
@@ -564,10 +564,10 @@ def test_an_announcement_that_the_broker_refuses_is_named_and_records_pass(
     wait_for(lambda: publisher.last_error == f"{TOPICS.alert_state}: Not authorized")
 
 
-def test_in_mqtt_3_1_1_a_broker_takes_what_it_refuses_and_says_nothing(
+def test_in_mqtt_3_1_1_a_broker_silently_drops_what_it_refuses(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
 ) -> None:
-    """Which is why the README says to use MQTT 5."""
+    """The reason why the README recommends MQTT 5."""
     rights = mosquitto.folder / "rights"
     rights.write_text("topic read #\n")
     rights.chmod(0o600)
@@ -628,7 +628,7 @@ def test_wait_doubles_up_to_the_longest_and_is_never_below_half_of_it(jitters: l
 
 
 @pytest.mark.parametrize(("lasted_s", "next_s"), [(29.0, 4.0), (30.0, 1.0)])
-def test_wait_begins_anew_only_after_a_connection_that_lasted(lasted_s: float, next_s: float) -> None:
+def test_the_wait_is_short_again_only_after_a_connection_that_lasted(lasted_s: float, next_s: float) -> None:
     backoff = Backoff(BackoffLimits(jitter=lambda: 1.0))
     backoff.next_s()
     backoff.next_s()

@@ -1,4 +1,4 @@
-"""Encrypted lines: which are taken, and what a person is told about the others."""
+"""Encrypted connections: which are accepted, and how the others are reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def pair(authority: Authority) -> Pair:
-    """Of a broker with nothing wrong."""
+    """A valid certificate of a broker."""
     return authority.sign("broker")
 
 
@@ -66,7 +66,7 @@ def takes_a_message(connection: Connection) -> bool:
 
 @contextmanager
 def s_server(pair: Pair, *more: str) -> Iterator[int]:
-    """OpenSSL's own server, for what mosquitto cannot be told to do."""
+    """OpenSSL's own server, for what mosquitto cannot do."""
     openssl("version")
     port = free_port()
     own = ["-accept", str(port), "-cert", str(pair.certificate), "-key", str(pair.key), "-quiet"]
@@ -80,7 +80,7 @@ def s_server(pair: Pair, *more: str) -> Iterator[int]:
 
 
 @BOTH
-def test_trusted_certificate_makes_an_encrypted_line(
+def test_a_trusted_certificate_makes_an_encrypted_connection(
     mosquitto: Mosquitto, authority: Authority, pair: Pair, protocol: Protocol
 ) -> None:
     mosquitto.start(listener=encrypted(pair))
@@ -100,7 +100,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_certificate_that_cannot_be_trusted_is_refused_with_what_to_mend(
+def test_a_certificate_that_cannot_be_trusted_is_refused_with_a_remedy(
     mosquitto: Mosquitto, authority: Authority, stranger: Authority, what: str
 ) -> None:
     certificates = {
@@ -111,13 +111,13 @@ def test_a_certificate_that_cannot_be_trusted_is_refused_with_what_to_mend(
         "wrong address": lambda: authority.sign("elsewhere", "IP:10.0.0.7"),
     }
     mosquitto.start(listener=encrypted(certificates[what]()))
-    says, mends = BAD[what]
+    problem, remedy = BAD[what]
     with pytest.raises(
-        BrokerRefusedError, match=f"the certificate of the broker .* cannot be trusted: .*{says}"
+        BrokerRefusedError, match=f"the certificate of the broker .* cannot be trusted: .*{problem}"
     ) as caught:
         connect(settings_for(mosquitto.port, authority), None)
-    assert mends in caught.value.remedy
-    assert says.replace(".", "-") in caught.value.reason.replace("self signed", "self-signed")
+    assert remedy in caught.value.remedy
+    assert problem.replace(".", "-") in caught.value.reason.replace("self signed", "self-signed")
 
 
 def test_a_certificate_of_another_host_is_refused(mosquitto: Mosquitto, authority: Authority, pair: Pair) -> None:
@@ -167,7 +167,7 @@ def test_an_expired_certificate_is_reported_once_and_tried_again_only_slowly(
 
 
 @BOTH
-def test_a_broker_without_tls_is_told_from_one_with_it(
+def test_tls_to_a_broker_without_it_is_named_as_the_problem(
     mosquitto: Mosquitto, authority: Authority, protocol: Protocol
 ) -> None:
     mosquitto.start()
@@ -183,7 +183,9 @@ def test_a_server_that_answers_a_handshake_with(authority: Authority, answer: by
 
 
 @BOTH
-def test_a_broker_with_tls_is_told_from_one_without(mosquitto: Mosquitto, pair: Pair, protocol: Protocol) -> None:
+def test_a_plain_connection_to_a_broker_with_tls_is_named_as_the_problem(
+    mosquitto: Mosquitto, pair: Pair, protocol: Protocol
+) -> None:
     mosquitto.start(listener=encrypted(pair))
     plain = BrokerSettings(host="127.0.0.1", port=mosquitto.port, client_id="station", protocol=protocol)
     with pytest.raises(BrokerUnreachableError, match="it expects TLS on this port") as caught:
@@ -221,7 +223,9 @@ def test_a_client_certificate_that_the_broker_does_not_take_is_named_as_the_reas
     assert "a certificate of this client (cert_file, key_file)" in caught.value.remedy
 
 
-def test_with_tls_1_2_a_missing_client_certificate_is_told_in_the_handshake(authority: Authority, pair: Pair) -> None:
+def test_with_tls_1_2_a_missing_client_certificate_is_reported_in_the_handshake(
+    authority: Authority, pair: Pair
+) -> None:
     verify = ["-Verify", "1", "-verify_return_error", "-CAfile", str(authority.own.certificate)]
     with s_server(pair, "-tls1_2", *verify) as port, pytest.raises(BrokerRefusedError, match="alert handshake failure"):
         connect(settings_for(port, authority), None)

@@ -121,7 +121,7 @@ def test_record_comes_back_as_it_was_put(outbox: Outbox) -> None:
     assert record == (1, "a", "alert", "root/alert", '{"cause":"Öl"}', 17)
 
 
-def test_waiting_goes_on_after_the_last_one_seen(outbox: Outbox) -> None:
+def test_waiting_continues_after_the_last_record_seen(outbox: Outbox) -> None:
     for number in range(10):
         put(outbox, str(number))
     first = outbox.waiting(0, 4)

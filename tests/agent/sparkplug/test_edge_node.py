@@ -1,4 +1,4 @@
-"""The edge node against a real broker, with a host application that knows the rules by heart."""
+"""The edge node against a real broker, with a host application that checks the rules of Sparkplug."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def listen(mosquitto: Mosquitto) -> Iterator[Callable[[], HostApplication]]:
-    """Makes host applications, checks at the end what each heard."""
+    """Makes host applications; checks at the end what each has received."""
     hosts: list[HostApplication] = []
 
     def make() -> HostApplication:
@@ -125,7 +125,7 @@ def test_births_come_first_and_data_after_them_in_order(
     assert edge_node.waiting == 0
 
 
-def test_what_waited_before_the_line_was_up_is_historical(
+def test_what_waited_before_the_connection_is_historical(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode], outbox: Outbox
 ) -> None:
     before = put_results(outbox, range(250))
@@ -163,7 +163,7 @@ def test_a_rebirth_on_request_has_the_same_number_and_the_newest_values(
     assert host.on("NDEATH") == []
 
 
-def test_a_host_that_missed_a_message_asks_and_is_told_everything_again(
+def test_a_host_that_missed_a_message_asks_and_gets_everything_again(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode]
 ) -> None:
     mosquitto.start()
@@ -208,7 +208,7 @@ def test_what_is_no_request_for_a_rebirth_changes_nothing(
     host.wait_for("NBIRTH", 2)
 
 
-def test_nothing_is_said_before_the_primary_host_is_online(
+def test_nothing_is_published_before_the_primary_host_is_online(
     mosquitto: Mosquitto,
     listen: Callable[[], HostApplication],
     speak: Callable[..., EdgeNode],
@@ -324,7 +324,7 @@ def test_the_will_of_a_cut_connection_ends_its_own_birth(
     assert late.verbs() == ["NBIRTH", "DBIRTH"], "no death was retained"
 
 
-def test_a_clean_stop_says_all_and_both_deaths_and_a_restart_goes_on_counting(
+def test_a_clean_stop_publishes_all_and_both_deaths_and_a_restart_continues_the_numbers(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode], outbox: Outbox
 ) -> None:
     mosquitto.start()
@@ -345,7 +345,7 @@ def test_a_clean_stop_says_all_and_both_deaths_and_a_restart_goes_on_counting(
     assert len(host.results()) == 253, "a short run has something to say, too"
 
 
-def test_only_what_changed_of_the_node_is_told_again(
+def test_only_changed_metrics_of_the_node_are_published_again(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode], outbox: Outbox
 ) -> None:
     mosquitto.start()
@@ -367,7 +367,7 @@ def test_only_what_changed_of_the_node_is_told_again(
     assert birth["health/outboxDepth"] == 0
 
 
-def test_an_edge_node_that_cannot_store_its_results_says_so(
+def test_an_edge_node_that_cannot_store_results_reports_a_fault(
     mosquitto: Mosquitto,
     listen: Callable[[], HostApplication],
     speak: Callable[..., EdgeNode],
@@ -407,7 +407,7 @@ def test_the_first_deadline_of_a_stop_stands(outbox: Outbox, tmp_path: Path) -> 
     assert not edge_node.alive
 
 
-class LineOfPaper:
+class PaperConnection:
     """A connection that only counts."""
 
     keepalive_s = 30.0
@@ -434,7 +434,7 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("agent.sparkplug.delivery.time.monotonic", lambda: now_s)
-    line, session = LineOfPaper(), SilentSession()
+    line, session = PaperConnection(), SilentSession()
     delivery = SparkplugDelivery(line, session, outbox, "question", window=10)  # type: ignore[arg-type]
     put_results(outbox, range(14))
     delivery.send()
@@ -492,9 +492,7 @@ def test_a_broker_that_answers_nothing_is_given_up(
         b'{"online": true, "timestamp": 4}',
     ],
 )
-def test_a_state_that_says_nothing_new_or_nothing_at_all_changes_nothing(
-    state: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_state_that_is_old_or_malformed_changes_nothing(state: bytes, caplog: pytest.LogCaptureFixture) -> None:
     host = PrimaryHost(is_awaited=True)
     assert host.is_online is None
     host.update(b'{"online": false, "timestamp": 5, "more": 1}')
@@ -509,7 +507,7 @@ def test_without_a_primary_host_none_is_waited_for() -> None:
     assert PrimaryHost(is_awaited=False).is_online is True
 
 
-def test_birth_numbers_go_on_after_a_restart_and_round_again(tmp_path: Path) -> None:
+def test_birth_numbers_continue_after_a_restart_and_round_again(tmp_path: Path) -> None:
     path = tmp_path / "birth"
     numbers = []
     for before in (None, "0", "1", "254", "255"):

@@ -136,7 +136,7 @@ def test_metrics_keep_the_names_and_types_that_hosts_know(group: Group) -> None:
     assert ", ".join(f"{key} {type_.name}" for key, type_ in data_types()[group].items()) == TYPES[group]
 
 
-def test_metrics_have_the_type_of_what_they_say() -> None:
+def test_metrics_have_the_type_of_their_values() -> None:
     for group, payload in SAID.items():
         for name, metric in said(metrics_of(group, payload, 17)).items():
             expected, python_type = NEVER_NULL.get(name, (metric.datatype, object))

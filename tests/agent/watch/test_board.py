@@ -1,4 +1,4 @@
-"""What `watch` makes of messages: the board, the lines, the page."""
+"""What `watch` shows of messages: the board, the lines, the screen."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ HEALTH = Health(
 ).payload()
 
 
-class Hall:
-    """A board, and stations that speak."""
+class Plant:
+    """A board, and stations that publish."""
 
     def __init__(self) -> None:
         self.board = StationBoard()
         self.lines: list[str] = []
 
-    def say(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
+    def publish(self, kind: str, content: dict[str, Any], root: str = ROOT) -> None:
         update = self.board.update(f"{root}/{kind}", json.dumps(content).encode(), NOW_MS)
         text = line(update[0].root, update[0].message, NOW_MS) if update and update[1] else None
         self.lines += [text] if text else []
@@ -85,8 +85,8 @@ class Hall:
 
 
 @pytest.fixture
-def hall() -> Hall:
-    return Hall()
+def plant() -> Plant:
+    return Plant()
 
 
 def row_with(rows: list[str], word: str) -> list[str]:
@@ -96,117 +96,119 @@ def row_with(rows: list[str], word: str) -> list[str]:
 # The board
 
 
-def test_a_station_is_shown_with_its_health(hall: Hall) -> None:
-    hall.say("status", status())
-    hall.say("health", HEALTH)
-    hall.say("info", {})
-    assert row_with(hall.shown(), "running") == ["station1", "running", "9.9", "35.2", "1,234", "12"]
+def test_a_station_is_shown_with_its_health(plant: Plant) -> None:
+    plant.publish("status", status())
+    plant.publish("health", HEALTH)
+    plant.publish("info", {})
+    assert row_with(plant.shown(), "running") == ["station1", "running", "9.9", "35.2", "1,234", "12"]
 
 
-def test_messages_to_the_plc_are_counted_with_those_that_are_not_valid(hall: Hall) -> None:
+def test_messages_to_the_plc_are_counted_with_those_that_are_not_valid(plant: Plant) -> None:
     for valid in (True, False, True):
-        hall.say("plc", {"seq": 1, "partId": None, "resultEvaluation": 1, "resultCode": 0, "valid": valid, "ageMs": 9})
-    assert row_with(hall.shown(), "station1 ")[-2:] == ["3", "1"]
+        plant.publish(
+            "plc", {"seq": 1, "partId": None, "resultEvaluation": 1, "resultCode": 0, "valid": valid, "ageMs": 9}
+        )
+    assert row_with(plant.shown(), "station1 ")[-2:] == ["3", "1"]
 
 
-def test_a_result_that_comes_again_is_shown_and_counted_once(hall: Hall) -> None:
-    hall.say("result", result(1))
-    hall.say("result", {**result(1), "historical": True})
-    assert (hall.board.result_count, len(hall.lines)) == (1, 1)
+def test_a_result_that_comes_again_is_shown_and_counted_once(plant: Plant) -> None:
+    plant.publish("result", result(1))
+    plant.publish("result", {**result(1), "historical": True})
+    assert (plant.board.result_count, len(plant.lines)) == (1, 1)
 
 
-def test_the_newest_fifteen_results_are_shown_the_newest_first(hall: Hall) -> None:
+def test_the_newest_fifteen_results_are_shown_the_newest_first(plant: Plant) -> None:
     for number in range(20):
-        hall.say("result", result(number))
-    rows = [row for row in hall.shown() if "A-" in row]
+        plant.publish("result", result(number))
+    rows = [row for row in plant.shown() if "A-" in row]
     assert [row.split()[2] for row in rows] == [f"A-{number}" for number in range(19, 4, -1)]
 
 
-def test_a_result_is_shown_with_verdict_ratio_and_code(hall: Hall) -> None:
-    hall.say("result", result(1, Evaluation.NOT_OK))
-    hall.say("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=ResultCode.ENGINE_FAULT.value))
-    hall.say("result", result(3, resultCode=77, historical=True))
-    rows = hall.shown()
+def test_a_result_is_shown_with_verdict_ratio_and_code(plant: Plant) -> None:
+    plant.publish("result", result(1, Evaluation.NOT_OK))
+    plant.publish("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=ResultCode.ENGINE_FAULT.value))
+    plant.publish("result", result(3, resultCode=77, historical=True))
+    rows = plant.shown()
     assert row_with(rows, "A-1") == ["22:13:21", "station1", "A-1", "NotOK", "1.50"]
     assert row_with(rows, "A-2")[2:] == ["A-2", "NotDecidable", "2", "engine", "fault"]
     assert row_with(rows, "A-3")[2:] == ["A-3", "OK", "1.50", "77,", "historical"]
 
 
-def test_verdicts_have_their_colours(hall: Hall) -> None:
+def test_verdicts_have_their_colours(plant: Plant) -> None:
     for number, evaluation in enumerate((Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)):
-        hall.say("result", result(number, evaluation))
+        plant.publish("result", result(number, evaluation))
     console = Console(width=80, file=io.StringIO(), record=True, force_terminal=True, color_system="standard")
-    console.print(render_screen(hall.board, Text(), "", NOW_MS, 24))
+    console.print(render_screen(plant.board, Text(), "", NOW_MS, 24))
     styled = console.export_text(styles=True)
     assert "\x1b[1;31mNotOK" in styled
     assert "\x1b[33mNotDecidable" in styled
     assert "\x1b[32mOK" in styled
 
 
-def test_alerts_are_shown_while_they_are_active(hall: Hall) -> None:
+def test_alerts_are_shown_while_they_are_active(plant: Plant) -> None:
     alert = Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS)
-    hall.say("alert", alert.payload())
-    assert row_with(hall.shown(), "since") == ["since", "22:13:20", "station1", "812", "defect"]
-    hall.say("alert", alert.ended(NOW_MS).payload())
-    assert not any("since" in row for row in hall.shown())
-    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=(alert,)).payload())
-    assert any("since" in row for row in hall.shown())
-    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=()).payload())
-    assert not any("since" in row for row in hall.shown())
+    plant.publish("alert", alert.payload())
+    assert row_with(plant.shown(), "since") == ["since", "22:13:20", "station1", "812", "defect"]
+    plant.publish("alert", alert.ended(NOW_MS).payload())
+    assert not any("since" in row for row in plant.shown())
+    plant.publish("alert/state", AlertState(timestamp_ms=NOW_MS, active=(alert,)).payload())
+    assert any("since" in row for row in plant.shown())
+    plant.publish("alert/state", AlertState(timestamp_ms=NOW_MS, active=()).payload())
+    assert not any("since" in row for row in plant.shown())
 
 
-def test_an_alert_of_the_past_is_not_active_now(hall: Hall) -> None:
+def test_an_alert_of_the_past_is_not_active_now(plant: Plant) -> None:
     alert = Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS)
-    hall.say("alert", {**alert.payload(), "historical": True})
-    assert not any("since" in row for row in hall.shown())
-    assert hall.lines[0].endswith("historical")
+    plant.publish("alert", {**alert.payload(), "historical": True})
+    assert not any("since" in row for row in plant.shown())
+    assert plant.lines[0].endswith("historical")
 
 
-def test_more_alerts_than_fit_are_counted(hall: Hall) -> None:
+def test_more_alerts_than_fit_are_counted(plant: Plant) -> None:
     alerts = [Alert(type="new", severity=500, cause="defect", started_at_ms=NOW_MS + n) for n in range(8)]
-    hall.say("alert/state", AlertState(timestamp_ms=NOW_MS, active=tuple(alerts)).payload())
-    assert "and 3 more" in hall.shown()
+    plant.publish("alert/state", AlertState(timestamp_ms=NOW_MS, active=tuple(alerts)).payload())
+    assert "and 3 more" in plant.shown()
 
 
-def test_answers_to_commands_are_shown(hall: Hall) -> None:
+def test_answers_to_commands_are_shown(plant: Plant) -> None:
     answer = {"commandId": "1", "command": "threshold", "error": None, "progress": None, "auditHash": "ab"}
-    hall.say("cmd/ack", {**answer, "accepted": True})
-    hall.say("cmd/ack", {**answer, "command": "rollback", "accepted": False, "error": "nothing to go back to"})
-    hall.say("cmd/threshold", {"commandId": "1", "args": {}, "expires": 0, "by": "x"})
-    rows = hall.shown()
+    plant.publish("cmd/ack", {**answer, "accepted": True})
+    plant.publish("cmd/ack", {**answer, "command": "rollback", "accepted": False, "error": "nothing to go back to"})
+    plant.publish("cmd/threshold", {"commandId": "1", "args": {}, "expires": 0, "by": "x"})
+    rows = plant.shown()
     assert row_with(rows, "threshold ")[-1] == "accepted"
     assert "refused: nothing to go back to" in next(row for row in rows if "rollback" in row)
-    assert [each.split(" ack ")[1] for each in hall.lines] == [
+    assert [each.split(" ack ")[1] for each in plant.lines] == [
         "threshold id=1 accepted",
         "rollback id=1 refused: nothing to go back to",
     ]
 
 
-def test_stations_in_trouble_come_first_and_say_why(hall: Hall) -> None:
-    hall.say("status", status())
-    hall.say("status", status("lost", "the camera gives no frames"), OTHER)
-    rows = hall.shown()
+def test_stations_with_a_problem_come_first_with_the_reason(plant: Plant) -> None:
+    plant.publish("status", status())
+    plant.publish("status", status("lost", "the camera gives no frames"), OTHER)
+    rows = plant.shown()
     assert [row.split()[0] for row in rows[5:8]] == ["cell5/station1", "cell4/station1", "cell5/station1:"]
     assert "cell5/station1: the camera gives no frames" in rows
 
 
-def test_a_station_that_says_nothing_any_more_is_in_trouble(hall: Hall) -> None:
-    hall.say("status", status())
-    hall.say("health", HEALTH)
-    assert "station1: no health for 16 s; its figures are old" in hall.shown(now_ms=NOW_MS + 16_000)
+def test_a_station_that_has_fallen_silent_has_a_problem(plant: Plant) -> None:
+    plant.publish("status", status())
+    plant.publish("health", HEALTH)
+    assert "station1: no health for 16 s; its figures are old" in plant.shown(now_ms=NOW_MS + 16_000)
 
 
-def test_an_offline_station_shows_no_figures(hall: Hall) -> None:
-    hall.say("health", HEALTH)
-    hall.say("status", status("offline", "connection lost", online=False))
-    assert row_with(hall.shown(), "station1 ") == ["station1", "offline"]
-    assert "station1: connection lost" in hall.shown()
+def test_an_offline_station_shows_no_figures(plant: Plant) -> None:
+    plant.publish("health", HEALTH)
+    plant.publish("status", status("offline", "connection lost", online=False))
+    assert row_with(plant.shown(), "station1 ") == ["station1", "offline"]
+    assert "station1: connection lost" in plant.shown()
 
 
 # Names, times, lines
 
 
-def test_labels_are_the_shortest_ends_that_tell_stations_apart() -> None:
+def test_labels_are_the_shortest_ends_that_distinguish_stations() -> None:
     assert station_labels([ROOT]) == {ROOT: "station1"}
     assert station_labels([ROOT, OTHER]) == {ROOT: "cell4/station1", OTHER: "cell5/station1"}
     assert station_labels([]) == {}
@@ -218,16 +220,16 @@ def test_another_day_is_shown_with_its_date() -> None:
     assert clock(NOW_MS - 86_400_000, NOW_MS) == "11-13 22:13"
 
 
-def test_lines_are_for_grep(hall: Hall) -> None:
-    hall.say("status", status())
-    hall.say("status", {**status(), "timestamp": NOW_MS + 1})
-    hall.say("status", status("lost", "the camera gives no frames"))
-    hall.say("health", HEALTH)
-    hall.say("result", result(1, Evaluation.NOT_OK, partId="left side"))
-    hall.say("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=1, partId=None, historical=True))
-    hall.say("result", result(3, Evaluation.NOT_OK, zone="label"))
-    hall.say("alert", Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS).payload())
-    assert hall.lines == [
+def test_lines_are_for_grep(plant: Plant) -> None:
+    plant.publish("status", status())
+    plant.publish("status", {**status(), "timestamp": NOW_MS + 1})
+    plant.publish("status", status("lost", "the camera gives no frames"))
+    plant.publish("health", HEALTH)
+    plant.publish("result", result(1, Evaluation.NOT_OK, partId="left side"))
+    plant.publish("result", result(2, Evaluation.NOT_DECIDABLE, score=None, resultCode=1, partId=None, historical=True))
+    plant.publish("result", result(3, Evaluation.NOT_OK, zone="label"))
+    plant.publish("alert", Alert(type="new", severity=812, cause="defect", started_at_ms=NOW_MS).payload())
+    assert plant.lines == [
         f'2023-11-14T22:13:20.000+00:00 {ROOT} status running reason=""',
         f'2023-11-14T22:13:20.000+00:00 {ROOT} status lost reason="the camera gives no frames"',
         f'2023-11-14T22:13:21.000+00:00 {ROOT} result NotOK part="left side" score/threshold=1.5 code=0',
@@ -260,21 +262,21 @@ def test_malformed_messages_are_counted_and_nothing_else(kind: str, payload: byt
 
 
 @pytest.mark.parametrize("topic", ["result", f"{ROOT}/cmd/pause", f"{ROOT}/other", ROOT, "", "/", "spBv1.0/g/NBIRTH/n"])
-def test_topics_of_nobody_are_passed_over(topic: str) -> None:
+def test_topics_that_are_not_of_a_station_are_ignored(topic: str) -> None:
     board = StationBoard()
     assert board.update(topic, b"{", NOW_MS) is None
     assert (board.malformed, board.stations) == (0, {})
 
 
-def test_what_would_steer_the_terminal_is_made_harmless(hall: Hall) -> None:
+def test_what_would_steer_the_terminal_is_made_harmless(plant: Plant) -> None:
     evil = "\x1b[2J\x07\n\r\u202e\x9b[bold]"
-    hall.say("result", result(1, partId=evil), root=f"{ROOT}\x1b[2J")
-    hall.say("status", status("lost", evil, online=True))
-    hall.say("cmd/ack", {"commandId": evil, "command": evil, "accepted": False, "error": evil})
-    hall.say("alert", {**Alert(type="new", severity=1, cause=evil, started_at_ms=NOW_MS).payload()})
-    for text in (*hall.shown(), *hall.lines):
+    plant.publish("result", result(1, partId=evil), root=f"{ROOT}\x1b[2J")
+    plant.publish("status", status("lost", evil, online=True))
+    plant.publish("cmd/ack", {"commandId": evil, "command": evil, "accepted": False, "error": evil})
+    plant.publish("alert", {**Alert(type="new", severity=1, cause=evil, started_at_ms=NOW_MS).payload()})
+    for text in (*plant.shown(), *plant.lines):
         assert text.isprintable()
-    assert any("?[2J?????[bold]" in text for text in hall.shown())
+    assert any("?[2J?????[bold]" in text for text in plant.shown())
 
 
 JSON = st.recursive(
@@ -289,36 +291,40 @@ KEYS = {"status": status(), "health": HEALTH, "result": result(1), "plc": {"vali
 
 @given(data=st.data())
 def test_a_station_with_any_value_in_any_key_can_be_shown(data: st.DataObject) -> None:
-    hall = Hall()
+    plant = Plant()
     kind = data.draw(st.sampled_from(sorted(KEYS)))
     content = dict(KEYS[kind])
     content[data.draw(st.sampled_from(sorted(content)))] = data.draw(JSON)
-    hall.say(kind, content)
-    hall.shown(80, 24)
+    plant.publish(kind, content)
+    plant.shown(80, 24)
 
 
 @given(payload=st.binary(max_size=30), kind=st.sampled_from(sorted(KEYS)))
-def test_any_bytes_can_be_heard(payload: bytes, kind: str) -> None:
+def test_any_bytes_can_be_received(payload: bytes, kind: str) -> None:
     StationBoard().update(f"{ROOT}/{kind}", payload, NOW_MS)
 
 
-# The page
+# The screen
 
 
-def crowded(stations: int) -> Hall:
-    hall = Hall()
+def crowded(stations: int) -> Plant:
+    plant = Plant()
     for number in range(stations):
         root = f"acme/north/press/line{number}/cell{number}/vision/a-station-with-a-very-long-name"
-        hall.say("status", status("fault", "the frame is 640 x 480, the bundle was taught with 1280 x 960 " * 2), root)
-        hall.say("health", {**HEALTH, "fps": 12345.6, "outboxDepth": 100_000, "dropped": {"late": 10**9}}, root)
-        hall.say("alert", Alert(type="new", severity=1000, cause="defect", started_at_ms=NOW_MS).payload(), root)
-        hall.say("cmd/ack", {"commandId": "1", "command": "threshold", "accepted": False, "error": "no " * 60}, root)
+        plant.publish(
+            "status", status("fault", "the frame is 640 x 480, the bundle was taught with 1280 x 960 " * 2), root
+        )
+        plant.publish("health", {**HEALTH, "fps": 12345.6, "outboxDepth": 100_000, "dropped": {"late": 10**9}}, root)
+        plant.publish("alert", Alert(type="new", severity=1000, cause="defect", started_at_ms=NOW_MS).payload(), root)
+        plant.publish(
+            "cmd/ack", {"commandId": "1", "command": "threshold", "accepted": False, "error": "no " * 60}, root
+        )
         for each in range(5):
-            hall.say("plc", {"valid": False}, root)
+            plant.publish("plc", {"valid": False}, root)
             part = f"a very long part identity {number}.{each}"
             more = {"partId": part, "resultCode": 1, "historical": True, "resultId": part}
-            hall.say("result", result(each, Evaluation.NOT_DECIDABLE, **more), root)
-    return hall
+            plant.publish("result", result(each, Evaluation.NOT_DECIDABLE, **more), root)
+    return plant
 
 
 @pytest.mark.parametrize("stations", [0, 1, 4, 40])
@@ -333,8 +339,8 @@ def test_the_page_fits_the_terminal_and_keeps_its_figures(stations: int, width: 
         assert sum("12345.6" in row and "1,000,000,000" in row and "100,000" in row for row in rows) >= 1
 
 
-def test_a_page_without_stations_says_so(hall: Hall) -> None:
-    assert "No station has published anything yet." in hall.shown(80, 24)
+def test_a_screen_without_stations_says_so(plant: Plant) -> None:
+    assert "No station has published anything yet." in plant.shown(80, 24)
 
 
 def test_stations_that_do_not_fit_are_counted() -> None:

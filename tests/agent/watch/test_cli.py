@@ -186,7 +186,7 @@ def test_it_waits_for_a_broker_that_is_not_there_yet_and_for_one_that_went(
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_it_ends_when_nobody_reads_any_more(mosquitto: Mosquitto, tmp_path: Path, *, goes_on: bool) -> None:
+def test_it_ends_when_its_output_is_no_longer_read(mosquitto: Mosquitto, tmp_path: Path, *, goes_on: bool) -> None:
     mosquitto.start()
     publish(mosquitto.port, (f"{ROOT}/status", status()), retain=True)
     command = [sys.executable, "-m", "agent", "watch", "--host", "127.0.0.1", "--port", str(mosquitto.port)]
@@ -290,13 +290,13 @@ def settings_for(port: int) -> BrokerSettings:
     return BrokerSettings(host="127.0.0.1", port=port, client_id="recorder")
 
 
-def test_a_broker_that_does_not_want_us_at_first_is_an_error(mosquitto: Mosquitto) -> None:
+def test_a_broker_that_refuses_the_first_connection_is_an_error(mosquitto: Mosquitto) -> None:
     mosquitto.start(allow_anonymous=False)
     with pytest.raises(BrokerRefusedError):
         subscribe(settings_for(mosquitto.port), "a/#", Recorder(1), QUICK)
 
 
-def test_a_broker_that_does_not_want_us_later_is_asked_again(mosquitto: Mosquitto) -> None:
+def test_a_broker_that_refuses_a_later_connection_is_tried_again(mosquitto: Mosquitto) -> None:
     mosquitto.start()
 
     class Restarting(Recorder):
@@ -321,7 +321,7 @@ def test_a_broker_that_does_not_want_us_later_is_asked_again(mosquitto: Mosquitt
 
 
 class ForbiddingConnection:
-    """Of a broker that refuses the subscription; mosquitto accepts it and then sends nothing."""
+    """A connection to a broker that refuses the subscription; mosquitto accepts it and then sends nothing."""
 
     lost: str | None = None
     is_closed = False
