@@ -124,10 +124,9 @@ def _figures(station: StationView) -> list[Cell]:
     figures: list[Cell] = ["", "", "", ""]
     health = station.health
     if health is not None and (station.status is None or station.status.online):
-        p99_ms = health.p99_ms.get("total", math.nan)
         figures = [
-            f"{health.fps:.1f}",
-            "" if math.isnan(p99_ms) else f"{p99_ms:.1f}",
+            _decimal(health.fps),
+            _decimal(health.p99_ms.get("total", math.nan)),
             Text(f"{health.outbox_depth:,}", "yellow" if health.outbox_depth >= _MANY_WAITING else ""),
             f"{sum(health.dropped.values()):,}",
         ]
@@ -172,6 +171,10 @@ def _results(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _
             ", ".join(note for note in notes if note),
         )
     return section
+
+
+def _decimal(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.1f}"
 
 
 def _on_one_line(cell: Cell) -> Text:
