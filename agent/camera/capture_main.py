@@ -7,6 +7,7 @@ for one that vanished), or by SIGKILL when a driver hangs.
 from __future__ import annotations
 
 import importlib
+import json
 import mmap
 import signal
 import socket
@@ -83,7 +84,7 @@ class _Capture:
             raise BrokenPipeError  # an empty message is the end of the connection
 
     def _report(self, report: FrameReport) -> None:
-        self._to_parent.sendall(report.as_bytes())
+        self._to_parent.sendall(json.dumps(report).encode())
 
 
 def _fits_slot(image: Image) -> bool:

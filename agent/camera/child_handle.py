@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 from agent.camera.shared_frames import MEMORY_BYTES, FrameReport, SharedFrames
@@ -36,7 +38,9 @@ class CaptureProcess(ChildProcess):
 
     def __init__(self, name: str, make: Callable[..., Source], arguments: Mapping[str, object]) -> None:
         order = [make.__module__, make.__qualname__, dict(arguments)]
-        super().__init__(_PROGRAM, f"the capture process of camera {name}", order, environment=_KEEP_MEMORY)
+        super().__init__(
+            _PROGRAM, f"the capture process of camera {name}", order, environment={**_KEEP_MEMORY, **os.environ}
+        )
 
     def next_report(self, timeout_s: float) -> FrameReport | None:
         """The next report; None if there is none in time.
@@ -45,7 +49,7 @@ class CaptureProcess(ChildProcess):
             CameraError: The source has failed, or the process has died.
         """
         message = self.receive(timeout_s)
-        report = None if message is None else FrameReport.from_bytes(message)
+        report = None if message is None else FrameReport(*json.loads(message))
         if report is not None and report.kind == "failed":
             raise CameraError(what=report.texts[0], remedy=report.texts[1])
         return report

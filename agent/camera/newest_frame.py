@@ -24,11 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class NewestFrameCamera:
-    """Captures in a thread and keeps only the newest frame; see Camera for the order of calls.
-
-    Args:
-        capture: The camera that the thread iterates.
-    """
+    """Captures in a thread and keeps only the newest frame; see Camera for the order of calls."""
 
     def __init__(self, capture: Capture) -> None:
         self._camera = capture

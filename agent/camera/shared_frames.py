@@ -12,7 +12,6 @@ The memory is anonymous, ends with the last process that has it, and takes room 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ MEMORY_BYTES = SLOTS * SLOT_BYTES
 
 
 class FrameReport(NamedTuple):
-    """What a capture process reports: one message for each frame that it grabs, and what becomes of its source.
+    """A message of a capture process, as a JSON list: one for each frame that it grabs, and what becomes of its source.
 
     Attributes:
         kind: ``opened``; ``frame``, whose image is in ``slot``; ``superseded``, one for which no slot was free;
@@ -48,22 +47,9 @@ class FrameReport(NamedTuple):
     columns: int = 0
     texts: Sequence[str] = ()
 
-    def as_bytes(self) -> bytes:
-        """One message."""
-        return json.dumps(self).encode()
-
-    @classmethod
-    def from_bytes(cls, message: bytes) -> FrameReport:
-        """The opposite of ``as_bytes``."""
-        return cls(*json.loads(message))
-
 
 class SharedFrames:
-    """The memory, in either process.
-
-    Args:
-        memory: `MEMORY_BYTES`.
-    """
+    """The memory of `MEMORY_BYTES`, in either process."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory

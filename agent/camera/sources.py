@@ -171,7 +171,12 @@ class VideoSource:
 
     def _refusal(self) -> CameraError:
         if self._kind == "path":
-            return _file_refusal(Path(str(self._source)).absolute())
+            path = Path(str(self._source)).absolute()
+            if path.exists():
+                remedy = "check that this user may read it and that it is a video; for images, give their folder"
+                return CameraError(what=f"{path} does not open as a video", remedy=remedy)
+            remedy = "check the path; relative paths in the configuration start at the configuration file's folder"
+            return CameraError(what=f"no video or image folder at {path}", remedy=remedy)
         if self._kind == "device":
             present = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
             remedy = f"check the cable, the number and that this user may read it (group video); /dev/video*: {present}"
@@ -247,13 +252,3 @@ def no_gstreamer(pipeline: str) -> CameraError:
 def without_password(source: str) -> str:
     """The source for a log: user names and passwords of URLs and pipelines are replaced."""
     return re.sub(r"(user-pw=|password=)\S+", r"\1***", re.sub(r"://[^/\s]+@", "://***@", source))
-
-
-def _file_refusal(path: Path) -> CameraError:
-    if not path.exists():
-        remedy = "check the path; relative paths in the configuration start at the configuration file's folder"
-        return CameraError(what=f"no video or image folder at {path}", remedy=remedy)
-    return CameraError(
-        what=f"{path} does not open as a video",
-        remedy="check that this user may read it and that it is a video; for images, give their folder",
-    )

@@ -43,10 +43,6 @@ class Progress(NamedTuple):
 class ProgressReporter:
     """Reports to the sender of the command, to the log, and to the audit log.
 
-    Args:
-        audit: The audit log.
-        follow_up: Gets acknowledgements that follow the first; called from any thread.
-
     Attributes:
         at: Progress of the recalibration under way; None if there is none.
     """

@@ -57,13 +57,7 @@ def main(order: dict[str, Any], to_agent: socket.socket) -> None:
 
 
 class RecalibrationWorker:
-    """One recalibration.
-
-    Args:
-        order: What to do.
-        messages: Parts, and then the order to refit; see `Message`.
-        report: Sends a `WorkerReport` to the agent.
-    """
+    """One recalibration; ``report`` sends a `WorkerReport` to the agent."""
 
     def __init__(self, order: WorkerOrder, messages: Iterable[Message], report: Callable[..., None]) -> None:
         self._order = order

@@ -38,11 +38,7 @@ _ENDED_WITHIN_S = 0.5
 
 
 class WorkerProcess(ChildProcess):
-    """Runs a `RecalibrationWorker`.
-
-    Args:
-        order: What it does.
-    """
+    """Runs a `RecalibrationWorker`."""
 
     def __init__(self, order: WorkerOrder) -> None:
         super().__init__(_PROGRAM, "the recalibration worker", asdict(order), environment=_SMALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -27,12 +28,7 @@ _UPDATES_AT_MOST_EVERY_S, _UPDATES_AT_LEAST_EVERY_S = 0.2, 1.0
 
 
 class FrameStream:
-    """For one event loop.
-
-    Args:
-        to_agent: Socket.
-        shared: The memory with the frame.
-        dashboard: Filled here.
+    """Fills the dashboard, for one event loop.
 
     Attributes:
         encoded: Number of frames encoded for browsers; each serves all of them.
@@ -101,7 +97,7 @@ class FrameStream:
         self._to_agent.settimeout(0.0)
         while message := await loop.sock_recv(self._to_agent, LONGEST_MESSAGE_BYTES):
             self._unanswered_since_s = None
-            report = PageReport.from_bytes(message)
+            report = PageReport(*json.loads(message))
             if report.kind == "picture":
                 await self._encode(ShownFrame(*report.content))
             else:

@@ -27,12 +27,7 @@ SIZES_PX = {"small": 320, "large": 1280}
 
 
 class Gallery:
-    """Reads the archive while the agent writes it; from any thread.
-
-    Args:
-        folder: The archive.
-        by: Name that is noted with each label.
-    """
+    """Reads the archive while the agent writes it, and labels images in the name of ``by``; from any thread."""
 
     def __init__(self, folder: Path, by: str) -> None:
         self._folder = folder

@@ -66,18 +66,8 @@ class PageReport(NamedTuple):
     content: Any
 
     def as_bytes(self) -> bytes:
-        """One message."""
+        """One message: a JSON list."""
         return json.dumps(self).encode()
-
-    @classmethod
-    def from_bytes(cls, message: bytes) -> PageReport:
-        """The opposite of ``as_bytes``."""
-        return cls(*json.loads(message))
-
-
-def results_message(results: Sequence[str]) -> bytes:
-    """`PageReport` of results that are JSON already."""
-    return b'["results",[' + ",".join(results).encode() + b"]]"
 
 
 class ShownFrame(NamedTuple):
@@ -101,11 +91,7 @@ class ShownFrame(NamedTuple):
 
 
 class SharedImage:
-    """The memory, in either process.
-
-    Args:
-        memory: `MEMORY_BYTES`.
-    """
+    """The memory of `MEMORY_BYTES`, in either process."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory

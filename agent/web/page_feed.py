@@ -12,7 +12,7 @@ from agent.backoff import Backoff, BackoffLimits
 from agent.errors import PageError
 from agent.messages.records import Evaluation
 from agent.web.child_handle import PageProcess
-from agent.web.ipc import PageReport, ShownFrame, results_message
+from agent.web.ipc import PageReport, ShownFrame
 
 if TYPE_CHECKING:
     import socket
@@ -159,7 +159,8 @@ class PageFeed:
             while self._results and size_bytes < _LARGEST_BATCH_BYTES:
                 batch.append(self._results.popleft())
                 size_bytes += len(batch[-1]) + 1
-        return results_message(batch) if batch else None
+        # A `PageReport`; the results are JSON already.
+        return b'["results",[' + ",".join(batch).encode() + b"]]" if batch else None
 
     def _note_loss(self, error: PageError) -> None:
         _log.log(logging.DEBUG if self._is_loss_logged else logging.WARNING, "no page for now: %s", error)

@@ -32,11 +32,7 @@ class RequestGuard:
     """Refuses requests that the page itself does not send, and adds `HEADERS`.
 
     In a DNS rebinding attack, a foreign page whose name resolves to this address sends requests under that name. IP
-    addresses and ``localhost`` cannot be such a name.
-
-    Args:
-        app: Answers what is not refused.
-        names: Host names that are allowed as well.
+    addresses and ``localhost`` cannot be such a name; ``names`` are allowed as well.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
