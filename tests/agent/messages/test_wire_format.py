@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,7 @@ BUNDLE = BundleInfo(
     backend_reason="no TensorRT here",
     calibrated_at_ms=1767225600000,
 )
-LEFT = BundleInfo(
-    bundle_hash="c0ffee",
-    threshold=math.nan,
-    false_reject_rate=0.001,
-    backend="onnxruntime",
-    backend_reason="no TensorRT here",
-    calibrated_at_ms=1767225600000,
-)
+LEFT = replace(BUNDLE, threshold=math.nan)
 SENT = (
     Result(
         result_id="f" * 32,
