@@ -1,1 +1,1 @@
-"""Images of what was inspected, kept on the device."""
+"""The archive of images: written by the station, read by people, the live page and recalibration."""

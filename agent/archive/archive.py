@@ -1,8 +1,8 @@
-"""Pictures of what was seen, on this device's disk: as much as may be kept, never so much that the disk fills.
+"""Keeps images of results on this device's disk, within limits and without ever filling the disk.
 
-A snapshot is a frame as it was taken (``.png``), of a defect also the same with the heat map (``.overlay.jpg``), and
-its numbers (``.json``), in one folder a day (UTC). The ``.json`` comes last: where it is, the pictures are whole. An
-index beside the folders knows them all; it can be made anew from the files.
+A snapshot is the original frame (``.png``), for a defect also a copy with the heat map (``.overlay.jpg``), and its
+numbers (``.json``), in one folder per day (UTC). The ``.json`` is written last: where it exists, the images are
+complete. An index next to the folders lists them all; it can be rebuilt from the files.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _log = logging.getLogger(__name__)
 
 
 class Archive:
-    """Writes snapshots in a thread of its own, so that a slow disk never holds up inspection.
+    """Writes snapshots on a thread of its own, so that a slow disk never delays the inspection.
 
-    Order of calls: enter, any number of ``wants`` and ``submit``, exit. Nothing that the disk does raises: what is not
-    kept is counted. Snapshots submitted = ``written`` + ``waiting`` + the sum of ``dropped``.
+    Order of calls: enter, any number of ``wants`` and ``submit``, exit. Disk errors raise nothing; what is not kept is
+    counted: snapshots submitted = ``written`` + ``waiting`` + the sum of ``dropped``.
 
     Args:
         directory: Created when needed. Files in it that are not the archive's are neither counted nor removed.
-        max_mib: Size of all snapshots and their index together; the oldest go first, of the class (OK, NotOK,
-            NotDecidable) that takes the most in proportion to its share.
-        max_age_days: Older ones go; 0 keeps them.
-        ok_every: One OK result in so many has its picture kept; 0 none.
+        max_mib: Size of all snapshots with their index; the oldest are removed first, of the class (OK, NotOK,
+            NotDecidable) that uses the most in proportion to its share.
+        max_age_days: Older snapshots are removed; 0 keeps them.
+        ok_every: One OK result in this many has its image kept; 0 keeps none.
     """
 
     def __init__(self, directory: Path, max_mib: float, *, max_age_days: int = 0, ok_every: int = 0) -> None:
@@ -93,7 +93,7 @@ class Archive:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Write what waits, for a second at most; the rest is dropped as ``closed``."""
+        """Write waiting snapshots, for a second at most; the rest is dropped as ``closed``."""
         deadline_s = time.monotonic() + _FLUSH_TIMEOUT_S
         with self._changed:
             self._closed = True
@@ -105,14 +105,14 @@ class Archive:
             self._dropped = +self._dropped
 
     def wants(self, evaluation: Evaluation, code: ResultCode) -> bool:
-        """Whether a result of this kind shall have a picture; to be asked once for each result, by one thread."""
+        """Whether to keep the image of such a result; called once per result, by one thread."""
         return self._selection.wants(evaluation, code)
 
     def submit(self, snapshot: Snapshot) -> str | None:
         """Hand over a snapshot; never waits.
 
         Returns:
-            Path of the frame below the directory, which may still fail to be written; None if it is dropped at once.
+            Path of the frame below the directory, although writing may still fail; None if it is dropped at once.
         """
         size_bytes = snapshot.image.nbytes
         with self._changed:
@@ -135,8 +135,8 @@ class Archive:
     def _run(self) -> None:
         tidy_at_s = time.monotonic()
         while not self._is_over():
-            if time.monotonic() >= tidy_at_s:  # also when one picture follows another
-                tidy_at_s = time.monotonic() + self._tidied()
+            if time.monotonic() >= tidy_at_s:  # even if snapshots never stop coming
+                tidy_at_s = time.monotonic() + self._tidy()
             snapshot = self._next(tidy_at_s - time.monotonic())
             if snapshot is not None:
                 self._note(self._reason_not_kept(snapshot))
@@ -173,7 +173,7 @@ class Archive:
             self._report(reason)
         return reason
 
-    def _tidied(self) -> float:
+    def _tidy(self) -> float:
         try:
             return self._store.tidy()
         except (OSError, sqlite3.Error) as error:
@@ -181,11 +181,11 @@ class Archive:
             return _AGAIN_AFTER_S
 
     def _report(self, trouble: str | None) -> None:
-        """Log once when snapshots begin to get lost, and once when they are kept again."""
+        """Log once when snapshots start to get lost, and once when they are kept again."""
         if trouble is not None and self._trouble is None:
-            _log.warning("archive keeps no pictures for now: %s", trouble)
+            _log.warning("archive keeps no images for now: %s", trouble)
         elif trouble is None and self._trouble is not None:
-            _log.info("archive keeps pictures again; before: %s", self._trouble)
+            _log.info("archive keeps images again; before: %s", self._trouble)
         self._trouble = trouble
 
 

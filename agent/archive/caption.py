@@ -1,9 +1,8 @@
-"""The bar below a picture: what the agent decided, in words."""
+"""The caption bar below an archived image."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -24,49 +23,40 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LOWEST_BAR_PX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """What the bar below the picture says.
+def captioned(image: Image, score: float, threshold: float, created_at_ms: int) -> Image:
+    """The image with a bar below it: verdict, score, threshold, time (as far as they fit). Nothing is covered.
 
-    Attributes:
-        score: Score of the frame; above the threshold reads NOT OK, not finite reads NOT DECIDABLE.
-        threshold: Of the score.
+    Args:
+        image: (rows, columns, 3), uint8, BGR.
+        score: Above the threshold it reads NOT OK, not finite NOT DECIDABLE.
+        threshold: Threshold of the score.
         created_at_ms: ms since 1970, shown in UTC (Z).
-    """
-
-    score: float
-    threshold: float
-    created_at_ms: int
-
-
-def captioned(picture: Image, caption: Caption) -> Image:
-    """The picture with a bar below it: verdict, score, threshold, time (as far as they fit). Nothing is covered.
 
     Returns:
         (rows + bar, columns, 3), uint8, BGR.
     """
-    rows, columns = picture.shape[:2]
+    rows, columns = image.shape[:2]
     bar = np.full((max(_LOWEST_BAR_PX, round(0.06 * min(rows, columns))), columns, 3), _BAR, np.uint8)
-    verdict, colour = _verdict(caption)
-    score = f"score {caption.score:.4g}" if math.isfinite(caption.score) else "no score"
-    when = datetime.fromtimestamp(caption.created_at_ms / 1000, tz=timezone.utc)
+    verdict, colour = _verdict(score, threshold)
+    score_text = f"score {score:.4g}" if math.isfinite(score) else "no score"
+    when = datetime.fromtimestamp(created_at_ms / 1000, tz=timezone.utc)
     padding = bar.shape[0] // 2
     left = 2 * padding + _text_width(bar, verdict)
     bar[:, :left] = colour
     _write(bar, verdict, padding, _WHITE)
-    for text in (score, f"threshold {caption.threshold:.4g}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
+    for text in (score_text, f"threshold {threshold:.4g}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
         left += padding
         if left + _text_width(bar, text) > columns:
             break
         _write(bar, text, left, _TEXT)
         left += padding + _text_width(bar, text)
-    return np.concatenate([picture, bar])
+    return np.concatenate([image, bar])
 
 
-def _verdict(caption: Caption) -> tuple[str, Colour]:
-    if not math.isfinite(caption.score):
+def _verdict(score: float, threshold: float) -> tuple[str, Colour]:
+    if not math.isfinite(score):
         return "NOT DECIDABLE", _GREY
-    return ("NOT OK", _RED) if caption.score > caption.threshold else ("OK", _GREEN)
+    return ("NOT OK", _RED) if score > threshold else ("OK", _GREEN)
 
 
 def _text_scale(bar: Image) -> float:

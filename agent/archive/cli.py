@@ -1,4 +1,4 @@
-"""``shiftwatch-agent archive``: look at the pictures that were kept, mark them, take them to calibration."""
+"""``shiftwatch-agent archive``: lists archived images, marks them, and exports them for calibration."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rich.text import Text
 from agent.archive import rendering
 from agent.archive.entry import CLASS_NAMES, CLASSES, Mark, storable
 from agent.archive.export import Exported
-from agent.archive.export import export as export_picture
-from agent.archive.label import mark as mark_picture
+from agent.archive.export import export as export_image
+from agent.archive.label import mark as mark_image
 from agent.archive.query import ArchiveQuery, open_reader
-from agent.archive.time_argument import moment_ms
+from agent.archive.time_argument import time_ms
 from agent.clock import now_ms
 from agent.config import model as configuration
 from agent.messages.records import to_json
@@ -26,33 +26,33 @@ from calibration.terminal import console, error_console, escape, progress_bar
 
 
 class Class(str, Enum):
-    """Verdict that a picture was kept with."""
+    """Verdict of an image."""
 
     OK = "ok"
     NOT_OK = "not_ok"
     NOT_DECIDABLE = "not_decidable"
 
 
-class Said(str, Enum):
-    """What a person can call a picture."""
+class LabelArgument(str, Enum):
+    """Label that a person can give an image."""
 
     GOOD = "good"
     DEFECT = "defect"
 
 
 app = typer.Typer(
-    help="Look at the pictures that were kept, mark them, and export them for calibration; also while the agent runs.",
+    help="List archived images, mark them, and export them for calibration; also while the agent runs.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]
-Result = Annotated[str, typer.Argument(metavar="RESULT", help="resultId, or its beginning, as `list` prints it.")]
+Result = Annotated[str, typer.Argument(metavar="RESULT", help="resultId, or its start, as `list` prints it.")]
 OfClass = Annotated[Class | None, typer.Option("--class", help="Only with this verdict.")]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="Not older than `30m`, `2h`, `3d`, `1w`, or a date, with a time or not."),
+    typer.Option(metavar="WHEN", help="Not older than `30m`, `2h`, `3d`, `1w`, or a date, optionally with a time."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Not newer; as --since.")]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Not newer; written like --since.")]
 
 
 @app.command("list")
@@ -64,23 +64,23 @@ def list_command(  # noqa: PLR0913 - one for each question
     until: Until = None,
     part: Annotated[str | None, typer.Option(metavar="PART", help="Only of this part.")] = None,
     min_score: Annotated[float | None, typer.Option(metavar="X", help="Only with this score or above.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="So many at most.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each as one JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Largest number of images.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Print the pictures that were kept, the newest first.
+    """Print the archived images, the newest first.
 
     Example: `shiftwatch-agent archive list --config station.yaml --class not_ok --since 2h`
     """
     folder = _folder(config)
-    wanted = _wanted(of_class, since, until, part_id=part, min_score=min_score)
+    query = _query(of_class, since, until, part_id=part, min_score=min_score)
     with open_reader(folder) as archive:
-        pictures = archive.newest(wanted, limit)
+        images = archive.newest(query, limit)
         if as_json:
-            for picture in pictures:
-                sys.stdout.write(to_json(rendering.numbers(folder, picture)) + "\n")
+            for image in images:
+                sys.stdout.write(to_json(rendering.numbers(folder, image)) + "\n")
             return
-        console.print(rendering.table(pictures))
-        found = f"{len(pictures)} of {archive.count(wanted)} found. {folder}: {rendering.totals(archive.totals())}"
+        console.print(rendering.table(images))
+        found = f"{len(images)} of {archive.count(query)} found. {folder}: {rendering.totals(archive.totals())}"
         console.print(escape(found), soft_wrap=True)
 
 
@@ -91,21 +91,21 @@ def show_command(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print everything that was kept of one result, and where its pictures are.
+    """Print everything about the image of one result, and the paths of its files.
 
     Example: `shiftwatch-agent archive show 3f2a9c01 --config station.yaml`
     """
     folder = _folder(config)
     with open_reader(folder) as archive:
-        picture = archive.named(result)
-    numbers = rendering.all_numbers(folder, picture)
+        image = archive.named(result)
+    numbers = rendering.all_numbers(folder, image)
     if as_json:
         sys.stdout.write(to_json(numbers) + "\n")
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for name, value in {"time": rendering.local(picture.created_at_ms), **numbers}.items():
+    for name, value in {"time": rendering.local(image.created_at_ms), **numbers}.items():
         table.add_row(name, Text(rendering.printable(value)))
     console.print(table)
 
@@ -113,49 +113,50 @@ def show_command(
 @app.command("mark")
 def mark_command(
     result: Result,
-    label: Annotated[Said, typer.Argument(help="What the picture shows.")],
+    label: Annotated[LabelArgument, typer.Argument(help="What the image shows.")],
     config: ConfigFile,
     *,
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who says so; else the user's name.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who marks it; by default the user.")] = None,
 ) -> None:
-    """Say what a picture shows, whatever the verdict was; what was said before is replaced.
+    """Mark what an image shows, whatever the verdict was; an earlier mark is replaced.
 
     Example: `shiftwatch-agent archive mark 3f2a9c01 good --by "M. Bauer" --config station.yaml`
     """
-    said = Mark("good" if label is Said.GOOD else "defect", storable(by or _user()), now_ms())
-    picture = mark_picture(_folder(config), result, said)
-    words = f"{picture.result_id}, {CLASS_NAMES[picture.evaluation]}: {said.label}, says {rendering.printable(said.by)}"
+    mark = Mark("good" if label is LabelArgument.GOOD else "defect", storable(by or _user()), now_ms())
+    image = mark_image(_folder(config), result, mark)
+    words = f"{image.result_id}, {CLASS_NAMES[image.evaluation]}: {mark.label}, says {rendering.printable(mark.by)}"
     console.print(escape(words), soft_wrap=True)
 
 
 @app.command("export")
 def export_command(  # noqa: PLR0913 - one for each question
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder; created if it does not exist.")],
     config: ConfigFile,
     *,
     of_class: OfClass = None,
     since: Since = None,
     until: Until = None,
-    labelled: Annotated[bool, typer.Option("--labelled", help="Only pictures that somebody has marked.")] = False,
+    labelled: Annotated[bool, typer.Option("--labelled", help="Only marked images.")] = False,
     zone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a station with several zones: go by what was found in it.")
+        str | None, typer.Option(metavar="NAME", help="Go by the verdict on this zone, if the station has several.")
     ] = None,
 ) -> None:
-    """Copy pictures into a folder that `shiftwatch-calibrate fit` and `evaluate` read (MVTec layout).
+    """Copy images into a folder that `shiftwatch-calibrate fit` and `evaluate` read (MVTec layout).
 
-    Whole frames, as they were taken: give `fit` the same --roi. Pictures that were marked good go to `train/good`,
-    defects to `test/defect`. Of the others OK ones go to `train/good`, a fifth of them to `test/good`, NotOK ones to
-    `test/defect`; NotDecidable ones stay. Nothing is overwritten; the same command goes on after an interruption.
+    The copies are whole original frames: give `fit` the same --roi. Images marked good go to `train/good`, defects to
+    `test/defect`. Of the others, OK images go to `train/good`, a fifth of them to `test/good`, NotOK images to
+    `test/defect`; NotDecidable ones are left out. Nothing is overwritten; the same command continues after an
+    interruption.
 
-    Example: `shiftwatch-agent archive export learnt --config station.yaml --since 1w`
+    Example: `shiftwatch-agent archive export new-parts --config station.yaml --since 1w`
     """
     folder = _folder(config)
-    wanted = _wanted(of_class, since, until, labelled=labelled)
+    query = _query(of_class, since, until, labelled=labelled)
     done = Exported()
     with open_reader(folder) as archive, progress_bar() as progress:
-        total = archive.count(wanted)
-        for number, picture in enumerate(archive.each(wanted), 1):
-            export_picture(folder, target, picture, done, zone)
+        total = archive.count(query)
+        for number, image in enumerate(archive.each(query), 1):
+            export_image(folder, target, image, done, zone)
             progress("export", number, max(number, total))
     for line in rendering.outcome(target, done, zone):
         console.print(escape(line), soft_wrap=True)
@@ -169,7 +170,7 @@ def _folder(config: Path) -> Path:
     return configuration.load(config).state_dir / "archive"
 
 
-def _wanted(  # noqa: PLR0913 - one for each question
+def _query(  # noqa: PLR0913 - one for each question
     of_class: Class | None,
     since: str | None,
     until: str | None,
@@ -178,11 +179,11 @@ def _wanted(  # noqa: PLR0913 - one for each question
     min_score: float | None = None,
     labelled: bool = False,
 ) -> ArchiveQuery:
-    asked_at_ms, ever = now_ms(), ArchiveQuery()
+    asked_at_ms, default = now_ms(), ArchiveQuery()
     return ArchiveQuery(
         evaluation=None if of_class is None else CLASSES[of_class.value],
-        since_ms=ever.since_ms if since is None else moment_ms(since, asked_at_ms),
-        until_ms=ever.until_ms if until is None else moment_ms(until, asked_at_ms),
+        since_ms=default.since_ms if since is None else time_ms(since, asked_at_ms),
+        until_ms=default.until_ms if until is None else time_ms(until, asked_at_ms),
         part_id=None if part_id is None else storable(part_id),
         min_score=min_score,
         labelled=labelled,
@@ -192,5 +193,5 @@ def _wanted(  # noqa: PLR0913 - one for each question
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as containers have
+    except (KeyError, OSError):  # a user without a name, for example in a container
         return "unknown"

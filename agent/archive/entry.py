@@ -1,4 +1,4 @@
-"""One picture in the archive: its numbers as they stand beside it, and as the index has them."""
+"""One image in the archive: its files, and its row in the index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import cv2
 
-from agent.archive.caption import Caption, captioned
+from agent.archive.caption import captioned
 from agent.messages.records import Evaluation, to_json
 from calibration.errors import DatasetError
 from calibration.imaging.heatmap import overlay
@@ -34,17 +34,17 @@ _LARGEST = 2**62
 
 
 class ArchivedImage(NamedTuple):
-    """What the index knows of one picture.
+    """One image, as the index describes it.
 
     Attributes:
-        path: Of the frame below the archive, ``imageRef`` of the result.
-        seq: Of the frame in its session.
+        path: Path of the frame below the archive, ``imageRef`` of the result.
+        seq: Number of the frame in its session.
         code: ``resultCode``.
-        score: None where there is none.
-        bytes: Room that its files take on the disk.
-        label: What a person called it; None as long as nobody has.
-        marked_by: Who.
-        marked_at_ms: When.
+        score: None without a score.
+        bytes: Space that its files take on the disk.
+        label: Label that a person gave it; None without one.
+        marked_by: Name of that person.
+        marked_at_ms: Time of the label.
     """
 
     path: str
@@ -63,76 +63,76 @@ class ArchivedImage(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """Score by threshold."""
+        """Score divided by threshold."""
         return None if self.score is None or not self.threshold else self.score / self.threshold
 
 
 class Mark(NamedTuple):
-    """What a person called a picture."""
+    """A label that a person gave an image."""
 
     label: Label
     by: str
     at_ms: int
 
     def content(self) -> bytes:
-        """As it stands beside the picture."""
+        """Content of the file next to the image."""
         return json.dumps({"label": self.label, "by": self.by, "at": self.at_ms}).encode()
 
 
 def encoded(snapshot: Snapshot) -> dict[str, bytes]:
-    """Content of a snapshot's files by their endings; the numbers last.
+    """Content of the files of a snapshot by their endings; the numbers last.
 
     Raises:
-        cv2.error: The image is none.
+        cv2.error: The image cannot be encoded.
         DatasetError: The region reaches outside it.
     """
-    pictures = {FRAME: _as(".png", (), snapshot.image)}
+    images = {FRAME: _as(".png", (), snapshot.image)}
     if snapshot.heat:
         heat = snapshot.image
         for each in snapshot.heat:
             heat = overlay(heat, each.region, each.score_map, each.threshold)
-        caption = Caption(snapshot.result.score, snapshot.result.threshold, snapshot.result.created_at_ms)
-        pictures[OVERLAY] = _as(".jpg", _JPEG, captioned(heat, caption))
-    return {**pictures, NUMBERS: to_json(_numbers(snapshot, pictures)).encode()}
+        result = snapshot.result
+        caption = captioned(heat, result.score, result.threshold, result.created_at_ms)
+        images[OVERLAY] = _as(".jpg", _JPEG, caption)
+    return {**images, NUMBERS: to_json(_numbers(snapshot, images)).encode()}
 
 
-def picture_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> ArchivedImage:
-    """The picture that these files make.
+def image_of(snapshot: Snapshot, contents: Mapping[str, bytes]) -> ArchivedImage:
+    """The image of a snapshot with these files.
 
     Raises:
-        DatasetError: Its numbers are none.
+        DatasetError: Its numbers are not valid.
     """
     sizes = {ending: len(content) for ending, content in contents.items()}
-    picture = picture_from(snapshot.reference, contents[NUMBERS], sizes)
-    if picture is None:
-        raise DatasetError(what=f"the numbers of {snapshot.reference} are none", remedy="tell us: it must not be")
-    return picture
+    image = image_from(snapshot.reference, contents[NUMBERS], sizes)
+    if image is None:
+        raise DatasetError(what=f"the numbers of {snapshot.reference} are not valid", remedy="report this error")
+    return image
 
 
-def picture_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> ArchivedImage | None:
-    """The picture with these numbers and files; None where they are damaged, or do not belong together.
+def image_from(path: str, numbers: bytes, sizes: Mapping[str, int]) -> ArchivedImage | None:
+    """The image with these numbers and files; None if they are damaged, or do not belong together.
 
     Args:
-        path: Of its frame below the archive.
+        path: Path of its frame below the archive.
         numbers: Content of the file with its numbers.
         sizes: Bytes of each of its files, by ending.
     """
     try:
         content = json.loads(numbers)
-        told = {FRAME: content.get("frameBytes")}
+        expected = {FRAME: content.get("frameBytes")}
         if content.get("overlay"):
-            told[OVERLAY] = content.get("overlayBytes")
-        is_whole = all(ending in sizes and size in {None, sizes[ending]} for ending, size in told.items())
-        return _picture(path, content, sum(map(room_of, sizes.values()))) if is_whole else None
+            expected[OVERLAY] = content.get("overlayBytes")
+        is_whole = all(ending in sizes and size in {None, sizes[ending]} for ending, size in expected.items())
+        return _image(path, content, sum(map(room_of, sizes.values()))) if is_whole else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
 def zone_evaluations(numbers: bytes) -> dict[str, Evaluation]:
-    """What the frame shows in each zone, by its name.
+    """Evaluation of each zone that this frame decided, by its name.
 
-    Zones that another frame has decided are not among them; nor are any where the station had one bundle, or where the
-    numbers are damaged.
+    Empty for a station with one bundle, and for damaged numbers.
     """
     try:
         content = json.loads(numbers)
@@ -143,7 +143,7 @@ def zone_evaluations(numbers: bytes) -> dict[str, Evaluation]:
 
 
 def mark_from(content: bytes) -> Mark | None:
-    """What a person noted; None where it is damaged."""
+    """The label in a file; None if it is damaged."""
     try:
         fields = json.loads(content)
         label = _LABELS[fields["label"]]
@@ -153,21 +153,21 @@ def mark_from(content: bytes) -> Mark | None:
 
 
 def storable(text: object) -> str:
-    """Text that SQLite takes: it knows no lone surrogates, and what names parts may send some."""
+    """Text that SQLite accepts: without lone surrogates, which the name of a part may contain."""
     return str(text).encode(errors="replace").decode()
 
 
 def room_of(size_bytes: int) -> int:
-    """What a file of this size takes on the disk, with its name in the folder."""
+    """Space that a file of this size takes on the disk, with its name in the folder."""
     return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES + _NAME_BYTES
 
 
 def sibling(path: str, ending: str) -> str:
-    """Path of the file beside a frame with another ending."""
+    """Path of the file next to a frame, with another ending."""
     return path.removesuffix(FRAME) + ending
 
 
-def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
+def _numbers(snapshot: Snapshot, images: dict[str, bytes]) -> Payload:
     frame, result, region = PurePosixPath(snapshot.reference).name, snapshot.result, snapshot.region
     numbers = {
         "resultId": result.result_id,
@@ -182,14 +182,14 @@ def _numbers(snapshot: Snapshot, pictures: dict[str, bytes]) -> Payload:
         "region": None if region is None else asdict(region),
         "zones": {name: zone.payload() for name, zone in result.zones.items()},
         "frame": frame,
-        "frameBytes": len(pictures[FRAME]),
+        "frameBytes": len(images[FRAME]),
     }
-    if OVERLAY in pictures:
-        numbers |= {"overlay": sibling(frame, OVERLAY), "overlayBytes": len(pictures[OVERLAY])}
+    if OVERLAY in images:
+        numbers |= {"overlay": sibling(frame, OVERLAY), "overlayBytes": len(images[OVERLAY])}
     return numbers
 
 
-def _picture(path: str, numbers: Any, room_bytes: int) -> ArchivedImage:  # noqa: ANN401 - any JSON
+def _image(path: str, numbers: Any, room_bytes: int) -> ArchivedImage:  # noqa: ANN401 - any JSON
     score, part_id = numbers["score"], numbers.get("partId")
     return ArchivedImage(
         path=path,
@@ -207,7 +207,7 @@ def _picture(path: str, numbers: Any, room_bytes: int) -> ArchivedImage:  # noqa
 
 def _whole(number: object) -> int:
     if not isinstance(number, int) or not -_LARGEST < number < _LARGEST:
-        raise ValueError  # the caller says what is damaged
+        raise ValueError  # the caller reports what is damaged
     return number
 
 

@@ -1,4 +1,4 @@
-"""Pictures for calibration: copied into the MVTec layout, that ``shiftwatch-calibrate`` reads."""
+"""Copies images into the MVTec layout that ``shiftwatch-calibrate`` reads."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ID_DIGITS = 8
 
 @dataclass
 class Exported:
-    """What became of the pictures.
+    """The outcome of an export.
 
     Attributes:
-        copied: By folder.
-        there: Were there already, from an earlier export.
-        undecided: Neither OK nor NotOK, and marked by nobody; of a zone also defects that may lie elsewhere.
-        gone: Pruned by the agent since the index was asked.
-        elsewhere: Copies of an earlier export in a folder where they do not belong any more: somebody has marked them.
+        copied: Number of copied images by folder.
+        there: Images that were there already, from an earlier export.
+        undecided: Images neither OK nor NotOK, and without a label; for a zone also defects that may lie elsewhere.
+        gone: Images that the agent removed since the index was read.
+        elsewhere: Copies of an earlier export in the wrong folder, because they have been labelled since.
     """
 
     copied: Counter[str] = field(default_factory=Counter)
@@ -42,44 +42,44 @@ class Exported:
     elsewhere: list[Path] = field(default_factory=list)
 
 
-def folder_of(picture: ArchivedImage) -> str | None:
-    """Where a picture belongs; None where nobody can say.
+def folder_of(image: ArchivedImage) -> str | None:
+    """Folder of an image; None if its class is not known.
 
-    What a person has said counts; else the verdict. A fifth of the OK ones that nobody has marked, always the same,
-    is kept for the test: figures from pictures that were learnt mean nothing.
+    The label of a person counts, else the verdict. A fixed fifth of the OK images without a label is kept for the
+    test: figures from images that calibration has seen mean nothing.
     """
-    if picture.label is not None:
-        return TRAIN_GOOD if picture.label == "good" else TEST_DEFECT
-    if picture.evaluation is Evaluation.OK:
-        return TRAIN_GOOD if crc32(picture.result_id.encode()) % _HELD_OUT_OF else TEST_GOOD
-    return TEST_DEFECT if picture.evaluation is Evaluation.NOT_OK else None
+    if image.label is not None:
+        return TRAIN_GOOD if image.label == "good" else TEST_DEFECT
+    if image.evaluation is Evaluation.OK:
+        return TRAIN_GOOD if crc32(image.result_id.encode()) % _HELD_OUT_OF else TEST_GOOD
+    return TEST_DEFECT if image.evaluation is Evaluation.NOT_OK else None
 
 
-def export(archive: Path, target: Path, picture: ArchivedImage, done: Exported, zone: str | None = None) -> None:
-    """Copy one frame as it was taken; what is there already stays as it is.
+def export(archive: Path, target: Path, image: ArchivedImage, done: Exported, zone: str | None = None) -> None:
+    """Copy one original frame; existing files stay as they are.
 
     Args:
         archive: Folder of the archive.
-        target: Made when needed.
-        picture: Which.
-        done: Is told.
-        zone: Only what was found in this one counts; None where the whole picture does.
+        target: Created when needed.
+        image: The image.
+        done: Updated with the outcome.
+        zone: Only the evaluation of this zone counts; None takes that of the whole image.
 
     Raises:
-        ArchiveError: The picture cannot be read.
+        ArchiveError: The image cannot be read.
         StorageError: The target cannot be written.
     """
-    folder = folder_of(picture if zone is None else _in_zone(zone, archive, picture))
+    folder = folder_of(image if zone is None else _in_zone(zone, archive, image))
     if folder is None:
         done.undecided += 1
         return
-    name = _name_of(picture)
+    name = _name_of(image)
     earlier = [each for each in _FOLDERS if (target / each / name).exists()]
     done.there += folder in earlier
     done.elsewhere += [target / each / name for each in earlier if each != folder]
     if earlier:
         return
-    content = _content(archive / picture.path)
+    content = _content(archive / image.path)
     if content is None:
         done.gone += 1
         return
@@ -88,21 +88,21 @@ def export(archive: Path, target: Path, picture: ArchivedImage, done: Exported, 
     except OSError as error:
         raise StorageError(
             what=f"cannot write into {target}: {error.strerror}",
-            remedy="make room or mend permissions, and give the same command again: it goes on where it was",
+            remedy="free space or fix permissions, and give the same command again: it continues where it stopped",
         ) from error
     done.copied[folder] += 1
 
 
-def _in_zone(zone: str, archive: Path, picture: ArchivedImage) -> ArchivedImage:
-    """The same as far as one zone goes; nothing is known where a marked defect may lie in another one."""
-    evaluation = evaluation_in(zone, archive, picture) or Evaluation.UNDEFINED
-    if picture.label == "defect" and evaluation is not Evaluation.NOT_OK:
-        return picture._replace(evaluation=Evaluation.UNDEFINED, label=None)
-    return picture._replace(evaluation=evaluation)
+def _in_zone(zone: str, archive: Path, image: ArchivedImage) -> ArchivedImage:
+    """The image with the evaluation of one zone; unknown if a labelled defect may lie in another zone."""
+    evaluation = evaluation_in(zone, archive, image) or Evaluation.UNDEFINED
+    if image.label == "defect" and evaluation is not Evaluation.NOT_OK:
+        return image._replace(evaluation=Evaluation.UNDEFINED, label=None)
+    return image._replace(evaluation=evaluation)
 
 
 def _content(path: Path) -> bytes | None:
-    """None when the agent has removed it meanwhile."""
+    """Content of a file; None if the agent has removed it meanwhile."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -111,10 +111,10 @@ def _content(path: Path) -> bytes | None:
         raise ArchiveError(what=f"cannot read {path}: {error.strerror}", remedy="ask as the agent's user") from error
 
 
-def _name_of(picture: ArchivedImage) -> str:
-    """By time, and unlike those of other stations."""
-    path = Path(picture.path)
-    return f"{path.parent}_{path.stem}_{picture.result_id[:_ID_DIGITS]}{path.suffix}"
+def _name_of(image: ArchivedImage) -> str:
+    """Ordered by time, and distinct from the names of other stations."""
+    path = Path(image.path)
+    return f"{path.parent}_{path.stem}_{image.result_id[:_ID_DIGITS]}{path.suffix}"
 
 
 def _write(path: Path, content: bytes) -> None:

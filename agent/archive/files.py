@@ -1,4 +1,4 @@
-"""The archive's files: a folder a day, written whole or not at all, and told apart from strangers'."""
+"""The files of the archive: one folder per day, each image written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
-_ENDINGS = (NUMBERS, OVERLAY, FRAME, MARK)  # the numbers go first: what is left then is no picture any more
+_ENDINGS = (NUMBERS, OVERLAY, FRAME, MARK)  # the numbers are removed first: what is left then is not an image any more
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _OWN_FILE = re.compile(r"(\d{6}-\d{3}_\d+)(\.png|\.overlay\.jpg|\.json|\.mark)(\.part)?")
 
@@ -23,8 +23,8 @@ class OwnFile(NamedTuple):
     """A file of the archive.
 
     Attributes:
-        path: Of the frame that it belongs to, below the archive.
-        ending: Of the file; of a half-written one None.
+        path: Path below the archive of the frame that it belongs to.
+        ending: Ending of the file; None for one that is only partly written.
     """
 
     name: str
@@ -34,21 +34,21 @@ class OwnFile(NamedTuple):
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, for its owner and its group, if it is not there."""
+    """Create a folder, for its owner and its group, if it does not exist."""
     folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
 
 
 def write(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files of one picture, all or none, in this order; only then has each its name.
+    """Write the files of one image in this order, all or none; each gets its name when all are written.
 
-    Without fsync: a power cut may cost the last pictures, a slow card must not cost more.
+    Without fsync: a power cut may lose the last images, which matters less than the time on a slow card.
 
     Args:
-        directory: Of the archive.
-        contents: By path below it.
+        directory: Folder of the archive.
+        contents: Content by path below it.
 
     Raises:
-        OSError: The disk does not take it; nothing is left behind.
+        OSError: The disk refuses; nothing is left behind.
     """
     paths = {directory / path: content for path, content in contents.items()}
     try:
@@ -66,10 +66,10 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def remove(directory: Path, paths: Iterable[str]) -> None:
-    """Remove pictures, named by their frames, and the days that are empty then.
+    """Remove images, named by their frames, and folders of days that are empty then.
 
     Raises:
-        OSError: The disk does not allow it; all or some are still there.
+        OSError: The disk refuses; all or some are still there.
     """
     days = set()
     for path in paths:
@@ -77,18 +77,18 @@ def remove(directory: Path, paths: Iterable[str]) -> None:
             (directory / sibling(path, ending)).unlink(missing_ok=True)
         days.add((directory / path).parent)
     for day in days:
-        with suppress(OSError):  # Not empty: the day has more.
+        with suppress(OSError):  # not empty: the day has more
             day.rmdir()
 
 
 def days_in(directory: Path) -> list[str]:
-    """Names of the folders that are days', oldest first."""
+    """Names of the folders of days, oldest first."""
     with os.scandir(directory) as entries:
         return sorted(entry.name for entry in entries if _DAY.fullmatch(entry.name) and entry.is_dir())
 
 
 def own_files(directory: Path, day: str) -> Iterator[OwnFile]:
-    """The archive's files of a day; strangers are passed over."""
+    """The archive's files of a day; other files are skipped."""
     with os.scandir(directory / day) as entries:
         for entry in entries:
             own = _OWN_FILE.fullmatch(entry.name)

@@ -1,6 +1,6 @@
-"""The index: a row for each picture, so that nobody has to look through the folders to count, find or prune.
+"""The index: one row per image, so that counting, finding and removing images need no search through the folders.
 
-It holds nothing that the files do not say. One that is damaged, or of another version, is thrown away and made anew.
+It contains nothing that the files do not. An index that is damaged, or of another version, is rebuilt from them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERSION = 0x5357_4101
 _PAGE_BYTES = 4096
 _LOG_PAGES = (8, 256)
 _LOG_SHARE = 32
-# `id` rises in the order in which pictures were taken, whatever the clock says.
+# `id` rises in the order in which images were taken, whatever the clock says.
 _SCHEMA = """
 CREATE TABLE picture (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -54,13 +54,13 @@ _OLDEST = "SELECT path, bytes FROM picture WHERE evaluation = ? ORDER BY id LIMI
 _FROM_TO = "SELECT path FROM picture WHERE created_at_ms BETWEEN ? AND ? ORDER BY created_at_ms LIMIT ?"
 _ROW = "SELECT id, bytes, label, marked_by, marked_at_ms FROM picture WHERE path = ?"
 _OF_DAY = "SELECT path FROM picture WHERE path > ? AND path < ?"
-_MARK = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
+SET_LABEL = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
 
 _log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """What must fit the files."""
+    """The part of a row that must fit the files."""
 
     id: int
     bytes: int
@@ -68,18 +68,18 @@ class Row(NamedTuple):
 
 
 class Index:
-    """The index, open for writing, by one thread; others may read the file meanwhile.
+    """The index, open for writing by one thread; others may read the file meanwhile.
 
     Args:
-        path: Of the file; its folder must exist.
-        max_bytes: Size of the whole archive, of which the index' log may be a small part.
+        path: The file; its folder must exist.
+        max_bytes: Size of the whole archive, of which the log of the index may be a small part.
 
     Attributes:
-        used_bytes: Room that pictures take, by class.
+        used_bytes: Space that images take, by class.
 
     Raises:
-        sqlite3.Error: It cannot be opened, nor be made anew.
-        OSError: As above.
+        sqlite3.Error: It can neither be opened nor rebuilt.
+        OSError: See above.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -90,7 +90,7 @@ class Index:
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-            _log.warning("the archive's index %s is not usable (%s): it is made anew from the files", path, error)
+            _log.warning("the archive's index %s is not usable (%s): it is rebuilt from the files", path, error)
             self.discard()
             self._database = self._opened()
         rows = self._database.execute("SELECT evaluation, sum(bytes) FROM picture GROUP BY evaluation")
@@ -98,39 +98,39 @@ class Index:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every picture on the disk has been in it at least once."""
+        """Whether every image on the disk has been entered at least once."""
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         return bool(version)
 
     @property
     def own_bytes(self) -> int:
-        """Room that the index itself takes."""
-        beside = (self._path.with_name(self._path.name + suffix) for suffix in _SUFFIXES[1:])
-        return self._pages("page_count") + sum(file.stat().st_size for file in beside if file.exists())
+        """Space that the index itself takes."""
+        others = (self._path.with_name(self._path.name + suffix) for suffix in _SUFFIXES[1:])
+        return self._pages("page_count") + sum(file.stat().st_size for file in others if file.exists())
 
     @property
     def free_bytes(self) -> int:
-        """Of these, how much it needs no more."""
+        """The unused part of `own_bytes`."""
         return self._pages("freelist_count")
 
     @property
     def last_id(self) -> int:
-        """Of the newest row; 0 without any."""
+        """Id of the newest row; 0 without any."""
         (newest,) = self._database.execute("SELECT coalesce(max(id), 0) FROM picture").fetchone()
         return int(newest)
 
     def note_complete(self) -> None:
-        """From now on every picture on the disk is in it."""
+        """Note that every image on the disk is entered."""
         self._database.execute("PRAGMA user_version = 1")
 
-    def add(self, picture: ArchivedImage) -> None:
-        """A picture whose files are on the disk; it takes the place of one with the same path."""
-        self.forget([picture.path])
-        self._database.execute(_INSERT, picture)
-        self.used_bytes[picture.evaluation] += picture.bytes
+    def add(self, image: ArchivedImage) -> None:
+        """Enter an image whose files are on the disk; it replaces one with the same path."""
+        self.forget([image.path])
+        self._database.execute(_INSERT, image)
+        self.used_bytes[image.evaluation] += image.bytes
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Pictures whose files are not on the disk any more."""
+        """Remove images whose files are no longer on the disk."""
         removed: Counter[Evaluation] = Counter()
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -142,19 +142,19 @@ class Index:
         self.used_bytes.subtract(removed)
 
     def mark(self, path: str, mark: Mark | None) -> None:
-        """What a person called a picture."""
-        self._database.execute(_MARK, (*(mark or (None, None, None)), path))
+        """Set or remove the label of an image."""
+        self._database.execute(SET_LABEL, (*(mark or (None, None, None)), path))
 
     def oldest(self, evaluation: Evaluation, limit: int) -> list[tuple[str, int]]:
-        """Path and room of the pictures that came first in a class."""
+        """Path and size of the oldest images of a class."""
         return self._database.execute(_OLDEST, (evaluation, limit)).fetchall()
 
     def made_between(self, first_ms: int, last_ms: int, limit: int) -> list[str]:
-        """Paths of pictures by their time, oldest first."""
+        """Paths of images in a span of time, oldest first."""
         return [path for (path,) in self._database.execute(_FROM_TO, (first_ms, last_ms, limit))]
 
     def row(self, path: str) -> Row | None:
-        """What it knows of one picture."""
+        """The row of an image; None without one."""
         found = self._database.execute(_ROW, (path,)).fetchone()
         if found is None:
             return None
@@ -162,16 +162,16 @@ class Index:
         return Row(id_, size_bytes, None if mark[0] is None else Mark(*mark))
 
     def paths_of(self, day: str) -> list[str]:
-        """Pictures of a day."""
+        """Paths of the images of a day."""
         return [path for (path,) in self._database.execute(_OF_DAY, (f"{day}/", f"{day}0"))]
 
     def days(self) -> list[str]:
-        """Days that pictures are of."""
+        """Days that have images."""
         return [day for (day,) in self._database.execute("SELECT DISTINCT substr(path, 1, 10) FROM picture")]
 
     def shrink(self) -> None:
-        """Give the room back to the disk that it needs no more."""
-        # As a script: `execute` would take one step, which frees one page.
+        """Return unused space to the disk."""
+        # As a script, because `execute` would free one page only.
         self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Index:
         self._database.close()
 
     def discard(self) -> None:
-        """Throw the file away; the next one is made anew."""
+        """Delete the file."""
         for suffix in _SUFFIXES:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
@@ -188,7 +188,7 @@ class Index:
         return int(pages) * _PAGE_BYTES
 
     def _opened(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, FILE_MODE))  # SQLite would let everybody read it
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, FILE_MODE))  # SQLite would make it readable for everyone
         database = sqlite3.connect(self._path, isolation_level=None)
         try:
             self._prepare(database)
@@ -217,8 +217,8 @@ class Index:
 
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is damaged."""
-    # The class itself, not its children: those stand for a full disk, a missing permission. But our statements are
-    # right: a table or column that is missing was there.
+    # The class itself, not its subclasses, which mean a full disk or a missing permission. A missing table or column
+    # is damage as well, because our statements are right.
     return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
 
 

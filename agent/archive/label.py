@@ -1,4 +1,4 @@
-"""A person says what a picture shows: noted beside it, and in the index, while an agent goes on."""
+"""Labels an archived image: in a file next to it, and in the index, while an agent may be running."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.archive.entry import MARK, Mark, sibling
 from agent.archive.files import FILE_MODE
+from agent.archive.index import SET_LABEL
 from agent.archive.query import open_reader, open_writer
 from agent.errors import ArchiveError
 from calibration.atomic_file import replace_file
@@ -16,47 +17,45 @@ if TYPE_CHECKING:
 
     from agent.archive.entry import ArchivedImage
 
-_NOTE = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
 
-
-def mark(directory: Path, result: str, said: Mark) -> ArchivedImage:
-    """Note it; on the disk when this returns. What was said before is replaced.
+def mark(directory: Path, result: str, label: Mark) -> ArchivedImage:
+    """Label an image; on the disk when this returns. An earlier label is replaced.
 
     Args:
-        directory: Of the archive.
-        result: Identity of the result, or the beginning of it.
-        said: What the picture shows.
+        directory: Folder of the archive.
+        result: Identity of the result, or its start.
+        label: What the image shows.
 
     Returns:
-        The picture, marked.
+        The image with its label.
 
     Raises:
-        ArchiveError: There is no such picture, or the archive cannot be written.
+        ArchiveError: There is no such image, or the archive cannot be written.
     """
     with open_reader(directory) as archive:
-        picture = archive.named(result)
-    path = directory / sibling(picture.path, MARK)
+        image = archive.named(result)
+    path = directory / sibling(image.path, MARK)
     try:
-        replace_file(path, said.content())
+        replace_file(path, label.content())
         path.chmod(FILE_MODE)
         _give_to_owner_of(path.parent, path)
         with open_writer(directory) as database:
-            is_there = database.execute(_NOTE, (*said, picture.path)).rowcount
-        if not is_there:  # pruned a moment ago
+            is_there = database.execute(SET_LABEL, (*label, image.path)).rowcount
+        if not is_there:  # removed by the agent a moment ago
             path.unlink(missing_ok=True)
             raise ArchiveError(
-                what=f"the picture of {picture.result_id} has just been removed: the oldest go",
+                what=f"the image of {image.result_id} has just been removed, as the oldest are",
                 remedy="raise archive.max_mib or archive.max_age_days",
             )
     except OSError as error:
         raise ArchiveError(
             what=f"cannot write {path}: {error.strerror}", remedy="mark it as the agent's user, or as root"
         ) from error
-    return picture._replace(label=said.label, marked_by=said.by, marked_at_ms=said.at_ms)
+    return image._replace(label=label.label, marked_by=label.by, marked_at_ms=label.at_ms)
 
 
 def _give_to_owner_of(folder: Path, path: Path) -> None:
-    """What root writes the agent must be able to read."""
+    """Let the agent read what root has written."""
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,4 +1,4 @@
-"""Questions to the index while an agent goes on writing it."""
+"""Reads the index, while an agent may be writing it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AT_A_TIME = 500
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 _EVER_MS = 2**62
-_MOST_NAMED = 5
+_MAX_MATCHES = 5
 _COLUMNS = """
 SELECT path, result_id, part_id, seq, created_at_ms, evaluation, code, score, threshold, bytes, label, marked_by,
     marked_at_ms FROM picture
@@ -34,21 +34,21 @@ WHERE created_at_ms BETWEEN :since_ms AND :until_ms
 _NEWEST = f"{_COLUMNS} {_WHERE} ORDER BY created_at_ms DESC, id DESC LIMIT :limit"
 _NEXT = f"{_COLUMNS} {_WHERE} AND path > :after ORDER BY path LIMIT :limit"
 _COUNT = f"SELECT count(*) FROM picture {_WHERE}"  # noqa: S608 - our own words
-_BY_ID = f"{_COLUMNS} WHERE substr(result_id, 1, length(:id)) = :id LIMIT {_MOST_NAMED}"
+_BY_ID = f"{_COLUMNS} WHERE substr(result_id, 1, length(:id)) = :id LIMIT {_MAX_MATCHES}"
 _TOTALS = "SELECT evaluation, count(*), sum(bytes), min(created_at_ms) FROM picture GROUP BY evaluation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveQuery:
-    """Which pictures.
+    """The images to find.
 
     Attributes:
         evaluation: None takes all classes.
-        since_ms: Taken at this time or later.
-        until_ms: Taken at this time or before.
+        since_ms: Earliest time.
+        until_ms: Latest time.
         part_id: None takes all parts.
-        min_score: None takes also those without a score.
-        labelled: Only those that a person has marked.
+        min_score: None takes images without a score as well.
+        labelled: Only images with a label.
     """
 
     evaluation: Evaluation | None = None
@@ -59,12 +59,12 @@ class ArchiveQuery:
     labelled: bool = False
 
     def values(self) -> dict[str, Any]:
-        """For the statements."""
+        """Parameters of the statements."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Total(NamedTuple):
-    """Of one class."""
+    """Number and size of the images of one class."""
 
     evaluation: Evaluation
     pictures: int
@@ -73,77 +73,70 @@ class Total(NamedTuple):
 
 
 class ArchiveReader:
-    """Answers; makes and changes nothing.
-
-    Args:
-        database: Of the index.
-    """
+    """Answers queries; changes nothing."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def newest(self, wanted: ArchiveQuery, limit: int) -> list[ArchivedImage]:
-        """The newest first."""
-        rows = self._database.execute(_NEWEST, {**wanted.values(), "limit": limit})
-        return [_picture(row) for row in rows]
+    def newest(self, query: ArchiveQuery, limit: int) -> list[ArchivedImage]:
+        """The newest images first."""
+        rows = self._database.execute(_NEWEST, {**query.values(), "limit": limit})
+        return [_image(row) for row in rows]
 
-    def count(self, wanted: ArchiveQuery) -> int:
-        """How many there are."""
-        (count,) = self._database.execute(_COUNT, wanted.values()).fetchone()
+    def count(self, query: ArchiveQuery) -> int:
+        """Number of images."""
+        (count,) = self._database.execute(_COUNT, query.values()).fetchone()
         return int(count)
 
-    def each(self, wanted: ArchiveQuery) -> Iterator[ArchivedImage]:
-        """All of them, the oldest first; some at a time, so that the agent's log of the index can begin anew."""
+    def each(self, query: ArchiveQuery) -> Iterator[ArchivedImage]:
+        """All images, oldest first; a few at a time, so that the agent can start a new log of the index."""
         after = ""
         while True:
-            query = {**wanted.values(), "after": after, "limit": _AT_A_TIME}
-            pictures = [_picture(row) for row in self._database.execute(_NEXT, query)]
-            yield from pictures
-            if len(pictures) < _AT_A_TIME:
+            values = {**query.values(), "after": after, "limit": _AT_A_TIME}
+            images = [_image(row) for row in self._database.execute(_NEXT, values)]
+            yield from images
+            if len(images) < _AT_A_TIME:
                 return
-            after = pictures[-1].path
+            after = images[-1].path
 
     def named(self, result: str) -> ArchivedImage:
-        """The picture of a result.
-
-        Args:
-            result: Its identity, or the beginning of it.
+        """The image of a result, which is given by its identity or the start of it.
 
         Raises:
             ArchiveError: There is none, or more than one.
         """
-        found = [_picture(row) for row in self._database.execute(_BY_ID, {"id": result})]
+        found = [_image(row) for row in self._database.execute(_BY_ID, {"id": result})]
         if len(found) == 1:
             return found[0]
         if not found:
             raise ArchiveError(
-                what=f"the archive has no picture of a result {result}",
-                remedy="see `shiftwatch-agent archive list`; not every result has a picture, and the oldest go",
+                what=f"the archive has no image of a result {result}",
+                remedy="see `shiftwatch-agent archive list`; not every result has an image, and the oldest are removed",
             )
         raise ArchiveError(
-            what=f"several results begin with {result}: {', '.join(picture.result_id for picture in found)}",
-            remedy="give more of it",
+            what=f"several results begin with {result}: {', '.join(image.result_id for image in found)}",
+            remedy="give more digits",
         )
 
     def totals(self) -> list[Total]:
-        """Of each class that has pictures."""
+        """The total of each class that has images."""
         return [Total(Evaluation(evaluation), *rest) for evaluation, *rest in self._database.execute(_TOTALS)]
 
 
 @contextmanager
 def open_reader(directory: Path) -> Iterator[ArchiveReader]:
-    """The index of an archive, for reading.
+    """The index of an archive, open for reading.
 
     Raises:
         ArchiveError: There is none, or it cannot be read.
     """
-    with _opened(directory, _how_to_read(directory)) as database:
+    with _opened(directory, _read_mode(directory)) as database:
         yield ArchiveReader(database)
 
 
 @contextmanager
 def open_writer(directory: Path) -> Iterator[sqlite3.Connection]:
-    """The same for a change, which waits for the agent to be done with its own.
+    """The index of an archive, open for a change, which waits for changes of the agent.
 
     Raises:
         ArchiveError: There is none, or it cannot be written.
@@ -152,23 +145,23 @@ def open_writer(directory: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-def _how_to_read(directory: Path) -> str:
-    # Without a log nobody has it open, and who may not write into the folder may read it only so.
+def _read_mode(directory: Path) -> str:
+    # Without a log no process has it open, and a user who may not write to the folder can read it only like this.
     has_log = (directory / f"{INDEX_NAME}-wal").exists()
     return "mode=ro" if has_log else "mode=ro&immutable=1"
 
 
 @contextmanager
-def _opened(directory: Path, how: str) -> Iterator[sqlite3.Connection]:
+def _opened(directory: Path, mode: str) -> Iterator[sqlite3.Connection]:
     path = directory / INDEX_NAME
     if not path.exists():
         raise ArchiveError(
             what=f"there is no archive in {directory}: {INDEX_NAME} is missing",
-            remedy="the agent makes it when it starts, unless archive.enabled is false",
+            remedy="the agent creates it when it starts, unless archive.enabled is false",
         )
     try:
         database = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, timeout=_PATIENCE_S
+            f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=_TIMEOUT_S
         )
         try:
             yield database
@@ -177,18 +170,18 @@ def _opened(directory: Path, how: str) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         raise ArchiveError(
             what=f"cannot use the archive's index {path}: {error}",
-            remedy="ask as the agent's user; a damaged index is made anew when the agent starts",
+            remedy="give the command as the agent's user; a damaged index is rebuilt when the agent starts",
         ) from error
 
 
-def _picture(row: tuple[Any, ...]) -> ArchivedImage:
-    picture = ArchivedImage(*row)
-    return picture._replace(evaluation=Evaluation(picture.evaluation))
+def _image(row: tuple[Any, ...]) -> ArchivedImage:
+    image = ArchivedImage(*row)
+    return image._replace(evaluation=Evaluation(image.evaluation))
 
 
-def evaluation_in(zone: str, archive: Path, picture: ArchivedImage) -> Evaluation | None:
-    """What a picture shows in one of several zones; None where that is unknown, or it was removed meanwhile."""
+def evaluation_in(zone: str, archive: Path, image: ArchivedImage) -> Evaluation | None:
+    """Evaluation of an image in one of several zones; None if unknown, or if it was removed meanwhile."""
     try:
-        return zone_evaluations((archive / picture.path).with_suffix(NUMBERS).read_bytes()).get(zone)
+        return zone_evaluations((archive / image.path).with_suffix(NUMBERS).read_bytes()).get(zone)
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Pictures in words: for tables, and as JSON."""
+"""Describes images as tables, text and JSON."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 _ID_DIGITS = 8
 
 
-def table(pictures: Sequence[ArchivedImage]) -> Table:
-    """A row for each; with what people said, where somebody has said something."""
-    is_marked = any(picture.label for picture in pictures)
+def table(images: Sequence[ArchivedImage]) -> Table:
+    """A table with one row per image; with labels, if there are any."""
+    is_marked = any(image.label for image in images)
     columns = ["time", "result", "part", "class", *(["marked"] if is_marked else [])]
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         rows.add_column(column, overflow="fold", no_wrap=column != "part")
     rows.add_column("score/threshold", justify="right", no_wrap=True)
     rows.add_column("path", overflow="fold")
-    for picture in pictures:
+    for image in images:
         texts = [
-            local(picture.created_at_ms),
-            printable(picture.result_id[:_ID_DIGITS]),
-            printable(picture.part_id or ""),
-            CLASS_NAMES[picture.evaluation],
-            *([picture.label or ""] if is_marked else []),
-            "none" if picture.ratio is None else f"{picture.ratio:.3g}",
-            picture.path,
+            local(image.created_at_ms),
+            printable(image.result_id[:_ID_DIGITS]),
+            printable(image.part_id or ""),
+            CLASS_NAMES[image.evaluation],
+            *([image.label or ""] if is_marked else []),
+            "none" if image.ratio is None else f"{image.ratio:.3g}",
+            image.path,
         ]
         rows.add_row(*map(Text, texts))
     return rows
 
 
 def totals(found: Iterable[Total]) -> str:
-    """What the whole archive holds."""
+    """A summary of the whole archive."""
     each = (
         f"{CLASS_NAMES[total.evaluation]} {total.pictures} ({total.bytes / MIB:.1f} MiB, "
         f"the oldest of {local(total.oldest_ms)})"
@@ -60,67 +60,68 @@ def totals(found: Iterable[Total]) -> str:
     return "; ".join(each) or "it is empty"
 
 
-def numbers(folder: Path, picture: ArchivedImage) -> Payload:
-    """What the index knows of one, named as in ``result``, and where its files are."""
-    paths = {"framePath": picture.path, "overlayPath": sibling(picture.path, OVERLAY)}
+def numbers(folder: Path, image: ArchivedImage) -> Payload:
+    """The row of an image, named as in ``result``, and the paths of its files."""
+    paths = {"framePath": image.path, "overlayPath": sibling(image.path, OVERLAY)}
     return {
-        "resultId": picture.result_id,
-        "partId": picture.part_id,
-        "seq": picture.seq,
-        "creationTime": picture.created_at_ms,
-        "class": CLASS_NAMES[picture.evaluation],
-        "resultCode": picture.code,
-        "score": picture.score,
-        "threshold": picture.threshold,
-        "ratio": picture.ratio,
-        "label": picture.label,
-        "markedBy": picture.marked_by,
-        "markedAt": picture.marked_at_ms,
+        "resultId": image.result_id,
+        "partId": image.part_id,
+        "seq": image.seq,
+        "creationTime": image.created_at_ms,
+        "class": CLASS_NAMES[image.evaluation],
+        "resultCode": image.code,
+        "score": image.score,
+        "threshold": image.threshold,
+        "ratio": image.ratio,
+        "label": image.label,
+        "markedBy": image.marked_by,
+        "markedAt": image.marked_at_ms,
         **{name: str(folder / path) for name, path in paths.items() if (folder / path).exists()},
     }
 
 
-def all_numbers(folder: Path, picture: ArchivedImage) -> Payload:
-    """The same with everything that stands beside the picture.
+def all_numbers(folder: Path, image: ArchivedImage) -> Payload:
+    """The row of an image together with the content of its file of numbers.
 
     Raises:
-        ArchiveError: That cannot be read.
+        ArchiveError: The file cannot be read.
     """
-    path = folder / sibling(picture.path, NUMBERS)
+    path = folder / sibling(image.path, NUMBERS)
     try:
-        beside: Payload = json.loads(path.read_bytes())
+        stored: Payload = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArchiveError(
-            what=f"cannot read {path}: {error}", remedy="it may just have been removed: the oldest go; else mend it"
+            what=f"cannot read {path}: {error}",
+            remedy="it may have been removed, as the oldest are; or fix its permissions",
         ) from error
-    return beside | numbers(folder, picture)
+    return stored | numbers(folder, image)
 
 
 def outcome(target: Path, done: Exported, zone: str | None = None) -> list[str]:
-    """What was exported, and what not."""
+    """The outcome of an export as lines of text."""
     copied = ", ".join(f"{done.copied[folder]} into {folder}" for folder in (TRAIN_GOOD, TEST_GOOD, TEST_DEFECT))
-    undecided = "are NotDecidable and nobody has marked them"
+    undecided = "are NotDecidable and not marked"
     if zone is not None:
         undecided = (
-            f"say nothing of {zone}: not decided there by this frame, or marked as a defect that may lie elsewhere"
+            f"are unknown for {zone}: not decided there by this frame, or marked as a defect that may lie elsewhere"
         )
     left = {
         "were there already": done.there,
         undecided: done.undecided,
-        "were removed meanwhile, the oldest go": done.gone,
+        "were removed meanwhile, as the oldest are": done.gone,
     }
     lines = [f"{target}: copied {copied}", *(f"  {count} {why}" for why, count in left.items() if count)]
-    return [*lines, "good are OK pictures by verdict: look through them, unless somebody marked them"]
+    return [*lines, "good images are those with the verdict OK: check them, unless they were marked"]
 
 
 def printable(value: object) -> str:
-    """On one line, whatever it holds: a name with control characters must not steer the terminal."""
+    """A value on one line, without control characters, which could steer the terminal."""
     return value if isinstance(value, str) and value.isprintable() else to_json([value])[1:-1]
 
 
 def local(time_ms: int) -> str:
-    """This device's time."""
+    """A time in the zone of this device."""
     try:
         return f"{datetime.fromtimestamp(time_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):  # of a damaged file
+    except (ValueError, OverflowError, OSError):  # from a damaged file
         return f"{time_ms} ms"

@@ -1,4 +1,4 @@
-"""The archive on the disk: files and index together, within their limits. For one thread, which may be held up."""
+"""The archive on the disk: files and index together, within the limits. For one thread, which may be delayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from agent.archive import files
-from agent.archive.entry import encoded, picture_of, sibling
+from agent.archive.entry import encoded, image_of, sibling
 from agent.archive.index import INDEX_NAME, Index, is_damage
 from agent.archive.quota import furthest_over_share, missing_on_disk
 from agent.archive.reconcile import reconcile
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.archive.quota import Limits
     from agent.archive.snapshot import Snapshot
 
-_SLACK_BYTES = 64 * 1024  # what the index may grow by before it is measured again
+_SLACK_BYTES = 64 * 1024  # growth of the index before it is measured again
 _AT_A_TIME = 16
 _WORTH_SHRINKING_BYTES = 1024 * 1024
 _STEP_EVERY_S = 0.02
@@ -35,13 +35,13 @@ _log = logging.getLogger(__name__)
 
 
 class Store:
-    """Writes pictures, prunes them, and keeps the index in step.
+    """Writes images, removes old ones, and keeps the index in step.
 
-    Nothing is opened before the first call, and everything anew after the index was found damaged.
+    The index is opened by the first call, and again after it was found damaged.
 
     Args:
-        directory: Made when needed.
-        limits: Of everything in it that is the archive's.
+        directory: Created when needed.
+        limits: Limits of the archive's own files.
         now_s: Wall clock.
         clock_s: Monotonic clock.
 
@@ -64,38 +64,38 @@ class Store:
         self._comparison: Iterator[None] = iter(())
 
     def keep(self, snapshot: Snapshot) -> str | None:
-        """Write one picture, after others have given way.
+        """Write one image, after removing others to make space.
 
         Returns:
-            Why not; None when it is on the disk.
+            Why it was not kept; None when it is on the disk.
 
         Raises:
-            OSError: The disk does not take it.
-            sqlite3.Error: The index does not.
-            cv2.error: The image is none.
+            OSError: The disk refuses.
+            sqlite3.Error: The index refuses.
+            cv2.error: The image cannot be encoded.
             DatasetError: The region reaches outside it.
         """
         contents = encoded(snapshot)
-        picture = picture_of(snapshot, contents)
+        image = image_of(snapshot, contents)
         with self._open_index() as index:
-            while not index.is_complete:  # how much room is taken is not known
+            while not index.is_complete:  # until then the used space is not known
                 self._compare(index)
-            reason = self._make_room(index, picture.evaluation, picture.bytes)
+            reason = self._make_room(index, image.evaluation, image.bytes)
             if reason is None:
-                named = {sibling(picture.path, ending): content for ending, content in contents.items()}
+                named = {sibling(image.path, ending): content for ending, content in contents.items()}
                 files.write(self._directory, named)
-                self._note(index, picture)
+                self._note(index, image)
         return reason
 
     def tidy(self) -> float:
-        """What there is to do when no picture waits: compare files and index, prune.
+        """Compare files and index, and remove old images; called when no image waits.
 
         Returns:
-            After how many seconds to call it again.
+            Seconds until the next call.
 
         Raises:
             OSError: The disk fails.
-            sqlite3.Error: The index does.
+            sqlite3.Error: The index fails.
         """
         with self._open_index() as index:
             if not self.is_reconciled:
@@ -105,14 +105,14 @@ class Store:
             return _STEP_EVERY_S if self._prune_by_age(index) else _TIDY_EVERY_S
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index."""
         if self._index is not None:
             self._index.close()
             self._index = None
 
     @contextmanager
     def _open_index(self) -> Iterator[Index]:
-        """The index, opened where it is not; one that is found damaged is made anew next time."""
+        """The index, opened if necessary; a damaged one is rebuilt the next time."""
         if self._index is None:
             files.make_folder(self._directory)
             self._index = Index(self._directory / INDEX_NAME, self._limits.max_bytes)
@@ -123,13 +123,13 @@ class Store:
             yield index
         except sqlite3.Error as error:
             if is_damage(error):
-                _log.warning("the archive's index is damaged (%s): it is made anew from the files", error)
+                _log.warning("the archive's index is damaged (%s): it is rebuilt from the files", error)
                 self.close()
                 index.discard()
             raise
 
     def _compare(self, index: Index) -> None:
-        """Go on comparing files and index, by one piece; from the beginning after it failed."""
+        """Compare files and index by one more step; from the start after a failure."""
         try:
             next(self._comparison)
         except StopIteration:
@@ -139,7 +139,7 @@ class Store:
             raise
 
     def _make_room(self, index: Index, evaluation: Evaluation, size_bytes: int) -> str | None:
-        """Prune as much as a picture of this class and size needs; returns why it cannot be kept."""
+        """Remove images to make space for one of this class and size; returns why it cannot be kept."""
         while (excess := size_bytes - self._room_left(index)) > 0:
             if index.free_bytes >= _WORTH_SHRINKING_BYTES:
                 index.shrink()
@@ -147,7 +147,7 @@ class Store:
                 return "larger than the archive"
         missing = missing_on_disk(self._directory, size_bytes)
         if missing > index.used_bytes.total():
-            return "disk full"  # Not even without a single picture would there be enough.
+            return "disk full"  # even without a single image
         while missing > 0:
             if not self._prune(index, missing, evaluation, size_bytes):
                 return "disk full"
@@ -158,7 +158,7 @@ class Store:
         return self._limits.max_bytes - _SLACK_BYTES - index.own_bytes - index.used_bytes.total()
 
     def _prune(self, index: Index, excess: int, evaluation: Evaluation, size_bytes: int) -> bool:
-        """Remove the oldest pictures of the class that is furthest over its share; whether there were any."""
+        """Remove the oldest images of the class that is furthest over its share; whether there were any."""
         stored = {each: used for each, used in index.used_bytes.items() if used > 0}
         if not stored:
             return False
@@ -171,7 +171,7 @@ class Store:
         return True
 
     def _prune_by_age(self, index: Index) -> bool:
-        """Remove some of what is too old; whether there may be more."""
+        """Remove some images that are too old; whether there may be more."""
         now_ms = self._clock.now_ms()
         too_old = None if now_ms is None else self._limits.too_old_ms(now_ms)
         if too_old is None:
@@ -181,13 +181,13 @@ class Store:
         return len(paths) == _AT_A_TIME
 
     def _remove(self, index: Index, paths: list[str]) -> None:
-        # A process that is killed in between leaves rows without files: room that is thought taken, never the reverse.
+        # A process killed in between leaves rows without files: the used space is overestimated, never underestimated.
         files.remove(self._directory, paths)
         index.forget(paths)
 
-    def _note(self, index: Index, picture: ArchivedImage) -> None:
+    def _note(self, index: Index, image: ArchivedImage) -> None:
         try:
-            index.add(picture)
+            index.add(image)
         except sqlite3.Error:
-            files.remove(self._directory, [picture.path])
+            files.remove(self._directory, [image.path])
             raise

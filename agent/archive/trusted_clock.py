@@ -1,4 +1,4 @@
-"""A wall clock that is believed only when it has not leapt for an hour: age must not be a matter of a wrong clock."""
+"""A wall clock that is trusted only after an hour without a jump, so that a wrong clock removes no images by age."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STEADY_FOR_S = 3600.0
-_LEAP_S = 60.0
+_JUMP_S = 60.0
 
 
 class TrustedClock:
-    """Compares the wall clock with the monotonic one whenever it is asked.
+    """Compares the wall clock with the monotonic clock at each call.
 
     Args:
         now_s: Wall clock, seconds since 1970.
@@ -26,9 +26,9 @@ class TrustedClock:
         self._steady_since_s = clock_s()
 
     def now_ms(self) -> int | None:
-        """Milliseconds since 1970; None as long as the clock was started, or set, less than an hour ago."""
+        """Milliseconds since 1970; None within an hour after the start or a jump of the clock."""
         now_s, clock_s = self._now_s(), self._clock_s()
-        if abs(now_s - clock_s - self._offset_s) > _LEAP_S:
+        if abs(now_s - clock_s - self._offset_s) > _JUMP_S:
             self._offset_s = now_s - clock_s
             self._steady_since_s = clock_s
         return round(now_s * 1000) if clock_s - self._steady_since_s >= _STEADY_FOR_S else None

@@ -36,7 +36,7 @@ class MarkCommand:
         """See `agent.commands.dispatcher.Action`."""
         directory = self._directory
         if directory is None:
-            raise CommandRefusedError(what="this station keeps no pictures", remedy="set archive.enabled: true")
+            raise CommandRefusedError(what="this station keeps no images", remedy="set archive.enabled: true")
         work = (directory, command, arguments)
         return lambda: threading.Thread(target=self._work, args=work, name="marking", daemon=True).start()
 

@@ -438,7 +438,7 @@ def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
     mark(archive, ids[4], Mark("good", "Ana", 1))
     mark(archive, ids[5], Mark("defect", "Ana", 1))
     told = command("archive", "export", tmp_path / "out", "--zone", "left", "--config", station.config)
-    assert "1 say nothing of left" in told.out
+    assert "1 are unknown for left" in told.out
     found = {
         kind: {seq for seq, name in ids.items() for path in (tmp_path / "out").glob(kind) if name[:8] in path.name}
         for kind in ("test/defect/*.png", "*/good/*.png")

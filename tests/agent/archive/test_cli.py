@@ -15,7 +15,7 @@ import pytest
 from agent.archive.quota import MIB, Limits
 from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
-from agent.archive.time_argument import moment_ms
+from agent.archive.time_argument import time_ms
 from agent.cli import main
 from agent.messages.records import DefectRegion, Evaluation, Result
 from calibration.errors import SettingError
@@ -145,7 +145,7 @@ def test_one_picture_is_shown_with_all_its_numbers(archive: Command, tmp_path: P
 def test_an_unknown_result_and_a_missing_archive_are_told(archive: Command, tmp_path: Path) -> None:
     code, _, err = archive("show", "ffff")
     assert code == 2
-    assert "the archive has no picture of a result ffff" in err
+    assert "the archive has no image of a result ffff" in err
     shutil.rmtree(tmp_path / "state" / "archive")
     for command in (["list"], ["show", "ffff"], ["mark", "ffff", "good"], ["export", tmp_path / "out"]):
         code, _, err = archive(*command)
@@ -250,13 +250,13 @@ def test_a_target_that_cannot_be_written_is_told(archive: Command, tmp_path: Pat
 def test_points_in_time(text: str, expected_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    assert moment_ms(text, 86_400_000) - 86_400_000 == expected_ms
+    assert time_ms(text, 86_400_000) - 86_400_000 == expected_ms
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2 h", "-2h", "2026-13-01", "9" * 30 + "w"])
 def test_what_is_no_point_in_time_is_refused(text: str) -> None:
-    with pytest.raises(SettingError, match="is no point in time"):
-        moment_ms(text, 0)
+    with pytest.raises(SettingError, match="is not a time"):
+        time_ms(text, 0)
 
 
 def test_an_agent_keeps_pictures_of_each_class_and_they_can_be_asked_for_while_it_runs(

@@ -214,7 +214,7 @@ def test_what_is_left_of_a_picture_goes_and_strangers_stay(archive: Path, caplog
     known = {str(path.relative_to(archive)) for path in strangers}
     pieces = {name.split(".")[0] for name in files(archive) - known}
     assert pieces == {frame.split(".")[0] for frame in left}
-    assert any("incomplete pictures of 2026-09-21 removed" in record.message for record in caplog.records)
+    assert any("incomplete images of 2026-09-21 removed" in record.message for record in caplog.records)
 
 
 def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
@@ -361,7 +361,7 @@ def test_results_may_be_named_by_their_beginning_if_there_is_only_one(archive: P
         assert found.named(f"{5:032x}").seq == 5
         with pytest.raises(ArchiveError, match="several results begin with 0000"):
             found.named("0000")
-        with pytest.raises(ArchiveError, match="no picture of a result abc"):
+        with pytest.raises(ArchiveError, match="no image of a result abc"):
             found.named("abc")
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.archive.caption import Caption, captioned
+from agent.archive.caption import captioned
 from calibration.errors import DatasetError
 from calibration.imaging.heatmap import Array, heat_layer, overlay
 from calibration.imaging.preprocess import Image, Region
@@ -125,13 +125,13 @@ def test_a_region_beyond_the_border_shows_its_heat_at_the_same_pixels(right: int
     ("score", "colour"), [(50.0, (80, 160, 40)), (150.0, (48, 32, 224)), (math.nan, (120, 120, 120))]
 )
 def test_the_bar_shows_the_verdict_by_its_colour(score: float, colour: tuple[int, int, int]) -> None:
-    bar = captioned(grey_frame(480, 640), Caption(score, 100.0, 1_790_000_000_123))[480:]
+    bar = captioned(grey_frame(480, 640), score, 100.0, 1_790_000_000_123)[480:]
     assert tuple(bar[1, 1]) == colour
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (1080, 1920), (64, 64), (1, 1)])
 def test_the_bar_is_added_below_and_covers_nothing(shape: tuple[int, int]) -> None:
-    picture = captioned(grey_frame(*shape), Caption(150.0, 100.0, 0))
+    picture = captioned(grey_frame(*shape), 150.0, 100.0, 0)
     assert picture.shape[1:] == (shape[1], 3)
     assert picture.shape[0] >= shape[0] + 20
     assert (picture[: shape[0]] == 128).all()
@@ -140,5 +140,5 @@ def test_the_bar_is_added_below_and_covers_nothing(shape: tuple[int, int]) -> No
 def test_at_640_by_480_score_threshold_and_time_all_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
     monkeypatch.setattr(cv2, "putText", lambda _, text, *__: written.append(text))
-    captioned(grey_frame(480, 640), Caption(231.54321, 100.0, 1_790_000_000_123))
+    captioned(grey_frame(480, 640), 231.54321, 100.0, 1_790_000_000_123)
     assert written == ["NOT OK", "score 231.5", "threshold 100", "2026-09-21 14:13:20Z"]
