@@ -28,8 +28,8 @@ class Images(Protocol):
     Attributes:
         source: Where they come from, for the manifest.
         sequential: Neighbours resemble each other (a video): held-out folds must be blocks, not samples.
-        skipped: What could not be read, with the reason; complete once iterated.
-        left_out: Names of the images that a person does not want.
+        skipped: What could not be read, with the reason; complete after an iteration.
+        left_out: Names of the images that the user excluded.
     """
 
     source: str
@@ -38,13 +38,13 @@ class Images(Protocol):
     left_out: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Number of images, as far as known beforehand; what is skipped counts, what is left out does not."""
+        """Number of images, as far as known beforehand; skipped ones count, excluded ones do not."""
 
     def __iter__(self) -> Iterator[NamedImage]:
         """(name, image) of each readable image, (rows, columns, 3), uint8 BGR; no two have the same name."""
 
     def again(self, names: Collection[str]) -> Iterator[NamedImage]:
-        """Some of the images a second time, in their order; ``skipped`` stays as it is.
+        """Read some of the images a second time, in their order; ``skipped`` does not change.
 
         Raises:
             DatasetError: One is not readable any more.
@@ -53,7 +53,7 @@ class Images(Protocol):
 
 @dataclass
 class ImageFiles:
-    """Pictures in files."""
+    """Images in files."""
 
     source: str
     paths: list[Path]
@@ -66,7 +66,7 @@ class ImageFiles:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[NamedImage]:
-        """Read each file; one that is damaged is skipped and named."""
+        """Read each file; a damaged one is skipped and named."""
         self.skipped.clear()
         for path in self.paths:
             try:
@@ -99,27 +99,26 @@ class VideoFrames:
     def __iter__(self) -> Iterator[NamedImage]:
         """Read from the start: seeking is not exact in most codecs."""
         self.skipped.clear()
-        unwanted = set(self.left_out)
-        wanted = [index for index in self.frames if self.name(index) not in unwanted]
-        return self._read(wanted, self.skipped)
+        excluded = set(self.left_out)
+        return self._read([index for index in self.frames if self.name(index) not in excluded], self.skipped)
 
     def again(self, names: Collection[str]) -> Iterator[NamedImage]:
-        """Read from the start once more, up to the last of them."""
+        """Read from the start again, up to the last of them."""
         return self._read([index for index in self.frames if self.name(index) in names], [])
 
     def name(self, index: int) -> str:
-        """Of a frame."""
+        """Name of a frame."""
         return f"{self.path}#{index}"
 
     def _read(self, ascending: list[int], skipped: list[str]) -> Iterator[NamedImage]:
-        wanted = frozenset(ascending)
+        chosen = frozenset(ascending)
         video = cv2.VideoCapture(str(self.path))
         try:
             for index in range(ascending[-1] + 1 if ascending else 0):
                 if not video.grab():
-                    skipped.append(f"{self.path} ends before frame {index}, as if cut short")
+                    skipped.append(f"{self.path} ends before frame {index}; it may be truncated")
                     return
-                if index in wanted:
+                if index in chosen:
                     decoded, image = video.retrieve()
                     if decoded:
                         yield self.name(index), as_bgr8(image)
@@ -129,53 +128,53 @@ class VideoFrames:
             video.release()
 
 
-def good_images(source: Path, frames: slice = slice(None), unwanted: Collection[str] = ()) -> Images:
+def good_images(source: Path, frames: slice = slice(None), excluded: Collection[str] = ()) -> Images:
     """Images of good parts.
 
     Args:
-        source: A folder of pictures, a video file, or a folder in one of the layouts that ``labelled_images`` knows,
+        source: A folder of images, a video file, or a folder in one of the layouts that ``labelled_images`` knows,
             of which ``train/good``, ``good`` or ``MT_Free/Imgs`` is taken.
-        frames: Stretch of a video, or of the sorted pictures, to take.
-        unwanted: Images of these to leave out, named as ``Images`` names them, with or without their folder.
+        frames: Range of the video, or of the sorted images, to take.
+        excluded: Images of these to leave out, named as ``Images`` names them, with or without their folder.
 
     Raises:
         DatasetError: Nothing there, or nothing readable.
-        SettingError: Something unwanted is not there.
+        SettingError: An excluded image is not there.
     """
     if not source.exists():
-        raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of pictures or a video")
+        raise DatasetError(what=f"{source.absolute()} does not exist", remedy="give a folder of images or a video")
     if not source.is_dir():
-        return _video(source, frames, unwanted)
+        return _video(source, frames, excluded)
     usual = (source / "train" / GOOD, source / GOOD, source / "MT_Free" / "Imgs")
     folder = next((each for each in usual if each.is_dir()), source)
     found = image_files_in(folder)
     if not found:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         raise DatasetError(
-            what=f"no pictures in {folder.absolute()} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+            what=f"no images in {folder.absolute()} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
             + (f"; it has the folders {', '.join(inside[:8])}" if inside else ""),
-            remedy="give the folder that holds the pictures of good parts, or an MVTec layout with train/good",
+            remedy="give the folder that holds the images of good parts, or an MVTec layout with train/good",
         )
     chosen = found[frames]
     if not chosen:
         raise DatasetError(
-            what=f"no pictures chosen from the {len(found)} in {folder.absolute()}",
+            what=f"no images chosen from the {len(found)} in {folder.absolute()}",
             remedy="give --frames START:STOP or START:STOP:STEP within their number",
         )
-    left_out = _found([str(path) for path in chosen], unwanted)
+    left_out = _found([str(path) for path in chosen], excluded)
     return ImageFiles(str(folder), [path for path in chosen if str(path) not in left_out], left_out=left_out)
 
 
-def _video(path: Path, frames: slice, unwanted: Collection[str]) -> VideoFrames:
+def _video(path: Path, frames: slice, excluded: Collection[str]) -> VideoFrames:
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise DatasetError(what=f"{path.absolute()} is a single picture", remedy="give the folder that it is in")
+        raise DatasetError(what=f"{path.absolute()} is a single image", remedy="give the folder that it is in")
     video = cv2.VideoCapture(str(path))
     opened, length = video.isOpened(), max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     video.release()
     if not opened:
         raise DatasetError(
             what=f"{path.absolute()} is neither a folder nor a video this OpenCV can open",
-            remedy="give a folder of pictures, or a video as .mp4, .avi or .mkv",
+            remedy="give a folder of images, or a video as .mp4, .avi or .mkv",
         )
     chosen = range(*frames.indices(length))
     if not chosen or chosen.step < 0:
@@ -184,17 +183,17 @@ def _video(path: Path, frames: slice, unwanted: Collection[str]) -> VideoFrames:
             remedy="give --frames START:STOP or START:STOP:STEP within the video",
         )
     video_frames = VideoFrames(str(path), path, chosen)
-    return replace(video_frames, left_out=_found([video_frames.name(index) for index in chosen], unwanted))
+    return replace(video_frames, left_out=_found([video_frames.name(index) for index in chosen], excluded))
 
 
-def _found(names: Sequence[str], unwanted: Collection[str]) -> tuple[str, ...]:
-    """The names that are unwanted, or SettingError where something unwanted has none."""
-    found = tuple(name for name in names if name in unwanted or Path(name).name in unwanted)
-    unknown = set(unwanted) - set(found) - {Path(name).name for name in found}
+def _found(names: Sequence[str], excluded: Collection[str]) -> tuple[str, ...]:
+    """The names that are excluded; SettingError if one of those excluded is not among them."""
+    found = tuple(name for name in names if name in excluded or Path(name).name in excluded)
+    unknown = set(excluded) - set(found) - {Path(name).name for name in found}
     if unknown:
         raise SettingError(
             what=f"to be left out, but not among the {len(names)} images: {', '.join(sorted(unknown))}",
-            remedy="write each name as `fit` and the report print it, with or without its folder, one a line",
+            remedy="write each name as `fit` and the report show it, with or without its folder, one a line",
         )
     return found
 
@@ -216,12 +215,12 @@ def frame_range(text: str) -> slice:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One image whose truth is known.
+    """A labelled image.
 
     Attributes:
-        path: The picture.
+        path: The image.
         label: ``good``, or the kind of defect.
-        mask: Picture of the defect's area (non-zero inside); None without one.
+        mask: Image of the defect's area (non-zero inside); None without one.
     """
 
     path: Path
@@ -235,11 +234,11 @@ class Labelled:
 
 
 def labelled_images(source: Path) -> list[Labelled]:
-    """Images of known truth, for evaluation.
+    """Labelled images, for evaluation.
 
-    Understood: the MVTec layout (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder a
-    kind, of which one is ``good`` (masks beside the pictures as ``<stem>.png`` where those are JPEG); and the
-    Magnetic Tile Defects layout (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
+    Layouts: MVTec (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder for each kind, one
+    of them ``good`` (masks next to the images as ``<stem>.png`` where those are JPEG); and Magnetic Tile Defects
+    (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
 
     Raises:
         DatasetError: None of these, or no good or no defective images.
@@ -257,18 +256,18 @@ def labelled_images(source: Path) -> list[Labelled]:
         raise DatasetError(
             what=f"{source.absolute()} has images of {', '.join(sorted(kinds)) or 'nothing'}; "
             "good and defective ones are needed",
-            remedy="lay them out as good/ and one folder a kind of defect, or as test/good, test/<kind> (MVTec)",
+            remedy="lay them out as good/ and one folder for each kind of defect, or as test/good, test/<kind> (MVTec)",
         )
     return images
 
 
 def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
-    label, pictures = folder.name, folder
+    label, images = folder.name, folder
     if label.startswith("MT_") and (folder / "Imgs").is_dir():
-        label, pictures = folder.name.removeprefix("MT_"), folder / "Imgs"
+        label, images = folder.name.removeprefix("MT_"), folder / "Imgs"
         label = GOOD if label == "Free" else label
-    for path in image_files_in(pictures):
+    for path in image_files_in(images):
         named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
-        beside = path.with_suffix(MASK_SUFFIX)
-        mask = next((each for each in (*named, beside) if each.is_file() and each != path), None)
+        sibling = path.with_suffix(MASK_SUFFIX)
+        mask = next((each for each in (*named, sibling) if each.is_file() and each != path), None)
         yield Labelled(path, label, None if label == GOOD else mask)

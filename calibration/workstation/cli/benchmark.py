@@ -1,5 +1,5 @@
 """``shiftwatch-calibrate benchmark``: settings compared on labelled data sets."""
-# No deferred annotations here: typer reads them, which ruff could not tell from the decorator.
+# No deferred annotations here: typer reads them.
 
 from pathlib import Path
 from typing import Annotated
@@ -12,24 +12,26 @@ from calibration.workstation.cli import parse
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.detector_options import parse_detector
 from calibration.workstation.cli.options import (
-    LEARNING,
-    METHOD,
-    NETWORK,
     DivideBrightness,
     Mean,
     MemoryLimit,
     Size,
     Std,
     Threads,
+    learning,
+    method,
+    network,
 )
 from calibration.workstation.cli.output import print_written
 from calibration.workstation.evaluation.averages import over_runs, over_sets
 from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, benchmark_runs, tasks
-from calibration.workstation.evaluation.evaluation import refuse_without_metrics
+from calibration.workstation.evaluation.evaluation import sklearn_metrics
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
 from calibration.workstation.fit.backbone_choice import backbone_choices, open_backbone
 from calibration.workstation.settings import Settings
+
+Backbones = Annotated[list[str], network(metavar="NAME|FILE.onnx|A+B", help="As for `fit`; repeat to compare.")]
 
 
 def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
@@ -37,52 +39,42 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         list[Path],
         typer.Argument(
             metavar="DATASET",
-            help="MVTec root or category, MTD, or one folder a kind of which one is `good`; several are averaged.",
+            help="MVTec root or category, MTD, or one folder for each kind, one of them `good`; repeatable.",
         ),
     ],
     *,
-    seeds: Annotated[int, typer.Option(min=1, help="Shuffles of the good images.", rich_help_panel=LEARNING)] = 1,
+    seeds: Annotated[int, learning(min=1, help="Shuffles of the good images.")] = 1,
     folds: Annotated[
         int | None,
-        typer.Option(
+        learning(
             min=2,
             help="Parts of the good images, each held out once.  "
             f"[default: {USUAL_FOLDS}; none where train/good and test are given, as by MVTec]",
-            rich_help_panel=LEARNING,
         ),
     ] = None,
     images: Annotated[
-        int | None,
-        typer.Option(min=1, help="Learn from so many good images only, by seed.", rich_help_panel=LEARNING),
+        int | None, learning(min=1, help="Learn from only this many good images, chosen by seed.")
     ] = None,
     size: Size = "224x224",
     divide_brightness: DivideBrightness = False,
-    backbone: Annotated[
-        list[str],
-        typer.Option(metavar="NAME|FILE.onnx|A+B", help="As of `fit`; repeat to compare.", rich_help_panel=NETWORK),
-    ] = ["filterbank"],  # noqa: B006 - typer copies it
+    backbone: Backbones = ["filterbank"],  # noqa: B006 - typer copies it
     stages: Annotated[
-        list[str],
-        typer.Option(metavar="PATH,...", help="Of all timm models; or repeat, one for each.", rich_help_panel=NETWORK),
+        list[str], network(metavar="PATH,...", help="For all timm models; or repeat, one for each.")
     ] = [],  # noqa: B006
-    weights: Annotated[
-        list[Path],
-        typer.Option(metavar="FILE", help="Of all timm models; or repeat, one for each.", rich_help_panel=NETWORK),
-    ] = [],  # noqa: B006
+    weights: Annotated[list[Path], network(metavar="FILE", help="For all timm models; or repeat, one for each.")] = [],  # noqa: B006
     mean: Mean = "0,0,0",
     std: Std = "1,1,1",
     detector: Annotated[
         list[str],
-        typer.Option(
+        method(
             metavar="NAME[:OPTION=VALUE,...]",
             help="Method, with options of `fit`, e.g. `mean_shift:alpha=1`; repeat to compare.",
-            rich_help_panel=METHOD,
         ),
     ] = ["mean_shift"],  # noqa: B006
     memory_limit_mib: MemoryLimit = 4096,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A row for each run, as it is made; the same command goes on from there."),
+        typer.Option(metavar="FILE", help="A row for each run, as it ends; the same command continues from there."),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="All runs, means, standard errors and software versions.")
@@ -91,8 +83,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Compare backbones and detectors on labelled data sets, over folds and seeds.
 
-    A set that has train/good and test, as MVTec's, is divided as it says. Of any other, each fold of the good images is
-    held out once and tested with all defective ones; fold 0 of seed 0 is the usual 80/20 split.
+    A set with train/good and test, such as MVTec's, keeps that division. In any other set, each fold of the good images
+    is held out once and tested with all defective ones; fold 0 of seed 0 is the usual 80/20 split.
 
     For example:
 
@@ -100,7 +92,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate benchmark magnetic-tiles --folds 5 --seeds 2 --images 100`
     """
-    refuse_without_metrics()
+    sklearn_metrics()  # refuses before hours are spent
     if json:
         refuse_unwritable(json)
     input_size = parse.size(size)
@@ -111,7 +103,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
     candidates = [
         Candidate(
-            network,
+            built,
             label,
             Settings(
                 Preprocess(*input_size),
@@ -121,12 +113,12 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
                 threads=threads,
             ),
         )
-        for network in (open_backbone(choice, input_size) for choice in named)
+        for built in (open_backbone(choice, input_size) for choice in named)
         for label, method in detectors.items()
     ]
     runs = _runs(tasks(divided, candidates), csv)
     print_benchmark(runs)
-    _say_what_seeds_change(sets, seeds, varied=folds is not None or images is not None)
+    _print_given_divisions(sets, seeds, varied=folds is not None or images is not None)
     if csv:
         print_written("runs", [csv])
     if json:
@@ -136,7 +128,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
 
 
 def _runs(planned: list[Task], csv: Path | None) -> list[Run]:
-    """All runs; those that the file holds are not made again."""
+    """All runs; those in the file are not repeated."""
     file = RunFile(csv, [task.identity for task in planned]) if csv else None
     runs = {run.identity: run for run in file.runs} if file else {}
     waiting = [task for task in planned if task.identity not in runs]
@@ -154,11 +146,11 @@ def _runs(planned: list[Task], csv: Path | None) -> list[Run]:
     return [runs[task.identity] for task in planned]
 
 
-def _say_what_seeds_change(sets: list[LabelledSet], seeds: int, *, varied: bool) -> None:
+def _print_given_divisions(sets: list[LabelledSet], seeds: int, *, varied: bool) -> None:
     given = [data.name for data in sets if data.divided]
     if given and seeds > 1 and not varied:
         console.print(
-            f"[yellow]one run only:[/] what is learnt is given by {escape(', '.join(given))}, so that seeds change "
+            f"[yellow]one run only:[/] {escape(', '.join(given))} says what to learn from, so that seeds change "
             "nothing; --images or --folds vary it",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""What a benchmark prints: a table for each data set, and one over all of them."""
+"""Tables of a benchmark: one for each data set, and one over all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDEST, _WIDEST_NAME = 10_000, 28
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """How a figure is shown, and its standard error below it."""
+    """Title and format of a figure."""
 
     title: str
     figure: str
@@ -58,7 +58,7 @@ _OPERATION = (
 
 
 def print_benchmark(runs: Sequence[Run]) -> None:
-    """A table for each set; for several a last one over all of them."""
+    """Print a table for each set, and for several sets a last one over all of them."""
     rows = over_runs(runs)
     for name in dict.fromkeys(row.set for row in rows):
         of_set = [run for run in runs if run.set == name]
@@ -81,10 +81,10 @@ def _title(runs: Sequence[Run]) -> str:
     first = runs[0]
     each = sum((run.backbone, run.detector) == (first.backbone, first.detector) for run in runs)
     repeated = f"; {each} runs each, mean and ± standard error" if each > 1 else ""
-    learnt, good = _span([run.learnt for run in runs]), _span([run.good for run in runs])
+    learned, good = _span([run.learnt for run in runs]), _span([run.good for run in runs])
     brightness = sum(run.brightness_auroc for run in runs) / len(runs)
     return (
-        f"[bold]{escape(first.set)}[/]: {learnt} good images learnt, {good} good and {first.defective} defective "
+        f"[bold]{escape(first.set)}[/]: {learned} good images learned, {good} good and {first.defective} defective "
         f"tested{repeated}; image AUROC of mean brightness alone {brightness:.3f}"
     )
 

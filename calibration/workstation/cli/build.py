@@ -1,8 +1,7 @@
 """``shiftwatch-calibrate build``: the TensorRT engine of a bundle, ahead of its first use."""
 
-from __future__ import annotations
+# No deferred annotations here: typer reads them.
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,17 +12,17 @@ from calibration.deployment.tensorrt import engine_folder, source_of
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.terminal import console, escape, progress_bar
+from calibration.workstation.cli.options import BundlePath
 
 _DEFAULT = BuildOptions()
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `fit` wrote.")]
-Workspace = Annotated[int, typer.Option("--workspace-mib", min=16, help="What one layer may use while it runs.")]
+Workspace = Annotated[int, typer.Option("--workspace-mib", min=16, help="Memory that one layer may use while it runs.")]
 TacticMemory = Annotated[
-    int, typer.Option("--tactic-memory-mib", min=64, help="What trying out ways to compute a layer may use.")
+    int, typer.Option("--tactic-memory-mib", min=64, help="Memory for trying out ways to compute a layer.")
 ]
 Level = Annotated[
     int,
-    typer.Option("--optimisation-level", min=0, max=5, help="0 builds quickly; 5 tries everything, for the last bit."),
+    typer.Option("--optimisation-level", min=0, max=5, help="0 builds fastest; 5 gives the fastest engine."),
 ]
 
 
@@ -46,6 +45,6 @@ def build(
     with progress_bar() as progress, TensorRTEngine(source, folder, options, progress=progress) as engine:
         check_or_rebuild(engine, source, lambda opened: check_golden(bundle, opened))
         speed = measure_latency(bundle, engine)
-    done = f"built ({escape(engine.built_because)})" if engine.built_because else "the one that was there fits"
+    done = f"built ({escape(engine.built_because)})" if engine.built_because else "kept from before"
     how = f"{done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"
     console.print(f"engine in {escape(str(folder))}: {how}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``shiftwatch-calibrate``: teach from good images, prove and evaluate what was learnt."""
+"""The command ``shiftwatch-calibrate``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ from calibration.workstation.cli.options import BundlePath, Threads
 from calibration.workstation.cli.output import print_evaluation, print_written
 from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate as evaluate_images
-from calibration.workstation.evaluation.evaluation import refuse_without_metrics, write_figures, write_scores
+from calibration.workstation.evaluation.evaluation import sklearn_metrics, write_figures, write_scores
 from calibration.workstation.evaluation.plots import write_plots
 from calibration.workstation.report.report import write_report
 
 app = typer.Typer(
-    help="Learn what good parts look like from good images, and build the network that inspects.",
+    help="Learn from good images what good parts look like, and build the network that inspects.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -48,13 +48,13 @@ def verify(path: BundlePath, threads: Threads = 0) -> None:
         name = f"{number} (damaged on purpose)" if number == len(checks) - 1 else str(number)
         table.add_row(name, f"{check.expected:.6g}", f"{check.actual:.6g}", f"{check.deviation:.1e}")
     console.print(table)
-    console.print(f"{escape(str(path))}: all files whole, all scores within {bundle.manifest.golden_tolerance:g}")
+    console.print(f"{escape(str(path))}: all files are intact, all scores within {bundle.manifest.golden_tolerance:g}")
 
 
 @app.command()
 def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     path: BundlePath,
-    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or one folder a kind of which one is `good`.")],
+    dataset: Annotated[Path, typer.Argument(help="MVTec layout, or one folder for each kind, one of them `good`.")],
     *,
     scores: Annotated[
         Path, typer.Option(metavar="FILE", help="Where to write the score of every image, as CSV.")
@@ -65,11 +65,11 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Score images whose truth is known.
+    """Score labelled images, and measure how well the bundle separates good from defective ones.
 
     Example: `shiftwatch-calibrate evaluate washers photos/labelled --scores washers.csv --plots washers-plots`
     """
-    refuse_without_metrics()
+    sklearn_metrics()  # refuses before any image is scored
     bundle = open_bundle(path)
     images = labelled_images(dataset)
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
@@ -95,7 +95,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
     threads: Threads = 0,
 ) -> None:
-    """Write one page, for a browser or a printer, that says what a bundle has learnt and what it promises.
+    """Write a page, for a browser or a printer, on what a bundle has learned and what it promises.
 
     Example: `shiftwatch-calibrate report washers --out washers.html`
     """

@@ -22,12 +22,12 @@ def merge(
         str | None,
         typer.Option(
             metavar="W,W,...",
-            help="What an image of each bundle counts, above 0 and up to 1: less forgets.  [default: 1 each]",
+            help="Weight of the images of each bundle, above 0 and up to 1: less forgets.  [default: 1 each]",
         ),
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Add what bundles of the same backbone, preprocessing and detector have learnt, without their images.
+    """Add up what bundles of the same backbone, preprocessing and detector have learned, without their images.
 
     Statistics and network are exactly those of one fit to all images; the threshold is an estimate (mean_shift, padim).
 

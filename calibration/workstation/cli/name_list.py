@@ -1,11 +1,12 @@
-"""Files of image names: those not to learn, and those that look suspicious."""
+"""Files of image names: those to leave out, and those that look suspicious."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from calibration.errors import SettingError, StorageError
+from calibration.errors import SettingError
+from calibration.workstation.files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,33 +16,26 @@ _COMMENT = re.compile(r"(?:^|\s)#")  # not inside a word: frames of a video are 
 
 
 def names_in(file: Path) -> frozenset[str]:
-    """Names of images, one a line; a ``#`` at the start of a line or after a blank begins a comment.
+    """Read names of images, one a line; a ``#`` at the start of a line or after a blank begins a comment.
 
     Raises:
         SettingError: Not a readable text file.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot read {file.absolute()}: {error.strerror}" if isinstance(error, OSError) else None
         raise SettingError(
-            what=f"cannot read {file.absolute()}: {error.strerror}", remedy="give a file with one image name a line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingError(
-            what=f"{file.absolute()} is not text in UTF-8", remedy="give a file with one image name a line"
+            what=reason or f"{file.absolute()} is not text in UTF-8", remedy="give a file with one image name a line"
         ) from error
     return frozenset(name for line in lines if (name := _COMMENT.split(line, maxsplit=1)[0].strip()))
 
 
 def write_names(file: Path, names: Sequence[str]) -> None:
-    """The inverse of ``names_in``, in the order given.
+    """Write names that ``names_in`` reads.
 
     Raises:
         StorageError: Not writable.
     """
-    try:
+    with accessible(file, "--suspicious FILE"):
         file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            what=f"cannot write {file.absolute()}: {error.strerror}", remedy="give another place with --suspicious FILE"
-        ) from error

@@ -1,4 +1,4 @@
-"""What the commands print when they are done."""
+"""What the commands print at their end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from calibration.terminal import console, escape
-from calibration.workstation.report.preprocess_rows import learnt_rows
+from calibration.workstation.report.rows import preprocess_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
-# The upper end of the interval is within this factor of the rate where about five images lie above the threshold.
+# Where about five images lie above the threshold, the upper end of the interval is within this factor of the rate.
 _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
 
 def describe(bundle: Bundle) -> None:
-    """What was learnt."""
+    """Print what a bundle has learned."""
     manifest = bundle.manifest
     point = manifest.working_point
     low, high = point.interval
-    table = Table("learnt", "", title=escape(str(bundle.path)))
+    table = Table("learned", "", title=escape(str(bundle.path)))
     table.add_row("good images", f"{manifest.images.count} from {escape(manifest.images.source)}")
     if manifest.images.left_out:
         table.add_row("left out", str(len(manifest.images.left_out)))
-    for name, text in learnt_rows(manifest.preprocess):
+    for name, text in preprocess_rows(manifest.preprocess):
         table.add_row(name.lower(), text)
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
     table.add_row(
@@ -58,7 +58,7 @@ def describe(bundle: Bundle) -> None:
     if manifest.merge:
         console.print(
             f"[yellow]the threshold is an estimate:[/] of {manifest.images.count} good scores under the new statistics "
-            f"{manifest.merge.rescored} are known; check it with good parts that were not learnt "
+            f"{manifest.merge.rescored} are known; check it with good parts that it has not learned "
             "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)",
             soft_wrap=True,
         )
@@ -66,7 +66,7 @@ def describe(bundle: Bundle) -> None:
         needed = round(_ENOUGH / point.false_reject_rate)
         console.print(
             f"[yellow]few images for this rate:[/] up to {high:.1%} of good parts may be rejected; "
-            f"{needed:,} images would make sure of {point.false_reject_rate:.2%}",
+            f"{needed:,} images would confirm {point.false_reject_rate:.2%}",
             soft_wrap=True,
         )
     _print_alignment(manifest.preprocess.alignment)
@@ -79,9 +79,9 @@ def describe(bundle: Bundle) -> None:
 
 
 def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
-    """How well a bundle does."""
+    """Print the figures of a bundle on labelled images."""
     folders = {Path(source).resolve() for source in bundle.manifest.sources}
-    taught = sum(each.image.path.resolve().parent in folders for each in result.good)
+    learned = sum(each.image.path.resolve().parent in folders for each in result.good)
     good, defective = len(result.good), len(result.defective)
     table = Table("figure", "value", title=f"{good} good, {defective} defective images")
     table.add_row("image AUROC", f"{result.image_auroc:.4f}")
@@ -104,21 +104,21 @@ def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
         table.add_row(f"  {escape(kind)}", f"{rate:.2%}")
     console.print(table)
     print_some("images skipped", result.skipped)
-    if taught:
+    if learned:
         console.print(
-            f"[bold red]no fair test:[/] {taught} of the {good} good images lie in a folder that was taught; "
-            "set some aside and give those",
+            f"[bold red]not a fair test:[/] {learned} of the {good} good images lie in a folder that was learned from; "
+            "keep some images aside and give those",
             soft_wrap=True,
         )
 
 
 def print_written(what: str, paths: Sequence[Path]) -> None:
-    """Where the results are."""
+    """Print where the results are."""
     console.print(f"{what}: {', '.join(escape(str(path)) for path in paths)}", soft_wrap=True)
 
 
 def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
-    """A title with the number of lines, and the first of them."""
+    """Print the number of lines under a title, and the first of them."""
     if lines:
         console.print(f"[yellow]{len(lines)} {title}:[/]", soft_wrap=True)
         for line in lines[:shown]:
@@ -129,7 +129,7 @@ def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
 
 def _print_alignment(record: AlignmentRecord | None) -> None:
     if record is not None and record.least_prominence is None:
-        console.print("[yellow]alignment is off:[/] nothing on these parts stands still to be found again")
+        console.print("[yellow]alignment is off:[/] nothing on these parts stands still")
     elif record is not None and record.too_far:
         console.print(
             f"[yellow]{record.too_far} good parts are off by more than {record.limit_px} pixels:[/] a frame with "
@@ -141,7 +141,7 @@ def _print_alignment(record: AlignmentRecord | None) -> None:
 def _print_suspicious(names: list[str]) -> None:
     print_some("suspicious, with scores far above the other good images", names, _SUSPICIOUS_SHOWN)
     if names:
-        console.print("  look at them: if one is a defective part, calibrate again with --leave-out FILE")
+        console.print("  check them: if one is a defective part, calibrate again with --leave-out FILE")
 
 
 def _figure_of_masks(value: float | None) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from calibration.workstation.evaluation.benchmark import Run
 
-# The attributes of ``Run`` that averages are taken of.
+# The attributes of ``Run`` that are averaged.
 FIGURES = (
     "image_auroc",
     "average_precision",
@@ -34,12 +34,12 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Of one figure.
+    """Average of one figure.
 
     Attributes:
         mean: None without values.
-        standard_error: Of the mean, s / sqrt(n) with n - 1 in s; None of fewer than two values.
-        values: How many had one.
+        standard_error: Standard error of the mean, s / sqrt(n) with n - 1 in s; None for fewer than two values.
+        values: Number of values.
     """
 
     mean: float | None
@@ -53,7 +53,7 @@ class Row:
 
     Attributes:
         set: Name of the data set; None over all sets.
-        over: Runs, or sets.
+        over: Number of runs, or of sets.
         figures: One for each of ``FIGURES``.
     """
 
@@ -87,7 +87,7 @@ def over_runs(runs: Sequence[Run]) -> list[Row]:
 def over_sets(rows: Sequence[Row]) -> list[Row]:
     """Averages of the sets' means: each set counts the same, however many images or runs it has.
 
-    The standard error is that over sets, as Rippel et al. 2021 give it; how much the runs of a set differ is not in it.
+    The standard error is that over sets, as in Rippel et al. 2021, without the differences between runs of a set.
     """
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

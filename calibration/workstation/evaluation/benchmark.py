@@ -1,4 +1,4 @@
-"""Settings compared: each learns from, and is tested on, the same divisions of the same data sets."""
+"""Compares settings: each learns from, and is tested on, the same divisions of the same data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,23 +33,23 @@ _DIGITS = 12
 
 
 class Identity(BaseModel):
-    """What decides a run: two runs with the same identity differ in their times only.
+    """What determines a run: two runs with the same identity differ in their times only.
 
     Attributes:
         set: Name of the data set.
         backbone: Name and stages.
         detector: As the user named it.
-        seed: Of the shuffle.
-        folds: Parts of the good images; None where all of them may be learnt.
+        seed: Seed of the shuffle.
+        folds: Parts of the good images; None where all of them are learned from.
         fold: Part that is held out.
         learnt: Good images to learn from.
         size: Network input, ``HEIGHTxWIDTH``.
         divide_brightness: Whether each frame is divided by its mean brightness.
-        threads: Of the network; they decide its times.
-        parameters: All of the detector, given or not.
-        backbone_sha256: Its start, over weights and normalisation.
-        set_sha256: Its start, over names and sizes of the files.
-        version: Of this software.
+        threads: Of the network; its times depend on them.
+        parameters: All parameters of the detector, given or not.
+        backbone_sha256: First digits, over weights and normalisation.
+        set_sha256: First digits, over names and sizes of the files.
+        version: Version of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,15 +71,15 @@ class Identity(BaseModel):
 
 
 class Run(Identity):
-    """What one run gave: the figures of ``EvaluationResult`` under the same names, and what they cost.
+    """Result of one run: the figures of ``EvaluationResult`` under the same names, and what they cost.
 
     Attributes:
         good: Good images tested.
         defective: Defective images tested.
-        skipped: Images, learnt or tested, that could not be read.
-        fit_s: From pictures to bundle, seconds.
+        skipped: Images to learn from or to test that could not be read.
+        fit_s: Time from images to bundle.
         network_ms: Median time of the network for one frame, alone.
-        bundle_mb: All files of the bundle, 10^6 bytes.
+        bundle_mb: Size of all files of the bundle, 10^6 bytes.
     """
 
     good: int
@@ -107,13 +106,13 @@ class Run(Identity):
 
     @property
     def identity(self) -> Identity:
-        """What it is a run of."""
+        """What determines this run."""
         return Identity.model_validate(self.model_dump(include=set(Identity.model_fields)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is compared.
+    """One setting to compare.
 
     Attributes:
         detector: Its name in tables; the detector itself is in the settings.
@@ -126,7 +125,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Task:
-    """One run to be made."""
+    """One run to do."""
 
     split: Split
     candidate: Candidate
@@ -134,12 +133,12 @@ class Task:
 
     @property
     def images(self) -> int:
-        """How many are learnt and tested: what the run takes is about proportional."""
+        """Number of images to learn from and to test; the time of the run is about proportional to it."""
         return len(self.split.learnt) + len(self.split.test)
 
 
 def tasks(splits: Sequence[Split], candidates: Sequence[Candidate]) -> list[Task]:
-    """Every candidate on every split, those of one split together.
+    """Every candidate on every split, grouped by split.
 
     Raises:
         SettingError: Two of them would be the same run.
@@ -190,29 +189,25 @@ def _identity(split: Split, candidate: Candidate, content_sha256: str) -> Identi
 def benchmark_runs(
     waiting: Collection[Task], keep: Callable[[Run], None], folder: Path | None, progress: Callable[[str, float], None]
 ) -> None:
-    """Make all runs, one after the other.
+    """Do all runs, one after the other.
 
     Args:
-        waiting: The runs to make.
-        keep: Told of each run as soon as it is made.
+        waiting: The runs to do.
+        keep: Receives each run as soon as it is done.
         folder: Where bundles lie until they are evaluated; None: the system's folder for temporary files.
-        progress: Told (which run, how many runs are done); fractions count.
+        progress: Receives (current run, runs done, with fractions).
 
     Raises:
-        ShiftwatchError: Of the run that failed, which is named; the ones before it are kept.
+        ShiftwatchError: Names the run that failed; the ones before it are kept.
     """
     for number, task in enumerate(waiting):
         name = " ".join(_row(task.identity))
         try:
-            run = measured(task, folder, partial(_moved, progress, name, number))
+            run = measured(task, folder, lambda share: progress(name, number + share))  # noqa: B023 - called at once
         except ShiftwatchError as error:
             raise type(error)(what=f"{name}: {error.what}", remedy=error.remedy) from error
         keep(run)
         progress(name, number + 1)
-
-
-def _moved(progress: Callable[[str, float], None], name: str, before: int, share: float) -> None:
-    progress(name, before + share)
 
 
 def measured(task: Task, folder: Path | None, progress: Callable[[float], None]) -> Run:
@@ -221,7 +216,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
     Args:
         task: What to run.
         folder: Where the bundle lies meanwhile; None: the system's folder for temporary files.
-        progress: Told which share of the run is done.
+        progress: Receives the share of the run that is done.
 
     Raises:
         ShiftwatchError: Those of ``calibrate`` and ``evaluate``.
@@ -253,7 +248,7 @@ def _temporary(folder: Path | None) -> Iterator[Path]:
         temporary = tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder)
     except OSError as error:
         raise StorageError(
-            what=f"cannot make a temporary folder in {folder or tempfile.gettempdir()}: {error.strerror}",
+            what=f"cannot create a temporary folder in {folder or tempfile.gettempdir()}: {error.strerror}",
             remedy="make room there, or choose another disk with --csv FILE or the variable TMPDIR",
         ) from error
     with temporary as name:

@@ -1,4 +1,4 @@
-"""How well a bundle does on images whose truth is known."""
+"""How well a bundle separates good from defective images, measured on labelled ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.errors import DatasetError, SettingError, StorageError
+from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import prepare_image
 from calibration.imaging.region import crop_padded
 from calibration.imaging.score_map import cover_region
 from calibration.statistics.threshold import expected_share_above
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
+from calibration.workstation.files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,20 +45,20 @@ class EvaluationResult:
 
     Attributes:
         scored: Every readable image with its score.
-        threshold: Of the score: that of the bundle.
-        image_auroc: Chance that a defective image scores above a good one.
-        average_precision: Area under precision over recall, defective images being the ones to find.
-        brightness_auroc: Image AUROC of mean brightness alone; where it is far from 0.5, light may pass for skill.
+        threshold: The bundle's threshold.
+        image_auroc: Probability that a defective image scores above a good one.
+        average_precision: Area under the curve of precision over recall of the defective images.
+        brightness_auroc: Image AUROC of mean brightness alone; far from 0.5, lighting alone separates the classes.
         pixel_auroc: Over the pixels of images with masks and of good images; None without masks.
         region_overlap: PRO up to 30 % false positives, over the same pixels; None without masks.
-        promised_false_reject_rate: By the bundle.
-        expected_false_reject_rate: Where the observed one lies in 95 of 100 cases if the promise holds.
+        promised_false_reject_rate: Rate that the bundle promises.
+        expected_false_reject_rate: Range of the observed rate in 95 of 100 cases if the promise holds.
         false_reject_rate: Share of good images above the threshold.
         detection_rate: Share of defective images above the threshold.
         detection_by_kind: The same for each kind of defect.
         false_reject_rate_at_full_detection: Share of good images not below the lowest defective one.
         best_f1: Highest F1 that any threshold gives on these images.
-        best_f1_threshold: Images with this score or more are defective, then.
+        best_f1_threshold: Images with this score or more count as defective for it.
         skipped: Images that could not be read, or whose mask does not fit.
     """
 
@@ -100,16 +101,16 @@ def evaluate(
     """Score labelled images.
 
     Args:
-        images: With their truth.
-        bundle: Says how to prepare them, and the threshold.
-        engine: Runs the bundle's network; entered already.
-        progress: Told (done, total).
+        images: Labelled images.
+        bundle: How to prepare them, and the threshold.
+        engine: Runs the bundle's network; already entered.
+        progress: Receives (done, total).
 
     Raises:
         SettingError: scikit-learn is not installed.
         DatasetError: No good or no defective image was readable, or one is too small for the region of interest.
     """
-    metrics = _metrics()
+    metrics = sklearn_metrics()
     preprocess, grid = bundle.preprocess, bundle.manifest.backbone.grid
     scored: list[Scored] = []
     brightness: list[float] = []
@@ -118,15 +119,15 @@ def evaluate(
     for number, image in enumerate(images, start=1):
         progress(number, len(images))
         try:
-            picture = read_image(image.path)
-            mask = _mask(image, picture)
+            frame = read_image(image.path)
+            mask = _mask(image, frame)
         except DatasetError as error:
             skipped.append(error.what)
             continue
-        prepared, place = prepare_image(preprocess, str(image.path), picture)
+        prepared, place = prepare_image(preprocess, str(image.path), frame)
         inference = engine(prepared)
         scored.append(Scored(image, inference.score))
-        brightness.append(float(picture.mean()))
+        brightness.append(float(frame.mean()))
         if image.mask or not image.defective:
             defective = crop_padded(mask.astype(np.uint8), place.region) > 0
             pixels.add(cover_region(inference.map, grid), defective, preprocess.inspected_mask(place.region))
@@ -142,25 +143,25 @@ def evaluate(
     )
 
 
-def _mask(image: Labelled, picture: Image) -> NDArray[np.bool_]:
+def _mask(image: Labelled, frame: Image) -> NDArray[np.bool_]:
     if image.mask is None:
-        return np.zeros(picture.shape[:2], np.bool_)
+        return np.zeros(frame.shape[:2], np.bool_)
     mask = read_mask(image.mask)
-    if mask.shape != picture.shape[:2]:
-        sizes = [f"{columns}x{rows}" for rows, columns in (mask.shape, picture.shape[:2])]
+    if mask.shape != frame.shape[:2]:
+        sizes = [f"{columns}x{rows}" for rows, columns in (mask.shape, frame.shape[:2])]
         raise DatasetError(
-            what=f"the mask {image.mask} is of {sizes[0]} pixels, its picture of {sizes[1]}",
-            remedy="draw it on the picture as it is shown, upright",
+            what=f"the mask {image.mask} is of {sizes[0]} pixels, its image of {sizes[1]}",
+            remedy="draw it on the image as it is shown, upright",
         )
     return mask
 
 
-def refuse_without_metrics() -> None:
-    """Raise SettingError if scikit-learn is not installed: before any image is scored."""
-    _metrics()
+def sklearn_metrics() -> Any:  # noqa: ANN401 - a module without types
+    """The module with the metrics.
 
-
-def _metrics() -> Any:  # noqa: ANN401 - a module without types
+    Raises:
+        SettingError: scikit-learn is not installed.
+    """
     try:
         from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
     except ImportError as error:
@@ -224,17 +225,12 @@ def write_scores(path: Path, evaluation: EvaluationResult) -> None:
     Raises:
         StorageError: Not writable.
     """
-    try:
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "label", "defective", "score", "rejected"])
-            for each in evaluation.scored:
-                rejected = int(each.score > evaluation.threshold)
-                writer.writerow([each.image.path, each.image.label, int(each.image.defective), each.score, rejected])
-    except OSError as error:
-        raise StorageError(
-            what=f"cannot write {path.absolute()}: {error.strerror}", remedy="give another place with --scores FILE"
-        ) from error
+    with accessible(path, "--scores FILE"), path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "defective", "score", "rejected"])
+        for each in evaluation.scored:
+            rejected = int(each.score > evaluation.threshold)
+            writer.writerow([each.image.path, each.image.label, int(each.image.defective), each.score, rejected])
 
 
 def write_figures(path: Path, evaluation: EvaluationResult, bundle: Bundle) -> None:
@@ -247,9 +243,5 @@ def write_figures(path: Path, evaluation: EvaluationResult, bundle: Bundle) -> N
     del figures["scored"]
     counts = {"good": len(evaluation.good), "defective": len(evaluation.defective)}
     content = {"bundle": bundle.identity, **counts, **figures, "promise_kept": evaluation.promise_kept}
-    try:
+    with accessible(path, "--json FILE"):
         path.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise StorageError(
-            what=f"cannot write {path.absolute()}: {error.strerror}", remedy="give another place with --json FILE"
-        ) from error

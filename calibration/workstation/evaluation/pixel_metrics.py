@@ -1,4 +1,4 @@
-"""Whether the map shows where the defect is: figures over pixels, in memory that does not grow with the images."""
+"""How well score maps localise defects: figures over pixels, in memory that does not grow with the images."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class PixelHistogram:
         self._region_shares = np.zeros(_BINS)
 
     def add(
-        self, score_map: NDArray[np.float32], mask: NDArray[np.bool_], judged: NDArray[np.bool_] | None = None
+        self, score_map: NDArray[np.float32], mask: NDArray[np.bool_], inspected: NDArray[np.bool_] | None = None
     ) -> None:
         """Count one image.
 
         Args:
-            score_map: (h, w), covering the picture from edge to edge.
+            score_map: (h, w), covering the image from edge to edge.
             mask: (rows, columns), true where the defect is; the map is enlarged to it.
-            judged: Of the same size, true where pixels count; None: everywhere.
+            inspected: Of the same size, true where pixels count; None: everywhere.
         """
         rows, columns = mask.shape
-        judged = np.ones_like(mask) if judged is None else judged
+        inspected = np.ones_like(mask) if inspected is None else inspected
         grown = cv2.resize(score_map, (columns, rows), interpolation=cv2.INTER_LINEAR)
         values = np.clip(np.log(np.maximum(grown, 1e-30)), _LOWEST, _HIGHEST)
-        self.good += self._counts(values[~mask & judged])
-        self.defective += self._counts(values[mask & judged])
-        labels, labelled = cv2.connectedComponents((mask & judged).astype(np.uint8), connectivity=8)
+        self.good += self._counts(values[~mask & inspected])
+        self.defective += self._counts(values[mask & inspected])
+        labels, labelled = cv2.connectedComponents((mask & inspected).astype(np.uint8), connectivity=8)
         for label in range(1, labels):
             counts = self._counts(values[labelled == label])
             self._region_shares += counts / counts.sum()
@@ -84,5 +84,5 @@ class PixelHistogram:
 
 
 def _above(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much lies in each bin and those above it, the highest bin first, after nothing."""
+    """Cumulative counts from the highest bin down, beginning with 0."""
     return np.concatenate([[0.0], np.cumsum(counts[::-1])])

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: curves, histograms, and what it got most wrong."""
+"""Plots of an evaluation: curves, histograms, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.errors import SettingError, StorageError
+from calibration.errors import SettingError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region
+from calibration.workstation.files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +30,16 @@ _DPI = 130
 def write_plots(folder: Path, evaluation: EvaluationResult, bundle: Bundle, engine: Engine) -> list[Path]:
     """Write ``roc.png``, ``scores.png``, and ``false_rejects.png`` and ``misses.png`` where there are any.
 
-    The last two show up to six images each, the worst first, and beside each the heat map.
+    The last two show up to six images each, the worst first, with their heat maps.
 
     Args:
-        folder: Made if it does not exist; plots of an earlier run are replaced.
+        folder: Created if missing; plots of an earlier run are replaced.
         evaluation: What to show.
-        bundle: Prepares the pictures.
-        engine: Runs the bundle's network; entered already.
+        bundle: Prepares the images.
+        engine: Runs the bundle's network; already entered.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
         SettingError: matplotlib is not installed.
@@ -53,17 +54,12 @@ def write_plots(folder: Path, evaluation: EvaluationResult, bundle: Bundle, engi
         ("misses.png", f"{len(misses)} of {len(evaluation.defective)} defective images missed", misses[:WORST]),
     ):
         figures[name] = _gallery(title, worst, bundle, engine) if worst else None
-    try:
+    with accessible(folder, "--plots FOLDER"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             (folder / name).unlink(missing_ok=True)
             if figure is not None:
                 figure.savefig(folder / name, dpi=_DPI)
-    except OSError as error:
-        raise StorageError(
-            what=f"cannot write plots to {folder.absolute()}: {error.strerror}",
-            remedy="give another place with --plots FOLDER",
-        ) from error
     return [folder / name for name, figure in figures.items() if figure is not None]
 
 
@@ -121,11 +117,11 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
     threshold, grid = bundle.manifest.working_point.threshold, bundle.manifest.backbone.grid
     columns = figure.subplots(2, len(worst), squeeze=False).T
     for (plain, heated), each in zip(columns, worst, strict=True):
-        picture = read_image(each.image.path)
-        place = bundle.preprocess.locate(picture)
-        score_map = cover_region(engine(bundle.preprocess.network_input(picture, place.region)).map, grid)
-        heat = overlay(picture, place.region, score_map, display_threshold(score_map, threshold))
-        for axes, shown in ((plain, picture), (heated, heat)):
+        frame = read_image(each.image.path)
+        location = bundle.preprocess.locate(frame)
+        score_map = cover_region(engine(bundle.preprocess.network_input(frame, location.region)).map, grid)
+        heat = overlay(frame, location.region, score_map, display_threshold(score_map, threshold))
+        for axes, shown in ((plain, frame), (heated, heat)):
             axes.imshow(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
             axes.set_axis_off()
             axes.set_anchor("N")

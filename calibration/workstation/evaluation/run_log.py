@@ -7,7 +7,6 @@ import io
 import json
 import os
 import platform
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from calibration.deployment.latency import processor_name
-from calibration.errors import SettingError, StorageError
+from calibration.errors import SettingError
 from calibration.workstation.evaluation.benchmark import Identity, Run
+from calibration.workstation.files import accessible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from calibration.workstation.evaluation.averages import Row
@@ -33,29 +33,27 @@ class RunFile:
     """Runs as CSV, one a row, each on disk before the next begins.
 
     Attributes:
-        runs: Those that the file has held when it was opened.
+        runs: Runs that the file held when it was opened.
     """
 
     def __init__(self, path: Path, planned: Collection[Identity]) -> None:
-        """Open, or begin, a file.
-
-        A row that was cut short, as by a power failure, is dropped.
+        """Open or create a file; a row that was cut short, as by a power failure, is dropped.
 
         Args:
             path: The file.
-            planned: What the command wants to run.
+            planned: Runs of the command.
 
         Raises:
-            SettingError: The file holds something else, or a run that is not planned; it is left as it was.
+            SettingError: The file holds something else, or a run that is not planned; it stays unchanged.
             StorageError: Not readable, or not writable.
         """
         self._path = path
-        with _accessible(path, "--csv"):
+        with accessible(path, "--csv FILE", "read or write"):
             content = path.read_bytes().decode() if path.exists() else ""
         whole = content[: content.rfind("\n") + 1]
         self.runs = _runs(path, whole or content)
         _refuse_others(path, self.runs, planned)
-        with _accessible(path, "--csv"):
+        with accessible(path, "--csv FILE", "read or write"):
             if not whole:
                 path.write_text(_line(COLUMNS), encoding="utf-8")
             elif whole != content:
@@ -69,7 +67,7 @@ class RunFile:
         """
         values = run.model_dump(mode="json")
         cells = [json.dumps(value) if name in _STRUCTURED else value for name, value in values.items()]
-        with _accessible(self._path, "--csv"), self._path.open("a", encoding="utf-8") as file:
+        with accessible(self._path, "--csv FILE", "read or write"), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(cells))
 
 
@@ -91,7 +89,7 @@ def _runs(path: Path, content: str) -> list[Run]:
     except (ValidationError, ValueError) as error:
         raise SettingError(
             what=f"{path.absolute()} is damaged: {str(error).splitlines()[0]}",
-            remedy="remove the row that is, or give another name with --csv FILE",
+            remedy="remove the damaged row, or give another name with --csv FILE",
         ) from error
 
 
@@ -101,12 +99,12 @@ def _values(row: Sequence[str]) -> dict[str, Any]:
 
 
 def _refuse_others(path: Path, runs: Sequence[Run], planned: Collection[Identity]) -> None:
-    wanted = frozenset(planned)
+    expected = frozenset(planned)
     for run in runs:
-        if run.identity not in wanted:
+        if run.identity not in expected:
             raise SettingError(
                 what=f"{path.absolute()} holds runs of other settings: {_nearest_difference(run.identity, planned)}",
-                remedy="repeat the command that it was made with, or give another name with --csv FILE",
+                remedy="repeat the command that made it, or give another name with --csv FILE",
             )
 
 
@@ -125,7 +123,7 @@ def _nearest_difference(found: Identity, planned: Collection[Identity]) -> str:
 
 
 def write_json(path: Path, runs: Sequence[Run], averages: Sequence[Row]) -> None:
-    """All runs, their means and standard errors, the versions of what computed them, and on which processor.
+    """Write all runs, their means and standard errors, the versions of the software, and the processor.
 
     Raises:
         StorageError: Not writable.
@@ -136,25 +134,14 @@ def write_json(path: Path, runs: Sequence[Run], averages: Sequence[Row]) -> None
         "runs": [run.model_dump(mode="json") for run in runs],
         "averages": [asdict(row) for row in averages],
     }
-    with _accessible(path, "--json"):
+    with accessible(path, "--json FILE", "read or write"):
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise StorageError if JSON could not be written there: before hours are spent."""
-    with _accessible(path, "--json"):
+    """Raise StorageError if JSON cannot be written there, before hours are spent."""
+    with accessible(path, "--json FILE", "read or write"):
         existed = path.exists()
         path.open("a").close()
         if not existed:
             path.unlink()
-
-
-@contextmanager
-def _accessible(path: Path, option: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
-        raise StorageError(
-            what=f"cannot read or write {path.absolute()}: {reason}", remedy=f"give another place with {option} FILE"
-        ) from error

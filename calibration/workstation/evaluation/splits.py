@@ -1,4 +1,4 @@
-"""Data sets whose truth is known, divided into what is learnt and what is tested."""
+"""Labelled data sets, divided into images to learn from and images to test."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LabelledSet:
     """One data set.
 
     Attributes:
-        name: Of its folder.
+        name: Name of its folder.
         source: The folder.
         good: Good images to learn from, sorted.
-        test: Images of known truth; of a set that is not divided yet, these include all of ``good``.
-        divided: Whether the set itself says what is learnt and what is tested, as MVTec does.
+        test: Labelled images; of a set that is not divided, these include all of ``good``.
+        divided: The set itself says what to learn from and what to test, as MVTec does.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LabelledSet:
 
     @property
     def content_sha256(self) -> str:
-        """Of the names and sizes of all files: another one means that the set has changed, or is another."""
+        """Digest of the names and sizes of all files: it differs where the set does."""
         masks = (image.mask for image in self.test if image.mask)
         files = sorted({*self.good, *(image.path for image in self.test), *masks})
         lines = (f"{file.relative_to(self.source)} {file.stat().st_size}\n" for file in files)
@@ -52,11 +52,11 @@ class Split:
     """One division of a set.
 
     Attributes:
-        seed: Of the shuffle.
-        folds: Parts of the good images; None where all of them may be learnt.
+        seed: Seed of the shuffle.
+        folds: Parts of the good images; None where all of them are learned from.
         fold: Which part is held out, from 0.
         learnt: Good images to learn from.
-        test: Images to score; none of them is learnt.
+        test: Images to score; none of them is learned from.
     """
 
     data: LabelledSet
@@ -110,18 +110,18 @@ def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | No
     """All divisions of a set.
 
     Seed s shuffles the sorted good images with ``default_rng(s).permutation``. Of k folds, fold 0 holds out the last
-    k-th part, fold 1 the one before it, and so on; the others are learnt, beginning after what is held out and going
-    on at the start. So with five folds, fold 0 of seed 0 learns from the first four fifths and tests the last, and with
-    few ``images`` no two folds learn the same.
+    k-th part, fold 1 the one before it, and so on; the others are learned from, first those after the held-out part,
+    then those before it. So with five folds, fold 0 of seed 0 learns from the first four fifths and tests the last, and
+    with few ``images`` no two folds learn from the same.
 
-    A set that is divided keeps its own test, whatever is learnt: with folds, what is held out is neither learnt nor
-    tested (Rippel et al. 2021); without, all its good images are learnt, once, since a seed would change nothing.
+    A divided set always keeps its own test: with folds, held-out images are neither learned from nor tested (Rippel et
+    al. 2021); without, all its good images are learned from, once, since a seed would change nothing.
 
     Args:
         data: The set.
-        seeds: How many shuffles.
-        folds: Parts of the good images; None: five, or none for a set that is divided.
-        images: Learn from so many only, the first of those that would be learnt; the test stays the same.
+        seeds: Number of shuffles.
+        folds: Parts of the good images; None: five, or none for a divided set.
+        images: Learn from only this many, the first ones; the test stays the same.
 
     Raises:
         SettingError: More folds or images than there are good ones.
@@ -153,7 +153,7 @@ def _refuse_too_many(data: LabelledSet, folds: int, images: int | None) -> None:
     if (images or left) < MINIMUM_IMAGES:
         raise DatasetError(
             what=f"{data.name}: {images or left} good images are too few to learn from",
-            remedy=f"learn from at least {MINIMUM_IMAGES}; each good image can be learnt or tested, not both",
+            remedy=f"learn from at least {MINIMUM_IMAGES}; each good image can be used to learn or to test, not both",
         )
 
 

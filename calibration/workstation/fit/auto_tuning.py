@@ -1,8 +1,8 @@
-"""Settings chosen from good images alone: which of them tells good parts from the same with a defect put in?
+"""Chooses settings from good images alone: which of them best separates good parts from the same with a defect put in?
 
 Hermann et al. 2022 leave open "how to derive those hyperparameters directly from data". Here: learn from three quarters
 of a sample of the good images, put synthetic defects into the last quarter, and compare. The last quarter is varied a
-little, with and without defects: on the line parts lie and lamps shine differently from the day they were taught.
+little, with and without defects: on the line, position and light differ from those of calibration.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _DEFECTS_PER_IMAGE = 3
 _AVERAGINGS = (1, 2, 3)
 _ALPHAS = (0.03, 0.1, 0.3, 1.0)
 _OTHERS: tuple[Detector, ...] = (Padim(), Gaussian(), PatchCore())
-# Differences below this over the root of the held-out images are chance (two draws of 100 magnetic tiles ranked the
-# best settings differently by up to 0.009); then the setting that was asked for stays.
+# Differences below this, divided by the root of the number of held-out images, are chance (two draws of 100 magnetic
+# tiles ranked the best settings differently by up to 0.009); then the default stays.
 _TIE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting and what it reached.
+    """One setting and its result.
 
     Attributes:
-        auroc: Of held-out good images against the same with synthetic defects.
+        auroc: AUROC of held-out good images against the same with synthetic defects.
     """
 
     backbone: Backbone
@@ -72,12 +72,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class TunedChoice:
-    """What was chosen, what else was tried, and whether the time ran out before all were.
+    """The choice, and all that was tried.
 
     Attributes:
         best: The first setting within a tie of the highest AUROC.
-        trials: All, in the order in which they were tried.
-        complete: Everything was tried within the time.
+        trials: All settings, in the order in which they were tried.
+        complete: The time was enough for all.
     """
 
     best: Trial
@@ -85,7 +85,7 @@ class TunedChoice:
     complete: bool
 
     def record(self) -> ChoiceRecord:
-        """For the manifest."""
+        """The choice as the manifest holds it."""
         highest = max(trial.auroc for trial in self.trials)
         reason = (
             f"AUROC {self.best.auroc:.4f} on held-out good images against the same with synthetic defects; "
@@ -122,8 +122,8 @@ def sample(images: Images, preprocess: Preprocess) -> list[Image]:
     for seen, (_, image) in enumerate(images):
         if seen < SAMPLE:
             frames.append(preprocess(image))
-        elif (place := int(random.integers(seen + 1))) < SAMPLE:
-            frames[place] = preprocess(image)
+        elif (index := int(random.integers(seen + 1))) < SAMPLE:
+            frames[index] = preprocess(image)
     return frames
 
 
@@ -136,14 +136,14 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     progress: Progress,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> TunedChoice:
-    """Compare backbones, brightness, averaging, alpha and location of mean-shift; then the other detectors with it.
+    """Compare backbones, brightness, averaging, alpha and location of mean-shift; then the other detectors.
 
     Args:
-        frames: A sample of the good ones, preprocessed, of one size.
-        backbones: To choose from; the first is the default.
-        time_budget_s: After this no new features are computed; what was tried until then decides.
+        frames: A sample of the good images, preprocessed, of one size.
+        backbones: Candidates; the first is the default.
+        time_budget_s: After this time no new features are computed; the best of what was tried is chosen.
         threads: Of the networks.
-        progress: Told (step, done, total).
+        progress: Receives the number of candidates done.
         clock_s: Monotonic clock.
 
     Raises:
@@ -153,9 +153,9 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     if held < 2:  # noqa: PLR2004
         raise DatasetError(
             what=f"{len(frames)} good images are too few to choose settings from",
-            remedy="give at least 8, better a hundred; or leave --auto out",
+            remedy="give at least 8, better a hundred; or leave out --auto",
         )
-    compared = _Compared.of(frames, held)
+    trial_frames = _TrialFrames.of(frames, held)
     until_s = clock_s() + time_budget_s
     sources = [(backbone, divide) for backbone in backbones for divide in (False, True)]
     steps = len(sources) + 1
@@ -163,12 +163,12 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     for number, source in enumerate(sources):
         if trials and clock_s() > until_s:
             return TunedChoice(_best(trials, held), tuple(trials), complete=False)
-        trials += _mean_shifts(compared, *source, threads)
+        trials += _mean_shifts(trial_frames, *source, threads)
         progress("choosing", number + 1, steps)
     complete = clock_s() <= until_s
     if complete:
         best = _best(trials, held)
-        trials += _other_detectors(compared, best.backbone, best.divide_brightness, threads)
+        trials += _other_detectors(trial_frames, best.backbone, best.divide_brightness, threads)
     progress("choosing", steps, steps)
     return TunedChoice(_best(trials, held), tuple(trials), complete)
 
@@ -181,15 +181,15 @@ def _best(trials: Sequence[Trial], held: int) -> Trial:
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """Frames to learn from, and those to tell apart."""
+class _TrialFrames:
+    """Frames to learn from, and frames to separate."""
 
-    learnt: list[Image]
+    learned: list[Image]
     good: list[Image]
     damaged: list[Image]
 
     @classmethod
-    def of(cls, frames: Sequence[Image], held: int) -> _Compared:
+    def of(cls, frames: Sequence[Image], held: int) -> _TrialFrames:
         random = np.random.default_rng(0)
         order = random.permutation(len(frames))
         unseen = [frames[i] for i in order[:held]]
@@ -202,42 +202,42 @@ class _Compared:
         return cls([frames[i] for i in order[held:]], good, damaged)
 
     def features(self, backbone: Backbone, detector: Detector, *, divide: bool, threads: int) -> list[Float32]:
-        """What the detector learns from of each frame: (n, d, h, w) three times."""
+        """Reduced features of the three groups, (n, d, h, w) each."""
         network = feature_network(backbone, detector, divide_brightness=divide).SerializeToString()
         with OnnxRuntimeEngine(network, threads) as engine:
             return [
-                np.stack([engine.reduced(frame) for frame in each]) for each in (self.learnt, self.good, self.damaged)
+                np.stack([engine.reduced(frame) for frame in each]) for each in (self.learned, self.good, self.damaged)
             ]
 
 
-def _mean_shifts(compared: _Compared, backbone: Backbone, divide: bool, threads: int) -> list[Trial]:  # noqa: FBT001
-    features = compared.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
+def _mean_shifts(trial_frames: _TrialFrames, backbone: Backbone, divide: bool, threads: int) -> list[Trial]:  # noqa: FBT001
+    features = trial_frames.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
     return [Trial(backbone, divide, detector, auroc) for detector, auroc in _compare(*features)]
 
 
 def _other_detectors(
-    compared: _Compared,
+    trial_frames: _TrialFrames,
     backbone: Backbone,
     divide: bool,  # noqa: FBT001
     threads: int,
 ) -> list[Trial]:
-    """The other methods, on what suits mean-shift best."""
+    """The other methods, with the backbone and brightness that suit mean-shift best."""
     trials = []
     for detector in _OTHERS:
-        learnt, *tested = compared.features(backbone, detector, divide=divide, threads=threads)
-        with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), learnt.shape[1:]) as store:
-            for each in learnt:
+        learned, *tested = trial_frames.features(backbone, detector, divide=divide, threads=threads)
+        with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), learned.shape[1:]) as store:
+            for each in learned:
                 store.append(each)
-            head = detector.fit(store, Folds([range(len(learnt))]), backbone.level_channels).head
+            head = detector.fit(store, Folds([range(len(learned))]), backbone.level_channels).head
         trials.append(Trial(backbone, divide, detector, _auroc(head, *tested)))
     return trials
 
 
-def _compare(learnt: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, float]]:
+def _compare(learned: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, float]]:
     for averaging in _AVERAGINGS:
-        if averaging > min(learnt.shape[2:]):
+        if averaging > min(learned.shape[2:]):
             return
-        sets = [_averaged(each, averaging) for each in (learnt, good, damaged)]
+        sets = [_averaged(each, averaging) for each in (learned, good, damaged)]
         local = Moments.of(by_location(sets[0]))
         for alpha in _ALPHAS:
             detector = MeanShift(alpha=alpha, averaging=averaging)
@@ -248,9 +248,8 @@ def _compare(learnt: Float32, good: Float32, damaged: Float32) -> Iterator[tuple
 
 def _auroc(head: Head, good: Float32, damaged: Float32) -> float:
     low, high = head.scores(good).score, head.scores(damaged).score
-    # The chance that a damaged image scores above a good one, ties counted half (Mann and Whitney).
-    above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()
-    return float(above)
+    # Probability that a damaged image scores above a good one, ties counted half (Mann and Whitney).
+    return float((high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean())
 
 
 def _averaged(features: Float32, window: int) -> Float32:

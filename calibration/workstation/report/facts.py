@@ -1,4 +1,4 @@
-"""The parts of a report that state what a bundle is: tables of facts."""
+"""The sections of a report that state facts about a bundle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.imaging.heatmap import hatched
-from calibration.workstation.report.check_rows import check_rows
 from calibration.workstation.report.histogram import histogram
-from calibration.workstation.report.html import SPACE, bullets, enlarged, picture, section, table
-from calibration.workstation.report.preprocess_rows import learnt_rows
+from calibration.workstation.report.html import SPACE, bullets, enlarged, img, section, table
+from calibration.workstation.report.rows import check_rows, preprocess_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,45 +23,45 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Preprocess
 
 _METHODS = {
-    "mean_shift": "Features of frozen layers are averaged over a small region. For each place of the picture the mean "
-    "and the covariance of the good parts are known; the covariance is drawn toward the one that all places share, by "
-    "the weight alpha. The score of a place is its squared Mahalanobis distance from the good parts (after Hermann et "
-    "al. 2022, Defard et al. 2021, Ledoit and Wolf 2004); that of a picture a mean in which the highest count most.",
-    "padim": "For each place of the picture the mean and the covariance of the good parts are known, over some of the "
-    "features. The score of a place is its squared Mahalanobis distance from the good parts (PaDiM, Defard et al. "
-    "2021); that of a picture is the largest.",
-    "gaussian": "Each level of features is averaged over the whole picture and compared with the good parts by its "
+    "mean_shift": "Features of frozen layers are averaged over a small region. For each location, the mean "
+    "and the covariance of the good parts are known; the covariance is drawn toward the one that all locations share, "
+    "by the weight alpha. The score of a location is its squared Mahalanobis distance from the good parts (after "
+    "Hermann et al. 2022, Defard et al. 2021, Ledoit and Wolf 2004); the score of an image is a mean in which the "
+    "highest count most.",
+    "padim": "For each location, the mean and the covariance of the good parts are known, over some of the "
+    "features. The score of a location is its squared Mahalanobis distance from the good parts (PaDiM, Defard et al. "
+    "2021); the score of an image is the largest.",
+    "gaussian": "Each level of features is averaged over the whole image and compared with the good parts by its "
     "Mahalanobis distance; the score is the sum over the levels (Rippel et al. 2021). It does not say where in the "
-    "picture a defect is.",
-    "patchcore": "A few patches of the good parts are remembered, so that they cover all others. The score of a place "
-    "is its squared distance to the nearest one remembered (PatchCore, Roth et al. 2022); that of a picture is the "
-    "largest, re-weighted.",
-    "patch_svdd": "Patches of two sizes are compared with those remembered, by features trained on the good parts. The "
+    "image a defect is.",
+    "patchcore": "Some patches of the good parts are kept that represent all. The score of a location is the squared "
+    "distance to the nearest of them (PatchCore, Roth et al. 2022); the score of an image is the largest, re-weighted.",
+    "patch_svdd": "Patches of two sizes are compared with those of the good parts, by features trained on these. The "
     "score is the product of the distances to the nearest of both sizes (Patch SVDD, Yi and Yoon 2020).",
 }
 
 
-def learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
-    """What it was learnt from; ``reference``: arrays of its ``reference.npz``."""
+def learned_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
+    """What the bundle was learned from; ``reference`` has the arrays in its ``reference.npz``."""
     images, preprocess = bundle.manifest.images, bundle.manifest.preprocess
     region = preprocess.region
-    place = "the whole frame"
+    inspected = "the whole frame"
     if region is not None:
-        place = f"{region.width} x {region.height} pixels, {region.x} from the left and {region.y} from the top"
-    brightness = "divided out of each picture" if preprocess.divide_brightness else "kept as it is"
+        inspected = f"{region.width} x {region.height} pixels, {region.x} from the left and {region.y} from the top"
+    brightness = "divided out of each image" if preprocess.divide_brightness else "kept as it is"
     rows = [
         ("Source", escape(images.source)),
-        ("Learnt from", f"{images.count:,} good images"),
+        ("Learned from", f"{images.count:,} good images"),
         *_merged_from(bundle),
         ("Left out by name", f"{len(images.left_out):,}" if images.left_out else "none"),
         ("Skipped", f"{len(images.skipped):,}, not readable" if images.skipped else "none"),
-        ("Region inspected", place),
-        *((name, escape(text)) for name, text in learnt_rows(preprocess)),
+        ("Region inspected", inspected),
+        *((name, escape(text)) for name, text in preprocess_rows(preprocess)),
         ("Size for the network", f"{preprocess.width} x {preprocess.height} pixels"),
         ("Brightness", brightness),
     ]
     good_frames = reference["golden_frames"][:-1]  # the last one is damaged on purpose
-    shown = "".join(picture(_as_judged(frame, bundle.preprocess), "One of the good images") for frame in good_frames)
+    shown = "".join(img(_as_inspected(frame, bundle.preprocess), "One of the good images") for frame in good_frames)
     charts = (
         ("Brightness", "mean of all pixels, 0 to 255", reference["brightness"].mean(axis=1)),
         ("Sharpness", "variance of the Laplacian", reference["sharpness"]),
@@ -72,16 +71,16 @@ def learnt_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         for title, axis, values in charts
     )
     return section(
-        "What it has learnt from",
+        "What it has learned from",
         table(rows),
         "<h3>Left out</h3>" + bullets(images.left_out) if images.left_out else "",
         "<h3>Skipped</h3>" + bullets(images.skipped) if images.skipped else "",
         "<h3>Some of the good images, as the network sees them</h3>",
         f'<div class="pictures">{shown}</div>',
-        '<p class="small">What is hatched is ignored.</p>' if preprocess.ignored else "",
+        '<p class="small">Hatched areas are ignored.</p>' if preprocess.ignored else "",
         f'<div class="columns">{columns}</div>',
-        '<p class="small">Number of images by brightness and sharpness. Two heaps, or an image far from all others, '
-        "may be a change of light or a blurred lens.</p>",
+        '<p class="small">Number of images by brightness and sharpness. Two peaks, or an image far from all others, '
+        "may mean a change of light or a blurred lens.</p>",
     )
 
 
@@ -92,13 +91,13 @@ def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
     return [("Merged from", f'{images}, of bundle <span class="mono">{name[:16]}</span>') for images, name in each]
 
 
-def _as_judged(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+def _as_inspected(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     shown = enlarged(frame)
     return shown if preprocess.ignore_mask is None else hatched(shown, preprocess.ignore_mask.area)
 
 
 def checks_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
-    """When the agent does not trust a frame."""
+    """When the agent does not trust a frame: the camera checks and their limits."""
     preprocess, size = bundle.preprocess, reference.get("frame_size", np.array(()))
     seen = (preprocess.width, preprocess.height)
     if preprocess.region is not None:
@@ -108,15 +107,15 @@ def checks_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     rows = check_rows(reference, (seen[0] / preprocess.width, seen[1] / preprocess.height))
     return section(
         "When a frame is not trusted",
-        "<p>The agent calls no part OK on a frame that good ones say cannot be trusted.</p>",
+        "<p>The agent never reports a part as OK on a frame that fails one of these checks.</p>",
         table([(name, escape(state)) for name, state in rows])
         if rows
-        else "<p>The bundle was made before there were these checks. Calibrate again to have them.</p>",
+        else "<p>The bundle is older than these checks. Calibrate again to have them.</p>",
     )
 
 
 def method_of(bundle: Bundle) -> str:
-    """How it decides."""
+    """How the bundle decides: method, features and threshold."""
     manifest = bundle.manifest
     backbone = manifest.backbone
     parameters = ", ".join(f"{escape(name)} {_value(value)}" for name, value in manifest.detector.parameters.items())
@@ -130,7 +129,10 @@ def method_of(bundle: Bundle) -> str:
         table(
             [
                 ("Features", f"{escape(backbone.name)}{stages}"),
-                ("Grid", f"{backbone.channels} channels on a grid of {backbone.grid[1]} x {backbone.grid[0]} places"),
+                (
+                    "Grid",
+                    f"{backbone.channels} channels on a grid of {backbone.grid[1]} x {backbone.grid[0]} locations",
+                ),
                 ("Detector", f"{escape(manifest.detector.name)}: {parameters}"),
                 ("Threshold", tail),
                 *([("Why these settings", escape(manifest.choice.reason))] if manifest.choice else []),
@@ -140,7 +142,7 @@ def method_of(bundle: Bundle) -> str:
 
 
 def machine_of(checks: Sequence[GoldenCheck], speed: Latency) -> str:
-    """How the machine of this report runs it."""
+    """Speed and deviation on the machine of this report."""
     deviation = max(check.deviation for check in checks)
     return section(
         "On the machine of this report",
@@ -156,22 +158,22 @@ def machine_of(checks: Sequence[GoldenCheck], speed: Latency) -> str:
 
 
 def identity_of(bundle: Bundle) -> str:
-    """Its hashes, and the software that made it."""
+    """The hashes of the bundle, and the software that made it."""
     manifest = bundle.manifest
     rows = [("Bundle", bundle.identity), *((name, digest) for name, digest in sorted(manifest.files.items()))]
     weights = [("Weights", digest) for digest in manifest.backbone.weights_sha256]
     software = ", ".join(f"{escape(name)} {escape(number)}" for name, number in manifest.software.items())
     return section(
         "Identity",
-        '<p class="small">SHA-256 of the manifest, which identifies the bundle, and of each file. The agent tells the '
-        "line the first as <code>bundleHash</code>.</p>",
+        '<p class="small">SHA-256 of the manifest, which identifies the bundle, and of each file. The agent publishes '
+        "the first as <code>bundleHash</code>.</p>",
         table([(name, f'<span class="mono">{escape(digest)}</span>') for name, digest in (*rows, *weights)]),
         table([("Made with", software)]),
     )
 
 
 def when_of(bundle: Bundle) -> str:
-    """When it was made, in words."""
+    """When the bundle was made, in words."""
     when = datetime.fromisoformat(bundle.manifest.created_at)
     return f"{when.day} {when:%B %Y, %H:%M} {when.tzname()}"
 

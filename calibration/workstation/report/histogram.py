@@ -1,4 +1,4 @@
-"""Histograms as HTML: bars in SVG that stretches, words in HTML that does not, so that they read well on any screen."""
+"""Histograms as HTML: bars in SVG, which stretches, and text in HTML, which does not, for screens of any size."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class HistogramMark:
 
 
 def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None, logarithmic: bool = False) -> str:
-    """A histogram, as a ``<div>`` whose style is in the report's style sheet.
+    """A histogram, as a ``<div>`` for the report's style sheet.
 
     Args:
         values: (n,), 1 or more; positive if logarithmic.
-        title: For those who cannot see it.
-        mark: Drawn as a line; the edge of a bar lies on it.
-        logarithmic: The axis.
+        title: For screen readers.
+        mark: Drawn as a line, with the edge of a bar on it.
+        logarithmic: Scale of the axis.
     """
-    scale: Callable[[Float64], Float64] = np.log10 if logarithmic else _as_it_is
+    scale: Callable[[Float64], Float64] = np.log10 if logarithmic else _unchanged
     placed = np.sort(scale(values.astype(np.float64)))
     edges = _edges(placed, None if mark is None else float(scale(np.array(mark.value))))
     counts = np.diff(np.searchsorted(placed, edges, side="right"))  # a value on an edge belongs to the bar below it
@@ -75,13 +75,15 @@ def _heights(counts: NDArray[np.int64], top: int) -> Float64:
     return np.where(counts > 0, np.maximum(100 * counts / top, _LOWEST_BAR), 0.0)
 
 
-def _as_it_is(values: Float64) -> Float64:
+def _unchanged(values: Float64) -> Float64:
     return values
 
 
 def _edges(placed: Float64, mark: float | None) -> Float64:
     """Edges of bars of one width over all values and the mark, one of them on the mark."""
-    low, high = (float(placed[0]), float(placed[-1])) if mark is None else _span(placed, mark)
+    low, high = float(placed[0]), float(placed[-1])
+    if mark is not None:
+        low, high = min(low, mark), max(high, mark)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     bars = int(np.clip(2.5 * math.sqrt(len(placed)), 12, 48))
@@ -93,12 +95,8 @@ def _edges(placed: Float64, mark: float | None) -> Float64:
     return edges
 
 
-def _span(placed: Float64, mark: float) -> tuple[float, float]:
-    return min(float(placed[0]), mark), max(float(placed[-1]), mark)
-
-
 def _round_up(count: int) -> int:
-    """An even number with one digit that counts, or two, not below the count: the top of the axis."""
+    """Top of the axis: an even number not below the count, with one or two digits that are not 0."""
     for power in range(len(str(count)) + 1):
         for digits in (2, 4, 6, 8, 10, 12, 16):
             if digits * 10.0**power >= count:
@@ -119,7 +117,7 @@ def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
         for step in (10.0**power, 2 * 10.0**power, 5 * 10.0**power):
             first, last = math.ceil(low / step), math.floor(high / step)
             if last - first < _MOST_TICKS:
-                return _labelled([number * step for number in range(first, last + 1)], low, high, _as_is)
+                return _labelled([number * step for number in range(first, last + 1)], low, high, float)
     return []
 
 
@@ -134,14 +132,10 @@ def _logarithmic_ticks(low: float, high: float) -> list[tuple[float, str]]:
     return _labelled(values, low, high, math.log10)[:: max(1, len(values) // _MOST_TICKS)]
 
 
-def _as_is(value: float) -> float:
-    return value
-
-
 def _labelled(
-    values: Sequence[float], low: float, high: float, place: Callable[[float], float]
+    values: Sequence[float], low: float, high: float, scale: Callable[[float], float]
 ) -> list[tuple[float, str]]:
-    """Places and labels of the values inside, without those at the edges, where a label would be cut off."""
+    """Positions and labels of the values inside, without those at the edges, where a label would be cut off."""
     edge = _EDGE_SHARE * (high - low)
-    inside = [value for value in values if low + edge <= place(value) <= high - edge]
-    return [(place(value), f"{value:,.10g}") for value in inside]
+    inside = [value for value in values if low + edge <= scale(value) <= high - edge]
+    return [(scale(value), f"{value:,.10g}") for value in inside]

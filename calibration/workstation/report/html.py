@@ -1,4 +1,4 @@
-"""Pieces of a page that needs nothing but itself: style, pictures and charts are inside."""
+"""Building blocks of a page in one file: style, images and charts are inside."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _JPEG_QUALITY = 85
-_PICTURE_PX = 448
+_IMAGE_PX = 448
 _LONG = 1e4
 SPACE = "\u00a0"
 
 
 def page(title: str, body: str) -> str:
-    """The whole document. Its own policy forbids scripts, and whatever is not inside it."""
+    """The whole document. Its own policy forbids scripts, and everything that is not inside it."""
     style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -42,13 +42,13 @@ def page(title: str, body: str) -> str:
 
 
 def section(title: str, *content: str) -> str:
-    """A part of the page under its own heading; the content is HTML."""
+    """A section under its own heading; the content is HTML."""
     inside = "\n".join(part for part in content if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{inside}\n</section>"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and what they mean; the latter is HTML."""
+    """A table of names, as text, and values, as HTML."""
     lines = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>' for name, value in rows)
     return f"<table>{lines}</table>"
 
@@ -58,8 +58,8 @@ def bullets(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
-def picture(image: Image, description: str) -> str:
-    """An ``<img>`` with the picture, uint8 BGR, inside it."""
+def img(image: Image, description: str) -> str:
+    """An ``<img>`` that holds the image, uint8 BGR."""
     _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     rows, columns = image.shape[:2]
     content = base64.b64encode(encoded.tobytes()).decode()
@@ -67,9 +67,9 @@ def picture(image: Image, description: str) -> str:
 
 
 def enlarged(image: Image) -> Image:
-    """The picture at the size it is shown with; heat drawn on a small one would be coarse."""
+    """The image at the size at which it is shown; heat drawn on a small one would be coarse."""
     rows, columns = image.shape[:2]
-    factor = _PICTURE_PX / max(rows, columns)
+    factor = _IMAGE_PX / max(rows, columns)
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
     interpolation = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
     return cv2.resize(image, size, interpolation=interpolation).astype("uint8", copy=False)
@@ -81,10 +81,10 @@ def number(value: float) -> str:
 
 
 def percent(rate: float) -> str:
-    """Of 0 to 1, with two digits."""
+    """A rate, 0 to 1, with two digits."""
     return f"{100 * rate:.2g}{SPACE}%"
 
 
 def one_in(rate: float) -> str:
-    """A rate as a person says it: 1 in so many, three digits of them."""
+    """A rate as people say it: 1 in 120, with three digits."""
     return f"1 in {round(float(f'{1 / rate:.3g}')):,}"

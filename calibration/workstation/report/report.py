@@ -1,4 +1,4 @@
-"""One page for the person who answers for quality: what was learnt, what it promises, and what to look at."""
+"""A report for quality engineers: what a bundle has learned, what it promises, and which images to review."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.errors import BundleError, StorageError
+from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region
-from calibration.workstation.report.facts import checks_of, identity_of, learnt_from, machine_of, method_of, when_of
+from calibration.workstation.files import accessible
+from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
 from calibration.workstation.report.histogram import HistogramMark, histogram
-from calibration.workstation.report.html import SPACE, enlarged, number, one_in, page, percent, picture, section
+from calibration.workstation.report.html import SPACE, enlarged, img, number, one_in, page, percent, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,19 +27,15 @@ if TYPE_CHECKING:
 
 
 def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> None:
-    """Write the page, over an older one.
+    """Write the page, replacing an older one.
 
     Raises:
-        BundleError: The bundle was made before there were reports.
+        BundleError: The bundle is older than reports.
         StorageError: Not writable.
     """
     content = report_page(bundle, checks, speed)
-    try:
+    with accessible(path, "--out FILE"):
         path.write_text(content, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise StorageError(
-            what=f"cannot write {path.absolute()}: {error.strerror}", remedy="give another place with --out FILE"
-        ) from error
 
 
 def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> str:
@@ -46,28 +43,28 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -
 
     Args:
         bundle: What to report on.
-        checks: Of its golden frames, on this machine.
-        speed: On this machine.
+        checks: Checks of its golden frames on this machine.
+        speed: Latency on this machine.
 
     Raises:
-        BundleError: The bundle was made before there were reports.
+        BundleError: The bundle is older than reports.
     """
     reference = bundle.reference()
     if "highest_frames" not in reference:
         raise BundleError(
-            what=f"{bundle.path} was made by older software and lacks the pictures of a report",
+            what=f"{bundle.path} was made by older software and lacks the images of a report",
             remedy="calibrate again",
         )
     parts = [
         _header(bundle, reference, speed),
         _promise(bundle, reference["good_scores"]),
-        _doubtful(bundle, reference),
-        learnt_from(bundle, reference),
+        _review(bundle, reference),
+        learned_from(bundle, reference),
         checks_of(bundle, reference),
         method_of(bundle),
         machine_of(checks, speed),
         identity_of(bundle),
-        "<footer>Written by <code>shiftwatch-calibrate report</code>. One file, which loads nothing.</footer>",
+        "<footer>Written by <code>shiftwatch-calibrate report</code>. It is one file that loads nothing.</footer>",
     ]
     return page(f"{bundle.path.absolute().name}: calibration report", "\n".join(parts))
 
@@ -76,17 +73,17 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) 
     images, point = bundle.manifest.images, bundle.working_point
     suspicious = len(reference["suspicious_names"])
     figures = (
-        (f"{images.count:,}", "good images learnt from", ""),
+        (f"{images.count:,}", "good images learned from", ""),
         (one_in(point.false_reject_rate), "good parts rejected, promised", ""),
-        (f"{suspicious:,}", "good images to look at", "doubt" if suspicious else ""),
-        (f"{speed.median_ms:.3g}{SPACE}ms", "for each picture, on the machine of this report", ""),
+        (f"{suspicious:,}", "good images to review", "doubt" if suspicious else ""),
+        (f"{speed.median_ms:.3g}{SPACE}ms", "for each image, on the machine of this report", ""),
     )
     cells = "".join(
         f'<div class="{kind}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for value, name, kind in figures
     )
     return (
         f'<header><p class="kind">Shiftwatch calibration report</p><h1>{escape(bundle.path.absolute().name)}</h1>'
-        f'<p class="when">Learnt on {when_of(bundle)} from {escape(images.source)}</p>'
+        f'<p class="when">Learned on {when_of(bundle)} from {escape(images.source)}</p>'
         f'<dl class="figures">{cells}</dl></header>'
     )
 
@@ -104,7 +101,7 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
         rejects = f"rejects at most {percent(high)}"
         certainty = (
             f"So low a rate cannot be seen in {point.images:,} images: the threshold is extrapolated beyond their "
-            f"highest score. What they prove, with 95{SPACE}% confidence, is a rate of at most {percent(high)} "
+            f"highest score. With 95{SPACE}% confidence, they prove a rate of at most {percent(high)} "
             f"({one_in(high)}). To measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} "
             "images or more."
         )
@@ -122,28 +119,28 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
         f"<p>{escape(certainty)}</p>",
         chart,
         '<p class="axis-title">score (logarithmic), number of images</p>',
-        f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; of the "
-        f"{len(scores):,} good images that is so for {above:,}. {_known_of_scores(bundle)}</p>",
+        f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; "
+        f"{above:,} of the {len(scores):,} good images are above it. {_origin_of_scores(bundle)}</p>",
         _chi_square(record.chi_square, scores),
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
-        "It says nothing about how many defects are found: for that, run <code>shiftwatch-calibrate evaluate</code> "
+        "It does not say how many defects are found; to measure that, run <code>shiftwatch-calibrate evaluate</code> "
         "with labelled images.</p>",
     )
 
 
-def _known_of_scores(bundle: Bundle) -> str:
+def _origin_of_scores(bundle: Bundle) -> str:
     manifest = bundle.manifest
     if manifest.merge is not None:
         return (
             f"<b>The threshold is an estimate</b>: the statistics are those of {len(manifest.merge.parents)} bundles, "
-            f"and under them {manifest.merge.rescored} of the scores are known; the others follow from what these have "
-            "become. Check it with good parts that were not learnt."
+            f"and under them {manifest.merge.rescored} of the scores are known; the others are derived from how these "
+            "changed. Check it with good parts that it has not learned."
         )
     folds = manifest.working_point.folds
-    turns = f"in {folds} turns, each time holding back a part of the images"
+    turns = f"in {folds} rounds, each holding back a part of the images"
     if folds == manifest.images.count:
-        turns = "each image was left out of them in turn"
-    return f"Each was scored as a new part will be, by statistics that had not seen it ({turns})."
+        turns = "each image was left out in turn"
+    return f"Each was scored like a new part, by statistics that had not seen it ({turns})."
 
 
 def _chi_square(threshold: float | None, scores: NDArray[np.float64]) -> str:
@@ -156,7 +153,7 @@ def _chi_square(threshold: float | None, scores: NDArray[np.float64]) -> str:
     )
 
 
-def _doubtful(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
+def _review(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     names = [str(name) for name in reference["highest_names"]]
     suspicious = [str(name) for name in reference["suspicious_names"]]
     threshold, grid = bundle.manifest.working_point.threshold, bundle.manifest.backbone.grid
@@ -167,10 +164,10 @@ def _doubtful(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         )
     )
     return section(
-        "Good images to look at",
+        "Good images to review",
         _suspicion(suspicious),
-        f"<p>These {len(names)} good images have the highest scores. Beside each is where its score comes from; a red "
-        "outline marks what is above the threshold.</p>",
+        f"<p>These {len(names)} good images have the highest scores. Next to each is its heat map; a red outline "
+        "marks what is above the threshold.</p>",
         f'<div class="pairs">{pairs}</div>',
     )
 
@@ -181,10 +178,9 @@ def _suspicion(names: list[str]) -> str:
     count = "One image stands out" if len(names) == 1 else f"{len(names):,} images stand out"
     listed = escape("\n".join(Path(name).name for name in names))
     return (
-        f'<div class="note"><p><b>{count}</b>: the score is far above the rest. Look at '
-        f"{'it' if len(names) == 1 else 'these'}: if one is a defective part, leave it out and calibrate again, since "
-        "what is learnt as good will pass as good. Write the names into a file, one a line, and give it with "
-        f"<code>--leave-out</code>.</p><pre>{listed}</pre></div>"
+        f'<div class="note"><p><b>{count}</b>: the score is far above the rest. Leave out '
+        "defective parts and calibrate again, since what is learned as good passes as good: write their names into a "
+        f"file, one a line, and give it with <code>--leave-out</code>.</p><pre>{listed}</pre></div>"
     )
 
 
@@ -195,7 +191,7 @@ def _pair(
     *,
     suspicious: bool,
 ) -> str:
-    """A picture and its heat map; below the threshold the heat is relative to the picture's own highest place."""
+    """An image and its heat map; below the threshold, the heat is relative to the highest score of the image itself."""
     name, score, threshold = caption
     shown = enlarged(frame)
     heat = overlay(shown, None, score_map, display_threshold(score_map, threshold))
@@ -203,7 +199,7 @@ def _pair(
     badge = ' <span class="badge">stands out</span>' if suspicious else ""
     verdict = "would be rejected" if score > threshold else "passes"
     return (
-        f'<figure><div class="pair">{picture(shown, short)}{picture(heat, f"Heat map of {short}")}</div>'
+        f'<figure><div class="pair">{img(shown, short)}{img(heat, f"Heat map of {short}")}</div>'
         f'<figcaption><span class="name">{escape(short)}</span>{badge}<br><span class="ratio">score {number(score)}, '
         f"{score / threshold:.2f}{SPACE}\u00d7{SPACE}threshold: {verdict}</span></figcaption></figure>"
     )

@@ -1,8 +1,8 @@
-"""A backbone from timm, exported to an ONNX feature graph. The only module that imports torch.
+"""A backbone from timm, exported as an ONNX feature graph.
 
-Feature maps are found by their layout: (1, channels, h, w) in convolutional networks; (1, h, w, channels) where timm
-says so, as it does of Swin; (1, tokens, channels) in vision transformers, whose tokens are laid out on the grid of
-their patches.
+Feature maps are recognised by their layout: (1, channels, h, w) in convolutional networks; (1, h, w, channels) where
+timm declares it, as for Swin; (1, tokens, channels) in vision transformers, whose tokens lie on the grid of their
+patches.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _MAP_RANK = 4
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a module gives: the shape (channels, h, w) of its feature map, and how its output becomes one."""
+    """Shape (channels, h, w) of a module's feature map, and how its output becomes one."""
 
     shape: tuple[int, int, int]
     arrange: Arrange
 
 
 class _Stages(nn.Module):
-    """The feature maps of some stages."""
+    """A model whose outputs are the feature maps of some stages."""
 
     def __init__(self, model: nn.Module, stages: Mapping[str, _Stage]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Stages(nn.Module):
         return hook
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(n, 3, height, width) to (n, channels, h, w) of each stage."""
+        """(n, 3, height, width) to the feature map of each stage, (n, channels, h, w)."""
         self.model(image)
         return tuple(self._seen[stage] for stage in self.stages)
 
@@ -73,9 +73,9 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
     """Any timm model, cut at the stages named.
 
     Args:
-        name: As timm knows it, e.g. ``tf_efficientnet_lite0``.
-        stages: Module paths, e.g. ``("blocks.3", "blocks.4")``; the first sets the grid. Class and register tokens are
-            left out of what transformers give.
+        name: Name in timm, e.g. ``tf_efficientnet_lite0``.
+        stages: Module paths, e.g. ``("blocks.3", "blocks.4")``; the first sets the grid. Class and register tokens
+            of transformers are left out.
         weights: A safetensors or PyTorch file; None lets timm download its own.
         height: Rows of the input.
         width: Columns of the input.
@@ -87,15 +87,15 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
     model = _create(name).eval()
     if weights is not None:
         _load(model, name, weights)
-    chosen = _chosen(model, name, stages, (height, width))  # before a download
+    chosen = _chosen(model, name, stages, (height, width))  # refuses before a download
     if weights is None:
         model = _download(name).eval()
         chosen = _chosen(model, name, stages, (height, width))
     config = model.pretrained_cfg
     image = torch.zeros(1, 3, height, width)
-    buffer: Any = io.BytesIO()  # torch takes it, though its signature does not say so
+    buffer: Any = io.BytesIO()  # accepted by torch, though not by its signature
     with warnings.catch_warnings(), torch.no_grad():
-        # The tracing exporter is the one whose graphs TensorRT 10.3 reads; torch announces its retirement each time.
+        # TensorRT 10.3 reads the graphs of the tracing exporter only; torch warns that it will be removed.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Stages(model, chosen),
@@ -125,7 +125,7 @@ def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped
 def _download(name: str) -> Any:  # noqa: ANN401 - timm is untyped
     try:
         return timm.create_model(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:  # what the hub's client raises without a network
+    except (OSError, RuntimeError, ValueError) as error:  # raised by the hub's client without a network
         raise BackboneError(
             what=f"the weights of {name} could not be downloaded: {str(error).splitlines()[0]}",
             remedy="download them elsewhere and give them with --weights FILE, or use --backbone filterbank",
@@ -141,10 +141,10 @@ def _load(model: Any, name: str, weights: Path) -> None:  # noqa: ANN401 - timm 
         )
         result = model.load_state_dict(state, strict=False)
     except (EOFError, OSError, RuntimeError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), "it ends too early")  # EOFError comes without words
+        reason = next(iter(str(error).splitlines()), "it ends too early")  # EOFError has no message
         raise BackboneError(
             what=f"{weights} does not hold the weights of {name}: {reason}",
-            remedy="give the safetensors or state-dict file of that very model",
+            remedy="give the safetensors or state-dict file of this model",
         ) from error
     classifier = model.pretrained_cfg.get("classifier") or "classifier"
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -153,29 +153,29 @@ def _load(model: Any, name: str, weights: Path) -> None:  # noqa: ANN401 - timm 
         wrong = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in result.unexpected_keys]
         raise BackboneError(
             what=f"{weights} does not fit {name}: {', '.join(wrong[:3])} and {max(0, len(wrong) - 3)} more",
-            remedy="give the weights of that very model",
+            remedy="give the weights of this model",
         )
 
 
 def _chosen(model: Any, name: str, stages: Sequence[str], size: tuple[int, int]) -> dict[str, _Stage]:  # noqa: ANN401
-    """The stages named, of the model brought to this (height, width)."""
+    """The stages named, of the model resized to this (height, width)."""
     _resize(model, name, size)
     known = _feature_maps(model, name, size)
     unknown = [path for path in stages if path not in known]
     if unknown or not stages:
-        shown = _worth_listing(model, known)
+        shown = _listed(model, known)
         wrong = f"no stage {', '.join(map(repr, unknown))}" if unknown else "no --stages given"
         raise BackboneError(
             what=f"{wrong} in {name} at {size[0]}x{size[1]}",
             remedy=f"give one or more of these, separated by commas: {'; '.join(shown)}"
             if shown
-            else "choose another backbone: none of its layers gives a feature map whose layout is known",
+            else "choose another backbone: none of its layers gives a feature map of a known layout",
         )
     return {path: known[path] for path in stages}
 
 
 def _resize(model: Any, name: str, size: tuple[int, int]) -> None:  # noqa: ANN401 - timm is untyped
-    """Resample what depends on the size: position embeddings of transformers, windows of Swin."""
+    """Resample all that depends on the size: position embeddings of transformers, windows of Swin."""
     if not hasattr(model, "set_input_size"):
         return
     patch = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
@@ -187,7 +187,7 @@ def _resize(model: Any, name: str, size: tuple[int, int]) -> None:  # noqa: ANN4
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on how timm resamples
+            warnings.simplefilter("ignore")  # torch's warnings about how timm resamples
             model.set_input_size(img_size=size)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _size_error(model, name, size, error) from error
@@ -198,7 +198,7 @@ def _size_error(model: Any, name: str, size: tuple[int, int], error: Exception) 
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return BackboneError(
         what=f"{name} does not take a network input of {size[0]}x{size[1]}: {reason}",
-        remedy=f"give another, e.g. the one it was trained with: --size {height}x{width}",
+        remedy=f"give another size, e.g. the one it was trained with: --size {height}x{width}",
     )
 
 
@@ -229,7 +229,7 @@ def _feature_maps(model: Any, name: str, size: tuple[int, int]) -> dict[str, _St
 
 
 def _arrangement(model: Any, path: str, output: object, size: tuple[int, int]) -> Arrange | None:  # noqa: ANN401
-    """How the output of a module becomes a feature map; None where it is none, or its layout is not known."""
+    """How the output of a module becomes a feature map; None if it is not one, or its layout is not known."""
     if not isinstance(output, torch.Tensor) or output.ndim not in {_TOKENS_RANK, _MAP_RANK} or len(output) != 1:
         return None
     grid = _token_grid(model)
@@ -239,14 +239,14 @@ def _arrangement(model: Any, path: str, output: object, size: tuple[int, int]) -
         return None
     if getattr(model, "output_fmt", "NCHW") == "NHWC":
         return _channels_first if path in _named_by_timm(model) else None
-    # A map is as wide and high as the picture is, to within a cell: channels that come last, and attention, are not.
+    # A map has the proportions of the image, to within a cell: channels that come last, and attention, do not.
     height, width = output.shape[2:]
-    # It is copied, because a layer after it may work in place, as the activations of VGG do.
+    # It is copied, because a later layer may work in place, as the activations of VGG do.
     return torch.clone if abs(height - width * size[0] / size[1]) <= 1 else None
 
 
 def _token_grid(model: Any) -> tuple[int, int] | None:  # noqa: ANN401 - timm is untyped
-    """(h, w) of the patches of a vision transformer; None of other models."""
+    """(h, w) of the patches of a vision transformer; None for other models."""
     if not hasattr(model, "num_prefix_tokens"):
         return None
     grid: tuple[int, int] | None = getattr(getattr(model, "patch_embed", None), "grid_size", None)
@@ -254,7 +254,7 @@ def _token_grid(model: Any) -> tuple[int, int] | None:  # noqa: ANN401 - timm is
 
 
 def _tokens(output: torch.Tensor, grid: tuple[int, int], prefix: int) -> Arrange | None:
-    """Tokens on their grid, without those before them: class, distillation and register tokens."""
+    """Tokens on their grid, without the class, distillation and register tokens before them."""
     before = output.shape[1] - grid[0] * grid[1]
     if before not in {0, prefix}:
         return None
@@ -269,8 +269,8 @@ def _named_by_timm(model: Any) -> set[str]:  # noqa: ANN401 - timm is untyped
     return {stage["module"] for stage in model.feature_info}
 
 
-def _worth_listing(model: Any, known: Mapping[str, _Stage]) -> list[str]:  # noqa: ANN401 - timm is untyped
-    """The stages a user would choose from: in a transformer, whose every layer gives tokens, its blocks."""
+def _listed(model: Any, known: Mapping[str, _Stage]) -> list[str]:  # noqa: ANN401 - timm is untyped
+    """The stages to suggest: for a transformer, in which every layer gives tokens, its blocks."""
     named = _named_by_timm(model) if _token_grid(model) else {path for path in known if path.count(".") <= 1}
     return [
         f"{path} ({stage.shape[0]} channels, {stage.shape[1]}x{stage.shape[2]})"

@@ -7,7 +7,7 @@ import pytest
 
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.report.check_rows import check_rows
+from calibration.workstation.report.rows import check_rows
 from tests.support.washers import washer
 
 PREPROCESS = Preprocess(64, 64)

@@ -196,8 +196,8 @@ def test_ignored_areas_are_not_used_for_alignment() -> None:
 
 def test_the_report_shows_what_is_ignored(masked: Bundle) -> None:
     page = report_page(masked, [GoldenCheck(100.0, 100.0)], Latency(2.5, 100, "cpu", "cpu"))
-    assert "What is hatched is ignored" in page
-    assert "of the region, painted over and never judged" in page
+    assert "Hatched areas are ignored" in page
+    assert "of the region, painted over and never inspected" in page
 
 
 def test_pixels_under_the_mask_are_neither_good_nor_defective(masked: Bundle) -> None:
@@ -216,7 +216,7 @@ def test_the_command_takes_a_mask_and_rectangles(command: Command, tmp_path: Pat
     options = ("--size", "64", "--ignore", tmp_path / "mask.png", "--ignore", "0,0,10,10")
     outcome = command("fit", folder, "--out", tmp_path / "b", *options)
     assert outcome.code == 0
-    assert "of the region, painted over and never judged" in outcome.words
+    assert "of the region, painted over and never inspected" in outcome.words
     ignored = open_bundle(tmp_path / "b").preprocess.ignore_mask
     assert ignored is not None
     assert len(ignored.colours) == 2

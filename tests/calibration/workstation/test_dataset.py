@@ -91,12 +91,12 @@ def test_some_of_the_sorted_pictures_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_choice_of_no_pictures_is_refused(tmp_path: Path) -> None:
     save(tmp_path, [washer(0)])
-    with pytest.raises(DatasetError, match="no pictures chosen from the 1 in"):
+    with pytest.raises(DatasetError, match="no images chosen from the 1 in"):
         good_images(tmp_path, slice(5, 9))
 
 
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no pictures in .*\.jpg"):
+    with pytest.raises(DatasetError, match=r"no images in .*\.jpg"):
         good_images(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
 
 def test_a_single_picture_is_refused(tmp_path: Path) -> None:
     save(tmp_path, [washer(0), washer(1)])
-    with pytest.raises(DatasetError, match=r"000\.png is a single picture"):
+    with pytest.raises(DatasetError, match=r"000\.png is a single image"):
         good_images(tmp_path / "000.png")
 
 
@@ -151,7 +151,7 @@ def test_a_video_cut_short_gives_what_there_is_and_says_so(video: Path, tmp_path
     images = good_images(damaged)
     read = list(images)
     assert 0 < len(read) < FRAMES
-    assert images.skipped == [f"{damaged} ends before frame {len(read)}, as if cut short"]
+    assert images.skipped == [f"{damaged} ends before frame {len(read)}; it may be truncated"]
 
 
 def test_frames_beyond_the_video_are_refused(video: Path) -> None:

@@ -40,7 +40,7 @@ def test_build_makes_the_engine_once_and_proves_it(command: Command, device: Any
     assert "golden frames score as calibrated" in first.words
     assert "Building" in first.err
     second = command("build", bundle.path)
-    assert "the one that was there fits" in second.words
+    assert "kept from before" in second.words
     assert len(device.builds) == 1
 
 

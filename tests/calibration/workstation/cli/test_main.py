@@ -87,7 +87,7 @@ def test_skipped_pictures_are_counted_and_named(command: Command, tmp_path: Path
 def test_verify_shows_that_a_bundle_is_whole(command: Command, learnt: Bundle) -> None:
     outcome = command("verify", learnt.path)
     assert outcome.code == 0
-    assert "all files whole, all scores within 0.001" in outcome.words
+    assert "all files are intact, all scores within 0.001" in outcome.words
     assert outcome.err == ""
 
 

@@ -78,7 +78,7 @@ BAD_OPTIONS = {
     "--averaging 5": ("5 cells is larger than the 4x4 grid", "--averaging 4 or less"),
     "--frames 5": ("--frames '5' is not a range", "START:STOP:STEP"),
     "--frames 0:9:0": ("--frames '0:9:0' is not a range", "START:STOP:STEP"),
-    "--frames 90:99": ("no pictures chosen from the 24", "--frames START:STOP"),
+    "--frames 90:99": ("no images chosen from the 24", "--frames START:STOP"),
     "--frames 0:9": ("only 9 usable images", "at least 10"),
     "--frames 0:1": ("only 1 usable images", "at least 10"),
     "--false-reject-rate 0": (r"false-reject rate of 0\.0 makes no sense", r"0\.01"),
@@ -152,11 +152,11 @@ def device(_folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "what", "remedy"),
     [
-        (empty, "no pictures in", "folder that holds the pictures"),
+        (empty, "no images in", "folder that holds the images"),
         (one_image, "only 1 usable images", "at least 10"),
         (all_identical, "features of all images are the same", "different good parts"),
-        (single_picture, r"000\.png is a single picture", "folder"),
-        (missing, "nowhere does not exist", "a folder of pictures or a video"),
+        (single_picture, r"000\.png is a single image", "folder"),
+        (missing, "nowhere does not exist", "a folder of images or a video"),
         (text_file, r"notes\.txt is neither a folder nor a video", "mp4"),
         (all_damaged, r"only 0 usable images .*12 were not readable: .*000\.jpg", "at least 10"),
         (device, "/dev/null is neither a folder nor a video", "mp4"),
@@ -182,7 +182,7 @@ def test_fit_refuses_to_write_where_something_is(command: Command, good_folder: 
     [
         ("tf_efficientnet_lite0 --stages blocks.9", r"no stage 'blocks\.9'", r"blocks\.4 \(112 channels, 4x4\)"),
         ("tf_efficientnet_lite0", "no --stages given", r"blocks\.3 \(80 channels, 4x4\)"),
-        ("efficientnet_b0 --stages blocks.3", r"lite0\.safetensors does not fit efficientnet_b0", "that very model"),
+        ("efficientnet_b0 --stages blocks.3", r"lite0\.safetensors does not fit efficientnet_b0", "this model"),
         ("efficientnett_b4 --stages blocks.3", "no model 'efficientnett_b4'", "efficientnet_b4"),
     ],
 )
@@ -264,5 +264,5 @@ def test_the_console_script_gives_exit_code_2_without_a_traceback(tmp_path: Path
     ended = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - our own
     assert ended.returncode == EXIT_ERROR
     assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: no pictures in {tmp_path}")
+    assert ended.stderr.startswith(f"error: no images in {tmp_path}")
     assert "Traceback" not in ended.stderr

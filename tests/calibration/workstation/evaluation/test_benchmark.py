@@ -92,7 +92,7 @@ def test_a_row_is_written_for_each_run_and_the_means_are_theirs(command: Command
     of_first = [float(row["detection_rate"]) for row in rows if row["detector"] == "mean_shift"]
     assert first["figures"]["detection_rate"]["mean"] == pytest.approx(np.mean(of_first))
     assert first["figures"]["detection_rate"]["standard_error"] == pytest.approx(np.std(of_first, ddof=1) / 2)
-    for said in ("washers: 11 good images learnt", "11 good and 6 defective", "4 runs each", "brightness alone"):
+    for said in ("washers: 11 good images learned", "11 good and 6 defective", "4 runs each", "brightness alone"):
         assert said in outcome.words
 
 
@@ -135,7 +135,7 @@ def test_all_categories_of_a_root_are_run_and_averaged(command: Command, root: P
 
 def test_where_nothing_varies_seeds_give_one_run_and_the_command_says_so(command: Command, root: Path) -> None:
     outcome = command("benchmark", root / "nut", *SMALL, "--seeds", 3)
-    assert "one run only: what is learnt is given by nut" in outcome.words
+    assert "one run only: nut says what to learn from" in outcome.words
     assert "runs each" not in outcome.words
     assert "±" not in outcome.out
 
@@ -255,7 +255,7 @@ def test_a_file_with_nothing_but_its_first_line_is_begun_again(command: Command,
 
 def test_a_damaged_row_is_refused(command: Command, root: Path, runs_file: Path) -> None:
     runs_file.write_text(runs_file.read_text() + "nut,filterbank\n")
-    assert_refused(command("benchmark", root / "nut", *SMALL, "--csv", runs_file), "is damaged", "remove the row")
+    assert_refused(command("benchmark", root / "nut", *SMALL, "--csv", runs_file), "is damaged", "remove the damaged row")
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])

@@ -242,7 +242,7 @@ def test_a_mask_that_does_not_fit_its_picture_is_named(learnt: Bundle, tmp_path:
     result = evaluate(labelled_images(tmp_path), learnt, BrightnessEngine(), lambda *_: None)
     assert [each.image.path.name for each in result.defective] == ["001.png"]
     assert len(result.skipped) == 1
-    assert result.skipped[0].endswith("dent/000_mask.png is of 64x32 pixels, its picture of 64x64")
+    assert result.skipped[0].endswith("dent/000_mask.png is of 64x32 pixels, its image of 64x64")
 
 
 def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bundle, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import KINDS, SIZES, with_defect
-from calibration.workstation.fit.auto_tuning import SAMPLE, _Compared, best_trial, sample
+from calibration.workstation.fit.auto_tuning import SAMPLE, _TrialFrames, best_trial, sample
 from tests.support.outcome import assert_refused
 from tests.support.washers import save, washer
 
@@ -71,16 +71,16 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
 
 def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean-shift is given features of nothing, so that it tells nothing apart."""
-    of_all = _Compared.features
+    of_all = _TrialFrames.features
 
-    def blind(compared: _Compared, *source: Any, **how: Any) -> Any:  # noqa: ANN401
+    def blind(compared: _TrialFrames, *source: Any, **how: Any) -> Any:  # noqa: ANN401
         features = of_all(compared, *source, **how)
         if isinstance(source[1], MeanShift):
             noise = np.random.default_rng(0)
             return [noise.normal(size=each.shape).astype(np.float32) for each in features]
         return features
 
-    monkeypatch.setattr(_Compared, "features", blind)
+    monkeypatch.setattr(_TrialFrames, "features", blind)
     choice = best_trial(
         frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )

@@ -196,7 +196,7 @@ def test_a_cluster_that_is_lost_is_said_to_be_and_leaves_nothing(fit: Fit) -> No
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_client, "_LOOK_S", 0.1)
+    monkeypatch.setattr(dask_client, "_POLL_S", 0.1)
     with threads(0) as (_, client):
         impatient = Cluster(client, patience_s=0.1)
         with pytest.raises(ClusterError, match="cluster"):

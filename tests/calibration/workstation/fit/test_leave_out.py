@@ -57,7 +57,7 @@ def test_leaving_out_is_as_if_the_files_were_not_there(
     fewer = save(tmp_path / "fewer", [washer(number) for number in range(2, 24)])
     bundles = [
         calibrate(images, small_filterbank, SETTINGS, tmp_path / str(number), lambda *_: None)
-        for number, images in enumerate([good_images(good_folder, unwanted={"000.png", "001.png"}), good_images(fewer)])
+        for number, images in enumerate([good_images(good_folder, excluded={"000.png", "001.png"}), good_images(fewer)])
     ]
     network, moments = ({each.manifest.files[name] for each in bundles} for name in ("network.onnx", "moments.npz"))
     assert (len(network), len(moments)) == (1, 1)

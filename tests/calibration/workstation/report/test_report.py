@@ -99,7 +99,7 @@ def test_the_page_says_what_a_quality_engineer_asks(written: Path, doubtful: Bun
     for expected in (
         "Of good parts, about 1 in 20 will be rejected.",
         f"With 95 % confidence the true rate is between {one_in(low)} and {one_in(high)}",
-        "Learnt from 40 good images",
+        "Learned from 40 good images",
         "the whole frame",
         "One image stands out",
         "washer 13",

@@ -1,4 +1,4 @@
-"""The camera checks of a bundle in words: which are on, and where their limits lie."""
+"""What a bundle has learned about frames, in words: the preprocessing, and the limits of the camera checks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.bundle.manifest import AlignmentRecord, PreprocessRecord
+
 _NAMES = {
     "resolution": "Another resolution",
     "frozen": "Frozen",
@@ -25,11 +27,31 @@ _NAMES = {
 }
 
 
+def preprocess_rows(record: PreprocessRecord) -> list[tuple[str, str]]:
+    """Name and text of what the preprocessing has learned; no rows where that is nothing."""
+    rows = []
+    if record.alignment is not None:
+        rows.append(("Alignment", _alignment(record.alignment)))
+    if record.ignored is not None:
+        rows.append(("Ignored", f"{record.ignored.share:.2%} of the region, painted over and never inspected"))
+    return rows
+
+
+def _alignment(record: AlignmentRecord) -> str:
+    if record.least_prominence is None:
+        return "off: nothing on these parts stands still; the region stays where it is"
+    followed = f"the region follows the part by up to {record.limit_px} pixels"
+    if record.median_px is not None:
+        followed += f"; good parts were off by {record.median_px:.0f} (median), {record.p99_px:.0f} (99th percentile)"
+    count = record.followed + record.too_far + record.not_found
+    return f"{followed}; of {count:,} good images {record.not_found:,} not found, {record.too_far:,} farther off"
+
+
 def check_rows(reference: Mapping[str, NDArray[Any]], network_pixel: tuple[float, float]) -> list[tuple[str, str]]:
-    """Name and state of each check, as text; none for a bundle that was made before there were checks.
+    """Name and state of each check, as text; no rows for a bundle from before there were checks.
 
     Args:
-        reference: Arrays of ``reference.npz``.
+        reference: Arrays in ``reference.npz``.
         network_pixel: Width and height of a pixel of the network input, in pixels of the frame.
     """
     return [
@@ -42,7 +64,7 @@ def _state(name: str, limit: float, reference: Mapping[str, NDArray[Any]], netwo
     if math.isnan(limit):
         return "off"
     if name == "moved":
-        return _seen_from(reference["moved_seen_from"].tolist(), network_pixel)
+        return _visible_from(reference["moved_seen_from"].tolist(), network_pixel)
     size = " x ".join(str(side) for side in reference["frame_size"][::-1])
     return {
         "resolution": f"not {size} pixels",
@@ -51,11 +73,11 @@ def _state(name: str, limit: float, reference: Mapping[str, NDArray[Any]], netwo
         "over_exposed": f"mean brightness above {mean_grey_level(limit):.0f} of 255",
         "blurred_detail": f"variance of the Laplacian below {math.expm1(limit):.3g}",
         "blurred_edges": f"fine to coarse gradients below {math.exp(limit):.2g}",
-        "blocked": f"more than {limit:.0%} of the picture unlike any good frame",
+        "blocked": f"more than {limit:.0%} of the image unlike any good frame",
     }[name]
 
 
-def _seen_from(pixels: list[float], network_pixel: tuple[float, float]) -> str:
+def _visible_from(pixels: list[float], network_pixel: tuple[float, float]) -> str:
     ways = ("to the side", "up or down")
     return ", ".join(
         f"unseen {way}" if math.isnan(count) else f"from {count * scale:.0f} pixels {way}"
