@@ -124,13 +124,13 @@ def evaluate(
         except DatasetError as error:
             skipped.append(error.what)
             continue
-        prepared, place = prepare_image(preprocess, str(image.path), frame)
+        prepared, location = prepare_image(preprocess, str(image.path), frame)
         inference = engine(prepared)
         scored.append(Scored(image, inference.score))
         brightness.append(float(frame.mean()))
         if image.mask or not image.defective:
-            defective = crop_padded(mask.astype(np.uint8), place.region) > 0
-            pixels.add(cover_region(inference.map, grid), defective, preprocess.inspected_mask(place.region))
+            defective = crop_padded(mask.astype(np.uint8), location.region) > 0
+            pixels.add(cover_region(inference.map, grid), defective, preprocess.inspected_mask(location.region))
     truth = _truth(scored)
     return EvaluationResult(
         scored=scored,

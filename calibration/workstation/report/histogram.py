@@ -48,8 +48,8 @@ def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None,
     top = _round_up(int(counts.max()))
     low, high = float(edges[0]), float(edges[-1])
 
-    def left(place: float) -> float:
-        return 100 * (place - low) / (high - low)
+    def left(location: float) -> float:
+        return 100 * (location - low) / (high - low)
 
     divide = math.inf if mark is None else float(scale(np.array(mark.value)))
     above = ' class="above"'
@@ -60,7 +60,7 @@ def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None,
         if height
     )
     ticks = _logarithmic_ticks(low, high) if logarithmic else _linear_ticks(low, high)
-    axis = "".join(f'<span style="left:{left(place):.2f}%">{label}</span>' for place, label in ticks)
+    axis = "".join(f'<span style="left:{left(location):.2f}%">{label}</span>' for location, label in ticks)
     levels = "".join(f'<i style="bottom:{100 * level / top:.2f}%"><b>{level:g}</b></i>' for level in (top / 2, top))
     line = "" if mark is None else _line(left(divide), mark)
     return (

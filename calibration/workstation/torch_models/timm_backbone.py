@@ -180,7 +180,7 @@ def _resize(model: Any, name: str, size: tuple[int, int]) -> None:  # noqa: ANN4
         return
     patch = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
     whole = [max(1, round(side / step)) * step for side, step in zip(size, patch, strict=True)]
-    if tuple(whole) != size:  # the rest would be cut off, and the score map would lie in the wrong place
+    if tuple(whole) != size:  # the rest would be cut off, and the score map would be misplaced
         raise BackboneError(
             what=f"{name} takes patches of {patch[0]}x{patch[1]} pixels, which do not fill {size[0]}x{size[1]}",
             remedy=f"give whole patches, e.g. --size {whole[0]}x{whole[1]}",

@@ -255,7 +255,9 @@ def test_a_file_with_nothing_but_its_first_line_is_begun_again(command: Command,
 
 def test_a_damaged_row_is_refused(command: Command, root: Path, runs_file: Path) -> None:
     runs_file.write_text(runs_file.read_text() + "nut,filterbank\n")
-    assert_refused(command("benchmark", root / "nut", *SMALL, "--csv", runs_file), "is damaged", "remove the damaged row")
+    assert_refused(
+        command("benchmark", root / "nut", *SMALL, "--csv", runs_file), "is damaged", "remove the damaged row"
+    )
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])
