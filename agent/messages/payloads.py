@@ -80,7 +80,9 @@ class Health(Message):
     )
     outbox_depth: Annotated[Int, key("outboxDepth", "Records that wait for the broker.")] = 0
     disk_free_bytes: Annotated[Int, key("diskFree", "Free room for records and images.", "bytes")] = 0
-    temperature_c: Annotated[float | None, key("temperature", "Of the processor.", "degrees Celsius")] = None
+    temperature_c: Annotated[float | None, key("temperature", "Temperature of the processor.", "degrees Celsius")] = (
+        None
+    )
     drift: Annotated[Payload | None, key("drift", "See README.md; null where it is not watched.")] = None
     recalibration: Annotated[Payload | None, key("recalibration", "See README.md; null where none runs.")] = None
 

@@ -47,7 +47,9 @@ class ResultCode(IntEnum):
 
 Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
 _CODES = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ResultCode)
-Code: TypeAlias = Annotated[Int, key("resultCode", f"Why there is no verdict: {_CODES}. Later versions may add codes.")]
+Code: TypeAlias = Annotated[
+    Int, key("resultCode", f"Reason that the score does not show: {_CODES}. More may be added.")
+]
 Score: TypeAlias = Annotated[Number, key("score", "Squared distance; null if there is none.")]
 Threshold: TypeAlias = Annotated[Number, key("threshold", "Scores above it are NotOK.")]
 Margin: TypeAlias = Annotated[float | None, key("margin", "(score - threshold) / threshold: negative is good.")]
