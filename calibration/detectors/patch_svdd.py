@@ -7,7 +7,7 @@ held out for the threshold are held out of the memory banks only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from calibration.onnx_graph import GraphBuilder
 
     Float32 = NDArray[np.float32]
+    _Real = TypeVar("_Real", bound=np.floating[Any])
 
 _SEED = 0
 
@@ -218,7 +219,7 @@ def level_grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, i
     return (fine_rows, fine_columns), (coarse_rows, coarse_columns)
 
 
-def split_levels(reduced: Float32) -> tuple[Float32, Float32]:
+def split_levels(reduced: NDArray[_Real]) -> tuple[NDArray[_Real], NDArray[_Real]]:
     """Split (..., rows, columns) into the fine level, (..., h, w), and the coarse one, (..., h', w')."""
     (height, width), (_, coarse_width) = level_grids(reduced.shape)
     return reduced[..., :height, :width], reduced[..., height:, :coarse_width]

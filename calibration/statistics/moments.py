@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -137,7 +137,7 @@ class Moments:
         }
 
     @classmethod
-    def unpacked(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Moments:
+    def unpacked(cls, arrays: Mapping[str, NDArray[Any]]) -> Moments:
         """The inverse of ``packed``; without squared weights, as older software wrote it, all weights are 1."""
         mean = arrays["mean"]
         locations, channels = mean.shape

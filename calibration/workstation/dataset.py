@@ -56,7 +56,7 @@ class ImageFiles:
     """Images in files."""
 
     source: str
-    paths: list[Path]
+    paths: Sequence[Path]
     sequential: bool = False
     skipped: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()

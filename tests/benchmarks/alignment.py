@@ -69,7 +69,7 @@ class Shown:
 
     source = "shown through a window"
     sequential = False
-    left_out = ()
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, pictures: list[Image], shifts: NDArray[np.int64]) -> None:
         self.skipped: list[str] = []

@@ -62,14 +62,21 @@ class Methods:
 
     def phase(self, window: Image) -> Found:
         """Phase correlation of the steepness of edges."""
-        return cv2.phaseCorrelate(self._steep, _steepness(window)[self._inner], self._window)[0]
+        (x, y), _ = cv2.phaseCorrelate(self._steep, _steepness(window)[self._inner], self._window)
+        return x, y
 
     def ecc(self, window: Image) -> Found:
         """Enhanced correlation coefficient (Evangelidis and Psarakis 2008)."""
         moved = np.eye(2, 3, dtype=np.float32)
         try:
             cv2.findTransformECC(
-                self._grey, window[self._inner].astype(np.float32), moved, cv2.MOTION_TRANSLATION, _ECC, None, 3
+                self._grey,
+                window[self._inner].astype(np.float32),
+                moved,
+                cv2.MOTION_TRANSLATION,
+                _ECC,
+                None,  # type: ignore[call-overload]  # OpenCV takes the whole image then; its stub does not say so
+                3,
             )
         except cv2.error:  # it does not converge
             return 0.0, 0.0
@@ -92,15 +99,15 @@ def _as_it_is(frame: Image, _random: np.random.Generator) -> Image:
 
 def _light(frame: Image, _random: np.random.Generator) -> Image:
     slope = np.linspace(-20, 20, frame.shape[1])[None, :, None]
-    return np.clip(frame * 1.25 + slope, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(frame * 1.25 + slope, 0, 255), np.uint8)
 
 
 def _noise(frame: Image, random: np.random.Generator) -> Image:
-    return np.clip(frame + random.normal(0, 8, frame.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(frame + random.normal(0, 8, frame.shape), 0, 255), np.uint8)
 
 
 def _defect(frame: Image, random: np.random.Generator) -> Image:
-    pasted = frame.copy()
+    pasted: Image = frame.copy()
     x, y = random.integers(80, 140, 2)
     pasted[y : y + 45, x : x + 45] = random.integers(0, 256)
     return pasted

@@ -58,8 +58,8 @@ class JpegCamera:
         return True
 
     def retrieve(self) -> Image | None:
-        picture: Image | None = cv2.imdecode(self._sent, cv2.IMREAD_COLOR)
-        return picture
+        picture = cv2.imdecode(self._sent, cv2.IMREAD_COLOR)
+        return None if picture is None else np.asarray(picture, np.uint8)
 
     def close(self) -> None:
         pass

@@ -41,13 +41,18 @@ FAULTS: dict[str, Callable[[Image, float], Image]] = {
     "lamp ages, to half its light": lambda image, level: faded(image, 1 - 0.5 * level, 0),
     "gain rises, to twice": lambda image, level: faded(image, 1 + level, 0),
     "lens fogs, to half the contrast": lambda image, level: faded(image, 1 - 0.5 * level, 64 * level),
-    "focus is lost, to sigma 3 pixels": lambda image, level: cv2.GaussianBlur(image, (0, 0), 3 * level + 1e-3),
+    "focus is lost, to sigma 3 pixels": lambda image, level: blurred(image, 3 * level + 1e-3),
 }
 
 
 def faded(image: Image, gain: float, veil: float) -> Image:
     """Light times a gain, under a grey veil."""
-    return np.clip(image * gain + veil, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * gain + veil, 0, 255), np.uint8)
+
+
+def blurred(image: Image, sigma_px: float) -> Image:
+    """Out of focus."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), np.uint8)
 
 
 # Drawn numbers
@@ -76,7 +81,7 @@ def slow_and_fast(shape: tuple[int, int], slow_blocks: float, random: np.random.
     slow[0] = noise[0]
     for block in range(1, shape[0]):
         slow[block] = keep * slow[block - 1] + np.sqrt(1 - keep**2) * noise[block]
-    return (slow[:, None] + fast) / np.sqrt(2)
+    return np.asarray((slow[:, None] + fast) / np.sqrt(2))
 
 
 def first_warning(ranks: ReferenceRanks, values: NDArray[np.float64]) -> int | None:
@@ -230,7 +235,7 @@ def tiles(images: int, days: int, random: np.random.Generator, folder: str) -> T
 
         def row(part: int, levels: NDArray[np.float64] = levels) -> NDArray[np.float64]:
             level = min(int(part / parts * LEVELS + random.random()), LEVELS)
-            return levels[level, random.integers(levels.shape[1])]
+            return np.asarray(levels[level, random.integers(levels.shape[1])])
 
         watch = DriftWatch(reference, threshold)
         at = play(watch, row, days * BLOCKS_A_DAY)
@@ -307,7 +312,7 @@ def main() -> None:
     runs, days = arguments.runs, arguments.days
     random = np.random.default_rng(2)
     with tempfile.TemporaryDirectory() as folder:
-        tables = {
+        tables: dict[str, Callable[[], object]] = {
             "coins": lambda: f"fair coins: stated 100 blocks, found {coins(100, runs, random):.0f}",
             "false": lambda: false_warnings(runs, days),
             "delays": lambda: delays(runs // 2, days),

@@ -27,7 +27,7 @@ class NodeByNode:
         self._last_use = {name: place for place, node in enumerate(network.graph.node) for name in node.input}
         self._sessions: dict[str, Any] = {}
 
-    def __call__(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, frames: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """All outputs for (n, height, width, 3)."""
         values: dict[str, NDArray[Any]] = {"frame": frames}
         outputs = {output.name for output in self._network.graph.output}

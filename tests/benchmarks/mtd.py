@@ -30,7 +30,10 @@ from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calibration.bundle.bundle import Bundle
+    from calibration.detectors.contract import Detector
 
 DATA = Path(__file__).resolve().parents[2] / os.environ.get("SHIFTWATCH_DATA", "../shared/data")
 MTD = DATA / "mtd"
@@ -94,12 +97,12 @@ def backbone_of(name: str) -> Backbone:
     return timm_backbone("tf_efficientnet_lite0", ("blocks.3", "blocks.4"), LITE0, SIDE, SIDE)
 
 
-def settings_of(detector: MeanShift | None = None) -> Settings:
+def settings_of(detector: Detector | None = None) -> Settings:
     """Defaults, at the size and on the threads that all benchmarks use."""
     return Settings(Preprocess(SIDE, SIDE), detector or MeanShift(), threads=THREADS)
 
 
-def fit(backbone: Backbone, paths: list[Path], settings: Settings, path: Path) -> Bundle:
+def fit(backbone: Backbone, paths: Sequence[Path], settings: Settings, path: Path) -> Bundle:
     """The pipeline as it is, silent."""
     return calibrate(ImageFiles(str(MTD), paths), backbone, settings, path, lambda _step, _done, _total: None)
 

@@ -29,14 +29,15 @@ from calibration.workstation.evaluation.splits import labelled_sets
 from calibration.workstation.fit.pipeline import calibrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
+    from calibration.update.refit import Mode
 
 CHANGES = {"slight": (0.6, 1.08, 4.0), "strong": (1.0, 1.15, 6.0)}
 """Blur in pixels of the tile (sigma), gain, grey levels more."""
-MODES = ("threshold", "mean", "full", "teach")
+MODES: tuple[Mode, ...] = ("threshold", "mean", "full", "teach")
 
 
 class Changed(ImageFiles):
@@ -51,7 +52,7 @@ class Changed(ImageFiles):
         for name, image in super().__iter__():
             yield name, self._change(image)
 
-    def again(self, names: list[str]) -> Iterator[tuple[str, Image]]:
+    def again(self, names: Collection[str]) -> Iterator[tuple[str, Image]]:
         """As ``ImageFiles``."""
         for name, image in super().again(names):
             yield name, self._change(image)

@@ -96,7 +96,7 @@ class Arrivals:
         self.first: dict[str, Content] = {}
         self._is_subscribed = False
         self._client = Client(CallbackAPIVersion.VERSION2, "books", clean_session=False)
-        self._client.reconnect_delay_set(0.1, 0.1)  # type: ignore[arg-type] - any number will do
+        self._client.reconnect_delay_set(0.1, 0.1)  # type: ignore[arg-type]  # any number will do
         self._client.on_connect = lambda client, *_: client.subscribe([(_RESULTS, 1), (_ALERTS, 1)])
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message

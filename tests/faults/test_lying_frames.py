@@ -37,11 +37,11 @@ SKIN, GLOVE, PAPER = (120, 150, 200), (25, 25, 30), (225, 228, 230)
 
 
 def lit(image: Image, _: np.random.Generator, gain: float) -> Image:
-    return np.clip(image * np.float32(gain), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * np.float32(gain), 0, 255), np.uint8)
 
 
 def blurred(image: Image, _: np.random.Generator, share: float) -> Image:
-    return cv2.GaussianBlur(image, (0, 0), share * image.shape[1])
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), share * image.shape[1]), np.uint8)
 
 
 def covered(image: Image, random: np.random.Generator, colour: tuple[int, int, int], share: float) -> Image:
@@ -53,16 +53,17 @@ def covered(image: Image, random: np.random.Generator, colour: tuple[int, int, i
         cover[:, : round(columns * share)] = 1
     else:
         cover[: round(rows * share)] = 1
-    cover = cv2.GaussianBlur(cover[:: -1 if place == 3 else 1, :: -1 if place == 1 else 1], (0, 0), columns * 0.005)
+    turned = cover[:: -1 if place == 3 else 1, :: -1 if place == 1 else 1]
+    soft = np.asarray(cv2.GaussianBlur(turned, (0, 0), columns * 0.005), np.float32)[..., None]
     uneven = cv2.resize(random.normal(0, 4, (8, 8)), (columns, rows)) + random.normal(0, 1.5, (rows, columns))
     seen = np.array(colour) + uneven[..., None]
-    return np.clip(image * (1 - cover[..., None]) + seen * cover[..., None], 0, 255).astype(np.uint8)
+    return np.clip(image * (1 - soft) + seen * soft, 0, 255).astype(np.uint8)
 
 
 def shifted(image: Image, random: np.random.Generator, share: float, *, sideways: bool) -> Image:
     by = share * image.shape[1] * random.choice([-1, 1])
     matrix = np.array([[1, 0, by if sideways else 0], [0, 1, 0 if sideways else by]])
-    return cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 FAULTS: dict[tuple[str, str], Fault] = {

@@ -58,7 +58,7 @@ def after_power_cut(flushed: bytes, written: bytes, seed: int) -> bytes:
     garbage = random.integers(0, 256, length, np.uint8)
     torn = np.where(old == new, old, np.choose(fates, (old, new, np.zeros(length, np.uint8), garbage)))
     end = random.integers(min(len(flushed), len(written)), length, endpoint=True)
-    return torn[: random.choice([len(flushed), len(written), end])].tobytes()
+    return torn[: random.choice(np.array([len(flushed), len(written), end]))].tobytes()
 
 
 class PowerCuts(RuleBasedStateMachine):
@@ -73,7 +73,7 @@ class PowerCuts(RuleBasedStateMachine):
         self.model: list[tuple[str, Kind]] = []
         self.open()
         self.flushed = Image(self.path.read_bytes(), b"")
-        self.possible = [[]]
+        self.possible: list[list[tuple[str, Kind]]] = [[]]
 
     def open(self) -> None:
         self.outbox = Outbox(self.path, MAX_RECORDS)
@@ -158,7 +158,7 @@ class PowerCuts(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def cut_the_power_in_a_checkpoint(self, seed: int) -> None:
-        self.outbox._in_turn(self.outbox._prove)
+        self.outbox._locked(self.outbox._check_writable)
         before = Image.of(self.path)
         assert self.outbox._flush()
         after = Image.of(self.path)

@@ -101,7 +101,7 @@ class FakeCuda:
 
     def read(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """Load as the GPU does."""
-        return self._memory[address].reshape(-1).view(np.uint8).view(dtype).reshape(shape).copy()
+        return np.array(self._memory[address].reshape(-1).view(np.uint8).view(dtype).reshape(shape))
 
     def _allocated(self, kind: str, array: np.ndarray[Any, Any]) -> int:
         assert self.entered

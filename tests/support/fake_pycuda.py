@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from calibration.engine.cuda import DeviceMemory, PinnedMemory
     from tests.support.fake_gpu import FakeCuda
 
 
@@ -24,13 +25,14 @@ class Error(Exception):
 class _Allocation:
     """Page-locked memory: the ``base`` of the array over it."""
 
-    def __init__(self, memory: Any, mapped: bool) -> None:  # noqa: ANN401, FBT001
+    def __init__(self, memory: PinnedMemory, mapped: bool) -> None:  # noqa: FBT001
         self._memory = memory
         self._mapped = mapped
         self.__array_interface__ = memory.array.__array_interface__
 
     def get_device_pointer(self) -> int:
         assert self._mapped, "CUDA refuses this without DEVICEMAP"
+        assert self._memory.address is not None
         return self._memory.address
 
     def free(self) -> None:
@@ -38,7 +40,7 @@ class _Allocation:
 
 
 class _DeviceAllocation:
-    def __init__(self, memory: Any) -> None:  # noqa: ANN401
+    def __init__(self, memory: DeviceMemory) -> None:
         self._memory = memory
 
     def __int__(self) -> int:

@@ -69,7 +69,11 @@ BuilderFlag = enum.Enum("BuilderFlag", "TF32 REFIT_INDIVIDUAL")
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE TACTIC_DRAM")
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
 TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT")
-_TYPES = {TensorProto.FLOAT: np.float32, TensorProto.UINT8: np.uint8, TensorProto.FLOAT16: np.float16}
+_TYPES: dict[int, type[np.generic]] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.UINT8: np.uint8,
+    TensorProto.FLOAT16: np.float16,
+}
 
 
 def nptype(trt_type: int) -> type[np.generic]:
@@ -110,6 +114,7 @@ class IBuilderConfig:
         self._flags = {BuilderFlag.TF32}
         self._pools: dict[MemoryPoolType, int] = {}
         self._timings: ITimingCache | None = None
+        self._marked: tuple[str, ...] = ()
 
     def set_flag(self, flag: BuilderFlag) -> None:
         self._flags.add(flag)
@@ -141,6 +146,7 @@ class INetworkDefinition:
     def __init__(self, flags: int) -> None:
         assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
         self._onnx: bytes | None = None
+        self._parser: Callable[[], OnnxParser | None] = lambda: None
         self._marked: list[str] = []
 
     def mark_weights_refittable(self, name: str) -> bool:

@@ -116,7 +116,7 @@ def _said(metric: Any) -> Said:  # noqa: ANN401 - a message made at run time
     field = metric.WhichOneof("value")
     assert (field is None) == metric.is_null, metric.name
     datatype = metric.datatype if metric.HasField("datatype") else None
-    value = None if field is None else getattr(metric, field)
+    value: Any = None if field is None else getattr(metric, field)
     if field in {"int_value", "long_value"} and value >= 1 << (31 if field == "int_value" else 63):
         value -= 1 << (32 if field == "int_value" else 64)
     assert metric.HasField("timestamp"), metric.name

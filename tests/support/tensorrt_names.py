@@ -193,8 +193,9 @@ class Findings(ast.NodeVisitor):
         if isinstance(called, ast.Name):
             return self._functions.get(called.id)
         owner = self.value(called.value) if isinstance(called, ast.Attribute) else None
-        own = isinstance(owner, Known) and owner.kind.startswith("own")
-        return self._method(owner.what, called.attr) if own else None
+        if isinstance(called, ast.Attribute) and isinstance(owner, Known) and owner.kind.startswith("own"):
+            return self._method(owner.what, called.attr)
+        return None
 
     def _method(self, owner: str, name: str) -> ast.FunctionDef | None:
         member = self._classes[owner].members.get(name)
@@ -332,11 +333,12 @@ class Findings(ast.NodeVisitor):
                 self._bind(element, _inside(known))
         else:
             self.value(target)
-            plain = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)
-            if plain and target.value.id == "self" and _foreign(known) and self.value(target) is None:
+            owner = target.value if isinstance(target, ast.Attribute) else None
+            is_own = isinstance(owner, ast.Name) and owner.id == "self"
+            if is_own and _foreign(known) and self.value(target) is None:
                 self._problem(target, f"annotate {ast.unparse(target)}")
 
-    def _problem(self, node: ast.AST, text: str) -> None:
+    def _problem(self, node: ast.expr | ast.stmt, text: str) -> None:
         self.problems.append(f"{self._file}:{node.lineno}: {text}")
 
 

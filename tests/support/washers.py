@@ -42,7 +42,7 @@ class Drawn:
     """Pictures in memory, as ``calibrate`` takes them."""
 
     source = "drawn"
-    left_out = ()
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, pictures: Sequence[Image], *, sequential: bool = False) -> None:
         self.sequential = sequential

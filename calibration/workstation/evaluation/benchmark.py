@@ -223,7 +223,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
         StorageError: No room for the bundle.
     """
     split, candidate = task.split, task.candidate
-    images = ImageFiles(str(split.data.source), list(split.learnt))
+    images = ImageFiles(str(split.data.source), split.learnt)
     learnt = len(split.learnt)
 
     def learning(step: str, done: int, _total: int) -> None:

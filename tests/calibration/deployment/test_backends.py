@@ -42,6 +42,8 @@ DEPLOYMENT = Deployment(
 class FakeEngine:
     """Remembers whether it was entered and left."""
 
+    tolerance = 0.0
+
     def __init__(self, backend: str, *, loads: bool = True) -> None:
         self.backend = backend
         self.log: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -290,7 +290,7 @@ def spread_of(good: Float64, places: int) -> Float64:
     if places == 1:
         flat = flat.transpose(0, 2, 1).reshape(-1, good.shape[1], 1)
     spread = np.sqrt(flat.var(axis=0).mean(axis=1))
-    return np.maximum(spread, 0.03 * spread.mean())
+    return np.asarray(np.maximum(spread, 0.03 * spread.mean()))
 
 
 def with_score(score_map: Float64, order: float) -> tuple[float, Float64]:
@@ -303,7 +303,7 @@ def one_place(score: float) -> tuple[float, Float64]:
 
 def remembered(calibrated: Calibrated, entries: int, good: Float64, suffix: str = "") -> Float64:
     """The bank: all patches, or those that the network holds, each of which must be another one of them."""
-    patches = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
+    patches: Float64 = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
     if entries >= len(patches):
         return patches
     arrays = initializers(calibrated.bundle)
@@ -432,7 +432,8 @@ def test_a_monochrome_camera_can_be_calibrated(kind: str, tmp_path: Path) -> Non
 def test_the_manifest_has_the_parameters_of_the_detector(calibrated_by: Callable[[str], Calibrated], kind: str) -> None:
     calibrated = calibrated_by(kind)
     parameters = open_bundle(calibrated.bundle.path).manifest.detector.parameters
-    for parameter in fields(type(calibrated.detector)):
+    assert is_dataclass(calibrated.detector)
+    for parameter in fields(calibrated.detector):
         expected = getattr(calibrated.detector, parameter.name)
         if expected is not None and (parameter.name != "alpha" or parameters.get("location", "local") == "local"):
             written = "inf" if expected == np.inf else expected

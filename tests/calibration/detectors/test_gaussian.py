@@ -89,7 +89,7 @@ def test_pca_and_npca_keep_opposite_components() -> None:
     assert len(Gaussian("npca", 0.05)._whitening(covariance)) == 2
     large, small = (np.abs(Gaussian(*each)._whitening(covariance)) for each in (("pca", 0.9), ("npca", 0.05)))
     np.testing.assert_allclose(large, [[0, 0, 15**-0.5, 0], [0, 0, 0, 80**-0.5]], atol=1e-12)
-    np.testing.assert_allclose(small, [[1, 0, 0, 0], [0, 0.5, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(small, [[1.0, 0, 0, 0], [0, 0.5, 0, 0]], atol=1e-12)
 
 
 @given(seeds, st.integers(2, 30))

@@ -35,7 +35,7 @@ def drawn_features(count: int = 40) -> Float32:
     """(n, 6, 3, 2), correlated differently at each place."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(3, 2, 6, 6))
-    return np.einsum("nhwc,hwcd->ndhw", random.normal(size=(count, 3, 2, 6)), mixing).astype(np.float32)
+    return np.asarray(np.einsum("nhwc,hwcd->ndhw", random.normal(size=(count, 3, 2, 6)), mixing), np.float32)
 
 
 def fitted(reduced: Float32, folder: Path) -> tuple[WhiteningHead, Moments]:

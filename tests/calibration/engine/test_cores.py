@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,12 +14,9 @@ from calibration.engine.cores import Cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import feature_network, fused_network, reduced_shape
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture
-def cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
+def cores(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     """A machine of which this process may use the cores 1, 2, 4 and 7; where the caller has been moved to."""
     moves: list[set[int]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 4, 7})

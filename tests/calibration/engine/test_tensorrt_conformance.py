@@ -11,7 +11,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -165,13 +165,13 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mapping[str, object]]:
+def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mapping[str, Any]]:
     """Version -> what was found with it, each in a process of its own."""
     jobs = {"ours": source_files(), **{name: {"planted.py": text} for name, (text, _, _) in PLANTED.items()}}
     fake = (SUPPORT / "fake_tensorrt.py").read_text()
     request = json.dumps({"jobs": jobs, "fakes": {"ours": fake, "planted": "class Builder:\n    def mend(self): ..."}})
 
-    def find(version: str) -> Mapping[str, object]:
+    def find(version: str) -> Mapping[str, Any]:
         ended = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, SUPPORT / "tensorrt_names.py", wheels[version], stubs[version]],
             input=request,
@@ -180,7 +180,7 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
             check=False,
         )
         assert ended.returncode == 0, ended.stderr
-        result: Mapping[str, object] = json.loads(ended.stdout)
+        result: Mapping[str, Any] = json.loads(ended.stdout)
         return result
 
     with ThreadPoolExecutor(2) as threads:
@@ -188,7 +188,7 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
 
 
 @pytest.mark.parametrize("version", WHEELS)
-def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, object]], version: str) -> None:
+def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], version: str) -> None:
     found = findings[version]
     assert found["version"] == version
     ours = found["jobs"]["ours"]
@@ -204,9 +204,7 @@ def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, object]
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_use_is_found_out_where_it_does_not_exist(
-    findings: dict[str, Mapping[str, object]], name: str
-) -> None:
+def test_a_planted_use_is_found_out_where_it_does_not_exist(findings: dict[str, Mapping[str, Any]], name: str) -> None:
     _, versions, words = PLANTED[name]
     for version, found in findings.items():
         problems = found["jobs"][name]["problems"]
@@ -215,7 +213,7 @@ def test_a_planted_use_is_found_out_where_it_does_not_exist(
 
 
 def test_the_fake_of_the_other_tests_has_nothing_that_tensorrt_has_not(
-    findings: dict[str, Mapping[str, object]],
+    findings: dict[str, Mapping[str, Any]],
 ) -> None:
     for found in findings.values():
         assert found["fakes"]["ours"] == []

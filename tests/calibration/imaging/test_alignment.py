@@ -55,15 +55,15 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def darker(frame: Image) -> Image:
-    return np.clip(frame * np.linspace(0.5, 0.8, frame.shape[1])[None, :, None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(frame * np.linspace(0.5, 0.8, frame.shape[1])[None, :, None], 0, 255), np.uint8)
 
 
 def noisier(frame: Image) -> Image:
-    return np.clip(frame + np.random.default_rng(1).normal(0, 12, frame.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(frame + np.random.default_rng(1).normal(0, 12, frame.shape), 0, 255), np.uint8)
 
 
 def with_defect(frame: Image) -> Image:
-    patched = frame.copy()
+    patched: Image = frame.copy()
     patched[70:95, 75:100] = (10, 10, 230)
     return patched
 
@@ -113,11 +113,11 @@ def test_a_frame_without_a_part_moves_nothing(following: Preprocess) -> None:
 
 
 def test_the_region_is_not_moved_if_good_parts_share_no_fixed_structure() -> None:
-    clouds = [
-        cv2.GaussianBlur(np.random.default_rng(number).integers(0, 256, (160, 160, 3), np.uint8), (0, 0), 3)
-        for number in range(40)
+    noise = [np.random.default_rng(number).integers(0, 256, (160, 160, 3), np.uint8) for number in range(40)]
+    clouds: list[Image] = [np.asarray(cv2.GaussianBlur(each, (0, 0), 3), np.uint8) for each in noise]
+    grain: list[Image] = [
+        np.random.default_rng(number).integers(80, 100, (160, 160, 3), np.uint8) for number in range(12)
     ]
-    grain = [np.random.default_rng(number).integers(80, 100, (160, 160, 3), np.uint8) for number in range(12)]
     for pictures in (clouds, grain):
         preprocess = preprocess_from(pictures)
         assert [preprocess.locate(frame) for frame in pictures] == [(REGION, None, False)] * len(pictures)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
-    from calibration.workstation.fit.learn_preprocess import Area
+    from calibration.workstation.settings import Area
     from tests.support.outcome import Outcome
 
     Command = Callable[..., Outcome]
@@ -67,7 +67,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def blotted(frame: Image, right: int = 0, down: int = 0, area: Region = LABEL) -> Image:
     """The frame with a defect that fills an area."""
-    spoiled = frame.copy()
+    spoiled: Image = frame.copy()
     crop(spoiled, area.moved(right, down))[4:-4, 4:-4] = (10, 10, 250)
     return spoiled
 

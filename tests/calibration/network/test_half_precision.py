@@ -220,8 +220,8 @@ def test_backbones_compute_only_what_depends_on_the_image(variants: Variants) ->
 def test_each_backbone_that_is_safe_in_half_precision_has_its_own_borders() -> None:
     backbone = filterbank_backbone(SIDE, SIDE) + two_levels() + two_levels()
     half = half_precision(feature_network(backbone, Gaussian(), divide_brightness=False))
-    levels = [(f"backbone{part}.level{level}", FLOAT) for part in (1, 2) for level in (0, 1)]
-    images = [("backbone1/image", FLOAT16), ("backbone2/image", FLOAT16)]
+    levels: list[tuple[str, int]] = [(f"backbone{part}.level{level}", FLOAT) for part in (1, 2) for level in (0, 1)]
+    images: list[tuple[str, int]] = [("backbone1/image", FLOAT16), ("backbone2/image", FLOAT16)]
     assert sorted(casts(half)[1:]) == sorted(levels + images)
     after = precisions(half)
     assert {after[name] for name in after if name.startswith("backbone/")} == {FLOAT, TensorProto.INT64}

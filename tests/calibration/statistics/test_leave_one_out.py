@@ -32,7 +32,7 @@ def drawn(count: int) -> Float32:
     mixing = random.normal(size=(CHANNELS, CHANNELS)) * np.logspace(-2, 1, CHANNELS)[:, None]
     vectors = random.standard_t(5, size=(count, *GRID, CHANNELS)) @ mixing.T + random.normal(size=(*GRID, CHANNELS))
     vectors[4] += 8 * np.abs(mixing).sum(axis=1)
-    return vectors.transpose(0, 3, 1, 2).astype(np.float32)
+    return np.asarray(vectors.transpose(0, 3, 1, 2), np.float32)
 
 
 def held_out(detector: Detector, reduced: Float32, folds: Folds, folder: Path) -> tuple[Fit, Float64, Float64]:

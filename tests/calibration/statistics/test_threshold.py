@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, chi2, expon  # type: ignore[import-untyped]
+from scipy.stats import beta, chi2, expon
 
 from calibration.errors import SettingError
 from calibration.statistics.scores import chi_square_scores

@@ -123,7 +123,11 @@ def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which:
 
 @pytest.mark.parametrize("from_moments", [False, True])
 def test_an_older_bundle_keeps_its_alpha_wherever_it_came_from(*, from_moments: bool) -> None:
-    parameters = {"alpha": 0.2, "alpha_from_moments": from_moments, "pooling_order": 8.0}
+    parameters: dict[str, bool | int | float | str] = {
+        "alpha": 0.2,
+        "alpha_from_moments": from_moments,
+        "pooling_order": 8.0,
+    }
     assert additive_detector(DetectorRecord(name="mean_shift", parameters=parameters)) == MeanShift(alpha=0.2)
 
 

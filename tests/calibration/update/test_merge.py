@@ -186,7 +186,7 @@ def test_the_highest_scores_are_held_out_scores(both: Bundle) -> None:
     reference = both.reference()
     numbers = np.arange(40)
     with OnnxRuntimeEngine(without_head(both.network.read_bytes()), 1) as engine:
-        reduced = np.stack([engine.reduced(washer(number)) for number in numbers])
+        reduced = np.stack([engine.reduced(washer(int(number))) for number in numbers])
         highest = np.stack([engine.reduced(frame) for frame in reference["highest_frames"]])
     assert len(reference["good_scores"]) == 40
     assert set(reference["highest_scores"]) <= set(reference["good_scores"])

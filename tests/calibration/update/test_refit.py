@@ -46,7 +46,7 @@ def quiet(*_: object) -> None:
 def relit(picture: Image) -> Image:
     """A brighter lamp and a softer lens."""
     soft = cv2.GaussianBlur(picture, (0, 0), 0.7).astype(np.float32)
-    return np.clip(soft * 1.15 + 5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(soft * 1.15 + 5, 0, 255), np.uint8)
 
 
 @pytest.fixture(scope="module")
