@@ -17,13 +17,7 @@ Reason: TypeAlias = Literal["changed", "removed", "inserted", "reordered", "torn
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The place where the chain breaks.
-
-    Attributes:
-        line: Line number in the file, from 1.
-        reason: What happened to the line.
-        meaning: The reason in a sentence.
-    """
+    """A break in the chain: line number in the file, from 1, and what happened to the line."""
 
     line: int
     reason: Reason
@@ -127,12 +121,9 @@ class _Verifier:
     def findings(self) -> Findings:
         """The result after the last line."""
         if self._damaged is not None and self._damaged.lines == 1 and not self._damaged.has_newline:
-            self._break(
-                self._damaged.first,
-                "torn",
-                "the last line is incomplete: the power failed, the disk was full, or the file was cut. "
-                "At its next start the agent records this and continues",
-            )
+            meaning = "the last line is incomplete: the power failed, the disk was full, or the file was cut. "
+            meaning += "At its next start the agent records this and continues"
+            self._break(self._damaged.first, "torn", meaning)
         elif self._damaged is not None:
             self._break(self._damaged.first, "changed", "the line is not as it was written")
         return Findings(
@@ -154,9 +145,8 @@ class _Verifier:
         elif found.fields.get("torn") is True and damaged.lines == 1:
             self._recoveries += 1
         else:
-            self._break(
-                damaged.first, "changed", "the line was damaged by more than a power cut when the agent started"
-            )
+            meaning = "the line was damaged by more than a power cut when the agent started"
+            self._break(damaged.first, "changed", meaning)
 
     def _check_link(self, number: int, found: Entry) -> None:
         seq, previous = (0, BEGINNING) if self._last is None else (self._last.seq, self._last.hash)

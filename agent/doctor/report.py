@@ -31,18 +31,11 @@ _DEVICE = (
     Check("machine", machine.machine, 15, _RESTART),
     Check("cameras", camera_devices.cameras, 15, "a camera driver hangs: unplug the camera, or restart the device"),
 )
-_RECORDS = Check(
-    "records", station_probes.records, 15, "the disk of state_dir does not respond: check the disk and its mount"
-)
-_CAMERA = Check("camera", station_probes.camera, 30, "its driver or its network hangs: check its address, or unplug it")
-_BROKER = Check(
-    "broker", station_probes.broker, 25, "name resolution or the network hangs: try the broker's IP address"
-)
-_NETWORK = Check(
-    "network",
-    station_probes.network,
-    120,
-    "start the agent and read its log; TensorRT may have to build an engine first",
+_STATION = (
+    Check("records", station_probes.records, 15, "the disk of state_dir does not respond: check it and its mount"),
+    Check("camera", station_probes.camera, 30, "its driver or its network hangs: check its address, or unplug it"),
+    Check("broker", station_probes.broker, 25, "name resolution or the network hangs: try the broker's IP address"),
+    Check("network", station_probes.network, 120, "start the agent and read its log: TensorRT may have to build first"),
 )
 
 _LEVEL_WIDTH, _NAME_WIDTH = 9, 15
@@ -71,12 +64,12 @@ def _examine_station(file: Path, on_check: Callable[[str], object]) -> Iterator[
         return
     yield ok("configuration", f"{file} is valid; topics start with {topics.root}")
     camera_figures: Mapping[str, float] = {}
-    for check in (_RECORDS, _CAMERA, _BROKER, _NETWORK):
+    for check in _STATION:
         on_check(check.name)
         # The network must keep up with the camera, and its region must fit into the frame.
-        findings = check.findings(config=str(file.absolute()), **(camera_figures if check is _NETWORK else {}))
+        findings = check.findings(config=str(file.absolute()), **(camera_figures if check.name == "network" else {}))
         yield from findings
-        camera_figures = findings[-1].figures if check is _CAMERA else camera_figures
+        camera_figures = findings[-1].figures if check.name == "camera" else camera_figures
 
 
 def as_json(report: Mapping[str, Sequence[Finding]]) -> str:

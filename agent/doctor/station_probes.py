@@ -106,9 +106,8 @@ def _setting_findings(source: Source, settings: CameraSettings, rows: int, colum
         yield Finding("camera setting", "warning", f"not accepted: {refused}", remedy)
     if source.live and not settings.fits(rows, columns):
         what = f"its frames have {columns}x{rows} pixels, not {settings.width}x{settings.height}, and would be dropped"
-        yield Finding(
-            "camera size", "fault", what, "correct camera.width and camera.height, or the camera's own settings"
-        )
+        remedy = "correct camera.width and camera.height, or the camera's own settings"
+        yield Finding("camera size", "fault", what, remedy)
 
 
 def _is_running(config: AgentConfig) -> bool:
@@ -160,10 +159,9 @@ def broker(config: str) -> Iterator[Finding]:
     took_ms = (time.monotonic() - start_s) * 1e3
     connection.close()
     how = f"MQTT {settings.protocol}" + " over TLS" * settings.tls
-    found = (
-        f"{settings.address} accepts connections with {how}, in {took_ms:.0f} ms; tested as {settings.client_id!r}, "
-    )
-    yield ok("broker", f"{found}because the station's own client id would disconnect its agent", connect_ms=took_ms)
+    tested = f"tested as {settings.client_id!r}, because the station's own client id would disconnect its agent"
+    found = f"{settings.address} accepts connections with {how}, in {took_ms:.0f} ms; {tested}"
+    yield ok("broker", found, connect_ms=took_ms)
 
 
 def network(

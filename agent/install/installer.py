@@ -28,13 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A file to install, and what exists in its place.
-
-    Attributes:
-        file: The file to install.
-        target: Its path below the root folder.
-        before: Content of the existing file; None if there is none.
-    """
+    """A file to install, its path below the root folder, and the existing file's content; None if there is none."""
 
     file: File
     target: Path

@@ -25,13 +25,7 @@ _COMMAND_IN_UNIT = "ExecStart=/opt/shiftwatch/.venv/bin/shiftwatch-agent "
 
 
 class File(NamedTuple):
-    """A file to install.
-
-    Attributes:
-        path: Absolute path on the device.
-        content: Whole content.
-        mode: Permissions of a new file.
-    """
+    """A file to install, with its absolute path on the device, and the permissions of a new file."""
 
     path: Path
     content: str

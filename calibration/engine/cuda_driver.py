@@ -25,7 +25,6 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        name: From the driver.
         compute_capability: For example ``8.7``.
         memory_bytes: Total memory; on an integrated GPU that of the whole machine.
         integrated: GPU and CPU share their memory, as on a Jetson.

@@ -31,15 +31,7 @@ _LOCK = "lock"
 
 
 class Key(BaseModel):
-    """What an engine was built for. It cannot be used for anything else.
-
-    Attributes:
-        network: Identity of the ONNX network.
-        tensorrt: Full version of TensorRT.
-        gpu: Name of the GPU.
-        compute_capability: Compute capability of the GPU.
-        options: Build options.
-    """
+    """What an engine was built for; it cannot be used for anything else. ``network`` is `Source.identity`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,14 +50,7 @@ class Key(BaseModel):
 
 
 class Record(BaseModel):
-    """The content of ``engine.json``.
-
-    Attributes:
-        key: What the engine was built for.
-        plan_sha256: SHA-256 of ``engine.plan``.
-        mapped_ms: Time of one frame with mapped buffers; None if not measured.
-        copied_ms: Time of one frame with copied buffers; None if not measured.
-    """
+    """The content of ``engine.json``, with the time of one frame with mapped and copied buffers if measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
