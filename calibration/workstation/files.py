@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def accessible(path: Path, option: str, action: str = "write") -> Iterator[None]:
-    """Turn errors of reading or writing a file into StorageError.
-
-    Args:
-        path: The file, or the folder.
-        option: Option that names another, e.g. ``--csv FILE``.
-        action: What is done to it.
-    """
+    """Turn errors of reading or writing a file or folder into StorageError; ``option`` is how to name another."""
     try:
         yield
     except (OSError, UnicodeError) as error:

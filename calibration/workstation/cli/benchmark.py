@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from calibration.imaging.preprocess import Preprocess
-from calibration.terminal import console, escape, runs_bar
+from calibration.terminal import escape, runs_bar
 from calibration.workstation.cli import parse
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.detector_options import parse_detector
@@ -22,7 +22,7 @@ from calibration.workstation.cli.options import (
     method,
     network,
 )
-from calibration.workstation.cli.output import print_written
+from calibration.workstation.cli.output import print_written, say
 from calibration.workstation.evaluation.averages import over_runs, over_sets
 from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, benchmark_runs, tasks
 from calibration.workstation.evaluation.evaluation import sklearn_metrics
@@ -133,7 +133,7 @@ def _runs(planned: list[Task], csv: Path | None) -> list[Run]:
     runs = {run.identity: run for run in file.runs} if file else {}
     waiting = [task for task in planned if task.identity not in runs]
     if runs:
-        console.print(f"{len(runs)} of {len(planned)} runs are in {escape(str(csv))} already", soft_wrap=True)
+        say(f"{len(runs)} of {len(planned)} runs are in {escape(str(csv))} already")
 
     def keep(run: Run) -> None:
         if file:
@@ -149,8 +149,7 @@ def _runs(planned: list[Task], csv: Path | None) -> list[Run]:
 def _print_given_divisions(sets: list[LabelledSet], seeds: int, *, varied: bool) -> None:
     given = [data.name for data in sets if data.divided]
     if given and seeds > 1 and not varied:
-        console.print(
+        say(
             f"[yellow]one run only:[/] {escape(', '.join(given))} says what to learn from, so that seeds change "
-            "nothing; --images or --folds vary it",
-            soft_wrap=True,
+            "nothing; --images or --folds vary it"
         )

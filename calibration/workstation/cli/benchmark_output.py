@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from calibration.terminal import console, escape
-from calibration.workstation.cli.output import print_some
+from calibration.workstation.cli.output import print_some, say
 from calibration.workstation.evaluation.averages import over_runs, over_sets
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _span(counts: Sequence[int]) -> str:
 
 def _print_table(title: str, rows: Sequence[Row]) -> None:
     """One table, or two where the terminal is too narrow; a file gets it whole, however wide."""
-    console.print(title, soft_wrap=True)
+    say(title)
     whole = _table((*_QUALITY, *_OPERATION), rows)
     width = console.measure(whole, options=console.options.update(width=_WIDEST)).maximum
     if console.is_terminal and width > console.width:

@@ -11,8 +11,9 @@ from calibration.deployment.latency import measure_latency
 from calibration.deployment.tensorrt import engine_folder, source_of
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
-from calibration.terminal import console, escape, progress_bar
+from calibration.terminal import escape, progress_bar
 from calibration.workstation.cli.options import BundlePath
+from calibration.workstation.cli.output import say
 
 _DEFAULT = BuildOptions()
 
@@ -47,4 +48,4 @@ def build(
         speed = measure_latency(bundle, engine)
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "kept from before"
     how = f"{done}; golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"
-    console.print(f"engine in {escape(str(folder))}: {how}", soft_wrap=True)
+    say(f"engine in {escape(str(folder))}: {how}")

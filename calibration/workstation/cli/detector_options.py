@@ -37,11 +37,7 @@ DETECTOR_OPTIONS = frozenset[str]().union(*_OPTIONS.values())
 
 
 def detector_of(name: str, options: Mapping[str, object]) -> Detector:
-    """The detector of this name.
-
-    Args:
-        name: One of the five.
-        options: Options of any detector; None where the user gave none.
+    """The detector of this name; ``options`` are None where the user gave none.
 
     Raises:
         SettingError: An option belongs to another detector, or has a value that makes no sense.

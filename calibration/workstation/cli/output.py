@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import AlignmentRecord
     from calibration.workstation.evaluation.evaluation import EvaluationResult
+
+say = partial(console.print, soft_wrap=True)
+"""Print a text that a terminal may wrap, and a file gets as one line."""
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
@@ -56,26 +60,21 @@ def describe(bundle: Bundle) -> None:
         table.add_row("merged", f"{parent.identity[:16]}: {escape(images)}")
     console.print(table)
     if manifest.merge:
-        console.print(
+        say(
             f"[yellow]the threshold is an estimate:[/] of {manifest.images.count} good scores under the new statistics "
             f"{manifest.merge.rescored} are known; check it with good parts that it has not learned "
-            "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)",
-            soft_wrap=True,
+            "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)"
         )
     if high > _TOO_UNCERTAIN * point.false_reject_rate:
         needed = round(_ENOUGH / point.false_reject_rate)
-        console.print(
+        say(
             f"[yellow]few images for this rate:[/] up to {high:.1%} of good parts may be rejected; "
-            f"{needed:,} images would confirm {point.false_reject_rate:.2%}",
-            soft_wrap=True,
+            f"{needed:,} images would confirm {point.false_reject_rate:.2%}"
         )
     _print_alignment(manifest.preprocess.alignment)
     print_some("images skipped", manifest.images.skipped)
     _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
-    console.print(
-        f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]",
-        soft_wrap=True,
-    )
+    say(f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]")
 
 
 def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
@@ -105,24 +104,23 @@ def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
     console.print(table)
     print_some("images skipped", result.skipped)
     if learned:
-        console.print(
+        say(
             f"[bold red]not a fair test:[/] {learned} of the {good} good images lie in a folder that was learned from; "
-            "keep some images aside and give those",
-            soft_wrap=True,
+            "keep some images aside and give those"
         )
 
 
 def print_written(what: str, paths: Sequence[Path]) -> None:
     """Print where the results are."""
-    console.print(f"{what}: {', '.join(escape(str(path)) for path in paths)}", soft_wrap=True)
+    say(f"{what}: {', '.join(escape(str(path)) for path in paths)}")
 
 
 def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
     """Print the number of lines under a title, and the first of them."""
     if lines:
-        console.print(f"[yellow]{len(lines)} {title}:[/]", soft_wrap=True)
+        say(f"[yellow]{len(lines)} {title}:[/]")
         for line in lines[:shown]:
-            console.print(f"  {escape(line)}", soft_wrap=True)
+            say(f"  {escape(line)}")
         if len(lines) > shown:
             console.print(f"  and {len(lines) - shown} more")
 
@@ -131,10 +129,9 @@ def _print_alignment(record: AlignmentRecord | None) -> None:
     if record is not None and record.least_prominence is None:
         console.print("[yellow]alignment is off:[/] nothing on these parts stands still")
     elif record is not None and record.too_far:
-        console.print(
+        say(
             f"[yellow]{record.too_far} good parts are off by more than {record.limit_px} pixels:[/] a frame with "
-            "such a part will be called moved; raise --align, or leave those images out",
-            soft_wrap=True,
+            "such a part will be called moved; raise --align, or leave those images out"
         )
 
 

@@ -34,10 +34,9 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Average of one figure.
+    """Average of one figure; None without values.
 
     Attributes:
-        mean: None without values.
         standard_error: Standard error of the mean, s / sqrt(n) with n - 1 in s; None for fewer than two values.
         values: Number of values.
     """

@@ -211,12 +211,7 @@ def benchmark_runs(
 
 
 def measured(task: Task, folder: Path | None, progress: Callable[[float], None]) -> Run:
-    """Calibrate and evaluate.
-
-    Args:
-        task: What to run.
-        folder: Where the bundle lies meanwhile; None: the system's folder for temporary files.
-        progress: Receives the share of the run that is done.
+    """Calibrate and evaluate; ``progress`` receives the share that is done.
 
     Raises:
         ShiftwatchError: Those of ``calibrate`` and ``evaluate``.

@@ -98,13 +98,7 @@ class EvaluationResult:
 def evaluate(
     images: Sequence[Labelled], bundle: Bundle, engine: Engine, progress: Callable[[int, int], None]
 ) -> EvaluationResult:
-    """Score labelled images.
-
-    Args:
-        images: Labelled images.
-        bundle: How to prepare them, and the threshold.
-        engine: Runs the bundle's network; already entered.
-        progress: Receives (done, total).
+    """Score labelled images with an entered engine; ``progress`` receives (done, total).
 
     Raises:
         SettingError: scikit-learn is not installed.

@@ -30,16 +30,7 @@ _DPI = 130
 def write_plots(folder: Path, evaluation: EvaluationResult, bundle: Bundle, engine: Engine) -> list[Path]:
     """Write ``roc.png``, ``scores.png``, and ``false_rejects.png`` and ``misses.png`` where there are any.
 
-    The last two show up to six images each, the worst first, with their heat maps.
-
-    Args:
-        folder: Created if missing; plots of an earlier run are replaced.
-        evaluation: What to show.
-        bundle: Prepares the images.
-        engine: Runs the bundle's network; already entered.
-
-    Returns:
-        The files written.
+    The last two show up to six images each, the worst first, with heat maps. Plots of an earlier run are replaced.
 
     Raises:
         SettingError: matplotlib is not installed.

@@ -37,11 +37,7 @@ class RunFile:
     """
 
     def __init__(self, path: Path, planned: Collection[Identity]) -> None:
-        """Open or create a file; a row that was cut short, as by a power failure, is dropped.
-
-        Args:
-            path: The file.
-            planned: Runs of the command.
+        """Open or create a file for the planned runs; a row that was cut short, as by a power failure, is dropped.
 
         Raises:
             SettingError: The file holds something else, or a run that is not planned; it stays unchanged.

@@ -26,7 +26,6 @@ class LabelledSet:
 
     Attributes:
         name: Name of its folder.
-        source: The folder.
         good: Good images to learn from, sorted.
         test: Labelled images; of a set that is not divided, these include all of ``good``.
         divided: The set itself says what to learn from and what to test, as MVTec does.

@@ -62,12 +62,8 @@ def build_backbone(
 ) -> tuple[Backbone, Settings]:
     """The backbone for these images, and the settings, which tuning may change with it.
 
-    Args:
-        choice: Names the backbone; one that is built already stays as it is.
-        images: Images of good parts, to tune or train on.
-        settings: How to calibrate.
-        path: Folder of the bundle; the checkpoint of a training lies next to it.
-        progress: Receives the progress of tuning or training.
+    A backbone that is built already stays as it is. Others are opened by name, chosen from the images by tuning, or
+    trained on the images, with a checkpoint next to the bundle at ``path``.
 
     Raises:
         SettingError: Options that do not go together, or torch is not installed.
@@ -145,13 +141,7 @@ def tuning_candidates(choice: BackboneChoice, size: tuple[int, int]) -> list[Bac
 def backbone_choices(
     names: Sequence[str], stages: Sequence[str], weights: Sequence[Path], normalisation: tuple[Colours, Colours]
 ) -> list[BackboneChoice]:
-    """Several backbones to compare.
-
-    Args:
-        names: One of each.
-        stages: One for all timm models, or one for each in turn.
-        weights: Likewise.
-        normalisation: Mean and standard deviation, for all ONNX files.
+    """Several backbones to compare; ``normalisation`` has mean and standard deviation for all ONNX files.
 
     Raises:
         SettingError: Neither one nor as many stages or weights as there are timm models.

@@ -126,9 +126,8 @@ class Cluster:
 def connected(address: str) -> Iterator[Client]:
     """Connect to a cluster; leaving the context releases all that was computed there.
 
-    Args:
-        address: Scheduler, as ``tcp://HOST:PORT``; or ``local:N`` for N processes here, ``local`` for one on each
-            core, which listen on the loopback interface only.
+    The address is that of its scheduler, ``tcp://HOST:PORT``; or ``local:N`` for N processes here, ``local`` for one on
+    each core, which listen on the loopback interface only.
 
     Raises:
         SettingError: The address makes no sense.

@@ -116,13 +116,7 @@ def _choose_golden(data: TrainingData, images: Images, extraction: Extraction, t
 
 
 class ClusterFeatures:
-    """Features on the workers of a cluster, see ``feature_store.Features``.
-
-    Args:
-        cluster: Whose workers hold them.
-        shares: Features of each share of the images, (rows, d, h, w).
-        shape: (d, h, w).
-    """
+    """Features, (d, h, w) each, in shares of (rows, d, h, w) on the workers; see ``feature_store.Features``."""
 
     def __init__(self, cluster: Cluster, shares: Sequence[Future[Float32]], shape: tuple[int, ...]) -> None:
         self.shape = shape

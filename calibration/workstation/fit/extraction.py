@@ -101,12 +101,7 @@ class Extractor(Protocol):
     ) -> AbstractContextManager[TrainingData]:
         """Extract the features of all images; they can be used until the end of the context.
 
-        Args:
-            images: Images of good parts.
-            extraction: How each becomes features.
-            folder: Where temporary files may lie.
-            threads: Of the network, on this machine.
-            progress: Receives the number of images done.
+        Temporary files may lie in ``folder``; ``threads`` are those of the network on this machine.
         """
 
 

@@ -43,8 +43,7 @@ def held_out_folds(data: TrainingData, images: Images, settings: Settings) -> Fo
 def part_by(pattern: str) -> Callable[[str], str | None]:
     """Function from the name of an image to its part: what a regular expression finds, its first group if it has one.
 
-    Returns:
-        None for a name in which the expression finds nothing.
+    It returns None for a name in which the expression finds nothing.
 
     Raises:
         SettingError: It is not a regular expression.
@@ -67,13 +66,8 @@ def part_by(pattern: str) -> Callable[[str], str | None]:
 def parts_shown(names: Sequence[str], part_of: Callable[[str], str | None], least: int) -> list[str]:
     """The part that each image shows.
 
-    Args:
-        names: Names of the images.
-        part_of: Name to part.
-        least: Number of different parts that are needed.
-
     Raises:
-        DatasetError: An image has none, or they are too few.
+        DatasetError: An image has none, or there are fewer than ``least`` different parts.
     """
     parts = {name: part_of(name) for name in names}
     without = [name for name, part in parts.items() if part is None]

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 class IgnoredAreas:
     """The areas in the network input, and the colours around them.
 
-    Args:
-        areas: Rectangles, and masks of the frame's size.
-        preprocess: With the size of the frames, without alignment and ignored areas.
-        region: Region of interest.
-
     Attributes:
         labels: 0 where the network input is inspected, else the number of the area, (height, width), uint8.
 

@@ -25,12 +25,7 @@ def review_arrays(
 ) -> dict[str, NDArray[Any]]:
     """Arrays for ``reference.npz``; the images with the highest scores are read a second time.
 
-    Args:
-        images: What was learned from.
-        names: Usable images.
-        scores: Score of each, (n,).
-        highest: Which have the highest scores, and their score maps.
-        settings: How they were prepared, and the share of them that may be defective.
+    ``scores``, (n,), are those of the images named; ``highest`` has the highest of them, with their score maps.
 
     Raises:
         DatasetError: An image cannot be read any more.

@@ -33,17 +33,14 @@ class HistogramMark:
 
 
 def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None, logarithmic: bool = False) -> str:
-    """A histogram, as a ``<div>`` for the report's style sheet.
+    """A histogram of (n,) values, as a ``<div>`` for the report's style sheet.
 
-    Args:
-        values: (n,), 1 or more; positive if logarithmic.
-        title: For screen readers.
-        mark: Drawn as a line, with the edge of a bar on it.
-        logarithmic: Scale of the axis.
+    The edge of a bar lies on the mark. The title is for screen readers. A logarithmic axis needs positive values.
     """
     scale: Callable[[Float64], Float64] = np.log10 if logarithmic else _unchanged
     placed = np.sort(scale(values.astype(np.float64)))
-    edges = _edges(placed, None if mark is None else float(scale(np.array(mark.value))))
+    divide = math.inf if mark is None else float(scale(np.array(mark.value)))
+    edges = _edges(placed, None if mark is None else divide)
     counts = np.diff(np.searchsorted(placed, edges, side="right"))  # a value on an edge belongs to the bar below it
     top = _round_up(int(counts.max()))
     low, high = float(edges[0]), float(edges[-1])
@@ -51,7 +48,6 @@ def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None,
     def left(location: float) -> float:
         return 100 * (location - low) / (high - low)
 
-    divide = math.inf if mark is None else float(scale(np.array(mark.value)))
     above = ' class="above"'
     bars = "".join(
         f'<rect x="{left(start):.3f}" y="{100 - height:.3f}" width="{left(stop) - left(start):.3f}" '

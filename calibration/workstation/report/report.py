@@ -39,12 +39,7 @@ def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], spee
 
 
 def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> str:
-    """The page, as HTML.
-
-    Args:
-        bundle: What to report on.
-        checks: Checks of its golden frames on this machine.
-        speed: Latency on this machine.
+    """The page, as HTML; ``checks`` and ``speed`` are those of this machine.
 
     Raises:
         BundleError: The bundle is older than reports.

@@ -74,14 +74,9 @@ def over_frames(encoders: Encoders, height: int, width: int) -> onnx.ModelProto:
     Small patches begin ``FINE.stride`` pixels apart, which takes a last stride of 2 after the first one. The quarters
     of a large patch lie ``FINE.side`` pixels apart, which is 8 steps: the dilation of the 2x2 convolution.
 
-    Args:
-        encoders: Trained.
-        height: Rows of the frame, a multiple of 16, at least 64.
-        width: Columns, likewise.
-
     Returns:
-        Model from ``image`` (1, 3, height, width) to ``fine`` (1, 64, height / 4 - 7, width / 4 - 7) and ``coarse``
-        (1, 64, height / 16 - 3, width / 16 - 3).
+        Model from ``image`` (1, 3, height, width), with sides that are multiples of 16, at least 64, to ``fine``
+        (1, 64, height / 4 - 7, width / 4 - 7) and ``coarse`` (1, 64, height / 16 - 3, width / 16 - 3).
     """
     graph = GraphBuilder("patch_svdd")
     flow = "image"

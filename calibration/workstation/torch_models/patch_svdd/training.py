@@ -52,15 +52,8 @@ def trained_encoders(
     The same images and settings on the same machine give the same encoders, interrupted or not. Memory for the images
     is bounded: of more than 512 MiB, a random choice is trained on.
 
-    Args:
-        images: Images of good parts.
-        settings: How to calibrate.
-        detector: How to train.
-        checkpoint: File that is written after each epoch; to be removed once a bundle holds the encoders.
-        progress: Receives the number of images read, and of training steps done.
-
     Returns:
-        The encoders as a backbone of two levels.
+        The encoders as a backbone of two levels. The checkpoint can be removed once a bundle holds them.
 
     Raises:
         SettingError: The size or the checkpoint does not fit.
