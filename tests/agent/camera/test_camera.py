@@ -22,9 +22,10 @@ from agent.camera.sources import FolderSource, kind_of, without_password
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from agent.camera import Frame
     from calibration.imaging.preprocess import Image
 
 PATIENCE_S = 10.0
@@ -100,6 +101,14 @@ def write_video(path: Path, count: int, frames_per_s: float) -> None:
     writer.release()
 
 
+def frames_of(camera: Iterable[Frame | None]) -> list[Frame]:
+    frames = []
+    for frame in camera:
+        assert frame is not None
+        frames.append(frame)
+    return frames
+
+
 # The slot
 
 
@@ -157,7 +166,7 @@ def test_a_folder_gives_its_images_by_name_without_drops(tmp_path: Path) -> None
     write_pictures(tmp_path, 3)
     (tmp_path / "notes.txt").write_text("not a picture")
     with open_camera(str(tmp_path), "fast") as camera:
-        frames = list(camera)
+        frames = frames_of(camera)
     assert [frame.seq for frame in frames] == [0, 1, 2]
     assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 1, 2]
     assert frames[0].image.shape == (6, 8, 3)
@@ -168,7 +177,7 @@ def test_a_folder_gives_its_images_by_name_without_drops(tmp_path: Path) -> None
 def test_a_sixteen_bit_grey_image_becomes_bgr(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 0x7FFF, np.uint16))
     with open_camera(str(tmp_path), "fast") as camera:
-        (frame,) = camera
+        (frame,) = frames_of(camera)
     assert frame.image.dtype == np.uint8
     assert frame.image.tolist() == np.full((4, 5, 3), 0x7F).tolist()
 
@@ -180,7 +189,7 @@ def test_a_corrupt_image_is_skipped_counted_and_named(
     write_pictures(tmp_path, 2)
     (tmp_path / "000a.png").write_bytes(content)
     with open_camera(str(tmp_path), "fast") as camera:
-        frames = list(camera)
+        frames = frames_of(camera)
     assert [frame.seq for frame in frames] == [0, 2]
     assert camera.dropped == {"unreadable": 1}
     assert [record.getMessage() for record in caplog.records if "000a.png" in record.getMessage()] != []
@@ -190,7 +199,7 @@ def test_a_corrupt_image_in_a_loop_is_logged_once(tmp_path: Path, caplog: pytest
     write_pictures(tmp_path, 1)
     (tmp_path / "bad.png").write_bytes(b"bad")
     with open_camera(str(tmp_path), "fast", loop=True) as camera:
-        frames = list(itertools.islice(camera, 3))
+        frames = frames_of(itertools.islice(camera, 3))
     assert [frame.seq for frame in frames] == [0, 2, 4]
     assert len(caplog.records) == 1
 
@@ -205,7 +214,7 @@ def test_a_looping_folder_without_a_readable_image_ends(tmp_path: Path) -> None:
 def test_a_video_read_fast_gives_every_frame(tmp_path: Path) -> None:
     write_video(tmp_path / "video.avi", 10, 25.0)
     with open_camera(str(tmp_path / "video.avi"), "fast") as camera:
-        frames = list(camera)
+        frames = frames_of(camera)
     assert [frame.seq for frame in frames] == list(range(10))
     # Frames are not shared: the last one read did not overwrite the first.
     assert [round(float(frame.image.mean()) / 20) for frame in frames] == list(range(10))
@@ -215,7 +224,7 @@ def test_a_video_read_fast_gives_every_frame(tmp_path: Path) -> None:
 def test_a_looping_video_starts_again(tmp_path: Path) -> None:
     write_video(tmp_path / "video.avi", 3, 25.0)
     with open_camera(str(tmp_path / "video.avi"), "fast", loop=True) as camera:
-        frames = list(itertools.islice(camera, 7))
+        frames = frames_of(itertools.islice(camera, 7))
     assert [frame.seq for frame in frames] == list(range(7))
     assert round(float(frames[3].image.mean())) == round(float(frames[0].image.mean()))
 
@@ -225,6 +234,7 @@ def test_stop_ends_a_looping_file(tmp_path: Path) -> None:
     seen = []
     with open_camera(str(tmp_path), "fast", loop=True) as camera:
         for frame in camera:
+            assert frame is not None
             seen.append(frame.seq)
             if frame.seq == 4:
                 camera.stop()
@@ -258,7 +268,7 @@ def test_a_video_has_its_own_rate_unless_another_is_given(tmp_path: Path) -> Non
 def test_realtime_playback_hands_out_the_last_frame_and_accounts_for_all(tmp_path: Path) -> None:
     write_video(tmp_path / "video.avi", 8, 25.0)
     with open_camera(str(tmp_path / "video.avi"), "realtime", 400.0) as camera:
-        frames = list(camera)
+        frames = frames_of(camera)
     assert camera.captured == 8 == len(frames) + sum(camera.dropped.values())
     assert frames[-1].seq == 7
 
@@ -273,7 +283,7 @@ def test_frames_not_fetched_in_time_are_counted_as_superseded() -> None:
     with NewestFrameCamera(FileCamera(source)) as camera:
         assert all_grabbed.wait(PATIENCE_S)
         camera._thread.join(PATIENCE_S)
-        frames = list(camera)
+        frames = frames_of(camera)
     assert [frame.seq for frame in frames] == [4]
     assert camera.dropped == {"superseded": 4}
 
@@ -298,7 +308,7 @@ def test_stop_ends_the_iteration_while_it_waits_for_a_frame() -> None:
     source.on_grab = hang_at_the_second_grab
     seen: list[int] = []
     with NewestFrameCamera(FileCamera(source)) as camera:
-        reader = threading.Thread(target=lambda: seen.extend(frame.seq for frame in camera), daemon=True)
+        reader = threading.Thread(target=lambda: seen.extend(each.seq for each in camera if each), daemon=True)
         reader.start()
         assert second_grab.wait(PATIENCE_S)
         camera.stop()

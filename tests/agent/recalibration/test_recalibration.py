@@ -86,7 +86,7 @@ class Line:
 
     def begin(self, **args: object) -> Iterator[Answer]:
         """Begin a recalibration that collects for long; returns once it collects."""
-        answers = self.ask(parts=5000, **args)
+        answers = self.ask("recalibrate", parts=5000, **args)
         while next(answers).get("phase") != "collecting":
             pass
         return answers
@@ -137,7 +137,7 @@ def worker_of_this_process() -> int:
 
 def brighter(images: Sequence[Image]) -> list[Image]:
     """As another lamp shows them."""
-    return [cv2.convertScaleAbs(image, alpha=1.03, beta=2) for image in images]
+    return [cv2.convertScaleAbs(image, alpha=1.03, beta=2).astype(np.uint8) for image in images]
 
 
 def test_a_station_adapts_to_a_new_lamp_while_it_inspects_and_can_return_to_the_bundle_before(
@@ -319,12 +319,13 @@ def test_it_ends_when_it_is_cancelled_or_void_or_loses_its_worker_and_the_inspec
 
     answers = station.begin()
     os.kill(worker_of_this_process(), signal.SIGSTOP)
-    collected = threading.Event()
-    threading.Thread(target=lambda: (list(answers), collected.set()), daemon=True).start()
+    reader = threading.Thread(target=list, args=(answers,), daemon=True)
+    reader.start()
     seen = results_of(station)
     until(lambda: results_of(station) > seen + 150)  # the process takes 64 of them and no more
     assert station.end_of(cancel=True)["accepted"]
-    assert collected.wait(PATIENCE_S)
+    reader.join(PATIENCE_S)
+    assert not reader.is_alive()
     assert worker_of_this_process() == 0
 
     station.begin()

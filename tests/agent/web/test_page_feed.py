@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from agent.config.model import load
 from agent.errors import ConfigError, PageError
 from agent.settings import web_token
 from agent.station.web_page import page_of
-from agent.web import server_socket
 from agent.web.page_feed import _MOST_WAITING
 from agent.web.server_socket import check_packages, listening
 from tests.support.pages import is_alive, result, seen, serving
@@ -112,16 +112,24 @@ def test_the_inspection_continues_while_its_page_is_killed_and_while_it_hangs(
     station = Running(config)
     try:
         for number in (signal.SIGKILL, signal.SIGSTOP):
-            until(lambda before=frozenset(ended): pages_of_this_process() - before)
+            until(partial(new_pages, frozenset(ended)))
             for pid in pages_of_this_process() - ended:
                 os.kill(pid, number)
                 ended.add(pid)
             results = len(listener.on("/result"))
-            listener.wait_for(lambda heard, before=results: len(heard.on("/result")) > before + 50)
+            until(partial(has_more_results, listener, results + 50))
     finally:
         summary = station.end()
     assert summary.captured == summary.results + sum(summary.dropped.values())
     until(lambda: not any(map(is_alive, ended)))
+
+
+def new_pages(before: frozenset[int]) -> set[int]:
+    return pages_of_this_process() - before
+
+
+def has_more_results(listener: Listener, count: int) -> bool:
+    return len(listener.on("/result")) > count
 
 
 def pages_of_this_process() -> set[int]:
@@ -132,7 +140,7 @@ def pages_of_this_process() -> set[int]:
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_packages()
-    monkeypatch.setattr(server_socket.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
     with pytest.raises(PageError, match=r"(?s)not installed: uvicorn.*pip install '\.\[web\]'"):
         check_packages()
 
