@@ -264,6 +264,7 @@ def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:
     """What engines need to run a bundle on this device; they are kept next to it, if that folder is writable."""
-    beside = engine_folder(bundle)
-    kept = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else config.state_dir / "engines"
-    return Deployment(bundle, config.engine.thread_count(), kept, progress)
+    folder = engine_folder(bundle)
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        folder = config.state_dir / "engines"
+    return Deployment(bundle, config.engine.thread_count(), folder, progress)

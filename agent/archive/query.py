@@ -67,7 +67,7 @@ class Total(NamedTuple):
     """Number and size of the images of one class."""
 
     evaluation: Evaluation
-    pictures: int
+    images: int
     bytes: int
     oldest_ms: int
 

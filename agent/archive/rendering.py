@@ -53,7 +53,7 @@ def table(images: Sequence[ArchivedImage]) -> Table:
 def totals(found: Iterable[Total]) -> str:
     """A summary of the whole archive."""
     each = (
-        f"{CLASS_NAMES[total.evaluation]} {total.pictures} ({total.bytes / MIB:.1f} MiB, "
+        f"{CLASS_NAMES[total.evaluation]} {total.images} ({total.bytes / MIB:.1f} MiB, "
         f"the oldest of {local(total.oldest_ms)})"
         for total in found
     )

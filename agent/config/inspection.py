@@ -113,10 +113,7 @@ class TriggerConfig(Section):
         description="With `motion`: image of the empty place, as the camera gives it; else all that settles is a part.",
     )
     frames_per_part: int = Field(
-        default=1,
-        ge=1,
-        le=100,
-        description="Consecutive frames of a part; together they give one result.",
+        default=1, ge=1, le=100, description="Consecutive frames of a part; together they give one result."
     )
     combine: Literal["worst", "median", "best"] = Field(
         default="worst", description="Which of these frames decides: the highest score, the middle one, or the lowest."
@@ -214,8 +211,7 @@ class DriftConfig(Section):
     """Warning when good parts or their light slowly become different from calibration."""
 
     enabled: bool = Field(
-        default=True,
-        description="Compare OK parts with calibration; designed for at most one false warning a year.",
+        default=True, description="Compare OK parts with calibration; designed for at most one false warning a year."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -41,80 +41,63 @@ class StatusCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The current metrics; from any thread, without waiting."""
-        yield self._build_info()
-        yield from self._frames()
-        yield _histogram(self._status.metrics.stages)
-        yield from self._camera()
+        status, metrics = self._status, self._status.metrics
+        about = {
+            (*self._about.values(), zone.name, zone.served.bundle.identity, zone.served.recipe.engine.backend): 1
+            for zone in status.controls.zones
+        }
+        yield _gauge("build_info", "Active versions and bundles.", about, *self._about, "zone", "bundle", "backend")
+        yield _counter("frames_captured", "Frames that the camera gave.", {(): status.camera.captured})
+        verdicts = {(verdict.name.lower(),): metrics.verdicts[verdict] for verdict in _VERDICTS}
+        yield _counter("results", "Frames with a result.", verdicts, "verdict")
+        dropped = {(reason,): count for reason, count in status.dropped().items()}
+        yield _counter("dropped", "Dropped frames, records and messages, as in health.", dropped, "reason")
+        age_ms = metrics.last_result_age_ms()
+        age_s = {} if age_ms is None else {(): age_ms / 1000}
+        yield _gauge("last_result_age_seconds", "Time since the last result.", age_s)
+        yield _histogram(metrics.stages)
+        states = {(state,): float(state == status.camera.state) for state in get_args(CameraState)}
+        yield _gauge("camera_state", "1 for the current state.", states, "state")
         yield from self._drift()
-        yield from self._broker()
-
-    def _build_info(self) -> Metric:
-        names = (*self._about, "zone", "bundle", "backend")
-        samples = [
-            ((*self._about.values(), zone.name, zone.served.bundle.identity, zone.served.recipe.engine.backend), 1)
-            for zone in self._status.controls.zones
-        ]
-        return _family(GaugeMetricFamily, "build_info", "Versions and bundles that are active.", names, samples)
-
-    def _frames(self) -> Iterator[Metric]:
-        status = self._status
-        captured = [((), status.camera.captured)]
-        yield _family(CounterMetricFamily, "frames_captured", "Frames that the camera gave.", (), captured)
-        verdicts = [((verdict.name.lower(),), status.metrics.verdicts[verdict]) for verdict in _VERDICTS]
-        yield _family(CounterMetricFamily, "results", "Frames with a result.", ("verdict",), verdicts)
-        dropped = [((reason,), count) for reason, count in status.dropped().items()]
-        yield _family(
-            CounterMetricFamily, "dropped", "Dropped frames, records and messages, as in health.", ("reason",), dropped
-        )
-        age_ms = status.metrics.last_result_age_ms()
-        age_s = [] if age_ms is None else [((), age_ms / 1000)]
-        yield _family(GaugeMetricFamily, "last_result_age_seconds", "Time since the last result.", (), age_s)
-
-    def _camera(self) -> Iterator[Metric]:
-        now = self._status.camera.state
-        states = [((state,), float(state == now)) for state in get_args(CameraState)]
-        yield _family(GaugeMetricFamily, "camera_state", "1 for the current state.", ("state",), states)
+        clients = self._clients.items()
+        connected = {(name,): float(client.connected) for name, client in clients}
+        yield _gauge("connected", "Whether the connection is accepted.", connected, "connection")
+        waiting = {(name,): client.waiting for name, client in clients}
+        yield _gauge("outbox_depth", "Records that wait for the broker.", waiting, "connection")
+        published = {(name,): client.published for name, client in clients}
+        yield _counter("published", "Records that the broker has.", published, "connection")
 
     def _drift(self) -> Iterator[Metric]:
         reports = self._status.drifts
         if not reports:
             return
-        findings = [(zone, each) for zone, report in reports.items() for each in report.findings]
-        labels = ("zone", "statistic")
+        findings = {(zone, each.statistic): each for zone, report in reports.items() for each in report.findings}
+        found = {labels: (1 if each.goes_up else -1) * each.found for labels, each in findings.items()}
         meaning = "Drift of good parts from calibration: 0 none, 1 upwards, -1 downwards."
-        found = [((zone, each.statistic), (1 if each.goes_up else -1) * each.found) for zone, each in findings]
-        yield _family(GaugeMetricFamily, "drift", meaning, labels, found)
-        evidence = [((zone, each.statistic), each.evidence) for zone, each in findings]
-        yield _family(GaugeMetricFamily, "drift_evidence", "Evidence of drift, 0 to 1; 1 is drift.", labels, evidence)
-        rates = [
-            ((zone, kind), rate)
+        yield _gauge("drift", meaning, found, "zone", "statistic")
+        evidence = {labels: each.evidence for labels, each in findings.items()}
+        yield _gauge("drift_evidence", "Evidence of drift, 0 to 1; 1 is drift.", evidence, "zone", "statistic")
+        rates = {
+            (zone, kind): rate
             for zone, report in reports.items()
             for kind, rate in (("stated", report.stated_rate), ("predicted", report.predicted_rate))
             if rate is not None
-        ]
+        }
         meaning = "Stated by calibration; predicted from current scores."
-        yield _family(GaugeMetricFamily, "false_reject_rate", meaning, ("zone", "kind"), rates)
-
-    def _broker(self) -> Iterator[Metric]:
-        clients = self._clients.items()
-        connected = [((name,), float(client.connected)) for name, client in clients]
-        yield _family(GaugeMetricFamily, "connected", "Whether the connection is accepted.", ("connection",), connected)
-        waiting = [((name,), client.waiting) for name, client in clients]
-        yield _family(GaugeMetricFamily, "outbox_depth", "Records that wait for the broker.", ("connection",), waiting)
-        published = [((name,), client.published) for name, client in clients]
-        yield _family(CounterMetricFamily, "published", "Records that the broker has.", ("connection",), published)
+        yield _gauge("false_reject_rate", meaning, rates, "zone", "kind")
 
 
-def _family(
-    kind: type[CounterMetricFamily | GaugeMetricFamily],
-    name: str,
-    meaning: str,
-    labels: Sequence[str],
-    samples: Sequence[tuple[Sequence[str], float]],
-) -> Metric:
-    family = kind(f"shiftwatch_{name}", meaning, labels=labels)
-    for values, count in samples:
-        family.add_metric(values, count)
+def _gauge(name: str, meaning: str, samples: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(GaugeMetricFamily(f"shiftwatch_{name}", meaning, labels=labels), samples)
+
+
+def _counter(name: str, meaning: str, samples: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(CounterMetricFamily(f"shiftwatch_{name}", meaning, labels=labels), samples)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Mapping[Any, float]) -> Metric:
+    for labels, value in samples.items():
+        family.add_metric(labels, value)
     return family
 
 

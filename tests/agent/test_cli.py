@@ -115,7 +115,7 @@ def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.alone  # it measures
-def test_an_agent_that_is_told_to_stop_says_goodbye_and_ends_within_two_seconds(
+def test_an_agent_that_is_asked_to_stop_says_goodbye_and_ends_within_two_seconds(
     mosquitto: Mosquitto,
     listen: Callable[[int], Listener],
     bundle: Path,
@@ -232,7 +232,7 @@ def test_records_of_a_killed_agent_reach_the_line_from_the_next(
         ("text.avi", "does not open as a video", "for images, give their folder"),
     ],
 )
-def test_a_file_that_does_not_open_is_told_with_what_to_check(  # noqa: PLR0913, PLR0917 - a table
+def test_a_file_that_does_not_open_is_reported_with_what_to_check(  # noqa: PLR0913, PLR0917 - a table
     command: Callable[..., Outcome], bundle: Path, tmp_path: Path, source: str, says: str, mends: str
 ) -> None:
     (tmp_path / "text.avi").write_text("no video")
@@ -259,7 +259,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("content", "says"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_configuration_is_told_with_place_and_remedy(
+def test_a_broken_configuration_is_reported_with_place_and_remedy(
     command: Callable[..., Outcome], tmp_path: Path, content: str, says: str
 ) -> None:
     config = tmp_path / "station.yaml"
@@ -274,7 +274,7 @@ def test_a_broken_configuration_is_told_with_place_and_remedy(
     assert list(tmp_path.iterdir()) == [config]
 
 
-def test_a_missing_configuration_is_told(command: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_missing_configuration_is_reported(command: Callable[..., Outcome], tmp_path: Path) -> None:
     ended = command("run", "--config", tmp_path / "nowhere.yaml")
     assert ended.code == 2
     assert "nowhere.yaml: No such file or directory" in ended.err
@@ -315,7 +315,7 @@ def test_a_bundle_that_is_not_all_there_is_refused(
     assert not (tmp_path / "state").exists()
 
 
-def test_a_state_folder_that_cannot_be_made_is_told(
+def test_a_state_folder_that_cannot_be_made_is_reported(
     command: Callable[..., Outcome], bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").write_text("a file")
@@ -354,7 +354,7 @@ def test_a_second_agent_on_the_same_records_is_refused(
     assert third.process.returncode == 0
 
 
-def test_the_last_line_tells_what_became_of_every_frame(
+def test_the_last_line_reports_what_became_of_every_frame(
     command: Callable[..., Outcome], bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -392,7 +392,7 @@ def test_the_command_and_the_module_are_the_same() -> None:
             assert name in ended.stdout
 
 
-def test_what_the_configuration_names_and_the_disk_lacks_is_told(
+def test_what_the_configuration_names_and_the_disk_lacks_is_reported(
     command: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     file = tmp_path / "station.yaml"
@@ -403,5 +403,5 @@ def test_what_the_configuration_names_and_the_disk_lacks_is_told(
     assert [line.split(":")[1].strip() for line in missing] == ["bundle", "mqtt.password_file", "camera.source"]
 
 
-def test_the_version_is_told(command: Callable[..., Outcome]) -> None:
+def test_the_version_is_reported(command: Callable[..., Outcome]) -> None:
     assert command("--version").out.startswith("shiftwatch ")

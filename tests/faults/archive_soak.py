@@ -193,7 +193,7 @@ def soak_under_quota(plan: Plan, folder: Path, outcome: Outcome) -> None:
         took_ns = feed(archive, Snapshots(plan.pictures), range(plan.pictures))
         dropped = archive.dropped
     with open_reader(directory) as index:
-        classes = {total.evaluation.name: total.pictures for total in index.totals()}
+        classes = {total.evaluation.name: total.images for total in index.totals()}
     outcome.figures |= {
         "pictures written": archive.written,
         "dropped": dropped,

@@ -144,7 +144,7 @@ def test_a_displacement_inside_the_limit_is_corrected_and_fine(recipe: Recipe) -
 
 
 @pytest.mark.parametrize(("right", "down"), [(12, 0), (0, -13), (-16, 12), (22, 0), (0, 24)])
-def test_beyond_the_limit_the_camera_has_moved_and_nothing_is_judged(recipe: Recipe, right: int, down: int) -> None:
+def test_beyond_the_limit_the_camera_has_moved_and_nothing_is_inspected(recipe: Recipe, right: int, down: int) -> None:
     seen = seen_by(recipe, view(900, right, down))
     assert seen.code is ResultCode.MOVED
     assert seen.inference is None
@@ -156,7 +156,7 @@ def test_beyond_the_limit_the_camera_has_moved_and_nothing_is_judged(recipe: Rec
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (7, 7), (-7, -6)])
-def test_a_defect_is_told_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Path, right: int, down: int) -> None:
+def test_a_defect_is_reported_where_it_is_in_the_frame(recipe: Recipe, tmp_path: Path, right: int, down: int) -> None:
     seen = seen_by(recipe, view(901, right, down, spot=True))
     assert seen.decision.verdict.evaluation is Evaluation.NOT_OK
     kept = recorded(seen, tmp_path)

@@ -99,7 +99,7 @@ def parts(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "parts", [*good_parts(4), *broken_parts(1)])
 
 
-def test_each_judged_frame_is_told_to_the_controller(
+def test_each_inspected_frame_is_reported_to_the_controller(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     camera = {"playback": "realtime", "frames_per_s": 20}
@@ -111,8 +111,9 @@ def test_each_judged_frame_is_told_to_the_controller(
     # The first frames may be over before the broker has answered; what is late is not said.
     assert told
     assert [one["seq"] for one in told] == [one["seq"] for one in results][-len(told) :]
+    by_seq = {result["seq"]: result for result in results}
     for one in told:
-        result = results[one["seq"]]
+        result = by_seq[one["seq"]]
         assert one["valid"]
         assert (one["resultEvaluation"], one["score"]) == (result["resultEvaluation"], result["score"])
         assert 0 <= one["ageMs"] < 5000
@@ -192,7 +193,7 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
     assert len(line.listener.on("/plc")) == 2  # the late verdict was not said
 
 
-def test_the_controller_hears_at_once_while_a_backlog_is_caught_up(
+def test_the_controller_receives_at_once_while_a_backlog_is_caught_up(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "state").mkdir()
@@ -240,7 +241,7 @@ def test_an_engine_fault_is_not_valid(  # noqa: PLR0913, PLR0917 - fixtures
     assert all((one["valid"], one["resultEvaluation"]) == (False, 3) for one in faulty)
 
 
-def test_a_paused_station_decides_nothing_says_so_and_goes_on_when_told(
+def test_a_paused_station_decides_nothing_says_so_and_continues_when_asked(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     station = Running(write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING))
@@ -351,7 +352,7 @@ def test_rollback_to_a_bundle_that_is_gone_leaves_the_one_that_judges(
     station.end()
 
 
-def test_a_command_that_the_broker_kept_is_refused_and_changes_nothing(
+def test_a_retained_command_is_refused_and_changes_nothing(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     command_id = line.command("pause", retain=True)
@@ -359,7 +360,7 @@ def test_a_command_that_the_broker_kept_is_refused_and_changes_nothing(
     station = Running(write_config(tmp_path, bundle, parts, mosquitto.port, camera=LOOPING))
     answer = line.answer(command_id)
     assert not answer["accepted"]
-    assert "kept" in answer["error"]
+    assert "retained" in answer["error"]
     line.wait_until_running()
     station.end()
     assert all(status["state"] != "paused" for status in line.listener.on("/status"))
@@ -395,7 +396,7 @@ def test_commands_come_from_this_device_without_a_broker(bundle: Path, parts: Pa
     assert all(entry["via"] == "local" for entry in entries if entry["event"] == "command")
 
 
-def test_a_socket_that_a_killed_agent_left_is_told_from_one_that_answers(
+def test_a_socket_that_a_killed_agent_left_is_distinguished_from_one_that_answers(
     tmp_path: Path, bundle: Path, parts: Path
 ) -> None:
     config = write_config(tmp_path, bundle, parts, 1, camera=LOOPING)

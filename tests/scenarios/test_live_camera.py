@@ -71,7 +71,7 @@ def states(listener: Listener) -> list[tuple[str, str]]:
     return [(status["state"], status["reason"]) for status in listener.on("/status") if status["online"]]
 
 
-def test_a_camera_that_comes_late_goes_and_comes_back_is_told_each_time(
+def test_a_camera_that_comes_late_goes_and_comes_back_is_reported_each_time(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()

@@ -185,7 +185,7 @@ def test_the_old_configuration_is_accepted_without_a_warning(station: Path) -> N
     assert (checked.stdout.replace("\n", ""), checked.stderr) == (f"{file}: well-formed", "")
 
 
-def test_the_old_bundle_and_the_one_that_learnt_on_score_as_they_did(station: Path) -> None:
+def test_the_old_bundle_and_the_recalibrated_one_score_as_they_did(station: Path) -> None:
     for bundle in (station / "bundle", made_here(station)):
         printed = calibrate("verify", bundle).replace("\n", "")
         assert f"{bundle}: all files whole, all scores within 0.001" in printed
@@ -202,7 +202,7 @@ def test_the_old_audit_log_is_as_it_was_written(station: Path) -> None:
     assert {"started", "command", "recalibrated", "rolled back"} == set(events)
 
 
-def test_the_old_pictures_are_listed_with_what_was_said_of_them(station: Path) -> None:
+def test_the_old_images_are_listed_with_what_was_said_of_them(station: Path) -> None:
     kept, listed = pictures(station), listed_pictures(station)
     assert listed.keys() == kept.keys()
     assert {listed[result]["class"] for result in listed} == {"ok", "not_ok", "not_decidable"}
@@ -320,7 +320,7 @@ def test_the_old_audit_log_is_continued(continued: Continued) -> None:
     assert "the entry with this hash is present" in printed
 
 
-def test_new_pictures_stand_beside_the_old_ones(continued: Continued) -> None:
+def test_new_images_join_the_old_ones(continued: Continued) -> None:
     old, listed = pictures(continued.before), listed_pictures(continued.station)
     assert old.keys() < listed.keys()
     assert listed.keys() == pictures(continued.station).keys()

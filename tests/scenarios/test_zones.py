@@ -138,7 +138,7 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
     assert second.fault == "zone left: why"
 
 
-def test_drift_is_told_with_its_zone() -> None:
+def test_drift_is_reported_with_its_zone() -> None:
     class Watch:
         def __init__(self, cause: str | None) -> None:
             self.report = SimpleNamespace(cause=cause)
@@ -244,7 +244,7 @@ class Station:
         return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
 
 
-def test_a_part_is_judged_in_every_zone_and_the_line_gets_one_verdict(
+def test_a_part_is_inspected_in_every_zone_and_the_line_gets_one_verdict(
     mosquitto: Mosquitto, listen: Callable[[int], Any], bundles: dict[str, Path], tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -295,7 +295,7 @@ def test_a_zone_of_another_size_than_calibrated_is_not_decidable_for_the_part(
     assert summary.verdicts == {Evaluation.OK: 1, Evaluation.NOT_DECIDABLE: 1}
 
 
-def test_what_is_wrong_with_a_bundle_and_what_runs_it_is_told_with_its_zone(
+def test_what_is_wrong_with_a_bundle_and_what_runs_it_is_reported_with_its_zone(
     bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -426,7 +426,7 @@ def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tm
     assert set(labelled_images_in(archive, 0).defects) == set(paths)
 
 
-def test_pictures_are_exported_for_a_zone_by_what_was_found_in_it(
+def test_images_are_exported_for_a_zone_by_what_was_found_in_it(
     bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
     broken = ["left", "right", "left right", "", "left", "right"]

@@ -22,14 +22,14 @@ def types(events: list[Alert | None]) -> list[str]:
     return ["" if event is None else event.type for event in events]
 
 
-def test_an_alert_begins_after_its_time_and_starts_at_the_first_bad_frame() -> None:
+def test_an_alert_starts_after_its_time_and_starts_at_the_first_bad_frame() -> None:
     events, state = run((0, None), (100, DARK), (2099, DARK), (2100, DARK))
     alert = Alert(type="new", severity=SEVERITY, cause=DARK, started_at_ms=100, result_id="r3", alert_id="camera-r3")
     assert events == [None, None, None, alert]
     assert state.alert == alert
 
 
-def test_a_good_frame_ends_it_and_the_count_begins_anew() -> None:
+def test_a_good_frame_ends_it_and_the_count_starts_again() -> None:
     events, state = run((0, DARK), (2000, DARK), (2100, None), (2200, DARK), (4100, DARK), (4200, DARK))
     assert types(events) == ["", "new", "end", "", "", "new"]
     assert events[2] is not None

@@ -82,7 +82,7 @@ def test_the_margin_is_that_of_the_published_result(score: float) -> None:
     assert verdict.margin == result.margin
 
 
-def test_an_alert_begins_after_enough_bad_results_in_a_row_and_starts_at_the_first() -> None:
+def test_an_alert_starts_after_enough_bad_results_in_a_row_and_starts_at_the_first() -> None:
     outcome = run(RULES, GOOD, BAD, GOOD, BAD, BAD)
     assert outcome.events == [
         Alert(
@@ -124,7 +124,7 @@ def test_an_alert_can_begin_with_so_many_bad_results_among_the_last() -> None:
     ]
 
 
-def test_what_an_ended_alert_was_about_begins_no_other() -> None:
+def test_what_an_ended_alert_was_about_starts_no_other() -> None:
     two_of_nine = replace(RULES, raise_within=9)
     assert run(two_of_nine, BAD, BAD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD).types == ["new", "end"]
     assert run(two_of_nine, BAD, BAD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, BAD).types == ["new", "end", "new"]
@@ -135,7 +135,7 @@ def test_a_result_without_a_score_neither_raises_nor_clears_nor_interrupts() -> 
     assert run(RULES, BAD, math.nan, BAD, GOOD, math.inf, GOOD).types == ["new", "end"]
 
 
-def test_a_rising_severity_is_told_at_once_and_a_falling_one_is_not() -> None:
+def test_a_rising_severity_is_reported_at_once_and_a_falling_one_is_not() -> None:
     outcome = run(RULES, BAD, BAD, 300.0, 200.0, 300.0, 301.0, 400.0)
     assert [(event.type, event.severity, event.result_id) for event in outcome.events] == [
         ("new", 600, "r1"),

@@ -351,7 +351,7 @@ def test_a_full_disk_is_logged_once_and_its_end_too(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_pictures_give_way_to_a_neighbour_but_not_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_give_way_to_a_neighbour_but_not_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 400 * MIB
     before = size_of(tmp_path)
     store = Store(tmp_path, Limits(10 * MIB))
@@ -396,14 +396,14 @@ def test_a_failing_write_leaves_nothing_behind_and_is_counted(
     assert len(caplog.records) == 1
 
 
-def test_a_directory_that_cannot_be_made_only_costs_the_pictures(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_only_costs_the_images(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with Archive(tmp_path / "file" / "archive", 10) as archive:
         assert archive.submit(snapshot()) is not None
     assert archive.dropped == {"write failed": 1}
 
 
-def test_a_region_that_does_not_fit_only_costs_the_picture(tmp_path: Path) -> None:
+def test_a_region_that_does_not_fit_only_costs_the_image(tmp_path: Path) -> None:
     bad = replace(snapshot(), heat=(HEAT._replace(region=Region(99, 99, 9, 9)),))
     with Archive(tmp_path, 10) as archive:
         archive.submit(bad)
@@ -411,7 +411,7 @@ def test_a_region_that_does_not_fit_only_costs_the_picture(tmp_path: Path) -> No
     assert (archive.written, archive.dropped) == (1, {"write failed": 1})
 
 
-def test_an_index_without_room_leaves_no_picture_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_room_leaves_no_image_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         problem = "database or disk is full"
         raise sqlite3.OperationalError(problem)
@@ -423,7 +423,7 @@ def test_an_index_without_room_leaves_no_picture_behind(tmp_path: Path, monkeypa
     assert files_in(tmp_path) == []
 
 
-def test_pictures_are_for_their_owner_and_group_only(tmp_path: Path) -> None:
+def test_images_are_for_their_owner_and_group_only(tmp_path: Path) -> None:
     old_mask = os.umask(0)
     try:
         with Archive(tmp_path / "archive", 10) as archive:

@@ -116,7 +116,7 @@ def test_a_part_name_does_not_steer_the_terminal(archive: Command) -> None:
     assert "SN [red]\\u001b[2J" in out
 
 
-def test_pictures_are_found_by_class_time_part_and_score(archive: Command) -> None:
+def test_images_are_found_by_class_time_part_and_score(archive: Command) -> None:
     newest_first = list(range(COUNT))[::-1]
     assert listed(archive) == newest_first
     assert listed(archive, "--class", "not_ok") == [seq for seq in newest_first if seq % 5 == 2]
@@ -128,7 +128,7 @@ def test_pictures_are_found_by_class_time_part_and_score(archive: Command) -> No
     assert listed(archive, "--class", "not_decidable", "--min-score", 0) == []
 
 
-def test_one_picture_is_shown_with_all_its_numbers(archive: Command, tmp_path: Path) -> None:
+def test_one_image_is_shown_with_all_its_numbers(archive: Command, tmp_path: Path) -> None:
     code, out, _ = archive("show", result_id(57)[:8])
     assert code == 0
     fields = dict(line.strip().split(maxsplit=1) for line in out.splitlines())
@@ -142,7 +142,7 @@ def test_one_picture_is_shown_with_all_its_numbers(archive: Command, tmp_path: P
     assert "overlayPath" not in json.loads(archive("show", result_id(58), "--json")[1])
 
 
-def test_an_unknown_result_and_a_missing_archive_are_told(archive: Command, tmp_path: Path) -> None:
+def test_an_unknown_result_and_a_missing_archive_are_reported(archive: Command, tmp_path: Path) -> None:
     code, _, err = archive("show", "ffff")
     assert code == 2
     assert "the archive has no image of a result ffff" in err
@@ -190,7 +190,7 @@ def test_an_export_is_what_calibration_reads(archive: Command, tmp_path: Path) -
         assert np.array_equal(read_image(path), frame_of(int(path.stem.split("_")[2]))), "as it was taken"
 
 
-def test_an_export_overwrites_nothing_and_goes_on(archive: Command, tmp_path: Path) -> None:
+def test_an_export_overwrites_nothing_and_continues(archive: Command, tmp_path: Path) -> None:
     target = tmp_path / "out"
     assert archive("export", target, "--since", "30h")[0] == 0
     mine = min(target.glob("test/defect/*"))
@@ -215,7 +215,7 @@ def test_what_people_said_counts_more_than_the_verdict(archive: Command, tmp_pat
     assert exported(tmp_path / "marked") == {"test/defect": [58], "train/good": [57, 59]}
 
 
-def test_a_copy_that_a_mark_has_put_in_the_wrong_place_is_told(archive: Command, tmp_path: Path) -> None:
+def test_a_copy_that_a_mark_has_put_in_the_wrong_place_is_reported(archive: Command, tmp_path: Path) -> None:
     target = tmp_path / "out"
     archive("export", target)
     archive("mark", result_id(57), "good")
@@ -227,7 +227,7 @@ def test_a_copy_that_a_mark_has_put_in_the_wrong_place_is_told(archive: Command,
     assert str(next(target.glob("test/defect/*_57_*"))) in err.replace("\n", "")
 
 
-def test_a_target_that_cannot_be_written_is_told(archive: Command, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_reported(archive: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, _, err = archive("export", tmp_path / "file" / "out")
     assert code == 2
@@ -259,7 +259,7 @@ def test_what_is_no_point_in_time_is_refused(text: str) -> None:
         time_ms(text, 0)
 
 
-def test_an_agent_keeps_pictures_of_each_class_and_they_can_be_asked_for_while_it_runs(
+def test_an_agent_keeps_images_of_each_class_and_they_can_be_asked_for_while_it_runs(
     mosquitto: Mosquitto,
     bundle: Path,
     tmp_path: Path,

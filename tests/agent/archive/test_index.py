@@ -114,7 +114,7 @@ def test_a_row_says_what_was_kept(archive: Path) -> None:
         assert (picture.threshold, picture.label) == (100.0, None)
 
 
-def test_an_index_that_is_gone_is_made_anew_from_the_numbers_beside_the_pictures(archive: Path) -> None:
+def test_an_index_that_is_gone_is_rebuilt_from_the_numbers_of_the_images(archive: Path) -> None:
     mark(archive, f"{3:032x}", Mark("good", "Jürgen", 5))
     before = pictures(archive)
     assert before[3].label == "good"
@@ -135,7 +135,7 @@ def test_an_index_that_is_gone_is_made_anew_from_the_numbers_beside_the_pictures
     ],
     ids=["cut off", "empty", "garbage", "a page of zeros", "another schema", "another version"],
 )
-def test_a_damaged_index_is_made_anew(archive: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_index_is_rebuilt(archive: Path, damage: Callable[[bytes], bytes]) -> None:
     before = pictures(archive)
     path = archive / INDEX_NAME
     path.write_bytes(damage(path.read_bytes()))
@@ -143,7 +143,7 @@ def test_a_damaged_index_is_made_anew(archive: Path, damage: Callable[[bytes], b
     assert pictures(archive) == before
 
 
-def test_an_index_that_is_found_damaged_while_it_is_used_costs_a_picture_and_no_more(tmp_path: Path) -> None:
+def test_an_index_that_is_found_damaged_while_it_is_used_costs_an_image_and_no_more(tmp_path: Path) -> None:
     fill(tmp_path, 400)
     store = Store(tmp_path, Limits(20 * MIB))
     assert store.keep(snapshot(400)) is None
@@ -161,7 +161,7 @@ def test_an_index_that_is_found_damaged_while_it_is_used_costs_a_picture_and_no_
     assert [picture.path for picture in pictures(tmp_path)] == frames(tmp_path)
 
 
-def test_damage_that_only_use_shows_makes_the_index_anew_too(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_that_only_use_shows_rebuilds_the_index_too(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(*_: object) -> None:
         raise sqlite3.DatabaseError
 
@@ -192,7 +192,7 @@ def test_the_numbers_get_their_name_last(tmp_path: Path, monkeypatch: pytest.Mon
     assert named == [".png", ".json", ".png", ".jpg", ".json"]
 
 
-def test_what_is_left_of_a_picture_goes_and_strangers_stay(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_left_of_an_image_goes_and_strangers_stay(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     day = archive / "2026-09-21"
     for name in ("000000-000_1.png", "000000-000_2.overlay.jpg", "000000-000_3.mark", "000000-000_4.json.part"):
         (day / name).write_bytes(b"x")
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_left_alone_and_stops_nothing(
     assert any("is left as it is" in record.message for record in caplog.records)
 
 
-def test_rows_of_pictures_that_a_person_has_removed_go(archive: Path) -> None:
+def test_rows_of_images_that_a_person_has_removed_go(archive: Path) -> None:
     shutil.rmtree(archive / "2026-09-22")
     frame = archive / frames(archive)[0]
     for path in frame.parent.glob(f"{frame.stem}.*"):
@@ -246,7 +246,7 @@ def test_rows_of_pictures_that_a_person_has_removed_go(archive: Path) -> None:
     assert 0 < len(frames(archive)) < COUNT
 
 
-def test_pictures_that_somebody_has_copied_back_are_found(archive: Path, tmp_path: Path) -> None:
+def test_images_that_somebody_has_copied_back_are_found(archive: Path, tmp_path: Path) -> None:
     before = pictures(archive)
     shutil.copytree(archive / "2026-09-22", tmp_path / "copy")
     shutil.rmtree(archive / "2026-09-22")
@@ -256,7 +256,7 @@ def test_pictures_that_somebody_has_copied_back_are_found(archive: Path, tmp_pat
     assert pictures(archive) == before
 
 
-def test_pictures_are_kept_and_pruned_while_files_and_index_are_compared(tmp_path: Path) -> None:
+def test_images_are_kept_and_pruned_while_files_and_index_are_compared(tmp_path: Path) -> None:
     for seq in range(0, 600, 300):
         store = Store(tmp_path, Limits(20 * MIB))
         for number in range(seq, seq + 300):
@@ -306,7 +306,7 @@ def test_an_index_shrinks_with_the_archive(tmp_path: Path) -> None:
         assert index.used_bytes.total() == 0
 
 
-def test_what_is_asked_for_every_picture_does_not_look_at_all_rows(archive: Path) -> None:
+def test_what_is_asked_for_every_image_does_not_look_at_all_rows(archive: Path) -> None:
     statements = [
         "SELECT path, bytes FROM picture WHERE evaluation = 1 ORDER BY id LIMIT 16",
         "SELECT path FROM picture WHERE created_at_ms BETWEEN 1 AND 2 ORDER BY created_at_ms LIMIT 16",
@@ -320,7 +320,7 @@ def test_what_is_asked_for_every_picture_does_not_look_at_all_rows(archive: Path
             assert all(step.startswith("SEARCH") for step in plan), plan
 
 
-def test_a_mark_stands_beside_the_picture_and_in_the_index(archive: Path) -> None:
+def test_a_mark_is_next_to_the_image_and_in_the_index(archive: Path) -> None:
     marked = mark(archive, f"{7:032x}", Mark("defect", "Jürgen", 1234))
     path = archive / marked.path.replace(".png", ".mark")
     assert json.loads(path.read_bytes()) == {"label": "defect", "by": "Jürgen", "at": 1234}
@@ -346,7 +346,7 @@ def test_a_mark_that_only_the_file_has_is_found_at_the_start(archive: Path) -> N
     assert pictures(archive)[2].label is None
 
 
-def test_a_mark_goes_with_its_picture(archive: Path) -> None:
+def test_a_mark_goes_with_its_image(archive: Path) -> None:
     mark(archive, f"{0:032x}", Mark("good", "M", 1))
     store = Store(archive, Limits(20 * MIB))
     store.tidy()
@@ -365,7 +365,7 @@ def test_results_may_be_named_by_their_beginning_if_there_is_only_one(archive: P
             found.named("abc")
 
 
-def test_pictures_can_be_marked_and_read_while_the_agent_writes(tmp_path: Path) -> None:
+def test_images_can_be_marked_and_read_while_the_agent_writes(tmp_path: Path) -> None:
     fill(tmp_path, 10)
     seq, stop = 10, threading.Event()
     with Archive(tmp_path, 20) as archive:

@@ -139,7 +139,7 @@ def test_a_trigger_names_a_part_and_fills_no_log(desk: Desk) -> None:
     assert desk.entries == []
 
 
-def test_a_trigger_of_a_paused_station_is_refused_and_the_controller_hears_why(desk: Desk) -> None:
+def test_a_trigger_of_a_paused_station_is_refused_and_the_controller_receives_why(desk: Desk) -> None:
     desk.give("pause")
     assert "paused" in desk.give("trigger", {"partId": "SN-1"}, commandId="2")["error"]
     (said,) = desk.handshake.take()
@@ -170,7 +170,7 @@ def test_a_threshold_that_cannot_be_kept_is_refused_and_the_log_says_both(desk: 
     assert desk.changes == 0
 
 
-def test_a_picture_is_marked_beside_the_other_commands_and_its_second_answer_tells_how_it_went(desk: Desk) -> None:
+def test_an_image_is_marked_next_to_other_commands_and_the_second_answer_reports_the_outcome(desk: Desk) -> None:
     answer = desk.give("mark", {"resultId": "0123456789abcdef", "label": "good"}, by="Ana")
     assert (answer["accepted"], answer["progress"]) == (True, 0.0)
     until(lambda: desk.told)
@@ -249,7 +249,7 @@ def test_a_retained_command_is_refused(desk: Desk) -> None:
     assert desk.controls.paused is None
 
 
-def test_an_unknown_command_is_told_which_there_are(desk: Desk) -> None:
+def test_the_refusal_of_an_unknown_command_lists_the_commands(desk: Desk) -> None:
     assert "trigger, pause, resume, threshold, rollback" in desk.give("explode")["error"]
 
 

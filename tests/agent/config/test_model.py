@@ -194,12 +194,12 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("outbox: {1: 1}", "outbox.1: unknown key; use one of: max_records, max_mib, max_age_days"),
     ],
 )
-def test_a_mistake_is_told_with_key_value_and_what_is_allowed(tmp_path: Path, lines: str, problem: str) -> None:
+def test_a_mistake_is_reported_with_key_value_and_what_is_allowed(tmp_path: Path, lines: str, problem: str) -> None:
     camera = "" if lines.startswith("camera:") else "camera: {source: 0}\n"
     assert problems_of(tmp_path, f"bundle: b\n{camera}{lines}\n") == (problem,)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = "camera: {source: 0, loop: maybe}\nmqtt: {port: 0}\nmqtt: {prot: 1, port: 0}\nengine: {threads: -1}"
     assert problems_of(tmp_path, text) == (
         "mqtt: given twice, in line 2, column 1 and line 3, column 1",
@@ -231,7 +231,7 @@ def test_what_is_no_configuration_is_refused_with_its_place(tmp_path: Path, text
     assert problems_of(tmp_path, text)[0].startswith(problem)
 
 
-def test_a_missing_file_is_told_with_its_absolute_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_absolute_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"{tmp_path / 'none.yaml'}: No such file or directory")):
         load(tmp_path / "none.yaml")
 
@@ -253,7 +253,7 @@ def test_a_loaded_configuration_cannot_be_changed(tmp_path: Path) -> None:
         loaded.camera.source = 1
 
 
-def test_the_network_leaves_a_core_to_the_rest_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_leaves_a_core_to_the_rest_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in [({0}, 1), ({0, 1}, 1), ({0, 1, 2, 5}, 3)]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
         assert EngineConfig().thread_count() == threads

@@ -78,7 +78,7 @@ def code_of(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -
     return ResultCode.NONE if distrust is None else distrust.code
 
 
-def test_good_frames_that_were_not_learnt_are_trusted(checks: FrameChecks) -> None:
+def test_good_frames_that_were_not_learned_are_trusted(checks: FrameChecks) -> None:
     assert checks.off == {}
     assert [code_of(checks, scene(1000 + number)) for number in range(200)] == [ResultCode.NONE] * 200
 
@@ -113,7 +113,7 @@ def test_each_fault_has_its_own_code(checks: FrameChecks) -> None:
 
 
 @pytest.mark.parametrize(("right", "down"), [(20, 0), (-20, 0), (0, 15), (0, -15), (15, 12)])
-def test_a_displacement_is_told_in_pixels_of_the_frame(checks: FrameChecks, right: int, down: int) -> None:
+def test_a_displacement_is_reported_in_pixels_of_the_frame(checks: FrameChecks, right: int, down: int) -> None:
     distrust = found(checks, scene(5, right=right, down=down))
     assert distrust is not None
     assert distrust.code is ResultCode.MOVED
@@ -150,14 +150,14 @@ def test_on_a_belt_where_everything_moves_the_check_for_a_moved_camera_is_off() 
     assert "moved" in checks.off
 
 
-def test_a_frame_of_another_size_is_told_with_both(checks: FrameChecks) -> None:
+def test_a_frame_of_another_size_is_reported_with_both(checks: FrameChecks) -> None:
     distrust = checks.of_frame(np.zeros((480, 640, 3), np.uint8))
     assert distrust is not None
     assert "640x480" in distrust.fault
     assert "320x240" in distrust.fault
 
 
-def test_good_pictures_of_several_sizes_leave_the_size_open() -> None:
+def test_good_images_of_several_sizes_leave_the_size_open() -> None:
     preprocess = Preprocess(64, 64)
     frames = [cv2.resize(part(number), (96 + number % 2, 72)) for number in range(20)]
     checks = FrameChecks(reference_of(frames, preprocess), preprocess, frozen_after=None)
@@ -204,7 +204,7 @@ def test_files_may_repeat_themselves(reference: dict[str, np.ndarray]) -> None:
     assert {code_of(checks, scene(1)) for _ in range(20)} == {ResultCode.NONE}
 
 
-def test_noise_that_is_far_too_small_is_a_frozen_camera_where_a_video_was_learnt() -> None:
+def test_noise_that_is_far_too_small_is_a_frozen_camera_where_a_video_was_learned() -> None:
     video = reference_of((scene(number) for number in range(100)), SCENE, sequential=True)
     stills = reference_of((scene(number) for number in range(100)), SCENE)
     still = scene(1)
@@ -240,7 +240,7 @@ def test_the_log_says_once_which_checks_are_off_and_why(reference: dict[str, np.
     assert "checks.enabled is false" in line
 
 
-def test_a_region_outside_the_frame_is_told_as_ever(reference: dict[str, np.ndarray]) -> None:
+def test_a_region_outside_the_frame_is_reported_as_ever(reference: dict[str, np.ndarray]) -> None:
     sizes = {**reference, "check_limits": np.full_like(reference["check_limits"], math.nan)}
     with pytest.raises(DatasetError, match="does not fit"):
         FrameChecks(sizes, SCENE, frozen_after=3).of_frame(np.zeros((8, 8, 3), np.uint8))
@@ -351,7 +351,7 @@ def test_every_camera_fault_has_a_cause_of_its_own_and_nothing_else_has_one() ->
     }
 
 
-def test_a_station_checks_its_frames_unless_told_otherwise(bundle: Path, tmp_path: Path) -> None:
+def test_a_station_checks_its_frames_unless_configured_otherwise(bundle: Path, tmp_path: Path) -> None:
     config = load(write_config(tmp_path, bundle, 0, 1883))
     checks = frame_checks_of(config, open_bundle(bundle))
     assert checks is not None
@@ -370,7 +370,7 @@ def test_the_station_of_the_other_tests_is_trusted(bundle: Path) -> None:
     assert [found(checks, image, PREPROCESS) for image in shown] == [None] * 200
 
 
-def test_what_changes_slowly_is_looked_at_now_and_then_and_holds_meanwhile(reference: dict[str, np.ndarray]) -> None:
+def test_what_changes_slowly_is_checked_now_and_then_and_holds_meanwhile(reference: dict[str, np.ndarray]) -> None:
     now_ms = 1000
     checks = FrameChecks(reference, SCENE, frozen_after=None, recheck_ms=100, clock_ns=lambda: now_ms * 1_000_000)
 

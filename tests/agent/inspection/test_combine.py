@@ -249,7 +249,7 @@ def test_a_slow_camera_interrupts_nothing() -> None:
     assert shown(run(script, FrameCombiner(3), "command")) == [("0", 3, ResultCode.NONE)]
 
 
-def test_what_judges_is_exchanged_between_two_parts_only() -> None:
+def test_recipes_are_swapped_between_two_parts_only() -> None:
     recipes = iter(replace(RECIPE, rules=Rules(threshold=limit)) for limit in (1.0, 2.0, 3.0, 4.0))
     handshake = Handshake(60_000, lambda: ResultCode.TOO_LATE)
     camera, seen = ScriptedCamera([10, 10, 10, 10]), []

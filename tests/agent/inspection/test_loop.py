@@ -193,7 +193,7 @@ def test_an_alert_is_remembered_from_one_frame_to_the_next() -> None:
     assert state.alert.alert_id == f"defect-{seen[1].result_id}"
 
 
-def test_frames_that_cannot_be_judged_are_told_once_and_once_when_they_can_again(
+def test_frames_that_cannot_be_inspected_are_reported_once_and_once_when_they_can_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "agent.inspection.loop")
@@ -235,7 +235,7 @@ def test_a_record_that_fails_starves_the_watchdog() -> None:
     assert not beats
 
 
-def test_frames_without_a_part_are_not_looked_at_but_the_heart_beats() -> None:
+def test_frames_without_a_part_are_not_checked_but_the_heart_beats() -> None:
     recorded: list[PartInspection] = []
     beats: list[PartInspection | None] = []
     recipe = Recipe(PREPROCESS, ScriptedEngine(1.0, 2.0), RULES, (2, 2))

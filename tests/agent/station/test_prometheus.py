@@ -131,7 +131,7 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("station", [{}, {"sparkplug": {"enabled": True}}], indirect=True)
-def test_a_station_tells_its_figures_in_the_format_of_prometheus(
+def test_a_station_reports_its_figures_in_the_format_of_prometheus(
     station: tuple[Running, str], bundle: Path, request: pytest.FixtureRequest
 ) -> None:
     running, url = station
@@ -183,7 +183,7 @@ def test_counters_never_fall(station: tuple[Running, str]) -> None:
 
 
 @pytest.mark.parametrize("station", [{"trigger": {"source": "command"}}], indirect=True)
-def test_drops_are_told_by_reason_as_in_health(station: tuple[Running, str]) -> None:
+def test_drops_are_reported_by_reason_as_in_health(station: tuple[Running, str]) -> None:
     running, url = station
     until(lambda: value(fetch(url)[2], "shiftwatch_dropped_total", reason="untriggered") > 10)
     told = value(fetch(url)[2], "shiftwatch_dropped_total", reason="untriggered")

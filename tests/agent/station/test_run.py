@@ -146,7 +146,7 @@ def test_frames_that_come_too_fast_are_counted_and_all_others_reach_the_line(
     assert (summary.published, summary.waiting) == (len(seqs) + len(listener.on("/alert")), 0)
 
 
-def test_a_defect_is_an_alert_with_its_place_and_its_picture(
+def test_a_defect_is_an_alert_with_its_place_and_its_image(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -171,7 +171,7 @@ def test_a_defect_is_an_alert_with_its_place_and_its_picture(
     assert not (tmp_path / "state" / "active_alert.json").exists()
 
 
-def test_without_an_archive_no_picture_is_kept_and_the_result_says_so(
+def test_without_an_archive_no_image_is_kept_and_the_result_says_so(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -186,7 +186,7 @@ def test_without_an_archive_no_picture_is_kept_and_the_result_says_so(
     assert not (tmp_path / "state" / "archive").exists()
 
 
-def test_a_frame_of_another_size_is_not_decidable_and_the_next_is_judged_again(
+def test_a_frame_of_another_size_is_not_decidable_and_the_next_is_inspected_again(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -279,7 +279,7 @@ def test_a_latecomer_learns_from_retained_messages_who_is_there_and_what_is_wron
     assert early.on("/alert")[-1]["alertId"] == active["alertId"]
 
 
-def test_health_tells_how_the_station_is_doing(
+def test_health_reports_how_the_station_is_doing(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -356,7 +356,7 @@ def test_an_alert_that_is_active_at_the_end_of_the_video_is_ended(
     assert listener.on("/alert/state")[-1]["active"] == []
 
 
-def test_parts_on_dark_frames_are_not_decidable_and_the_line_hears_why(
+def test_parts_on_dark_frames_are_not_decidable_and_the_line_receives_why(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -404,7 +404,7 @@ def test_an_alert_that_an_earlier_process_left_active_is_ended_first(
     assert not (tmp_path / "state" / "active_alert.json").exists()
 
 
-def test_a_sparkplug_host_hears_the_same_results_and_alerts(mosquitto: Mosquitto, bundle: Path, tmp_path: Path) -> None:
+def test_a_sparkplug_host_gets_the_same_results_and_alerts(mosquitto: Mosquitto, bundle: Path, tmp_path: Path) -> None:
     mosquitto.start()
     host = HostApplication(mosquitto.port, "acme:north:press:line2:cell4/station1")
     source = write_pictures(tmp_path / "parts", [*good_parts(4), *broken_parts(1), *good_parts(5, first=3000)])
@@ -460,7 +460,7 @@ def test_a_stop_that_comes_before_the_start_ends_the_station_at_once(bundle: Pat
     assert summary.captured == summary.results + sum(summary.dropped.values())
 
 
-def test_a_second_station_on_the_same_records_is_refused_and_the_first_goes_on(
+def test_a_second_station_on_the_same_records_is_refused_and_the_first_continues(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()
@@ -511,7 +511,7 @@ def test_a_disk_that_does_not_answer_is_a_full_one(tmp_path: Path) -> None:
     assert disk_free_bytes(tmp_path) > 0
 
 
-def test_a_picture_that_cannot_be_read_is_counted_and_the_next_has_its_own_number(
+def test_an_image_that_cannot_be_read_is_counted_and_the_next_has_its_own_number(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
     mosquitto.start()

@@ -92,7 +92,7 @@ def test_the_first_progress_is_readiness_and_each_later_one_feeds_the_watchdog_f
 
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "no"}])
-def test_without_a_watchdog_of_its_own_the_state_is_told_every_ten_seconds(
+def test_without_a_watchdog_of_its_own_the_state_is_reported_every_ten_seconds(
     systemd: Systemd, watchdog: dict[str, str]
 ) -> None:
     clock = Clock()
@@ -121,7 +121,7 @@ def test_without_a_service_manager_nothing_is_said() -> None:
     manager.stopping()
 
 
-def test_a_service_manager_that_does_not_listen_stops_nothing_and_hears_of_readiness_later(
+def test_a_service_manager_that_does_not_listen_stops_nothing_and_gets_readiness_later(
     systemd: Systemd, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = service_manager(systemd, Clock())
@@ -146,7 +146,7 @@ def test_a_queue_that_is_full_makes_nobody_wait(systemd: Systemd) -> None:
     assert 0 < len(systemd.hear_all()) < 2000
 
 
-def test_a_station_tells_that_it_watches_that_it_goes_on_and_that_it_stops(
+def test_a_station_reports_that_it_watches_that_it_continues_and_that_it_stops(
     systemd: Systemd, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)

@@ -144,7 +144,7 @@ def watch(
 
 
 @pytest.mark.parametrize(("noise", "flicker"), [(1.0, 0.0), (3.0, 0.15), (0.0, 0.0)])
-def test_each_part_that_settles_is_looked_at_once_and_at_once(noise: float, flicker: float) -> None:
+def test_each_part_that_settles_is_checked_once_and_at_once(noise: float, flicker: float) -> None:
     belt = Belt(noise, flicker)
     clip = [("empty", belt.stand()), ("in", belt.index()), ("part", belt.stand()), ("index", belt.index())]
     clip += [("part", belt.stand()), ("index", belt.index()), ("part", belt.stand()), ("out", belt.index(to=False))]
@@ -163,7 +163,7 @@ def test_each_part_that_settles_is_looked_at_once_and_at_once(noise: float, flic
     assert watched.trigger.dropped["empty"] == 2
 
 
-def test_without_a_picture_of_the_empty_place_all_that_settles_is_a_part() -> None:
+def test_without_an_image_of_the_empty_place_all_that_settles_is_a_part() -> None:
     belt = Belt()
     pictures = [*belt.stand(), *belt.index(), *belt.stand(), *belt.index(to=False), *belt.stand()]
     assert len(watch(pictures).parts) == 2
@@ -177,7 +177,7 @@ def test_nothing_is_a_part_before_something_has_moved() -> None:
     assert watched.trigger.dropped == {"untriggered": 40}
 
 
-def test_a_part_that_something_has_passed_before_is_looked_at_again() -> None:
+def test_a_part_that_something_has_passed_before_is_checked_again() -> None:
     """It cannot be told from the next one: those that are alike must not pass unseen."""
     belt = Belt()
     pictures = [*belt.stand(4), *belt.index(), *belt.stand(), *belt.hand(), *belt.stand()]
@@ -234,7 +234,7 @@ def test_whatever_is_strange_is_no_empty_place() -> None:
     assert not place(half)
 
 
-def test_what_never_settles_is_told_and_recorded_once_and_looked_at_when_it_does(
+def test_what_never_settles_is_reported_and_recorded_once_and_checked_when_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "agent.trigger.motion")
@@ -285,7 +285,7 @@ def test_a_part_stays_current_until_it_moves() -> None:
     assert 2 <= frames <= 4
 
 
-def test_a_camera_that_freezes_is_looked_at_once() -> None:
+def test_a_camera_that_freezes_is_checked_once() -> None:
     belt = Belt()
     checks = FrameChecks({"thumbnail_mean": np.zeros((32, 32))}, SCENE, frozen_after=5)
     picture = belt.stand(1)[0]
@@ -294,7 +294,7 @@ def test_a_camera_that_freezes_is_looked_at_once() -> None:
     assert checks.is_frozen
 
 
-def test_frames_of_another_resolution_are_looked_at_which_says_so() -> None:
+def test_frames_of_another_resolution_are_checked_which_says_so() -> None:
     small = np.zeros((100, 100, 3), np.uint8)
     watched = watch([small] * 3)
     assert watched.numbers == [0, 1, 2]
@@ -350,7 +350,7 @@ def test_a_whole_station_gives_one_result_for_each_part_that_stops(bundle: Path,
     ("name", "problem"),
     [("small.png", "calibration saw frames of 96x72"), ("none.png", "cannot be read as an image")],
 )
-def test_a_picture_of_the_empty_place_that_cannot_be_one_is_refused(
+def test_an_image_of_the_empty_place_that_cannot_be_one_is_refused(
     bundle: Path, tmp_path: Path, name: str, problem: str
 ) -> None:
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((9, 9, 3), np.uint8))

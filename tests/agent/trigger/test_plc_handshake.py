@@ -48,7 +48,7 @@ def frame(captured_ns: int, seq: int = 0) -> Frame:
     return Frame(seq, np.zeros((2, 2, 3), np.uint8), 1_700_000_000_000, captured_ns)
 
 
-def test_a_part_told_in_time_is_valid_and_says_how_old_it_is() -> None:
+def test_a_part_answered_in_time_is_valid_and_says_how_old_it_is() -> None:
     clock = Clock()
     handshake = handshake_at(clock)
     part = a_part(clock)
@@ -120,7 +120,7 @@ def test_what_was_not_said_before_the_line_came_back_is_thrown_away_and_counted(
     assert handshake.dropped == {"plc_not_connected": 1005}
 
 
-def test_a_line_that_does_not_trigger_hears_once_a_second_that_nothing_can_be_seen() -> None:
+def test_a_line_that_does_not_trigger_receives_once_a_second_that_nothing_can_be_seen() -> None:
     clock = Clock()
     handshake = handshake_at(clock)
     said: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def test_the_first_frame_at_or_after_the_trigger_and_its_delay_shows_the_part(mo
     assert parts.dropped == {"untriggered": 4}
 
 
-def test_a_part_that_is_given_up_before_its_frame_came_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_given_up_before_its_frame_came_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("agent.trigger.part.time.monotonic_ns", clock)
     handshake = handshake_at(clock)
@@ -193,7 +193,7 @@ def test_nobody_can_queue_triggers_without_end() -> None:
     assert [parts.ask(None) for _ in range(1001)] == [True] * 1000 + [False]
 
 
-def test_while_paused_no_frame_is_looked_at_and_each_is_counted() -> None:
+def test_while_paused_no_frame_is_checked_and_each_is_counted() -> None:
     clock = Clock()
     paused = True
     trigger = UnlessPaused(EveryFrame(handshake_at(clock)), lambda: paused)
