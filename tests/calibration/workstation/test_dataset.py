@@ -36,7 +36,7 @@ def names(path: Path, frames: str = ":") -> list[str]:
 
 
 @pytest.mark.parametrize("inside", ["", "good", "train/good"])
-def test_good_pictures_are_found_in_all_layouts(tmp_path: Path, inside: str) -> None:
+def test_good_images_are_found_in_all_layouts(tmp_path: Path, inside: str) -> None:
     save(tmp_path / inside, [washer(number) for number in range(3)])
     images = good_images(tmp_path)
     assert len(images) == 3
@@ -46,13 +46,13 @@ def test_good_pictures_are_found_in_all_layouts(tmp_path: Path, inside: str) -> 
         np.testing.assert_array_equal(picture, washer(number))
 
 
-def test_of_an_mvtec_layout_only_the_good_training_pictures_are_learnt(tmp_path: Path) -> None:
+def test_of_an_mvtec_layout_only_the_good_training_images_are_taken(tmp_path: Path) -> None:
     for folder in ("train/good", "test/good", "test/scratch", "good"):
         save(tmp_path / folder, [washer(0)])
     assert names(tmp_path) == ["/train/good/000.png"]
 
 
-def test_pictures_of_all_kinds_and_sizes_stand_beside_each_other(tmp_path: Path) -> None:
+def test_images_of_all_kinds_and_sizes_can_be_mixed(tmp_path: Path) -> None:
     pictures: list[np.ndarray] = [
         washer(0),
         washer(1, side=100),
@@ -67,7 +67,7 @@ def test_pictures_of_all_kinds_and_sizes_stand_beside_each_other(tmp_path: Path)
     np.testing.assert_array_equal(read[3], washer(3))
 
 
-def test_damaged_pictures_are_skipped_counted_and_named(tmp_path: Path, data: Path) -> None:
+def test_damaged_images_are_skipped_counted_and_named(tmp_path: Path, data: Path) -> None:
     whole = sorted((data / "hazelnut/train/good").glob("*.jpg"))[:3]
     for path in whole:
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -84,12 +84,12 @@ def test_damaged_pictures_are_skipped_counted_and_named(tmp_path: Path, data: Pa
         assert all(any(name in reason for reason in images.skipped) for name in damaged)
 
 
-def test_some_of_the_sorted_pictures_can_be_chosen(tmp_path: Path) -> None:
+def test_some_of_the_sorted_images_can_be_chosen(tmp_path: Path) -> None:
     save(tmp_path, [washer(number) for number in range(6)])
     assert names(tmp_path, "1:5:2") == ["/001.png", "/003.png"]
 
 
-def test_a_choice_of_no_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_choice_of_no_images_is_refused(tmp_path: Path) -> None:
     save(tmp_path, [washer(0)])
     with pytest.raises(DatasetError, match="no images chosen from the 1 in"):
         good_images(tmp_path, slice(5, 9))
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
         good_images(path)
 
 
-def test_a_single_picture_is_refused(tmp_path: Path) -> None:
+def test_a_single_image_is_refused(tmp_path: Path) -> None:
     save(tmp_path, [washer(0), washer(1)])
     with pytest.raises(DatasetError, match=r"000\.png is a single image"):
         good_images(tmp_path / "000.png")
@@ -144,7 +144,7 @@ def test_a_video_can_be_read_again(video: Path) -> None:
     assert [name for name, _ in images] == [name for name, _ in images]
 
 
-def test_a_video_cut_short_gives_what_there_is_and_says_so(video: Path, tmp_path: Path) -> None:
+def test_a_video_cut_short_gives_what_there_is_and_reports_it(video: Path, tmp_path: Path) -> None:
     content = video.read_bytes()
     damaged = tmp_path / "cut.avi"
     damaged.write_bytes(content[: len(content) * 6 // 10])
@@ -197,7 +197,7 @@ def test_masks_of_the_mvtec_layout_are_found(tmp_path: Path, name: str) -> None:
     }
 
 
-def test_masks_beside_jpegs_are_masks_and_not_pictures(tmp_path: Path) -> None:
+def test_masks_next_to_jpegs_are_masks_and_not_images(tmp_path: Path) -> None:
     for folder in ("MT_Free/Imgs", "MT_Crack/Imgs"):
         save(tmp_path / folder, [washer(0), washer(1)], ".jpg")
         mask_file(tmp_path / folder / "000.png")

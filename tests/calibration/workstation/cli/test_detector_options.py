@@ -186,7 +186,7 @@ def test_two_timm_models_are_refused() -> None:
         chosen("resnet18+filterbank+resnet34")
 
 
-def test_a_joined_backbone_is_learnt_and_proves_itself(
+def test_a_joined_backbone_is_calibrated_and_verified(
     command: Callable[..., Outcome], good_folder: Path, tmp_path: Path
 ) -> None:
     names = f"filterbank+{averaging_backbone(tmp_path, 8)}"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(sys.executable).parent / "shiftwatch-calibrate"
 
 
-def test_fit_writes_a_bundle_and_says_what_it_learnt(command: Command, good_folder: Path, tmp_path: Path) -> None:
+def test_fit_writes_a_bundle_and_shows_what_it_learned(command: Command, good_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "washers"
     outcome = command("fit", good_folder, "--out", out, "--size", "64", "--false-reject-rate", "0.05")
     assert outcome.code == 0
@@ -66,14 +66,14 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert manifest.working_point.method == "quantile"
 
 
-def test_a_video_can_be_learnt(command: Command, data: Path, tmp_path: Path) -> None:
+def test_a_video_can_be_calibrated_on(command: Command, data: Path, tmp_path: Path) -> None:
     source = data / "conveyor/bolt-multi-size-detection.gif"
     outcome = command("fit", source, "-o", tmp_path / "b", "--frames", "0:30", "--size", "64", "--location", "shared")
     assert outcome.code == 0
     assert open_bundle(tmp_path / "b").manifest.images.count == 30
 
 
-def test_skipped_pictures_are_counted_and_named(command: Command, tmp_path: Path) -> None:
+def test_skipped_images_are_counted_and_named(command: Command, tmp_path: Path) -> None:
     folder = save(tmp_path / "pictures", [washer(number) for number in range(20)])
     for number in range(7):
         (folder / f"{number:03}.png").write_bytes(b"damaged [here]")
@@ -84,7 +84,7 @@ def test_skipped_pictures_are_counted_and_named(command: Command, tmp_path: Path
     assert "and 2 more" in outcome.out
 
 
-def test_verify_shows_that_a_bundle_is_whole(command: Command, learnt: Bundle) -> None:
+def test_verify_shows_that_a_bundle_is_intact(command: Command, learnt: Bundle) -> None:
     outcome = command("verify", learnt.path)
     assert outcome.code == 0
     assert "all files are intact, all scores within 0.001" in outcome.words
@@ -136,7 +136,7 @@ def test_evaluate_skips_and_names_damaged_images(command: Command, learnt: Bundl
     assert f"{tmp_path}/scratch/001.png" in outcome.out
 
 
-def test_hazelnuts_are_told_from_coloured_ones(command: Command, data: Path, tmp_path: Path) -> None:
+def test_coloured_hazelnuts_are_separated_from_good_ones(command: Command, data: Path, tmp_path: Path) -> None:
     assert command("fit", data / "hazelnut", "-o", tmp_path / "nuts").code == 0
     assert command("verify", tmp_path / "nuts").code == 0
     outcome = command("evaluate", tmp_path / "nuts", data / "hazelnut", "--scores", tmp_path / "scores.csv")
@@ -160,7 +160,7 @@ def test_a_timm_model_with_real_weights_sees_the_scratch(
     assert float(re.findall(r"image AUROC (\d\.\d+)", outcome.words)[0]) > 0.9
 
 
-def test_an_onnx_backbone_is_learnt_with(command: Command, good_folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_onnx_backbone_can_be_used(command: Command, good_folder: Path, weights: Path, tmp_path: Path) -> None:
     file = weights / "mobilenet_v2_stride16.onnx"
     wrong = command("fit", good_folder, "-o", tmp_path / "out", "--backbone", file, "--size", "64")
     assert_refused(wrong, r"takes \(0, 3, 224, 224\), not \(n, 3, 64, 64\)", "--size")

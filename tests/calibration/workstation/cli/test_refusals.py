@@ -1,4 +1,4 @@
-"""What ``shiftwatch-calibrate`` refuses: exit code 2, what is wrong and how to mend it, and nothing left behind."""
+"""What ``shiftwatch-calibrate`` refuses: exit code 2, what is wrong and how to fix it, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS)
-def test_fit_refuses_bad_options_and_says_how_to_mend_them(
+def test_fit_refuses_bad_options_and_says_how_to_fix_them(
     command: Command, good_folder: Path, tmp_path: Path, options: str
 ) -> None:
     size = [] if "--size" in options else ["--size", "64"]
@@ -209,7 +209,7 @@ def test_evaluate_refuses_images_of_one_kind(command: Command, learnt: Bundle, t
     assert_refused(command("evaluate", learnt.path, tmp_path), "has images of good;", "test/good, test/<kind>")
 
 
-def test_evaluate_refuses_a_place_where_it_cannot_write(
+def test_evaluate_refuses_a_file_that_it_cannot_write(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path
 ) -> None:
     outcome = command("evaluate", learnt.path, labelled_folder, "--scores", tmp_path / "no" / "scores.csv")

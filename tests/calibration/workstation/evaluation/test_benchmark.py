@@ -261,7 +261,7 @@ def test_a_damaged_row_is_refused(command: Command, root: Path, runs_file: Path)
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])
-def test_a_place_that_cannot_be_written_is_refused_before_any_run(
+def test_a_file_that_cannot_be_written_is_refused_before_any_run(
     command: Command, kinds: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("calibration.workstation.evaluation.benchmark.measured", None)

@@ -39,7 +39,7 @@ DRAWS = 400
 
 
 class BrightnessEngine:
-    """Scores a picture by its brightness, wherever it is bright."""
+    """Scores an image by its brightness, wherever it is bright."""
 
     backend = "brightness"
 
@@ -234,7 +234,7 @@ def test_of_mvtec_only_defects_with_masks_and_good_images_count_as_pixels(learnt
     assert result.pixel_auroc == pytest.approx(above / total)
 
 
-def test_a_mask_that_does_not_fit_its_picture_is_named(learnt: Bundle, tmp_path: Path) -> None:
+def test_a_mask_that_does_not_fit_its_image_is_named(learnt: Bundle, tmp_path: Path) -> None:
     flat(tmp_path / "test" / "good", [10])
     flat(tmp_path / "test" / "dent", [25, 26])
     masks = [np.full((SIDE // 2, SIDE), 255, np.uint8), np.full((SIDE, SIDE), 255, np.uint8)]
@@ -259,7 +259,7 @@ def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bund
     assert pictures["false_rejects.png"].shape[1] > 4 * pictures["misses.png"].shape[1]  # six pictures, and one
 
 
-def test_without_mistakes_there_are_no_pictures_of_them_not_even_old_ones(
+def test_without_mistakes_there_are_no_plots_of_them_not_even_old_ones(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "misses.png").write_bytes(b"of an earlier run")
@@ -279,7 +279,7 @@ def test_without_matplotlib_the_command_says_what_to_install(
 
 
 @pytest.mark.parametrize("option", ["--json", "--plots"])
-def test_a_place_that_cannot_be_written_is_named_with_its_option(
+def test_a_file_that_cannot_be_written_is_named_with_its_option(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -1,4 +1,4 @@
-"""What is learnt and what is tested."""
+"""Which images are learned from and which are tested."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_first_fold_of_magnetic_tiles_is_their_protocol(data: Path) -> None:
 
 
 @pytest.mark.parametrize("folds", [2, 5, 6])
-def test_each_good_image_is_tested_once_a_seed_and_never_learnt_then(kinds: LabelledSet, folds: int) -> None:
+def test_each_good_image_is_tested_once_a_seed_and_never_learned_from_then(kinds: LabelledSet, folds: int) -> None:
     made = splits(kinds, seeds=2, folds=folds, images=None)
     assert [(split.seed, split.fold) for split in made] == [(seed, fold) for seed in (0, 1) for fold in range(folds)]
     for split in made:
@@ -91,7 +91,7 @@ def test_with_few_images_no_two_folds_learn_the_same_and_the_test_stays(kinds: L
     assert len(set(learnt)) == len(learnt)
 
 
-def test_a_set_that_is_divided_is_learnt_whole_and_once(category: LabelledSet) -> None:
+def test_a_set_that_is_divided_is_learned_from_whole_and_once(category: LabelledSet) -> None:
     (only,) = splits(category, seeds=3, folds=None, images=None)
     assert only.learnt == tuple(sorted((category.source / "train" / "good").iterdir()))
     assert {image.path.parent for image in only.test} == {category.source / "test" / kind for kind in ("good", "crack")}

@@ -51,7 +51,7 @@ def test_a_synthetic_defect_changes_a_bounded_part_of_a_copy(kind: str, size: fl
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_grey_picture_gets_a_grey_defect(number: int) -> None:
+def test_a_grey_image_gets_a_grey_defect(number: int) -> None:
     grey = np.repeat(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 1), np.uint8), 3, axis=2)
     damaged = with_defect(grey, number, np.random.default_rng(number))
     assert np.ptp(damaged.astype(int), axis=2).max() == 0
@@ -69,8 +69,8 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
     assert choice.best.auroc > 0.6
 
 
-def test_another_detector_is_chosen_where_it_tells_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mean-shift is given features of nothing, so that it tells nothing apart."""
+def test_another_detector_is_chosen_where_it_finds_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean-shift is given features of nothing, so that it separates nothing."""
     of_all = _TrialFrames.features
 
     def blind(compared: _TrialFrames, *source: Any, **how: Any) -> Any:  # noqa: ANN401

@@ -157,20 +157,20 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(client: Client, fit: Fit
     client.wait_for_workers(2, timeout=60)
 
 
-def test_an_error_on_a_worker_is_told_as_it_is_here(client: Client, fit: Fit) -> None:
+def test_an_error_on_a_worker_is_raised_as_it_is_here(client: Client, fit: Fit) -> None:
     settings = replace(SETTINGS, preprocess=Preprocess(SIDE, SIDE, Region(0, 0, 64, 90)))
     with pytest.raises(DatasetError, match=r"000\.png: region of interest 0,0,64,90 .* 64x64"):
         fit(client, settings=settings)
     assert not fit.folder.exists()
 
 
-def test_copies_of_one_picture_are_refused(client: Client, small_filterbank: Backbone, tmp_path: Path) -> None:
+def test_copies_of_one_image_are_refused(client: Client, small_filterbank: Backbone, tmp_path: Path) -> None:
     pictures = save(tmp_path / "same", [washer(0)] * 12)
     with pytest.raises(DegenerateFeaturesError, match="features of all images are the same"):
         Fit(small_filterbank, tmp_path / "out", pictures)(client)
 
 
-def test_a_worker_that_sees_other_pictures_is_named(client: Client, tmp_path: Path) -> None:
+def test_a_worker_that_sees_other_images_is_named(client: Client, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"here")
     with picture.open("rb") as file:
@@ -189,7 +189,7 @@ def test_a_worker_with_other_software_is_named(client: Client, fit: Fit, monkeyp
     assert "install the same versions" in error.value.remedy
 
 
-def test_a_cluster_that_is_lost_is_said_to_be_and_leaves_nothing(fit: Fit) -> None:
+def test_a_cluster_that_is_lost_is_reported_and_leaves_nothing(fit: Fit) -> None:
     with threads(1) as (cluster, client), pytest.raises(ClusterError, match="nothing was written"):
         fit(client, progress=lambda *_: cluster.close())
     assert not fit.folder.exists()
@@ -205,7 +205,7 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(folder: Path, monk
             impatient.result(impatient.submit(len, "abc"))
 
 
-def test_where_nobody_answers_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_no_scheduler_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_client, "_CONNECT_S", 0.3)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         connected("tcp://127.0.0.1:1").__enter__()

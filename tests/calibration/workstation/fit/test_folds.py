@@ -41,7 +41,7 @@ def photographed(folder: Path, first: int, parts: int) -> Path:
     return folder
 
 
-def test_without_it_the_threshold_is_too_low_for_parts_that_were_not_learnt(tmp_path: Path) -> None:
+def test_without_it_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> None:
     learnt, others = photographed(tmp_path / "learnt", 0, PARTS), photographed(tmp_path / "others", 500, 20)
     rejected = {}
     for pattern in (None, r"part(\d+)"):
@@ -58,7 +58,7 @@ def test_without_it_the_threshold_is_too_low_for_parts_that_were_not_learnt(tmp_
 
 
 @given(st.lists(st.integers(0, 40), min_size=10, max_size=200).filter(lambda parts: len(set(parts)) >= 2 * FOLDS))
-def test_all_pictures_of_a_part_are_held_out_together_and_each_once(numbers: list[int]) -> None:
+def test_all_images_of_a_part_are_held_out_together_and_each_once(numbers: list[int]) -> None:
     parts = [str(number) for number in numbers]
     folds = make_folds(len(parts), sequential=False, parts=parts)
     assert folds.images == list(range(len(parts)))

@@ -1,4 +1,4 @@
-"""Images that a person does not want to be learnt, and those that deserve a second look."""
+"""Images that the user leaves out, and those that deserve a review."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SETTINGS = Settings(Preprocess(SIDE, SIDE), threads=1)
 
 
-def test_images_left_out_are_not_learnt_and_stand_in_the_manifest(
+def test_images_left_out_are_not_learned_from_and_stand_in_the_manifest(
     command: Command, good_folder: Path, tmp_path: Path
 ) -> None:
     names = tmp_path / "names.txt"
@@ -147,7 +147,7 @@ class Vanishing(Drawn):
         yield from list(super().again(names))[1:]
 
 
-def test_images_that_vanish_while_they_are_learnt_are_refused(small_filterbank: Backbone, tmp_path: Path) -> None:
+def test_images_that_vanish_during_calibration_are_refused(small_filterbank: Backbone, tmp_path: Path) -> None:
     images = Vanishing([washer(number) for number in range(12)])
     with pytest.raises(DatasetError, match=r"(?s)drawn has changed: washer \d+ cannot be read again.*calibrate again"):
         calibrate(images, small_filterbank, SETTINGS, tmp_path / "b", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Calibration from end to end, on pictures drawn here."""
+"""Calibration from end to end, on images drawn here."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:
     assert learnt.preprocess == Preprocess(SIDE, SIDE)
 
 
-def test_progress_tells_of_every_image_and_every_fold(fit: Fit) -> None:
+def test_progress_is_reported_for_every_image_and_every_fold(fit: Fit) -> None:
     fit(Drawn([washer(number) for number in range(10)]))
     assert fit.steps == [
         *(("learning", done, 10) for done in range(1, 11)),
@@ -149,7 +149,7 @@ def test_folds_of_a_video_are_stretches_of_it() -> None:
     assert any(fold != list(range(fold[0], fold[-1] + 1)) for fold in make_folds(103, sequential=False).groups)
 
 
-def test_frames_of_a_video_are_not_judged_by_their_neighbours(fit: Fit) -> None:
+def test_frames_of_a_video_are_not_scored_by_their_neighbours(fit: Fit) -> None:
     """Every ten frames the batch mark moves: only where stretches are held out do the scores show it."""
     frames = [washer(number) for number in range(50)]
     for number, frame in enumerate(frames):
@@ -183,7 +183,7 @@ def test_every_kind_of_detector_sees_the_scratch(fit: Fit, settings: Settings) -
     assert again.preprocess == settings.preprocess
 
 
-def test_a_black_and_white_camera_can_be_learnt(fit: Fit) -> None:
+def test_a_black_and_white_camera_can_be_calibrated(fit: Fit) -> None:
     grey = [np.repeat(washer(number)[..., :1], 3, axis=2) for number in range(12)]
     assert np.isfinite(fit(Drawn(grey)).manifest.working_point.threshold)
 
@@ -248,7 +248,7 @@ def test_an_existing_bundle_is_refused_before_any_work(fit: Fit) -> None:
         fit(Untouchable([washer(0)]))
 
 
-def test_a_region_outside_a_picture_names_the_picture(fit: Fit) -> None:
+def test_a_region_outside_an_image_names_the_image(fit: Fit) -> None:
     pictures = [washer(number) for number in range(12)]
     pictures[7] = pictures[7][:40]
     settings = replace(SETTINGS, preprocess=Preprocess(SIDE, SIDE, Region(0, 0, 64, 50)))

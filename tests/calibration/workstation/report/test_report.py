@@ -143,7 +143,7 @@ def test_a_rate_beyond_the_images_is_called_extrapolated(learnt: Bundle) -> None
     assert "calibrate with 100 images or more" in said
 
 
-def test_a_detector_without_places_gets_a_report_too(
+def test_a_detector_without_locations_gets_a_report_too(
     small_filterbank: Backbone, tmp_path: Path, good_washers: list[Image]
 ) -> None:
     settings = Settings(Preprocess(SIDE, SIDE), Gaussian(components="npca"), threads=1)
@@ -173,7 +173,7 @@ def test_a_report_that_cannot_be_written_is_refused(command: Command, learnt: Bu
     assert_refused(outcome, "cannot write .*page.html", "--out")
 
 
-def test_a_bundle_without_pictures_is_refused(command: Command, bundle: Bundle) -> None:
+def test_a_bundle_without_review_images_is_refused(command: Command, bundle: Bundle) -> None:
     arrays = {name: array for name, array in bundle.reference().items() if not name.startswith("highest")}
     np.savez(bundle.path / "reference.npz", **arrays)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
@@ -211,7 +211,7 @@ def test_a_histogram_shows_every_value_on_its_side_of_the_mark(
 @pytest.mark.parametrize(
     ("rate", "said"), [(0.01, "1 in 100"), (0.5, "1 in 2"), (0.00012, "1 in 8,330"), (0.1015, "1 in 10")]
 )
-def test_rates_are_said_as_a_person_says_them(rate: float, said: str) -> None:
+def test_rates_are_written_as_people_say_them(rate: float, said: str) -> None:
     assert one_in(rate) == said
 
 
@@ -243,7 +243,7 @@ def test_a_page_that_does_ask_and_complain_would_be_found_out(browser: Browser, 
 
 
 @pytest.mark.parametrize("width", [PHONE_PX, DESKTOP_PX])
-def test_the_page_fits_the_screen_and_all_its_pictures_are_there(browser: Browser, written: Path, width: int) -> None:
+def test_the_page_fits_the_screen_and_all_its_images_are_there(browser: Browser, written: Path, width: int) -> None:
     found = browser.measured(written, width)
     assert found["width"] <= width
     assert (found["pictures"], found["broken"]) == (15, 0)

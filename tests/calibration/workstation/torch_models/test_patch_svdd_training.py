@@ -66,7 +66,7 @@ def good(count: int = 12) -> list[Image]:
 
 
 def map_of_places(height: int, width: int) -> Frames:
-    """One picture whose red says the row, and whose green says the column."""
+    """One image whose red is the row, and whose green is the column."""
     rows, columns = np.indices((height, width))
     picture = np.stack([rows, columns, np.zeros_like(rows)], axis=2).astype(np.uint8)
     return Frames([picture], [1.0], np.zeros(3, np.float32), spread=1.0)
@@ -78,7 +78,7 @@ def corners(patches: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, n
 
 
 @pytest.mark.parametrize("side", [32, 64])
-def test_neighbours_lie_in_the_direction_that_is_said_and_as_far_as_the_paper_has_it(side: int) -> None:
+def test_neighbours_lie_in_the_direction_given_and_as_far_as_in_the_paper(side: int) -> None:
     first, second, directions = map_of_places(250, 240).neighbours(500, side, np.random.default_rng(0))
     assert first.shape == second.shape == (500, 3, side, side)
     shifts = corners(second) - corners(first)
@@ -131,7 +131,7 @@ def test_the_graph_gives_each_patch_the_features_that_it_has_alone(frame: tuple[
 
 @pytest.mark.parametrize("divide", [False, True])
 def test_the_network_shows_the_encoders_what_they_were_trained_on(tmp_path: Path, *, divide: bool) -> None:
-    """The same picture by both ways: cut into patches, and through brightness, colour order and normalisation."""
+    """The same image by both ways: cut into patches, and through brightness, colour order and normalisation."""
     settings = settings_of(divide_brightness=divide)
     pictures = [washer(number, scratched=True) for number in range(12)]
     frames, _ = training._frames(Drawn(pictures), settings, silent)
@@ -169,7 +169,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
 
 
 def ramp() -> Frames:
-    """One picture that is brighter toward the bottom and greener toward the right."""
+    """One image that is brighter toward the bottom and greener toward the right."""
     rows, columns = np.indices((128, 128))
     picture = np.stack([2 * rows, 2 * columns, 255 - 2 * rows], axis=2).astype(np.uint8)
     return Frames([picture], [1 / 255], np.full(3, 0.5, np.float32), spread=0.1)
@@ -298,7 +298,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         ([washer(0)] * 12, DegenerateFeaturesError, "all images are the same"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused_before_training(
+def test_images_that_teach_nothing_are_refused_before_training(
     tmp_path: Path, pictures: list[Image], error: type[Exception], what: str
 ) -> None:
     with pytest.raises(error, match=what):
@@ -376,7 +376,7 @@ def test_fit_refuses_them_with_the_remedy(command: Command, good_folder: Path, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_torch_the_remedy_is_said(
+def test_without_torch_the_remedy_is_shown(
     command: Command, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "calibration.workstation.torch_models.patch_svdd.training")

@@ -168,7 +168,7 @@ def test_each_family_gives_what_torch_gives(name: str) -> None:
 
 
 @EACH
-def test_each_family_can_be_taught(name: str, tmp_path: Path) -> None:
+def test_each_family_can_be_calibrated(name: str, tmp_path: Path) -> None:
     """``calibrate`` itself holds the fused network against NumPy."""
     settings = Settings(Preprocess(*FAMILIES[name].size), MeanShift(location="shared"), threads=1)
     bundle = calibrate(PICTURES, backbone_of(name), settings, tmp_path / "bundle", lambda *_: None)
