@@ -53,7 +53,6 @@ class Row:
     Attributes:
         set: Name of the data set; None over all sets.
         over: Number of runs, or of sets.
-        figures: One for each of ``FIGURES``.
     """
 
     set: str | None

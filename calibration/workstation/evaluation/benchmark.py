@@ -36,20 +36,13 @@ class Identity(BaseModel):
     """What determines a run: two runs with the same identity differ in their times only.
 
     Attributes:
-        set: Name of the data set.
-        backbone: Name and stages.
-        detector: As the user named it.
-        seed: Seed of the shuffle.
         folds: Parts of the good images; None where all of them are learned from.
         fold: Part that is held out.
-        learnt: Good images to learn from.
+        learnt: Number of good images to learn from.
         size: Network input, ``HEIGHTxWIDTH``.
-        divide_brightness: Whether each frame is divided by its mean brightness.
-        threads: Of the network; its times depend on them.
         parameters: All parameters of the detector, given or not.
         backbone_sha256: First digits, over weights and normalisation.
         set_sha256: First digits, over names and sizes of the files.
-        version: Version of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,8 +67,6 @@ class Run(Identity):
     """Result of one run: the figures of ``EvaluationResult`` under the same names, and what they cost.
 
     Attributes:
-        good: Good images tested.
-        defective: Defective images tested.
         skipped: Images to learn from or to test that could not be read.
         fit_s: Time from images to bundle.
         network_ms: Median time of the network for one frame, alone.
@@ -112,11 +103,7 @@ class Run(Identity):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting to compare.
-
-    Attributes:
-        detector: Its name in tables; the detector itself is in the settings.
-    """
+    """One setting to compare; ``detector`` is the name in tables of the detector in the settings."""
 
     backbone: Backbone
     detector: str

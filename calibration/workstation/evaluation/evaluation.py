@@ -45,17 +45,14 @@ class EvaluationResult:
 
     Attributes:
         scored: Every readable image with its score.
-        threshold: The bundle's threshold.
         image_auroc: Probability that a defective image scores above a good one.
         average_precision: Area under the curve of precision over recall of the defective images.
         brightness_auroc: Image AUROC of mean brightness alone; far from 0.5, lighting alone separates the classes.
         pixel_auroc: Over the pixels of images with masks and of good images; None without masks.
         region_overlap: PRO up to 30 % false positives, over the same pixels; None without masks.
-        promised_false_reject_rate: Rate that the bundle promises.
         expected_false_reject_rate: Range of the observed rate in 95 of 100 cases if the promise holds.
         false_reject_rate: Share of good images above the threshold.
         detection_rate: Share of defective images above the threshold.
-        detection_by_kind: The same for each kind of defect.
         false_reject_rate_at_full_detection: Share of good images not below the lowest defective one.
         best_f1: Highest F1 that any threshold gives on these images.
         best_f1_threshold: Images with this score or more count as defective for it.

@@ -51,10 +51,8 @@ class Split:
     """One division of a set.
 
     Attributes:
-        seed: Seed of the shuffle.
         folds: Parts of the good images; None where all of them are learned from.
         fold: Which part is held out, from 0.
-        learnt: Good images to learn from.
         test: Images to score; none of them is learned from.
     """
 
