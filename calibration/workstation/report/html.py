@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _JPEG_QUALITY = 85
 _IMAGE_PX = 448
 _LONG = 1e4
+_ALMOST_ALL = 0.995
 SPACE = "\u00a0"
 
 
@@ -82,7 +83,7 @@ def number(value: float) -> str:
 
 def percent(rate: float) -> str:
     """A rate, 0 to 1, with two digits."""
-    return f"{100 * rate:.2g}{SPACE}%"
+    return f"{100 * rate:.2g}{SPACE}%" if rate < _ALMOST_ALL else f"{100 * rate:.0f}{SPACE}%"
 
 
 def one_in(rate: float) -> str:

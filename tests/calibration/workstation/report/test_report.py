@@ -21,7 +21,7 @@ from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.report.histogram import HistogramMark, histogram
-from calibration.workstation.report.html import one_in
+from calibration.workstation.report.html import SPACE, one_in, percent
 from calibration.workstation.report.report import report_page
 from calibration.workstation.settings import Settings
 from tests.support.browser import PROGRAM, Browser
@@ -213,6 +213,11 @@ def test_a_histogram_shows_every_value_on_its_side_of_the_mark(
 )
 def test_rates_are_written_as_people_say_them(rate: float, said: str) -> None:
     assert one_in(rate) == said
+
+
+@pytest.mark.parametrize(("rate", "text"), [(0.0123, "1.2"), (0.5, "50"), (0.994, "99"), (0.999, "100"), (1.0, "100")])
+def test_shares_have_two_digits_and_no_exponent(rate: float, text: str) -> None:
+    assert percent(rate) == f"{text}{SPACE}%"
 
 
 @pytest.fixture(scope="module")
