@@ -86,17 +86,20 @@ class Assembly:
         self._announced_state: tuple[str, str] | None = None
         state = StationState(camera=camera, controls=controls, metrics=self.metrics, outbox=outbox)
 
+        # Which frames show a part, and what the controller is answered.
         self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict)
         parts = trigger_of(config.trigger, self._handshake, controls.active_recipes)
         self._is_triggered_by_line = isinstance(parts, OnCommand)
         self._trigger = UnlessPaused(parts, lambda: controls.is_paused)
         self._combine = combiner_of(config.trigger, state.why_no_verdict)
 
+        # What is kept and shown.
         self._archive, self._page = open_archive(config), page_of(config, stack)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         self._audit = AuditLog(config.state_dir / "audit.jsonl")
         self._service_manager = ServiceManager()
 
+        # What commands do.
         swaps = self._bundle_swap(config, backends)
         self._recalibrations = RecalibrationCommand(
             recalibration_plan(config), controls, self._audit, swaps, state=state.state, follow_up=self._follow_up
@@ -107,22 +110,9 @@ class Assembly:
             lambda name, text, user: commands.answer(name, text, via="local", user=user),
             lambda: None if self._page is None else self._page.pid,
         )
-        self.status = StationStatus(
-            camera=camera,
-            controls=controls,
-            metrics=self.metrics,
-            outbox=outbox,
-            trigger=self._trigger,
-            handshake=self._handshake,
-            commands=commands,
-            archive=self._archive,
-            active_alerts=self._active_alerts,
-            source=without_password(str(config.camera.source)),
-            state_dir=config.state_dir,
-            recalibrations=self._recalibrations,
-            page_dropped={} if self._page is None else self._page.dropped,
-        )
 
+        # What the station reports about itself, and to whom.
+        self.status = self._status(config, outbox, commands)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
@@ -137,8 +127,11 @@ class Assembly:
         self._clients: Sequence[BrokerClient] = (self.publisher, *edge_nodes)
         self._root = topics.root
         self.collector = StatusCollector(self.status, self._clients, topics.root, station.version)
-
         pages = () if self._page is None else (self._page,)
+        for page in pages:
+            page.use_state(lambda: page_state(self.status, self._clients))
+
+        # Where results go.
         self._recorder = Recorder(
             FanOut(outbox, *edge_nodes, *pages),
             self._archive,
@@ -148,8 +141,6 @@ class Assembly:
             self._active_alerts,
             is_simulated=kind_of(config.camera.source) == "path",
         )
-        if self._page is not None:
-            self._page.use_state(lambda: page_state(self.status, self._clients))
 
     def _bundle_swap(self, config: AgentConfig, backends: BackendChoice) -> BundleSwap:
         return BundleSwap(
@@ -171,6 +162,23 @@ class Assembly:
             self._announce_change,
         )
         return CommandDispatcher(handlers.by_name(), self._audit, config.commands.accept, token)
+
+    def _status(self, config: AgentConfig, outbox: Outbox, commands: CommandDispatcher) -> StationStatus:
+        return StationStatus(
+            camera=self.camera,
+            controls=self._controls,
+            metrics=self.metrics,
+            outbox=outbox,
+            trigger=self._trigger,
+            handshake=self._handshake,
+            commands=commands,
+            archive=self._archive,
+            active_alerts=self._active_alerts,
+            source=without_password(str(config.camera.source)),
+            state_dir=config.state_dir,
+            recalibrations=self._recalibrations,
+            page_dropped={} if self._page is None else self._page.dropped,
+        )
 
     def run(self) -> None:
         """Inspect until the camera ends or is stopped; then send what can be sent."""
