@@ -188,7 +188,7 @@ def test_the_old_configuration_is_accepted_without_a_warning(station: Path) -> N
 def test_the_old_bundle_and_the_recalibrated_one_score_as_they_did(station: Path) -> None:
     for bundle in (station / "bundle", made_here(station)):
         printed = calibrate("verify", bundle).replace("\n", "")
-        assert f"{bundle}: all files whole, all scores within 0.001" in printed
+        assert f"{bundle}: all files are intact, all scores within 0.001" in printed
 
 
 def test_the_old_audit_log_is_as_it_was_written(station: Path) -> None:
