@@ -22,6 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else tests/calibration hides the package
+
 import numpy as np
 import onnx
 from onnx import numpy_helper

@@ -250,7 +250,7 @@ def test_a_size_that_patches_do_not_fill_is_refused_with_one_that_they_do() -> N
 def test_a_size_that_a_model_does_not_take_is_refused_with_the_one_it_does() -> None:
     error = refusal("mixer_s16_224", "stem.proj", (64, 96))
     assert error.what.startswith("mixer_s16_224 does not take a network input of 64x96: Input height")
-    assert error.remedy == "give another, e.g. the one it was trained with: --size 224x224"
+    assert error.remedy == "give another size, e.g. the one it was trained with: --size 224x224"
 
 
 @pytest.mark.parametrize("tokens", [23, 24, 25, 29, 30])
