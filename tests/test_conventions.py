@@ -12,6 +12,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = Path(sys.executable).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["ruff format --check .", "ruff check .", "mypy", "lint-imports --no-cache"],

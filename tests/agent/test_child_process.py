@@ -61,6 +61,7 @@ def child(order: str, program: ChildProgram = PROGRAM) -> ChildProcess:
     return ChildProcess(program, "the child", order)
 
 
+@pytest.mark.slow
 def test_messages_arrive_in_both_directions_and_the_memory_is_shared() -> None:
     with child("echo", replace(PROGRAM, memory_bytes=4096)) as process:
         for message in (b"one", b"other"):
@@ -75,11 +76,13 @@ def test_a_child_that_does_not_read_does_not_hold_up_the_sender() -> None:
         until(lambda: not process.send(bytes(10_000)))
 
 
+@pytest.mark.slow
 def test_an_expendable_child_has_the_lowest_priority_and_dies_first_when_memory_runs_out() -> None:
     with child("report_priority", replace(PROGRAM, niceness=19, is_expendable=True)) as process:
         assert process.receive(PATIENCE_S) == b"19 True 1000"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_child_is_an_error_after_its_last_message() -> None:
     with child("end_with_3") as process:
         assert process.receive(PATIENCE_S) == b"last"
@@ -91,6 +94,7 @@ def test_the_end_of_a_child_is_an_error_after_its_last_message() -> None:
             process.receive(PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_the_thread_that_started_it() -> None:
     process = child("announce")
 

@@ -89,6 +89,7 @@ def active(listener: Listener) -> list[str]:
     return [alert["alertId"] for alert in listener.on("/alert/state")[-1]["active"]]
 
 
+@pytest.mark.slow
 def test_a_device_needs_no_torch_and_little_memory(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_device_needs_no_torch_and_little_memory(
     assert needed[2] == "False", "onnx costs memory and is needed to build a network only"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["agent.station.run", "agent.cli"])
 def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module: str) -> None:
     unwanted = ("onnx", "sklearn", "torch", "torchvision", "timm", "safetensors", "amqtt")
@@ -113,6 +115,7 @@ def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module:
     assert ended.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.alone  # it measures
 def test_an_agent_that_is_asked_to_stop_says_goodbye_and_ends_within_two_seconds(
@@ -144,6 +147,7 @@ def test_an_agent_that_is_asked_to_stop_says_goodbye_and_ends_within_two_seconds
     assert not list(archive.glob("*/*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.alone  # it measures
 def test_an_agent_without_a_broker_ends_as_fast_and_keeps_its_records(bundle: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "parts", broken_parts(4))
@@ -164,6 +168,7 @@ def test_an_agent_without_a_broker_ends_as_fast_and_keeps_its_records(bundle: Pa
     assert agent.log.count("records wait meanwhile") == 1, "told once, however many attempts end in it"
 
 
+@pytest.mark.slow
 @pytest.mark.alone  # it measures
 def test_an_agent_whose_broker_hangs_ends_within_two_seconds_too(bundle: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "parts", broken_parts(4))
@@ -180,6 +185,7 @@ def test_an_agent_whose_broker_hangs_ends_within_two_seconds_too(bundle: Path, t
     assert summed_up(agent.log).waiting == len(kept_records(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_alert_outlives_the_kill_of_its_agent_and_the_next_one_ends_it(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -207,6 +213,7 @@ def test_an_alert_outlives_the_kill_of_its_agent_and_the_next_one_ends_it(
     assert kept_records(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_records_of_a_killed_agent_reach_the_line_from_the_next(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -329,6 +336,7 @@ def test_a_state_folder_that_cannot_be_made_is_reported(
     assert (tmp_path / "taken").read_text() == "a file"
 
 
+@pytest.mark.slow
 def test_a_second_agent_on_the_same_records_is_refused(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -385,6 +393,7 @@ def test_the_reference_names_every_key(command: Callable[..., Outcome]) -> None:
         assert f"| `{key}` |" in printed.out
 
 
+@pytest.mark.slow
 def test_the_command_and_the_module_are_the_same() -> None:
     for command in ([str(COMMAND)], [sys.executable, "-m", "agent"]):
         ended = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - our own command

@@ -126,6 +126,7 @@ def run(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own program
 
 
+@pytest.mark.slow
 def test_an_agent_whose_log_is_json_says_nothing_else(bundle: Path, tmp_path: Path) -> None:
     parts = write_pictures(tmp_path / "parts", good_parts(3))
     ended = run(write_config(tmp_path, bundle, parts, closed_port(), log={"format": "json"}))
@@ -136,6 +137,7 @@ def test_an_agent_whose_log_is_json_says_nothing_else(bundle: Path, tmp_path: Pa
     assert all(one["level"] != "debug" for one in said)
 
 
+@pytest.mark.slow
 def test_the_error_that_ends_an_agent_is_in_a_log_that_programs_read(bundle: Path, tmp_path: Path) -> None:
     ended = run(write_config(tmp_path, bundle, tmp_path / "nowhere", closed_port(), log={"format": "json"}))
     assert ended.returncode == 2

@@ -45,6 +45,7 @@ def test_a_credential_that_the_unit_does_not_load_is_named(tmp_path: Path, monke
         broker_settings(load(with_credential(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
 def test_the_password_is_in_no_log_and_no_list_of_processes(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path, *, is_right: bool

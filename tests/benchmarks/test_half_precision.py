@@ -35,6 +35,7 @@ def lite0(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
     return mtd.fit(mtd.backbone_of("lite0"), mtd.split(images=CALIBRATING).learnt, settings, path)
 
 
+@pytest.mark.slow
 def test_scores_in_half_precision_are_within_a_hundredth_and_find_as_much(lite0: Bundle) -> None:
     images = mtd.split().test[::EVERY]
     scored = half_precision.scored(onnx.load(lite0.network), half_precision.frames_of(images))

@@ -26,6 +26,7 @@ def network(lite0: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return speed.network_turns(tmp_path_factory.mktemp("network"), lite0)
 
 
+@pytest.mark.slow
 def test_the_head_adds_at_most_six_tenths_to_the_backbone(network: dict[str, speed.Turns]) -> None:
     assert speed.ratio(network, "fused Lite0", "bare Lite0") <= 1.6
 
@@ -34,11 +35,13 @@ def test_the_filterbank_is_no_slower_than_lite0(network: dict[str, speed.Turns])
     assert speed.ratio(network, "fused filterbank", "fused Lite0") <= 1.0
 
 
+@pytest.mark.slow
 def test_a_fit_takes_at_most_three_feature_passes(lite0: Backbone, tmp_path: Path) -> None:
     turns = speed.fit_turns(tmp_path, lite0)
     assert speed.ratio(turns, "fit", "feature pass") <= 3.0
 
 
+@pytest.mark.slow
 def test_memory_of_a_fit_does_not_grow_with_the_images(lite0: Backbone, tmp_path: Path) -> None:
     few, many = speed.peak_mib(tmp_path, lite0, (speed.FEW_IMAGES, speed.FIT_IMAGES))
     assert many <= 1.1 * few

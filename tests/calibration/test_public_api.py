@@ -28,6 +28,7 @@ print(result.score, result.is_defect, result.heatmap.shape)
 """
 
 
+@pytest.mark.slow
 def test_five_lines_calibrate_and_find_a_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert ended.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_inspecting_imports_nothing_of_the_workstation() -> None:
     program = (
         "import sys, calibration; calibration.inspector;"

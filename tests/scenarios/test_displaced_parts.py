@@ -134,6 +134,7 @@ def recorded(seen: PartInspection, folder: Path) -> Kept:
     return kept
 
 
+@pytest.mark.slow
 def test_a_displacement_inside_the_limit_is_corrected_and_fine(recipe: Recipe) -> None:
     for right, down in ((0, 0), (6, -6), (-5, 3)):
         seen = seen_by(recipe, view(900, right, down))

@@ -99,6 +99,7 @@ def parts(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "parts", [*good_parts(4), *broken_parts(1)])
 
 
+@pytest.mark.slow
 def test_each_inspected_frame_is_reported_to_the_controller(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_each_inspected_frame_is_reported_to_the_controller(
     assert told[-1]["resultEvaluation"] == 2
 
 
+@pytest.mark.slow
 def test_parts_that_the_line_names_are_answered_by_name_and_in_order(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_part_that_the_engine_hangs_on_is_not_valid_within_the_deadline(  # no
     assert len(line.listener.on("/plc")) == 2  # the late verdict was not said
 
 
+@pytest.mark.slow
 def test_the_controller_receives_at_once_while_a_backlog_is_caught_up(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +263,7 @@ def test_a_paused_station_decides_nothing_says_so_and_continues_when_asked(
     assert summary.captured == summary.results + sum(summary.dropped.values())
 
 
+@pytest.mark.slow
 def test_a_commanded_threshold_judges_at_once_outlives_the_agent_and_ends_with_another_configuration(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -290,6 +294,7 @@ def test_a_commanded_threshold_judges_at_once_outlives_the_agent_and_ends_with_a
     assert events == ["started", "command", "started", "started"]
 
 
+@pytest.mark.slow
 def test_rollback_brings_the_bundle_before_back_while_frames_are_judged(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -329,6 +334,7 @@ def test_rollback_brings_the_bundle_before_back_while_frames_are_judged(
     serves(new_hash)  # a list that cannot be read leaves the configured one
 
 
+@pytest.mark.slow
 def test_rollback_to_a_bundle_that_is_gone_leaves_the_one_that_judges(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -366,6 +372,7 @@ def test_a_retained_command_is_refused_and_changes_nothing(
     assert all(status["state"] != "paused" for status in line.listener.on("/status"))
 
 
+@pytest.mark.slow
 def test_commands_come_from_this_device_without_a_broker(bundle: Path, parts: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, parts, 1, camera=LOOPING)
 
@@ -396,6 +403,7 @@ def test_commands_come_from_this_device_without_a_broker(bundle: Path, parts: Pa
     assert all(entry["via"] == "local" for entry in entries if entry["event"] == "command")
 
 
+@pytest.mark.slow
 def test_a_socket_that_a_killed_agent_left_is_distinguished_from_one_that_answers(
     tmp_path: Path, bundle: Path, parts: Path
 ) -> None:
@@ -454,6 +462,7 @@ def test_an_audit_log_that_cannot_be_opened_refuses_commands_and_stops_nothing(t
     assert not commands.answer("pause", b'{"commandId": "1"}')["accepted"]
 
 
+@pytest.mark.slow
 def test_the_line_recalibrates_and_marks_over_mqtt(
     line: Line, mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:

@@ -244,6 +244,7 @@ class Station:
         return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_part_is_inspected_in_every_zone_and_the_line_gets_one_verdict(
     mosquitto: Mosquitto, listen: Callable[[int], Any], bundles: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -308,6 +309,7 @@ def test_what_is_wrong_with_a_bundle_and_what_runs_it_is_reported_with_its_zone(
         Running(config).wait()
 
 
+@pytest.mark.slow
 def test_each_zone_is_commanded_by_its_name(
     bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
@@ -341,6 +343,7 @@ def test_each_zone_is_commanded_by_its_name(
         assert station.versions("right").served[-1].identity == open_bundle(bundles["right"]).identity
 
 
+@pytest.mark.slow
 def test_only_the_zone_that_learns_has_a_recalibration_to_cancel(
     bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -396,6 +399,7 @@ def test_a_station_with_one_bundle_has_no_zones_to_name(bundles: dict[str, Path]
         assert "name none: the station has one bundle" in alone.end_of("threshold", zone="left", threshold=1.0)["error"]
 
 
+@pytest.mark.slow
 def test_what_was_commanded_of_a_zone_that_is_another_now_is_not_dropped_without_a_word(
     bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -446,6 +450,7 @@ def test_images_are_exported_for_a_zone_by_what_was_found_in_it(
     assert found == {"test/defect/*.png": {0, 2}, "*/good/*.png": {1, 3, 4}}
 
 
+@pytest.mark.slow
 def test_the_doctor_checks_the_bundle_of_each_zone(bundles: dict[str, Path], tmp_path: Path) -> None:
     station = Station(tmp_path, bundles, [pair(1)], closed_port())
     found = {finding.name: finding for finding in network(str(station.config), 1e6, 192, 72)}

@@ -259,6 +259,7 @@ def test_what_is_no_point_in_time_is_refused(text: str) -> None:
         time_ms(text, 0)
 
 
+@pytest.mark.slow
 def test_an_agent_keeps_images_of_each_class_and_they_can_be_asked_for_while_it_runs(
     mosquitto: Mosquitto,
     bundle: Path,

@@ -143,6 +143,7 @@ def test_a_damaged_index_is_rebuilt(archive: Path, damage: Callable[[bytes], byt
     assert pictures(archive) == before
 
 
+@pytest.mark.slow
 def test_an_index_that_is_found_damaged_while_it_is_used_costs_an_image_and_no_more(tmp_path: Path) -> None:
     fill(tmp_path, 400)
     store = Store(tmp_path, Limits(20 * MIB))
@@ -256,6 +257,7 @@ def test_images_that_somebody_has_copied_back_are_found(archive: Path, tmp_path:
     assert pictures(archive) == before
 
 
+@pytest.mark.slow
 def test_images_are_kept_and_pruned_while_files_and_index_are_compared(tmp_path: Path) -> None:
     for seq in range(0, 600, 300):
         store = Store(tmp_path, Limits(20 * MIB))
@@ -289,6 +291,7 @@ def test_an_index_that_is_not_complete_is_completed_before_anything_is_written(a
     assert ids == frames(archive), "the oldest are still the first to go"
 
 
+@pytest.mark.slow
 def test_an_index_shrinks_with_the_archive(tmp_path: Path) -> None:
     with closing(Index(tmp_path / INDEX_NAME, 100 * MIB)) as index:
         many = [

@@ -386,11 +386,13 @@ def condition_of(source: int | str) -> str:
     return reason
 
 
+@pytest.mark.slow
 def test_a_device_that_is_absent_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     assert condition_of(97) == "camera 97 does not open"
     assert "/dev/video*: " in caplog.text
 
 
+@pytest.mark.slow
 def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert condition_of("rtsp://user:secret@127.0.0.1:9/line") == "stream rtsp://***@127.0.0.1:9/line does not open"
     assert "check address, port" in caplog.text
@@ -489,6 +491,7 @@ class _ShortStream(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_network_camera_that_hangs_up_is_read_again() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _ShortStream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -61,6 +61,7 @@ def number_in(table: str, row: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 def test_the_demo_finds_the_defects_and_raises_no_false_alarms(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -125,6 +126,7 @@ def test_the_demo_may_be_run_again_in_its_own_folder(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [run._MARK]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["folder", "file"])
 def test_a_folder_not_made_by_the_demo_is_refused_and_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mode: str
@@ -155,6 +157,7 @@ def test_without_amqtt_the_demo_says_what_to_install_before_it_makes_anything(
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_an_agent_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> None:
     config = tmp_path / "agent.yaml"
     config.write_text("bundle: nowhere\ncamera: {source: nothing.avi}\n")
@@ -204,6 +207,7 @@ def test_a_line_without_results_is_counted_as_well(tmp_path: Path) -> None:
     assert not outcome.convincing
 
 
+@pytest.mark.slow
 def test_the_embedded_broker_carries_messages_and_is_gone_afterwards() -> None:
     received: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
     with embedded_broker() as port, LineListener(port, TOPICS, lambda *pair: received.append(pair)) as line:
@@ -217,6 +221,7 @@ def test_the_embedded_broker_carries_messages_and_is_gone_afterwards() -> None:
     _is_gone(port)
 
 
+@pytest.mark.slow
 def test_the_embedded_broker_is_gone_also_when_the_demo_fails() -> None:
     ports: list[int] = []
 

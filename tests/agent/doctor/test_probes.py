@@ -55,6 +55,7 @@ def fails() -> Iterator[Finding]:
     yield
 
 
+@pytest.mark.slow
 def test_output_of_libraries_does_not_disturb_a_probe_and_nothing_is_left_behind() -> None:
     (finding,) = Check("probe", answers, 30, "").findings(text="well", number=2.5)
     text, _, folder = finding.found.partition(" in ")
@@ -62,6 +63,7 @@ def test_output_of_libraries_does_not_disturb_a_probe_and_nothing_is_left_behind
     assert not Path(folder).exists()
 
 
+@pytest.mark.slow
 def test_a_probe_that_hangs_is_a_fault_and_is_killed_with_its_children(tmp_path: Path) -> None:
     marker = tmp_path / "child"
     began_s = time.monotonic()
@@ -78,12 +80,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_probe_that_crashes_is_a_fault() -> None:
     (finding,) = Check("GPU", crashes, 30, "restart").findings()
     assert (finding.level, finding.remedy) == ("fault", "restart")
     assert finding.found.startswith("the probe was killed by SIGSEGV")
 
 
+@pytest.mark.slow
 def test_a_probe_that_fails_says_why() -> None:
     (finding,) = Check("OpenCV", fails, 30, "install it again").findings()
     assert finding.found == "the probe ended with exit code 1: ImportError: libGL.so.1: cannot open shared object file"

@@ -55,6 +55,7 @@ def agent(*arguments: object, **environment: str) -> Outcome:
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
 
+@pytest.mark.slow
 def test_without_a_station_each_finding_about_the_device_is_one_line() -> None:
     told = agent("doctor")
     title, *lines, summary = told.out.splitlines()
@@ -67,6 +68,7 @@ def test_without_a_station_each_finding_about_the_device_is_one_line() -> None:
     assert told.err == ""
 
 
+@pytest.mark.slow
 def test_a_healthy_station_has_no_fault_and_is_left_unchanged(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_healthy_station_has_no_fault_and_is_left_unchanged(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_running_agent_is_detected_and_not_disturbed(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_live_camera_used_by_a_running_agent_is_left_alone(bundle: Path, tmp_p
     assert "secret" not in watched.found + free.found
 
 
+@pytest.mark.slow
 def test_everything_that_is_wrong_with_a_station_is_a_fault_with_its_remedy(bundle: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(bundle, tmp_path / "damaged")
     (damaged / "network.onnx").write_bytes(b"other")
@@ -186,6 +190,7 @@ def test_golden_frames_with_other_scores_are_a_fault(
     assert finding == Finding("network", "fault", "golden frame 0 scores 1, not 2", "do not inspect with it")
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_not_usable_is_a_fault_with_all_its_problems(tmp_path: Path) -> None:
     config = tmp_path / "station.yaml"
     config.write_text("bundle: b\ncamera: {source: 0, playback: slow}\nmqtt: {port: 0}\n")
@@ -196,6 +201,7 @@ def test_a_configuration_that_is_not_usable_is_a_fault_with_all_its_problems(tmp
     assert "Traceback" not in told.out + told.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorrt", "cuda"])
 def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
     bundle: Path, tmp_path: Path, backend: str

@@ -174,6 +174,7 @@ def test_one_part_moves_a_share_by_its_own_share_at_most(good: list[float], new:
         assert abs(share(changed) - share(np.array(new))) <= 1 / len(new) + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [20, 50, 200])
 def test_limits_allow_for_an_unlucky_calibration(images: int) -> None:
     random, misled, runs = np.random.default_rng(images), 0, 500
@@ -201,6 +202,7 @@ def test_neighbours_that_are_alike_count_less() -> None:
 # The watch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [20, 200])
 def test_without_a_change_there_is_no_warning_in_forty_days(images: int) -> None:
     reports = play(a_watch(images), blocks(960, np.random.default_rng(5)))
@@ -247,6 +249,7 @@ def test_a_creeping_change_is_found_when_its_rejects_have_about_doubled() -> Non
     assert step < 2.72, "2.33 - 2.05 deviations are twice the rejects"
 
 
+@pytest.mark.slow
 def test_a_few_defective_parts_are_not_drift_however_bad_they_are() -> None:
     def with_defects(score: float) -> list[DriftReport]:
         random = np.random.default_rng(4)
@@ -272,6 +275,7 @@ def test_if_most_parts_are_rejected_the_others_do_not_count_as_good() -> None:
     assert reports[-1].predicted_rate == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.floats(-30, 30))
 def test_the_same_parts_give_the_same_report(seed: int, shift: float) -> None:
     def report() -> DriftReport:
@@ -425,6 +429,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent.drift.watch, "FALSE_ALARM_DAYS", 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_station_under_a_fading_lamp_says_so_and_ends_the_alert_when_it_stops(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path, listen: Callable[[int], Listener]

@@ -78,6 +78,7 @@ def code_of(checks: FrameChecks, image: Image, preprocess: Preprocess = SCENE) -
     return ResultCode.NONE if distrust is None else distrust.code
 
 
+@pytest.mark.slow
 def test_good_frames_that_were_not_learned_are_trusted(checks: FrameChecks) -> None:
     assert checks.off == {}
     assert [code_of(checks, scene(1000 + number)) for number in range(200)] == [ResultCode.NONE] * 200
@@ -204,6 +205,7 @@ def test_files_may_repeat_themselves(reference: dict[str, np.ndarray]) -> None:
     assert {code_of(checks, scene(1)) for _ in range(20)} == {ResultCode.NONE}
 
 
+@pytest.mark.slow
 def test_noise_that_is_far_too_small_is_a_frozen_camera_where_a_video_was_learned() -> None:
     video = reference_of((scene(number) for number in range(100)), SCENE, sequential=True)
     stills = reference_of((scene(number) for number in range(100)), SCENE)

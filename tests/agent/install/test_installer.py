@@ -73,6 +73,7 @@ def test_install_writes_everything_that_systemd_needs(
     assert (root / "etc").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.slow
 def test_the_unit_starts_the_agent_of_this_environment(
     command: Callable[..., Outcome], station: Path, root: Path
 ) -> None:

@@ -121,6 +121,7 @@ print(len(mmap.mmap(-1, 4096)), socket.socket().family.name)
     assert ended.stdout.splitlines() == ["refused"] * 4 + ["4096 AF_INET"], ended.stderr
 
 
+@pytest.mark.slow
 def test_the_agent_works_under_the_filter_of_its_unit(
     filtered: Path, mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_the_agent_works_under_the_filter_of_its_unit(
     assert "ERROR" not in agent.log
 
 
+@pytest.mark.slow
 def test_doctor_works_under_the_filter_of_the_unit(filtered: Path, bundle: Path, tmp_path: Path) -> None:
     parts = write_pictures(tmp_path / "parts", good_parts(2))
     config = write_config(tmp_path, bundle, parts, closed_port())
@@ -158,6 +160,7 @@ def test_doctor_works_under_the_filter_of_the_unit(filtered: Path, bundle: Path,
     assert "no MQTT broker" in faults[0]
 
 
+@pytest.mark.slow
 def test_a_hang_is_told_with_all_stacks_when_the_watchdog_ends_it(bundle: Path, tmp_path: Path) -> None:
     parts = write_pictures(tmp_path / "parts", good_parts(2))
     looping = {"playback": "realtime", "frames_per_s": 50, "loop": True}
@@ -201,6 +204,7 @@ def test_the_rules_for_cameras_are_made_of_what_udev_knows() -> None:
     assert names == ["serial-$env{ID_SERIAL_SHORT}", "port-$env{ID_PATH}"]
 
 
+@pytest.mark.slow
 def test_a_wheel_has_the_files_and_its_agent_finds_them(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     for name in ("agent", "calibration", "systemd"):

@@ -24,6 +24,7 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=512), st.floats(0, 100))
 def test_a_percentile_is_that_of_all_remembered_durations(durations_ms: list[float], share: float) -> None:
     latencies = Latencies()

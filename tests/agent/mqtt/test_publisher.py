@@ -83,6 +83,7 @@ def result_ids(listener: Listener) -> list[str]:
     return [content["resultId"] for content in listener.on("/result")]
 
 
+@pytest.mark.slow
 def test_records_of_the_past_are_sent_at_the_pace_and_none_is_held_back_for_ever(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
 ) -> None:
@@ -97,6 +98,7 @@ def test_records_of_the_past_are_sent_at_the_pace_and_none_is_held_back_for_ever
     wait_for(lambda: publisher.waiting == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 def test_every_record_arrives_in_order(
     mosquitto: Mosquitto,
@@ -135,6 +137,7 @@ def test_only_records_from_before_the_connection_are_historical(
     assert listener.on("/alert") == [{**alert.payload(), "historical": True}]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_broker_dies_and_comes_back(
     mosquitto: Mosquitto,
     listen: Callable[[int], Listener],
@@ -189,6 +192,7 @@ def test_unacknowledged_records_stay_when_the_broker_dies(
     assert publisher.waiting == 0
 
 
+@pytest.mark.slow
 def test_broker_that_falls_silent_is_given_up(
     mosquitto: Mosquitto, outbox: Outbox, publish: Callable[..., Publisher]
 ) -> None:
@@ -205,6 +209,7 @@ def test_broker_that_falls_silent_is_given_up(
     wait_for(lambda: publisher.published == 5)
 
 
+@pytest.mark.slow
 def test_broker_that_acknowledges_nothing_is_given_up(
     mosquitto: Mosquitto,
     outbox: Outbox,
@@ -359,6 +364,7 @@ def test_two_agents_with_one_client_id_log_why_they_lose_the_connection(
     wait_for(lambda: "another agent has the client id 'station1'" in caplog.text)
 
 
+@pytest.mark.slow
 def test_clean_stop_drains_and_leaves_an_offline_status(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], outbox: Outbox, publish: Callable[..., Publisher]
 ) -> None:
@@ -393,6 +399,7 @@ def test_stop_right_after_the_start_delivers_all_the_same(
     assert outbox.depth() == 0
 
 
+@pytest.mark.slow
 def test_will_is_published_when_the_agent_is_killed(mosquitto: Mosquitto, listen: Callable[[int], Listener]) -> None:
     mosquitto.start()
     listener = listen(mosquitto.port)
@@ -512,6 +519,7 @@ def test_stop_does_not_wait_for_a_broker_that_is_away(outbox: Outbox) -> None:
     assert publisher.waiting == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forbidden", ["alert", "result"])
 def test_records_that_the_broker_refuses_wait_and_let_others_pass(  # noqa: PLR0913, PLR0917 - what a station has
     mosquitto: Mosquitto,
@@ -580,6 +588,7 @@ def test_in_mqtt_3_1_1_a_broker_silently_drops_what_it_refuses(
     assert listener.heard == []
 
 
+@pytest.mark.slow
 def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "amqtt.yaml"
@@ -605,6 +614,7 @@ def test_pure_python_broker_takes_the_same_messages(outbox: Outbox, tmp_path: Pa
             broker.kill()
 
 
+@pytest.mark.slow
 def test_a_refused_subscription_is_reported(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     accepted, not_authorised = bytes.fromhex("2003000000"), bytes.fromhex("900400010087")
     with server_that_says(accepted + not_authorised) as port:

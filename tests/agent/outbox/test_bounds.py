@@ -43,6 +43,7 @@ def ids(outbox: Outbox) -> list[str]:
     return [record.record_id for record in outbox.waiting(0, 1_000_000)]
 
 
+@pytest.mark.slow
 def test_room_that_records_take_is_bounded_and_results_go_first(path: Path) -> None:
     with Outbox(path, max_mib=1) as outbox:
         put(outbox, "alert", "alert")
@@ -70,6 +71,7 @@ def test_alerts_go_when_they_alone_take_too_much_room(path: Path) -> None:
         assert outbox.dropped == {"outbox_full_alert": 300 - len(kept)}
 
 
+@pytest.mark.slow
 def test_results_are_dropped_by_age_and_alerts_are_not(path: Path) -> None:
     clock = Clock()
     with Outbox(path, max_age_days=2, clock_s=clock) as outbox:
@@ -130,6 +132,7 @@ def test_records_put_after_a_restart_are_new_though_the_outbox_was_empty(path: P
         assert ids(outbox) == ["new"]
 
 
+@pytest.mark.slow
 def test_a_month_of_hours_does_not_fill_the_file(path: Path) -> None:
     clock = Clock()
     with Outbox(path, max_age_days=2, clock_s=clock) as outbox:
@@ -138,6 +141,7 @@ def test_a_month_of_hours_does_not_fill_the_file(path: Path) -> None:
     assert hours < 60
 
 
+@pytest.mark.slow
 def test_a_drained_outbox_gives_its_room_back_to_the_disk(path: Path) -> None:
     with Outbox(path) as outbox:
         for number in range(20_000):

@@ -91,6 +91,7 @@ Outbox(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_migration_that_is_killed_anywhere_loses_nothing(tmp_path: Path) -> None:
     killed_in_version = {}
     for calls in range(100):

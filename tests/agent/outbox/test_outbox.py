@@ -176,6 +176,7 @@ def test_folder_that_is_missing_is_an_outbox_error(tmp_path: Path) -> None:
         Outbox(tmp_path / "missing" / "outbox.db")
 
 
+@pytest.mark.slow
 def test_two_threads_put_and_drain_without_losing_any(outbox: Outbox) -> None:
     total = 2000
     seen: list[str] = []

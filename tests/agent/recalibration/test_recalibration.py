@@ -140,6 +140,7 @@ def brighter(images: Sequence[Image]) -> list[Image]:
     return [cv2.convertScaleAbs(image, alpha=1.03, beta=2).astype(np.uint8) for image in images]
 
 
+@pytest.mark.slow
 def test_a_station_adapts_to_a_new_lamp_while_it_inspects_and_can_return_to_the_bundle_before(
     line: Callable[..., Line], bundle: Path, command: Callable[..., Outcome]
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_station_adapts_to_a_new_lamp_while_it_inspects_and_can_return_to_the_
     assert changed.identity == before == open_bundle(bundle).identity
 
 
+@pytest.mark.slow
 def test_a_threshold_that_was_commanded_ends_with_its_bundle(line: Callable[..., Line]) -> None:
     station = line(good_parts(40))
     base = Versions(station.state / "versions.json", "").served[-1].threshold
@@ -182,6 +184,7 @@ def test_a_threshold_that_was_commanded_ends_with_its_bundle(line: Callable[...,
     assert Versions(station.state / "versions.json", "").served[-1].threshold == last["figures"]["threshold"]
 
 
+@pytest.mark.slow
 def test_another_product_is_refused_unless_the_mode_is_teach(line: Callable[..., Line]) -> None:
     station = line([cv2.circle(image, (48, 36), 5, (60, 70, 65), -1) for image in good_parts(60)])  # with a hole
     before = station.identity
@@ -194,6 +197,7 @@ def test_another_product_is_refused_unless_the_mode_is_teach(line: Callable[...,
     assert station.identity == taught["figures"]["bundle"] != before
 
 
+@pytest.mark.slow
 def test_a_station_whose_bundle_has_weights_is_taught_without_them_and_then_recalibrated_in_full(
     line: Callable[..., Line], command: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -240,6 +244,7 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
         RecalibrationWorker(order, (), lambda *_, **__: None).run()
 
 
+@pytest.mark.slow
 def test_a_bundle_that_finds_too_little_is_activated_only_by_force_which_the_audit_log_records(
     line: Callable[..., Line],
 ) -> None:
@@ -255,6 +260,7 @@ def test_a_bundle_that_finds_too_little_is_activated_only_by_force_which_the_aud
     assert (station.events[-1]["event"], station.events[-1]["forced"]) == ("recalibrated", True)
 
 
+@pytest.mark.slow
 def test_frames_of_a_dark_camera_are_not_collected(line: Callable[..., Line]) -> None:
     station = line([image // 12 for image in good_parts(10)], quiet_s=1)
     refused = station.end_of(parts=200)
@@ -265,6 +271,7 @@ def test_frames_of_a_dark_camera_are_not_collected(line: Callable[..., Line]) ->
     assert station.events[-1]["event"] == "refused"
 
 
+@pytest.mark.slow
 def test_a_paused_station_collects_nothing(line: Callable[..., Line]) -> None:
     station = line(good_parts(10), quiet_s=1)
     assert station.end_of("pause", reason="lens")["accepted"]
@@ -274,6 +281,7 @@ def test_a_paused_station_collects_nothing(line: Callable[..., Line]) -> None:
     assert station.end_of(parts=5, seconds=5)["error"].startswith("parts and seconds are both given")
 
 
+@pytest.mark.slow
 def test_parts_are_collected_for_a_time(line: Callable[..., Line]) -> None:
     station = line(good_parts(40))
     tried = station.end_of(seconds=1, mode="threshold", dryRun=True)
@@ -281,6 +289,7 @@ def test_parts_are_collected_for_a_time(line: Callable[..., Line]) -> None:
     assert tried["figures"]["collected"] >= ENOUGH
 
 
+@pytest.mark.slow
 def test_too_few_parts_and_a_dry_run_change_nothing(line: Callable[..., Line]) -> None:
     station = line(good_parts(40))
     before = (station.state / "versions.json").read_text()
@@ -295,6 +304,7 @@ def test_too_few_parts_and_a_dry_run_change_nothing(line: Callable[..., Line]) -
     assert not list((station.state / "bundles").iterdir())
 
 
+@pytest.mark.slow
 def test_it_ends_when_it_is_cancelled_or_void_or_loses_its_worker_and_the_inspection_continues(
     line: Callable[..., Line],
 ) -> None:
@@ -344,6 +354,7 @@ def results_of(station: Line) -> int:
         database.close()
 
 
+@pytest.mark.slow
 def test_labelled_images_are_added_once_and_tested_on(line: Callable[..., Line]) -> None:
     odd = [cv2.circle(part(3000 + number), (40, 30), 2, (120, 120, 120), -1) for number in range(2)]
     station = line([*good_parts(40), *odd, *broken_parts(2)])
@@ -362,6 +373,7 @@ def test_labelled_images_are_added_once_and_tested_on(line: Callable[..., Line])
     assert second["figures"]["markedGood"] == 0
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_figures(line: Callable[..., Line], command: Callable[..., Outcome]) -> None:
     station = line(good_parts(40))
     done = command("recalibrate", "--config", station.config, "--parts", ENOUGH, "--mode", "threshold", "--dry-run")

@@ -100,6 +100,7 @@ def birth_numbers(host: HostApplication) -> list[int]:
     return [birth["bdSeq"] for birth in host.on("NBIRTH")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 def test_births_come_first_and_data_after_them_in_order(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode], protocol: str
@@ -385,6 +386,7 @@ def test_an_edge_node_that_cannot_store_results_reports_a_fault(
     assert metrics["status/reason"] == "results cannot be stored: database or disk is full"
 
 
+@pytest.mark.slow
 def test_a_refused_subscription_is_reported_once_with_the_right_that_is_missing(
     outbox: Outbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -458,6 +460,7 @@ def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after
     assert line.asked == [1, 2, 3], "a full window asks at once"
 
 
+@pytest.mark.slow
 def test_a_broker_that_answers_nothing_is_given_up(
     mosquitto: Mosquitto,
     listen: Callable[[], HostApplication],

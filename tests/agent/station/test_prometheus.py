@@ -130,6 +130,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("station", [{}, {"sparkplug": {"enabled": True}}], indirect=True)
 def test_a_station_reports_its_figures_in_the_format_of_prometheus(
     station: tuple[Running, str], bundle: Path, request: pytest.FixtureRequest
@@ -165,6 +166,7 @@ def test_a_station_reports_its_figures_in_the_format_of_prometheus(
     assert value(text, "shiftwatch_frames_captured_total") <= summary.captured
 
 
+@pytest.mark.slow
 def test_counters_never_fall(station: tuple[Running, str]) -> None:
     _, url = station
     earlier = fetch(url)[2]
@@ -182,6 +184,7 @@ def test_counters_never_fall(station: tuple[Running, str]) -> None:
     assert all(after[key] >= count for key, count in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("station", [{"trigger": {"source": "command"}}], indirect=True)
 def test_drops_are_reported_by_reason_as_in_health(station: tuple[Running, str]) -> None:
     running, url = station
@@ -195,6 +198,7 @@ def test_metrics_can_only_be_read(station: tuple[Running, str]) -> None:
     assert fetch(url, "POST")[0] == 405
 
 
+@pytest.mark.slow
 def test_silent_clients_delay_neither_other_clients_nor_the_stop(station: tuple[Running, str]) -> None:
     running, url = station
     address = urlsplit(url)

@@ -95,6 +95,7 @@ def types(listener: Listener) -> list[str]:
     return [alert["type"] for alert in listener.on("/alert")]
 
 
+@pytest.mark.slow
 def test_each_frame_of_a_real_stream_reaches_the_line_once_and_in_order(
     mosquitto: Mosquitto,
     listen: Callable[[int], Listener],
@@ -122,6 +123,7 @@ def test_each_frame_of_a_real_stream_reaches_the_line_once_and_in_order(
     assert 1 in {result["resultEvaluation"] for result in results}
 
 
+@pytest.mark.slow
 def test_frames_that_come_too_fast_are_counted_and_all_others_reach_the_line(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bottle_bundle: Path, bottles: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_frames_that_come_too_fast_are_counted_and_all_others_reach_the_line(
     assert (summary.published, summary.waiting) == (len(seqs) + len(listener.on("/alert")), 0)
 
 
+@pytest.mark.slow
 def test_a_defect_is_an_alert_with_its_place_and_its_image(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -279,6 +282,7 @@ def test_a_latecomer_learns_from_retained_messages_who_is_there_and_what_is_wron
     assert early.on("/alert")[-1]["alertId"] == active["alertId"]
 
 
+@pytest.mark.slow
 def test_health_reports_how_the_station_is_doing(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -316,6 +320,7 @@ def test_a_station_that_cannot_store_its_results_says_so() -> None:
     assert reports.state() == ("fault", "results cannot be stored: database or disk is full")
 
 
+@pytest.mark.slow
 def test_without_a_broker_the_station_watches_on_and_the_next_one_delivers_everything(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -428,6 +433,7 @@ def test_a_sparkplug_host_gets_the_same_results_and_alerts(mosquitto: Mosquitto,
         assert outbox.depth() == 0
 
 
+@pytest.mark.slow
 def test_a_broker_that_hangs_does_not_hold_up_the_stop_of_two_connections(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:
@@ -524,6 +530,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_the_next_has_its_own_number
     assert (summary.captured, summary.results, summary.dropped) == (3, 2, {"unreadable": 1})
 
 
+@pytest.mark.slow
 def test_records_outlive_a_broker_that_dies_while_the_station_watches(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_station_reports_that_it_watches_that_it_continues_and_that_it_stops(
     assert [message for message in systemd.heard if "READY" in message] == [first]
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_starves_the_watchdog(
     systemd: Systemd, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_an_engine_that_hangs_starves_the_watchdog(
     station.end()
 
 
+@pytest.mark.slow
 def test_a_camera_that_gives_nothing_starves_nobody(
     systemd: Systemd, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

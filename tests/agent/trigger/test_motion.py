@@ -143,6 +143,7 @@ def watch(
     return Watched(trigger, handshake, parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "flicker"), [(1.0, 0.0), (3.0, 0.15), (0.0, 0.0)])
 def test_each_part_that_settles_is_checked_once_and_at_once(noise: float, flicker: float) -> None:
     belt = Belt(noise, flicker)
@@ -234,6 +235,7 @@ def test_whatever_is_strange_is_no_empty_place() -> None:
     assert not place(half)
 
 
+@pytest.mark.slow
 def test_what_never_settles_is_reported_and_recorded_once_and_checked_when_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -289,6 +289,7 @@ KEYS = {"status": status(), "health": HEALTH, "result": result(1), "plc": {"vali
         "cmd/ack": {"commandId": "1", "command": "pause", "accepted": True, "progress": 0.5}}  # fmt: skip
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_station_with_any_value_in_any_key_can_be_shown(data: st.DataObject) -> None:
     plant = Plant()

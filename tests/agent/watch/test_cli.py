@@ -85,6 +85,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
         each.process.wait(PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_a_line_is_printed_for_each_result_until_there_were_enough(
     mosquitto: Mosquitto, watch: Callable[..., Watching]
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_line_is_printed_for_each_result_until_there_were_enough(
     assert f"malformed messages that were left out: {len(MALFORMED)}" in watching.err
 
 
+@pytest.mark.slow
 def test_only_the_topics_asked_for_are_watched_and_json_has_them_whole(
     mosquitto: Mosquitto, watch: Callable[..., Watching]
 ) -> None:
@@ -127,6 +129,7 @@ def test_only_the_topics_asked_for_are_watched_and_json_has_them_whole(
     ]
 
 
+@pytest.mark.slow
 def test_a_configuration_gives_broker_and_station_and_the_agent_keeps_its_connection(
     mosquitto: Mosquitto, watch: Callable[..., Watching], tmp_path: Path
 ) -> None:
@@ -158,6 +161,7 @@ def test_a_configuration_gives_broker_and_station_and_the_agent_keeps_its_connec
     assert re.search(r"as shiftwatch-watch-[0-9a-f]{8} \(.*u'u'", broker_log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_it_with_0(mosquitto: Mosquitto, watch: Callable[..., Watching], number: signal.Signals) -> None:
     mosquitto.start()
@@ -168,6 +172,7 @@ def test_ctrl_c_ends_it_with_0(mosquitto: Mosquitto, watch: Callable[..., Watchi
     assert "Traceback" not in watching.err
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_broker_that_is_not_there_yet_and_for_one_that_went(
     mosquitto: Mosquitto, watch: Callable[..., Watching]
 ) -> None:
@@ -185,6 +190,7 @@ def test_it_waits_for_a_broker_that_is_not_there_yet_and_for_one_that_went(
     assert watching.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_it_ends_when_its_output_is_no_longer_read(mosquitto: Mosquitto, tmp_path: Path, *, goes_on: bool) -> None:
     mosquitto.start()
@@ -239,6 +245,7 @@ class Screen:
         os.close(self._ours)
 
 
+@pytest.mark.slow
 def test_in_a_terminal_there_is_a_page_that_is_drawn_again(mosquitto: Mosquitto) -> None:
     screen = Screen("--host", "127.0.0.1", "--port", mosquitto.port)
     try:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.support.real_broker import Listener, Mosquitto
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_at_the_same_address(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_process_that_is_killed_is_started_again_at_the_same_address(
     assert "was killed by SIGKILL" in told[0].getMessage()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_does_not_delay_the_loop_and_missed_results_are_counted(tmp_path: Path) -> None:
     with serving(tmp_path) as served, served.watching() as updates:
         next(updates)
@@ -67,6 +69,7 @@ def test_a_process_that_hangs_does_not_delay_the_loop_and_missed_results_are_cou
     assert set(served.page.dropped) == {"web: page does not take results"}
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, silent_after_s=2.5) as served:
         assert served.ask("/").status == 200
@@ -80,6 +83,7 @@ def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytes
     assert any("gives no sign of life within 2.5 s" in message for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_page_that_hangs_ends_with_an_agent_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import time
@@ -99,6 +103,7 @@ with serving(Path({str(tmp_path)!r})) as served:
     until(lambda: not is_alive(pid))
 
 
+@pytest.mark.slow
 def test_the_inspection_continues_while_its_page_is_killed_and_while_it_hangs(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +172,7 @@ def test_a_token_that_does_not_fit_into_a_header_is_refused(bundle: Path, tmp_pa
     assert web_token(config) == "long-enough-1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -125,6 +125,7 @@ def test_another_page_cannot_command_even_with_the_token(served: Served) -> None
     assert served.ask("/unlock", "OPTIONS", None, {"Origin": "http://evil.example"}).status == 403
 
 
+@pytest.mark.slow
 def test_a_page_without_a_token_is_read_only(served: Served, tmp_path: Path) -> None:
     del served
     with serving(tmp_path, token=None) as page:

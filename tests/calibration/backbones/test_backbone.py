@@ -79,6 +79,7 @@ def test_mobilenet_with_a_symbolic_batch_becomes_a_feature_graph(weights: Path) 
     assert backbone.input_size == (224, 224)
 
 
+@pytest.mark.slow
 def test_mobilenet_gives_the_same_features_in_the_network_and_alone(weights: Path) -> None:
     path, picture = weights / "mobilenet_v2_stride16.onnx", washer(0, side=224)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -62,6 +62,7 @@ def test_a_check_is_off_if_good_frames_come_near_the_bound() -> None:
     assert (limit.note, limit.is_on) == (TOO_DIFFERENT, False)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=60), st.booleans())
 def test_no_good_frame_comes_more_than_half_way_to_a_separated_limit(values: list[float], sequential: bool) -> None:  # noqa: FBT001 - drawn
     limit = separated_limit(np.array(values), Bounds(-10, 30), sequential=sequential)
@@ -69,6 +70,7 @@ def test_no_good_frame_comes_more_than_half_way_to_a_separated_limit(values: lis
     assert max(values) - middle <= (limit.value - middle) / 2 + 1e-9
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.booleans())
 def test_a_limit_keeps_its_bounds(values: list[float], sequential: bool) -> None:  # noqa: FBT001 - drawn
     assert -1 <= tail_limit(np.array(values), Bounds(-1, 1), sequential=sequential).value <= 1

@@ -127,6 +127,7 @@ def calibrated_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], C
     return calibrated
 
 
+@pytest.mark.slow
 @EACH
 def test_the_bundle_opens_and_reproduces_its_golden_scores(
     calibrated_by: Callable[[str], Calibrated], kind: str
@@ -334,6 +335,7 @@ def test_the_head_is_in_the_network_by_name_and_in_single_precision(
     assert set(head.values()) <= ({np.dtype(np.float32)} | ({np.dtype(np.int64)} if "patchcore" in kind else set()))
 
 
+@pytest.mark.slow
 @EACH
 def test_two_runs_give_the_same_files_to_the_byte(
     calibrated_by: Callable[[str], Calibrated], kind: str, tmp_path: Path
@@ -344,6 +346,7 @@ def test_two_runs_give_the_same_files_to_the_byte(
     )
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize("sequential", [False, True])
 def test_every_good_score_comes_from_a_head_that_has_not_seen_the_image(
@@ -385,6 +388,7 @@ def test_held_out_scores_do_not_depend_on_the_images_of_the_fold(kind: str, tmp_
     assert same == [False, True, False]
 
 
+@pytest.mark.slow
 @EACH
 def test_a_scratch_scores_above_good_washers(
     kind: str, good_washers: list[Image], small_filterbank: Backbone, tmp_path: Path
@@ -405,6 +409,7 @@ def test_copies_of_one_image_are_refused(kind: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @EACH
 def test_half_of_the_images_may_be_copies(kind: str, tmp_path: Path) -> None:
     """A copy of a calibration image may have a distance of zero, which has no logarithm."""
@@ -487,6 +492,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @EACH
 def test_a_fit_takes_no_more_memory_than_stated(kind: str, tmp_path: Path) -> None:
     shape = next((each for name, each in SHAPES.items() if name in kind), SHAPES["local"])
@@ -496,6 +502,7 @@ def test_a_fit_takes_no_more_memory_than_stated(kind: str, tmp_path: Path) -> No
     assert taken_mib(detector, count, shape, tmp_path) <= detector.memory_mib(shape, count)
 
 
+@pytest.mark.slow
 def test_patches_of_a_wide_resnet_take_no_more_memory_than_stated(tmp_path: Path) -> None:
     detector, shape = PatchCore(), (1536, 28, 28)
     assert taken_mib(detector, 12, shape, tmp_path) <= detector.memory_mib(shape, 12)

@@ -107,6 +107,7 @@ def dyed(number: int) -> Image:
     return picture if number % 2 else np.ascontiguousarray(picture[..., ::-1] // 2)
 
 
+@pytest.mark.slow
 def test_two_means_distinguish_two_colours_from_a_mixture_better_than_one(tmp_path: Path) -> None:
     margins = []
     for modes in (1, 2):

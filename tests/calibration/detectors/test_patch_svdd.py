@@ -68,6 +68,7 @@ def through_onnx_runtime(head: PatchSvddHead, reduced: Float32) -> tuple[float, 
     return float(score[0]), score_map[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 30.0, 1e3])
 @pytest.mark.parametrize("frame", [(64, 64), (64, 112), (128, 80), (160, 160)])
 def test_the_head_is_the_map_of_the_paper(frame: tuple[int, int], offset: float) -> None:
@@ -128,6 +129,7 @@ def test_the_reduced_features_hold_both_levels_of_the_network(side: tuple[int, i
     assert (middle <= coarse.max(axis=(1, 2)) + 1e-5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entries", "candidates"), [(10, 10_000), (10_000, 50), (10_000, 10_000)])
 def test_the_banks_keep_to_their_limits(tmp_path: Path, entries: int, candidates: int) -> None:
     reduced = pictures(0, 12, (80, 80))

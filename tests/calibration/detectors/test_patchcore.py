@@ -120,6 +120,7 @@ def test_a_distance_whose_exponential_overflows_is_kept() -> None:
         assert seen == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @given(seeds, st.integers(2, 60), st.integers(1, 8))
 def test_each_entry_is_among_its_nearest_ones_even_among_copies(seed: int, entries: int, count: int) -> None:
     bank = points(seed, entries, channels=3)

@@ -144,6 +144,7 @@ def bare() -> None:
         pytest.skip("this machine has pycuda or TensorRT; what is tested here is one without")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_crash(learnt: Bundle) -> None:
     program = (
@@ -164,6 +165,7 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
     assert "use onnxruntime" in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_the_acceptance_run_ends_with_code_2_and_one_clear_line(learnt: Bundle, tmp_path: Path) -> None:
     ended = subprocess.run(  # noqa: S603 - our own program

@@ -187,6 +187,7 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
         return dict(zip(WHEELS, threads.map(find, WHEELS), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", WHEELS)
 def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], version: str) -> None:
     found = findings[version]

@@ -112,6 +112,7 @@ def test_a_frame_without_a_part_moves_nothing(following: Preprocess) -> None:
     assert following.locate(empty) == (REGION, None, False)
 
 
+@pytest.mark.slow
 def test_the_region_is_not_moved_if_good_parts_share_no_fixed_structure() -> None:
     noise = [np.random.default_rng(number).integers(0, 256, (160, 160, 3), np.uint8) for number in range(40)]
     clouds: list[Image] = [np.asarray(cv2.GaussianBlur(each, (0, 0), 3), np.uint8) for each in noise]
@@ -173,6 +174,7 @@ def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -
     assert max(counts) <= 16
 
 
+@pytest.mark.slow
 def test_a_bundle_preprocesses_as_calibration_did(aligned: Bundle) -> None:
     calibrated = preprocess_from(displaced(40, 8))
     again = open_bundle(aligned.path).preprocess

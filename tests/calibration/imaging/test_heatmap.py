@@ -75,6 +75,7 @@ def test_nothing_but_the_region_is_coloured() -> None:
     assert np.array_equal(picture, grey_frame())
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 28),
     st.floats(1.001, 50.0),

@@ -77,6 +77,7 @@ def scores(bundle: Bundle, *frames: Image) -> list[float]:
         return [engine(bundle.preprocess(frame)).score for frame in frames]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (5, -4), (-6, 6)])
 def test_a_defect_inside_does_not_change_the_score_and_one_outside_does(masked: Bundle, right: int, down: int) -> None:
     frame = plate(700, right, down, code=True)
@@ -87,6 +88,7 @@ def test_a_defect_inside_does_not_change_the_score_and_one_outside_does(masked: 
     assert beside > masked.manifest.working_point.threshold > plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", [MeanShift(), MeanShift(location="shared"), Padim(), Gaussian(), PatchCore()])
 def test_ignored_areas_do_not_affect_the_score_of_any_detector(tmp_path: Path, detector: Detector) -> None:
     pictures = [plate(number, code=True) for number in range(40)]
@@ -97,6 +99,7 @@ def test_ignored_areas_do_not_affect_the_score_of_any_detector(tmp_path: Path, d
     assert beside > 1.2 * plain
 
 
+@pytest.mark.slow
 def test_the_code_hides_scratches_only_without_the_mask(masked: Bundle, tmp_path: Path) -> None:
     plain = fitted(tmp_path / "b", PreprocessRequest(LIMIT_PX), displaced(40, 6, code=True), MeanShift())
     good = [plate(800 + number, code=True) for number in range(10)]
@@ -170,6 +173,7 @@ def test_a_rectangle_outside_the_frame_is_refused() -> None:
         ignoring(Region(150, 0, 20, 20))
 
 
+@pytest.mark.slow
 def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
     record = masked.manifest.preprocess.ignored
     assert record is not None
@@ -182,6 +186,7 @@ def test_a_bundle_paints_as_calibration_did(masked: Bundle) -> None:
         np.testing.assert_array_equal(again(frame), learnt(frame))
 
 
+@pytest.mark.slow
 def test_ignored_areas_are_not_used_for_alignment() -> None:
     pictures = displaced(20, 6)
     learnt = learn_preprocess(Drawn(pictures), PLAIN, PreprocessRequest(LIMIT_PX, [LABEL]), lambda *_: None).alignment

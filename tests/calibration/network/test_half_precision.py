@@ -143,6 +143,7 @@ def casts(network: onnx.ModelProto) -> list[tuple[str, int]]:
     return [(node.output[0], node.attribute[0].i) for node in network.graph.node if node.op_type == "Cast"]
 
 
+@pytest.mark.slow
 def test_there_is_one_cast_into_each_backbone_and_one_out_of_each_level(variants: Variants) -> None:
     ((frame, precision),) = casts(variants.single)
     assert precision == FLOAT

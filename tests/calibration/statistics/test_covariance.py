@@ -37,6 +37,7 @@ def naive_sigma(covariances: Float64, alpha: float, ridge: float) -> Float64:
     return np.stack([(1 - alpha) * covariance + alpha * pooled for covariance in covariances])
 
 
+@pytest.mark.slow
 @given(seeds, st.integers(1, 60), st.integers(1, 6), st.sampled_from([0.03, 0.1, 0.5, 1.0]))
 def test_whitened_covariance_is_the_identity(seed: int, locations: int, channels: int, alpha: float) -> None:
     random = np.random.default_rng(seed)

@@ -32,6 +32,7 @@ def assert_same(one: Moments, other: Moments) -> None:
         assert np.abs(left - right).max() <= 1e-10 * np.abs(right).max()
 
 
+@pytest.mark.slow
 @given(vectors(), st.data())
 def test_any_split_merged_in_any_order_equals_one_fit(values: Vectors, data: st.DataObject) -> None:
     count = values.shape[1]
@@ -41,6 +42,7 @@ def test_any_split_merged_in_any_order_equals_one_fit(values: Vectors, data: st.
     assert_same(merged(data.draw(st.permutations(parts))), Moments.of(values))
 
 
+@pytest.mark.slow
 @given(vectors(), st.data())
 def test_batches_one_after_another_equal_one_fit(values: Vectors, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, values.shape[1]), max_size=4)))
@@ -59,6 +61,7 @@ def test_mean_and_covariance_are_those_of_numpy(values: Vectors) -> None:
         np.testing.assert_allclose(covariance, expected, rtol=1e-8, atol=1e-10 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @given(vectors())
 def test_a_file_gives_back_the_very_same_moments(values: Vectors) -> None:
     moments = Moments.of(values)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def vectors(random: np.random.Generator, images: int = IMAGES) -> np.ndarray:
     return middle + random.normal(size=(PLACES, images, CHANNELS)) @ mix
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**16), shift=st.floats(-5.0, 5.0), gain=st.floats(0.5, 2.0))
 def test_a_change_of_light_and_gain_is_estimated_from_other_images(seed: int, shift: float, gain: float) -> None:
     random = np.random.default_rng(seed)

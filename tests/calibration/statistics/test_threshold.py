@@ -21,6 +21,7 @@ DRAWS = 300
 DISTRIBUTIONS = pytest.mark.parametrize("distribution", [expon(scale=40.0), chi2(79)], ids=["exponential", "chi2"])
 
 
+@pytest.mark.slow
 @DISTRIBUTIONS
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
 def test_the_true_rate_is_inside_the_interval_nine_times_in_ten(distribution: rv_continuous, rate: float) -> None:
@@ -63,6 +64,7 @@ def test_the_tail_has_the_right_order_of_magnitude_beyond_all_scores(distributio
     assert 0.001 / 4 < np.median(rates) < 0.001 * 4
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(10, 400), st.lists(st.floats(1e-9, 0.5), min_size=2, max_size=8))
 def test_a_lower_rate_never_gives_a_lower_threshold(seed: int, count: int, rates: list[float]) -> None:
     scores = np.random.default_rng(seed).exponential(50.0, count)
@@ -88,6 +90,7 @@ def test_the_tail_reaches_well_beyond_the_highest_score_of_most_draws() -> None:
     assert np.median([working_point(scores, 1e-5).threshold / scores.max() for scores in draws]) > 1.3
 
 
+@pytest.mark.slow
 @given(st.integers(10, 600), st.floats(0.0001, 0.5))
 def test_the_interval_is_that_of_the_beta_distribution(count: int, rate: float) -> None:
     above = int(rate * (count + 1))
@@ -100,6 +103,7 @@ def test_the_interval_is_that_of_the_beta_distribution(count: int, rate: float) 
     np.testing.assert_allclose(point.interval, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(10, 300), st.floats(0.005, 0.5))
 def test_as_many_scores_lie_above_the_threshold_as_the_rate_allows(count: int, rate: float) -> None:
     scores = np.random.default_rng(count).exponential(1.0, count)

@@ -63,6 +63,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return fit(random_backbone(), SETTINGS(), path, [washer(number, scratched=True) for number in range(20)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -101,6 +102,7 @@ def test_teaching_on_the_filterbank_equals_a_calibration_on_the_filterbank(
             assert ours(picture).score == pytest.approx(theirs(picture).score, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["threshold", "mean", "full", "teach"])
 def test_a_bundle_taught_on_the_filterbank_can_be_refitted(other: Bundle, mode: Mode, tmp_path: Path) -> None:
     first = taught(other, [washer(number) for number in range(PARTS)], tmp_path / "first")
@@ -114,6 +116,7 @@ def test_a_bundle_taught_on_the_filterbank_can_be_refitted(other: Bundle, mode: 
     assert "filterbank" in page
 
 
+@pytest.mark.slow
 def test_a_bundle_taught_on_the_filterbank_merges_with_a_calibrated_one(
     other: Bundle, tmp_path: Path, small_filterbank: Backbone
 ) -> None:

@@ -112,6 +112,7 @@ def small_cnn(folder: Path) -> Backbone:
     return onnx_backbone(backbone_file(folder, nodes, constants=weights), 96, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "detector", "estimate"),
     [
@@ -145,6 +146,7 @@ def test_two_bundles_of_tiles_become_that_of_all_tiles(
     assert points[0].chi_square == points[1].chi_square
 
 
+@pytest.mark.slow
 def test_the_order_does_not_matter_and_three_are_as_good_as_two(washers: Washers, tmp_path: Path) -> None:
     three = [washers(0, 10), washers(10, 20), washers(20, 30)]
     merged = merge(three, [1, 1, 1], tmp_path / "merged", 1)
@@ -157,6 +159,7 @@ def test_the_order_does_not_matter_and_three_are_as_good_as_two(washers: Washers
     assert [parent.images for parent in twice.manifest.merge.parents] == [20, 10]
 
 
+@pytest.mark.slow
 def test_the_manifest_names_the_parents(both: Bundle, washers: Washers) -> None:
     merge_record = both.manifest.merge
     assert merge_record is not None
@@ -242,6 +245,7 @@ def test_frames_of_either_camera_pass_the_camera_checks(washers: Washers, tmp_pa
     assert distrusted(merged, [(picture * 0.05).astype(np.uint8) for picture in new])
 
 
+@pytest.mark.slow
 def test_the_command_merges_and_explains_the_threshold(
     command: Callable[..., Outcome], washers: Washers, labelled_folder: Path, tmp_path: Path
 ) -> None:
@@ -313,6 +317,7 @@ def test_features_that_differ_by_rounding_are_the_same(
     assert len(compared) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "reason"),
     [

@@ -81,6 +81,7 @@ def rejected(bundle: Bundle, pictures: Sequence[Image]) -> float:
     return float(np.mean(np.array(scores) > bundle.manifest.working_point.threshold))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["mean", "full", "teach"])
 def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
     refit: Refitter, old: Bundle, mode: Mode
@@ -95,6 +96,7 @@ def test_parts_in_another_light_are_good_again_and_scratches_are_still_found(
         check_golden(bundle, engine)
 
 
+@pytest.mark.slow
 def test_old_good_parts_stay_good_unless_they_are_forgotten(refit: Refitter) -> None:
     new = [relit(washer(number)) for number in range(100, 100 + PARTS)]
     before = [washer(number) for number in range(60)]
@@ -194,6 +196,7 @@ def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Pa
     refuse_invalid_plan(bundle, RefitPlan("threshold"), 40)
 
 
+@pytest.mark.slow
 def test_a_good_refit_is_accepted(old: Bundle, tmp_path: Path) -> None:
     with (
         OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine,
@@ -214,6 +217,7 @@ def test_a_refit_that_would_miss_defects_is_not_accepted() -> None:
     assert len(acceptance_failures(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
 
 
+@pytest.mark.slow
 def test_a_refitted_bundle_has_a_report_and_can_be_refitted_again(refit: Refitter, old: Bundle, tmp_path: Path) -> None:
     first = refit([relit(washer(number)) for number in range(100, 100 + PARTS)], RefitPlan(sequential=False)).bundle
     with OnnxRuntimeEngine(first.network, 1) as engine:

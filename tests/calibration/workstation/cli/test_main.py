@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(sys.executable).parent / "shiftwatch-calibrate"
 
 
+@pytest.mark.slow
 def test_fit_writes_a_bundle_and_shows_what_it_learned(command: Command, good_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "washers"
     outcome = command("fit", good_folder, "--out", out, "--size", "64", "--false-reject-rate", "0.05")
@@ -66,6 +67,7 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert manifest.working_point.method == "quantile"
 
 
+@pytest.mark.slow
 def test_a_video_can_be_calibrated_on(command: Command, data: Path, tmp_path: Path) -> None:
     source = data / "conveyor/bolt-multi-size-detection.gif"
     outcome = command("fit", source, "-o", tmp_path / "b", "--frames", "0:30", "--size", "64", "--location", "shared")
@@ -73,6 +75,7 @@ def test_a_video_can_be_calibrated_on(command: Command, data: Path, tmp_path: Pa
     assert open_bundle(tmp_path / "b").manifest.images.count == 30
 
 
+@pytest.mark.slow
 def test_skipped_images_are_counted_and_named(command: Command, tmp_path: Path) -> None:
     folder = save(tmp_path / "pictures", [washer(number) for number in range(20)])
     for number in range(7):
@@ -136,6 +139,7 @@ def test_evaluate_skips_and_names_damaged_images(command: Command, learnt: Bundl
     assert f"{tmp_path}/scratch/001.png" in outcome.out
 
 
+@pytest.mark.slow
 def test_coloured_hazelnuts_are_separated_from_good_ones(command: Command, data: Path, tmp_path: Path) -> None:
     assert command("fit", data / "hazelnut", "-o", tmp_path / "nuts").code == 0
     assert command("verify", tmp_path / "nuts").code == 0
@@ -146,6 +150,7 @@ def test_coloured_hazelnuts_are_separated_from_good_ones(command: Command, data:
     assert float(figures["pixel AUROC"]) > 0.9
 
 
+@pytest.mark.slow
 def test_a_timm_model_with_real_weights_sees_the_scratch(
     command: Command, good_folder: Path, labelled_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +165,7 @@ def test_a_timm_model_with_real_weights_sees_the_scratch(
     assert float(re.findall(r"image AUROC (\d\.\d+)", outcome.words)[0]) > 0.9
 
 
+@pytest.mark.slow
 def test_an_onnx_backbone_can_be_used(command: Command, good_folder: Path, weights: Path, tmp_path: Path) -> None:
     file = weights / "mobilenet_v2_stride16.onnx"
     wrong = command("fit", good_folder, "-o", tmp_path / "out", "--backbone", file, "--size", "64")
@@ -170,6 +176,7 @@ def test_an_onnx_backbone_can_be_used(command: Command, good_folder: Path, weigh
     assert command("verify", tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 def test_the_console_script_explains_itself() -> None:
     ended = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=False)  # noqa: S603 - our own
     assert ended.returncode == 0

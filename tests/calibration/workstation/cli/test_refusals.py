@@ -227,6 +227,7 @@ def test_evaluate_names_the_image_that_the_region_does_not_fit(
     assert_refused(outcome, r"set/scratch/000\.png: region of interest", "inside the frame")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "what"), [(20_000, "cannot keep features"), (150_000, "cannot write the bundle")])
 def test_a_full_disk_is_an_error_that_leaves_nothing(good_folder: Path, tmp_path: Path, limit: int, what: str) -> None:
     """Twice: while features are kept, and while the bundle is written."""
@@ -259,6 +260,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_console_script_gives_exit_code_2_without_a_traceback(tmp_path: Path) -> None:
     arguments = ["fit", str(tmp_path), "--out", str(tmp_path / "out")]
     ended = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - our own

@@ -69,6 +69,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_row_is_written_for_each_run_and_the_means_are_theirs(command: Command, kinds: Path, tmp_path: Path) -> None:
     out, figures = tmp_path / "runs.csv", tmp_path / "runs.json"
     compared = ("--detector", "mean_shift", "--detector", "gaussian:components=npca,retained_variance=0.1")
@@ -118,6 +119,7 @@ def test_a_run_has_all_figures_of_an_evaluation() -> None:
     assert {field.name for field in fields(EvaluationResult)} - {"scored"} <= set(Run.model_fields)
 
 
+@pytest.mark.slow
 def test_all_categories_of_a_root_are_run_and_averaged(command: Command, root: Path, tmp_path: Path) -> None:
     outcome = command("benchmark", root, *SMALL, "--images", 11, "--seeds", 2, "--csv", tmp_path / "runs.csv")
     assert outcome.code == 0
@@ -150,6 +152,7 @@ def interrupting_bar(runs: int) -> Iterator[Callable[[str, float], None]]:
     yield move
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(
     command: Command, kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +188,7 @@ def test_when_all_runs_are_there_none_is_made_again(
     assert again.out.endswith(first.out)
 
 
+@pytest.mark.slow
 def test_a_row_that_was_cut_short_is_made_again(command: Command, kinds: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs.csv"
     wanted = ("benchmark", kinds, *SMALL, "--folds", 2, "--csv", out)
@@ -204,6 +208,7 @@ def runs_file(command: Command, root: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
@@ -230,6 +235,7 @@ def test_runs_of_a_set_that_has_changed_are_refused(command: Command, root: Path
     assert_refused(command(*wanted), "holds runs of other settings: set_sha256 .* there", "--csv FILE")
 
 
+@pytest.mark.slow
 def test_runs_of_a_detector_with_other_defaults_are_refused(command: Command, root: Path, runs_file: Path) -> None:
     runs_file.write_text(runs_file.read_text().replace("alpha=0.03", "alpha=0.3"))
     outcome = command("benchmark", root / "nut", *SMALL, "--csv", runs_file)
@@ -245,6 +251,7 @@ def test_another_file_is_refused_and_stays(command: Command, kinds: Path, tmp_pa
     assert file.read_text() == content
 
 
+@pytest.mark.slow
 def test_a_file_with_nothing_but_its_first_line_is_begun_again(command: Command, kinds: Path, tmp_path: Path) -> None:
     file = tmp_path / "runs.csv"
     for begun in ("", ",".join(COLUMNS)):
@@ -253,6 +260,7 @@ def test_a_file_with_nothing_but_its_first_line_is_begun_again(command: Command,
         assert len(rows_of(file)) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_row_is_refused(command: Command, root: Path, runs_file: Path) -> None:
     runs_file.write_text(runs_file.read_text() + "nut,filterbank\n")
     assert_refused(

@@ -94,6 +94,7 @@ def slow_region_overlap(maps: list[NDArray[np.float32]], masks: list[NDArray[np.
     return float(np.interp(grid, rates, shares).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_region_overlap_is_that_of_the_slow_definition(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -148,6 +149,7 @@ def test_the_expected_share_is_that_of_the_beta_binomial_distribution(count: int
     np.testing.assert_allclose([low * new, high * new], expected, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "rate"), [(300, 0.05), (150, 0.001)])
 def test_the_observed_share_of_new_good_images_is_as_expected_nearly_always(count: int, rate: float) -> None:
     random = np.random.default_rng(0)
@@ -245,6 +247,7 @@ def test_a_mask_that_does_not_fit_its_image_is_named(learnt: Bundle, tmp_path: P
     assert result.skipped[0].endswith("dent/000_mask.png is of 64x32 pixels, its image of 64x64")
 
 
+@pytest.mark.slow
 def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bundle, tmp_path: Path) -> None:
     bad = [washer(number, scratched=True) for number in range(9)]
     save(tmp_path / "set" / "good", [*(washer(number) for number in range(100, 103)), *bad[:7]])
@@ -259,6 +262,7 @@ def test_plots_show_curves_and_the_worst_mistakes(command: Command, learnt: Bund
     assert pictures["false_rejects.png"].shape[1] > 4 * pictures["misses.png"].shape[1]  # six pictures, and one
 
 
+@pytest.mark.slow
 def test_without_mistakes_there_are_no_plots_of_them_not_even_old_ones(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path
 ) -> None:

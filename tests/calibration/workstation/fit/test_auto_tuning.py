@@ -69,6 +69,7 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
     assert choice.best.auroc > 0.6
 
 
+@pytest.mark.slow
 def test_another_detector_is_chosen_where_it_finds_defects_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean-shift is given features of nothing, so that it separates nothing."""
     of_all = _TrialFrames.features
@@ -123,6 +124,7 @@ def test_a_sample_is_bounded_and_takes_from_everywhere() -> None:
     assert len({int(frame[0, 0, 0]) for frame in taken}) > 150
 
 
+@pytest.mark.slow
 def test_the_bundle_says_what_was_tried_and_why_it_was_chosen(command: Command, tmp_path: Path) -> None:
     save(tmp_path / "good", frames(24))
     assert command("fit", tmp_path / "good", "--auto", "--size", SIDE, "--out", tmp_path / "bundle").code == 0

@@ -112,6 +112,7 @@ def assert_same_reference(one: Bundle, other: Bundle) -> None:
             np.testing.assert_array_equal(ours[name], array)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "augment"),
     [(MeanShift(), 0), (MeanShift(location="shared"), 0), (Padim(20), 0), (Gaussian(), 0), (MeanShift(alpha=0.3), 2)],
@@ -132,6 +133,7 @@ def test_the_bundle_is_that_of_one_machine(client: Client, fit: Fit, detector: D
     assert points[0].folds == points[1].folds
 
 
+@pytest.mark.slow
 def test_any_cluster_gives_the_same_bytes(client: Client, fit: Fit) -> None:
     steps: list[tuple[str, int, int]] = []
     one = fit(client, "one", progress=lambda *step: steps.append(step))
@@ -142,6 +144,7 @@ def test_any_cluster_gives_the_same_bytes(client: Client, fit: Fit) -> None:
     assert [step[1] for step in steps if step[0] == "validating"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["learning", "validating"])
 def test_a_worker_that_is_killed_costs_nothing_but_time(client: Client, fit: Fit, step: str) -> None:
     killed: list[int] = []
@@ -164,6 +167,7 @@ def test_an_error_on_a_worker_is_raised_as_it_is_here(client: Client, fit: Fit) 
     assert not fit.folder.exists()
 
 
+@pytest.mark.slow
 def test_copies_of_one_image_are_refused(client: Client, small_filterbank: Backbone, tmp_path: Path) -> None:
     pictures = save(tmp_path / "same", [washer(0)] * 12)
     with pytest.raises(DegenerateFeaturesError, match="features of all images are the same"):
@@ -217,6 +221,7 @@ def test_a_senseless_number_of_workers_is_refused(address: str) -> None:
         connected(address).__enter__()
 
 
+@pytest.mark.slow
 def test_the_command_uses_a_cluster_that_runs(
     client: Client, command: Callable[..., Outcome], folder: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +236,7 @@ def test_the_command_uses_a_cluster_that_runs(
     assert_refused(refused, "--dask does not apply", "leave out")
 
 
+@pytest.mark.slow
 def test_without_the_option_dask_is_not_imported() -> None:
     imports = "import sys, agent.cli, calibration.workstation.cli.main"
     code = f"{imports}; sys.exit(bool({{'dask', 'distributed'}} & set(sys.modules)))"
@@ -246,6 +252,7 @@ def test_golden_frames_are_known_before_they_are_read(count: int) -> None:
     assert list(sample.frames) == golden_indices(count)
 
 
+@pytest.mark.slow
 def test_errors_survive_the_way_to_another_process() -> None:
     for kind in (ShiftwatchError, DatasetError, ClusterError):
         again = pickle.loads(pickle.dumps(kind(what="this", remedy="do that")))  # noqa: S301 - our own bytes

@@ -41,6 +41,7 @@ def photographed(folder: Path, first: int, parts: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_without_it_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> None:
     learnt, others = photographed(tmp_path / "learnt", 0, PARTS), photographed(tmp_path / "others", 500, 20)
     rejected = {}

@@ -194,6 +194,7 @@ def test_a_contamination_that_makes_no_sense_is_refused(share: float) -> None:
         Settings(Preprocess(64, 64), contamination=share)
 
 
+@pytest.mark.slow
 def test_suspicious_names_are_written_to_a_file_that_leave_out_takes(
     command: Command, good_folder: Path, tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE_PX, DESKTOP_PX])
 def test_a_browser_asks_for_nothing_and_complains_of_nothing(browser: Browser, written: Path, width: int) -> None:
     seen = browser.open(written, width)
@@ -239,6 +240,7 @@ def test_a_browser_asks_for_nothing_and_complains_of_nothing(browser: Browser, w
     assert (seen.requests, seen.console) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_page_that_does_ask_and_complain_would_be_found_out(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<body><img src='http://example.invalid/x.png'><script>console.error('oh no')</script></body>")
@@ -247,6 +249,7 @@ def test_a_page_that_does_ask_and_complain_would_be_found_out(browser: Browser, 
     assert any("oh no" in line for line in seen.console)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE_PX, DESKTOP_PX])
 def test_the_page_fits_the_screen_and_all_its_images_are_there(browser: Browser, written: Path, width: int) -> None:
     found = browser.measured(written, width)
@@ -256,6 +259,7 @@ def test_the_page_fits_the_screen_and_all_its_images_are_there(browser: Browser,
         assert said in found["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE_PX, DESKTOP_PX])
 def test_a_screenshot_is_not_blank(browser: Browser, written: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"

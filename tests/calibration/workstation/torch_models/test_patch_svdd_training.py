@@ -77,6 +77,7 @@ def corners(patches: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, n
     return np.rint(patches.mean(axis=(2, 3))[:, :2] - (patches.shape[2] - 1) / 2).astype(np.int64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [32, 64])
 def test_neighbours_lie_in_the_direction_given_and_as_far_as_in_the_paper(side: int) -> None:
     first, second, directions = map_of_places(250, 240).neighbours(500, side, np.random.default_rng(0))
@@ -112,6 +113,7 @@ def test_jittered_patches_are_right_beside_each_other(side: int, reach: int) -> 
     assert shifts[inside].any(axis=1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [(64, 64), (96, 128)])
 def test_the_graph_gives_each_patch_the_features_that_it_has_alone(frame: tuple[int, int]) -> None:
     import onnxruntime as ort  # noqa: PLC0415 - after torch may have been found absent
@@ -129,6 +131,7 @@ def test_the_graph_gives_each_patch_the_features_that_it_has_alone(frame: tuple[
                 np.testing.assert_allclose(level[0, :, row, column], encode(patch)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divide", [False, True])
 def test_the_network_shows_the_encoders_what_they_were_trained_on(tmp_path: Path, *, divide: bool) -> None:
     """The same image by both ways: cut into patches, and through brightness, colour order and normalisation."""
@@ -175,6 +178,7 @@ def ramp() -> Frames:
     return Frames([picture], [1 / 255], np.full(3, 0.5, np.float32), spread=0.1)
 
 
+@pytest.mark.slow
 def test_training_learns_where_patches_lie(
     losses: list[list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +190,7 @@ def test_training_learns_where_patches_lie(
     assert np.mean([step[2] for step in losses[-10:]]) < np.log(8) - 0.05
 
 
+@pytest.mark.slow
 def test_training_draws_patches_beside_each_other_together(losses: list[list[float]], tmp_path: Path) -> None:
     """Where their loss has all the weight."""
     training.train(ramp(), PatchSvdd(5, svdd_weight=100), Checkpoint(tmp_path / "c.pt", {}), silent)
@@ -206,6 +211,7 @@ def interrupting(at: int) -> Callable[[str, int, int], None]:
     return move
 
 
+@pytest.mark.slow
 def test_training_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     settings, checkpoint = settings_of(epochs=3), tmp_path / "c.pt"
     whole = trained(good(), settings, tmp_path / "whole.pt")
@@ -221,11 +227,13 @@ def test_training_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path
     assert resumed == whole
 
 
+@pytest.mark.slow
 def test_training_changes_the_encoders_and_depends_on_its_settings(tmp_path: Path) -> None:
     once, twice = (trained(good(), settings_of(epochs=count), tmp_path / f"{count}.pt") for count in (1, 2))
     assert once.weights_sha256 != twice.weights_sha256
 
 
+@pytest.mark.slow
 def test_training_leaves_the_randomness_and_the_threads_of_torch_alone(tmp_path: Path) -> None:
     torch.manual_seed(7)
     expected, threads = torch.rand(3), torch.get_num_threads()
@@ -243,6 +251,7 @@ OTHERS: dict[str, tuple[list[Image], Settings]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difference", OTHERS)
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, difference: str) -> None:
     checkpoint = tmp_path / "c.pt"
@@ -254,6 +263,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, difference:
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_software_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(good(), settings_of(), tmp_path / "c.pt")
     monkeypatch.setattr(training, "version", lambda _name: "0.0.1")
@@ -261,6 +271,7 @@ def test_a_checkpoint_of_other_software_is_refused(tmp_path: Path, monkeypatch: 
         trained(good(), settings_of(), tmp_path / "c.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "list"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     checkpoint = tmp_path / "c.pt"
@@ -318,6 +329,7 @@ def test_more_frames_than_fit_into_memory_are_a_random_choice(monkeypatch: pytes
     assert digest != other
 
 
+@pytest.mark.slow
 def test_fit_trains_writes_a_bundle_and_leaves_no_checkpoint(
     command: Command, good_folder: Path, tmp_path: Path
 ) -> None:
@@ -332,6 +344,7 @@ def test_fit_trains_writes_a_bundle_and_leaves_no_checkpoint(
     assert command("verify", tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 def test_fit_goes_on_where_it_was_interrupted(
     command: Command, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +399,7 @@ def test_without_torch_the_remedy_is_shown(
     assert_refused(outcome, "training the encoders of patch_svdd needs torch", r"pip install '\.\[fit\]'")
 
 
+@pytest.mark.slow
 def test_a_trained_detector_sees_the_scratch(tmp_path: Path) -> None:
     settings = settings_of(side=128)
     pictures = [washer(number, side=128) for number in range(24)]

@@ -52,6 +52,7 @@ def by_hand(model: Any, stages: tuple[int, ...]) -> NDArray[np.float32]:  # noqa
         return on_first_grid(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [(2, 4), (3, 4), (1,)])
 def test_the_exported_stages_are_those_of_torch(lite0: Any, random_weights: Path, stages: tuple[int, ...]) -> None:  # noqa: ANN401
     backbone = timm_backbone(LITE0, [f"blocks.{stage}" for stage in stages], random_weights, *SIZE)
@@ -61,6 +62,7 @@ def test_the_exported_stages_are_those_of_torch(lite0: Any, random_weights: Path
     assert_close(exported(backbone), expected)
 
 
+@pytest.mark.slow
 def test_real_weights_without_a_classifier_are_taken(weights: Path) -> None:
     path = weights / "tf_efficientnet_lite0.safetensors"
     backbone = timm_backbone(LITE0, ["blocks.2", "blocks.4"], path, *SIZE)
@@ -77,6 +79,7 @@ def test_real_weights_without_a_classifier_are_taken(weights: Path) -> None:
     assert backbone.weights_sha256 == (hashlib.sha256(path.read_bytes()).hexdigest(),)
 
 
+@pytest.mark.slow
 def test_a_stage_named_twice_counts_once(random_weights: Path) -> None:
     backbone = timm_backbone(LITE0, ["blocks.2", "blocks.2"], random_weights, *SIZE)
     assert backbone.stages == ("blocks.2",)

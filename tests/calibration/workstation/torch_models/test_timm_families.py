@@ -157,6 +157,7 @@ def maps_by_torch(name: str) -> list[Any]:
     return [seen[stage] for stage in family.stages]
 
 
+@pytest.mark.slow
 @EACH
 def test_each_family_gives_what_torch_gives(name: str) -> None:
     backbone = backbone_of(name)
@@ -167,6 +168,7 @@ def test_each_family_gives_what_torch_gives(name: str) -> None:
     assert [(each.domain, each.version) for each in part.model.opset_import] == [("", OPSET)]
 
 
+@pytest.mark.slow
 @EACH
 def test_each_family_can_be_calibrated(name: str, tmp_path: Path) -> None:
     """``calibrate`` itself holds the fused network against NumPy."""
@@ -183,6 +185,7 @@ def test_each_family_can_be_computed_in_half_precision(name: str) -> None:
     assert len(casts) == 2 + len(FAMILIES[name].levels)
 
 
+@pytest.mark.slow
 @EACH_TRANSFORMER
 def test_gaussian_averages_the_patches_of_a_transformer_and_no_other_tokens(name: str, tmp_path: Path) -> None:
     backbone = backbone_of(name)
@@ -193,6 +196,7 @@ def test_gaussian_averages_the_patches_of_a_transformer_and_no_other_tokens(name
     assert bundle.manifest.detector.name == "gaussian"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "deit_tiny_distilled_patch16_224"])
 def test_position_embeddings_of_a_weight_file_are_resampled_to_the_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
@@ -226,6 +230,7 @@ def test_a_stage_that_a_transformer_lacks_lists_its_blocks() -> None:
     assert error.remedy == f"give one or more of these, separated by commas: {'; '.join(listed)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stage"),
     [
@@ -241,6 +246,7 @@ def test_what_is_not_surely_a_feature_map_is_refused(name: str, stage: str) -> N
     assert refusal(name, stage, (224, 224)).what == f"no stage '{stage}' in {name} at 224x224"
 
 
+@pytest.mark.slow
 def test_a_size_that_patches_do_not_fill_is_refused_with_one_that_they_do() -> None:
     error = refusal("vit_small_patch14_reg4_dinov2", "blocks.1", (64, 96))
     assert error.what.endswith("takes patches of 14x14 pixels, which do not fill 64x96")
