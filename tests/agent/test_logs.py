@@ -16,8 +16,9 @@ from tests.support.stations import ROOT, closed_port, good_parts, write_config, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from io import TextIOWrapper
     from typing import TextIO
+    from pathlib import Path
 
     from agent.logs import LogFormat
 
@@ -39,12 +40,12 @@ def begin(level: str, log_format: LogFormat, stream: TextIO, environment: dict[s
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[TextIO]:
+def file(tmp_path: Path) -> Iterator[TextIOWrapper]:
     with (tmp_path / "log").open("w+") as file:
         yield file
 
 
-def journal_of(file: TextIO) -> dict[str, str]:
+def journal_of(file: TextIOWrapper) -> dict[str, str]:
     status = os.fstat(file.fileno())
     return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
 
@@ -61,20 +62,20 @@ def say() -> None:
     log.critical("over")
 
 
-def written(file: TextIO) -> list[str]:
+def written(file: TextIOWrapper) -> list[str]:
     file.seek(0)
     return file.read().splitlines()
 
 
-def test_text_has_time_and_level(file: TextIO) -> None:
+def test_text_has_time_and_level(file: TextIOWrapper) -> None:
     assert not begin("info", "text", file, {})
     logging.getLogger("agent").info("watching")
     (line,) = written(file)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    watching", line)
 
 
-def test_each_line_in_the_journal_has_its_priority_and_no_time(file: TextIO) -> None:
-    file.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined] - as stderr
+def test_each_line_in_the_journal_has_its_priority_and_no_time(file: TextIOWrapper) -> None:
+    file.reconfigure(errors="backslashreplace")  # as stderr
     assert begin("debug", "text", file, journal_of(file))
     say()
     lines = written(file)
@@ -87,7 +88,7 @@ def test_each_line_in_the_journal_has_its_priority_and_no_time(file: TextIO) -> 
 
 
 @pytest.mark.parametrize("elsewhere", ["1:1", "", "nonsense"])
-def test_a_log_that_was_led_away_from_the_journal_is_for_people(file: TextIO, elsewhere: str) -> None:
+def test_a_log_that_was_led_away_from_the_journal_is_for_people(file: TextIOWrapper, elsewhere: str) -> None:
     assert not begin("info", "text", file, {"JOURNAL_STREAM": elsewhere})
     logging.getLogger("agent").info("watching")
     assert written(file)[0].endswith("INFO    watching")
@@ -98,7 +99,7 @@ def test_a_stream_that_is_no_file_is_not_the_journal() -> None:
     assert not begin("info", "text", stream, {"JOURNAL_STREAM": "1:1"})
 
 
-def test_json_is_one_object_a_line_whatever_is_said(file: TextIO) -> None:
+def test_json_is_one_object_a_line_whatever_is_said(file: TextIOWrapper) -> None:
     assert begin("info", "json", file, journal_of(file))
     say()
     said: list[dict[str, Any]] = [json.loads(line) for line in written(file)]
@@ -115,7 +116,7 @@ def test_json_is_one_object_a_line_whatever_is_said(file: TextIO) -> None:
     assert ["exception" in one for one in said] == [False, False, True, False]
 
 
-def test_less_is_said_when_less_is_wished(file: TextIO) -> None:
+def test_less_is_said_when_less_is_wished(file: TextIOWrapper) -> None:
     begin("warning", "json", file, {})
     say()
     assert [json.loads(line)["level"] for line in written(file)] == ["warning", "error", "critical"]

@@ -176,6 +176,7 @@ def test_a_defect_is_reported_where_it_is_in_the_frame(recipe: Recipe, tmp_path:
     files = encoded(snapshot)
     assert json.loads(files[NUMBERS])["region"]["x"] == seen.region.x
     heat = cv2.imdecode(np.frombuffer(files[OVERLAY], np.uint8), cv2.IMREAD_COLOR)
+    assert heat is not None
     changed = np.abs(heat[:160].astype(int) - snapshot.image).max(axis=2) > 40
     assert changed[y - 12 : y + 12, x - 12 : x + 12].mean() > 0.15
 

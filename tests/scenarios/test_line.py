@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +144,10 @@ def test_parts_that_the_line_names_are_answered_by_name_and_in_order(
     assert summary.dropped["untriggered"] > 0
 
 
+def ends_with_part(name: str, listener: Listener) -> bool:
+    return [one["partId"] for one in listener.on("/result")][-1:] == [name]
+
+
 def test_several_frames_of_a_named_part_are_one_answer_and_one_result(
     line: Line, mosquitto: Mosquitto, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +157,7 @@ def test_several_frames_of_a_named_part_are_one_answer_and_one_result(
     line.wait_until_running()
     for name in ("A", "B"):
         line.do("trigger", {"partId": name})
-        line.listener.wait_for(lambda heard, name=name: [one["partId"] for one in heard.on("/result")][-1:] == [name])
+        line.listener.wait_for(partial(ends_with_part, name))
     done = station.end()
     told, results = line.listener.on("/plc"), line.listener.on("/result")
     assert [(one["partId"], one["valid"]) for one in told] == [("A", True), ("B", True)]
@@ -345,7 +350,7 @@ def test_rollback_to_a_bundle_that_is_gone_leaves_the_one_that_judges(
         config = write_config(tmp_path, path, parts, mosquitto.port, camera=LOOPING, commands=EVERYTHING)
         heard = len(line.listener.on("/info"))
         station = Running(config)
-        line.listener.wait_for(lambda listener, heard=heard: len(listener.on("/info")) > heard)
+        line.listener.wait_for_more("/info", heard)
         if path is doomed:
             station.end()
             shutil.rmtree(doomed)

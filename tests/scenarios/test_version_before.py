@@ -160,8 +160,8 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Continued]:
         process = stack.enter_context(subprocess.Popen(command, stdout=file, stderr=file))  # noqa: S603 - our own program
         stack.callback(process.kill)
         everything, first = {OK, NOT_OK, NOT_DECIDABLE}, served(before)[0]["identity"]
-        for ear in (listener, host):
-            wait_for(lambda ear=ear: process.poll() is not None or everything <= judged_anew(ear), TIMEOUT_S)
+        wait_for(lambda: process.poll() is not None or everything <= judged_anew(listener), TIMEOUT_S)
+        wait_for(lambda: process.poll() is not None or everything <= judged_anew(host), TIMEOUT_S)
         assert process.poll() is None, log.read_text()
         agent(station, "command", "rollback", first)
         wait_for(lambda: listener.on("/info")[-1]["bundleHash"] == first, TIMEOUT_S)

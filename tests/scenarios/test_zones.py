@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from agent.drift.watch import DriftWatch
     from calibration.imaging.preprocess import Image
     from tests.support.real_broker import Mosquitto
     from tests.support.stations import Outcome
@@ -149,7 +150,8 @@ def test_drift_is_reported_with_its_zone() -> None:
     looks = [[view(0, name, 1.0, 100.0) for name in ZONES]]
     causes = {"left": None, "right": "drift: darker"}
     watched = [
-        [replace(v, recipe=replace(v.recipe, drift=Watch(causes[v.recipe.zone]))) for v in look] for look in looks
+        [replace(v, recipe=replace(v.recipe, drift=cast("DriftWatch", Watch(causes[v.recipe.zone])))) for v in look]
+        for look in looks
     ]
     event = FrameCombiner()(watched, State()).decision.drift_event
     assert event is not None
@@ -283,6 +285,8 @@ def check_the_archive(archive: Path, both: Answer) -> None:
     frame = archive / picture.path
     assert json.loads(frame.with_suffix(".json").read_text())["zones"] == both["zones"]
     plain, heat = cv2.imread(str(frame)), cv2.imread(str(frame.with_suffix(".overlay.jpg")))
+    assert plain is not None
+    assert heat is not None
     changed = np.abs(heat[: len(plain)].astype(int) - plain).max(axis=2) > 60
     assert changed[:, :COLUMNS].sum() > 50
     assert changed[:, COLUMNS:].sum() > 50
@@ -314,7 +318,7 @@ def test_each_zone_is_commanded_by_its_name(
     bundles: dict[str, Path], tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
     looping = {"playback": "realtime", "frames_per_s": 100, "loop": True}
-    images = [cv2.convertScaleAbs(pair(n), alpha=1.03, beta=2) for n in range(4000, 4040)]
+    images = [np.asarray(cv2.convertScaleAbs(pair(n), alpha=1.03, beta=2), np.uint8) for n in range(4000, 4040)]
     station = Station(tmp_path, bundles, images, closed_port(), **looping)
     with ending(station.run()):
         base = {zone: station.versions(zone).served[-1].threshold for zone in ZONES}

@@ -165,6 +165,10 @@ class Listener:
     def wait_for(self, condition: Callable[[Listener], object], timeout_s: float = PATIENCE_S) -> None:
         wait_for(lambda: condition(self), timeout_s)
 
+    def wait_for_more(self, topic: str, than: int) -> None:
+        """Until more messages were heard on such topics."""
+        wait_for(lambda: len(self.on(topic)) > than)
+
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()

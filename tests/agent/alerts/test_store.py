@@ -82,7 +82,7 @@ def test_alerts_with_different_causes_are_active_side_by_side_and_end_alone(path
     assert ActiveAlerts(path).left_over == (NEW, camera)
     active.note(END)
     active.forget(END)
-    assert active.alerts == (camera,)
+    assert list(active.alerts) == [camera]
     assert ActiveAlerts(path).left_over == (camera,)
 
 
@@ -165,7 +165,7 @@ def test_an_agent_killed_beside_an_alert_record_never_leaves_an_alert_without_an
     tmp_path: Path, path: Path, alert: Alert
 ) -> None:
     """When the record is put, the file must know it: whoever finds it says the same again, or ends it."""
-    known: list[Alert | None] = []
+    known: list[tuple[Alert, ...]] = []
 
     class WatchedOutbox(Outbox):
         def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:

@@ -270,7 +270,7 @@ def test_an_agent_keeps_images_of_each_class_and_they_can_be_asked_for_while_it_
     mosquitto.start()
     folder = tmp_path / "running"
     folder.mkdir()
-    odd = [cv2.resize(part, (40, 30)) for part in good_parts(2)]  # does not fit the bundle
+    odd = [np.asarray(cv2.resize(part, (40, 30)), np.uint8) for part in good_parts(2)]  # does not fit the bundle
     source = write_pictures(folder / "parts", [*good_parts(3), *broken_parts(3), *odd])
     camera = {"frames_per_s": 40, "playback": "realtime", "loop": True}
     config = write_config(folder, bundle, source, mosquitto.port, camera=camera, archive={"ok_every": 3})

@@ -94,7 +94,12 @@ def test_an_entry_is_flushed_before_its_hash_is_returned(path: Path, monkeypatch
     log = AuditLog(path)
     flushed: list[bytes] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (fsync(number), flushed.append(path.read_bytes())))
+
+    def noting_fsync(number: int) -> None:
+        fsync(number)
+        flushed.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
     told = log.append("pause")
     assert flushed[0] == path.read_bytes()
     assert told.encode() in flushed[0]
@@ -153,7 +158,12 @@ def test_only_the_end_of_a_long_log_is_read_to_continue_it(path: Path, monkeypat
     lines = written(path, 200)
     seen: list[bytes] = []
     parse_line = audit_line.parse_line
-    monkeypatch.setattr("agent.audit.log.parse_line", lambda line: (seen.append(line), parse_line(line))[1])
+
+    def noting_parse_line(line: bytes) -> object:
+        seen.append(line)
+        return parse_line(line)
+
+    monkeypatch.setattr("agent.audit.log.parse_line", noting_parse_line)
     AuditLog(path).append("pause")
     assert seen == lines[-1:]
     assert verify(path).entries == 201

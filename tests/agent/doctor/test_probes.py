@@ -26,7 +26,7 @@ from calibration.errors import EngineError
 from tests.support.stations import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DiskUsage = namedtuple("DiskUsage", "total used free")  # noqa: PYI024 - as shutil has it
 
@@ -332,7 +332,7 @@ class Live:
     name = "fake"
     live = True
     frames_per_s = 25.0
-    refused_settings = ("width: asked for 1920, got 1280",)
+    refused_settings: Sequence[str] = ("width: asked for 1920, got 1280",)
 
     def __init__(self, frames: int) -> None:
         self.frames = frames

@@ -25,6 +25,7 @@ from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.engine.contract import Inference
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess, Region
+from tests.support.fakes import FakeCamera, FakeEngine
 from tests.support.stations import REGION, part, write_config
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def test_a_quarter_of_what_good_frames_show_must_be_found_elsewhere(reference: d
 
 def test_on_a_belt_where_everything_moves_the_check_for_a_moved_camera_is_off() -> None:
     random = np.random.default_rng(0)
-    belt = cv2.GaussianBlur(random.integers(0, 255, (240, 4000, 3)).astype(np.uint8), (0, 0), 4)
+    noise = random.integers(0, 255, (240, 4000, 3)).astype(np.uint8)
+    belt = np.asarray(cv2.GaussianBlur(noise, (0, 0), 4), np.uint8)
     frames = [belt[:, start : start + 320] for start in range(0, 3600, 40)]
     checks = FrameChecks(reference_of(frames, SCENE, sequential=True), SCENE, frozen_after=3)
     assert "moved" in checks.off
@@ -160,7 +162,7 @@ def test_a_frame_of_another_size_is_reported_with_both(checks: FrameChecks) -> N
 
 def test_good_images_of_several_sizes_leave_the_size_open() -> None:
     preprocess = Preprocess(64, 64)
-    frames = [cv2.resize(part(number), (96 + number % 2, 72)) for number in range(20)]
+    frames = [np.asarray(cv2.resize(part(number), (96 + number % 2, 72)), np.uint8) for number in range(20)]
     checks = FrameChecks(reference_of(frames, preprocess), preprocess, frozen_after=None)
     assert "resolution" in checks.off
     assert checks.of_frame(np.zeros((400, 500, 3), np.uint8)) is None
@@ -248,26 +250,21 @@ def test_a_region_outside_the_frame_is_reported_as_ever(reference: dict[str, np.
         FrameChecks(sizes, SCENE, frozen_after=3).of_frame(np.zeros((8, 8, 3), np.uint8))
 
 
-class ConfidentEngine:
+class ConfidentEngine(FakeEngine):
     """Finds every frame good, or every frame bad."""
-
-    backend = "confident"
 
     def __init__(self, score: float) -> None:
         self.asked = 0
         self._score = score
 
-    def __call__(self, _: Image) -> Inference:
+    def __call__(self, frame: Image) -> Inference:
+        del frame
         self.asked += 1
         return Inference(self._score, np.zeros((2, 2), np.float32))
 
 
-class Listed:
-    captured = 0
-    state = "running"
-
+class Listed(FakeCamera):
     def __init__(self, images: Sequence[Image]) -> None:
-        self.dropped: dict[str, int] = {}
         self._images = images
 
     def __iter__(self) -> Iterator[Frame]:
@@ -380,7 +377,7 @@ def test_what_changes_slowly_is_checked_now_and_then_and_holds_meanwhile(referen
         found = checks.of_frame(image) or checks.of_input(SCENE(image), SCENE.locate(image))
         return found and found.code
 
-    soft = cv2.GaussianBlur(scene(1), (0, 0), 6)
+    soft = np.asarray(cv2.GaussianBlur(scene(1), (0, 0), 6), np.uint8)
     assert code_of(scene(0)) is None
     now_ms += 99
     assert code_of(soft) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,14 @@ from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess
+from tests.support.fakes import FakeCamera, FakeEngine
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agent.camera import CameraState
+    from agent.inspection.combine import CombinationRule
     from agent.inspection.score import PartInspection
     from agent.trigger.trigger import Trigger
     from calibration.imaging.preprocess import Image
@@ -44,15 +46,13 @@ PART = Part("A", 0, 0)
 UNSCORED = (ResultCode.DARK, ResultCode.BLURRED, ResultCode.ENGINE_FAULT)
 
 
-class LookingEngine:
+class LookingEngine(FakeEngine):
     """Scores a frame by its first pixel; 255 is a fault."""
 
-    backend = "looking"
-
-    def __call__(self, image: Image) -> Inference:
-        if image[0, 0, 0] == 255:
+    def __call__(self, frame: Image) -> Inference:
+        if frame[0, 0, 0] == 255:
             raise EngineError(what="broken", remedy="mend it")
-        return Inference(float(image[0, 0, 0]), np.zeros((2, 2), np.float32))
+        return Inference(float(frame[0, 0, 0]), np.zeros((2, 2), np.float32))
 
 
 RECIPE = Recipe(Preprocess(8, 8), LookingEngine(), RULES, (2, 2))
@@ -81,7 +81,7 @@ def frames_of(*zones: list[ZoneScore]) -> list[tuple[ZoneScore, ...]]:
 
 
 @pytest.mark.parametrize(("rule", "decisive"), [("worst", 1), ("median", 3), ("best", 2)])
-def test_the_result_is_that_of_the_decisive_frame(rule: str, decisive: int) -> None:
+def test_the_result_is_that_of_the_decisive_frame(rule: CombinationRule, decisive: int) -> None:
     scores = (50.0, 150.0, 20.0, 90.0)
     seen = FrameCombiner(4, rule)(frames_of(views(*scores)), State())
     assert (seen.frame.seq, seen.frames, seen.code, seen.fault) == (decisive, 4, ResultCode.NONE, None)
@@ -98,7 +98,7 @@ def test_the_result_is_that_of_the_decisive_frame(rule: str, decisive: int) -> N
     st.integers(1, 7),
 )
 def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
-    scores: list[float | ResultCode], rule: str, missing: int, least: int
+    scores: list[float | ResultCode], rule: CombinationRule, missing: int, least: int
 ) -> None:
     """Against the rules as Python's own library has them."""
     count = len(scores) + missing
@@ -107,7 +107,12 @@ def test_a_part_is_what_the_rule_says_of_the_frames_that_could_be_scored(
     scored = [score for score in scores if not isinstance(score, ResultCode)]
     assert seen.frames == len(scores)
     if len(scored) >= min(least, count):
-        of = {"worst": max, "median": statistics.median_high, "best": min}[rule]
+        rules: dict[str, Callable[[list[float]], float]] = {
+            "worst": max,
+            "median": statistics.median_high,
+            "best": min,
+        }
+        of = rules[rule]
         assert seen.inference is not None
         assert seen.inference.score == of(scored) == scores[seen.frame.seq]
         assert seen.code is ResultCode.NONE
@@ -137,7 +142,7 @@ def test_dark_frames_that_outnumber_the_others_are_a_fault_of_the_camera() -> No
 
 
 @dataclass
-class ScriptedCamera:
+class ScriptedCamera(FakeCamera):
     """Does what the script says, a word at a time; a number is a frame of that grey."""
 
     script: Sequence[str | int]
@@ -145,7 +150,6 @@ class ScriptedCamera:
     captured: int = 0
     paused: bool = False
     state: CameraState = "running"
-    dropped: dict[str, int] = field(default_factory=dict)
     asked: int = 0
 
     def __iter__(self) -> Iterator[Frame | None]:
@@ -245,14 +249,15 @@ def test_a_part_that_is_interrupted_late_has_its_verdict() -> None:
 
 
 def test_a_slow_camera_interrupts_nothing() -> None:
-    script = ["part", 1, "nothing", 2, "nothing", "nothing", 3]
+    script: list[str | int] = ["part", 1, "nothing", 2, "nothing", "nothing", 3]
     assert shown(run(script, FrameCombiner(3), "command")) == [("0", 3, ResultCode.NONE)]
 
 
 def test_recipes_are_swapped_between_two_parts_only() -> None:
     recipes = iter(replace(RECIPE, rules=Rules(threshold=limit)) for limit in (1.0, 2.0, 3.0, 4.0))
     handshake = Handshake(60_000, lambda: ResultCode.TOO_LATE)
-    camera, seen = ScriptedCamera([10, 10, 10, 10]), []
+    camera = ScriptedCamera([10, 10, 10, 10])
+    seen: list[PartInspection] = []
     inspect(camera, EveryFrame(handshake), lambda: (next(recipes),), seen.append, lambda _: None, FrameCombiner(2))
     assert [one.recipe.rules.threshold for one in seen] == [1.0, 2.0]
 

@@ -23,13 +23,11 @@ from agent.zones.recipe import Recipe
 from calibration.engine.contract import Inference
 from calibration.errors import EngineError
 from calibration.imaging.preprocess import Preprocess, Region
+from tests.support.fakes import FakeCamera, FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from typing_extensions import Self
-
-    from agent.camera import CameraState
     from calibration.imaging.preprocess import Image
 
 RULES = Rules(threshold=100.0)
@@ -42,21 +40,11 @@ def frame(seq: int, size: tuple[int, int] = FITTING) -> Frame:
 
 
 @dataclass
-class ListedCamera:
+class ListedCamera(FakeCamera):
     """Gives the listed frames, and notes when it is asked for the next."""
 
     frames: Sequence[Frame | None]
     events: list[str] = field(default_factory=list)
-    captured: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    state: CameraState = "running"
-    reason: str = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def __iter__(self) -> Iterator[Frame | None]:
         for one in self.frames:
@@ -65,24 +53,13 @@ class ListedCamera:
                 self.events.append(f"frame {one.seq}")
             yield one
 
-    def stop(self) -> None:
-        pass
 
-
-class ScriptedEngine:
+class ScriptedEngine(FakeEngine):
     """Scores what the script says; a text is why it fails."""
-
-    backend = "scripted"
 
     def __init__(self, *script: float | str) -> None:
         self.shapes: list[tuple[int, ...]] = []
         self._script = list(script)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def __call__(self, frame: Image) -> Inference:
         self.shapes.append(frame.shape)

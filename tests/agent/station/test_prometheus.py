@@ -198,11 +198,16 @@ def test_metrics_can_only_be_read(station: tuple[Running, str]) -> None:
     assert fetch(url, "POST")[0] == 405
 
 
+def connection_to(url: str) -> socket.socket:
+    address = urlsplit(url)
+    assert address.port is not None
+    return socket.create_connection((address.hostname, address.port))
+
+
 @pytest.mark.slow
 def test_silent_clients_delay_neither_other_clients_nor_the_stop(station: tuple[Running, str]) -> None:
     running, url = station
-    address = urlsplit(url)
-    silent = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
+    silent = [connection_to(url) for _ in range(20)]
     assert fetch(url)[0] == 200
     began_s = time.monotonic()
     running.end()
@@ -244,9 +249,8 @@ def test_ipv6_is_an_address_too() -> None:
 
 def test_a_client_that_disconnects_at_once_leaves_no_trace_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     with serve_metrics("127.0.0.1", 0, CollectorRegistry()) as url:
-        address = urlsplit(url)
         for _ in range(3):
-            hasty = socket.create_connection((address.hostname, address.port))
+            hasty = connection_to(url)
             hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
             hasty.close()
         assert fetch(url)[0] == 200

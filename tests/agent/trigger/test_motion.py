@@ -31,6 +31,7 @@ from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.imaging.preprocess import Preprocess
+from tests.support.fakes import FakeEngine
 from tests.support.stations import closed_port, kept_records, part, write_config, write_pictures
 
 if TYPE_CHECKING:
@@ -95,12 +96,6 @@ def _lay(scene: np.ndarray, flange: Flange, off_px: float) -> None:
         window += flange.cover[piece][..., np.newaxis] * (flange.colour[piece] - window)
 
 
-class Scorer:
-    """Is never asked here."""
-
-    backend = "none"
-
-
 @cache
 def empty_place() -> EmptyPlace:
     learnt = ReferenceStatistics()
@@ -128,7 +123,7 @@ def watch(
     checks: FrameChecks | None = None,
 ) -> Watched:
     """The numbers of the pictures that are parts, each of one frame."""
-    recipe = Recipe(preprocess, Scorer(), Rules(threshold=1.0), (2, 2), checks, place)
+    recipe = Recipe(preprocess, FakeEngine(), Rules(threshold=1.0), (2, 2), checks, place)
     handshake = Handshake(0, lambda: ResultCode.TOO_LATE)
     trigger = OnMotion(handshake, lambda: (recipe,), SETTLED_MS, unsettled_ms)
     parts, captured = [], 0
@@ -263,7 +258,7 @@ def test_what_never_settles_is_reported_and_recorded_once_and_checked_when_it_do
 def test_a_pause_in_the_middle_of_a_motion_is_no_motion() -> None:
     belt = Belt()
     first, then = belt.stand(4) + belt.index()[:5], belt.index() + belt.stand()
-    recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
+    recipe = Recipe(SCENE, FakeEngine(), Rules(threshold=1.0), (2, 2))
     trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 1000)
     for start_ms, pictures in ((0, first), (60_000, then)):
         parts = [
@@ -277,7 +272,7 @@ def test_a_pause_in_the_middle_of_a_motion_is_no_motion() -> None:
 def test_a_part_stays_current_until_it_moves() -> None:
     belt = Belt()
     pictures = [*belt.stand(4), *belt.index(), *belt.stand(9), *belt.index()]
-    recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
+    recipe = Recipe(SCENE, FakeEngine(), Rules(threshold=1.0), (2, 2))
     trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 60_000)
     current, frames = None, 0
     for number, picture in enumerate(pictures):
@@ -300,7 +295,7 @@ def test_frames_of_another_resolution_are_checked_which_says_so() -> None:
     small = np.zeros((100, 100, 3), np.uint8)
     watched = watch([small] * 3)
     assert watched.numbers == [0, 1, 2]
-    recipe = Recipe(SCENE, Scorer(), Rules(threshold=1.0), (2, 2))
+    recipe = Recipe(SCENE, FakeEngine(), Rules(threshold=1.0), (2, 2))
     assert score_frame(Frame(0, small, 0, 0), watched.parts[0][1], recipe).code is ResultCode.FRAME_UNUSABLE
 
 

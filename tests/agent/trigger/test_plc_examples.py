@@ -107,8 +107,8 @@ def test_the_flow_passes_only_what_is_valid_and_ok_and_the_expected_part() -> No
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    passed = [("12", answer()), (None, answer(partId=None))]
-    rejected = [
+    passed: list[tuple[str | None, object]] = [("12", answer()), (None, answer(partId=None))]
+    rejected: list[tuple[str | None, object]] = [
         ("12", answer(valid=False, resultEvaluation=3, resultCode=3)),
         ("12", answer(valid=False)),
         ("12", answer(resultEvaluation=2)),

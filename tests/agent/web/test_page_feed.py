@@ -122,7 +122,7 @@ def test_the_inspection_continues_while_its_page_is_killed_and_while_it_hangs(
                 os.kill(pid, number)
                 ended.add(pid)
             results = len(listener.on("/result"))
-            until(partial(has_more_results, listener, results + 50))
+            listener.wait_for_more("/result", results + 50)
     finally:
         summary = station.end()
     assert summary.captured == summary.results + sum(summary.dropped.values())
@@ -131,10 +131,6 @@ def test_the_inspection_continues_while_its_page_is_killed_and_while_it_hangs(
 
 def new_pages(before: frozenset[int]) -> set[int]:
     return pages_of_this_process() - before
-
-
-def has_more_results(listener: Listener, count: int) -> bool:
-    return len(listener.on("/result")) > count
 
 
 def pages_of_this_process() -> set[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import fake_pycuda, fake_tensorrt
-from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda, Gpu
+from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda
 from tests.support.outcome import assert_refused
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from calibration.bundle.bundle import Bundle
+    from calibration.engine.cuda_driver import Gpu
     from tests.support.outcome import Outcome
 
     Command = Callable[..., Outcome]

@@ -131,7 +131,7 @@ def test_all_categories_of_a_root_are_run_and_averaged(command: Command, root: P
     table = outcome.out[outcome.out.index("mean of 2 sets") :]
     found = [float(row["average_precision"]) for row in rows]
     assert f"{np.mean(found):.3f}" in table
-    assert f"±{average([np.mean(found[:2]), np.mean(found[2:])]).standard_error:.3f}" in table
+    assert f"±{average([float(np.mean(found[:2])), float(np.mean(found[2:]))]).standard_error:.3f}" in table
     assert "pixel AUROC and PRO: of the 1 sets with masks" in table
 
 

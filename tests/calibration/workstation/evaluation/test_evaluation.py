@@ -19,6 +19,7 @@ from calibration.statistics.threshold import WorkingPoint, expected_share_above,
 from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
+from tests.support.fakes import FakeEngine
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, save, washer
 
@@ -38,15 +39,13 @@ if TYPE_CHECKING:
 DRAWS = 400
 
 
-class BrightnessEngine:
+class BrightnessEngine(FakeEngine):
     """Scores an image by its brightness, wherever it is bright."""
-
-    backend = "brightness"
 
     def __call__(self, frame: Image) -> Inference:
         grey = frame.mean(axis=2, dtype=np.float32)
         cells = cv2.resize(grey, (3, 3), interpolation=cv2.INTER_AREA)
-        return Inference(float(grey.mean()), cells)
+        return Inference(float(grey.mean()), np.asarray(cells, np.float32))
 
 
 def flat(folder: Path, levels: list[int]) -> None:
@@ -64,7 +63,8 @@ def figures(tmp_path: Path, learnt: Bundle) -> EvaluationResult:
 def test_figures_without_a_threshold_are_those_counted_by_hand(figures: EvaluationResult) -> None:
     assert figures.image_auroc == pytest.approx(10 / 12)
     assert figures.average_precision == pytest.approx((1 / 1 + 2 / 2 + 3 / 5) / 3)
-    assert (figures.best_f1, figures.best_f1_threshold) == (pytest.approx(0.8), 50.0)
+    assert figures.best_f1 == pytest.approx(0.8)
+    assert figures.best_f1_threshold == 50.0
     assert figures.false_reject_rate_at_full_detection == 2 / 4
     assert (figures.pixel_auroc, figures.region_overlap) == (None, None)
 
@@ -157,7 +157,7 @@ def test_the_observed_share_of_new_good_images_is_as_expected_nearly_always(coun
     for _ in range(DRAWS):
         point = working_point(random.exponential(50.0, count), rate)
         low, high = expected_share_above(point, 200)
-        inside += low <= np.mean(random.exponential(50.0, 200) > point.threshold) <= high
+        inside += low <= float(np.mean(random.exponential(50.0, 200) > point.threshold)) <= high
     assert inside / DRAWS > 0.93
 
 

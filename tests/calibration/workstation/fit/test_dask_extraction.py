@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_the_bundle_is_that_of_one_machine(client: Client, fit: Fit, detector: D
     if alone.moments():
         assert_same_statistics(clustered, alone)
     assert_same_reference(clustered, alone)
-    changes = {"created_at": "", "files": {}, "working_point": None}
+    changes: dict[str, Any] = {"created_at": "", "files": {}, "working_point": None}
     assert clustered.manifest.model_copy(update=changes) == alone.manifest.model_copy(update=changes)
     assert clustered.manifest.images.count == 38
     assert [name.split("/")[-1].split()[0] for name in alone.manifest.images.skipped] == ["003.png", "017.png"]
@@ -193,9 +194,13 @@ def test_a_worker_with_other_software_is_named(client: Client, fit: Fit, monkeyp
     assert "install the same versions" in error.value.remedy
 
 
+def close(cluster: LocalCluster, *_: object) -> None:
+    cluster.close()
+
+
 def test_a_cluster_that_is_lost_is_reported_and_leaves_nothing(fit: Fit) -> None:
     with threads(1) as (cluster, client), pytest.raises(ClusterError, match="nothing was written"):
-        fit(client, progress=lambda *_: cluster.close())
+        fit(client, progress=partial(close, cluster))
     assert not fit.folder.exists()
 
 
@@ -225,6 +230,7 @@ def test_a_senseless_number_of_workers_is_refused(address: str) -> None:
 def test_the_command_uses_a_cluster_that_runs(
     client: Client, command: Callable[..., Outcome], folder: Path, data: Path, tmp_path: Path
 ) -> None:
+    assert client.scheduler is not None
     address = client.scheduler.address
     outcome = command("fit", folder, "--size", SIDE, "--out", tmp_path / "b", "--dask", address)
     assert outcome.code == 0

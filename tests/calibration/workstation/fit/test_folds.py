@@ -47,7 +47,11 @@ def test_without_it_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> No
     rejected = {}
     for pattern in (None, r"part(\d+)"):
         settings = Settings(
-            Preprocess(64, 64), MeanShift(), false_reject_rate=0.05, threads=1, part_of=pattern and part_by(pattern)
+            Preprocess(64, 64),
+            MeanShift(),
+            false_reject_rate=0.05,
+            threads=1,
+            part_of=None if pattern is None else part_by(pattern),
         )
         images = good_images(learnt)
         bundle = calibrate(images, filterbank_backbone(64, 64), settings, tmp_path / f"b{pattern is None}", _silent)

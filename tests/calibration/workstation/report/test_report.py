@@ -7,7 +7,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -174,7 +174,9 @@ def test_a_report_that_cannot_be_written_is_refused(command: Command, learnt: Bu
 
 
 def test_a_bundle_without_review_images_is_refused(command: Command, bundle: Bundle) -> None:
-    arrays = {name: array for name, array in bundle.reference().items() if not name.startswith("highest")}
+    arrays: dict[str, Any] = {
+        name: array for name, array in bundle.reference().items() if not name.startswith("highest")
+    }
     np.savez(bundle.path / "reference.npz", **arrays)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     manifest["files"]["reference.npz"] = hashlib.sha256((bundle.path / "reference.npz").read_bytes()).hexdigest()

@@ -74,7 +74,7 @@ def map_of_places(height: int, width: int) -> Frames:
 
 def corners(patches: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """(row, column) of patches of the map, from which the noise is rounded away."""
-    return np.rint(patches.mean(axis=(2, 3))[:, :2] - (patches.shape[2] - 1) / 2).astype(np.int64)
+    return np.asarray(np.rint(patches.mean(axis=(2, 3))[:, :2] - (patches.shape[2] - 1) / 2), np.int64)
 
 
 @pytest.mark.slow

@@ -100,13 +100,15 @@ PICTURES = Drawn([washer(number) for number in range(10)])
 def random_model(name: str, **changes: Any) -> nn.Module:  # noqa: ANN401 - timm is untyped
     """A model of random weights and statistics, no layer of which does nothing."""
     torch.manual_seed(0)
-    model = CREATE(name, pretrained=False, **changes).eval()
+    model: nn.Module = CREATE(name, pretrained=False, **changes).eval()
     if name.startswith("vgg"):
         model.pre_logits = nn.Identity()  # nine tenths of its weights, and behind all stages
         model.head = nn.Identity()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.5, 2.0)
         for path, values in model.named_parameters():
