@@ -17,8 +17,8 @@ from tests.support.stations import ROOT, closed_port, good_parts, write_config, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import TextIOWrapper
-    from typing import TextIO
     from pathlib import Path
+    from typing import TextIO
 
     from agent.logs import LogFormat
 
