@@ -18,10 +18,10 @@ from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
 from agent.doctor import report as doctor_report
+from agent.from_config import station_topics
 from agent.install import cli as install_command
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
-from agent.settings import station_topics
 from agent.station.run import Stop, Summary, run_station
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError

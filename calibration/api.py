@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from calibration.bundle.bundle import check_golden
 from calibration.bundle.bundle import open_bundle as open_folder
 from calibration.deployment.backends import AUTO, BACKENDS, Deployment, choose_backend, open_engine
-from calibration.deployment.tensorrt import engine_folder
+from calibration.deployment.engine_source import engine_folder
 from calibration.errors import SettingError, ShiftwatchError
 from calibration.imaging.heatmap import overlay
 from calibration.imaging.image_files import read_image

@@ -30,7 +30,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.bundle.bundle import Bundle, open_bundle
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine, replace_engine_head

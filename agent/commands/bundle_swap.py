@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.audit.log import AuditLog
-    from agent.zones.served import ActiveBundle
+    from agent.zones.active_bundle import ActiveBundle
     from agent.zones.zone import Zone
     from calibration.bundle.bundle import Bundle
 
@@ -116,11 +116,11 @@ class BundleSwap:
         return audit_hash
 
     def _record(self, zone: Zone, reason: SwapReason, error: ShiftwatchError | None) -> str | None:
-        bundle = zone.served.bundle
+        bundle = zone.active.bundle
         failure = None if error is None else error.one_line
         try:
             if failure is None:
-                threshold = zone.served.recipe.rules.threshold
+                threshold = zone.active.recipe.rules.threshold
                 zone.versions.note(bundle, threshold, by=reason.by, why=reason.why, learnt_ms=reason.learnt_ms)
                 self._changed()
                 log.info(about_zone(zone.name, "the bundle %s is now active"), bundle.identity[:12])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.commands.rollback import RollbackCommand
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import OnCommand
-    from agent.zones.controls import StationControls
+    from agent.zones.station_controls import StationControls
 
 _WIDEST = 10.0
 
@@ -105,7 +105,7 @@ class CommandHandlers:
 
     def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Effect:
         zone = self._controls.zone(arguments.zone)
-        base = zone.served.base_threshold
+        base = zone.active.base_threshold
         threshold = arguments.threshold
         if threshold is not None and not base / _WIDEST <= threshold <= base * _WIDEST:
             raise CommandRefusedError(

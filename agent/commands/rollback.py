@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.commands.dispatcher import Command, Effect
     from agent.commands.schema import RollbackArguments
     from agent.messages.records import Payload
-    from agent.zones.controls import StationControls
+    from agent.zones.station_controls import StationControls
     from agent.zones.versions import Version
     from agent.zones.zone import Zone
     from calibration.errors import ShiftwatchError
@@ -39,7 +39,7 @@ class RollbackCommand:
     def prepare(self, command: Command, arguments: RollbackArguments) -> Effect:
         """See `agent.commands.dispatcher.Action`."""
         zone = self._controls.zone(arguments.zone)
-        version = zone.versions.before(zone.served.bundle.identity, arguments.bundle)
+        version = zone.versions.before(zone.active.bundle.identity, arguments.bundle)
 
         def start() -> None:
             self._swaps.reserve()

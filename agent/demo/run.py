@@ -18,8 +18,8 @@ from agent.config.model import load
 from agent.demo.broker import embedded_broker
 from agent.demo.conveyor import DEFECTS, REGION, parts, write_video
 from agent.demo.listener import LineListener
+from agent.from_config import station_topics
 from agent.messages.records import Evaluation
-from agent.settings import station_topics
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.errors import EngineError, StorageError
 from calibration.imaging.preprocess import Preprocess

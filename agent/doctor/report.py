@@ -13,7 +13,7 @@ from agent.doctor import camera_devices, machine, software, station_probes
 from agent.doctor.finding import fault, ok
 from agent.doctor.isolation import Check
 from agent.errors import ConfigError
-from agent.settings import station_topics
+from agent.from_config import station_topics
 from calibration.terminal import escape
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok, warn_if
 from agent.doctor.machine import disk_finding
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError, ConfigError, PageError
+from agent.from_config import broker_settings, camera_settings, engine_deployment, web_token
 from agent.mqtt.connect import connect
-from agent.settings import broker_settings, camera_settings, engine_deployment, web_token
 from agent.state_lock import is_in_use
 from agent.web.server_socket import check_packages, listening, url
 from calibration.bundle.bundle import check_golden, open_bundle

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.messages.records import as_historical
-from agent.mqtt.hold_back import HeldBack
+from agent.mqtt.refused_records import RefusedRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ class OutboxDrain:
         # Answers to parts and commands must find room, however long the backlog.
         kept_free = min(_KEPT_FREE, connection.receive_maximum // 2)
         self._window = min(window, connection.receive_maximum - kept_free)
-        self._refused = HeldBack(self._window, refused_retry_s)
+        self._refused = RefusedRecords(self._window, refused_retry_s)
         self._records_per_s = records_per_s
         self._historical_up_to = outbox.last_id
         self._sent_up_to = 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
     from agent.recalibration.plan import RecalibrationPlan
-    from agent.zones.controls import StationControls
+    from agent.zones.station_controls import StationControls
 
 _STOPS_WITHIN_S = 0.5
 
@@ -102,13 +102,13 @@ class RecalibrationCommand:
         if arguments.parts is not None and arguments.seconds is not None:
             raise CommandRefusedError(what="parts and seconds are both given", remedy="give one of them")
         zone = self._controls.zone(arguments.zone)
-        fixed, own = zone.served.base_threshold, zone.served.bundle.manifest.working_point.threshold
+        fixed, own = zone.active.base_threshold, zone.active.bundle.manifest.working_point.threshold
         if fixed != own:
             raise CommandRefusedError(
                 what=f"the configuration fixes the threshold at {fixed:g}, which means nothing to a new bundle",
                 remedy="remove decision.threshold from it, start again, and recalibrate",
             )
-        return lambda: self._begin(Task(command, arguments, zone, zone.served))
+        return lambda: self._begin(Task(command, arguments, zone, zone.active))
 
     def _prepare_cancel(self, command: Command, zone: str | None) -> Effect:
         run, at = self._run, self._reporter.at

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from agent.commands.dispatcher import Command
     from agent.commands.schema import RecalibrateArguments
-    from agent.zones.served import ActiveBundle
+    from agent.zones.active_bundle import ActiveBundle
     from agent.zones.zone import Zone
 
 

@@ -21,7 +21,7 @@ from agent.recalibration.ipc import WorkerOrder
 from agent.recalibration.labelled_images import labelled_images_in
 from agent.recalibration.part_sampler import PartSampler
 from agent.recalibration.progress import audit_fields
-from agent.recalibration.worker_process import WorkerProcess
+from agent.recalibration.worker_handle import WorkerHandle
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class RecalibrationRun:
         """Folder of the accepted bundle; None after a dry run."""
         workplace = self._bundles.workplace()
         try:
-            with WorkerProcess(self._order(workplace)) as worker:
+            with WorkerHandle(self._order(workplace)) as worker:
                 self._last_report_s = time.monotonic()
                 self._wait_for("ready", "preparing", worker)
                 self._collect_parts(worker)
@@ -149,11 +149,11 @@ class RecalibrationRun:
         arguments = self._task.arguments
         return MOST_PARTS if arguments.seconds is not None else arguments.parts or self._plan.parts
 
-    def _new_sampler(self, worker: WorkerProcess, parts: int) -> PartSampler:
+    def _new_sampler(self, worker: WorkerHandle, parts: int) -> PartSampler:
         is_other_product = self._task.arguments.mode == "teach"
         return PartSampler(worker.offer, parts, self._task.zone.name, other_product=is_other_product)
 
-    def _collect_parts(self, worker: WorkerProcess) -> None:
+    def _collect_parts(self, worker: WorkerHandle) -> None:
         sampler = self._sampler = self._new_sampler(worker, self._parts)
         began_s, seconds = time.monotonic(), self._task.arguments.seconds
 
@@ -169,7 +169,7 @@ class RecalibrationRun:
         self._sampler = None
         self.figures |= {"collected": sampler.given, "notCollected": dict(sampler.missed)}
 
-    def _refit(self, worker: WorkerProcess) -> None:
+    def _refit(self, worker: WorkerHandle) -> None:
         worker.refit()
         # Collected during the refit, to save time in the shadow run.
         self._sampler = self._new_sampler(worker, self._plan.shadow_parts)
@@ -182,7 +182,7 @@ class RecalibrationRun:
                 remedy="collect more and better parts; or give --force, which the audit log records",
             )
 
-    def _shadow_run(self, worker: WorkerProcess) -> None:
+    def _shadow_run(self, worker: WorkerHandle) -> None:
         sampler = self._sampler
         assert sampler is not None  # noqa: S101 - since the refit began
         began_s = sampler.last_s = time.monotonic()
@@ -214,7 +214,7 @@ class RecalibrationRun:
             if self._closing.is_set():
                 return  # the loop has ended, and activates nothing any more
         if errors == [None]:
-            self._bundles.prune(self._plan.keep_bundles, [task.zone.served.bundle.path, task.zone.configured])
+            self._bundles.prune(self._plan.keep_bundles, [task.zone.active.bundle.path, task.zone.configured])
         else:
             self._bundles.remove(path)
 
@@ -245,7 +245,7 @@ class RecalibrationRun:
         first, last = _PHASES[phase]
         self._reporter.progress(self._task, phase, first + min(1.0, share) * (last - first))
 
-    def _wait_for(self, kind: str, phase: str, worker: WorkerProcess) -> WorkerReport:
+    def _wait_for(self, kind: str, phase: str, worker: WorkerHandle) -> WorkerReport:
         while True:
             report = self._next_report(worker, is_busy=True)
             if report is not None and report["kind"] == kind:
@@ -254,7 +254,7 @@ class RecalibrationRun:
                 step, done = report["step"], report["done"] / max(1, report["total"])
                 self._report(phase, (_STEPS.index(step) + done) / len(_STEPS) if step in _STEPS else done)
 
-    def _next_report(self, worker: WorkerProcess, *, is_busy: bool) -> WorkerReport | None:
+    def _next_report(self, worker: WorkerHandle, *, is_busy: bool) -> WorkerReport | None:
         """The worker's next report, if there is one soon; one that ``is_busy`` may not be silent for long."""
         self._refuse_void()
         report = worker.next_report(_TICK_S)
@@ -272,7 +272,7 @@ class RecalibrationRun:
         """Refuse if it was cancelled, or if bundle or threshold have changed since it began."""
         if self._cancelled is not None:
             raise CommandRefusedError(what=self._cancelled, remedy="the active bundle stays")
-        if self._task.zone.served is not self._task.base:
+        if self._task.zone.active is not self._task.base:
             raise CommandRefusedError(
                 what="another bundle or threshold is active than when the recalibration began",
                 remedy="give the command again; it then starts from the active bundle",

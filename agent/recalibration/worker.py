@@ -45,7 +45,7 @@ _REFUSALS = (SettingError, DatasetError, DegenerateFeaturesError, ModelTooLargeE
 
 
 def main(order: dict[str, Any], to_agent: socket.socket) -> None:
-    """See `WorkerProcess`."""
+    """See `WorkerHandle`."""
 
     def report(kind: str, **more: object) -> None:
         to_agent.sendall(json.dumps({"kind": kind, **more}).encode())

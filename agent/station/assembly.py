@@ -18,6 +18,7 @@ from agent.commands.handlers import CommandHandlers
 from agent.commands.mark import MarkCommand
 from agent.commands.rollback import RollbackCommand
 from agent.errors import AuditError, PublisherDiedError
+from agent.from_config import archive_folder, combiner_of, open_archive, recalibration_plan, station_topics, trigger_of
 from agent.inspection.loop import inspect
 from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import new_id
@@ -25,11 +26,10 @@ from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
 from agent.recalibration.command import RecalibrationCommand
-from agent.settings import archive_folder, combiner_of, open_archive, recalibration_plan, station_topics, trigger_of
 from agent.station.bundle_loader import activate_bundle
+from agent.station.edge_nodes import edge_nodes_of
 from agent.station.page_state import page_state
 from agent.station.prometheus import StatusCollector
-from agent.station.sparkplug import edge_nodes_of
 from agent.station.status import StationState, StationStatus
 from agent.station.systemd import ServiceManager
 from agent.station.web_page import page_of
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from agent.mqtt.connect import BrokerSettings
     from agent.outbox.outbox import Outbox
     from agent.trigger.trigger import Trigger
-    from agent.zones.controls import StationControls
+    from agent.zones.station_controls import StationControls
     from agent.zones.zone import Zone
     from calibration.deployment.backends import BackendChoice
 
@@ -196,11 +196,11 @@ class Assembly:
 
     def _record_start(self, zone: Zone) -> None:
         """Record which bundle is active, if it is not the one before the start."""
-        served = zone.served
-        threshold = served.recipe.rules.threshold
+        active = zone.active
+        threshold = active.recipe.rules.threshold
         try:
-            if zone.versions.note(served.bundle, threshold):
-                self._audit.append("started", bundle=served.bundle.identity, threshold=threshold, **zone.noted)
+            if zone.versions.note(active.bundle, threshold):
+                self._audit.append("started", bundle=active.bundle.identity, threshold=threshold, **zone.noted)
         except (OSError, AuditError) as error:
             log.warning("the active bundle cannot be recorded: %s", error)
 

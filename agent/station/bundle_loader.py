@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.settings import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
+from agent.from_config import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
+from agent.zones.active_bundle import ActiveBundle
 from agent.zones.recipe import Recipe, about_zone
-from agent.zones.served import ActiveBundle
 from agent.zones.versions import Versions
 from agent.zones.zone import Zone, folder_of, versions_file
 from calibration.bundle.bundle import check_golden, open_bundle
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agent.config.model import AgentConfig
-    from agent.drift.watch import DriftWatch
+    from agent.drift.drift_watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
     from calibration.bundle.bundle import Bundle
     from calibration.deployment.backends import BackendChoice
@@ -56,8 +56,8 @@ def open_zone(config: AgentConfig, backends: BackendChoice, name: str, configure
     folder = folder_of(name, config.state_dir)
     folder.mkdir(parents=True, exist_ok=True)
     versions = Versions(versions_file(folder), configured.identity)
-    served = activate_bundle(config, backends, first_bundle(configured, versions, name), name)
-    return Zone(name, folder, config.bundle[name], versions, served)
+    active = activate_bundle(config, backends, first_bundle(configured, versions, name), name)
+    return Zone(name, folder, config.bundle[name], versions, active)
 
 
 def activate_bundle(
@@ -84,15 +84,15 @@ def activate_bundle(
     rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
     with _naming(zone), ExitStack() as stack:
         deployment = engine_deployment(config, bundle, _BuildLog(progress))
-        served = stack.enter_context(open_engine(backends, deployment, lambda engine: check_golden(bundle, engine)))
-        log.info(about_zone(zone, "the network runs on %s (%s)"), served.engine.backend, served.reason)
+        active = stack.enter_context(open_engine(backends, deployment, lambda engine: check_golden(bundle, engine)))
+        log.info(about_zone(zone, "the network runs on %s (%s)"), active.engine.backend, active.reason)
         checks = frame_checks_of(config, bundle)
         drift = drift_of(config, bundle)
         grid = bundle.manifest.backbone.grid
-        recipe = Recipe(bundle.preprocess, served.engine, rules, grid, checks, empty_place, drift, zone)
+        recipe = Recipe(bundle.preprocess, active.engine, rules, grid, checks, empty_place, drift, zone)
         for warning in _disabled_checks(checks, drift):
             log.warning("%s", about_zone(zone, warning))
-        return ActiveBundle(bundle, recipe, rules.threshold, served.reason, stack.pop_all().close)
+        return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payloa
             for name, client in zip(("MQTT", "Sparkplug"), clients, strict=False)
         ],
         "thresholds": {
-            zone.name: {"now": zone.served.recipe.rules.threshold, "base": zone.served.base_threshold}
+            zone.name: {"now": zone.active.recipe.rules.threshold, "base": zone.active.base_threshold}
             for zone in status.controls.zones
         },
     }

@@ -43,7 +43,7 @@ class StatusCollector:
         """The current metrics; from any thread, without waiting."""
         status, metrics = self._status, self._status.metrics
         about = {
-            (*self._about.values(), zone.name, zone.served.bundle.identity, zone.served.recipe.engine.backend): 1
+            (*self._about.values(), zone.name, zone.active.bundle.identity, zone.active.recipe.engine.backend): 1
             for zone in status.controls.zones
         }
         yield _gauge("build_info", "Active versions and bundles.", about, *self._about, "zone", "bundle", "backend")

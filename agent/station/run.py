@@ -12,12 +12,12 @@ import cv2
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.camera import open_camera
+from agent.from_config import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.metrics.endpoint import serve_metrics
-from agent.settings import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.state_lock import state_lock
 from agent.station.assembly import Assembly
 from agent.station.bundle_loader import configured_bundle, open_zone
-from agent.zones.controls import StationControls
+from agent.zones.station_controls import StationControls
 from agent.zones.zone import left_over
 from calibration.deployment.backends import choose_backend
 

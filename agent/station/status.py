@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from agent.recalibration.command import RecalibrationCommand
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger
-    from agent.zones.controls import StationControls
-    from agent.zones.served import ActiveBundle
+    from agent.zones.active_bundle import ActiveBundle
+    from agent.zones.station_controls import StationControls
 
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
@@ -101,7 +101,7 @@ class StationStatus(StationState):
 
     def info(self) -> Payload:
         """Content of ``info``."""
-        bundles = {zone.name: _about(zone.served) for zone in self.controls.zones}
+        bundles = {zone.name: _about(zone.active) for zone in self.controls.zones}
         zones = {name: about for name, about in bundles.items() if name}
         return Info.of(next(iter(bundles.values())), self.source, zones).payload()
 
@@ -141,14 +141,14 @@ class StationStatus(StationState):
         ).payload()
 
 
-def _about(served: ActiveBundle) -> BundleInfo:
-    manifest = served.bundle.manifest
+def _about(active: ActiveBundle) -> BundleInfo:
+    manifest = active.bundle.manifest
     return BundleInfo(
-        bundle_hash=served.bundle.identity,
-        threshold=served.recipe.rules.threshold,
+        bundle_hash=active.bundle.identity,
+        threshold=active.recipe.rules.threshold,
         false_reject_rate=manifest.working_point.false_reject_rate,
-        backend=served.recipe.engine.backend,
-        backend_reason=served.reason,
+        backend=active.recipe.engine.backend,
+        backend_reason=active.reason,
         calibrated_at_ms=round(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
     )
 

@@ -15,8 +15,8 @@ import typer
 from rich.live import Live
 
 from agent.config import model as configuration
+from agent.from_config import broker_settings, read_secret, station_topics
 from agent.mqtt.connect import BrokerSettings
-from agent.settings import broker_settings, read_secret, station_topics
 from agent.watch.output import LineOutput, ScreenOutput
 from agent.watch.subscribe import subscribe
 from calibration.errors import SettingError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.alerts.defect import Rules
-    from agent.drift.watch import DriftWatch
+    from agent.drift.drift_watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
     from agent.frame_checks.empty_place import EmptyPlace
     from calibration.engine.contract import Engine

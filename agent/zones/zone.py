@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from agent.zones.served import CommandedThreshold
+from agent.zones.active_bundle import CommandedThreshold
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
+    from agent.zones.active_bundle import ActiveBundle
     from agent.zones.recipe import Recipe
-    from agent.zones.served import ActiveBundle
     from agent.zones.versions import Versions
 
 
@@ -58,17 +58,17 @@ class Zone:
         folder: Folder for its state.
         configured: Folder of the bundle that the configuration names.
         versions: The bundles that were active in it.
-        served: The first active bundle; a commanded threshold is applied to it.
+        active: The first active bundle; a commanded threshold is applied to it.
     """
 
-    def __init__(self, name: str, folder: Path, configured: Path, versions: Versions, served: ActiveBundle) -> None:
+    def __init__(self, name: str, folder: Path, configured: Path, versions: Versions, active: ActiveBundle) -> None:
         self.name = name
         self.folder = folder
         self.configured = configured
         self.versions = versions
         self._commanded = CommandedThreshold(folder / "threshold.json")
         self._lock = threading.Lock()
-        self._served = self._commanded.applied_to(served)
+        self._active = self._commanded.applied_to(active)
         self._offer: Offer | None = None
 
     @property
@@ -77,9 +77,9 @@ class Zone:
         return {"zone": self.name} if self.name else {}
 
     @property
-    def served(self) -> ActiveBundle:
+    def active(self) -> ActiveBundle:
         """The active bundle."""
-        return self._served
+        return self._active
 
     def set_threshold(self, threshold: float | None) -> None:
         """Set the score above which a part is NotOK; None restores the threshold before any command.
@@ -88,9 +88,9 @@ class Zone:
             OSError: It cannot be kept on disk, and is not changed.
         """
         with self._lock:
-            served = self._served.with_threshold(self._served.base_threshold if threshold is None else threshold)
-            self._commanded.keep(served)
-            self._served = served
+            active = self._active.with_threshold(self._active.base_threshold if threshold is None else threshold)
+            self._commanded.keep(active)
+            self._active = active
 
     def offer(self, offer: Offer) -> None:
         """Activate another bundle before the next part."""
@@ -101,18 +101,18 @@ class Zone:
         if self._offer is not None:
             offer, self._offer = self._offer, None
             offer.done(self._swap(offer))
-        return self._served.recipe
+        return self._active.recipe
 
     def close(self) -> None:
         """Release the engine."""
-        self._served.close()
+        self._active.close()
 
     def _swap(self, offer: Offer) -> ShiftwatchError | None:
         try:
-            served = offer.load()
+            active = offer.load()
         except ShiftwatchError as error:
             return error
         with self._lock:
-            before, self._served = self._served, self._commanded.applied_to(served)
+            before, self._active = self._active, self._commanded.applied_to(active)
         before.close()
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import onnxruntime as ort
 
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild

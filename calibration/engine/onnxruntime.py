@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from calibration.engine.contract import Inference
-from calibration.engine.cores import Cores
+from calibration.engine.cpu_affinity import Cores
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from agent.drift.drift_watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, appearance, good_statistics
 from agent.drift.reference_ranks import SIDES, HighScores, ReferenceRanks
 from agent.drift.sequential_test import SequentialTest
-from agent.drift.watch import BLOCK_PARTS, BLOCK_S, FALSE_ALARM_DAYS, DriftWatch, appearance, good_statistics
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess

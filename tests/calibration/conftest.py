@@ -10,7 +10,7 @@ import pytest
 
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import Bundle, open_bundle
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.main import main

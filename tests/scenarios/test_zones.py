@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.drift.watch import DriftWatch
+    from agent.drift.drift_watch import DriftWatch
     from calibration.imaging.preprocess import Image
     from tests.support.real_broker import Mosquitto
     from tests.support.stations import Outcome

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.deployment.engine_source import engine_folder, source_of
 from calibration.deployment.latency import measure_latency
-from calibration.deployment.tensorrt import engine_folder, source_of
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.terminal import escape, progress_bar

@@ -12,7 +12,7 @@ from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
 from calibration.workstation.cli.detector_options import DETECTOR_OPTIONS, detector_of
-from calibration.workstation.cli.name_list import names_in, write_names
+from calibration.workstation.cli.image_names import names_in, write_names
 from calibration.workstation.cli.output import describe, print_written
 from calibration.workstation.dataset import frame_range
 from calibration.workstation.fit.backbone_choice import BackboneChoice

@@ -16,7 +16,7 @@ from calibration.imaging.region import crop_padded
 from calibration.imaging.score_map import cover_region
 from calibration.statistics.threshold import expected_share_above
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
-from calibration.workstation.files import accessible
+from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from calibration.errors import SettingError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region
-from calibration.workstation.files import accessible
+from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

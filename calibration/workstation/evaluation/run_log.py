@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from calibration.deployment.latency import processor_name
 from calibration.errors import SettingError
 from calibration.workstation.evaluation.benchmark import Identity, Run
-from calibration.workstation.files import accessible
+from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

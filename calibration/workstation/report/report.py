@@ -12,7 +12,7 @@ import numpy as np
 from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region
-from calibration.workstation.files import accessible
+from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
 from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import SPACE, enlarged, img, number, one_in, page, percent, section

@@ -17,7 +17,7 @@ from agent.messages.records import ResultCode
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand
-from agent.zones.controls import StationControls
+from agent.zones.station_controls import StationControls
 from tests.support.stations import until
 
 if TYPE_CHECKING:

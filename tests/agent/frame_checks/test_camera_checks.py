@@ -11,10 +11,10 @@ from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config.model import load
 from agent.frame_checks.camera_checks import FrameChecks, alert_cause
+from agent.from_config import frame_checks_of, rules_of
 from agent.inspection.loop import inspect
 from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, ResultCode
-from agent.settings import frame_checks_of, rules_of
 from agent.station.bundle_loader import _disabled_checks
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake

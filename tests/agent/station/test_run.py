@@ -16,10 +16,10 @@ import pytest
 from agent.alerts.store import ActiveAlerts
 from agent.config.model import load
 from agent.errors import ConfigError, OutboxError
+from agent.from_config import broker_settings
 from agent.messages.records import Alert
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.outbox.outbox import Outbox
-from agent.settings import broker_settings
 from agent.station.run import Stop, Summary, run_station
 from agent.station.status import StationStatus, disk_free_bytes
 from calibration.backbones.backbone import filterbank_backbone

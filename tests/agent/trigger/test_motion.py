@@ -21,9 +21,9 @@ from agent.demo.flange import SIZE_PX, Flange, draw_flange
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
+from agent.from_config import empty_place_of
 from agent.inspection.score import score_frame
 from agent.messages.records import ResultCode
-from agent.settings import empty_place_of
 from agent.station.run import Stop, run_station
 from agent.trigger.motion import OnMotion
 from agent.trigger.plc_handshake import Handshake

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calibration.bundle.bundle import check_golden
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.errors import EngineError
@@ -150,7 +150,7 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
     program = (
         "import sys; from pathlib import Path\n"
         "from calibration.bundle.bundle import open_bundle\n"
-        "from calibration.deployment.tensorrt import engine_folder, source_of\n"
+        "from calibration.deployment.engine_source import engine_folder, source_of\n"
         "from calibration.engine.tensorrt import TensorRTEngine\n"
         "from calibration.errors import EngineError\n"
         "bundle = open_bundle(Path(sys.argv[1]))\n"

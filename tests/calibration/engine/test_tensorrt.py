@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from calibration.bundle.bundle import check_golden
-from calibration.deployment.tensorrt import engine_folder
+from calibration.deployment.engine_source import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine
 from calibration.engine.tensorrt_library import library

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from calibration.bundle.bundle import check_golden
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.tensorrt import Source, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.engine.tensorrt_cache import PLAN, RECORD, TIMINGS

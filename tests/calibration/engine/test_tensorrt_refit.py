@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
-from calibration.deployment.tensorrt import source_of
+from calibration.deployment.engine_source import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine, replace_engine_head
 from calibration.errors import EngineError, ScoreMismatchError

@@ -15,7 +15,7 @@ from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.statistics.outliers import HIGHEST, HighestScores, outlier_indices
 from calibration.statistics.scores import Scores, generalised_mean
-from calibration.workstation.cli.name_list import names_in, write_names
+from calibration.workstation.cli.image_names import names_in, write_names
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings

@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import agent.drift.watch
+import agent.drift.drift_watch
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config.model import load
+from agent.drift.drift_watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
 from agent.drift.reference_ranks import HighScores, ReferenceRanks, effective_count
 from agent.drift.report import REMEDY, DriftFinding, DriftReport
 from agent.drift.sequential_test import ENDS_AFTER, SequentialTest
-from agent.drift.watch import BLOCK_PARTS, BLOCK_S, DriftWatch, appearance
+from agent.from_config import drift_of
 from agent.inspection.combine import FrameCombiner
 from agent.inspection.score import score_frame
-from agent.settings import drift_of
 from agent.station.prometheus import StatusCollector
 from agent.station.status import StationStatus
 from agent.trigger.part import Part
+from agent.zones.active_bundle import ActiveBundle
 from agent.zones.recipe import Recipe
-from agent.zones.served import ActiveBundle
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.reference import ReferenceStatistics
@@ -344,7 +344,7 @@ def test_calibration_and_agent_measure_the_same_of_an_image() -> None:
     for each in prepared:
         statistics.update(each, each, each.shape[:2])
     reference = statistics.arrays(sequential=False) | {"good_scores": np.arange(12.0)}
-    good = agent.drift.watch.good_statistics(reference)
+    good = agent.drift.drift_watch.good_statistics(reference)
     for number, each in enumerate(prepared):
         light, colour, sharpness = appearance(each)
         assert (light, colour, sharpness) == (
@@ -426,10 +426,10 @@ def test_parts_without_a_score_are_left_out_and_one_in_ten_seconds_is_sampled() 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of three parts in no time."""
-    monkeypatch.setattr(agent.drift.watch, "BLOCK_S", 1e-9)
-    monkeypatch.setattr(agent.drift.watch, "BLOCK_PARTS", 3)
-    monkeypatch.setattr(agent.drift.watch, "_PART_EVERY_S", (0.0, 0.0))
-    monkeypatch.setattr(agent.drift.watch, "FALSE_ALARM_DAYS", 1e-12)
+    monkeypatch.setattr(agent.drift.drift_watch, "BLOCK_S", 1e-9)
+    monkeypatch.setattr(agent.drift.drift_watch, "BLOCK_PARTS", 3)
+    monkeypatch.setattr(agent.drift.drift_watch, "_PART_EVERY_S", (0.0, 0.0))
+    monkeypatch.setattr(agent.drift.drift_watch, "FALSE_ALARM_DAYS", 1e-12)
 
 
 @pytest.mark.slow

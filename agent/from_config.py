@@ -15,7 +15,7 @@ from agent.archive.archive import Archive
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process_camera import Timeouts
 from agent.camera.sources import kind_of
-from agent.drift.watch import DriftWatch
+from agent.drift.drift_watch import DriftWatch
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
@@ -27,7 +27,7 @@ from agent.recalibration.plan import RecalibrationPlan
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.deployment.backends import Deployment
-from calibration.deployment.tensorrt import engine_folder
+from calibration.deployment.engine_source import engine_folder
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import as_bgr8
 

@@ -53,29 +53,29 @@ class CommandedThreshold:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def applied_to(self, served: ActiveBundle) -> ActiveBundle:
+    def applied_to(self, active: ActiveBundle) -> ActiveBundle:
         """The bundle with the threshold that was commanded for it, if there is one."""
         try:
             stored = json.loads(self._path.read_text())
-            if stored["for"] == self._key(served):
-                return served.with_threshold(float(stored["threshold"]))
+            if stored["for"] == self._key(active):
+                return active.with_threshold(float(stored["threshold"]))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, TypeError, ShiftwatchError) as error:
             log.warning("the commanded threshold in %s cannot be read and is not used: %s", self._path, error)
-        return served
+        return active
 
-    def keep(self, served: ActiveBundle) -> None:
+    def keep(self, active: ActiveBundle) -> None:
         """Write down the threshold of the active bundle as the commanded one.
 
         Raises:
             OSError: It cannot be written.
         """
-        if served.recipe.rules.threshold == served.base_threshold:
+        if active.recipe.rules.threshold == active.base_threshold:
             self._path.unlink(missing_ok=True)
         else:
-            stored = {"for": self._key(served), "threshold": served.recipe.rules.threshold}
+            stored = {"for": self._key(active), "threshold": active.recipe.rules.threshold}
             replace_file(self._path, json.dumps(stored).encode())
 
-    def _key(self, served: ActiveBundle) -> list[str | float]:
-        return [served.bundle.identity, served.base_threshold]
+    def _key(self, active: ActiveBundle) -> list[str | float]:
+        return [active.bundle.identity, active.base_threshold]

@@ -32,7 +32,7 @@ class StationControls:
 
     def active_recipes(self) -> Sequence[Recipe]:
         """The recipe of each zone; swaps nothing."""
-        return [zone.served.recipe for zone in self.zones]
+        return [zone.active.recipe for zone in self.zones]
 
     def recipes_for_next_part(self) -> Sequence[Recipe]:
         """The recipe of each zone, after any pending swap; called by the loop between two parts."""
@@ -41,7 +41,7 @@ class StationControls:
     @property
     def threshold(self) -> float:
         """Threshold of the only zone; NaN where there are several."""
-        return self.zones[0].served.recipe.rules.threshold if len(self.zones) == 1 else float("nan")
+        return self.zones[0].active.recipe.rules.threshold if len(self.zones) == 1 else float("nan")
 
     def zone(self, name: str | None) -> Zone:
         """The zone that a command names; None means the only one.

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left, insort
 
 
-class HeldBack:
+class RefusedRecords:
     """Ids of refused records by topic, since most refusals mean that the client may not publish there.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.config.model import load
 from agent.errors import ConfigError
-from agent.settings import broker_settings
+from agent.from_config import broker_settings
 from tests.support.stations import Agent, closed_port, good_parts, until, write_config, write_pictures
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from calibration.errors import SettingError
-from calibration.workstation.files import accessible
+from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

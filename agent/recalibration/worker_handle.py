@@ -37,7 +37,7 @@ _LEAST_WAITING = 4
 _ENDED_WITHIN_S = 0.5
 
 
-class WorkerProcess(ChildProcess):
+class WorkerHandle(ChildProcess):
     """Runs a `RecalibrationWorker`."""
 
     def __init__(self, order: WorkerOrder) -> None:

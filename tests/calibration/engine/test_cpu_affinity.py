@@ -10,7 +10,7 @@ import pytest
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.head import WhiteningHead
 from calibration.detectors.mean_shift import MeanShift
-from calibration.engine.cores import Cores
+from calibration.engine.cpu_affinity import Cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import feature_network, fused_network, reduced_shape
 

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from agent.mqtt.hold_back import HeldBack
+from agent.mqtt.refused_records import RefusedRecords
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now_s = [1000.0]
-    monkeypatch.setattr("agent.mqtt.hold_back.time.monotonic", lambda: now_s[-1])
+    monkeypatch.setattr("agent.mqtt.refused_records.time.monotonic", lambda: now_s[-1])
     return now_s
 
 
 def test_nothing_is_offered_again_in_the_quiet_time_and_no_more_than_fits_after_it(clock: list[float]) -> None:
-    refused = HeldBack(limit=10, retry_s=60.0)
+    refused = RefusedRecords(limit=10, retry_s=60.0)
     for record_id in (3, 1, 2):
         refused.note_refusal(record_id, "alert")
     assert refused.take_due(10) == []
@@ -26,7 +26,7 @@ def test_nothing_is_offered_again_in_the_quiet_time_and_no_more_than_fits_after_
 def test_a_topic_is_closed_by_as_many_refusals_as_the_limit_and_opens_with_the_last_of_what_it_kept_back(
     clock: list[float],
 ) -> None:
-    refused = HeldBack(limit=2, retry_s=60.0)
+    refused = RefusedRecords(limit=2, retry_s=60.0)
     refused.note_refusal(1, "alert")
     assert not refused.is_closed("alert")
     refused.note_refusal(2, "alert")
@@ -45,7 +45,7 @@ def test_a_topic_is_closed_by_as_many_refusals_as_the_limit_and_opens_with_the_l
 
 
 def test_one_record_that_is_never_taken_does_not_stop_those_behind_it(clock: list[float]) -> None:
-    refused = HeldBack(limit=2, retry_s=60.0)
+    refused = RefusedRecords(limit=2, retry_s=60.0)
     refused.note_refusal(1, "result")
     for record_id in (2, 3, 4):
         refused.hold(record_id, "result")
@@ -63,4 +63,4 @@ def test_one_record_that_is_never_taken_does_not_stop_those_behind_it(clock: lis
 
 
 def test_a_record_that_was_never_refused_is_no_change_of_mind() -> None:
-    assert not HeldBack(limit=2, retry_s=60.0).forget(1)
+    assert not RefusedRecords(limit=2, retry_s=60.0).forget(1)
