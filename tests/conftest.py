@@ -42,10 +42,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what breaks things, and what takes long, so that a fast run can leave them out."""
+    """Mark what a fast run leaves out; files that take long go first, so that both processes end together."""
     for item in items:
-        if "faults" in item.path.relative_to(PROJECT / "tests").parts:
+        folders = item.path.relative_to(PROJECT / "tests").parts
+        if "faults" in folders:
             item.add_marker(pytest.mark.faults)
+        if "benchmarks" in folders or item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("faults")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def _folder(path: Path) -> Path:

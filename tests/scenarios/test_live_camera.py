@@ -72,6 +72,7 @@ def states(listener: Listener) -> list[tuple[str, str]]:
     return [(status["state"], status["reason"]) for status in listener.on("/status") if status["online"]]
 
 
+@pytest.mark.slow
 def test_a_camera_that_comes_late_goes_and_comes_back_is_reported_each_time(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_camera_that_comes_late_goes_and_comes_back_is_reported_each_time(
     assert "Traceback" not in agent.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_an_agent_that_is_stopped_ends_its_capture_process(
     bundle: Path, tmp_path: Path, number: signal.Signals

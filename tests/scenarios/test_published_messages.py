@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zones", [(), ("left", "right")])
 def test_every_message_of_a_running_station_fits_the_schema(
     mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path, zones: tuple[str, ...]

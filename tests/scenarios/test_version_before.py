@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from paho.mqtt.client import Client, MQTTMessage
 
+pytestmark = pytest.mark.slow
 BEFORE = Path(__file__).with_name("version_0_1_0")
 INSTALLED_IN = "/srv/washers"
 ROOT = "acme/north/press/2/cell4/vision/washers"
@@ -179,21 +180,18 @@ def judged_anew(ear: Listener | HostApplication) -> set[int]:
     return {message["result/resultEvaluation"] for message in data if not message.is_historical}
 
 
-@pytest.mark.slow
 def test_the_old_configuration_is_accepted_without_a_warning(station: Path) -> None:
     file = station / "station.yaml"
     checked = run(sys.executable, "-m", "agent", "config", file)
     assert (checked.stdout.replace("\n", ""), checked.stderr) == (f"{file}: well-formed", "")
 
 
-@pytest.mark.slow
 def test_the_old_bundle_and_the_recalibrated_one_score_as_they_did(station: Path) -> None:
     for bundle in (station / "bundle", made_here(station)):
         printed = calibrate("verify", bundle).replace("\n", "")
         assert f"{bundle}: all files are intact, all scores within 0.001" in printed
 
 
-@pytest.mark.slow
 def test_the_old_audit_log_is_as_it_was_written(station: Path) -> None:
     lines = audit_lines(station)
     printed = agent(station, "audit", "verify", "--head", json.loads(lines[-1])["hash"])
@@ -205,7 +203,6 @@ def test_the_old_audit_log_is_as_it_was_written(station: Path) -> None:
     assert {"started", "command", "recalibrated", "rolled back"} == set(events)
 
 
-@pytest.mark.slow
 def test_the_old_images_are_listed_with_what_was_said_of_them(station: Path) -> None:
     kept, listed = pictures(station), listed_pictures(station)
     assert listed.keys() == kept.keys()
@@ -218,7 +215,6 @@ def test_the_old_images_are_listed_with_what_was_said_of_them(station: Path) -> 
     assert marked["resultId"] in agent(station, "archive", "show", marked["resultId"][:8])
 
 
-@pytest.mark.slow
 def test_the_old_versions_are_listed_and_their_bundles_are_there(station: Path) -> None:
     rows = agent(station, "versions").splitlines()[1:]
     assert [row.split()[2] for row in rows] == [version["identity"][:12] for version in served(station)]
@@ -228,7 +224,6 @@ def test_the_old_versions_are_listed_and_their_bundles_are_there(station: Path) 
     assert "rolled back" in rows[2]
 
 
-@pytest.mark.slow
 def test_what_waited_in_the_old_outbox_is_delivered_as_it_was_recorded_oldest_first_and_once(
     continued: Continued,
 ) -> None:
@@ -296,7 +291,6 @@ def test_a_part_scores_what_it_scored_before(continued: Continued) -> None:
         assert any(again == pytest.approx(score, rel=1e-3) for score in scored)
 
 
-@pytest.mark.slow
 def test_it_goes_back_to_the_bundle_that_the_old_version_was_configured_with(continued: Continued) -> None:
     first, last = served(continued.before)[0], continued.on("info")[-1]
     assert (last["bundleHash"], last["threshold"]) == (first["identity"], first["threshold"])
@@ -318,7 +312,6 @@ def test_the_agent_ends_cleanly_and_complains_of_nothing_old(continued: Continue
     assert all("the frame is dark" in line for line in errors), errors
 
 
-@pytest.mark.slow
 def test_the_old_audit_log_is_continued(continued: Continued) -> None:
     old, now = audit_lines(continued.before), audit_lines(continued.station)
     assert now[: len(old)] == old
@@ -328,7 +321,6 @@ def test_the_old_audit_log_is_continued(continued: Continued) -> None:
     assert "the entry with this hash is present" in printed
 
 
-@pytest.mark.slow
 def test_new_images_join_the_old_ones(continued: Continued) -> None:
     old, listed = pictures(continued.before), listed_pictures(continued.station)
     assert old.keys() < listed.keys()

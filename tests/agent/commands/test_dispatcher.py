@@ -32,7 +32,7 @@ ALL = ("trigger", "pause", "resume", "threshold", "rollback", "mark")
 
 
 @dataclass
-class Served:
+class PaperBundle:
     base_threshold: float = 100.0
 
 
@@ -42,7 +42,7 @@ class PaperZone:
 
     name: str = ""
     threshold: float | None = None
-    served: Served = field(default_factory=Served)
+    active: PaperBundle = field(default_factory=PaperBundle)
     disk_is_full: bool = False
 
     def set_threshold(self, threshold: float | None) -> None:
@@ -351,6 +351,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(tmp_path_factory.mktemp("fuzzed"), token=PASSPHRASE)
 
 
+@pytest.mark.slow
 @settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(name=st.sampled_from([*ALL, "ack", "", "reboot"]), text=PAYLOADS, retained=st.sampled_from([False] * 9 + [True]))
 def test_no_payload_crashes_or_changes_anything_without_being_a_valid_command(

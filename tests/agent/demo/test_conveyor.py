@@ -19,6 +19,8 @@ from calibration.imaging.preprocess import Preprocess
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 LARGEST_DEFECT_PX = 140
 
 
@@ -29,14 +31,12 @@ def defective_and_good() -> list[tuple[Part, Part]]:
     return list(both)
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_frames() -> None:
     for first, second in zip(parts(12, seed=9, defect_every=5), parts(12, seed=9, defect_every=5), strict=True):
         assert first.defect == second.defect
         np.testing.assert_array_equal(first.image, second.image)
 
 
-@pytest.mark.slow
 def test_a_shorter_stream_is_the_beginning_of_a_longer_one() -> None:
     longer = parts(30, seed=2, defect_every=7)
     for short, long in zip(parts(15, seed=2, defect_every=7), longer, strict=False):
@@ -62,7 +62,6 @@ def test_frames_are_not_over_or_under_exposed() -> None:
         assert np.mean(part.image == 0) < 0.02
 
 
-@pytest.mark.slow
 def test_parts_without_a_defect_equal_those_of_the_good_stream(defective_and_good: list[tuple[Part, Part]]) -> None:
     unharmed = [(maybe, good) for maybe, good in defective_and_good if maybe.defect is None]
     assert unharmed
@@ -123,7 +122,6 @@ def test_distances_between_defects_vary() -> None:
     assert len(set(np.diff(indices))) > 5
 
 
-@pytest.mark.slow
 def test_the_lamp_varies_but_never_beyond_eight_percent_and_does_not_wander_off() -> None:
     rail = [float(part.image[2:6].mean()) for part in parts(240, seed=8)]
     relative = np.array(rail) / np.mean(rail)

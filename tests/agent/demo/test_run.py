@@ -75,6 +75,7 @@ def test_the_demo_finds_the_defects_and_raises_no_false_alarms(
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_the_line_receives_an_alert_for_each_defect(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_line_receives_an_alert_for_each_defect(
     assert {kind.strip() for kind in heard} == set(DEFECTS)
 
 
+@pytest.mark.slow
 def test_a_picture_of_each_defect_is_on_disk_with_its_heat_map(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -101,12 +103,14 @@ def test_a_picture_of_each_defect_is_on_disk_with_its_heat_map(
         assert overlay.shape >= frame.shape, "the caption stands below the picture"
 
 
+@pytest.mark.slow
 def test_the_agent_needs_less_than_250_mb(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, ended = demo
     peak_mib = number_in(ended.stdout, "agent's peak memory")
     assert 50 < peak_mib * 2**20 / 1e6 < MOST_MEMORY_MB
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_no_process_no_port_and_no_record_behind(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from agent.trigger.part import Part
     from calibration.imaging.preprocess import Image
 
+pytestmark = pytest.mark.slow
+
 FRAME_MS = 33
 SETTLED_MS = 200
 SETTLED_FRAMES = 7
@@ -138,7 +140,6 @@ def watch(
     return Watched(trigger, handshake, parts)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "flicker"), [(1.0, 0.0), (3.0, 0.15), (0.0, 0.0)])
 def test_each_part_that_settles_is_checked_once_and_at_once(noise: float, flicker: float) -> None:
     belt = Belt(noise, flicker)
@@ -230,7 +231,6 @@ def test_whatever_is_strange_is_no_empty_place() -> None:
     assert not place(half)
 
 
-@pytest.mark.slow
 def test_what_never_settles_is_reported_and_recorded_once_and_checked_when_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -58,6 +58,7 @@ def audited(folder: Path) -> list[dict[str, object]]:
     return [entry for entry in map(json.loads, lines) if entry["event"] == "command"]
 
 
+@pytest.mark.slow
 def test_a_person_sees_and_changes_the_station_and_sees_when_it_is_gone(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:

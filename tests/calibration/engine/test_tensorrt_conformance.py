@@ -36,6 +36,8 @@ FUNCTIONS = (
     *("createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion"),
     *("getPluginRegistry", "getBuilderPluginRegistry", "initLibNvInferPlugins"),
 )
+
+pytestmark = pytest.mark.slow
 ALL = frozenset(WHEELS)
 ELEVEN = frozenset(version for version in WHEELS if version.startswith("11"))
 # Source -> the versions in which it must be found out, and with which words.
@@ -187,7 +189,6 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
         return dict(zip(WHEELS, threads.map(find, WHEELS), strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", WHEELS)
 def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], version: str) -> None:
     found = findings[version]

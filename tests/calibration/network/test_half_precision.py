@@ -159,6 +159,7 @@ def inputs_of_backbone(network: onnx.ModelProto) -> list[str]:
     return [node.output[0] for node in network.graph.node if node.name == "to_half/backbone"]
 
 
+@pytest.mark.slow
 def test_only_the_nodes_between_the_borders_have_half_precision(variants: Variants) -> None:
     before, after = precisions(variants.single), precisions(variants.half)
     assert after.keys() == before.keys()

@@ -180,6 +180,7 @@ def test_each_family_can_be_calibrated(name: str, tmp_path: Path) -> None:
     assert bundle.manifest.backbone.channels == sum(level[0] for level in FAMILIES[name].levels)
 
 
+@pytest.mark.slow
 @EACH
 def test_each_family_can_be_computed_in_half_precision(name: str) -> None:
     network = feature_network(backbone_of(name), Gaussian(), divide_brightness=False)
