@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.errors import AuditError, CommandRefusedError
 from agent.zones.recipe import about_zone
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
 
 log = logging.getLogger(__name__)
+
+
+class LoadBundle(Protocol):
+    """See `agent.station.bundle_loader.BundleLoader.load`."""
+
+    def __call__(self, bundle: Bundle, zone: str, *, may_build: bool = True) -> ActiveBundle:
+        """See there."""
 
 
 class SwapReason(NamedTuple):
@@ -49,21 +56,22 @@ class BundleSwap:
 
     Args:
         audit: Receives an entry for each swap, whether it succeeds or fails.
-        serve: Loads the engine of a bundle for a zone, checked on its golden frames.
-        in_loop: Engines must be made by the thread that uses them; the frames of those seconds are dropped.
+        load: Loads the engine of a bundle for a zone, given by name, and checks it on the golden frames.
+        in_loop: An engine must be loaded by the thread that uses it. It is built and checked beside the loop, which
+            then loads what was built; the frames of those seconds are dropped.
         changed: Called when another bundle is active.
     """
 
     def __init__(
         self,
         audit: AuditLog,
-        serve: Callable[[Bundle, Zone], ActiveBundle],
+        load: LoadBundle,
         *,
         in_loop: bool,
         changed: Callable[[], None],
     ) -> None:
         self._audit = audit
-        self.serve = serve
+        self.load = load
         self._in_loop = in_loop
         self._changed = changed
         self._busy = threading.Lock()
@@ -102,8 +110,11 @@ class BundleSwap:
         swap = _Swap(self, zone, reason, ended, allowed)
         try:
             swap.bundle = _opened(path, identity)
-            if not self._in_loop:
-                swap.loaded = self.serve(swap.bundle, zone)
+            loaded = self.load(swap.bundle, zone.name)
+            if self._in_loop:
+                loaded.close()
+            else:
+                swap.loaded = loaded
         except ShiftwatchError as error:
             swap.done(error)
         else:
@@ -159,7 +170,7 @@ class _Swap:
             if self.loaded is not None:
                 self.loaded.close()
             raise
-        return self.loaded or self.swaps.serve(self.bundle, self.zone)
+        return self.loaded or self.swaps.load(self.bundle, self.zone.name, may_build=False)
 
     def done(self, error: ShiftwatchError | None) -> None:
         self.ended(error, self.swaps.finish(self.zone, self.reason, error))

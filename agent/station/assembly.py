@@ -26,7 +26,6 @@ from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
 from agent.recalibration.command import RecalibrationCommand
-from agent.station.bundle_loader import activate_bundle
 from agent.station.edge_nodes import edge_nodes_of
 from agent.station.page_state import page_state
 from agent.station.prometheus import StatusCollector
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
     from agent.mqtt.client_thread import BrokerClient
     from agent.mqtt.connect import BrokerSettings
     from agent.outbox.outbox import Outbox
+    from agent.station.bundle_loader import BundleLoader
     from agent.trigger.trigger import Trigger
     from agent.zones.station_controls import StationControls
     from agent.zones.zone import Zone
-    from calibration.deployment.backends import BackendChoice
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Assembly:
         config: Configuration of the station.
         broker: Settings of the connection to the broker.
         token: Token that commands over MQTT must contain; None where they need none.
-        backends: What may run the networks of bundles that commands activate.
+        loader: Loads the bundles that commands activate.
         camera: Entered already.
         outbox: Open.
         controls: The zones with their active bundles.
@@ -75,7 +74,7 @@ class Assembly:
         config: AgentConfig,
         broker: BrokerSettings,
         token: str | None,
-        backends: BackendChoice,
+        loader: BundleLoader,
         camera: Camera,
         outbox: Outbox,
         controls: StationControls,
@@ -100,7 +99,7 @@ class Assembly:
         self._service_manager = ServiceManager()
 
         # What commands do.
-        swaps = self._bundle_swap(config, backends)
+        swaps = self._bundle_swap(loader)
         self._recalibrations = RecalibrationCommand(
             recalibration_plan(config), controls, self._audit, swaps, state=state.state, follow_up=self._follow_up
         )
@@ -142,14 +141,9 @@ class Assembly:
             is_simulated=kind_of(config.camera.source) == "path",
         )
 
-    def _bundle_swap(self, config: AgentConfig, backends: BackendChoice) -> BundleSwap:
-        return BundleSwap(
-            self._audit,
-            # An engine that is built in the loop takes minutes; its steps are progress, too.
-            lambda bundle, zone: activate_bundle(config, backends, bundle, zone.name, self._service_manager.progress),
-            in_loop="tensorrt" in backends.available,
-            changed=self._announce_change,
-        )
+    def _bundle_swap(self, loader: BundleLoader) -> BundleSwap:
+        in_loop = "tensorrt" in loader.backends.available
+        return BundleSwap(self._audit, loader.load, in_loop=in_loop, changed=self._announce_change)
 
     def _commands(self, config: AgentConfig, token: str | None, parts: Trigger, swaps: BundleSwap) -> CommandDispatcher:
         handlers = CommandHandlers(

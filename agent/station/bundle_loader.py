@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from calibration.deployment.backends import open_engine
 from calibration.errors import BundleError, EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from threading import Event
 
     from agent.config.model import AgentConfig
     from agent.drift.drift_watch import DriftWatch
@@ -41,58 +43,59 @@ def configured_bundle(zone: str, path: Path) -> Bundle:
         return open_bundle(path)
 
 
-def open_zone(config: AgentConfig, backends: BackendChoice, name: str, configured: Bundle) -> Zone:
-    """A zone with its active bundle: the configured one, or the one that a command activated instead.
+@dataclass(frozen=True, slots=True)
+class BundleLoader:
+    """Loads bundles for the zones of a station.
 
-    Args:
+    Attributes:
         config: Configuration of the station.
-        backends: What may run the network.
-        name: Name of the zone.
-        configured: Its configured bundle.
-
-    Raises:
-        ShiftwatchError: See `activate_bundle`.
+        backends: What may run the networks.
+        cancel: Set it to stop the build of an engine early.
     """
-    folder = folder_of(name, config.state_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = Versions(versions_file(folder), configured.identity)
-    active = activate_bundle(config, backends, first_bundle(configured, versions, name), name)
-    return Zone(name, folder, config.bundle[name], versions, active)
 
+    config: AgentConfig
+    backends: BackendChoice
+    cancel: Event
 
-def activate_bundle(
-    config: AgentConfig,
-    backends: BackendChoice,
-    bundle: Bundle,
-    zone: str,
-    progress: Callable[[], object] = lambda: None,
-) -> ActiveBundle:
-    """Load the network of a bundle and check it on the golden frames.
+    def open_zone(self, name: str, configured: Bundle) -> Zone:
+        """A zone with its active bundle: the configured one, or the one that a command activated instead.
 
-    Args:
-        config: Configuration of the station.
-        backends: What may run the network.
-        bundle: The bundle.
-        zone: Name of the zone.
-        progress: Called, from any thread, after each step of an engine that is built on this device.
+        Raises:
+            ShiftwatchError: See `load`.
+        """
+        folder = folder_of(name, self.config.state_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        versions = Versions(versions_file(folder), configured.identity)
+        active = self.load(first_bundle(configured, versions, name), name)
+        return Zone(name, folder, self.config.bundle[name], versions, active)
 
-    Raises:
-        ConfigError: Its threshold and the configured rules, or its frames and the empty place, do not fit.
-        EngineError: No backend loads it.
-        ScoreMismatchError: Its scores differ from those of calibration.
-    """
-    rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
-    with _naming(zone), ExitStack() as stack:
-        deployment = engine_deployment(config, bundle, _BuildLog(progress))
-        active = stack.enter_context(open_engine(backends, deployment, lambda engine: check_golden(bundle, engine)))
-        log.info(about_zone(zone, "the network runs on %s (%s)"), active.engine.backend, active.reason)
-        checks = frame_checks_of(config, bundle)
-        drift = drift_of(config, bundle)
-        grid = bundle.manifest.backbone.grid
-        recipe = Recipe(bundle.preprocess, active.engine, rules, grid, checks, empty_place, drift, zone)
-        for warning in _disabled_checks(checks, drift):
-            log.warning("%s", about_zone(zone, warning))
-        return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close)
+    def load(self, bundle: Bundle, zone: str, *, may_build: bool = True) -> ActiveBundle:
+        """Load the network of a bundle and check it on the golden frames.
+
+        Args:
+            bundle: The bundle.
+            zone: Name of the zone.
+            may_build: Whether an engine may be built on this device, which takes minutes.
+
+        Raises:
+            ConfigError: Its threshold and the configured rules, or its frames and the empty place, do not fit.
+            EngineError: No backend loads it.
+            ScoreMismatchError: Its scores differ from those of calibration.
+        """
+        config = self.config
+        rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
+        deployment = replace(engine_deployment(config, bundle, _BuildLog()), cancel=self.cancel, may_build=may_build)
+        with _naming(zone), ExitStack() as stack:
+            opened = open_engine(self.backends, deployment, lambda engine: check_golden(bundle, engine))
+            active = stack.enter_context(opened)
+            log.info(about_zone(zone, "the network runs on %s (%s)"), active.engine.backend, active.reason)
+            checks = frame_checks_of(config, bundle)
+            drift = drift_of(config, bundle)
+            grid = bundle.manifest.backbone.grid
+            recipe = Recipe(bundle.preprocess, active.engine, rules, grid, checks, empty_place, drift, zone)
+            for warning in _disabled_checks(checks, drift):
+                log.warning("%s", about_zone(zone, warning))
+            return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close)
 
 
 @contextmanager
@@ -143,12 +146,10 @@ def first_bundle(configured: Bundle, versions: Versions, zone: str) -> Bundle:
 class _BuildLog:
     """Logs the progress of an engine that is built on this device, at an interval."""
 
-    def __init__(self, progress: Callable[[], object]) -> None:
-        self._progress = progress
+    def __init__(self) -> None:
         self._logged_s = float("-inf")
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        self._progress()
         if time.monotonic() - self._logged_s >= _BUILD_LOG_EVERY_S:
             self._logged_s = time.monotonic()
             log.info("preparing the network: %s, %d of %d", step, done, total)

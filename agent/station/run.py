@@ -16,7 +16,7 @@ from agent.from_config import broker_settings, camera_settings, camera_timeouts,
 from agent.metrics.endpoint import serve_metrics
 from agent.state_lock import state_lock
 from agent.station.assembly import Assembly
-from agent.station.bundle_loader import configured_bundle, open_zone
+from agent.station.bundle_loader import BundleLoader, configured_bundle
 from agent.zones.station_controls import StationControls
 from agent.zones.zone import left_over
 from calibration.deployment.backends import choose_backend
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from agent.config.model import AgentConfig
     from agent.messages.records import Evaluation
     from calibration.bundle.bundle import Bundle
-    from calibration.deployment.backends import BackendChoice
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     cv2.setNumThreads(1)
     bundles = {zone: configured_bundle(zone, path) for zone, path in config.bundle.items()}
     broker, token = broker_settings(config), command_token(config)
-    backends = choose_backend(config.engine.backend)
+    loader = BundleLoader(config, choose_backend(config.engine.backend), stop.requested)
     camera = open_camera(
         config.camera.source,
         config.camera.playback,
@@ -98,13 +97,14 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     ProcessCollector(registry=registry)
     with ExitStack() as stack:
         stack.enter_context(state_lock(config.state_dir))
+        stack.callback(stop.requested.set)  # ends the build of an engine in another thread
         if config.metrics.enabled:
             stack.enter_context(serve_metrics(config.metrics.host, config.metrics.port, registry))
-        controls = _open_zones(config, backends, bundles, stack)
+        controls = _open_zones(loader, bundles, stack)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
         stack.enter_context(camera)
         stop.reaches(camera)
-        station = Assembly(config, broker, token, backends, camera, outbox, controls, stack)
+        station = Assembly(config, broker, token, loader, camera, outbox, controls, stack)
         registry.register(station.collector)
         station.run()
     return Summary(
@@ -117,13 +117,11 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     )
 
 
-def _open_zones(
-    config: AgentConfig, backends: BackendChoice, bundles: Mapping[str, Bundle], stack: ExitStack
-) -> StationControls:
+def _open_zones(loader: BundleLoader, bundles: Mapping[str, Bundle], stack: ExitStack) -> StationControls:
     zones = []
     for name, bundle in bundles.items():
-        zones.append(open_zone(config, backends, name, bundle))
+        zones.append(loader.open_zone(name, bundle))
         stack.callback(zones[-1].close)
-    for path in left_over(bundles, config.state_dir):
+    for path in left_over(bundles, loader.config.state_dir):
         log.warning("this file belongs to a zone that is no longer configured and is ignored; remove it: %s", path)
     return StationControls(zones)

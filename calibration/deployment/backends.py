@@ -26,6 +26,7 @@ from calibration.errors import EngineError, ScoreMismatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+    from threading import Event
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
@@ -46,12 +47,16 @@ class Deployment:
         threads: CPU threads of one inference; 0 uses one for each core.
         cache_dir: Folder for engines that are built on the device; created when needed.
         progress: Called with (step, done, total) while an engine is built.
+        cancel: Set it to stop a build early.
+        may_build: Whether an engine may be built, which takes minutes; otherwise one must be in ``cache_dir``.
     """
 
     bundle: Bundle
     threads: int
     cache_dir: Path
     progress: Progress
+    cancel: Event | None = None
+    may_build: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,20 @@ def _require_nothing() -> None:
 
 
 def _open_tensorrt(deployment: Deployment) -> Engine:
-    return TensorRTEngine(source_of(deployment.bundle), deployment.cache_dir, progress=deployment.progress)
+    return TensorRTEngine(
+        source_of(deployment.bundle),
+        deployment.cache_dir,
+        progress=deployment.progress,
+        cancel=deployment.cancel,
+        may_build=deployment.may_build,
+    )
 
 
 def _check_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
-    check_or_rebuild(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
+    if deployment.may_build:
+        check_or_rebuild(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
+    else:
+        check(engine)
 
 
 def _open_cuda(deployment: Deployment) -> Engine:

@@ -73,6 +73,7 @@ class TensorRTEngine:
         options: Build options; None takes those of the kept engine, whatever they are.
         progress: Called with (phase, done, total) while building, from other threads.
         cancel: Set it to stop a build early.
+        may_build: Whether entering may build; otherwise the engine must be in the folder.
         cuda: Opens the GPU.
 
     Attributes:
@@ -91,6 +92,7 @@ class TensorRTEngine:
         *,
         progress: Progress = silent,
         cancel: Event | None = None,
+        may_build: bool = True,
         cuda: Callable[[], Cuda] = PyCuda,
     ) -> None:
         self._source = source
@@ -98,6 +100,7 @@ class TensorRTEngine:
         self._options = options or BuildOptions.of_record(self._folder.options())
         self._progress = progress
         self._cancel = cancel or Event()
+        self._may_build = may_build
         self._cuda = cuda()
         self._program: Program | None = None
         self.built_because: str | None = None
@@ -180,6 +183,8 @@ class TensorRTEngine:
         if isinstance(found, Cached):
             self._open(found)
             return
+        if not self._may_build:
+            raise EngineError(what=f"no TensorRT engine is ready: {found}", remedy="build it first; this takes minutes")
         with self._folder.locked():
             found = self._folder.find(self._key())  # another process may have built it meanwhile
             self._open(self._built(found) if isinstance(found, str) else found)

@@ -296,6 +296,19 @@ def test_the_engine_lies_beside_the_bundle(learnt: Bundle) -> None:
     assert engine_folder(learnt) == learnt.path.parent / "washers.tensorrt"
 
 
+def test_an_engine_that_may_not_be_built_here_is_refused_at_once_and_loaded_once_it_is_ready(
+    engine: Opener, learnt: Bundle, cuda: FakeCuda
+) -> None:
+    with pytest.raises(EngineError, match=r"no TensorRT engine is ready: no engine in .* yet"), engine(may_build=False):
+        pytest.fail("it was built")
+    assert not cuda.living
+    with engine() as built:
+        assert built.built_because is not None
+    with engine(may_build=False) as loaded:
+        assert loaded.built_because is None
+        check_golden(learnt, loaded)
+
+
 @pytest.mark.parametrize(
     ("version", "old"), [("10.2.0.19", True), ("8.6.1", True), ("10.3.0", False), ("11.4.0", False)]
 )
