@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -71,6 +72,15 @@ def _data() -> Path:
 def data() -> Path:
     """Folder of real pictures and videos."""
     return _folder(_data())
+
+
+@pytest.fixture(scope="session")
+def process_locks() -> None:
+    """Locks that processes share, which some machines do not have: where /dev/shm is read-only."""
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError) as error:
+        pytest.skip(f"processes cannot share locks here (is /dev/shm writable?): {error}")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def test_a_fit_takes_at_most_three_feature_passes(lite0: Backbone, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("process_locks")
 def test_memory_of_a_fit_does_not_grow_with_the_images(lite0: Backbone, tmp_path: Path) -> None:
     few, many = speed.peak_mib(tmp_path, lite0, (speed.FEW_IMAGES, speed.FIT_IMAGES))
     assert many <= 1.1 * few

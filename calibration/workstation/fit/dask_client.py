@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
@@ -157,11 +158,24 @@ def _local(address: str) -> LocalCluster:
     if number and not (number.isdecimal() and int(number)):
         raise SettingError(what=f"--dask {address} makes no sense", remedy="give local, local:2 or tcp://HOST:PORT")
     workers = int(number or os.cpu_count() or 1)
+    _require_process_locks()
     try:
         return LocalCluster(n_workers=workers, threads_per_worker=1, **PRIVATE)
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             what=f"{workers} workers cannot be started here: {error}", remedy="give fewer, or leave out --dask"
+        ) from error
+
+
+def _require_process_locks() -> None:
+    """Raise ClusterError on a machine where processes cannot share locks, which Dask's own error does not explain."""
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError) as error:
+        raise ClusterError(
+            what=f"processes cannot share locks on this machine, which --dask local needs: {error}",
+            remedy="make /dev/shm writable, or start `dask scheduler` and `dask worker --no-nanny` and give their "
+            "tcp://HOST:PORT, or leave out --dask",
         ) from error
 
 

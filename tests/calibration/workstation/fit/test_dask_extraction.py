@@ -51,8 +51,9 @@ def quiet(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+def client(process_locks: None) -> Iterator[Client]:
     """Of a cluster of two processes; starting it takes seconds, so there is one for all tests."""
+    del process_locks
     with connected("local:2") as client:
         yield client
 
@@ -224,6 +225,16 @@ def test_an_address_where_no_scheduler_answers_is_refused(monkeypatch: pytest.Mo
 def test_a_senseless_number_of_workers_is_refused(address: str) -> None:
     with pytest.raises(SettingError, match=address):
         connected(address).__enter__()
+
+
+def test_a_machine_whose_processes_share_no_locks_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.Lock", refused)
+    with pytest.raises(ClusterError, match=r"processes cannot share locks .*: \[Errno 30\] Read-only") as caught:
+        connected("local:1").__enter__()
+    assert "dask worker --no-nanny" in caught.value.remedy
 
 
 @pytest.mark.slow
