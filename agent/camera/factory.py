@@ -9,7 +9,8 @@ from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.file_camera import FileCamera
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
-from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from, without_password
+from agent.camera.shown_source import without_password
+from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from
 
 if TYPE_CHECKING:
     from agent.camera.camera_settings import CameraSettings

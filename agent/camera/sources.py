@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import cv2
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
+from agent.camera.shown_source import without_password
 from agent.errors import CameraError
 from calibration.errors import DatasetError
 from calibration.imaging.image_files import image_files_in, read_image
@@ -30,6 +31,9 @@ _FASTEST_VIDEO_FRAMES_PER_S = 1000.0
 _STREAM_TIMEOUT_S = 5.0
 _SOONER = 0.8
 """FFmpeg gives up a little before its process is killed, so that it can close the connection to the camera."""
+
+_QUIET = "-8"
+"""What FFmpeg prints may contain addresses with passwords, and text that a camera sends; CameraError says more."""
 
 _log = logging.getLogger(__name__)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says more
@@ -164,6 +168,7 @@ class VideoSource:
         if self._kind == "stream":
             # UDP, FFmpeg's default, tears frames on a busy network. A variable that is already set stays.
             os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+            os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
             return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for pair in self._timeouts_ms.items() for n in pair])
         if self._kind == "path":
             return cv2.VideoCapture(text)
@@ -174,9 +179,9 @@ class VideoSource:
             path = Path(str(self._source)).absolute()
             if path.exists():
                 remedy = "check that this user may read it and that it is a video; for images, give their folder"
-                return CameraError(what=f"{path} does not open as a video", remedy=remedy)
+                return CameraError(what=f"{without_password(str(path))} does not open as a video", remedy=remedy)
             remedy = "check the path; relative paths in the configuration start at the configuration file's folder"
-            return CameraError(what=f"no video or image folder at {path}", remedy=remedy)
+            return CameraError(what=f"no video or image folder at {without_password(str(path))}", remedy=remedy)
         if self._kind == "device":
             present = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
             remedy = f"check the cable, the number and that this user may read it (group video); /dev/video*: {present}"
@@ -247,8 +252,3 @@ def no_gstreamer(pipeline: str) -> CameraError:
     """The error for a pipeline, if OpenCV has no GStreamer."""
     remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
     return CameraError(what=f"pipeline {without_password(pipeline)!r}: this OpenCV has no GStreamer", remedy=remedy)
-
-
-def without_password(source: str) -> str:
-    """The source for a log: user names and passwords of URLs and pipelines are replaced."""
-    return re.sub(r"(user-pw=|password=)\S+", r"\1***", re.sub(r"://[^/\s]+@", "://***@", source))

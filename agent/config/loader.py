@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from agent.camera.shown_source import HIDDEN, without_password
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -201,4 +202,17 @@ def _default_text(default: object) -> str:
 def _shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return reprlib.repr(value) if isinstance(value, (str, int, float, list, dict)) else str(value)
+    return _REPR.repr(value) if isinstance(value, (str, int, float, list, dict)) else str(value)
+
+
+class _WithoutSecrets(reprlib.Repr):
+    """Values in an error: an address may contain a password, and a section given for a value may be one."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(without_password(x), level)
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict(dict.fromkeys(x, HIDDEN), level)
+
+
+_REPR = _WithoutSecrets()

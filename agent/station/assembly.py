@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from agent.alerts.store import ActiveAlerts
 from agent.audit.log import AuditLog
-from agent.camera.sources import kind_of, without_password
+from agent.camera.shown_source import without_password
+from agent.camera.sources import kind_of
 from agent.clock import now_ms
 from agent.commands.bundle_swap import BundleSwap
 from agent.commands.control_socket import ControlSocket

@@ -18,7 +18,7 @@ from agent.camera.file_camera import FileCamera
 from agent.camera.latest_value import LatestValue
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import RETRIES, Timeouts
-from agent.camera.sources import FolderSource, kind_of, without_password
+from agent.camera.sources import FolderSource, kind_of
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -441,21 +441,6 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_pipeline_without_gstreamer_is_refused_with_the_reason() -> None:
     with pytest.raises(CameraError, match="this OpenCV has no GStreamer"):
         open_camera("videotestsrc ! appsink").__enter__()
-
-
-@pytest.mark.parametrize(
-    ("written", "shown"),
-    [
-        ("rtsp://user:p@ss@host/x", "rtsp://***@host/x"),
-        ("rtsp://host/x@y", "rtsp://host/x@y"),
-        (
-            "rtspsrc location=rtsp://u:p@h user-pw=secret ! appsink",
-            "rtspsrc location=rtsp://***@h user-pw=*** ! appsink",
-        ),
-    ],
-)
-def test_passwords_are_hidden(written: str, shown: str) -> None:
-    assert without_password(written) == shown
 
 
 def test_a_folder_source_closed_twice_and_opened_again_starts_from_the_beginning(tmp_path: Path) -> None:
