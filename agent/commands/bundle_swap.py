@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.audit.log import AuditLog
+    from agent.messages.payloads import CommandId
     from agent.zones.active_bundle import ActiveBundle
     from agent.zones.zone import Zone
     from calibration.bundle.bundle import Bundle
@@ -44,7 +45,7 @@ class SwapReason(NamedTuple):
     """
 
     event: str
-    command_id: str
+    command_id: CommandId | None
     by: str | None
     why: str | None = None
     learnt_ms: int | None = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agent.audit.log import AuditLog
     from agent.commands.schema import Envelope
+    from agent.messages.payloads import CommandId
     from agent.messages.records import Payload
     from calibration.errors import ShiftwatchError
 
@@ -35,16 +36,18 @@ Effect: TypeAlias = "Callable[[], object]"
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
+_LONGEST_NAME = 64
 
 
 class Command(NamedTuple):
     """A command that is well-formed and allowed.
 
     Attributes:
+        command_id: None if it could not be read; then the command is refused.
         by: The person who gave it, as stated by the command or the operating system.
     """
 
-    command_id: str
+    command_id: CommandId | None
     name: str
     by: str | None
 
@@ -111,7 +114,7 @@ class CommandDispatcher:
         clock_ms: Wall clock.
 
     Attributes:
-        refused: Number of refused commands, by name.
+        refused: Number of refused commands, by name; those that do not exist are ``unknown``.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class CommandDispatcher:
         self._token = token
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
-        self._answered: OrderedDict[tuple[str, str], Payload] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, CommandId], Payload] = OrderedDict()
         self._refusals = _Bucket()
 
     def answer(
@@ -148,9 +151,16 @@ class CommandDispatcher:
         """
         with self._lock:
             try:
+                self._check_known(name)
                 return self._answer(name, envelope_of(text, retained=retained), via, user)
             except CommandRefusedError as refusal:
-                return self._refuse(Command(command_id_of(text) or "", name, user), refusal, via)
+                return self._refuse(Command(command_id_of(text), name, user), refusal, via)
+
+    def _check_known(self, name: str) -> None:
+        if name not in self._actions:
+            raise CommandRefusedError(
+                what=f"there is no command {name[:_LONGEST_NAME]!r}", remedy=f"there are: {', '.join(self._actions)}"
+            )
 
     def _answer(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
         key = (name, envelope.command_id)
@@ -179,11 +189,7 @@ class CommandDispatcher:
         ).payload()
 
     def _allowed(self, name: str, envelope: Envelope, via: Via) -> Action:
-        act = self._actions.get(name)
-        if act is None:
-            raise CommandRefusedError(
-                what=f"there is no command {name!r}", remedy=f"there are: {', '.join(self._actions)}"
-            )
+        act = self._actions[name]
         late_ms = 0 if envelope.expires is None else self._clock_ms() - envelope.expires
         if late_ms > 0:
             raise CommandRefusedError(
@@ -217,7 +223,7 @@ class CommandDispatcher:
 
     def _refuse(self, command: Command, refusal: CommandRefusedError, via: Via) -> Payload:
         name = command.name
-        self.refused[name] += 1
+        self.refused[name if name in self._actions else "unknown"] += 1
         audit_hash = None
         if name in self._actions and self._actions[name].changes_station and self._refusals.take():
             log.warning("command %s refused: %s", name, refusal.what)
@@ -228,8 +234,8 @@ class CommandDispatcher:
             except CommandRefusedError as error:
                 log.warning("%s", error.what)
         return CommandAck(
-            command_id=command.command_id or None,
-            command=name,
+            command_id=command.command_id,
+            command=name[:_LONGEST_NAME],
             accepted=False,
             error=refusal.one_line,
             audit_hash=audit_hash,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic.alias_generators import to_camel
 
 from agent.errors import CommandRefusedError
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from agent.messages.payloads import CommandId
+
 A = TypeVar("A", bound=BaseModel)
 
 MOST_PARTS = 5000
 _MAX_BYTES = 64 * 1024
+_LONGEST_ID = 64
+_LARGEST_ID = 2**63
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -54,7 +58,7 @@ class ThresholdArguments(Strict):
 class RollbackArguments(Strict):
     """For ``rollback``: the hash of a bundle that was active, or its start; null takes the one before this."""
 
-    bundle: Annotated[str, Field(min_length=8, pattern="^[0-9a-f]*$")] | None = None
+    bundle: _Text | None = None
     zone: _Text | None = None
 
 
@@ -93,10 +97,24 @@ class MarkArguments(Strict):
     label: Literal["good", "defect"]
 
 
+def _checked_id(value: object) -> CommandId:
+    """The identity of a command; many controllers count, so that it is a number.
+
+    Raises:
+        ValueError: It is neither text nor a number, or too long.
+    """
+    if isinstance(value, str) and 1 <= len(value) <= _LONGEST_ID:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
+        return value
+    message = f"give text of 1 to {_LONGEST_ID} characters, or a number"
+    raise ValueError(message)
+
+
 class Envelope(Strict):
     """The outer part of every command."""
 
-    command_id: Annotated[str, Field(min_length=1, max_length=64)]
+    command_id: Annotated[str | int | float, PlainValidator(_checked_id)]
     args: dict[str, object] = {}
     expires: int | None = None
     by: _Text | None = None
@@ -119,7 +137,8 @@ def envelope_of(text: bytes, *, retained: bool) -> Envelope:
     try:
         return Envelope.model_validate_json(text)
     except ValidationError as error:
-        raise _malformed(error) from error
+        remedy = 'send a command such as {"commandId": "17", "args": {}, "expires": 1767225600000}'
+        raise _malformed(error, remedy) from error
 
 
 def arguments_of(model: type[A], values: Mapping[str, object]) -> A:
@@ -131,15 +150,14 @@ def arguments_of(model: type[A], values: Mapping[str, object]) -> A:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _malformed(error, "args.") from error
+        names = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        remedy = f"correct `args`; this command takes {names or 'none'}"
+        raise _malformed(error, remedy, "args.") from error
 
 
-def _malformed(error: ValidationError, prefix: str = "") -> CommandRefusedError:
+def _malformed(error: ValidationError, remedy: str, prefix: str = "") -> CommandRefusedError:
     found = [_problem(prefix, detail) for detail in error.errors()[:5]]
-    return CommandRefusedError(
-        what=f"malformed: {'; '.join(found)}"[:500],
-        remedy='send a command such as {"commandId": "17", "args": {}, "expires": 1767225600000}',
-    )
+    return CommandRefusedError(what=f"malformed: {'; '.join(found)}"[:500], remedy=remedy)
 
 
 def _problem(prefix: str, detail: ErrorDetails) -> str:
@@ -147,10 +165,10 @@ def _problem(prefix: str, detail: ErrorDetails) -> str:
     return f"{where}: {detail['msg']}" if detail["loc"] else detail["msg"]
 
 
-def command_id_of(text: bytes) -> str | None:
+def command_id_of(text: bytes) -> CommandId | None:
     """The identity of a refused command, so that its sender can match the answer."""
     try:
         command_id = json.loads(text[:_MAX_BYTES])["commandId"]
+        return _checked_id(command_id[:_LONGEST_ID] if isinstance(command_id, str) else command_id)
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return command_id[:64] if isinstance(command_id, str) else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Annotated
+from typing import Annotated, TypeAlias
+
+from pydantic import Strict
 
 from agent.messages.fields import Bool, Int, Message, Number, Text, TimeMs, key
 from agent.messages.records import (
@@ -19,6 +21,9 @@ from agent.messages.records import (
     Threshold,
     Verdict,
 )
+
+CommandId: TypeAlias = str | int | float
+"""As the sender of a command chose it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,10 @@ class AlertState(Message):
 class CommandAck(Message):
     """The answer to a command; one that takes time is answered again until `progress` is 1."""
 
-    command_id: Annotated[Text | None, key("commandId", "As the command had it; null if it could not be read.")]
+    command_id: Annotated[
+        Text | Int | Annotated[float, Strict()] | None,
+        key("commandId", "As the command had it; null if it could not be read."),
+    ]
     command: Annotated[Text, key("command", "Last level of the command's topic.")] = ""
     accepted: Annotated[Bool, key("accepted", "The command is done, or being done.")]
     error: Annotated[Text | None, key("error", "Why it was refused or failed.")] = None

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from paho.mqtt.client import Client, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
+from agent.mqtt.bounded_client import LARGEST_RECEIVED_BYTES, BoundedClient
 from agent.mqtt.connection import Connection
 from agent.mqtt.tls import HandshakeError, TlsSocket, refused_error, tls_context, untrusted_error
 
@@ -23,6 +26,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Protocol: TypeAlias = Literal["3.1.1", "5"]
+_OTHER_PROTOCOL: dict[Protocol, Protocol] = {"5": "3.1.1", "3.1.1": "5"}
+_ACCESS_REMEDY = "correct user, password or access rights, here or at the broker"
+# By the broker's reason. The agent tries again in any case.
+_REMEDIES = {
+    "Client identifier not valid": "set mqtt.client_id to one that the broker allows",
+    "Server unavailable": "look at the broker's log: it is there, and cannot take clients now",
+    "Server busy": "look at the broker's log: it is there, and cannot take clients now",
+    "Quota exceeded": "raise the broker's limit of clients or messages",
+    "Connection rate exceeded": "raise the broker's limit of connections a second",
+    "Packet too large": "raise the broker's limit of the packet size: not even the first packet fits",
+    "Topic name invalid": "use a station.name and levels that the broker allows as a topic, or correct its rules",
+    "Retain not supported": "allow retained messages at the broker: status, info and alert/state are retained",
+    "QoS not supported": "allow QoS 1 at the broker: records are sent with it",
+    "Use another server": "set mqtt.host to the broker that took its duties over",
+    "Server moved": "set mqtt.host to the broker that took its duties over",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +103,8 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
 
     client.on_socket_open = opened
     try:
-        client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
+        properties = _connect_properties(settings)
+        client.connect(settings.host, settings.port, keepalive=settings.keepalive_s, properties=properties)
         _wait_until_accepted(connection, settings, sockets[-1])
     except ssl.SSLCertVerificationError as error:
         raise untrusted_error(settings.address, error) from error
@@ -107,7 +127,7 @@ def _wait_until_accepted(connection: Connection, settings: BrokerSettings, sock:
         if connection.refusal is not None:
             raise BrokerRefusedError(
                 what=f"the broker {settings.address} refuses the client {settings.client_id!r}: {connection.refusal}",
-                remedy="correct user, password or access rights, here or at the broker",
+                remedy=_remedy(connection.refusal, settings),
                 reason=connection.refusal,
             )
         if isinstance(sock, TlsSocket) and sock.refusal is not None:
@@ -116,12 +136,32 @@ def _wait_until_accepted(connection: Connection, settings: BrokerSettings, sock:
         if connection.lost is not None or remaining_s <= 0:
             why = connection.lost or f"no answer within {settings.connect_timeout_s:g} s"
             perhaps = "" if settings.tls else "; perhaps it expects TLS on this port (mqtt.tls.enabled is false)"
+            if connection.lost is not None:  # the end without an answer, as some brokers do with an unknown version
+                perhaps += f"; perhaps it does not speak MQTT {settings.protocol}: {_protocol_remedy(settings)}"
             raise _unreachable(settings, why + perhaps)
         connection.service(remaining_s)
 
 
+def _remedy(refusal: str, settings: BrokerSettings) -> str:
+    if refusal == "Unsupported protocol version":
+        return _protocol_remedy(settings)
+    return _REMEDIES.get(refusal, _ACCESS_REMEDY)
+
+
+def _protocol_remedy(settings: BrokerSettings) -> str:
+    return f'set mqtt.protocol: "{_OTHER_PROTOCOL[settings.protocol]}"'
+
+
+def _connect_properties(settings: BrokerSettings) -> Properties | None:
+    if settings.protocol != "5":
+        return None
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = LARGEST_RECEIVED_BYTES
+    return properties
+
+
 def _client(settings: BrokerSettings) -> Client:
-    client = Client(
+    client = BoundedClient(
         CallbackAPIVersion.VERSION2,
         settings.client_id,
         protocol=MQTTv5 if settings.protocol == "5" else MQTTv311,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -37,7 +38,11 @@ class Acknowledgement(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A message of a subscribed topic; ``retained`` if it was published before the subscription."""
+    """A message of a subscribed topic.
+
+    Attributes:
+        retained: The broker keeps it. In MQTT 3.1.1 this shows only if it was published before the subscription.
+    """
 
     topic: str
     payload: bytes
@@ -103,6 +108,10 @@ class Connection:
         Returns:
             Message number, which comes back in an `Acknowledgement`; 0 when the connection is lost.
         """
+        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
+            # Retain as published: a message that is retained while this client is connected says so, too.
+            options = SubscribeOptions(qos, retainAsPublished=True)
+            return self._client.subscribe(topic, options=options)[1] or 0
         return self._client.subscribe(topic, qos)[1] or 0
 
     def take_received(self) -> list[Received]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.audit.log import AuditLog
+    from agent.messages.payloads import CommandId
     from agent.messages.records import Payload
     from agent.recalibration.plan import Task
     from calibration.errors import ShiftwatchError
@@ -34,7 +35,7 @@ class Progress(NamedTuple):
         share: 0 to 1.
     """
 
-    command_id: str
+    command_id: CommandId | None
     zone: str
     phase: str
     share: float

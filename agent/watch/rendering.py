@@ -90,8 +90,9 @@ def line(root: str, message: Message, now_ms: int) -> str | None:
     return " ".join([time.isoformat(timespec="milliseconds"), root, *words])
 
 
-def _word(text: str | None) -> str:
-    """The text, in quotes where it would not be one word."""
-    if text is None:
+def _word(value: str | float | None) -> str:
+    """The value as text, in quotes where it would not be one word."""
+    if value is None:
         return "none"
+    text = str(value)
     return text if text and not set(text) & set(" \"'") else json.dumps(text, ensure_ascii=False)

@@ -152,7 +152,7 @@ def _acks(board: StationBoard, labels: Labels, now_ms: int, height: int) -> _Sec
     for root, at_ms, ack in islice(reversed(board.acks), max(0, section.height_left)):
         is_well = ack.accepted and not ack.error
         outcome = Text(outcome_text(ack), "green" if is_well else "yellow")
-        section.add(ack.command or ack.command_id or "", labels[root], clock(at_ms, now_ms), outcome)
+        section.add(ack.command or str(ack.command_id or ""), labels[root], clock(at_ms, now_ms), outcome)
     return section
 
 

@@ -11,6 +11,7 @@ from agent.errors import CommandRefusedError
 from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from calibration.bundle.bundle import Bundle
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEPT = 50
+_SHORTEST_PREFIX = 8
 
 
 class Version(NamedTuple):
@@ -103,17 +105,29 @@ class Versions:
             prefix: Start of the identity of the version; None takes the last one before the active bundle.
 
         Raises:
-            CommandRefusedError: There is no such version.
+            CommandRefusedError: There is no such version, or the start is too short or that of several.
         """
         others = {version.identity: version for version in self.served if version.identity != active}
-        found = [version for version in others.values() if version.identity.startswith(prefix or "")]
+        if prefix is not None:
+            return self._named(prefix.lower(), others, active)
+        if not others:
+            raise CommandRefusedError(what="no other bundle was active here", remedy=_those(others))
+        return max(others.values(), key=lambda version: version.since_ms)
+
+    @staticmethod
+    def _named(prefix: str, others: Mapping[str, Version], active: str) -> Version:
+        found = [version for identity, version in others.items() if identity.startswith(prefix)]
+        if len(prefix) < _SHORTEST_PREFIX:
+            what = f"{prefix!r} is too short: give at least {_SHORTEST_PREFIX} characters of the bundle's hash"
+            raise CommandRefusedError(what=what, remedy=_those(others))
+        if len(found) > 1:
+            remedy = f"give more characters of one of {', '.join(version.identity for version in found)}"
+            raise CommandRefusedError(what=f"{len(found)} bundles begin with {prefix!r}", remedy=remedy)
         if not found:
-            known = ", ".join(identity[:12] for identity in others) or "none"
-            raise CommandRefusedError(
-                what="no such bundle was active here" if prefix else "no other bundle was active here",
-                remedy=f"bundles that were active: {known}",
-            )
-        return max(found, key=lambda version: version.since_ms)
+            is_active = active.startswith(prefix)
+            what = "that bundle is the active one" if is_active else "no such bundle was active here"
+            raise CommandRefusedError(what=what, remedy=_those(others))
+        return found[0]
 
     def _read(self) -> tuple[str | None, list[Version]]:
         try:
@@ -124,3 +138,7 @@ class Versions:
         except (OSError, ValueError, LookupError, TypeError) as error:
             log.warning("the list of bundles in %s cannot be read; a new one is started: %s", self._path, error)
         return None, []
+
+
+def _those(versions: Mapping[str, Version]) -> str:
+    return f"bundles that were active: {', '.join(identity[:12] for identity in versions) or 'none'}"

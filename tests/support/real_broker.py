@@ -46,8 +46,8 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def server_that_says(answer: bytes) -> Iterator[int]:
-    """A TCP server that answers a CONNECT with these bytes, and says nothing more."""
+def server_that_says(answer: bytes, *, hang_up: bool = False) -> Iterator[int]:
+    """A TCP server that answers a CONNECT with these bytes, and then says nothing more or ends the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
 
@@ -56,7 +56,7 @@ def server_that_says(answer: bytes) -> Iterator[int]:
             with line:
                 line.recv(4096)
                 line.sendall(answer)
-                done.wait(10)
+                done.wait(0 if hang_up else 10)
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -13,11 +13,13 @@ from agent.commands.dispatcher import CommandDispatcher
 from agent.commands.handlers import CommandHandlers
 from agent.commands.mark import MarkCommand
 from agent.errors import AuditError, CommandRefusedError
-from agent.messages.records import ResultCode
+from agent.messages.payloads import CommandAck
+from agent.messages.records import ResultCode, to_json
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import OnCommand
 from agent.zones.station_controls import StationControls
+from tests.support.published import problems
 from tests.support.stations import until
 
 if TYPE_CHECKING:
@@ -207,7 +209,9 @@ def test_a_command_that_comes_again_is_answered_as_before_and_not_done_again(des
         (b"[]", "malformed"),
         (b"pause", "malformed"),
         (b'{"args": {}}', "commandId: Field required"),
-        (b'{"commandId": 17}', "commandId: Input should be a valid string"),
+        (b'{"commandId": true}', "commandId: Value error, give text of 1 to 64 characters, or a number"),
+        (b'{"commandId": 1e400}', "commandId: Value error, give text of 1 to 64 characters, or a number"),
+        (b'{"commandId": [17]}', "commandId: Value error, give text of 1 to 64 characters, or a number"),
         (b'{"commandId": "17", "argument": {}}', "argument: Extra inputs are not permitted"),
         (b'{"commandId": "17", "args": {"why": "lens"}}', "args.why: Extra inputs are not permitted"),
         (b'{"commandId": "17", "args": {"reason": 4}}', "args.reason: Input should be a valid string"),
@@ -242,6 +246,39 @@ def test_another_product_is_taught_with_the_backbone_of_the_bundle_or_with_the_o
     assert (told or "") in (answer["error"] or "")
 
 
+@pytest.mark.parametrize("number", [17, 0, -1, 17.5, 2**62])
+def test_a_number_as_command_id_is_accepted_and_answered_with_it(desk: Desk, number: float) -> None:
+    answer = desk.give("pause", commandId=number)
+    assert answer["accepted"]
+    assert answer["commandId"] == number
+    assert type(answer["commandId"]) is type(number)
+    assert problems("cmd/ack", answer) == []
+    assert CommandAck.read(answer).payload() == answer
+    assert desk.give("pause", commandId=number) == answer
+    assert desk.entries[0]["commandId"] == number
+    assert len(desk.entries) == 1
+    refused = desk.give("threshold", {"threshold": -1.0}, commandId=number)
+    assert (refused["accepted"], refused["commandId"]) == (False, number)
+    done_later = desk.give("mark", {"resultId": "0123456789abcdef", "label": "good"}, commandId=number)
+    until(lambda: desk.told)
+    assert done_later["commandId"] == desk.told[0]["commandId"] == number
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "remedy"),
+    [
+        ("mark", {"resultId": "0123", "label": "good"}, "this command takes resultId, label"),
+        ("pause", {"why": "lens"}, "this command takes reason"),
+        ("resume", {"reason": "lens"}, "this command takes none"),
+        ("threshold", {}, "this command takes threshold, zone"),
+    ],
+)
+def test_the_remedy_for_wrong_arguments_names_those_of_the_command(
+    desk: Desk, name: str, args: dict[str, Any], remedy: str
+) -> None:
+    assert remedy in desk.give(name, args)["error"]
+
+
 def test_a_retained_command_is_refused(desk: Desk) -> None:
     answer = desk.commands.answer("pause", b'{"commandId": "17"}', retained=True)
     assert "it is a retained message" in answer["error"]
@@ -251,6 +288,22 @@ def test_a_retained_command_is_refused(desk: Desk) -> None:
 
 def test_the_refusal_of_an_unknown_command_lists_the_commands(desk: Desk) -> None:
     assert "trigger, pause, resume, threshold, rollback" in desk.give("explode")["error"]
+
+
+@pytest.mark.parametrize("text", [b"", b"now", b'{"commandId": 17}', b"x" * 100_000])
+@pytest.mark.parametrize("name", ["", "Pause", "explode" * 5000])
+def test_an_unknown_command_is_answered_as_such_whatever_it_says(desk: Desk, name: str, text: bytes) -> None:
+    answer = desk.commands.answer(name, text)
+    assert not answer["accepted"]
+    assert f"there is no command {name[:64]!r}" in answer["error"]
+    assert answer["commandId"] == (17 if b"17" in text else None)
+    assert len(to_json(answer)) < 500
+
+
+def test_made_up_commands_do_not_make_the_counts_grow(desk: Desk) -> None:
+    for number in range(1000):
+        desk.commands.answer(f"made-up-{number}", b"{}")
+    assert desk.commands.refused == {"unknown": 1000}
 
 
 def test_only_accepted_commands_come_over_mqtt_but_all_on_the_device(tmp_path: Path) -> None:
@@ -326,8 +379,8 @@ def is_valid(name: str, text: bytes, *, retained: bool) -> bool:
         content = json.loads(text)
         args = content.get("args", {})
         well_formed = (
-            isinstance(content["commandId"], str)
-            and 1 <= len(content["commandId"]) <= 64
+            isinstance(content["commandId"], (str, int, float))
+            and 1 <= len(str(content["commandId"])) <= 64
             and isinstance(args, dict)
             and content.keys() <= {"commandId", "args", "expires", "by", "token"}
             and (content.get("expires") is None or content["expires"] >= NOW_MS)

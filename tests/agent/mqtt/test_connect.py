@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,63 @@ def test_what_was_subscribed_to_is_received_in_order(mosquitto: Mosquitto, proto
     assert connection.subscribe("plant/a", 1) == 0
 
 
+def receive_until(connection: Connection, payload: bytes) -> list[Received]:
+    """Serve the connection until a message has this payload; returns all up to it."""
+    received: list[Received] = []
+    deadline_s = time.monotonic() + 20
+    while not received or received[-1].payload != payload:
+        assert time.monotonic() < deadline_s, f"waited in vain; lost: {connection.lost}"
+        connection.service(1.0)
+        received += connection.take_received()
+    return received
+
+
+def test_with_mqtt_5_a_message_retained_while_connected_says_so(mosquitto: Mosquitto) -> None:
+    mosquitto.start()
+    connection = connect(settings_for(mosquitto.port), WILL)
+    assert acknowledged(connection, connection.subscribe("plant/+", 1)) is None
+    connection.publish("plant/a", "kept", qos=1, retain=True)
+    connection.publish("plant/a", "now", qos=1, retain=False)
+    assert [message.retained for message in receive_until(connection, b"now")] == [True, False]
+    connection.close()
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize("retained", [False, True])
+def test_a_message_too_large_to_be_a_command_takes_no_memory_and_lets_the_next_pass(
+    mosquitto: Mosquitto, protocol: Protocol, *, retained: bool
+) -> None:
+    mosquitto.start()
+    sender = connect(replace(settings_for(mosquitto.port), client_id="sender"), None)
+    connection = connect(settings_for(mosquitto.port, protocol=protocol), WILL)
+    if retained:
+        acknowledged(sender, sender.publish("plant/cmd", b"x" * 3_000_000, qos=1, retain=True))
+    assert acknowledged(connection, connection.subscribe("plant/+", 1)) is None
+    # More than mosquitto leaves without an acknowledgement; for those that it does not send it would wait for ever.
+    count = 15 if protocol == "5" else 25
+    for number in range(count):
+        sender.publish("plant/cmd", b"x" * (140_000 + number), qos=1, retain=False)
+    acknowledged(sender, sender.publish("plant/cmd", b"small", qos=1, retain=False))
+    *large, small = receive_until(connection, b"small")
+    assert len(large) == (0 if protocol == "5" else count + retained)
+    assert all(64 * 1024 < len(message.payload) <= 128 * 1024 for message in large)
+    assert small.topic == "plant/cmd"
+    sender.close()
+    connection.close()
+
+
+def test_a_broker_that_ignores_the_largest_packet_is_read_past_it() -> None:
+    topic = b"\x00\x03a/b\x00"
+    length = len(topic) + 4_000_000
+    digits = bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14 & 127 | 128, length >> 21])
+    large = b"\x30" + digits + topic + b"x" * 4_000_000
+    small = b"\x30\x0b" + topic + b"small"
+    with server_that_says(b"\x20\x03\x00\x00\x00" + large + small) as port:
+        connection = connect(settings_for(port), WILL)
+        assert [len(message.payload) <= 128 * 1024 for message in receive_until(connection, b"small")] == [True] * 2
+        connection.close()
+
+
 def test_a_refused_subscription_has_its_reason() -> None:
     with server_that_says(b"\x20\x03\x00\x00\x00" + b"\x90\x04\x00\x01\x00\x87") as port:
         connection = connect(settings_for(port), WILL)
@@ -125,6 +183,31 @@ def test_wrong_password_is_refused_with_the_reason_of_the_broker(mosquitto: Mosq
         connect(settings_for(mosquitto.port, username="user", password="wrong"), WILL)  # noqa: S106 - wrong on purpose
     assert caught.value.reason == "Not authorized"
     assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "remedy"),
+    [
+        ("5", "20020001", 'mqtt.protocol: "3.1.1"'),  # in the words of MQTT 3.1.1, which is all that it speaks
+        ("5", "2003008400", 'mqtt.protocol: "3.1.1"'),
+        ("5", "", 'mqtt.protocol: "3.1.1"'),
+        ("3.1.1", "20020001", 'mqtt.protocol: "5"'),
+        ("3.1.1", "2003008400", 'mqtt.protocol: "5"'),
+        ("5", "2003008500", "mqtt.client_id"),
+        ("5", "2003008800", "the broker's log"),
+        ("5", "2003009500", "limit of the packet size"),
+        ("5", "2003009a00", "allow retained messages"),
+        ("5", "2003008700", "user, password or access rights"),
+        ("3.1.1", "20020002", "mqtt.client_id"),
+        ("3.1.1", "20020005", "user, password or access rights"),
+    ],
+)
+def test_the_remedy_for_a_refusal_is_that_of_its_cause(protocol: Protocol, answer: str, remedy: str) -> None:
+    with server_that_says(bytes.fromhex(answer), hang_up=True) as port:
+        with pytest.raises((BrokerRefusedError, BrokerUnreachableError)) as caught:
+            connect(settings_for(port, protocol=protocol), WILL)
+        assert remedy in caught.value.one_line
+        assert ("access rights" in caught.value.one_line) == ("access rights" in remedy)
 
 
 def test_right_password_is_accepted(mosquitto: Mosquitto) -> None:
