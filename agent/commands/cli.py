@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import typer
 
+from agent.clock import now_ms
 from agent.commands.control_socket import ask_station
 from agent.config import model as configuration
 from calibration.terminal import EXIT_ERROR, console, escape
@@ -23,6 +24,9 @@ Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Zone, if the sta
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of its station.")]
 
 
+_TRIGGER_EXPIRES_MS = 1000
+
+
 @app.command("trigger")
 def trigger(
     config: Config,
@@ -32,7 +36,8 @@ def trigger(
 
     Example: `shiftwatch-agent command trigger SN-0815 --config station.yaml`
     """
-    _give(config, "trigger", {"partId": part_id})
+    # An agent that stands still reads it later, when another part is there.
+    _give(config, "trigger", {"partId": part_id}, now_ms() + _TRIGGER_EXPIRES_MS)
 
 
 @app.command("pause")
@@ -93,9 +98,9 @@ def rollback(
     _give(config, "rollback", {"bundle": bundle, "zone": zone})
 
 
-def _give(config: Path, name: str, args: Payload) -> None:
+def _give(config: Path, name: str, args: Payload, expires_ms: int | None = None) -> None:
     state_dir = configuration.load(config).state_dir
-    command = {"command": name, "commandId": uuid4().hex, "args": args, "by": getpass.getuser()}
+    command = {"command": name, "commandId": uuid4().hex, "args": args, "by": getpass.getuser(), "expires": expires_ms}
     answer: Payload = {}
     for answer in ask_station(state_dir, command):
         if answer["accepted"] and answer["progress"] == 0:

@@ -45,11 +45,13 @@ class Command(NamedTuple):
     Attributes:
         command_id: None if it could not be read; then the command is refused.
         by: The person who gave it, as stated by the command or the operating system.
+        unread_ms: How long it may have waited while the agent stood still.
     """
 
     command_id: CommandId | None
     name: str
     by: str | None
+    unread_ms: int = 0
 
 
 def final_ack(
@@ -135,8 +137,15 @@ class CommandDispatcher:
         self._answered: OrderedDict[tuple[str, CommandId], Payload] = OrderedDict()
         self._refusals = _Bucket()
 
-    def answer(
-        self, name: str, text: bytes, *, retained: bool = False, via: Via = "mqtt", user: str | None = None
+    def answer(  # noqa: PLR0913 - the message, and all that is known about it
+        self,
+        name: str,
+        text: bytes,
+        *,
+        retained: bool = False,
+        via: Via = "mqtt",
+        user: str | None = None,
+        unread_ms: int = 0,
     ) -> Payload:
         """Carry out a command, or refuse it; returns the answer for ``cmd/ack``.
 
@@ -148,11 +157,13 @@ class CommandDispatcher:
             retained: It is a retained message.
             via: Origin of the command.
             user: Who gave it, as the operating system reports; None takes the word of the command.
+            unread_ms: How long it may have waited while the agent stood still.
         """
         with self._lock:
             try:
                 self._check_known(name)
-                return self._answer(name, envelope_of(text, retained=retained), via, user)
+                envelope = envelope_of(text, retained=retained)
+                return self._answer(envelope, Command(envelope.command_id, name, user or envelope.by, unread_ms), via)
             except CommandRefusedError as refusal:
                 return self._refuse(Command(command_id_of(text), name, user), refusal, via)
 
@@ -162,17 +173,17 @@ class CommandDispatcher:
                 what=f"there is no command {name[:_LONGEST_NAME]!r}", remedy=f"there are: {', '.join(self._actions)}"
             )
 
-    def _answer(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
-        key = (name, envelope.command_id)
+    def _answer(self, envelope: Envelope, command: Command, via: Via) -> Payload:
+        key = (command.name, envelope.command_id)
         if key not in self._answered:
-            self._answered[key] = self._carry_out(name, envelope, via, user)
+            self._answered[key] = self._carry_out(envelope, command, via)
             if len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)
         return self._answered[key]
 
-    def _carry_out(self, name: str, envelope: Envelope, via: Via, user: str | None) -> Payload:
+    def _carry_out(self, envelope: Envelope, command: Command, via: Via) -> Payload:
+        name = command.name
         act = self._allowed(name, envelope, via)
-        command = Command(envelope.command_id, name, user or envelope.by)
         arguments = arguments_of(act.arguments, envelope.args)
         effect = act.prepare(command, arguments)
         audit_hash = None

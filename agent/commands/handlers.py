@@ -73,12 +73,18 @@ class CommandHandlers:
             "mark": action(MarkArguments, self._mark, takes_time=True),
         }
 
-    def _prepare_trigger(self, _: Command, arguments: TriggerArguments) -> Effect:
+    def _prepare_trigger(self, command: Command, arguments: TriggerArguments) -> Effect:
         parts = self._parts
         if parts is None:
             raise CommandRefusedError(
                 what="this station is not triggered by commands",
                 remedy="set trigger.source: command in its configuration",
+            )
+        if command.unread_ms:
+            self._handshake.refuse(Part.asked_now(arguments.part_id, command.unread_ms), ResultCode.TOO_LATE)
+            raise CommandRefusedError(
+                what=f"it may be {command.unread_ms / 1000:.1f} s old: the agent stood still meanwhile",
+                remedy="reject the part; the next one can be triggered as usual",
             )
         if self._controls.is_paused:
             part = Part.asked_now(arguments.part_id)

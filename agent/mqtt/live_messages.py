@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.messages.records import to_json
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agent.messages.topics import Topics
     from agent.mqtt.connection import Received
     from agent.trigger.plc_handshake import Handshake
+    from agent.trigger.standstill import Standstill
 
 _PLC_EXPIRES_S = 1
 _ACK_EXPIRES_S = 60
@@ -33,41 +35,59 @@ class LiveMessages:
 
     Args:
         give_up: Called before each `take`, to give up parts that are overdue.
+        standstill: Where parts are triggered by commands: finds those that may have waited unread.
     """
 
     def __init__(
-        self, topics: Topics, handshake: Handshake, commands: CommandDispatcher, give_up: Callable[[], object]
+        self,
+        topics: Topics,
+        handshake: Handshake,
+        commands: CommandDispatcher,
+        give_up: Callable[[], object],
+        standstill: Standstill | None = None,
     ) -> None:
         self.subscription = topics.commands
         self._topics = topics
         self._handshake = handshake
         self._commands = commands
         self._give_up = give_up
+        self._standstill = standstill
         self._acks: queue.SimpleQueue[Payload] = queue.SimpleQueue()
 
     @property
     def due_at_s(self) -> float:
-        """When `take` has something without being woken, on the monotonic clock."""
-        return self._handshake.due_at_s
+        """When `take` is to be called without being woken, on the monotonic clock."""
+        if self._standstill is None:
+            return self._handshake.due_at_s
+        return min(self._handshake.due_at_s, time.monotonic() + self._standstill.wait_s)
 
     def discard(self) -> None:
-        """Drop the answers to parts that the last connection did not take: they are too old."""
+        """Begin a connection: drop the answers to parts that the last one did not take, as they are too old."""
         self._handshake.discard()
+        if self._standstill is not None:
+            self._standstill.begin()
 
     def receive(self, message: Received) -> None:
         """Carry out a command; its answer is in the next `take`."""
         if message.topic != self._topics.acknowledgement:  # our own, which the subscription brings back
             name = message.topic.rpartition("/")[2]
-            self.follow_up(self._commands.answer(name, message.payload, retained=message.retained))
+            self._look()
+            unread_ms = 0 if self._standstill is None else self._standstill.unread_ms()
+            self.follow_up(self._commands.answer(name, message.payload, retained=message.retained, unread_ms=unread_ms))
 
     def follow_up(self, answer: Payload) -> None:
         """Publish another answer to a command."""
         self._acks.put(answer)
 
     def take(self) -> list[LiveMessage]:
-        """What is to be published now, in order."""
+        """What is to be published now, in order; called right before each wait for messages."""
+        self._look()
         self._give_up()
         messages = [LiveMessage(self._topics.plc, to_json(answer), _PLC_EXPIRES_S) for answer in self._handshake.take()]
         while not self._acks.empty():
             messages.append(LiveMessage(self._topics.acknowledgement, to_json(self._acks.get()), _ACK_EXPIRES_S))
         return messages
+
+    def _look(self) -> None:
+        if self._standstill is not None and self._standstill.look():
+            self._handshake.give_up_all()

@@ -34,6 +34,7 @@ from agent.station.status import StationState, StationStatus
 from agent.station.systemd import ServiceManager
 from agent.station.web_page import page_of
 from agent.trigger.plc_handshake import Handshake
+from agent.trigger.standstill import Standstill
 from agent.trigger.trigger import OnCommand, UnlessPaused
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class Assembly:
             alert_state=self.status.alert_state,
             health=self.status.health,
         )
-        self._live_messages = LiveMessages(topics, self._handshake, commands, self._give_up)
+        standstill = Standstill(config.plc.deadline_ms) if self._is_triggered_by_line else None
+        self._live_messages = LiveMessages(topics, self._handshake, commands, self._give_up, standstill)
         self.publisher = Publisher(broker, topics, outbox, station, self._live_messages)
         edge_nodes = edge_nodes_of(config, broker, station, stack)
         self._clients: Sequence[BrokerClient] = (self.publisher, *edge_nodes)

@@ -22,6 +22,6 @@ class Part(NamedTuple):
     asked_ns: int
 
     @classmethod
-    def asked_now(cls, part_id: str | None) -> Part:
-        """A part that is triggered now."""
-        return cls(part_id, now_ms(), time.monotonic_ns())
+    def asked_now(cls, part_id: str | None, ago_ms: int = 0) -> Part:
+        """A part that is triggered now, or was so long ago."""
+        return cls(part_id, now_ms() - ago_ms, time.monotonic_ns() - ago_ms * 1_000_000)

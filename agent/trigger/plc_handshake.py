@@ -114,6 +114,12 @@ class Handshake:
             given_up, self._given_up = self._given_up, []
         return given_up
 
+    def give_up_all(self) -> None:
+        """Answer all parts that wait, without a verdict: time has passed that the monotonic clock does not know."""
+        with self._lock:
+            while self._expected:
+                self._give_up_first()
+
     def take(self) -> list[Payload]:
         """The answers to send now, in order."""
         with self._lock:
@@ -135,10 +141,13 @@ class Handshake:
 
     def _give_up(self) -> None:
         while self._expected and self.is_late(self._expected[0]):
-            part = self._expected.popleft()
-            self._given_up.append(part)
-            self.dropped["plc_too_late"] += 1
-            self._keep_invalid(part, self._why_none())
+            self._give_up_first()
+
+    def _give_up_first(self) -> None:
+        part = self._expected.popleft()
+        self._given_up.append(part)
+        self.dropped["plc_too_late"] += 1
+        self._keep_invalid(part, self._why_none())
 
     def _keep_invalid(self, part: Part, code: ResultCode) -> None:
         self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, code, float("nan")))

@@ -68,15 +68,21 @@ def test_programs_speak_of_the_topics_of_one_station(program: str) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_trigger_with_json(program: str) -> None:
-    pieces = re.findall(
-        r"'(\{\"commandId\":\"|\",\"args\":\{\"partId\":\"|\"\},\"expires\":\d+,\"by\":\"gate\"\})'", program
+    begin, middle, expires, end = re.findall(
+        r"'(\{\"commandId\":\"|\",\"args\":\{\"partId\":\"|\"\},\"expires\":|0*,\"by\":\"gate\"\})'", program
     )
-    assert json.loads("12".join(pieces)) == {
+    assert json.loads(f"{begin}12{middle}12{expires}1795919395{end}") == {
         "commandId": "12",
         "args": {"partId": "12"},
-        "expires": 4_102_444_800_000,
+        "expires": int(f"1795919395{end.partition(',')[0]}"),
         "by": "gate",
     }
+
+
+@pytest.mark.parametrize("text", [*PROGRAMS, (EXAMPLES.parent / "README.md").read_text()])
+def test_no_example_names_a_time_that_never_comes(text: str) -> None:
+    assert not re.search(r"\b[2-9]\d{12}\b", text)
+    assert "expires" in text
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
