@@ -79,6 +79,7 @@ def run_command(
     settings = configuration.load(config)
     station = station_topics(settings.station).root
     is_read_by_program = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
+    logs.log_crashes()
     faulthandler.enable(_STDERR)  # the watchdog ends an agent that hangs by SIGABRT: this logs where
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,7 +89,7 @@ def run_command(
     except ShiftwatchError as error:
         if not is_read_by_program:
             raise
-        log.critical("%s; %s", error.what, error.remedy)
+        log.critical("%s", error.one_line)
         raise typer.Exit(EXIT_ERROR) from error
     log.info("stopped: %s", _summary_text(summary))
 
@@ -118,7 +119,7 @@ def config_command(
         sys.stdout.write(configuration.example())
     else:
         loaded = configuration.load(file)
-        console.print(f"{file}: well-formed")
+        console.print(f"{escape(str(file))}: well-formed", soft_wrap=True)
         for missing in configuration.missing_files(loaded):
             console.print(f"[yellow]not there yet:[/] {escape(missing)}", soft_wrap=True)
 

@@ -30,6 +30,7 @@ from calibration.deployment.backends import Deployment
 from calibration.deployment.engine_source import engine_folder
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import as_bgr8
+from calibration.imaging.utf8_name import utf8_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -229,7 +230,9 @@ def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:
     path = config.trigger.empty
     if path is None:
         return None
-    image, reference = cv2.imread(str(path), cv2.IMREAD_COLOR), bundle.reference()
+    reference = bundle.reference()
+    with utf8_name(path) as name:
+        image = cv2.imread(name, cv2.IMREAD_COLOR)
     if image is None:
         raise ConfigError(problems=[f"trigger.empty: {path} cannot be read as an image"])
     known, (rows, columns) = reference.get("frame_size"), image.shape[:2]

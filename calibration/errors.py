@@ -32,7 +32,7 @@ class ShiftwatchError(Exception):
     @property
     def one_line(self) -> str:
         """Problem and remedy on one line."""
-        return f"{self.what}; {self.remedy}"
+        return " ".join(line.strip() for line in f"{self.what}; {self.remedy}".splitlines())
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by keyword, for errors raised in other processes."""

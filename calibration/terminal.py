@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,24 +22,44 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from calibration.errors import ShiftwatchError
+from calibration.plain_text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import typer
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Task
+    from rich.segment import Segment
 
     from calibration.progress import Progress
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
+
+class _Terminal(Console):
+    """Escapes what could steer the terminal, whoever prints it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console."""
+        for segment in super().render(renderable, options):
+            is_own = segment.control is not None
+            yield segment if is_own else segment._replace(text=printable(segment.text, keep="\n"))
+
+
+console = _Terminal(highlight=False, emoji=False)
+error_console = _Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command; a ``ShiftwatchError`` is printed without a traceback and ends it with exit code 2."""
+    """Run a command; a ``ShiftwatchError`` is printed without a traceback and ends it with exit code 2.
+
+    What the terminal's encoding lacks is printed with a backslash: finished work must not be lost over a name.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ShiftwatchError as error:
@@ -51,8 +73,8 @@ def run(app: typer.Typer) -> None:
 
 
 def escape(text: str) -> str:
-    """Text for rich, with its markup escaped."""
-    return text.replace("[", "\\[")
+    """Text for rich, with its markup escaped, and whatever does not print; lines stay lines."""
+    return escape_markup(printable(text, keep="\n"))
 
 
 class TimeLeft(ProgressColumn):

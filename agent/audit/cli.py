@@ -76,7 +76,7 @@ def show_command(
     *,
     config: ConfigFile = None,
     last: Annotated[int, typer.Option(metavar="N", min=1, help="Number of entries, the newest last.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each as one JSON object, as written.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each as one JSON object.")] = False,
 ) -> None:
     """Print the last entries.
 
@@ -88,8 +88,7 @@ def show_command(
     entries = [parse_line(line) for line in lines]
     if as_json:
         for line, entry in zip(lines, entries, strict=True):
-            sys.stdout.buffer.write(line if entry else b"")
-        sys.stdout.flush()
+            sys.stdout.write(_escaped_json(line.decode()) if entry else "")
     else:
         console.print(_table(entries))
     if damaged := entries.count(None):
@@ -141,6 +140,11 @@ def _table(entries: list[Entry | None]) -> Table:
 def _value(value: object) -> str:
     """A value on one line, with control characters escaped, because they could control the terminal."""
     return value if isinstance(value, str) and value.isprintable() else to_json([value])[1:-1]
+
+
+def _escaped_json(line: str) -> str:
+    """The same JSON, with escapes for what does not print."""
+    return "".join(each if each.isprintable() or each == "\n" else to_json([each])[2:-2] for each in line)
 
 
 def _local(time_ms: int) -> str:

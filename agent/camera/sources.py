@@ -19,6 +19,7 @@ from agent.errors import CameraError
 from calibration.errors import DatasetError
 from calibration.imaging.image_files import image_files_in, read_image
 from calibration.imaging.preprocess import Image, as_bgr8
+from calibration.imaging.utf8_name import utf8_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,7 +172,8 @@ class VideoSource:
             os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
             return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [n for pair in self._timeouts_ms.items() for n in pair])
         if self._kind == "path":
-            return cv2.VideoCapture(text)
+            with utf8_name(text) as name:
+                return cv2.VideoCapture(name)
         return cv2.VideoCapture(int(text) if text.isdecimal() else text, cv2.CAP_V4L2)
 
     def _refusal(self) -> CameraError:

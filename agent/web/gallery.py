@@ -14,6 +14,7 @@ from agent.clock import now_ms
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 from agent.web.picture import as_jpeg
+from calibration.imaging.utf8_name import utf8_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,8 @@ class Gallery:
         with open_reader(self._folder) as archive:
             kept = archive.named(result_id)
         for path in (sibling(kept.path, OVERLAY), kept.path):
-            image = cv2.imread(str(self._folder / path))
+            with utf8_name(self._folder / path) as name:
+                image = cv2.imread(name)
             if image is not None:
                 return as_jpeg(image.astype("uint8", copy=False), longest_side_px)
         raise ArchiveError(

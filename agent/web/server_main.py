@@ -32,6 +32,7 @@ def main(order: dict[str, Any], to_agent: socket.socket, memory: int, listener: 
     with socket.socket(fileno=listener) as listening:
         page = PageOrder(**order)
         logs.set_up(page.log_level, page.log_format, page.station)
+        logs.log_crashes()
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # malformed requests are not worth a line in our log
         asyncio.run(_serve(page, to_agent, SharedImage(mmap.mmap(memory, 0)), listening))
 

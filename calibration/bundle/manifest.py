@@ -5,16 +5,20 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from calibration.imaging.region import Region
+from calibration.plain_text import printable
 
 if TYPE_CHECKING:
     from calibration.statistics.threshold import WorkingPoint
 
 SCHEMA_VERSION = 1
+
+_Name: TypeAlias = Annotated[str, BeforeValidator(lambda name: printable(name) if isinstance(name, str) else name)]
+"""Name of a file or folder for people: JSON has no place for bytes that are not UTF-8."""
 
 
 def software_versions() -> dict[str, str]:
@@ -124,17 +128,17 @@ class ChoiceRecord(_Record):
 class ImagesRecord(_Record):
     """The images that were used."""
 
-    source: str
+    source: _Name
     count: int
-    skipped: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[_Name, ...]
+    left_out: tuple[_Name, ...] = ()
 
 
 class ParentRecord(_Record):
     """A bundle that was merged: its identity, where its images were, their number, and the weight of each."""
 
     identity: str
-    sources: tuple[str, ...]
+    sources: tuple[_Name, ...]
     images: int
     weight: float
 

@@ -53,7 +53,7 @@ class OnnxRuntimeEngine:
     def __init__(self, network: Path | bytes, threads: int = 0, provider: Literal["cpu", "cuda"] = "cpu") -> None:
         self.backend = f"onnxruntime-{provider}"
         self._provider = provider
-        self._network = network if isinstance(network, bytes) else str(network)
+        self._network = network if isinstance(network, bytes) else _loadable(network)
         self._threads = threads
         self._cores = Cores(threads)
         self._session: Any = None
@@ -120,3 +120,12 @@ class OnnxRuntimeEngine:
                 remedy="check free memory, and the bundle: shiftwatch-calibrate verify BUNDLE",
             ) from error
         return results
+
+
+def _loadable(path: Path) -> str | bytes:
+    """The path, or the content where ONNX Runtime does not take the path: bytes that are not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)

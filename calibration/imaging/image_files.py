@@ -64,7 +64,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         DatasetError: Not readable.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    content = np.frombuffer(path.read_bytes(), np.uint8)  # OpenCV takes no path that is not UTF-8
+    mask = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if mask is None:
         raise DatasetError(what=f"cannot read the mask {path}", remedy="remove or replace it")
     area: NDArray[np.bool_] = (mask.reshape(*mask.shape[:2], -1)[..., :3] != 0).any(axis=2)

@@ -11,6 +11,7 @@ import cv2
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, read_image
 from calibration.imaging.preprocess import as_bgr8
+from calibration.imaging.utf8_name import utf8_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -112,7 +113,8 @@ class VideoFrames:
 
     def _read(self, ascending: list[int], skipped: list[str]) -> Iterator[NamedImage]:
         chosen = frozenset(ascending)
-        video = cv2.VideoCapture(str(self.path))
+        with utf8_name(self.path) as name:
+            video = cv2.VideoCapture(name)
         try:
             for index in range(ascending[-1] + 1 if ascending else 0):
                 if not video.grab():
@@ -168,7 +170,8 @@ def good_images(source: Path, frames: slice = slice(None), excluded: Collection[
 def _video(path: Path, frames: slice, excluded: Collection[str]) -> VideoFrames:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DatasetError(what=f"{path.absolute()} is a single image", remedy="give the folder that it is in")
-    video = cv2.VideoCapture(str(path))
+    with utf8_name(path) as name:
+        video = cv2.VideoCapture(name)
     opened, length = video.isOpened(), max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     video.release()
     if not opened:

@@ -7,11 +7,16 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.logs import set_up
+from agent.errors import CameraError
+from agent.logs import log_crashes, set_up
 from tests.support.stations import ROOT, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
@@ -79,12 +84,57 @@ def test_each_line_in_the_journal_has_its_priority_and_no_time(file: TextIOWrapp
     assert begin("debug", "text", file, journal_of(file))
     say()
     lines = written(file)
-    assert lines[:4] == ["<7>looking", "<6>camera 3", "<6>üß \\ud800 is back", "<4>late"]
-    assert lines[4] == "<3>broken"
+    assert lines[:4] == ["<7>looking", "<6>camera 3\\nüß \\ud800 is back", "<4>late", "<3>broken"]
     assert lines[-1] == "<2>over"
-    assert all(line.startswith("<3>") for line in lines[5:-1])
-    assert "<3>ValueError: two" in lines
-    assert "<3>lines" in lines
+    assert all(line.startswith("<3>  ") for line in lines[4:-1])
+    assert "<3>  ValueError: two" in lines
+    assert "<3>  lines" in lines
+
+
+FORGED = "2026-11-28 00:00:00,000 INFO    command threshold by chief"
+STEERING = "\r\n\v\f\x00\x1b\x7f\x85\x9b\u2028\u2029\u202e\u2066\ufeff"
+
+
+@given(before=st.text(), between=st.sampled_from(STEERING), after=st.text())
+@pytest.mark.parametrize("environment", [{}, "journal"])
+def test_no_text_from_outside_begins_a_line_or_steers_a_terminal(
+    before: str, between: str, after: str, environment: dict[str, str] | str
+) -> None:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
+        begin("info", "text", file, journal_of(file) if environment else {})
+        logging.getLogger("agent").warning("command %s refused: %s", "pause", f"{before}{between}{FORGED}{after}")
+        try:
+            raise CameraError(what=f"{before}{between}{FORGED}{after}", remedy="none")  # noqa: TRY301 - as in our code
+        except CameraError as error:
+            logging.getLogger("agent").exception("camera is lost: %s", error)  # noqa: TRY401 - as our own code does
+        file.seek(0)
+        text = file.read()
+    lines = text.split("\n")
+    assert not any(line.startswith((FORGED, f"<3>{FORGED}", f"<4>{FORGED}")) for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert len([line for line in lines if line and not line.removeprefix("<3>").startswith("  ")]) == 2
+
+
+def test_an_error_in_the_log_is_one_line_with_its_remedy(file: TextIOWrapper) -> None:
+    begin("info", "text", file, {})
+    logging.getLogger("agent").warning("lost: %s", CameraError(what="no frame", remedy="check its cable"))
+    (line,) = written(file)
+    assert line.endswith("lost: no frame; check its cable")
+
+
+def test_what_ends_a_thread_or_the_process_is_logged(file: TextIOWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    begin("info", "json", file, {})
+    log_crashes()
+    thread = threading.Thread(target=int, args=(f"\n{FORGED}",))
+    thread.start()
+    thread.join()
+    error = ValueError(f"\x1b{FORGED}")
+    sys.excepthook(ValueError, error, None)
+    crashes = [json.loads(line) for line in written(file)]
+    assert [crash["level"] for crash in crashes] == ["critical"] * 2
+    assert all(FORGED in crash["exception"] for crash in crashes)
 
 
 @pytest.mark.parametrize("elsewhere", ["1:1", "", "nonsense"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_ONE_A_LINE = "give a file with one image name a line"
 _COMMENT = re.compile(r"(?:^|\s)#")  # not inside a word: frames of a video are named line3.mp4#12
 
 
@@ -22,12 +23,12 @@ def names_in(file: Path) -> frozenset[str]:
         SettingError: Not a readable text file.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"cannot read {file.absolute()}: {error.strerror}" if isinstance(error, OSError) else None
-        raise SettingError(
-            what=reason or f"{file.absolute()} is not text in UTF-8", remedy="give a file with one image name a line"
-        ) from error
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")  # names of files need not be UTF-8
+    except OSError as error:
+        raise SettingError(what=f"cannot read {file.absolute()}: {error.strerror}", remedy=_ONE_A_LINE) from error
+    if "\0" in text:
+        raise SettingError(what=f"{file.absolute()} is not text in UTF-8", remedy=_ONE_A_LINE)
+    lines = text.split("\n")
     return frozenset(name for line in lines if (name := _COMMENT.split(line, maxsplit=1)[0].strip()))
 
 
@@ -38,4 +39,4 @@ def write_names(file: Path, names: Sequence[str]) -> None:
         StorageError: Not writable.
     """
     with accessible(file, "--suspicious FILE"):
-        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8", errors="surrogateescape")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from calibration.plain_text import printable
 from calibration.terminal import console, escape
 from calibration.workstation.report.rows import preprocess_rows
 
@@ -79,8 +80,8 @@ def describe(bundle: Bundle) -> None:
 
 def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
     """Print the figures of a bundle on labelled images."""
-    folders = {Path(source).resolve() for source in bundle.manifest.sources}
-    learned = sum(each.image.path.resolve().parent in folders for each in result.good)
+    folders = {str(Path(source).resolve()) for source in bundle.manifest.sources}
+    learned = sum(printable(str(each.image.path.resolve().parent)) in folders for each in result.good)
     good, defective = len(result.good), len(result.defective)
     table = Table("figure", "value", title=f"{good} good, {defective} defective images")
     table.add_row("image AUROC", f"{result.image_auroc:.4f}")

@@ -14,6 +14,7 @@ from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import prepare_image
 from calibration.imaging.region import crop_padded
 from calibration.imaging.score_map import cover_region
+from calibration.plain_text import spreadsheet_cell
 from calibration.statistics.threshold import expected_share_above
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 from calibration.workstation.output_files import accessible
@@ -211,17 +212,18 @@ def _pixel_auroc(metrics: Any, pixels: PixelHistogram) -> float | None:  # noqa:
 
 
 def write_scores(path: Path, evaluation: EvaluationResult) -> None:
-    """``path, label, defective, score, rejected`` of every image, as CSV.
+    """``path, label, defective, score, rejected`` of every image, as CSV that a spreadsheet does not compute.
 
     Raises:
         StorageError: Not writable.
     """
-    with accessible(path, "--scores FILE"), path.open("w", newline="") as file:
+    with accessible(path, "--scores FILE"), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "defective", "score", "rejected"])
         for each in evaluation.scored:
             rejected = int(each.score > evaluation.threshold)
-            writer.writerow([each.image.path, each.image.label, int(each.image.defective), each.score, rejected])
+            name, label = spreadsheet_cell(str(each.image.path)), spreadsheet_cell(each.image.label)
+            writer.writerow([name, label, int(each.image.defective), each.score, rejected])
 
 
 def write_figures(path: Path, evaluation: EvaluationResult, bundle: Bundle) -> None:
@@ -235,4 +237,4 @@ def write_figures(path: Path, evaluation: EvaluationResult, bundle: Bundle) -> N
     counts = {"good": len(evaluation.good), "defective": len(evaluation.defective)}
     content = {"bundle": bundle.identity, **counts, **figures, "promise_kept": evaluation.promise_kept}
     with accessible(path, "--json FILE"):
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from calibration.errors import SettingError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region
+from calibration.plain_text import printable
 from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
@@ -117,5 +118,6 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
             axes.set_axis_off()
             axes.set_anchor("N")
         name = f"{each.image.label}/{each.image.path.name}" if each.image.defective else each.image.path.name
-        plain.set_title(f"{name}\n{each.score / threshold:.2f} x threshold", fontsize=8)
+        title = f"{printable(name)}\n{each.score / threshold:.2f} x threshold"
+        plain.set_title(title, fontsize=8, parse_math=False)
     return figure

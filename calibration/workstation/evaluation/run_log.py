@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from calibration.deployment.latency import processor_name
 from calibration.errors import SettingError
+from calibration.plain_text import from_spreadsheet_cell, spreadsheet_cell
 from calibration.workstation.evaluation.benchmark import Identity, Run
 from calibration.workstation.output_files import accessible
 
@@ -62,7 +63,7 @@ class RunFile:
             StorageError: No room.
         """
         values = run.model_dump(mode="json")
-        cells = [json.dumps(value) if name in _STRUCTURED else value for name, value in values.items()]
+        cells = [json.dumps(value) if name in _STRUCTURED else _cell(value) for name, value in values.items()]
         with accessible(self._path, "--csv FILE", "read or write"), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(cells))
 
@@ -71,6 +72,10 @@ def _line(cells: Sequence[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def _runs(path: Path, content: str) -> list[Run]:
@@ -91,7 +96,9 @@ def _runs(path: Path, content: str) -> list[Run]:
 
 def _values(row: Sequence[str]) -> dict[str, Any]:
     cells = zip(COLUMNS, row, strict=True)
-    return {name: json.loads(cell) if name in _STRUCTURED else cell or None for name, cell in cells}
+    return {
+        name: json.loads(cell) if name in _STRUCTURED else from_spreadsheet_cell(cell) or None for name, cell in cells
+    }
 
 
 def _refuse_others(path: Path, runs: Sequence[Run], planned: Collection[Identity]) -> None:
