@@ -18,16 +18,18 @@ from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
 from agent.doctor import report as doctor_report
-from agent.from_config import station_topics
+from agent.from_config import archive_folder, station_topics
 from agent.install import cli as install_command
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
+from agent.state_owner import become, name_of, owner_of
 from agent.station.run import Stop, Summary, run_station
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError
-from calibration.terminal import EXIT_ERROR, console, escape, run
+from calibration.terminal import EXIT_ERROR, console, ending_signals, escape, run
 
 if TYPE_CHECKING:
+    from agent.config.model import AgentConfig
     from agent.doctor.finding import Finding
 
 log = logging.getLogger(__name__)
@@ -82,9 +84,10 @@ def run_command(
     logs.log_crashes()
     faulthandler.enable(_STDERR)  # the watchdog ends an agent that hangs by SIGABRT: this logs where
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda *_: stop.request())
     try:
+        _become_owner(settings)
         summary = run_station(settings, stop)
     except ShiftwatchError as error:
         if not is_read_by_program:
@@ -92,6 +95,13 @@ def run_command(
         log.critical("%s", error.one_line)
         raise typer.Exit(EXIT_ERROR) from error
     log.info("stopped: %s", _summary_text(summary))
+
+
+def _become_owner(settings: AgentConfig) -> None:
+    owner = owner_of(settings.state_dir, archive_folder(settings))
+    if owner is not None:
+        become(owner)
+        log.info("running as user %s, who owns %s", name_of(owner.uid), settings.state_dir)
 
 
 def _summary_text(summary: Summary) -> str:
@@ -165,6 +175,7 @@ def demo_command(
 
     Exit code 1 if it found less than 90 % of the defects, or raised more than two false alarms.
     """
+    become(owner_of(folder))
     from agent.demo.run import run_demo  # noqa: PLC0415 - calibration and the broker are no part of a running agent
 
     if not run_demo(folder).convincing:

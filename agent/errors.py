@@ -14,6 +14,9 @@ ShiftwatchError
 ├── PageError                 install the extra `web`, or give the page a free port and address
 ├── InstallError              become root, or remove the obstacle; nothing was written
 ├── ArchiveError              name another image, fix permissions, or let the agent rebuild the index
+├── StateFolderError          give the files of the state folder to the agent's user
+├── StateOwnerError           give the command as the user who owns the state folder
+├── AgentRunningError         stop the other agent, or give this one a state folder of its own
 ├── OutboxError               fix the disk, or install the version that wrote the file
 └── PublisherDiedError        start again; an agent that cannot publish must not keep running
 """
@@ -100,6 +103,18 @@ class InstallError(ShiftwatchError):
 
 class OutboxError(ShiftwatchError):
     """The outbox cannot be opened: fix the disk, or install the version that wrote the file."""
+
+
+class StateFolderError(ShiftwatchError):
+    """The state folder, or a file in it, cannot be used by this user: give it to the agent's user."""
+
+
+class StateOwnerError(ShiftwatchError):
+    """Root cannot act as the user who owns the state folder: give the command as that user."""
+
+
+class AgentRunningError(ShiftwatchError):
+    """Another agent uses the state folder: stop it, or give this one a folder of its own."""
 
 
 class AuditError(ShiftwatchError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
@@ -53,7 +54,7 @@ error_console = _Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command; a ``ShiftwatchError`` is printed without a traceback and ends it with exit code 2.
+    """Run a command; an error that the user can fix is printed without a traceback and ends it with exit code 2.
 
     What the terminal's encoding lacks is printed with a backslash: finished work must not be lost over a name.
     """
@@ -63,13 +64,26 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except ShiftwatchError as error:
-        error_console.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True)
-        error_console.print(f"  {escape(error.remedy)}", soft_wrap=True)
-        sys.exit(EXIT_ERROR)
+        _end_with(error.what, error.remedy)
+    except PermissionError as error:  # a file of another user
+        remedy = "give the command as the user who owns it, or correct its owner or permissions"
+        _end_with(f"{error.filename or 'a file'}: {error.strerror}", remedy)
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:  # typer on Ctrl-C, without a message
             error_console.print("interrupted")
         raise
+
+
+def _end_with(what: str, remedy: str) -> NoReturn:
+    error_console.print(f"[bold red]error:[/] {escape(what)}", soft_wrap=True)
+    error_console.print(f"  {escape(remedy)}", soft_wrap=True)
+    sys.exit(EXIT_ERROR)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Signals that end a program; SIGHUP is not among them where it is ignored, as below ``nohup``."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 def escape(text: str) -> str:

@@ -6,7 +6,7 @@ import getpass
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from agent.archive import rendering
 from agent.archive.entry import CLASS_NAMES, CLASSES, Mark, storable
-from agent.archive.export import Exported
+from agent.archive.export import Exported, Target
 from agent.archive.export import export as export_image
 from agent.archive.label import mark as mark_image
 from agent.archive.query import ArchiveQuery, open_reader
@@ -22,7 +22,11 @@ from agent.archive.time_argument import time_ms
 from agent.clock import now_ms
 from agent.config import model as configuration
 from agent.messages.records import to_json
+from agent.state_owner import acting_as, owner_of, owns_part_of, present_rights
 from calibration.terminal import console, error_console, escape, progress_bar
+
+if TYPE_CHECKING:
+    from agent.state_owner import Rights
 
 
 class Class(str, Enum):
@@ -73,15 +77,16 @@ def list_command(  # noqa: PLR0913 - one for each question
     """
     folder = _folder(config)
     query = _query(of_class, since, until, part_id=part, min_score=min_score)
-    with open_reader(folder) as archive:
+    with acting_as(_owner_of(folder)), open_reader(folder) as archive:
         images = archive.newest(query, limit)
-        if as_json:
-            for image in images:
-                sys.stdout.write(to_json(rendering.numbers(folder, image)) + "\n")
-            return
-        console.print(rendering.table(images))
-        found = f"{len(images)} of {archive.count(query)} found. {folder}: {rendering.totals(archive.totals())}"
-        console.print(escape(found), soft_wrap=True)
+        rows = [to_json(rendering.numbers(folder, image)) for image in images if as_json]
+        count, totals = archive.count(query), archive.totals()
+    if as_json:
+        sys.stdout.writelines(f"{row}\n" for row in rows)
+        return
+    console.print(rendering.table(images))
+    found = f"{len(images)} of {count} found. {folder}: {rendering.totals(totals)}"
+    console.print(escape(found), soft_wrap=True)
 
 
 @app.command("show")
@@ -96,9 +101,10 @@ def show_command(
     Example: `shiftwatch-agent archive show 3f2a9c01 --config station.yaml`
     """
     folder = _folder(config)
-    with open_reader(folder) as archive:
-        image = archive.named(result)
-    numbers = rendering.all_numbers(folder, image)
+    with acting_as(_owner_of(folder)):
+        with open_reader(folder) as archive:
+            image = archive.named(result)
+        numbers = rendering.all_numbers(folder, image)
     if as_json:
         sys.stdout.write(to_json(numbers) + "\n")
         return
@@ -123,7 +129,9 @@ def mark_command(
     Example: `shiftwatch-agent archive mark 3f2a9c01 good --by "M. Bauer" --config station.yaml`
     """
     mark = Mark("good" if label is LabelArgument.GOOD else "defect", storable(by or _user()), now_ms())
-    image = mark_image(_folder(config), result, mark)
+    folder = _folder(config)
+    with acting_as(_owner_of(folder)):
+        image = mark_image(folder, result, mark)
     words = f"{image.result_id}, {CLASS_NAMES[image.evaluation]}: {mark.label}, says {rendering.printable(mark.by)}"
     console.print(escape(words), soft_wrap=True)
 
@@ -152,11 +160,14 @@ def export_command(  # noqa: PLR0913 - one for each question
     """
     folder = _folder(config)
     query = _query(of_class, since, until, labelled=labelled)
-    done = Exported()
-    with open_reader(folder) as archive, progress_bar() as progress:
+    done, owner = Exported(), _owner_of(folder)
+    # A folder that the owner could lead elsewhere is written with the owner's rights, too.
+    is_apart = owner is not None and not owns_part_of(owner, target)
+    copies = Target(target, present_rights() if is_apart else None)
+    with progress_bar() as progress, acting_as(owner), open_reader(folder) as archive:
         total = archive.count(query)
         for number, image in enumerate(archive.each(query), 1):
-            export_image(folder, target, image, done, zone)
+            export_image(folder, copies, image, done, zone)
             progress("export", number, max(number, total))
     for line in rendering.outcome(target, done, zone):
         console.print(escape(line), soft_wrap=True)
@@ -168,6 +179,10 @@ def export_command(  # noqa: PLR0913 - one for each question
 
 def _folder(config: Path) -> Path:
     return configuration.load(config).state_dir / "archive"
+
+
+def _owner_of(archive: Path) -> Rights | None:
+    return owner_of(archive.parent, archive)
 
 
 def _query(  # noqa: PLR0913 - one for each question

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 _ENDINGS = (NUMBERS, OVERLAY, FRAME, MARK)  # the numbers are removed first: what is left then is not an image any more
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_OWN_PATH = re.compile(_DAY.pattern + r"/\d{6}-\d{3}_\d+\.png", re.ASCII)
 _OWN_FILE = re.compile(r"(\d{6}-\d{3}_\d+)(\.png|\.overlay\.jpg|\.json|\.mark)(\.part)?")
 
 
@@ -31,6 +34,24 @@ class OwnFile(NamedTuple):
     path: str
     ending: str | None
     size_bytes: int
+
+
+def is_own_path(path: str) -> bool:
+    """Whether a path has the form of a frame's below the archive; any other may lead out of it."""
+    return _OWN_PATH.fullmatch(path) is not None
+
+
+def read(directory: Path, path: str) -> bytes:
+    """Content of a file of the archive.
+
+    Raises:
+        OSError: It cannot be read, or is none: a link, a pipe, a device.
+    """
+    descriptor = os.open(directory / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(directory / path))
+        return file.read()
 
 
 def make_folder(folder: Path) -> None:

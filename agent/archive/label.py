@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from agent.archive.entry import MARK, Mark, sibling
@@ -36,9 +35,7 @@ def mark(directory: Path, result: str, label: Mark) -> ArchivedImage:
         image = archive.named(result)
     path = directory / sibling(image.path, MARK)
     try:
-        replace_file(path, label.content())
-        path.chmod(FILE_MODE)
-        _give_to_owner_of(path.parent, path)
+        replace_file(path, label.content(), FILE_MODE)
         with open_writer(directory) as database:
             is_there = database.execute(SET_LABEL, (*label, image.path)).rowcount
         if not is_there:  # removed by the agent a moment ago
@@ -52,10 +49,3 @@ def mark(directory: Path, result: str, label: Mark) -> ArchivedImage:
             what=f"cannot write {path}: {error.strerror}", remedy="mark it as the agent's user, or as root"
         ) from error
     return image._replace(label=label.label, marked_by=label.by, marked_at_ms=label.at_ms)
-
-
-def _give_to_owner_of(folder: Path, path: Path) -> None:
-    """Let the agent read what root has written."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.archive.entry import NUMBERS, ArchivedImage, zone_evaluations
+from agent.archive.entry import NUMBERS, ArchivedImage, sibling, zone_evaluations
+from agent.archive.files import is_own_path, read
 from agent.archive.index import INDEX_NAME
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
@@ -147,18 +149,22 @@ def open_writer(directory: Path) -> Iterator[sqlite3.Connection]:
 
 def _read_mode(directory: Path) -> str:
     # Without a log no process has it open, and a user who may not write to the folder can read it only like this.
-    has_log = (directory / f"{INDEX_NAME}-wal").exists()
+    has_log = os.path.lexists(directory / f"{INDEX_NAME}-wal")
     return "mode=ro" if has_log else "mode=ro&immutable=1"
 
 
 @contextmanager
 def _opened(directory: Path, mode: str) -> Iterator[sqlite3.Connection]:
     path = directory / INDEX_NAME
-    if not path.exists():
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise _unusable(path, error.strerror) from error
+    except OSError as error:
         raise ArchiveError(
             what=f"there is no archive in {directory}: {INDEX_NAME} is missing",
             remedy="the agent creates it when it starts, unless archive.enabled is false",
-        )
+        ) from error
     try:
         database = sqlite3.connect(
             f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=_TIMEOUT_S
@@ -168,20 +174,29 @@ def _opened(directory: Path, mode: str) -> Iterator[sqlite3.Connection]:
         finally:
             database.close()
     except sqlite3.Error as error:
-        raise ArchiveError(
-            what=f"cannot use the archive's index {path}: {error}",
-            remedy="give the command as the agent's user; a damaged index is rebuilt when the agent starts",
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, reason: object) -> ArchiveError:
+    return ArchiveError(
+        what=f"cannot use the archive's index {path}: {reason}",
+        remedy="give the command as the agent's user; a damaged index is rebuilt when the agent starts",
+    )
 
 
 def _image(row: tuple[Any, ...]) -> ArchivedImage:
     image = ArchivedImage(*row)
+    if not is_own_path(image.path):
+        raise ArchiveError(
+            what=f"the archive's index names {image.path!r}, which is not a path of the archive",
+            remedy=f"stop the agent and remove {INDEX_NAME}: it is rebuilt from the files at the next start",
+        )
     return image._replace(evaluation=Evaluation(image.evaluation))
 
 
 def evaluation_in(zone: str, archive: Path, image: ArchivedImage) -> Evaluation | None:
     """Evaluation of an image in one of several zones; None if unknown, or if it was removed meanwhile."""
     try:
-        return zone_evaluations((archive / image.path).with_suffix(NUMBERS).read_bytes()).get(zone)
+        return zone_evaluations(read(archive, sibling(image.path, NUMBERS))).get(zone)
     except OSError:
         return None

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agent.archive.entry import CLASS_NAMES, NUMBERS, OVERLAY, sibling
 from agent.archive.export import TEST_DEFECT, TEST_GOOD, TRAIN_GOOD
+from agent.archive.files import read
 from agent.archive.quota import MIB
 from agent.errors import ArchiveError
 from agent.messages.records import to_json
@@ -86,12 +87,12 @@ def all_numbers(folder: Path, image: ArchivedImage) -> Payload:
     Raises:
         ArchiveError: The file cannot be read.
     """
-    path = folder / sibling(image.path, NUMBERS)
+    path = sibling(image.path, NUMBERS)
     try:
-        stored: Payload = json.loads(path.read_bytes())
+        stored: Payload = json.loads(read(folder, path))
     except (OSError, ValueError) as error:
         raise ArchiveError(
-            what=f"cannot read {path}: {error}",
+            what=f"cannot read {folder / path}: {error}",
             remedy="it may have been removed, as the oldest are; or fix its permissions",
         ) from error
     return stored | numbers(folder, image)

@@ -18,11 +18,13 @@ from agent.audit.log import audit_file_errors
 from agent.audit.verify import Findings, verify
 from agent.config import model as configuration
 from agent.messages.records import to_json
+from agent.state_owner import acting_as, owner_of
 from calibration.errors import SettingError
 from calibration.terminal import EXIT_ERROR, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.audit.entry import Entry
+    from agent.state_owner import Rights
 
 FILE_NAME = "audit.jsonl"
 _HASH_DIGITS = 64
@@ -55,7 +57,8 @@ def verify_command(
     Examples: `shiftwatch-agent audit verify --config station.yaml`; `shiftwatch-agent audit verify FILE --head HASH`
     """
     path = _log_path(file, config)
-    found = verify(path, None if head is None else _parse_hash(head))
+    with acting_as(_owner_of(path, config)):
+        found = verify(path, None if head is None else _parse_hash(head))
     console.print(escape(_summary(path, found)), soft_wrap=True)
     if found.broken is not None:
         where = f"line {found.broken.line}: {found.broken.reason}: {found.broken.meaning}"
@@ -83,7 +86,7 @@ def show_command(
     Example: `shiftwatch-agent audit show --config station.yaml --last 50`
     """
     path = _log_path(file, config)
-    with audit_file_errors("read", path), path.open("rb") as log:
+    with acting_as(_owner_of(path, config)), audit_file_errors("read", path), path.open("rb") as log:
         lines = list(islice(lines_backwards(log), last))[::-1]
     entries = [parse_line(line) for line in lines]
     if as_json:
@@ -101,6 +104,11 @@ def _log_path(file: Path | None, config: Path | None) -> Path:
     if config is not None and file is None:
         return configuration.load(config).state_dir / FILE_NAME
     raise SettingError(what="the log is not given", remedy="give either FILE or --config")
+
+
+def _owner_of(path: Path, config: Path | None) -> Rights | None:
+    """Who owns the log of a station; a file that is named belongs to those who name it."""
+    return None if config is None else owner_of(path.parent)
 
 
 def _parse_hash(head: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
@@ -100,7 +99,7 @@ def rollback(
 
 def _give(config: Path, name: str, args: Payload, expires_ms: int | None = None) -> None:
     state_dir = configuration.load(config).state_dir
-    command = {"command": name, "commandId": uuid4().hex, "args": args, "by": getpass.getuser(), "expires": expires_ms}
+    command = {"command": name, "commandId": uuid4().hex, "args": args, "expires": expires_ms}
     answer: Payload = {}
     for answer in ask_station(state_dir, command):
         if answer["accepted"] and answer["progress"] == 0:

@@ -5,13 +5,14 @@ Everyone who may write to the socket may command: its owner, its group, root. Ne
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-import pwd
 import queue
 import socket
 import socketserver
+import stat
 import struct
 import threading
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import StationUnreachableError
 from agent.messages.records import to_json
+from agent.state_owner import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,10 +94,8 @@ class ControlSocket:
         (process, user, _) = struct.unpack("3i", credentials)
         if process == self._page_pid():
             return "web"
-        try:
-            return pwd.getpwuid(user).pw_name
-        except KeyError:
-            return f"user {user}"
+        name = name_of(user)
+        return f"user {name}" if name.isdecimal() else name
 
     def _serve(self, connection: socket.socket) -> None:
         connection.settimeout(_TIMEOUT_S)
@@ -129,8 +129,8 @@ def ask_station(state_dir: Path, command: Payload) -> Iterator[Payload]:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_TIMEOUT_S)
-            with _short(state_dir) as folder:
-                connection.connect(f"{folder}/{NAME}")
+            with _socket_in(state_dir) as path:
+                connection.connect(path)
             connection.sendall(to_json(command).encode() + b"\n")
             connection.settimeout(_FOLLOW_UP_WITHIN_S)
             with connection.makefile("rb") as file:
@@ -174,6 +174,19 @@ def _short(folder: Path) -> Iterator[str]:
     """A short name of a folder: the path of a socket must not be longer than 107 bytes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _socket_in(state_dir: Path) -> Iterator[str]:
+    """A short path of the socket itself: a link of its name could lead root's commands to another program."""
+    with _short(state_dir) as folder:
+        descriptor = os.open(f"{folder}/{NAME}", os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENOTSOCK, f"{NAME} is not a socket")
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)

@@ -96,10 +96,10 @@ def clock_finding(error_us: int | None) -> Finding:
 
 def disk_finding(folder: Path) -> Finding:
     """Check free space, and whether this user may write, where a folder is or will be."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))  # noqa: PTH110 - no error below a folder that this user may not enter
     free_gib = shutil.disk_usage(existing).free / 2**30
     found = f"{free_gib:.1f} GiB free in {folder}"
-    if not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK, effective_ids=True):
         remedy = "correct its owner or permissions; if the agent has its own user, run the doctor as that: sudo -u USER"
         return Finding("disk", "fault", f"this user cannot write to {existing}", remedy)
     if free_gib < _LITTLE_DISK_GIB:

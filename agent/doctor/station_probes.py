@@ -22,6 +22,7 @@ from agent.errors import BrokerRefusedError, BrokerUnreachableError, CameraError
 from agent.from_config import broker_settings, camera_settings, engine_deployment, web_token
 from agent.mqtt.connect import connect
 from agent.state_lock import is_in_use
+from agent.state_owner import acting_as, owner_of, unusable, with_owner
 from agent.web.server_socket import check_packages, listening, url
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose_backend, open_engine
@@ -45,8 +46,18 @@ _MEASURING_S, _FEWEST_RUNS = 2.0, 20
 def records(config: str) -> Iterator[Finding]:
     """Check the disk, whether an agent is running, and whether the live page can be served."""
     loaded = load(Path(config))
-    state_dir = loaded.state_dir
+    with acting_as(owner_of(loaded.state_dir)):  # root would find that it may write anything
+        yield from _state_findings(loaded.state_dir)
+    if loaded.web.enabled:
+        yield _page_finding(loaded)
+
+
+def _state_findings(state_dir: Path) -> Iterator[Finding]:
     yield disk_finding(state_dir)
+    remedy = f"give the folder and its files to the agent's user: chown -R USER {state_dir}"
+    for path in unusable(state_dir):
+        if path != state_dir:  # its finding is that of the disk
+            yield Finding("state files", "fault", f"this user may not use {with_owner(path)}", remedy)
     try:
         running = is_in_use(state_dir)
     except OSError as error:
@@ -54,8 +65,6 @@ def records(config: str) -> Iterator[Finding]:
         yield Finding("agent", "warning", f"cannot find out whether one is running: {error}", remedy)
     else:
         yield ok("agent", f"{'running' if running else 'none is running'} on {state_dir}")
-    if loaded.web.enabled:
-        yield _page_finding(loaded)
 
 
 def _page_finding(config: AgentConfig) -> Finding:

@@ -13,10 +13,10 @@ import typer
 from agent.config import model as configuration
 from agent.errors import InstallError
 from agent.install.installer import (
-    below,
     check_name,
     compare,
     enabled_stations,
+    inside,
     refuse_to_overwrite,
     remove,
     unit_warnings,
@@ -59,7 +59,7 @@ def install_command(
     _check_root(root, dry_run=dry_run)
     state_dir = STATES / name
     station = File(CONFIGURATIONS / f"{name}.yaml", for_service(config, state_dir), 0o600)
-    steps = compare([*unit_files(), station], root)
+    steps, folder = compare([*unit_files(), station], root), inside(root, state_dir)
     for step in steps:
         console.print(f"{step.state:<11}{escape(str(step.target))}", soft_wrap=True)
         if step.state == "different" or (dry_run and step.state == "new"):
@@ -67,7 +67,7 @@ def install_command(
     if not force and not dry_run:
         refuse_to_overwrite(steps)
     if not dry_run:
-        write(steps, [below(root, state_dir)])
+        write(steps, [folder])
     for warning in _warnings(loaded, steps, dry_run=dry_run):
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     _print_next_steps(name, root, restart=any(step.state == "different" for step in steps))

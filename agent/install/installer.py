@@ -65,10 +65,10 @@ def compare(files: Iterable[File], root: Path) -> list[Step]:
     """Compare files with those below a root folder.
 
     Raises:
-        InstallError: An existing file cannot be read.
+        InstallError: An existing file cannot be read, or a link in the image leads out of it.
     """
     with _install_errors():
-        return [Step(file, target := below(root, file.path), _content(target)) for file in files]
+        return [Step(file, target := inside(root, file.path), _content(target)) for file in files]
 
 
 def refuse_to_overwrite(steps: Iterable[Step]) -> None:
@@ -137,18 +137,30 @@ def below(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
 
 
+def inside(root: Path, path: Path) -> Path:
+    """A path below a root folder, which no link may lead out of: another user may have made the image.
+
+    Raises:
+        InstallError: A link does.
+    """
+    target = below(root, path)
+    if not target.resolve().is_relative_to(root.resolve()):
+        raise InstallError(
+            what=f"{target} leads out of {root}, to {target.resolve()}",
+            remedy="make the link in the image relative, or remove it",
+        )
+    return target
+
+
 def _write_file(step: Step) -> None:
     """Write a file that is private until it has its final permissions: those it had before, or those of a new file."""
     step.target.parent.mkdir(parents=True, exist_ok=True)
-    existing = None if step.before is None else step.target.stat()
-    umask = os.umask(0o077)
-    try:
-        replace_file(step.target, step.file.content.encode())
-    finally:
-        os.umask(umask)
-    if existing is not None:
-        os.chown(step.target, existing.st_uid, existing.st_gid)
-    step.target.chmod(step.file.mode if existing is None else stat.S_IMODE(existing.st_mode))
+    content = step.file.content.encode()
+    if step.before is None or step.target.is_symlink():
+        replace_file(step.target, content, step.file.mode)
+    else:
+        existing = step.target.stat()
+        replace_file(step.target, content, stat.S_IMODE(existing.st_mode), (existing.st_uid, existing.st_gid))
 
 
 def _content(path: Path) -> str | None:

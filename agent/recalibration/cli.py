@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from enum import Enum
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.text import Text
 from agent.commands.control_socket import ask_station
 from agent.commands.schema import MOST_PARTS
 from agent.config import model as configuration
+from agent.state_owner import acting_as, owner_of
 from agent.zones.versions import Versions
 from agent.zones.zone import folder_of, versions_file
 from calibration.terminal import EXIT_ERROR, EXIT_INTERRUPTED, console, error_console, escape
@@ -146,13 +146,21 @@ def versions_command(config: ConfigFile) -> None:
     """
     loaded = configuration.load(config)
     for zone in loaded.bundle:
-        served = Versions(versions_file(folder_of(zone, loaded.state_dir)), "").served
+        folder = folder_of(zone, loaded.state_dir)
+        with acting_as(owner_of(loaded.state_dir, folder)):
+            served = Versions(versions_file(folder), "").served
+            on_disk = [Path(version.path).is_dir() for version in served]
         table = Table("since", "bundle", "threshold", "by", "why", "on disk", box=None, pad_edge=False)
-        for version in served:
+        for version, is_there in zip(served, on_disk, strict=True):
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.since_ms / 1000))
             texts = (version.by or "", version.why or "configured")
-            is_there = "yes" if Path(version.path).is_dir() else "no"
-            table.add_row(since, version.identity[:12], f"{version.threshold:g}", *map(Text, texts), is_there)
+            table.add_row(
+                since,
+                version.identity[:12],
+                f"{version.threshold:g}",
+                *map(Text, texts),
+                "yes" if is_there else "no",
+            )
         if zone:
             console.print(f"[bold]{escape(zone)}[/]")
         console.print(table if served else "this station has not served any bundle yet")
@@ -160,7 +168,7 @@ def versions_command(config: ConfigFile) -> None:
 
 def _final_answer(state_dir: Path, arguments: Payload) -> Payload:
     """The last answer; shows progress until it comes."""
-    command = {"command": "recalibrate", "commandId": uuid4().hex, "args": arguments, "by": getpass.getuser()}
+    command = {"command": "recalibrate", "commandId": uuid4().hex, "args": arguments}
     answer: Payload = {}
     columns = (TextColumn("{task.description:>15}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=error_console) as bar:

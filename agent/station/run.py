@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import cv2
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.camera import open_camera
+from agent.errors import StateFolderError
 from agent.from_config import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
 from agent.metrics.endpoint import serve_metrics
 from agent.state_lock import state_lock
+from agent.state_owner import name_of, unusable, with_owner
 from agent.station.assembly import Assembly
 from agent.station.bundle_loader import BundleLoader, configured_bundle
 from agent.zones.station_controls import StationControls
@@ -23,6 +26,7 @@ from calibration.deployment.backends import choose_backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from agent.camera import Camera
     from agent.config.model import AgentConfig
@@ -97,6 +101,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     ProcessCollector(registry=registry)
     with ExitStack() as stack:
         stack.enter_context(state_lock(config.state_dir))
+        _refuse_unusable(config.state_dir)
         stack.callback(stop.requested.set)  # ends the build of an engine in another thread
         if config.metrics.enabled:
             stack.enter_context(serve_metrics(config.metrics.host, config.metrics.port, registry))
@@ -115,6 +120,16 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         station.publisher.published,
         outbox.depth(),
     )
+
+
+def _refuse_unusable(state_dir: Path) -> None:
+    found = unusable(state_dir)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise StateFolderError(
+            what=f"user {name_of(os.geteuid())} may not use {with_owner(found[0])}{more}",
+            remedy=f"give the folder and its files to the agent's user: chown -R USER {state_dir}",
+        )
 
 
 def _open_zones(loader: BundleLoader, bundles: Mapping[str, Bundle], stack: ExitStack) -> StationControls:

@@ -20,7 +20,7 @@ from agent.mqtt.connect import BrokerSettings
 from agent.watch.output import LineOutput, ScreenOutput
 from agent.watch.subscribe import subscribe
 from calibration.errors import SettingError
-from calibration.terminal import console
+from calibration.terminal import console, ending_signals
 
 _ALL_STATIONS = "+/+/+/+/+/vision/+"
 _PORT, _TLS_PORT = 1883, 8883
@@ -84,7 +84,7 @@ def watch_command(  # noqa: PLR0913 - one for each option
 def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a part may have a name that this terminal cannot show
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has the first ignored in the background
+    for number in ending_signals():  # a shell has the first ignored in the background
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.clock import now_ms
-from agent.errors import CommandRefusedError
+from agent.errors import CommandRefusedError, StateFolderError
 from calibration.atomic_file import replace_file
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class Versions:
             return self._named(prefix.lower(), others, active)
         if not others:
             raise CommandRefusedError(what="no other bundle was active here", remedy=_those(others))
-        return max(others.values(), key=lambda version: version.since_ms)
+        # By their order: the clock may have been wrong meanwhile.
+        return next(version for version in reversed(self.served) if version.identity != active)
 
     @staticmethod
     def _named(prefix: str, others: Mapping[str, Version], active: str) -> Version:
@@ -135,6 +136,11 @@ class Versions:
             return str(known["configured"]), [Version(**version) for version in known["served"]]
         except FileNotFoundError:
             pass
+        except PermissionError as error:
+            raise StateFolderError(
+                what=f"cannot read {self._path}: {error.strerror}",
+                remedy="give it to the agent's user (chown), or give the command as the user who owns it",
+            ) from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             log.warning("the list of bundles in %s cannot be read; a new one is started: %s", self._path, error)
         return None, []

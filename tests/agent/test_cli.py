@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from calibration.terminal import ending_signals
 from tests.support.stations import (
     PATIENCE_S,
     Agent,
@@ -115,8 +116,14 @@ def test_to_import_the_agent_imports_nothing_that_only_calibration_needs(module:
     assert ended.stdout.strip() == "[]"
 
 
+def test_a_station_below_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for handler in (signal.SIG_DFL, signal.SIG_IGN):
+        monkeypatch.setattr(signal, "getsignal", lambda _, handler=handler: handler)
+        assert (signal.SIGHUP in ending_signals()) is (handler == signal.SIG_DFL)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", ending_signals())
 @pytest.mark.alone  # it measures
 def test_an_agent_that_is_asked_to_stop_says_goodbye_and_ends_within_two_seconds(
     mosquitto: Mosquitto,

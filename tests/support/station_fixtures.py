@@ -47,7 +47,7 @@ def listen() -> Iterator[Callable[[int], Listener]]:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
     """Runs ``shiftwatch-agent`` as its console script does."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", *map(str, arguments)])

@@ -214,7 +214,7 @@ def test_room_on_the_disk_of_a_folder_that_is_not_there_yet(
 
 
 def test_a_folder_where_this_user_may_not_write_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     finding = machine.disk_finding(tmp_path / "state")
     assert (finding.level, finding.found) == ("fault", f"this user cannot write to {tmp_path}")
 
@@ -309,7 +309,7 @@ def test_without_v4l2_ctl_a_camera_has_its_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_camera_that_this_user_may_not_use_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_camera(tmp_path, 0, "HD Webcam")
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     (finding,) = camera_devices.cameras(tmp_path)
     assert (finding.level, finding.remedy) == ("warning", "add the user to the group video")
 

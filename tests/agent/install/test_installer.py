@@ -12,8 +12,8 @@ import pytest
 
 from agent.config import model
 from agent.config.model import AgentConfig, load
-from agent.errors import ConfigError
-from agent.install.installer import Step, write
+from agent.errors import ConfigError, InstallError
+from agent.install.installer import Step, compare, inside
 from agent.install.station_file import for_service
 from agent.install.unit_files import UNIT, File, unit_files
 
@@ -316,17 +316,28 @@ def test_every_path_in_the_reference_is_made_absolute(tmp_path: Path) -> None:
     assert named.keys() == (keys - {"state_dir"}) | {"camera.source"}
 
 
-def test_a_file_is_private_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modes = []
+@pytest.mark.parametrize("link", ["etc", "etc/shiftwatch"])
+def test_a_link_in_an_image_does_not_lead_out_of_it(tmp_path: Path, link: str) -> None:
+    image, outside = tmp_path / "image", tmp_path / "outside"
+    (image / link).parent.mkdir(parents=True)
+    outside.mkdir()
+    (image / link).symlink_to(outside)
+    with pytest.raises(InstallError, match="leads out of"):
+        compare([File(Path(f"/{link}/new"), "")], image)
 
-    def replace(path: Path, content: bytes) -> None:
-        path.write_bytes(content)
-        modes.append(path.stat().st_mode & 0o077)
 
-    monkeypatch.setattr("agent.install.installer.replace_file", replace)
-    write([Step(File(Path("/etc/a"), "secret", 0o600), tmp_path / "etc" / "a", None)], [])
-    assert modes == [0]
-    assert (tmp_path / "etc" / "a").stat().st_mode & 0o777 == 0o600
+def test_what_a_link_in_an_image_leads_to_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "outside").write_text("secret")
+    (tmp_path / "image" / "a.yaml").symlink_to(tmp_path / "outside")
+    with pytest.raises(InstallError, match="leads out of"):
+        compare([File(Path("/a.yaml"), "")], tmp_path / "image")
+
+
+def test_a_link_that_stays_in_the_image_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "var").symlink_to("data")
+    assert inside(tmp_path, Path("/var/lib/a")) == tmp_path / "var/lib/a"
 
 
 def test_a_step_knows_what_would_change(tmp_path: Path) -> None:

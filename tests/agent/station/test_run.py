@@ -15,7 +15,7 @@ import pytest
 
 from agent.alerts.store import ActiveAlerts
 from agent.config.model import load
-from agent.errors import ConfigError, OutboxError
+from agent.errors import AgentRunningError, ConfigError
 from agent.from_config import broker_settings
 from agent.messages.records import Alert
 from agent.metrics.loop_metrics import LoopMetrics
@@ -477,7 +477,7 @@ def test_a_second_station_on_the_same_records_is_refused_and_the_first_continues
     try:
         listener.wait_for(lambda listener: listener.on("/result"))
         second = Running(config)
-        with pytest.raises(OutboxError, match="another agent is running on") as refusal:
+        with pytest.raises(AgentRunningError, match="another agent is running on") as refusal:
             second.wait()
         assert str(tmp_path / "state") in refusal.value.what
         heard = len(listener.on("/result"))

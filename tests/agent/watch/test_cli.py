@@ -24,6 +24,7 @@ from agent.messages.records import Evaluation, to_json
 from agent.mqtt.connect import BrokerSettings, connect
 from agent.mqtt.connection import Acknowledgement, Received
 from agent.watch.subscribe import subscribe
+from calibration.terminal import ending_signals
 from tests.agent.watch.test_board import MALFORMED, result, status
 from tests.support.real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
 from tests.support.stations import ROOT, write_config
@@ -162,7 +163,7 @@ def test_a_configuration_gives_broker_and_station_and_the_agent_keeps_its_connec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ending_signals())
 def test_ctrl_c_ends_it_with_0(mosquitto: Mosquitto, watch: Callable[..., Watching], number: signal.Signals) -> None:
     mosquitto.start()
     watching = watch("--host", "127.0.0.1", "--port", mosquitto.port)
@@ -372,7 +373,7 @@ def test_a_topic_that_the_broker_forbids_is_an_error(monkeypatch: pytest.MonkeyP
 def test_options_that_make_no_sense_are_refused(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", "watch", "--port", str(free_port()), *arguments])
     if "--config" in arguments:
         monkeypatch.setattr(sys, "argv", ["shiftwatch-agent", "watch", *arguments])

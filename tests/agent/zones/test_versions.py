@@ -25,6 +25,13 @@ def test_without_a_beginning_the_last_other_version_is_taken(versions: Versions)
     assert versions.before(ACTIVE, None).identity == OLDER
 
 
+def test_the_last_other_version_is_taken_by_its_order_whatever_the_clock_said(tmp_path: Path) -> None:
+    served = [Version(name, f"/{name}", 1.0, ms)._asdict() for ms, name in ((3000, OLDEST), (4000, OLDER), (5, ACTIVE))]
+    served[1]["since_ms"] = 7  # the device woke up in 1970
+    (tmp_path / "versions.json").write_text(json.dumps({"configured": ACTIVE, "served": served}))
+    assert Versions(tmp_path / "versions.json", ACTIVE).before(ACTIVE, None).identity == OLDER
+
+
 @pytest.mark.parametrize(("prefix", "identity"), [(OLDER, OLDER), (OLDEST[:16], OLDEST), (OLDER[:16].upper(), OLDER)])
 def test_a_beginning_that_only_one_version_has_names_it(versions: Versions, prefix: str, identity: str) -> None:
     assert versions.before(ACTIVE, prefix).identity == identity
