@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -56,6 +60,9 @@ def write_plots(folder: Path, evaluation: EvaluationResult, bundle: Bundle, engi
 
 
 def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - matplotlib may be missing
+    if "MPLCONFIGDIR" not in os.environ:  # else matplotlib writes a list of fonts into the home
+        os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="shiftwatch-")
+        atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
