@@ -9,17 +9,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+import calibration.no_telemetry  # noqa: F401 - before any library
 
 if TYPE_CHECKING:
     from calibration.api import Inspection, Inspector, ShiftwatchError, calibrate, inspector, open_bundle
 
 __all__ = ["Inspection", "Inspector", "ShiftwatchError", "calibrate", "inspector", "open_bundle"]
-
-# Before any library is imported, and inherited by all child processes. ONNX Runtime for Linux writes an identity of the
-# device into the home and sends telemetry; its own `disable_telemetry_events()` comes too late.
-os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 if not TYPE_CHECKING:
 
