@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -126,6 +128,24 @@ class FeatureGraph:
 def value_types(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, ValueType]:
     """Name -> (ONNX element type, shape) of a graph's inputs or outputs, as ``GraphBuilder.model`` takes them."""
     return {info.name: (info.type.tensor_type.elem_type, _shape(info)) for info in infos}
+
+
+def external_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """All tensors whose values lie in other files, also those of branches and attributes."""
+    return [
+        message
+        for message in _messages(model)
+        if isinstance(message, onnx.TensorProto)
+        and (message.data_location == onnx.TensorProto.EXTERNAL or message.external_data)
+    ]
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    yield message
+    for field_of, value in message.ListFields():
+        if field_of.type == FieldDescriptor.TYPE_MESSAGE:
+            for each in (value,) if isinstance(value, Message) else value:
+                yield from _messages(each)
 
 
 def copied(message: _Message) -> _Message:

@@ -179,6 +179,7 @@ class DecisionConfig(Section):
     update_every_s: float = Field(
         default=10.0,
         ge=0.1,
+        le=86_400,
         description="Interval at which an alert is repeated while NotOK results come; at once when its severity rises.",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 Model: TypeAlias = type[BaseModel]
 M = TypeVar("M", bound=BaseModel)
+
+_LONGEST_BYTES = 2**17
+_MOST_VALUES, _DEEPEST = 2000, 32
+_LONGEST_VALUE = 4096
+_MOST_DIGITS = 9
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+# What PyYAML raises beside its own errors, for a date that does not exist, ``!!int ""``, ``!!bool x`` and others.
+_NOT_A_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def load_model(model: type[M], path: Path) -> M:
@@ -53,7 +62,23 @@ def markdown_table(model: Model) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but ``1e3`` is a number."""
+    """YAML 1.1 as PyYAML reads it, but ``1e3`` is a number, and reading ends where there is too much of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One key or value, with all that is in it."""
+        self._count += 1
+        self._depth += 1
+        if self._count > _MOST_VALUES or self._depth > _DEEPEST:
+            problem = f"more than {_MOST_VALUES} keys and values, or sections in each other deeper than {_DEEPEST}"
+            mark: yaml.Mark = self.get_mark()
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -63,7 +88,11 @@ _Loader.add_implicit_resolver(
 
 def _text(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, "rb", opener=_opened_at_once) as file:
+            content = file.read(_LONGEST_BYTES + 1)
+        if len(content) > _LONGEST_BYTES:
+            raise ConfigError(what=what, problems=[f"it has more than {_LONGEST_BYTES // 1024} KiB"])
+        return content.decode()
     except OSError as error:
         problem = f"{path.absolute()}: {error.strerror}"
         remedy = "give the path of a readable YAML file"
@@ -72,12 +101,23 @@ def _text(path: Path, what: str) -> str:
         raise ConfigError(what=what, problems=[f"byte {error.start} is not UTF-8 text"]) from error
 
 
+def _opened_at_once(path: str, flags: int) -> int:
+    """A named pipe without a writer is empty; opening it otherwise waits for one."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def _document(text: str, what: str) -> tuple[_Loader, yaml.Node | None]:
     try:
         loader = _Loader(text)
-        return loader, loader.get_single_node()
+        root = loader.get_single_node()
+        problems = [] if root is None else list(_odd_values(root))
     except yaml.YAMLError as error:
         raise ConfigError(what=what, problems=[_yaml_problem(error)]) from error
+    if problems:
+        raise ConfigError(what=what, problems=problems)
+    return loader, root
 
 
 def _plain_values(document: tuple[_Loader, yaml.Node | None], what: str) -> tuple[object, list[str]]:
@@ -89,8 +129,35 @@ def _plain_values(document: tuple[_Loader, yaml.Node | None], what: str) -> tupl
         return loader.construct_document(root), repeated
     except yaml.YAMLError as error:
         raise ConfigError(what=what, problems=[*repeated, _yaml_problem(error)]) from error
-    except ValueError as error:  # a date that does not exist
+    except _NOT_A_VALUE as error:
         raise ConfigError(what=what, problems=[*repeated, f"not a YAML value: {error}"]) from error
+
+
+def _odd_values(root: yaml.Node) -> Iterator[str]:
+    """Problems of values that no key takes. An alias counts as all that it stands for: in itself, as too much."""
+    waiting, count = [root], 0
+    while waiting:
+        node, count = waiting.pop(), count + 1
+        if count > _MOST_VALUES:
+            yield f"it has more than {_MOST_VALUES} keys and values, counting what each alias repeats"
+            return
+        if isinstance(node, yaml.ScalarNode):
+            if problem := _odd_text(node.value, is_number=node.tag.endswith(":int")):
+                yield f"{_position(node.start_mark)}: {problem}"
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [each for pair in node.value for each in pair]
+        else:
+            waiting += node.value
+
+
+def _odd_text(text: str, *, is_number: bool) -> str | None:
+    if len(text) > _LONGEST_VALUE:
+        return f"{len(text)} characters are too many; use at most {_LONGEST_VALUE}"
+    if found := _NOT_TEXT.search(text):
+        return f"a value has the character U+{ord(found[0]):04X}, which is not text; remove it"
+    if is_number and len(text) > _MOST_DIGITS:
+        return f"a number of {len(text)} digits is too large; use at most {_MOST_DIGITS}, or quotes if it is text"
+    return None
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.types import FilePath, Level, Section, mqtt_version
+from agent.config.types import FilePath, Host, Level, Section, mqtt_version
 from agent.logs import LogFormat
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TlsConfig(Section):
 class MqttConfig(Section):
     """The broker."""
 
-    host: str = Field(default="localhost", min_length=1, description="Name or address of the broker.")
+    host: Host = Field(default="localhost", description="Name or address of the broker.")
     port: int = Field(default=_PORT, ge=1, le=65535, description=f"TCP port; with TLS the default is {_TLS_PORT}.")
     protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(mqtt_version)] = Field(
         default="5", description="MQTT version."
@@ -159,9 +159,7 @@ class MetricsConfig(Section):
     """Metrics for Prometheus, over HTTP, without a password."""
 
     enabled: bool = Field(default=False, description="Serve them at `http://HOST:PORT/metrics`.")
-    host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; everyone who reaches it can read."
-    )
+    host: Host = Field(default="127.0.0.1", description="Address to listen on; everyone who reaches it can read.")
     port: int = Field(default=9464, ge=1, le=65535, description="TCP port, a different one for each station.")
 
 
@@ -169,7 +167,7 @@ class WebConfig(Section):
     """A live page for browsers; needs the extra `web`. Everyone who reaches it can read, the token allows changes."""
 
     enabled: bool = Field(default=False, description="Serve it at `http://HOST:PORT/`.")
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8480, ge=1, le=65535, description="TCP port, a different one for each station.")
     names: list[str] = Field(
         default=[],

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from agent.camera.sources import kind_of
 
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; Linux takes no more
+_LONGEST_HOST = 253
 _ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 
@@ -20,7 +22,13 @@ def _from_folder(path: object, info: ValidationInfo) -> object:
     if not isinstance(path, (str, Path)) or path == "":
         return path
     folder = Path((info.context or {}).get("folder", ""))
-    return Path(os.path.normpath(folder.absolute() / Path(path).expanduser()))
+    try:
+        absolute = Path(os.path.normpath(folder.absolute() / Path(path).expanduser()))
+    except RuntimeError as error:  # no home folder of that user
+        raise ValueError(str(error)) from error
+    if len(bytes(absolute)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in absolute.parts):
+        raise ValueError  # the message of the key says what is allowed
+    return absolute
 
 
 def _camera_source(source: object, info: ValidationInfo) -> object:
@@ -28,6 +36,12 @@ def _camera_source(source: object, info: ValidationInfo) -> object:
         raise ValueError  # the message of the key says what is allowed
     is_path = isinstance(source, str) and kind_of(source) == "path"
     return str(_from_folder(source, info)) if is_path else source
+
+
+def _host(host: str) -> str:
+    if not host or len(host.encode("idna")) > _LONGEST_HOST:  # UnicodeError, a ValueError: an empty or too long label
+        raise ValueError  # as above
+    return host
 
 
 def _topic_level(level: str) -> str:
@@ -68,6 +82,9 @@ Level: TypeAlias = Annotated[
     str,
     AfterValidator(_topic_level),
     Field(json_schema_extra={"allowed": "text without / + #, in quotes if it is a number"}),
+]
+Host: TypeAlias = Annotated[
+    str, AfterValidator(_host), Field(json_schema_extra={"allowed": "the name or address of a host"})
 ]
 CameraSource: TypeAlias = Annotated[
     int | str,

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
 from calibration.backbones.constant_folding import fold, foldable_tensors
 from calibration.backbones.filterbank import STRIDE, filterbank
+from calibration.backbones.onnx_file import EXPORT_AGAIN, RANK, RGB, check_input, read_model
 from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
 from calibration.onnx_graph import FLOAT, OPSET, FeatureGraph
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_RANK = 4
-_RGB = 3
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ def onnx_backbone(
     """A backbone from an ONNX file with one image input and one feature map as output.
 
     Args:
-        path: The file; input (n, 3, height, width), float RGB, output (n, channels, h, w).
+        path: The file; input (n, 3, height, width), float RGB, output (n, channels, h, w). Its weights may
+            lie in other files of its folder.
         height: Rows of the input; must agree with the file unless it leaves them open.
         width: Columns of the input, likewise.
         mean: See ``FeatureGraph``.
@@ -100,39 +97,28 @@ def onnx_backbone(
     Raises:
         BackboneError: Not readable, or of another form.
     """
-    try:
-        content = path.read_bytes()
-        model = onnx.load_from_string(content)
-    except OSError as error:
-        raise BackboneError(
-            what=f"cannot read the backbone {path}: {error.strerror}", remedy="check the path and its permissions"
-        ) from error
-    except (DecodeError, ValueError) as error:
-        raise BackboneError(what=f"{path} is not an ONNX file", remedy="export the backbone again") from error
+    model, digests = read_model(path)
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         names = ", ".join(value.name for value in (*inputs, *model.graph.output))
+        remedy = "export a backbone with one image input and one feature map as output"
+        if len(inputs) > 1:
+            remedy += "; make the other inputs constants before the export"
         raise BackboneError(
-            what=f"{path} has {len(inputs)} inputs and {len(model.graph.output)} outputs ({names})",
-            remedy="export a backbone with one image input and one feature map as output",
+            what=f"{path} has {len(inputs)} inputs and {len(model.graph.output)} outputs ({names})", remedy=remedy
         )
-    model = _at_fixed_size(path, model, height, width)
-    return Backbone((FeatureGraph(model, mean, std),), path.name, (), (hashlib.sha256(content).hexdigest(),))
+    remedy = check_input(path, inputs[0], height, width)
+    model = _at_fixed_size(path, model, inputs[0], (1, RGB, height, width))
+    model = with_output_shapes(model, str(path), remedy)
+    return Backbone((FeatureGraph(model, mean, std),), path.name, (), digests)
 
 
-def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) -> onnx.ModelProto:
+def _at_fixed_size(
+    path: Path, model: onnx.ModelProto, value: onnx.ValueInfoProto, shape: tuple[int, ...]
+) -> onnx.ModelProto:
     """The model in opset 17, with all shapes fixed for one image."""
-    dimensions = model.graph.input[0].type.tensor_type.shape.dim
-    required = (1, _RGB, height, width)
-    given = tuple(dimension.dim_value for dimension in dimensions)
-    if len(given) != _RANK or any(have not in {0, must} for have, must in zip(given[1:], required[1:], strict=True)):
-        raise BackboneError(
-            what=f"{path} takes {given}, not (n, 3, {height}, {width})",
-            remedy="use the size it was exported with: --size HEIGHTxWIDTH",
-        )
-    for dimension, value in zip(dimensions, required, strict=True):
-        dimension.dim_value = value
+    value.CopyFrom(helper.make_tensor_value_info(value.name, FLOAT, shape))
     try:
         version = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), OPSET)
         if version != OPSET:
@@ -140,18 +126,18 @@ def _at_fixed_size(path: Path, model: onnx.ModelProto, height: int, width: int) 
     except (RuntimeError, version_converter.ConvertError) as error:
         raise BackboneError(
             what=f"{path} cannot be converted to opset {OPSET}: {str(error).strip().splitlines()[0]}",
-            remedy=f"export it again with opset {OPSET} and for one image of {height}x{width}",
+            remedy=f"export it again with opset {OPSET} and for one image of {shape[2]}x{shape[3]}",
         ) from error
-    return with_output_shapes(model, str(path))
+    return model
 
 
-def with_output_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def with_output_shapes(model: onnx.ModelProto, name: str, remedy: str = EXPORT_AGAIN) -> onnx.ModelProto:
     """The model with known output shapes and folded constants, found by running it once.
 
     Exporters and shape inference often leave the shapes open; the fused network needs them.
 
     Raises:
-        BackboneError: ONNX Runtime refuses the model, or an output is not a feature map.
+        BackboneError: ONNX Runtime refuses the model, with this remedy, or an output is not a feature map.
     """
     shape = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
     outputs = len(model.graph.output)
@@ -162,13 +148,12 @@ def with_output_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         results = session.run(None, {model.graph.input[0].name: np.zeros(shape, np.float32)})
     except REFUSALS as error:
         raise BackboneError(
-            what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}",
-            remedy="export the backbone again for one float image, with standard operators",
+            what=f"ONNX Runtime {ort.__version__} refuses {name}: {str(error).splitlines()[0]}", remedy=remedy
         ) from error
     del model.graph.value_info[:], model.graph.output[outputs:]
     fold(model.graph, dict(zip(constants, results[outputs:], strict=True)))
     for output, level in zip(model.graph.output, results[:outputs], strict=True):
-        if level.ndim != _RANK or len(level) != 1 or level.dtype != np.float32:
+        if level.ndim != RANK or len(level) != 1 or level.dtype != np.float32:
             raise BackboneError(
                 what=f"the output of {name} is {level.dtype} of shape {level.shape}, "
                 "which is not a float32 feature map (1, channels, h, w)",

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +25,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from calibration.atomic_file import flush_folder, write_flushed
-from calibration.bundle.manifest import SCHEMA_VERSION, Manifest
+from calibration.bundle.bundle_files import altered, arrays_in, opened, refuse_external_weights, sha256
+from calibration.bundle.golden_frames import GoldenFrames, highest_finite
+from calibration.bundle.manifest import SCHEMA_VERSION, Manifest, ManifestVersion
 from calibration.bundle.preprocess_record import preprocess_from_record
+from calibration.bundle.reference_arrays import odd_array
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
 from calibration.statistics.threshold import WorkingPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -45,21 +46,8 @@ SEAL = "manifest.sha256"
 NETWORK = "network.onnx"
 MOMENTS = "moments.npz"
 REFERENCE = "reference.npz"
-_CHUNK_BYTES = 2**20
 _NEGLIGIBLE = 0.01
-
-
-@dataclass(frozen=True)
-class GoldenFrames:
-    """Frames with known scores, which every engine must reproduce.
-
-    Attributes:
-        frames: (n, height, width, 3), uint8, preprocessed.
-        scores: (n,), computed in NumPy from the backbone's features.
-    """
-
-    frames: NDArray[np.uint8]
-    scores: NDArray[np.float64]
+_WITHIN_REACH = 100.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ class Bundle:
     @cached_property
     def preprocess(self) -> Preprocess:
         """The preprocessing, from frame to network input."""
-        return preprocess_from_record(self.manifest.preprocess, lambda name: _arrays(self.path / REFERENCE, name)[name])
+        return preprocess_from_record(self.manifest.preprocess, lambda name: self._reference(name)[name])
 
     @property
     def working_point(self) -> WorkingPoint:
@@ -93,23 +81,38 @@ class Bundle:
         return WorkingPoint(**record.model_dump(exclude={"folds", "chi_square"}), images=self.manifest.images.count)
 
     def golden(self) -> GoldenFrames:
-        """The golden frames and their scores."""
-        arrays = self.reference()
-        return GoldenFrames(arrays["golden_frames"], arrays["golden_scores"])
+        """The golden frames and their scores.
+
+        Raises:
+            BundleError: They are not frames of the network's size, or prove nothing about a network.
+        """
+        arrays = self._reference("golden_frames", "golden_scores", "good_scores")
+        golden = GoldenFrames(arrays["golden_frames"], arrays["golden_scores"])
+        preprocess, threshold = self.manifest.preprocess, self.manifest.working_point.threshold
+        problem = golden.why_unproving((preprocess.height, preprocess.width))
+        if problem is None and threshold > _WITHIN_REACH * highest_finite(golden.scores, arrays["good_scores"]):
+            problem = f"its scores are far below the threshold {threshold:g}, which no part can exceed"
+        if problem:
+            raise altered(self.path / REFERENCE, problem)
+        return golden
 
     def reference(self) -> dict[str, NDArray[Any]]:
-        """All arrays of ``reference.npz``."""
-        return _arrays(self.path / REFERENCE)
+        """All arrays of ``reference.npz``, in the forms that ``reference_arrays`` lists.
+
+        Raises:
+            BundleError: One has another form, or the file is damaged.
+        """
+        return self._reference()
+
+    def _reference(self, *names: str) -> dict[str, NDArray[Any]]:
+        arrays = arrays_in(self.path / REFERENCE, *names)
+        if problem := odd_array(arrays):
+            raise altered(self.path / REFERENCE, problem)
+        return arrays
 
     def moments(self) -> dict[str, NDArray[Any]]:
         """The statistics that a device can update; for ``mean_shift`` the arrays that ``Moments.unpacked`` takes."""
-        return _arrays(self.path / MOMENTS)
-
-
-def _arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """The named arrays, or all."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in names or archive.files}
+        return arrays_in(self.path / MOMENTS)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -118,71 +121,56 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: Missing, incomplete, changed, or made by newer software.
     """
-    with _readable(path / MANIFEST):
-        content = (path / MANIFEST).read_bytes()
+    with opened(path / MANIFEST) as file:
+        content = file.read()
     manifest = _parsed_manifest(path, content)
-    with _readable(path / SEAL):
-        written = (path / SEAL).read_bytes()
+    with opened(path / SEAL) as file:
+        written = file.read()
     if written != seal(content):  # an altered threshold would still be valid
-        raise _altered(path / MANIFEST, f"its SHA-256 is not that in {SEAL}")
+        raise altered(path / MANIFEST, f"its SHA-256 is not that in {SEAL}")
+    _refuse_other_names(path, manifest)
     for name, digest in manifest.files.items():
-        if _sha256(path / name) != digest:
-            raise _altered(path / name, "its SHA-256 differs")
-    missing = {NETWORK, MOMENTS, REFERENCE} - set(manifest.files)
-    if missing:
+        if sha256(path / name) != digest:
+            raise altered(path / name, "its SHA-256 differs")
+    refuse_external_weights(path / NETWORK)
+    return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _refuse_other_names(path: Path, manifest: Manifest) -> None:
+    files = {NETWORK, MOMENTS, REFERENCE}
+    if missing := files - set(manifest.files):
         raise BundleError(
             what=f"{path / MANIFEST} does not list {', '.join(sorted(missing))}", remedy="calibrate again"
         )
-    return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+    if others := set(manifest.files) - files:
+        raise altered(path / MANIFEST, f"it lists {min(others)!r:.100}, which is not a file of a bundle")
 
 
 def _parsed_manifest(path: Path, content: bytes) -> Manifest:
     try:
-        raw = json.loads(content)
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        version = ManifestVersion.model_validate_json(content).schema_version
+        if version > SCHEMA_VERSION:
             raise BundleError(
                 what=f"{path} is a bundle of schema {version}; this software reads up to {SCHEMA_VERSION}",
                 remedy="update shiftwatch on this machine: pip install --upgrade shiftwatch",
             )
-        return Manifest.model_validate(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
         raise BundleError(
-            what=f"{path / MANIFEST} is damaged: {reason}", remedy="copy the bundle again from where it was made"
+            what=f"{path / MANIFEST} is damaged: {_first_problem(error)}",
+            remedy="copy the bundle again from where it was made",
         ) from error
 
 
-def _altered(path: Path, reason: str) -> BundleError:
-    return BundleError(
-        what=f"{path} is not what calibration wrote ({reason})",
-        remedy="copy the bundle again from where it was made, or calibrate again",
-    )
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(map(str, first["loc"])) or "the file"
+    return f"{key!a:.100}: {first['msg']!a:.200}"
 
 
 def seal(manifest: bytes) -> bytes:
     """Content of ``manifest.sha256``."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file, read in chunks because a device has little memory."""
-    digest = hashlib.sha256()
-    with _readable(path), path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(
-            what=f"cannot read {path.absolute()}: {error.strerror}",
-            remedy="use the folder that `shiftwatch-calibrate fit` wrote",
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

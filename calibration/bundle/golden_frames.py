@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,40 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 GOOD_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class GoldenFrames:
+    """Frames with known scores, which every engine must reproduce.
+
+    Attributes:
+        frames: (n, height, width, 3), uint8, preprocessed.
+        scores: (n,), computed in NumPy from the backbone's features.
+    """
+
+    frames: NDArray[np.uint8]
+    scores: NDArray[np.float64]
+
+    def why_unproving(self, size: tuple[int, int]) -> str | None:
+        """Why reproducing these scores would prove nothing about a network; None if it would.
+
+        Args:
+            size: (height, width) of the network input.
+        """
+        frames, scores = self.frames, self.scores
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):  # noqa: PLR2004
+            return f"its golden frames are {frames.dtype} of shape {frames.shape}, not of {size[0]}x{size[1]} pixels"
+        if len(frames) < 2 or scores.shape != frames.shape[:1] or scores.dtype.kind != "f":  # noqa: PLR2004
+            return f"it has {len(frames)} golden frames and {scores.size} scores of them; two of each are the least"
+        varies = frames.max(axis=(1, 2)) > frames.min(axis=(1, 2))
+        if not varies[:-1].any() or not varies[-1].any() or len(np.unique(scores)) == 1:
+            return "its golden frames have one colour, or one score: they prove nothing about a network"
+        return None
+
+
+def highest_finite(*scores: NDArray[Any]) -> float:
+    """The highest of all finite scores, or 0."""
+    return max((float(each[np.isfinite(each)].max(initial=0.0)) for each in scores), default=0.0)
 
 
 class GoldenSample:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from calibration.imaging.region import Region
 from calibration.plain_text import printable
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from calibration.statistics.threshold import WorkingPoint
 
 SCHEMA_VERSION = 1
+LARGEST_TOLERANCE = 0.05
+Pixels: TypeAlias = Annotated[int, Field(ge=1, le=16384)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)  # a ValueError of its own
+    return text
+
+
+Time: TypeAlias = Annotated[str, AfterValidator(_time)]
 
 _Name: TypeAlias = Annotated[str, BeforeValidator(lambda name: printable(name) if isinstance(name, str) else name)]
 """Name of a file or folder for people: JSON has no place for bytes that are not UTF-8."""
@@ -28,7 +41,7 @@ def software_versions() -> dict[str, str]:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlignmentRecord(_Record):
@@ -61,8 +74,8 @@ class PreprocessRecord(_Record):
     ``frame_size`` is (rows, columns), null for any.
     """
 
-    height: int
-    width: int
+    height: Pixels
+    width: Pixels
     region: Region | None
     divide_brightness: bool
     frame_size: tuple[int, int] | None = None
@@ -76,8 +89,8 @@ class BackboneRecord(_Record):
     name: str
     stages: tuple[str, ...]
     weights_sha256: tuple[str, ...]
-    channels: int
-    grid: tuple[int, int]
+    channels: Count
+    grid: tuple[Pixels, Pixels]
 
 
 class DetectorRecord(_Record):
@@ -94,9 +107,9 @@ class WorkingPointRecord(_Record):
     ``chi_square`` the threshold if features were Gaussian, for comparison, null if the detector has no such law.
     """
 
-    threshold: float
-    false_reject_rate: float
-    interval: tuple[float, float]
+    threshold: Annotated[float, Field(gt=0)]
+    false_reject_rate: Annotated[float, Field(gt=0, lt=1)]
+    interval: tuple[Share, Share]
     method: str
     folds: int
     chi_square: float | None = None
@@ -129,7 +142,7 @@ class ImagesRecord(_Record):
     """The images that were used."""
 
     source: _Name
-    count: int
+    count: Count
     skipped: tuple[_Name, ...]
     left_out: tuple[_Name, ...] = ()
 
@@ -169,11 +182,17 @@ class UpdateRecord(_Record):
     effective_images: float
 
 
+class ManifestVersion(BaseModel):
+    """What newer software keeps in its manifests, too."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
 class Manifest(_Record):
     """The content of ``manifest.json``."""
 
     schema_version: Literal[1] = 1
-    created_at: str
+    created_at: Time
     software: dict[str, str]
     images: ImagesRecord
     preprocess: PreprocessRecord
@@ -184,7 +203,7 @@ class Manifest(_Record):
     choice: ChoiceRecord | None = None
     merge: MergeRecord | None = None
     relearning: UpdateRecord | None = None
-    golden_tolerance: float
+    golden_tolerance: Annotated[float, Field(gt=0, le=LARGEST_TOLERANCE)]
     files: dict[str, str] = {}
 
     @property

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _WARM_UP_RUNS = 3
+_LARGEST_INPUT = 2**24  # pixels
 # TF32 keeps ten bits of each factor, so scores would differ from calibration.
 _PROVIDERS: dict[str, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -75,10 +76,21 @@ class OnnxRuntimeEngine:
                 remedy="use the ONNX Runtime version in the bundle's manifest, or calibrate again",
             ) from error
         self._check_provider()
-        blank = np.zeros(self._session.get_inputs()[0].shape[1:], np.uint8)
+        blank = np.zeros(self._frame_shape(), np.uint8)
         for _ in range(_WARM_UP_RUNS):
             self._run(None, blank)
         return self
+
+    def _frame_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of a frame."""
+        inputs = [(each.name, each.type, each.shape) for each in self._session.get_inputs()]
+        match inputs:
+            case [("frame", "tensor(uint8)", [1, int(height), int(width), 3])] if height * width <= _LARGEST_INPUT:
+                return height, width, 3
+        raise EngineError(
+            what=f"the network takes {inputs!a:.200}, not one frame (1, height, width, 3) of bytes",
+            remedy="it is not a network that calibration wrote; copy the bundle again, or calibrate again",
+        )
 
     def __exit__(self, *_: object) -> None:
         """Release the session."""
@@ -87,7 +99,12 @@ class OnnxRuntimeEngine:
     def __call__(self, frame: Image) -> Inference:
         """Score one preprocessed frame."""
         score, score_map = self._run(["score", "map"], frame)
-        return Inference(float(score[0]), score_map[0])
+        if score.size != 1 or score_map.ndim != 3:  # noqa: PLR2004
+            raise EngineError(
+                what=f"the network gives scores {score.shape} and maps {score_map.shape}, not one of each",
+                remedy="it is not a network that calibration wrote; copy the bundle again, or calibrate again",
+            )
+        return Inference(float(score.item()), score_map[0])
 
     def reduced(self, frame: Image) -> NDArray[np.float32]:
         """Features that the detector is fitted to, (d, h, w). Needs a network from `fusion.feature_network`."""

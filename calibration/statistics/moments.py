@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.errors import DegenerateFeaturesError
+from calibration.errors import BundleError, DegenerateFeaturesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,15 +138,23 @@ class Moments:
 
     @classmethod
     def unpacked(cls, arrays: Mapping[str, NDArray[Any]]) -> Moments:
-        """The inverse of ``packed``; without squared weights, as older software wrote it, all weights are 1."""
-        mean = arrays["mean"]
-        locations, channels = mean.shape
+        """The inverse of ``packed``; without squared weights, as older software wrote it, all weights are 1.
+
+        Raises:
+            BundleError: The arrays do not belong together.
+        """
+        mean, count = arrays["mean"], arrays["count"]
+        locations, channels = mean.shape if mean.ndim == 2 else (0, 0)  # noqa: PLR2004
+        sizes = (arrays["scatter"].shape, count.size, arrays.get("squares", count).size)
+        if not locations or sizes != ((locations, channels * (channels + 1) // 2), 1, 1):
+            raise BundleError(
+                what="the arrays of the statistics do not belong together", remedy="copy the bundle again, or calibrate"
+            )
         rows, columns = np.triu_indices(channels)
         scatter = np.zeros((locations, channels, channels))
         scatter[:, rows, columns] = arrays["scatter"]
         scatter[:, columns, rows] = arrays["scatter"]
-        count = arrays["count"].item()
-        return cls(count, mean.copy(), scatter, arrays["squares"].item() if "squares" in arrays else count)
+        return cls(count.item(), mean.copy(), scatter, arrays.get("squares", count).item())
 
 
 def merged(parts: Sequence[Moments]) -> Moments:

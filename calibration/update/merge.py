@@ -17,14 +17,13 @@ from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
-    GoldenFrames,
     golden_checks,
     npz_bytes,
     refuse_existing,
     refuse_mismatch,
     write_bundle,
 )
-from calibration.bundle.golden_frames import GOOD_FRAMES
+from calibration.bundle.golden_frames import GOOD_FRAMES, GoldenFrames
 from calibration.bundle.manifest import (
     ImagesRecord,
     Manifest,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from calibration.bundle.bundle import GoldenFrames
-from calibration.bundle.golden_frames import GoldenSample
+from calibration.bundle.golden_frames import GoldenFrames, GoldenSample
 from calibration.camera_checks.merge import PER_FRAME_ARRAYS, merged_reference
 from calibration.camera_checks.reference import ReferenceStatistics
 from calibration.statistics.outliers import HIGHEST

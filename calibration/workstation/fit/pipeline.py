@@ -13,13 +13,13 @@ from calibration.bundle.bundle import (
     MOMENTS,
     NETWORK,
     REFERENCE,
-    GoldenFrames,
     golden_checks,
     npz_bytes,
     refuse_existing,
     refuse_mismatch,
     write_bundle,
 )
+from calibration.bundle.golden_frames import GoldenFrames
 from calibration.bundle.manifest import (
     DetectorRecord,
     ImagesRecord,

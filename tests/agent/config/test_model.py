@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -229,6 +230,68 @@ def test_a_key_given_twice_is_refused_though_all_else_is_right(tmp_path: Path) -
 )
 def test_what_is_no_configuration_is_refused_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
     assert problems_of(tmp_path, text)[0].startswith(problem)
+
+
+def _aliases(first: str, further: str) -> str:
+    """Thirty lines in which each repeats the one before nine times."""
+    return f"a0: &a0 {first}\n" + "".join(f"a{n + 1}: &a{n + 1} {{{further}: [{f'*a{n},' * 9}]}}\n" for n in range(30))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("camera: &a {b: *a}", "it has more than 2000 keys and values, counting what each alias repeats"),
+        (_aliases("{k: v}", "k"), "it has more than 2000 keys and values, counting what each alias repeats"),
+        (_aliases("{k: v}", "<<"), "it has more than 2000 keys and values, counting what each alias repeats"),
+        ("bundle: " + "[" * 5000, "line 1, column 1065: not YAML: more than 2000 keys and values, or sections"),
+        ("bundle: [" + "0," * 50_000 + "]", "line 1, column "),
+        ("#" * 200_000, "it has more than 128 KiB"),
+        ("station: {name: " + "x" * 70_000 + "}", "line 1, column 17: 70000 characters are too many; use at most 4096"),
+        ('bundle: "\\ud800"', "line 1, column 9: a value has the character U+D800, which is not text; remove it"),
+        ('bundle: "a\\0"', "line 1, column 9: a value has the character U+0000, which is not text; remove it"),
+        ('station: {name: "\\e[2J"}', "line 1, column 17: a value has the character U+001B, which is not text"),
+        ("archive: {max_mib: 99999999999999999999}", "line 1, column 20: a number of 20 digits is too large"),
+        ("bundle: !!int ''", "not a YAML value: "),
+        ("bundle: !!bool x", "not a YAML value: "),
+        ("bundle: !!timestamp x", "not a YAML value: "),
+    ],
+)
+def test_what_no_configuration_has_is_refused_at_once(tmp_path: Path, text: str, problem: str) -> None:
+    begun_s = time.process_time()
+    assert problems_of(tmp_path, text)[0].startswith(problem)
+    assert time.process_time() - begun_s < 5.0
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [("x" * 300, "bundle"), ("x/" * 2047, "bundle"), ("~nobody-of-this-name/b", "bundle")],
+)
+def test_a_path_that_no_disk_takes_is_refused(tmp_path: Path, value: str, key: str) -> None:
+    (problem,) = problems_of(tmp_path, f"{key}: {value}\ncamera: {{source: 0}}")
+    assert problem.startswith("bundle: ")
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "a." * 130, "''"])
+def test_a_name_that_no_host_has_is_refused(tmp_path: Path, host: str) -> None:
+    (problem,) = problems_of(tmp_path, f"{MINIMAL}mqtt: {{host: {host}}}")
+    assert problem.endswith("is not allowed; use the name or address of a host")
+
+
+def test_anchors_within_reason_are_taken(tmp_path: Path) -> None:
+    text = "bundle: b\ncamera: {source: 0, width: &side 640, height: *side}\nmqtt: {<<: {host: h}, port: 1}"
+    loaded = load(written(tmp_path, text))
+    assert (loaded.camera.width, loaded.camera.height, loaded.mqtt.host) == (640, 640, "h")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="bundle: missing"):
+        load(tmp_path / "pipe.yaml")
+
+
+def test_a_device_that_never_ends_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than 128 KiB"):
+        load(Path("/dev/zero"))
 
 
 def test_a_missing_file_is_reported_with_its_absolute_path(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BackboneError
 from calibration.network.fusion import feature_network, feature_shape
+from calibration.onnx_graph import external_tensors
 from tests.support.network_features import features_of
 from tests.support.washers import washer
 
@@ -162,4 +163,80 @@ def test_a_file_for_batches_of_four_is_refused(tmp_path: Path) -> None:
         constants={"four": [4, 3, 64, 64]},
     )
     with pytest.raises(BackboneError, match="refuses"):
+        onnx_backbone(path, 64, 64)
+
+
+def _with_external_weights(folder: Path, location: str = "weights.data") -> Path:
+    folder.mkdir()
+    weights = np.random.default_rng(0).normal(0, 0.3, (8, 3, 16, 16)).astype(np.float32)
+    node = helper.make_node("Conv", ["image", "w"], ["features"], strides=[16, 16])
+    path = backbone_file(folder, [node], constants={"w": weights})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_in_another_file_are_taken_into_the_network_wherever_the_command_runs(tmp_path: Path) -> None:
+    path = _with_external_weights(tmp_path / "models")
+    backbone = onnx_backbone(path, 64, 64)
+    network = feature_network(backbone, MeanShift(), divide_brightness=False)
+    assert not external_tensors(network)
+    files = (path, path.with_name("weights.data"))
+    assert backbone.weights_sha256 == tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
+        assert engine.reduced(washer(0)).any()
+
+
+@pytest.mark.parametrize("location", ["gone.data", "../weights.data", "/etc/hostname"])
+def test_weights_that_are_not_in_the_folder_of_the_model_are_refused_by_name(tmp_path: Path, location: str) -> None:
+    path = _with_external_weights(tmp_path / "models", location)
+    (tmp_path / "weights.data").write_bytes(path.with_name("weights.data").read_bytes())
+    with pytest.raises(BackboneError, match=f"(?s)weights of .*{location}.*export again into backbone.onnx alone"):
+        onnx_backbone(path, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((1, 64, 96, 3), "channels come last .*--inputs-as-nchw"),
+        (("n", "height", "width", 3), "channels come last"),
+        ((1, 64, 96, 1), "channels come last"),
+        ((1, 1, 64, 96), "grey"),
+        ((1, 4, 64, 96), "4 channels: export it for the three of RGB"),
+        ((1, 3, 224, 128), "--size 224x128"),
+        ((1, 3, "height", 128), "--size 64x128"),
+        ((3, 64, 96), "four dimensions"),
+    ],
+)
+def test_the_remedy_names_what_does_not_fit(tmp_path: Path, shape: Shape, remedy: str) -> None:
+    with pytest.raises(BackboneError, match=f"(?s)takes .* not \\(n, 3, 64, 96\\).*{remedy}"):
+        onnx_backbone(backbone_file(tmp_path, shape=shape), 64, 96)
+
+
+def test_an_input_without_a_written_shape_is_taken_if_it_runs(tmp_path: Path) -> None:
+    path = backbone_file(tmp_path)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    path.write_bytes(model.SerializeToString())
+    assert feature_shape(onnx_backbone(path, 64, 96)) == (3, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"), [(OPEN, "leaves its size open, but cannot take 64x64"), ((4, 3, 64, 64), "4 images at once")]
+)
+def test_a_model_that_cannot_run_at_this_size_gets_its_own_remedy(tmp_path: Path, shape: Shape, remedy: str) -> None:
+    nodes = [helper.make_node("Reshape", ["image", "fixed"], ["features"])]
+    path = backbone_file(tmp_path, nodes, shape=shape, constants={"fixed": [4, 3, 64, 64]})
+    with pytest.raises(BackboneError, match=remedy):
+        onnx_backbone(path, 64, 64)
+
+
+def test_several_inputs_are_named_and_are_to_become_constants(tmp_path: Path) -> None:
+    path = backbone_file(tmp_path)
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("training", TensorProto.BOOL, ()))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BackboneError, match=r"(?s)2 inputs .*image, training.*make the other inputs constants"):
         onnx_backbone(path, 64, 64)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 
 from calibration.bundle.bundle import (
@@ -26,8 +30,9 @@ from calibration.bundle.bundle import (
     write_bundle,
 )
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import BundleError, ScoreMismatchError, StorageError
+from calibration.errors import BundleError, EngineError, ScoreMismatchError, StorageError
 from calibration.statistics.moments import Moments
+from tests.support.washers import SIDE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +132,177 @@ def test_a_manifest_that_does_not_list_a_file_is_refused(bundle: Bundle, name: s
     change_manifest(bundle, files={other: digest for other, digest in bundle.manifest.files.items() if other != name})
     with pytest.raises(BundleError, match=f"does not list {name}"):
         open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SEAL, *FILES])
+@pytest.mark.parametrize("kind", ["link", "pipe", "huge"])
+def test_only_regular_files_of_sane_sizes_are_read(bundle: Bundle, tmp_path: Path, name: str, kind: str) -> None:
+    path = bundle.path / name
+    moved = path.rename(tmp_path / name)
+    if kind == "link":
+        path.symlink_to(moved)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 2**42)  # sparse
+    with pytest.raises(BundleError, match=f"{name} is not what calibration wrote"):
+        open_bundle(bundle.path)
+
+
+def test_a_manifest_that_lists_other_files_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+    change_manifest(bundle, files={**bundle.manifest.files, "../secret": hashlib.sha256(b"").hexdigest()})
+    with pytest.raises(BundleError, match=r"lists '\.\./secret', which is not a file of a bundle"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"9" * 6000 + b"}",
+        b'{"created_at": "\\ud800"}',
+        b'{"created_at": "' + b"x" * 70_000 + b'"}',
+    ],
+)
+def test_odd_json_is_one_short_line_about_the_manifest(bundle: Bundle, content: bytes) -> None:
+    (bundle.path / MANIFEST).write_bytes(content)
+    (bundle.path / SEAL).write_bytes(seal(content))
+    with pytest.raises(BundleError, match=r"manifest\.json is damaged") as refusal:
+        open_bundle(bundle.path)
+    assert len(refusal.value.what) < len(str(bundle.path)) + 400
+    assert "\n" not in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("golden_tolerance", 0.0),
+        ("golden_tolerance", 0.5),
+        ("golden_tolerance", float("nan")),
+        ("golden_tolerance", float("inf")),
+        ("threshold", 0.0),
+        ("threshold", -1.0),
+        ("threshold", float("nan")),
+        ("threshold", float("inf")),
+        ("false_reject_rate", 0.0),
+        ("interval", [0.0, float("nan")]),
+        ("created_at", "yesterday"),
+    ],
+)
+def test_a_threshold_or_tolerance_that_proves_nothing_is_refused(bundle: Bundle, key: str, value: object) -> None:
+    point = bundle.manifest.working_point.model_dump()
+    change_manifest(bundle, **({"working_point": {**point, key: value}} if key in point else {key: value}))
+    with pytest.raises(BundleError, match=rf"manifest\.json is damaged: .*{key}"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("threshold", [1e12, 1e30, 1e308])
+def test_a_threshold_that_nothing_exceeds_is_refused_when_the_network_is_checked(
+    bundle: Bundle, threshold: float
+) -> None:
+    change_manifest(bundle, working_point={**bundle.manifest.working_point.model_dump(), "threshold": threshold})
+    with OnnxRuntimeEngine(bundle.network, 1) as engine, pytest.raises(BundleError, match="no part can exceed"):
+        check_golden(open_bundle(bundle.path), engine)
+
+
+def _golden(frames: Any, scores: Any) -> dict[str, Any]:  # noqa: ANN401 - arrays of any form
+    return {"golden_frames": frames, "golden_scores": scores}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (_golden(np.zeros((0, SIDE, SIDE, 3), np.uint8), np.zeros(0)), "0 golden frames"),
+        (_golden(np.zeros((4, SIDE, SIDE, 3), np.uint8), np.arange(4.0)), "prove nothing"),
+        (_golden(np.arange(4 * SIDE * SIDE * 3).reshape(4, SIDE, SIDE, 3).astype(np.uint8), np.ones(4)), "prove noth"),
+        (_golden(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4.0)), "not of 64x64 pixels"),
+        (_golden(np.zeros((4, SIDE, SIDE, 3)), np.arange(4.0)), "golden_frames is float64"),
+        (_golden(np.zeros((4, SIDE, SIDE, 3), np.uint8), np.arange(3.0)), "3 scores"),
+        ({"good_scores": np.zeros(0)}, "good_scores"),
+        ({"good_scores": np.full(24, np.nan)}, "good_scores has values that are not finite"),
+    ],
+)
+def test_golden_frames_that_prove_nothing_are_refused(bundle: Bundle, arrays: dict[str, Any], said: str) -> None:
+    replace(bundle, REFERENCE, npz_bytes({**bundle.reference(), **arrays}))
+    with pytest.raises(BundleError, match=f"{said}.*\n.*copy the bundle again"):
+        open_bundle(bundle.path).golden()
+
+
+def _header_that_lies(content: bytes) -> bytes:
+    at = content.index(b"'shape': (")
+    end = content.index(b")", at)
+    return content[:at] + b"'shape': (9" + b"9" * (end - at - 11) + content[end:]
+
+
+def test_an_array_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(bundle: Bundle) -> None:
+    replace(bundle, MOMENTS, _header_that_lies(npz_bytes({"mean": np.zeros((10, 100_000), np.uint8)})))
+    with pytest.raises(BundleError, match=r"moments\.npz is not what calibration wrote"):
+        open_bundle(bundle.path).moments()
+
+
+@pytest.mark.parametrize("kind", ["bomb", "pickle", "lie", "twice", "name", "text"])
+def test_odd_archives_are_refused(bundle: Bundle, kind: str) -> None:
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {
+        "pickle": np.array([None]),
+        "text": np.array([0x7FFFFFFF], np.uint32).view("<U1"),
+    }
+    one = npz_bytes({"mean": np.zeros(10)})
+    with zipfile.ZipFile(io.BytesIO(one)) as archive:
+        member = archive.read("mean.npy")
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if kind == "bomb" else zipfile.ZIP_STORED) as archive:
+        archive.writestr("mean.npy", member.replace(b"(10,)", b"(99,)") if kind == "lie" else member + bytes(2**24))
+    contents = {"bomb": buffer.getvalue(), "lie": buffer.getvalue(), "name": one[:-40]}
+    with pytest.warns(UserWarning, match="Duplicate") if kind == "twice" else contextlib.nullcontext():
+        contents["twice"] = _with_member_twice(member) if kind == "twice" else b""
+    replace(bundle, MOMENTS, contents.get(kind) or npz_bytes({"mean": arrays[kind]}))
+    with pytest.raises(BundleError, match=r"moments\.npz is not what calibration wrote"):
+        open_bundle(bundle.path).moments()
+
+
+def _with_member_twice(member: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("mean.npy", member)
+        archive.writestr("mean.npy", member)
+    return buffer.getvalue()
+
+
+def test_an_array_that_is_not_there_is_named(bundle: Bundle) -> None:
+    arrays = bundle.moments()
+    del arrays["scatter"]
+    replace(bundle, MOMENTS, npz_bytes(arrays))
+    with pytest.raises(BundleError, match="lacks the array scatter"):
+        Moments.unpacked(open_bundle(bundle.path).moments())
+
+
+@pytest.mark.parametrize("location", ["weights", "../weights", "*/_ORT_MEM_ADDR_/*"])
+def test_a_network_with_weights_in_another_file_is_refused(bundle: Bundle, location: str) -> None:
+    model = onnx.load(bundle.network)
+    tensor = model.graph.initializer[0]
+    (bundle.path / "weights").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    replace(bundle, NETWORK, model.SerializeToString())
+    with pytest.raises(BundleError, match=r"network\.onnx is not what .*1 of its weights lie in other files"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("change", ["size", "input"])
+def test_a_network_that_takes_something_else_is_refused_before_it_runs(bundle: Bundle, change: str) -> None:
+    model = onnx.load(bundle.network)
+    if change == "size":
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**30
+    else:
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "any"
+    with (
+        pytest.raises(EngineError, match="not one frame"),
+        OnnxRuntimeEngine(model.SerializeToString(), 1),
+    ):
+        pass
 
 
 def test_a_folder_that_is_not_a_bundle_and_a_missing_one_are_refused(tmp_path: Path) -> None:
