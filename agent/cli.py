@@ -17,6 +17,7 @@ from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
+from agent.config.exposure import exposures
 from agent.doctor import report as doctor_report
 from agent.from_config import archive_folder, station_topics
 from agent.install import cli as install_command
@@ -83,6 +84,8 @@ def run_command(
     is_read_by_program = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
     logs.log_crashes()
     faulthandler.enable(_STDERR)  # the watchdog ends an agent that hangs by SIGABRT: this logs where
+    for exposure in exposures(settings, config):
+        log.warning("%s; %s", exposure.what, exposure.remedy)
     stop = Stop()
     for number in ending_signals():
         signal.signal(number, lambda *_: stop.request())

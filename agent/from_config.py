@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from dataclasses import fields
@@ -160,9 +161,17 @@ def read_secret(file: Path | None, key: str) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(problems=[f"{key}: cannot read {file}: {error}"]) from error
+        return _text_of(file.read_bytes()).strip("\r\n")
+    except OSError as error:
+        raise ConfigError(problems=[f"{key}: cannot read {file}: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(problems=[f"{key}: cannot read {file}: it is not text in UTF-8"]) from error
+
+
+def _text_of(content: bytes) -> str:
+    """Text without the byte order mark that editors on Windows put before it, in UTF-8 or UTF-16."""
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
 
 
 def open_outbox(config: AgentConfig, name: str) -> Outbox:

@@ -33,6 +33,7 @@ _DEVICE = (
 )
 _STATION = (
     Check("records", station_probes.records, 15, "the disk of state_dir does not respond: check it and its mount"),
+    Check("secrets", station_probes.secrets_and_access, 15, "the disk of these files does not respond: check it"),
     Check("camera", station_probes.camera, 30, "its driver or its network hangs: check its address, or unplug it"),
     Check("broker", station_probes.broker, 25, "name resolution or the network hangs: try the broker's IP address"),
     Check("network", station_probes.network, 120, "start the agent and read its log: TensorRT may have to build first"),

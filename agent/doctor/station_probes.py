@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.camera.sources import source_from
+from agent.config.exposure import exposures
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok, warn_if
 from agent.doctor.machine import disk_finding
@@ -65,6 +66,15 @@ def _state_findings(state_dir: Path) -> Iterator[Finding]:
         yield Finding("agent", "warning", f"cannot find out whether one is running: {error}", remedy)
     else:
         yield ok("agent", f"{'running' if running else 'none is running'} on {state_dir}")
+
+
+def secrets_and_access(config: str) -> Iterator[Finding]:
+    """Check who else may read or write the station's secrets, and whom its page is served to."""
+    file = Path(config)
+    found = list(exposures(load(file), file))
+    yield from (Finding("secrets", "warning", each.what, each.remedy) for each in found)
+    if not found:
+        yield ok("secrets", "no other user may read or write them, and the page is not served to the network")
 
 
 def _page_finding(config: AgentConfig) -> Finding:
