@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.messages.records import Alert
+from agent.messages.records import Alert, new_id
 
 SEVERITY = 800
 """High, on the scale to 1000: no part can be inspected, but none is known to be bad."""
+LOST = "camera lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class CameraState:
 
 
 def camera_alert_step(
-    state: CameraState, cause: str | None, after_ms: int, result_id: str, now_ms: int
+    state: CameraState, cause: str | None, after_ms: int, result_id: str | None, now_ms: int
 ) -> tuple[Alert | None, CameraState]:
     """The event of one frame, if there is one, and the state after it.
 
@@ -35,7 +36,7 @@ def camera_alert_step(
         state: From the frame before.
         cause: Why this frame cannot be trusted; None when it can.
         after_ms: Time without a good frame.
-        result_id: Identity of this frame's result.
+        result_id: Identity of this frame's result; None if there is no frame.
         now_ms: Wall clock, ms since 1970; it may be set back.
     """
     if cause is None:
@@ -50,6 +51,6 @@ def camera_alert_step(
         cause=cause,
         started_at_ms=since_ms,
         result_id=result_id,
-        alert_id=f"camera-{result_id}",  # the same when the results are replayed
+        alert_id=f"camera-{result_id or new_id()}",  # the same when the results are replayed
     )
     return alert, replace(state, alert=alert)

@@ -69,9 +69,9 @@ class _Capture:
             return FrameReport("superseded")
         image = self._source.retrieve()
         if image is None:
-            return FrameReport("unreadable")
+            return FrameReport("unreadable", captured_at_ms, captured_ns)
         if not _fits_slot(image):
-            self._report(FrameReport("unreadable"))
+            self._report(FrameReport("unreadable", captured_at_ms, captured_ns))
             raise _garbage(self._source.name, image)
         slot = self._free.pop()
         self._frames.write(slot, image)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 CameraState: TypeAlias = Literal["closed", "running", "lost"]
 
+BEING_OPENED = "is being opened"
+"""How the reason of a camera ends that is not lost, but has not given its first frame yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -24,12 +27,14 @@ class Frame:
         image: (rows, columns, 3), uint8, BGR; nothing writes into it later.
         captured_at_ms: Wall clock, ms since 1970, UTC.
         captured_ns: Monotonic clock, for ages and durations; the same in all processes of a machine.
+        is_damaged: It could not be decoded; its image is black.
     """
 
     seq: int
     image: Image
     captured_at_ms: int
     captured_ns: int
+    is_damaged: bool = False
 
 
 class Camera(Protocol):
@@ -46,7 +51,10 @@ class Camera(Protocol):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Frames not handed out, by reason: ``superseded``, ``unreadable``, ``wrong_size``, ``stopped``. A copy."""
+        """Frames not handed out, by reason: ``superseded``, ``unreadable``, ``wrong_size``, ``stopped``. A copy.
+
+        Frames that a running live source sends damaged are handed out.
+        """
 
     @property
     def state(self) -> CameraState:

@@ -32,8 +32,8 @@ def open_camera(  # noqa: PLR0913 - each once
     """The camera for a source; entering it opens the source.
 
     Args:
-        source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (contains `` ! ``), video
-            file or image folder.
+        source: Device number or file, rtsp or http(s) URL, GStreamer pipeline (contains `` ! ``), video file or image
+            folder.
         playback: For files: ``realtime`` plays at the file's own rate and drops frames that are not fetched in time, as
             a camera does; ``fast`` reads each frame on demand and drops none.
         frames_per_s: For files: the rate instead of their own (folders: 10). For a device: the rate to set.

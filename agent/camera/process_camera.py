@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from agent.backoff import Backoff, BackoffLimits
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.child_handle import CaptureProcess
-from agent.camera.contract import Frame
+from agent.camera.contract import BEING_OPENED, Frame
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class ProcessCamera:
         self.state: CameraState = "closed"
         self.reason = ""
         self._complaint = _SILENCE
+        self._size = (0, 0)
         self._first_frame_s = float("inf")
         self._is_loss_logged = False
         self._settings_logged: set[str] = set()
@@ -104,7 +107,7 @@ class ProcessCamera:
 
     def __enter__(self) -> Self:
         """See Camera."""
-        self.state, self.reason = "lost", f"camera {self.name} is being opened"
+        self.state, self.reason = "lost", f"camera {self.name} {BEING_OPENED}"
         return self
 
     def __iter__(self) -> Iterator[Frame]:
@@ -139,10 +142,11 @@ class ProcessCamera:
             report = process.next_report(min(max(left_s, 0.0), _STOPS_WITHIN_S))
             frame = None if report is None else self._frame(report, process)
             if frame is not None:
-                limit_s, since_s = self._timeouts.read_s, time.monotonic()
-                self._note_frame(since_s)
+                if not frame.is_damaged:
+                    limit_s, since_s = self._timeouts.read_s, time.monotonic()
+                    self._note_frame(since_s)
                 yield frame
-            elif left_s <= 0:
+            if left_s <= 0 and (frame is None or frame.is_damaged):
                 raise CameraError(
                     what=f"camera {self.name} {self._complaint} within {limit_s:g} s",
                     remedy="check its power, its cable or the network, and what else uses it; it is opened again",
@@ -155,9 +159,13 @@ class ProcessCamera:
             return None
         seq = self.captured
         self.captured += 1
+        if report.kind == "unreadable":
+            self._complaint = "gives no frame that can be decoded"
+            if self.state == "running":
+                black = np.zeros((*self._size, 3), np.uint8)
+                return Frame(seq, black, report.captured_at_ms, report.captured_ns, is_damaged=True)
         if report.kind != "frame":
             self._dropped[report.kind] += 1
-            self._complaint = "gives no frame that can be decoded" if report.kind == "unreadable" else self._complaint
             return None
         image = process.take(report)
         if not self._settings.fits(report.rows, report.columns):
@@ -165,7 +173,7 @@ class ProcessCamera:
             size = f"{self._settings.width}x{self._settings.height}"
             self._complaint = f"gives frames of {report.columns}x{report.rows} pixels and none of {size}"
             return None
-        self._complaint = _SILENCE
+        self._complaint, self._size = _SILENCE, (report.rows, report.columns)
         return Frame(seq, image, report.captured_at_ms, report.captured_ns)
 
     def _note_frame(self, now_s: float) -> None:

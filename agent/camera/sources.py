@@ -18,11 +18,13 @@ from agent.camera.shown_source import without_password
 from agent.errors import CameraError
 from calibration.errors import DatasetError
 from calibration.imaging.image_files import image_files_in, read_image
-from calibration.imaging.preprocess import Image, as_bgr8
 from calibration.imaging.utf8_name import utf8_name
+from calibration.imaging.video import VideoReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from calibration.imaging.preprocess import Image
 
 SourceKind: TypeAlias = Literal["device", "stream", "pipeline", "path"]
 
@@ -52,6 +54,8 @@ class Source(Protocol):
     frames_per_s: float
     refused_settings: Sequence[str]
     """Settings that it did not take, as text; known once it is open."""
+    is_rescaled: bool
+    """Whether OpenCV gives all frames the size of the first, whatever is sent; known once it is open."""
 
     def open(self) -> None:
         """Open the source, or raise CameraError. ``frames_per_s`` is known afterwards."""
@@ -67,12 +71,27 @@ class Source(Protocol):
 
 
 def kind_of(source: int | str) -> SourceKind:
-    """Kind of a source, from its name; nothing is opened."""
-    if isinstance(source, int) or source.isdecimal() or source.startswith(("/dev/video", "/dev/shiftwatch/")):
+    """Kind of a source; nothing is opened.
+
+    A device is a number, a character device or a link to one, or what may become one: a name in ``/dev``, where udev
+    makes the names of a camera when it is plugged in.
+    """
+    if isinstance(source, int) or source.isdecimal():
         return "device"
-    if " ! " in source:
-        return "pipeline"
-    return "stream" if "://" in source else "path"
+    if not is_file_name(source):
+        return "pipeline" if " ! " in source else "stream"
+    return "device" if _is_device(Path(os.path.realpath(source))) else "path"
+
+
+def is_file_name(source: str) -> bool:
+    """Whether it names a file, a folder or a device file."""
+    return not (source.isdecimal() or " ! " in source or "://" in source)
+
+
+def _is_device(path: Path) -> bool:
+    if path.exists():
+        return path.is_char_device()
+    return path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm")  # noqa: S108 - no file is made there
 
 
 def source_from(
@@ -81,7 +100,7 @@ def source_from(
     """The source of that name, not yet opened.
 
     Args:
-        source: Device number, ``/dev/video*``, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
+        source: Device number or file, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
         frames_per_s: Rate of a file; the rate to set at a device, which may give another.
         settings: For a device.
     """
@@ -119,6 +138,7 @@ class VideoSource:
         self.live = kind != "path"
         self.frames_per_s = frames_per_s or _VIDEO_FRAMES_PER_S
         self.refused_settings: Sequence[str] = ()
+        self.is_rescaled = False
         self._settings = settings
         self._timeouts_ms = {
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_timeout_s * 1000),
@@ -127,7 +147,7 @@ class VideoSource:
         self._source = source
         self._kind = kind
         self._asked_frames_per_s = frames_per_s
-        self._capture: cv2.VideoCapture | None = None
+        self._reader: VideoReader | None = None
 
     def open(self) -> None:
         """See Source."""
@@ -135,32 +155,32 @@ class VideoSource:
         if not capture.isOpened():
             capture.release()
             raise self._refusal()
-        self._capture = capture
         if self._kind == "device":
             self.refused_settings = apply(self._settings, self._asked_frames_per_s, capture)
+        self._reader = VideoReader(capture)
+        self.is_rescaled = self._kind == "stream" and not self._reader.gives_jpegs
         if self._kind == "path" and self._asked_frames_per_s is None:
             stored = capture.get(cv2.CAP_PROP_FPS)
             self.frames_per_s = stored if 0 < stored <= _FASTEST_VIDEO_FRAMES_PER_S else _VIDEO_FRAMES_PER_S
 
     def grab(self) -> bool:
         """See Source."""
-        return self._capture is not None and self._capture.grab()
+        return self._reader is not None and self._reader.grab()
 
     def retrieve(self) -> Image | None:
         """See Source."""
-        if self._capture is None:
+        if self._reader is None:
             return None
         try:
-            decoded, image = self._capture.retrieve()
-            return as_bgr8(image) if decoded else None
-        except (cv2.error, DatasetError):
+            return self._reader.retrieve()
+        except DatasetError:
             return None
 
     def close(self) -> None:
         """See Source."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
+        if self._reader is not None:
+            self._reader.release()
+            self._reader = None
 
     def _opened(self) -> cv2.VideoCapture:
         text = str(self._source)
@@ -202,6 +222,7 @@ class FolderSource:
 
     live = False
     refused_settings: Sequence[str] = ()
+    is_rescaled = False
 
     def __init__(self, folder: Path, frames_per_s: float = _FOLDER_FRAMES_PER_S) -> None:
         self.name = str(folder)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from agent.camera.sources import kind_of
+from agent.camera.sources import is_file_name
 
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; Linux takes no more
 _LONGEST_HOST = 253
@@ -34,8 +34,7 @@ def _from_folder(path: object, info: ValidationInfo) -> object:
 def _camera_source(source: object, info: ValidationInfo) -> object:
     if isinstance(source, bool) or not isinstance(source, (int, str)) or source == "" or str(source).startswith("-"):
         raise ValueError  # the message of the key says what is allowed
-    is_path = isinstance(source, str) and kind_of(source) == "path"
-    return str(_from_folder(source, info)) if is_path else source
+    return str(_from_folder(source, info)) if isinstance(source, str) and is_file_name(source) else source
 
 
 def _host(host: str) -> str:

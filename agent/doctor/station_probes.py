@@ -109,6 +109,12 @@ def camera(config: str) -> Iterator[Finding]:
         source.close()  # some network cameras serve one client, and notice only after a minute that it is gone
     rows, columns = frame.shape[:2]
     yield from _setting_findings(source, settings, rows, columns)
+    if source.is_rescaled:
+        what = (
+            "its frames are not JPEG: a change of resolution while it runs cannot be noticed, since OpenCV scales them"
+        )
+        remedy = "keep it at one resolution, and calibrate with what it sends; or use the camera's MJPEG stream"
+        yield Finding("camera stream", "warning", what, remedy)
     size = {"width": float(columns), "height": float(rows)}
     found = f"{source.name}: {columns}x{rows} pixels"
     if source.live:

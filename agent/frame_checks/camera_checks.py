@@ -34,7 +34,9 @@ _CAUSES = {
     ResultCode.BLURRED: "camera blurred",
     ResultCode.FROZEN: "camera frozen",
     ResultCode.MOVED: "camera moved",
+    ResultCode.DAMAGED: "camera damaged frames",
 }
+_MEASURED = frozenset(_CAUSES) - {ResultCode.FRAME_UNUSABLE}
 
 
 def alert_cause(code: ResultCode) -> str | None:
@@ -43,10 +45,15 @@ def alert_cause(code: ResultCode) -> str | None:
 
 
 class FrameFault(NamedTuple):
-    """Why a frame cannot be trusted."""
+    """Why a frame cannot be trusted; of a camera fault, what was measured in this frame follows a colon."""
 
     code: ResultCode
     fault: str
+
+
+def without_measurement(code: ResultCode, fault: str) -> str:
+    """The text of a fault that stays the same from frame to frame."""
+    return fault.partition(": ")[0] if code in _MEASURED else fault
 
 
 def _moved(right: int, down: int) -> FrameFault:

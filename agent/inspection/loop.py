@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.alerts.defect import State
 from agent.drift.report import REMEDY
 from agent.inspection.combine import FrameCombiner
+from agent.inspection.fault_log import FaultLog
 from agent.inspection.score import score_frame
 
 if TYPE_CHECKING:
@@ -46,15 +47,16 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
     Returns:
         The state of the alerts at the end.
     """
-    state, fault = State(), None
+    state, faults = State(), FaultLog()
     for frames in _parts(camera, trigger, recipes, combine.frames_per_part):
         if not frames:
             heartbeat(None)
             continue
         inspection = combine(frames, state)
         record(inspection)
-        _log_changes(fault, inspection.fault, inspection.decision.drift_event)
-        state, fault = inspection.decision.state, inspection.fault
+        faults.note(inspection.fault, inspection.frame.captured_ns)
+        _log_drift(inspection.decision.drift_event)
+        state = inspection.decision.state
         heartbeat(inspection)
     return state
 
@@ -97,17 +99,13 @@ def _part_in(frame: Frame | None, current: Part | None, trigger: Trigger, camera
 def _scores(frame: Frame, part: Part | None, active: Sequence[Recipe]) -> list[FrameScores]:
     if part is not None:
         return [[score_frame(frame, part, recipe) for recipe in active]]
-    for recipe in active:
+    for recipe in () if frame.is_damaged else active:
         recipe.pass_over(frame.image)
     return []
 
 
-def _log_changes(fault_before: str | None, fault: str | None, drift: Alert | None) -> None:
-    """Log faults and drift once when they appear, and once when they are gone."""
-    if fault is not None and fault_before is None:
-        log.error("frames cannot be inspected: %s", fault)
-    elif fault is None and fault_before is not None:
-        log.info("frames can be inspected again")
+def _log_drift(drift: Alert | None) -> None:
+    """Log drift once when it appears, and once when it is gone."""
     if drift is not None and drift.type == "end":
         log.info("%s: it is gone", drift.cause)
     elif drift is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from agent.frame_checks.camera_checks import FrameFault
+from agent.frame_checks.camera_checks import FrameFault, without_measurement
 from agent.messages.records import ResultCode
 from agent.zones.recipe import about_zone
 from calibration.errors import DatasetError, EngineError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image, PartLocation, Region
 
 _NAN = float("nan")
+_DAMAGED = FrameFault(
+    ResultCode.DAMAGED, "the frame is damaged: it ends too early, or is not what the camera announced"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,15 @@ class ZoneVerdict:
     @property
     def fault(self) -> str | None:
         """Why the zone could not be decided, for people, if its decisive frame says so."""
+        return self._about_zone(self.frame_score.fault)
+
+    @property
+    def lasting_fault(self) -> str | None:
+        """The same, without what changes from frame to frame."""
         fault = self.frame_score.fault
+        return self._about_zone(None if fault is None else without_measurement(self.code, fault))
+
+    def _about_zone(self, fault: str | None) -> str | None:
         if fault is None or self.frame_score.code is not self.code:
             return None
         return about_zone(self.frame_score.recipe.zone, fault)
@@ -146,6 +157,12 @@ class PartInspection:
         """Why frames, or some zone of them, cannot be inspected, for people."""
         return next((zone.fault for zone in (self.decisive, *self.zones) if zone.fault is not None), None)
 
+    @property
+    def lasting_fault(self) -> str | None:
+        """The same, without what changes from frame to frame."""
+        zones = (self.decisive, *self.zones)
+        return next((zone.lasting_fault for zone in zones if zone.lasting_fault is not None), None)
+
 
 def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     """Score one zone of a frame.
@@ -153,6 +170,8 @@ def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     A frame that cannot be trusted is not scored: the score of a blocked view says nothing about the part.
     """
     stages, image, checks = _Stages(), frame.image, recipe.checks
+    if frame.is_damaged:
+        return ZoneScore(frame, part, recipe, None, None, None, *_DAMAGED, stages.times_ms(frame.captured_ns))
     place: PartLocation | None = None
     prepared: Image | None = None
     inference: Inference | None = None

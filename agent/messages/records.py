@@ -43,6 +43,7 @@ class ResultCode(IntEnum):
     BLURRED = 9
     FROZEN = 10
     MOVED = 11
+    DAMAGED = 12
 
 
 Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from agent.alerts.camera import LOST, CameraState, camera_alert_step
 from agent.alerts.store import ActiveAlerts
 from agent.audit.log import AuditLog
 from agent.camera.shown_source import without_password
@@ -30,6 +31,7 @@ from agent.recalibration.command import RecalibrationCommand
 from agent.station.edge_nodes import edge_nodes_of
 from agent.station.page_state import page_state
 from agent.station.prometheus import StatusCollector
+from agent.station.settled_state import RUNNING, SettledState
 from agent.station.status import StationState, StationStatus
 from agent.station.systemd import ServiceManager
 from agent.station.web_page import page_of
@@ -85,7 +87,9 @@ class Assembly:
         topics = station_topics(config.station)
         self.camera, self._controls, self.metrics = camera, controls, LoopMetrics()
         self._announced_state: tuple[str, str] | None = None
-        state = StationState(camera=camera, controls=controls, metrics=self.metrics, outbox=outbox)
+        self._lost = CameraState()
+        settled = SettledState(config.checks.alert_after_s)
+        state = StationState(camera=camera, controls=controls, metrics=self.metrics, outbox=outbox, settled=settled)
 
         # Which frames show a part, and what the controller is answered.
         self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict)
@@ -113,7 +117,7 @@ class Assembly:
         )
 
         # What the station reports about itself, and to whom.
-        self.status = self._status(config, outbox, commands)
+        self.status = self._status(config, outbox, commands, settled)
         station = Station(
             session_id=new_id(),
             version=version("shiftwatch"),
@@ -160,12 +164,15 @@ class Assembly:
         )
         return CommandDispatcher(handlers.by_name(), self._audit, config.commands.accept, token)
 
-    def _status(self, config: AgentConfig, outbox: Outbox, commands: CommandDispatcher) -> StationStatus:
+    def _status(
+        self, config: AgentConfig, outbox: Outbox, commands: CommandDispatcher, settled: SettledState
+    ) -> StationStatus:
         return StationStatus(
             camera=self.camera,
             controls=self._controls,
             metrics=self.metrics,
             outbox=outbox,
+            settled=settled,
             trigger=self._trigger,
             handshake=self._handshake,
             commands=commands,
@@ -217,23 +224,21 @@ class Assembly:
             state = inspect(self.camera, self._trigger, recipes, self._recorder, self._heartbeat, self._combine)
         finally:
             self._service_manager.stopping()
-        for active in (state.alert, state.camera.alert, state.drift):
+        for active in (state.alert, state.camera.alert, state.drift, self._lost.alert):
             if active is not None:  # no result can end it any more
                 self._recorder.record_alert(active.ended(now_ms()), now_ms())
 
     def _heartbeat(self, inspection: PartInspection | None) -> None:
         if inspection is not None:
             evaluation = inspection.decision.verdict.evaluation
-            self.metrics.note(inspection.times_ms, evaluation, inspection.fault, inspection.frames)
+            self.metrics.note(inspection.times_ms, evaluation, inspection.lasting_fault, inspection.frames)
             if self._page is not None:
                 self._page.show(inspection)
             self._recalibrations.note(inspection)
         self._give_up()  # the publisher does it in time, but not while it has no connection
-        state = self.status.state()
-        if state != self._announced_state:
-            self._announced_state = state
-            self.publisher.announce("status")
-        if inspection is None and not self._is_triggered_by_line and state[0] != "running":
+        self._follow_state()
+        is_running = not self._controls.is_paused and self.status.observed() == RUNNING
+        if inspection is None and not self._is_triggered_by_line and not is_running:
             self._handshake.report_no_view(self.status.why_no_verdict(), now_ms())
             self.publisher.wake()
         if not all(client.alive for client in self._clients):
@@ -242,6 +247,18 @@ class Assembly:
                 remedy="see the log above for the cause; start again, records wait in the outbox",
             )
         self._service_manager.progress(self.status.one_line)
+
+    def _follow_state(self) -> None:
+        """Announce the state if it has changed, and begin or end the alert about a lost camera."""
+        self.status.observe()
+        state = self.status.state()
+        if state != self._announced_state:
+            self._announced_state = state
+            self.publisher.announce("status")
+        cause = LOST if self.status.is_camera_lost else None
+        event, self._lost = camera_alert_step(self._lost, cause, 0, None, now_ms())
+        if event is not None:
+            self._recorder.record_alert(event, now_ms())
 
     def _give_up(self) -> None:
         """From any thread: answer overdue parts without a verdict, and record those that had no frame."""

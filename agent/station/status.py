@@ -9,10 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.camera.contract import BEING_OPENED
 from agent.clock import now_ms
 from agent.drift.report import drift_payload
 from agent.messages.payloads import AlertState, BundleInfo, Health, Info
 from agent.messages.records import ResultCode
+from agent.station.settled_state import RUNNING, Condition, SettledState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,24 +38,45 @@ _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationState:
-    """Whether the station inspects, and if not, why; from any thread, without waiting."""
+    """Whether the station inspects, and if not, why; from any thread, without waiting.
+
+    Attributes:
+        settled: Follows `observe`, which one thread calls often.
+    """
 
     camera: Camera
     controls: StationControls
     metrics: LoopMetrics
     outbox: Outbox
+    settled: SettledState
 
     def state(self) -> tuple[str, str]:
-        """State and reason, for ``status``."""
+        """State and reason, for ``status``; a state that comes and goes does not change it."""
         paused = self.controls.paused
-        if paused is not None:
-            return "paused", paused
+        return ("paused", paused) if paused is not None else self.settled.value or self.observed()
+
+    def observe(self) -> None:
+        """Let the state follow what is seen now."""
+        self.settled.note(self.observed(), passing=self._is_being_opened)
+
+    def observed(self) -> Condition:
+        """The state at this moment, but for a pause."""
         if self.camera.state != "running":
-            return self.camera.state, self.camera.reason or "the camera gives no frames"
+            return Condition(self.camera.state, self.camera.reason or "the camera gives no frames")
         if self.metrics.fault is not None:
-            return "fault", self.metrics.fault
+            return Condition("fault", self.metrics.fault)
         fault = self.outbox.fault
-        return ("running", "") if fault is None else ("fault", f"results cannot be stored: {fault}")
+        return RUNNING if fault is None else Condition("fault", f"results cannot be stored: {fault}")
+
+    @property
+    def is_camera_lost(self) -> bool:
+        """Whether the camera is lost, and not only for a moment or at the start."""
+        settled = self.settled.value
+        return settled is not None and settled.state == "lost" and not settled.reason.endswith(BEING_OPENED)
+
+    @property
+    def _is_being_opened(self) -> bool:
+        return self.camera.reason.endswith(BEING_OPENED)
 
     def why_no_verdict(self) -> ResultCode:
         """The probable reason why an overdue part has no verdict."""

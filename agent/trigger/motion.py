@@ -64,6 +64,10 @@ class OnMotion:
 
     def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
         """See Trigger."""
+        if frame.is_damaged:  # it does not show whether something moves
+            if current is None:
+                self.dropped["unreadable"] += 1
+            return current
         recipes = self._recipes()
         try:
             inspected = _inspected(frame, recipes)

@@ -23,4 +23,5 @@ CODES = {
     ResultCode.BLURRED: "picture is blurred",
     ResultCode.FROZEN: "picture is frozen",
     ResultCode.MOVED: "camera has moved",
+    ResultCode.DAMAGED: "frame is damaged",
 }

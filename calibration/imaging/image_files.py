@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 MASK_SUFFIX = ".png"
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _JPEG_START = b"\xff\xd8"
-_JPEG_SCAN = b"\xff\xda"
-_JPEG_END = b"\xff\xd9"
+# In the compressed data a marker is what is neither a stuffed zero nor a restart.
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])", re.DOTALL)
+_JPEG_STARTS_AGAIN, _JPEG_END, _JPEG_SCAN, _JPEG_WITHOUT_LENGTH = 0xD8, 0xD9, 0xDA, 0x01
 
 
 def read_image(path: Path) -> Image:
@@ -32,23 +34,45 @@ def read_image(path: Path) -> Image:
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(what=f"cannot read {path}: {error.strerror}", remedy="check the file") from error
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Image:
+    """Decode the content of an image file, or of a JPEG frame of a video, as ``read_image`` does.
+
+    Raises:
+        DatasetError: Names the image; see ``read_image``.
+    """
     if _is_truncated(content):
-        raise DatasetError(what=f"{path} is truncated", remedy="copy the file again")
+        raise DatasetError(what=f"{name} is truncated", remedy="copy the file again")
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise DatasetError(what=f"{path} is not an image: {error.err}", remedy="remove or replace it") from error
+        raise DatasetError(what=f"{name} is not an image: {error.err}", remedy="remove or replace it") from error
     if decoded is None:
-        raise DatasetError(what=f"{path} is damaged or not an image", remedy="remove or replace it")
+        raise DatasetError(what=f"{name} is damaged or not an image", remedy="remove or replace it")
     try:
         return as_bgr8(decoded)
     except DatasetError as error:
-        raise DatasetError(what=f"{path}: {error.what}", remedy=error.remedy) from error
+        raise DatasetError(what=f"{name}: {error.what}", remedy=error.remedy) from error
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether a file is empty, or a JPEG ends within its image data: OpenCV would fill the rest with grey silently."""
-    return not content or (content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN))
+    """Whether a file is empty, or a JPEG ends within its image data: OpenCV 4 would fill the rest with grey silently.
+
+    What follows its end (the video of a motion photo, a second image, padding) does not matter.
+    """
+    if not content.startswith(_JPEG_START):
+        return not content
+    position, has_image_data = len(_JPEG_START), False
+    while (found := _JPEG_MARKER.search(content, position)) is not None:
+        marker, position = found[1][0], found.end()
+        if marker in {_JPEG_END, _JPEG_STARTS_AGAIN}:
+            return marker == _JPEG_STARTS_AGAIN
+        has_image_data |= marker == _JPEG_SCAN
+        if marker != _JPEG_WITHOUT_LENGTH:
+            position += int.from_bytes(content[position : position + 2], "big")
+    return has_image_data
 
 
 def image_files_in(folder: Path) -> list[Path]:

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import cv2
-
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, read_image
-from calibration.imaging.preprocess import as_bgr8
-from calibration.imaging.utf8_name import utf8_name
+from calibration.imaging.video import count_frames, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -113,19 +110,22 @@ class VideoFrames:
 
     def _read(self, ascending: list[int], skipped: list[str]) -> Iterator[NamedImage]:
         chosen = frozenset(ascending)
-        with utf8_name(self.path) as name:
-            video = cv2.VideoCapture(name)
+        video = open_video(self.path)
+        if video is None:
+            skipped.append(f"{self.path} does not open any more")
+            return
         try:
             for index in range(ascending[-1] + 1 if ascending else 0):
                 if not video.grab():
                     skipped.append(f"{self.path} ends before frame {index}; it may be truncated")
                     return
                 if index in chosen:
-                    decoded, image = video.retrieve()
-                    if decoded:
-                        yield self.name(index), as_bgr8(image)
-                    else:
-                        skipped.append(f"frame {index} of {self.path} cannot be decoded")
+                    try:
+                        image = video.retrieve()
+                    except DatasetError as error:
+                        skipped.append(f"frame {index} of {self.path}: {error.what}")
+                        continue
+                    yield self.name(index), image
         finally:
             video.release()
 
@@ -170,15 +170,14 @@ def good_images(source: Path, frames: slice = slice(None), excluded: Collection[
 def _video(path: Path, frames: slice, excluded: Collection[str]) -> VideoFrames:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DatasetError(what=f"{path.absolute()} is a single image", remedy="give the folder that it is in")
-    with utf8_name(path) as name:
-        video = cv2.VideoCapture(name)
-    opened, length = video.isOpened(), max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    video.release()
-    if not opened:
+    video = open_video(path)
+    if video is None:
         raise DatasetError(
             what=f"{path.absolute()} is neither a folder nor a video this OpenCV can open",
             remedy="give a folder of images, or a video as .mp4, .avi or .mkv",
         )
+    video.release()
+    length = count_frames(path)
     chosen = range(*frames.indices(length))
     if not chosen or chosen.step < 0:
         raise DatasetError(

@@ -42,6 +42,7 @@ class JpegCamera:
     live = True
     frames_per_s = FRAMES_PER_S
     refused_settings: Sequence[str] = ()
+    is_rescaled = False
 
     def __init__(self, columns: int, rows: int) -> None:
         random = np.random.default_rng(0)

@@ -40,6 +40,7 @@ class FaultySource:
     name = "faulty"
     live = True
     refused_settings: Sequence[str] = ()
+    is_rescaled = False
 
     def __init__(self, journal: Path, lives: list[tuple[str, int]], frames_per_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -140,6 +141,7 @@ class FullSpeed:
     live = True
     frames_per_s = 1e6
     refused_settings: Sequence[str] = ()
+    is_rescaled = False
 
     def __init__(self, rows: int, columns: int) -> None:
         self._picture = np.zeros((rows, columns, 3), np.uint8)

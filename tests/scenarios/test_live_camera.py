@@ -97,6 +97,9 @@ def test_a_camera_that_comes_late_goes_and_comes_back_is_reported_each_time(
         agent.end(signal.SIGTERM)
         assert agent.process.returncode == 0, agent.log
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+    alerts = [alert for alert in listener.on("/alert") if alert["cause"] == "camera lost"]
+    assert [alert["type"] for alert in alerts] == ["new", "end", "new", "end", "new", "end"]
+    assert len({alert["alertId"] for alert in alerts}) == 3
     results = listener.on("/result")
     assert [result["seq"] for result in results] == sorted({result["seq"] for result in results})
     assert not any(result["isSimulated"] for result in results)

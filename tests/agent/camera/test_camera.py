@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 PATIENCE_S = 10.0
+BIG, SMALL = (48, 64), (24, 32)
 
 
 class ScriptedSource:
@@ -37,6 +40,7 @@ class ScriptedSource:
     name = "scripted"
     live = False
     refused_settings: Sequence[str] = ()
+    is_rescaled = False
 
     def __init__(self, script: Sequence[int | str | None], *, failing_opens: int = 0) -> None:
         self.frames_per_s = 10.0
@@ -408,6 +412,12 @@ def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_logged(ca
         (0, "device"),
         ("2", "device"),
         ("/dev/video3", "device"),
+        ("/dev/v4l/by-id/usb-ACME_Camera_0001-video-index0", "device"),
+        ("/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", "device"),
+        ("/dev/camera-left", "device"),
+        ("/dev/null", "device"),
+        ("/dev/shm/line.avi", "path"),  # noqa: S108 - nothing is written
+        ("/dev", "path"),
         ("rtsp://camera/stream", "stream"),
         ("https://camera/mjpeg", "stream"),
         ("videotestsrc ! appsink", "pipeline"),
@@ -418,6 +428,14 @@ def test_a_stream_that_does_not_answer_is_lost_and_its_password_is_not_logged(ca
 )
 def test_the_kind_of_a_source_follows_from_its_name(source: int | str, kind: str) -> None:
     assert kind_of(source) == kind
+
+
+def test_a_link_to_a_device_is_a_device_also_before_it_is_plugged_in(tmp_path: Path) -> None:
+    for name, target in (("here", "/dev/null"), ("absent", "/dev/video77"), ("twice", str(tmp_path / "absent"))):
+        (tmp_path / name).symlink_to(target)
+        assert kind_of(str(tmp_path / name)) == "device"
+    (tmp_path / "film").symlink_to(tmp_path / "film.avi")
+    assert kind_of(str(tmp_path / "film")) == "path"
 
 
 def test_a_missing_video_is_refused_with_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,6 +492,42 @@ class _ShortStream(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class _FaultyStream(_ShortStream):
+    """Sends JPEG frames for as long as somebody looks; every fourth is small, then cut short, then no JPEG at all."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        good, small = (cv2.imencode(".jpg", np.full((*size, 3), 90, np.uint8))[1].tobytes() for size in (BIG, SMALL))
+        with suppress(OSError):
+            for frame in itertools.cycle((good, small, good, good[:-60], good, bytes(900))):
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
+                self.wfile.write(head.encode() + frame + b"\r\n")
+                time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_frame_of_another_size_has_it_and_a_damaged_frame_is_one_frame(caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _FaultyStream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with open_camera(f"http://127.0.0.1:{server.server_port}/stream") as camera:
+            in_vain = threading.Timer(PATIENCE_S, camera.stop)
+            in_vain.start()
+            seen = {}
+            for frame in camera:
+                if frame is not None and frame.seq >= 6:  # FFmpeg may use the first to find out what it is
+                    seen[frame.seq] = (frame.image.shape[:2], frame.is_damaged)
+                if len(seen) >= 12:
+                    camera.stop()
+            in_vain.cancel()
+        server.shutdown()
+    assert "is lost" not in caplog.text
+    assert camera.dropped.get("unreadable", 0) == 0
+    assert {condition for condition in seen.values() if not condition[1]} == {(BIG, False), (SMALL, False)}
+    assert any(is_damaged for _, is_damaged in seen.values())
 
 
 @pytest.mark.slow

@@ -82,9 +82,18 @@ def test_one_threshold_does_not_fit_several_zones(tmp_path: Path) -> None:
     assert load(written(tmp_path, text.replace(", b: y", ""))).decision.threshold == 5.0
 
 
-@pytest.mark.parametrize("source", ["rtsp://camera/line", "videotestsrc ! appsink", "/dev/video2", "/data/clip.mp4"])
+@pytest.mark.parametrize(
+    "source", ["rtsp://camera/line", "videotestsrc ! appsink", "/dev/v4l/by-id/x", "/data/clip.mp4"]
+)
 def test_sources_that_are_no_relative_path_stay_as_written(tmp_path: Path, source: str) -> None:
     assert load(written(tmp_path, f"bundle: b\ncamera: {{source: '{source}'}}")).camera.source == source
+
+
+def test_a_relative_link_to_a_device_starts_at_the_folder_of_the_file_and_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "left").symlink_to("/dev/video77")
+    loaded = load(written(tmp_path, "bundle: b\ncamera: {source: left}"))
+    assert loaded.camera.source == str(tmp_path / "left")
+    assert "camera.source" not in model.named_paths(loaded)
 
 
 def test_exposure_and_white_balance_are_numbers_or_automatic(tmp_path: Path) -> None:

@@ -333,6 +333,7 @@ class Live:
     live = True
     frames_per_s = 25.0
     refused_settings: Sequence[str] = ("width: asked for 1920, got 1280",)
+    is_rescaled = False
 
     def __init__(self, frames: int) -> None:
         self.frames = frames

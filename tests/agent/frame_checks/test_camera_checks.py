@@ -340,7 +340,7 @@ def test_the_loop_shows_the_checks_frames_without_a_part(checks: FrameChecks) ->
 def test_every_camera_fault_has_a_cause_of_its_own_and_nothing_else_has_one() -> None:
     causes = {code: alert_cause(code) for code in ResultCode}
     named = [cause for cause in causes.values() if cause is not None]
-    assert len(named) == len(set(named)) == 7
+    assert len(named) == len(set(named)) == 8
     assert {code for code, cause in causes.items() if cause is None} == {
         ResultCode.NONE,
         ResultCode.ENGINE_FAULT,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.inspection.combine import FrameCombiner
+from agent.inspection.fault_log import ENDED_AFTER_S, FaultLog
 from agent.inspection.loop import inspect
 from agent.inspection.score import PartInspection
 from agent.inspection.score import score_frame as look_at
@@ -173,8 +174,9 @@ def test_an_alert_is_remembered_from_one_frame_to_the_next() -> None:
 def test_frames_that_cannot_be_inspected_are_reported_once_and_once_when_they_can_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "agent.inspection.loop")
-    frames = [frame(0), frame(1, TOO_SMALL), frame(2, TOO_SMALL), frame(3), frame(4), frame(5), frame(6)]
+    caplog.set_level(logging.INFO, "agent.inspection.fault_log")
+    frames = [frame(0), frame(1, TOO_SMALL), frame(2, TOO_SMALL), frame(3), frame(4)]
+    frames += [replace(frame(seq), captured_ns=round(ENDED_AFTER_S * 1e9) + seq) for seq in (5, 6)]
     seen, _ = run(frames, 1.0, "broken", 1.0, 1.0, math.nan)
     decidable = [evaluation is not Evaluation.NOT_DECIDABLE for evaluation in evaluations(seen)]
     assert decidable == [True, False, False, False, True, True, False]
@@ -183,6 +185,26 @@ def test_frames_that_cannot_be_inspected_are_reported_once_and_once_when_they_ca
     assert "3x3 pixels" in messages[0][1]
     assert messages[1][1] == "frames can be inspected again"
     assert "nan" in messages[2][1]
+
+
+def test_a_camera_that_damages_every_third_frame_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "agent.inspection.fault_log")
+    faults = FaultLog()
+    for tenth in range(3000):
+        faults.note(None if tenth % 3 else f"the frame is damaged: {tenth}", tenth * 100_000_000)
+    faults.note(None, 310 * 1_000_000_000)
+    assert [record.message for record in caplog.records] == [
+        "frames cannot be inspected: the frame is damaged: 0",
+        "frames can be inspected again",
+    ]
+
+
+def test_a_damaged_frame_is_not_decidable_and_never_scored() -> None:
+    seen, _ = run([frame(0), replace(frame(1), is_damaged=True), frame(2)], 1.0, 1.0)
+    assert evaluations(seen) == [Evaluation.OK, Evaluation.NOT_DECIDABLE, Evaluation.OK]
+    assert seen[1].code is ResultCode.DAMAGED
+    assert (seen[1].fault or "").startswith("the frame is damaged: ")
+    assert seen[1].lasting_fault == "the frame is damaged"
 
 
 def test_a_frame_is_recorded_before_the_heartbeat_and_the_next_frame_comes_after_it() -> None:
@@ -237,7 +259,7 @@ def test_another_recipe_judges_from_the_next_frame_on() -> None:
 
 
 def test_the_codes_are_those_of_the_contract() -> None:
-    assert [int(code) for code in ResultCode] == list(range(12))
+    assert [int(code) for code in ResultCode] == list(range(13))
     assert [code.name for code in ResultCode] == [
         "NONE",
         "FRAME_UNUSABLE",
@@ -251,6 +273,7 @@ def test_the_codes_are_those_of_the_contract() -> None:
         "BLURRED",
         "FROZEN",
         "MOVED",
+        "DAMAGED",
     ]
 
 

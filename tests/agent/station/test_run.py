@@ -21,6 +21,7 @@ from agent.messages.records import Alert
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.outbox.outbox import Outbox
 from agent.station.run import Stop, Summary, run_station
+from agent.station.settled_state import SettledState
 from agent.station.status import StationStatus, disk_free_bytes
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
@@ -313,6 +314,7 @@ def test_a_station_that_cannot_store_its_results_says_so() -> None:
         "controls": SimpleNamespace(paused=None),
         "metrics": LoopMetrics(),
         "outbox": outbox,
+        "settled": SettledState(2.0),
     }
     reports = StationStatus(**{**parts, **stand_ins})  # type: ignore[arg-type]
     assert reports.state() == ("running", "")

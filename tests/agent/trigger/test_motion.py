@@ -26,6 +26,7 @@ from agent.inspection.score import score_frame
 from agent.messages.records import ResultCode
 from agent.station.run import Stop, run_station
 from agent.trigger.motion import OnMotion
+from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.zones.recipe import Recipe
 from calibration.bundle.bundle import open_bundle
@@ -37,7 +38,6 @@ from tests.support.stations import closed_port, kept_records, part, write_config
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.trigger.part import Part
     from calibration.imaging.preprocess import Image
 
 pytestmark = pytest.mark.slow
@@ -179,6 +179,17 @@ def test_a_part_that_something_has_passed_before_is_checked_again() -> None:
     belt = Belt()
     pictures = [*belt.stand(4), *belt.index(), *belt.stand(), *belt.hand(), *belt.stand()]
     assert len(watch(pictures, empty_place()).parts) == 2
+
+
+def test_a_damaged_frame_is_no_part_and_no_motion() -> None:
+    recipe = Recipe(SCENE, FakeEngine(), Rules(threshold=1.0), (2, 2))
+    trigger = OnMotion(Handshake(0, lambda: ResultCode.TOO_LATE), lambda: (recipe,), SETTLED_MS, 60_000)
+    frames = [Frame(number, picture, 0, number) for number, picture in enumerate(Belt().stand(4))]
+    damaged = replace(frames[-1], image=np.zeros_like(frames[-1].image), is_damaged=True)
+    assert [trigger(frame) for frame in (*frames, damaged)] == [None] * 5
+    assert trigger.dropped == {"untriggered": 4, "unreadable": 1}
+    part = Part(None, 0, 0)
+    assert trigger(damaged, part) is part
 
 
 def test_a_part_that_creeps_does_not_settle() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calibration.errors import DatasetError
 from calibration.imaging.image_files import _is_truncated, image_files_in, read_image
@@ -138,6 +140,37 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path: Path) -> None:
     before = read_image(path)
     path.write_bytes(path.read_bytes() + bytes(100))
     np.testing.assert_array_equal(read_image(path), before)
+
+
+# A video, a second image and padding, in all of which the markers of a JPEG may occur.
+BEHIND = (b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda\x00\x08" * 50, b"\xff\xd8\xff\xda" + bytes(9), b"\xff" * 64)
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_is_behind_the_end_of_a_jpeg_is_ignored_but_its_end_must_be_there(tmp_path: Path, behind: bytes) -> None:
+    path = written(tmp_path / "a.jpg", washer(0, side=200))
+    content, before = path.read_bytes(), read_image(path)
+    path.write_bytes(content + behind)
+    np.testing.assert_array_equal(read_image(path), before)
+    path.write_bytes(content[: len(content) // 2] + behind)
+    with pytest.raises(DatasetError, match=r"a\.jpg (is|:)"):
+        read_image(path)
+
+
+def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_the_image(tmp_path: Path) -> None:
+    thumbnail = written(tmp_path / "thumbnail.jpg", washer(0)).read_bytes()
+    content = written(tmp_path / "a.jpg", washer(0, side=200)).read_bytes()
+    content = content[:2] + b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + content[2:]
+    assert not _is_truncated(content)
+    assert _is_truncated(content[:-1000])
+
+
+@given(cut=st.integers(0, 4000), behind=st.binary(max_size=64))
+def test_a_jpeg_is_truncated_wherever_its_image_data_is_cut(cut: int, behind: bytes) -> None:
+    content = cv2.imencode(".jpg", washer(0))[1].tobytes()
+    cut = min(cut, len(content) - content.index(b"\xff\xda") - 20)
+    assert _is_truncated(content[: len(content) - cut]) == (cut > 0)
+    assert not _is_truncated(content + behind)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", bytes(5000)])

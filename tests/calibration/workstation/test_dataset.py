@@ -154,6 +154,23 @@ def test_a_video_cut_short_gives_what_there_is_and_reports_it(video: Path, tmp_p
     assert images.skipped == [f"{damaged} ends before frame {len(read)}; it may be truncated"]
 
 
+def test_a_video_that_does_not_state_its_length_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "line.mjpeg"
+    path.write_bytes(b"".join(cv2.imencode(".jpg", washer(number))[1].tobytes() for number in range(7)))
+    images = good_images(path)
+    assert len(images) == len(list(images)) == 7
+    assert images.skipped == []
+    assert names(path, "-2:") == ["#5", "#6"]
+
+
+def test_a_damaged_frame_of_a_video_is_skipped_and_named(tmp_path: Path) -> None:
+    path, whole = tmp_path / "line.mjpeg", cv2.imencode(".jpg", washer(0))[1].tobytes()
+    path.write_bytes(whole + whole[: len(whole) // 2] + whole)
+    images = good_images(path)
+    assert [name for name, _ in images] == [f"{path}#0", f"{path}#2"]
+    assert images.skipped == [f"frame 1 of {path}: the frame is truncated"]
+
+
 def test_frames_beyond_the_video_are_refused(video: Path) -> None:
     with pytest.raises(DatasetError, match=f"no frames chosen from the {FRAMES} of"):
         good_images(video, slice(50, 60))
