@@ -131,9 +131,9 @@ def network_turns(folder: Path, lite0: Backbone, rounds: int = 60) -> dict[str, 
         return by_turns(tasks, rounds, _CALLS)
 
 
-def fit_turns(folder: Path, backbone: Backbone, rounds: int = 3) -> dict[str, Turns]:
+def fit_turns(folder: Path, backbone: Backbone, images: int = FIT_IMAGES, rounds: int = 3) -> dict[str, Turns]:
     """The whole fit, and the least that anyone could do: read each picture and run the bare backbone on it."""
-    paths, settings = split().learnt[:FIT_IMAGES], settings_of()
+    paths, settings = split().learnt[:images], settings_of()
     bare = BareBackbone(backbone)
     image = bare.prepared(settings.preprocess(read_image(paths[0])))
     bundles = (folder / f"fit-{number}" for number in range(rounds))
