@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MASK_SUFFIX = ".png"
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_PNG_START, _PNG_END, _PNG_AROUND = b"\x89PNG\r\n\x1a\n", b"IEND", 12
 _JPEG_START = b"\xff\xd8"
 # In the compressed data a marker is what is neither a stuffed zero nor a restart.
 _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])", re.DOTALL)
@@ -58,12 +59,34 @@ def decode_image(content: bytes, name: str) -> Image:
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether a file is empty, or a JPEG ends within its image data: OpenCV 4 would fill the rest with grey silently.
+    """Whether a file is empty, or a JPEG or PNG ends too early.
 
-    What follows its end (the video of a motion photo, a second image, padding) does not matter.
+    OpenCV 4 fills the rest of a JPEG with grey silently, and OpenCV 5 takes as much memory, gigabytes, as a damaged
+    length in a PNG says.
     """
-    if not content.startswith(_JPEG_START):
-        return not content
+    if content.startswith(_PNG_START):
+        return _is_truncated_png(content)
+    if content.startswith(_JPEG_START):
+        return _is_truncated_jpeg(content)
+    return not content
+
+
+def _is_truncated_png(content: bytes) -> bool:
+    """Whether a chunk reaches beyond the end. A chunk is its length, name, content and checksum."""
+    position = len(_PNG_START)
+    while position < len(content):
+        length, name = int.from_bytes(content[position : position + 4], "big"), content[position + 4 : position + 8]
+        position += _PNG_AROUND + length
+        if name == _PNG_END:
+            break
+    return position > len(content) or position == len(_PNG_START)
+
+
+def _is_truncated_jpeg(content: bytes) -> bool:
+    """Whether the image data has no end.
+
+    What follows it (the video of a motion photo, a second image, padding) does not matter.
+    """
     position, has_image_data = len(_JPEG_START), False
     while (found := _JPEG_MARKER.search(content, position)) is not None:
         marker, position = found[1][0], found.end()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from contextlib import suppress
@@ -18,6 +19,7 @@ from fuzz import CASES, damaged, refuse_harm
 from agent.commands.control_socket import NAME, ControlSocket
 from calibration.errors import DatasetError
 from calibration.imaging.image_files import read_image
+from tests.agent.commands.test_dispatcher import ALL, Desk
 from tests.support.pages import TOKEN, is_alive, result, seen, serving
 
 if TYPE_CHECKING:
@@ -118,3 +120,16 @@ def test_damaged_lines_leave_the_control_socket_answering(tmp_path: Path) -> Non
         refuse_harm("control socket", damaged(LINES, CASES), say)
         assert say(LINES[0]) == "answered"
         assert given
+
+
+def test_damaged_commands_are_answered(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    names = itertools.cycle((*ALL, "recalibrate", "reboot", ""))
+
+    def give(content: bytes) -> str:
+        answer = desk.commands.answer(next(names), content)
+        assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+        desk.parts._waiting.clear()
+        return "accepted" if answer["accepted"] else "refused"
+
+    refuse_harm("MQTT commands", damaged([line.replace(b'"command"', b'"by"') for line in LINES], CASES), give)

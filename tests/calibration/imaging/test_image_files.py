@@ -118,6 +118,15 @@ def test_a_truncated_progressive_jpeg_is_refused(tmp_path: Path, share: float) -
         read_image(cut(whole, tmp_path / "cut.jpg", share))
 
 
+def test_a_png_whose_chunk_claims_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
+    content = bytearray(cv2.imencode(".png", washer(0))[1].tobytes())
+    length = content.index(b"IDAT") - 4
+    content[length : length + 4] = (0xCB000E35).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.png is truncated"):
+        read_image(tmp_path / "a.png")
+
+
 @CUTS
 def test_a_truncated_png_photo_is_refused(tmp_path: Path, data: Path, share: float) -> None:
     whole = data / "photos/01.png"
