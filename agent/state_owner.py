@@ -23,7 +23,7 @@ _ROOT = 0
 _DEVICE_GROUPS = ("video", "render")  # as the service has them
 
 
-_WRITTEN = ("lock", "*.sqlite", "*.sqlite-*", "audit.jsonl", "archive/index.sqlite*")
+_WRITTEN = ("lock", "*.sqlite", "*.sqlite-*", "audit.jsonl*", "archive/index.sqlite*")
 _REPLACED = ("*.json", "sparkplug_birth", "zones/*/*.json")
 _FOLDERS = ("", "archive", "archive/????-??-??", "bundles", "zones", "zones/*", "zones/*/bundles")
 

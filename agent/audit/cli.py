@@ -13,9 +13,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent.audit.entry import lines_backwards, parse_line
+from agent.audit.entry import newest_lines, older_file, parse_line
 from agent.audit.log import audit_file_errors
-from agent.audit.verify import Findings, verify
+from agent.audit.verify import Break, Findings, verify
 from agent.config import model as configuration
 from agent.messages.records import to_json
 from agent.state_owner import acting_as, owner_of
@@ -61,11 +61,13 @@ def verify_command(
         found = verify(path, None if head is None else _parse_hash(head))
     console.print(escape(_summary(path, found)), soft_wrap=True)
     if found.broken is not None:
-        where = f"line {found.broken.line}: {found.broken.reason}: {found.broken.meaning}"
+        where = f"{_position(path, found, found.broken)}: {found.broken.reason}: {found.broken.meaning}"
         console.print(f"[bold red]not intact:[/] {escape(where)}", soft_wrap=True)
         console.print("  compare the file with a copy if you have one")
     if found.head_found is False:
         console.print("[bold red]the entry with this hash is missing:[/] it was cut off, or belongs to another log")
+        if found.removed:
+            console.print("  or it was one of the oldest entries, which the agent removed")
     elif found.head_found:
         console.print("the entry with this hash is present")
     if not found.is_sound:
@@ -86,8 +88,8 @@ def show_command(
     Example: `shiftwatch-agent audit show --config station.yaml --last 50`
     """
     path = _log_path(file, config)
-    with acting_as(_owner_of(path, config)), audit_file_errors("read", path), path.open("rb") as log:
-        lines = list(islice(lines_backwards(log), last))[::-1]
+    with acting_as(_owner_of(path, config)), audit_file_errors("read", path):
+        lines = list(islice(newest_lines(path), last))[::-1]
     entries = [parse_line(line) for line in lines]
     if as_json:
         for line, entry in zip(lines, entries, strict=True):
@@ -124,7 +126,14 @@ def _summary(path: Path, found: Findings) -> str:
     if found.first_ms is None or found.last_ms is None:
         return f"{path}: no entries"
     cuts = f", continued {found.recoveries} times after a power cut" if found.recoveries else ""
-    return f"{path}: {found.entries} entries, {_local(found.first_ms)} to {_local(found.last_ms)}{cuts}"
+    removed = f", after {found.removed} older ones that were removed" if found.removed else ""
+    return f"{path}: {found.entries} entries, {_local(found.first_ms)} to {_local(found.last_ms)}{removed}{cuts}"
+
+
+def _position(path: Path, found: Findings, broken: Break) -> str:
+    if broken.line <= found.older_lines:
+        return f"{older_file(path).name}, line {broken.line}"
+    return f"line {broken.line - found.older_lines}"
 
 
 def _table(entries: list[Entry | None]) -> Table:

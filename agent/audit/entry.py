@@ -11,12 +11,15 @@ from agent.messages.records import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from agent.messages.records import Payload
 
 BEGINNING = "0" * 64
 """``previous`` of the first entry."""
 RECOVERED = "recovered"
+ROTATED = "rotated"
+"""First entry of a file that follows another; names the beginning of that one, before which entries were removed."""
 OWN_FIELDS = frozenset({"seq", "time", "event", "previous", "hash"})
 
 _BLOCK = 65_536
@@ -38,6 +41,19 @@ class Entry(NamedTuple):
     previous: str
     hash: str
     fields: Payload
+
+
+def older_file(path: Path) -> Path:
+    """The file that holds the entries before those in ``path``, once it was full."""
+    return path.with_name(f"{path.name}.1")
+
+
+def newest_lines(path: Path) -> Iterator[bytes]:
+    """Lines of the log, the last one first, each with its newline; also those in the older file."""
+    for each in (path, older_file(path)):
+        if each is path or each.exists():
+            with each.open("rb") as file:
+                yield from lines_backwards(file)
 
 
 def next_entry(last: Entry | None, time_ms: int, event: str, fields: Mapping[str, Any]) -> Entry:

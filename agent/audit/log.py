@@ -13,7 +13,17 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.audit.entry import OWN_FIELDS, RECOVERED, Entry, format_line, lines_backwards, next_entry, parse_line
+from agent.audit.entry import (
+    OWN_FIELDS,
+    RECOVERED,
+    ROTATED,
+    Entry,
+    format_line,
+    newest_lines,
+    next_entry,
+    older_file,
+    parse_line,
+)
 from agent.clock import now_ms
 from agent.errors import AuditError
 from calibration.atomic_file import flush_folder
@@ -23,15 +33,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of one file: some ten thousand entries, of which years of a station's commands make one."""
+
+
 class AuditLog:
     """Appends to the log, from any thread of the one process that holds the `state_lock`.
 
     A line that is half-written after a power cut, or damaged, is kept; an entry ``recovered`` describes it. The file is
-    created if it does not exist.
+    created if it does not exist. A full file takes the place of the older one, and the chain goes on in a new file.
+
+    Args:
+        path: The newer file.
+        most_bytes: Size at which a file is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_bytes: int = _MOST_BYTES) -> None:
         self._path = path
+        self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._is_continued = False
         self._last: Entry | None = None
@@ -50,6 +69,7 @@ class AuditLog:
         with self._lock:
             if not self._is_continued:
                 self._continue()
+            self._make_room()
             try:
                 following = next_entry(self._last, now_ms(), event, fields)
             except RecursionError as error:
@@ -58,16 +78,28 @@ class AuditLog:
             self._last = following
             return following.hash
 
+    def _make_room(self) -> None:
+        with audit_file_errors("write", self._path):
+            if not self._path.exists() or self._path.stat().st_size < self._most_bytes:
+                return
+            self._is_continued = False
+            self._path.replace(older_file(self._path))
+            flush_folder(self._path.parent)
+        self._continue()
+
     def _continue(self) -> None:
         with audit_file_errors("read", self._path):
             self._path.touch()
-            with self._path.open("rb") as file:
-                end = _end_of(lines_backwards(file))
+            end = _end_of(newest_lines(self._path))
+            is_new = not self._path.stat().st_size
         self._last, repair = end.last, b"" if end.has_newline else b"\n"
         if end.lost:
             lost = end.lost.removesuffix(b"\n")
             fields = {"lostBytes": len(lost), "lostSha256": sha256(lost).hexdigest(), "torn": not end.has_newline}
             self._last = next_entry(end.last, now_ms(), RECOVERED, fields)
+            repair += format_line(self._last)
+        elif is_new and end.last is not None:
+            self._last = next_entry(end.last, now_ms(), ROTATED, _beginning(older_file(self._path)))
             repair += format_line(self._last)
         self._write(repair)
         self._is_continued = True
@@ -87,6 +119,13 @@ class AuditLog:
                     file.truncate(length)
                 raise
         self._is_continued = True
+
+
+def _beginning(path: Path) -> dict[str, object]:
+    """Number of the first entry of a file, and the hash before it."""
+    with audit_file_errors("read", path), path.open("rb") as file:
+        first = parse_line(file.readline())
+    return {} if first is None else {"oldest": first.seq, "oldestPrevious": first.previous}
 
 
 class _End(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.audit.entry import BEGINNING, RECOVERED, Entry, parse_line
+from agent.audit.entry import BEGINNING, RECOVERED, ROTATED, Entry, older_file, parse_line
 from agent.audit.log import audit_file_errors
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ Reason: TypeAlias = Literal["changed", "removed", "inserted", "reordered", "torn
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A break in the chain: line number in the file, from 1, and what happened to the line."""
+    """A break in the chain: line number, from 1 in the older file, and what happened to the line."""
 
     line: int
     reason: Reason
@@ -34,6 +34,8 @@ class Findings:
         last_ms: Time of the last entry; None without entries.
         recoveries: Number of power cuts after which the log continued without other damage.
         broken: The first break in the chain; None if there is none.
+        older_lines: Number of lines in the older file; 0 without one.
+        removed: Number of the oldest entries, which were removed when the files were full.
         head_found: Whether the log has the entry with the given hash; None if no hash was given.
     """
 
@@ -43,6 +45,8 @@ class Findings:
     recoveries: int
     broken: Break | None
     head_found: bool | None
+    older_lines: int = 0
+    removed: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -58,11 +62,14 @@ def verify(path: Path, head: str | None = None) -> Findings:
     Raises:
         AuditError: The file cannot be read.
     """
-    verifier = _Verifier(head)
-    with audit_file_errors("read", path), path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            verifier.add_line(number, line)
-    return verifier.findings()
+    older, number = older_file(path), 0
+    verifier = _Verifier(head, has_older=older.exists())
+    for each in (older, path) if older.exists() else (path,):
+        older_lines = number
+        with audit_file_errors("read", each), each.open("rb") as file:
+            for number, line in enumerate(file, number + 1):  # noqa: B020 - goes on in the next file
+                verifier.add_line(number, line)
+    return replace(verifier.findings(), older_lines=older_lines)
 
 
 class _DamagedLines:
@@ -94,8 +101,11 @@ class _DamagedLines:
 class _Verifier:
     """Follows the chain from the first line to the last."""
 
-    def __init__(self, head: str | None) -> None:
+    def __init__(self, head: str | None, *, has_older: bool = False) -> None:
         self._head = head
+        self._has_older = has_older
+        self._removed: Entry | None = None  # the first entry, if entries before it were removed
+        self._is_removal_confirmed = False
         self._head_found = False
         self._entries = self._recoveries = 0
         self._first_ms: int | None = None
@@ -126,6 +136,8 @@ class _Verifier:
             self._break(self._damaged.first, "torn", meaning)
         elif self._damaged is not None:
             self._break(self._damaged.first, "changed", "the line is not as it was written")
+        if self._removed is not None and not self._is_removal_confirmed:
+            self._broken = Break(1, "removed", f"{self._removed.seq - 1} entries before this line are missing")
         return Findings(
             entries=self._entries,
             first_ms=self._first_ms,
@@ -133,6 +145,7 @@ class _Verifier:
             recoveries=self._recoveries,
             broken=self._broken,
             head_found=None if self._head is None else self._head_found,
+            removed=0 if self._removed is None else self._removed.seq - 1,
         )
 
     def _check_damage(self, number: int, found: Entry) -> None:
@@ -149,6 +162,12 @@ class _Verifier:
             self._break(damaged.first, "changed", meaning)
 
     def _check_link(self, number: int, found: Entry) -> None:
+        if self._last is None and self._has_older and found.seq > 1:
+            self._removed = found
+            return
+        if self._removed is not None and found.event == ROTATED:
+            beginning = {"oldest": self._removed.seq, "oldestPrevious": self._removed.previous}
+            self._is_removal_confirmed = self._is_removal_confirmed or found.fields == beginning
         seq, previous = (0, BEGINNING) if self._last is None else (self._last.seq, self._last.hash)
         if self._broken is not None:
             if self._missed is not None and found.previous == self._missed:

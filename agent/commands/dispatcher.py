@@ -77,28 +77,29 @@ class Action(NamedTuple):
 
     Attributes:
         arguments: Schema of its arguments.
-        prepare: Returns the effect, which must be quick. Both raise CommandRefusedError, with the reason, if the
-            command cannot be carried out; only ``prepare`` does so before the command is logged.
+        prepare: Returns the effect, which must be quick; None if nothing would change. Both raise CommandRefusedError,
+            with the reason, if the command cannot be carried out; only ``prepare`` does so before the command is
+            logged.
         changes_station: It is logged for the audit, and needs the token if there is one.
         takes_time: Another answer follows when it is done.
     """
 
     arguments: type[BaseModel]
-    prepare: Callable[[Command, BaseModel], Effect]
+    prepare: Callable[[Command, BaseModel], Effect | None]
     changes_station: bool = True
     takes_time: bool = False
 
 
 def action(
     arguments: type[A],
-    prepare: Callable[[Command, A], Effect],
+    prepare: Callable[[Command, A], Effect | None],
     *,
     changes_station: bool = True,
     takes_time: bool = False,
 ) -> Action:
     """An action whose arguments have a type."""
 
-    def checked(command: Command, given: BaseModel) -> Effect:
+    def checked(command: Command, given: BaseModel) -> Effect | None:
         assert isinstance(given, arguments)  # noqa: S101 - `CommandDispatcher` has just parsed it
         return prepare(command, given)
 
@@ -187,10 +188,11 @@ class CommandDispatcher:
         arguments = arguments_of(act.arguments, envelope.args)
         effect = act.prepare(command, arguments)
         audit_hash = None
-        if act.changes_station:
+        if effect is not None and act.changes_station:
             audit_hash = self._write("command", command, via, args=arguments.model_dump(by_alias=True))
             log.info("command %s%s", name, f" by {command.by}" if command.by else "")
-        effect()
+        if effect is not None:
+            effect()
         return CommandAck(
             command_id=envelope.command_id,
             command=name,

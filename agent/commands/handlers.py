@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.commands.rollback import RollbackCommand
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import OnCommand
+    from agent.zones.active_bundle import ActiveBundle
     from agent.zones.station_controls import StationControls
 
 _WIDEST = 10.0
@@ -60,6 +61,7 @@ class CommandHandlers:
         self._recalibrate = recalibrate
         self._mark = mark
         self._changed = changed
+        self._thresholds: dict[str | None, tuple[ActiveBundle, float | None]] = {}  # last commanded, and for what
 
     def by_name(self) -> Mapping[str, Action]:
         """All commands, by the last level of their topics."""
@@ -99,17 +101,20 @@ class CommandHandlers:
 
         return ask
 
-    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Effect:
-        return lambda: self._pause(f"paused{_by(command)}{_because(arguments)}")
+    def _prepare_pause(self, command: Command, arguments: ReasonArguments) -> Effect | None:
+        return self._pause(f"paused{_by(command)}{_because(arguments)}")
 
-    def _prepare_resume(self, _: Command, __: NoArguments) -> Effect:
-        return lambda: self._pause(None)
+    def _prepare_resume(self, _: Command, __: NoArguments) -> Effect | None:
+        return self._pause(None)
 
-    def _pause(self, reason: str | None) -> None:
-        self._controls.paused = reason
-        self._changed()
+    def _pause(self, reason: str | None) -> Effect | None:
+        def change() -> None:
+            self._controls.paused = reason
+            self._changed()
 
-    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Effect:
+        return None if reason == self._controls.paused else change
+
+    def _prepare_threshold(self, _: Command, arguments: ThresholdArguments) -> Effect | None:
         zone = self._controls.zone(arguments.zone)
         base = zone.active.base_threshold
         threshold = arguments.threshold
@@ -119,6 +124,10 @@ class CommandHandlers:
                 remedy=f"give {base / _WIDEST:g} to {base * _WIDEST:g}, or calibrate again",
             )
 
+        active, last = self._thresholds.get(arguments.zone, (None, None))
+        if active is zone.active and last == threshold:
+            return None
+
         def change() -> None:
             try:
                 zone.set_threshold(threshold)
@@ -126,6 +135,7 @@ class CommandHandlers:
                 raise CommandRefusedError(
                     what=f"the threshold cannot be kept on disk: {error.strerror}", remedy="free space on its disk"
                 ) from error
+            self._thresholds[arguments.zone] = (zone.active, threshold)
             self._changed()
 
         return change

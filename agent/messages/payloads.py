@@ -125,7 +125,9 @@ class CommandAck(Message):
     accepted: Annotated[Bool, key("accepted", "The command is done, or being done.")]
     error: Annotated[Text | None, key("error", "Why it was refused or failed.")] = None
     progress: Annotated[float | None, key("progress", "0 to 1; null for a command that is done at once.")] = None
-    audit_hash: Annotated[Text | None, key("auditHash", "Hash of its entry in the audit log.")] = None
+    audit_hash: Annotated[
+        Text | None, key("auditHash", "Hash of its entry in the audit log; null if nothing changed.")
+    ] = None
     phase: Annotated[Text | None, key("phase", "What is being done; absent if there is nothing.")] = None
     figures: Annotated[Payload | None, key("figures", "What was found; only in a last answer.")] = None
 

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.audit import entry as audit_line
-from agent.audit.entry import lines_backwards
+from agent.audit.entry import lines_backwards, newest_lines, older_file, parse_line
 from agent.audit.log import AuditLog
 from agent.audit.verify import verify
 from agent.errors import AuditError
@@ -413,6 +413,54 @@ def test_a_log_that_was_deleted_shows_its_missing_entries(path: Path) -> None:
     path.unlink()
     log.append("resume")
     assert place(verify(path)) == (1, "removed")
+
+
+SMALL = 4096
+
+
+def filled(path: Path, count: int) -> str:
+    """A log of two small files, with a restart after every tenth entry; the hash of its last entry."""
+    log, last = AuditLog(path, SMALL), ""
+    for number in range(count):
+        log = AuditLog(path, SMALL) if number % 10 == 9 else log
+        last = log.append("pause", by=f"Jürgen {number}")
+    return last
+
+
+@given(count=st.integers(1, 120))
+@settings(max_examples=30)
+def test_a_log_is_bounded_and_its_chain_goes_on_in_the_next_file(count: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "audit.jsonl")
+        last = filled(path, count)
+        assert sum(each.stat().st_size for each in Path(folder).iterdir()) < 2 * (SMALL + 512)
+        found = verify(path, last)
+        assert found.is_sound
+        newest = [each for line in newest_lines(path) if (each := parse_line(line))]
+        assert newest[0].hash == last
+        assert found.entries == len(newest)
+        assert found.removed + found.entries == newest[0].seq
+
+
+def test_entries_that_the_agent_did_not_remove_are_missed(path: Path) -> None:
+    filled(path, 100)
+    older = older_file(path)
+    kept = older.read_bytes()
+    assert verify(path).removed > 0
+    older.write_bytes(b"".join(kept.splitlines(keepends=True)[1:]))
+    assert place(verify(path)) == (1, "removed")
+    older.write_bytes(kept.replace(b"pause", b"resum"))
+    assert place(verify(path)) == (2, "changed")
+    older.unlink()
+    assert place(verify(path)) == (1, "removed")
+
+
+def test_a_power_cut_between_the_files_leaves_one_chain(path: Path) -> None:
+    filled(path, 40)
+    path.replace(older_file(path))  # and the first entry of the new file was not written
+    AuditLog(path, SMALL).append("pause")
+    assert [entry["event"] for entry in entries(path)] == ["rotated", "pause"]
+    assert verify(path).is_sound
 
 
 def test_only_one_process_can_write(tmp_path: Path) -> None:

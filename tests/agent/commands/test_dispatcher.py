@@ -172,6 +172,27 @@ def test_a_threshold_that_cannot_be_kept_is_refused_and_the_log_says_both(desk: 
     assert desk.changes == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "args"), [("pause", {"reason": "lens"}), ("resume", {}), ("threshold", {"threshold": 50.0})]
+)
+def test_a_command_that_changes_nothing_is_accepted_and_not_written_down(
+    desk: Desk, name: str, args: dict[str, Any]
+) -> None:
+    desk.give("pause", {"reason": "before"}, commandId="before")
+    assert desk.give(name, args, commandId="0")["auditHash"] is not None
+    entries, changes = desk.entries, desk.changes
+    for number in range(1, 200):
+        answer = desk.give(name, args, commandId=f"{number}")
+        assert (answer["accepted"], answer["auditHash"]) == (True, None)
+    assert (desk.entries, desk.changes) == (entries, changes)
+
+
+def test_a_pause_for_another_reason_is_a_change(desk: Desk) -> None:
+    for reason in ("lens", "lamp"):
+        desk.give("pause", {"reason": reason}, commandId=reason)
+    assert [entry["args"]["reason"] for entry in desk.entries] == ["lens", "lamp"]
+
+
 def test_an_image_is_marked_next_to_other_commands_and_the_second_answer_reports_the_outcome(desk: Desk) -> None:
     answer = desk.give("mark", {"resultId": "0123456789abcdef", "label": "good"}, by="Ana")
     assert (answer["accepted"], answer["progress"]) == (True, 0.0)
