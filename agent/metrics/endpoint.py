@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -34,7 +34,7 @@ def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> Iterator
         MetricsError: The port is in use, or the address is not one of this device.
     """
 
-    class Server(ThreadingWSGIServer):
+    class Server(_BoundedServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     try:
@@ -57,6 +57,38 @@ def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> Iterator
 
 def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+class _BoundedServer(ThreadingWSGIServer):
+    """At most so many clients at the same time, each for a limited time, however slowly it sends."""
+
+    request_within_s = 10.0
+    most = 16
+
+    def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401 - wsgiref's own
+        self._free = threading.Semaphore(self.most)
+        super().__init__(*args, **more)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's types
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's types
+        timer = threading.Timer(self.request_within_s, _end, [request])
+        timer.daemon = True
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._free.release()
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):  # it has ended already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(WSGIRequestHandler):

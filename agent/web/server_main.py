@@ -13,6 +13,7 @@ import cv2
 import uvicorn
 
 from agent import logs
+from agent.web.bounded_protocol import BoundedProtocol
 from agent.web.dashboard import Dashboard
 from agent.web.frame_stream import FrameStream
 from agent.web.gallery import Gallery
@@ -20,7 +21,6 @@ from agent.web.ipc import PageOrder, SharedImage
 from agent.web.routes import Routes
 from agent.web.token_auth import TokenAuth
 
-_CONNECTIONS = 64
 _LONGEST_HEADER_BYTES = 16 * 1024
 BY = "web"
 """Who labelled an image here."""
@@ -48,14 +48,13 @@ async def _serve(order: PageOrder, to_agent: socket.socket, shared: SharedImage,
         uvicorn.Config(
             routes.app(order.names),
             loop="asyncio",
-            http="h11",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
             h11_max_incomplete_event_size=_LONGEST_HEADER_BYTES,
         )
     )
