@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _FIRST_FRAME_S = 10.0
 _SETTLING_S, _COUNTING_S = 0.5, 2.0
 _MEASURING_S, _FEWEST_RUNS = 2.0, 20
+_ROOMY_BYTES = 8192
 
 
 def records(config: str) -> Iterator[Finding]:
@@ -187,6 +188,10 @@ def broker(config: str) -> Iterator[Finding]:
     tested = f"tested as {settings.client_id!r}, because the station's own client id would disconnect its agent"
     found = f"{settings.address} accepts connections with {how}, in {took_ms:.0f} ms; {tested}"
     yield ok("broker", found, connect_ms=took_ms)
+    limit_bytes = connection.limit.size_bytes
+    if limit_bytes < _ROOMY_BYTES:
+        found = f"the broker takes {limit_bytes} bytes at most: longer messages are shortened or dropped"
+        yield Finding("packet size", "warning", found, f"let it take {_ROOMY_BYTES} bytes (mosquitto: max_packet_size)")
 
 
 def network(

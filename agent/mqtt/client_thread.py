@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.backoff import Backoff
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.connect import connect
+from agent.mqtt.packet_limit import PacketLimit
 from agent.mqtt.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BrokerClient(ABC):
         self._outbox = outbox
         self._pace = pace
         self._backoff = Backoff(pace)
+        self._limit = PacketLimit()
         self._wake = Wakeup()
         self._stop_at_s: float | None = None
         self._checkpointed_at_s = float("-inf")
@@ -114,7 +116,7 @@ class BrokerClient(ABC):
         """Publish until the connection is lost or there is nothing left to publish before a stop."""
 
     def _publish_last(
-        self, connection: Connection, publish: Callable[[], int], settle: Callable[[list[Acknowledgement]], int]
+        self, connection: Connection, publish: Callable[[], int | None], settle: Callable[[list[Acknowledgement]], int]
     ) -> None:
         """Publish a last message, and wait a moment for its acknowledgement and those of records."""
         until_s = time.monotonic() + _GOODBYE_S
@@ -122,6 +124,8 @@ class BrokerClient(ABC):
         while connection.lost is None and time.monotonic() < until_s:
             if mid is None and connection.room > 0:
                 mid = publish()
+                if mid is None:  # too large: nothing to wait for
+                    return
             acknowledgements = connection.service(until_s - time.monotonic())
             self.published += settle(acknowledgements)
             if any(acknowledgement.mid == mid for acknowledgement in acknowledgements):
@@ -147,7 +151,7 @@ class BrokerClient(ABC):
     def _attempt(self) -> float:
         """One connection from beginning to end; returns how long to wait before the next, in seconds."""
         try:
-            connection = connect(self._settings, self._will())
+            connection = connect(self._settings, self._will(), self._limit)
         except BrokerRefusedError as error:
             self._note_down(f"refused: {error.reason}", error.one_line)
             return self._pace.refused_retry_s
@@ -163,14 +167,17 @@ class BrokerClient(ABC):
             self.connected = False
             lasted_s = time.monotonic() - began_s
             if connection.lost is not None:
-                self._note_down("down", self._why_lost(connection, lasted_s))
+                suspicion = self._limit.note_loss(connection.suspects, is_stated=connection.is_at_limit)
+                self._note_down("down", self._why_lost(connection, lasted_s, suspicion))
             self._backoff.note_connection(lasted_s)
         connection.close()
         return self._backoff.next_s()
 
-    def _why_lost(self, connection: Connection, lasted_s: float) -> str:
+    def _why_lost(self, connection: Connection, lasted_s: float, suspicion: str | None) -> str:
         why = f"connection to {self._settings.address} lost: {connection.lost}; records wait meanwhile"
-        if lasted_s < _SUSPICIOUSLY_SHORT_S:
+        if suspicion is not None:
+            why += f"; {suspicion}"
+        elif lasted_s < _SUSPICIOUSLY_SHORT_S:
             # A broker ends the older of two connections with one client id, and most do so silently.
             why += f"; if it happens again and again, another agent has the client id {self._settings.client_id!r}: "
             why += "give each its own station.name or mqtt.client_id"

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from agent.errors import BrokerRefusedError, BrokerUnreachableError
 from agent.mqtt.bounded_client import LARGEST_RECEIVED_BYTES, BoundedClient
 from agent.mqtt.connection import Connection
+from agent.mqtt.packet_limit import PacketLimit
 from agent.mqtt.tls import HandshakeError, TlsSocket, refused_error, tls_context, untrusted_error
 
 if TYPE_CHECKING:
@@ -84,8 +85,13 @@ class Will(NamedTuple):
     retain: bool = True
 
 
-def connect(settings: BrokerSettings, will: Will | None) -> Connection:
+def connect(settings: BrokerSettings, will: Will | None, limit: PacketLimit | None = None) -> Connection:
     """Open a connection and wait until the broker accepts it.
+
+    Args:
+        settings: The broker.
+        will: What it publishes when the client vanishes.
+        limit: What is known about the largest packet; None where this is the only connection.
 
     Raises:
         BrokerUnreachableError: No answer, in time or in MQTT.
@@ -94,7 +100,7 @@ def connect(settings: BrokerSettings, will: Will | None) -> Connection:
     client = _client(settings)
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
-    connection = Connection(client, settings.keepalive_s)
+    connection = Connection(client, settings.keepalive_s, limit or PacketLimit())
     sockets: list[Any] = []  # kept here, since paho forgets a socket that was closed at once
 
     def opened(_client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - paho names no type for it
@@ -160,7 +166,7 @@ def _connect_properties(settings: BrokerSettings) -> Properties | None:
     return properties
 
 
-def _client(settings: BrokerSettings) -> Client:
+def _client(settings: BrokerSettings) -> BoundedClient:
     client = BoundedClient(
         CallbackAPIVersion.VERSION2,
         settings.client_id,

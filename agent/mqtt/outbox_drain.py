@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.messages.records import as_historical
+from agent.messages.shorter import shorter_forms
 from agent.mqtt.refused_records import RefusedRecords
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class OutboxDrain:
         if has_something and not self._is_throttled:
             sent = self._send_next(room)
             self._send_at_s = max(self._send_at_s, now_s - _CATCH_UP_S) + sent / self._records_per_s
+            # To what was too large comes no answer, which would be the time to send more.
+            self._is_throttled = not self._in_flight and self._sent_up_to < self._outbox.last_id
 
     def settle(self, acknowledgements: Iterable[Acknowledgement]) -> int:
         """Handle the broker's answers, and forget the records that it has.
@@ -95,9 +98,14 @@ class OutboxDrain:
             How many records were forgotten; several answers share one commit, so often none.
         """
         for acknowledgement in acknowledgements:
+            record = self._in_flight.pop(acknowledgement.mid, None)
+            if acknowledgement.is_too_large:
+                if record is not None:
+                    self._progress_at_s = time.monotonic()
+                    self._offer_again(record[0])  # shorter
+                continue
             if acknowledgement.refused is not None:
                 self._note_refusal(acknowledgement.refused)
-            record = self._in_flight.pop(acknowledgement.mid, None)
             if record is not None:
                 self._note_answer(*record, acknowledgement.refused)
         is_due = len(self._acknowledged) >= self._window or time.monotonic() >= self._forget_at_s
@@ -128,7 +136,14 @@ class OutboxDrain:
         if not self._in_flight:
             self._progress_at_s = time.monotonic()
         payload = as_historical(record.payload) if record.id <= self._historical_up_to else record.payload
-        self._in_flight[self._connection.publish(record.topic, payload, qos=1, retain=False)] = record.id, record.topic
+        mid = self._connection.publish(record.topic, payload, qos=1, retain=False, shorter=shorter_forms(payload))
+        if mid is not None:
+            self._in_flight[mid] = record.id, record.topic
+        elif self._connection.limit.is_certain(record.topic):
+            self._outbox.drop_too_large(record.id)
+            self._refused.forget(record.id)
+        else:
+            self._refused.note_refusal(record.id, record.topic)
 
     def _offer_again(self, record_id: int) -> None:
         for record in self._outbox.waiting(record_id - 1, 1):

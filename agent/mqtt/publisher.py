@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from agent.clock import now_ms
 from agent.messages.fields import adapter
 from agent.messages.payloads import MESSAGES, Status
 from agent.messages.records import Payload, to_json
+from agent.messages.shorter import shorter_forms
 from agent.mqtt.client_thread import BrokerClient
 from agent.mqtt.connect import BrokerSettings, Will
 from agent.mqtt.outbox_drain import OutboxDrain
@@ -75,6 +76,7 @@ class Publisher(BrokerClient):
         self._topics = topics
         self._station = station
         self._live = live
+        self._unsent: Counter[str] = Counter()
         self._live_messages: deque[LiveMessage] = deque()
         self._subscription: int | None = None
         self._subscription_error: str | None = None
@@ -99,12 +101,15 @@ class Publisher(BrokerClient):
             self._publish_live(connection)
             self._publish_station(connection)
             drain.send()
-            idle_s = self._idle_s(self._health_at_s, drain.due_at_s, self._live.due_at_s)
+            health_at_s = self._health_at_s if connection.room > 0 else float("inf")
+            idle_s = self._idle_s(health_at_s, drain.due_at_s, self._live.due_at_s)
             acknowledgements = connection.service(idle_s, self._wake)
             for message in connection.take_received():
                 self._live.receive(message)
+            if any(answer.is_too_large for answer in acknowledgements):
+                self._to_announce.update(_ANNOUNCEMENTS)  # one of them, perhaps: shorter this time
             self.published += drain.settle(self._without_subscription(acknowledgements))
-            self.last_error = drain.refusal or self._subscription_error
+            self.last_error = drain.refusal or self._subscription_error or self._limit.complaint
             self._checkpoint()
             if drain.stalled:
                 connection.drop("it acknowledges nothing")
@@ -122,7 +127,7 @@ class Publisher(BrokerClient):
         self._live_messages.extend(self._live.take())
         while self._live_messages and connection.room > 0:
             topic, payload, expires_s = self._live_messages.popleft()
-            connection.publish(topic, payload, qos=1, retain=False, expires_s=expires_s)
+            self._publish(connection, topic, payload, qos=1, retain=False, expires_s=expires_s)
 
     def _without_subscription(self, acknowledgements: list[Acknowledgement]) -> list[Acknowledgement]:
         """The acknowledgements of messages; that of our subscription is noted here."""
@@ -145,26 +150,48 @@ class Publisher(BrokerClient):
                 # Removed first: a change while the value is being fetched is announced again.
                 self._to_announce.discard(announcement)
                 self._publish_announcement(connection, announcement)
-        if time.monotonic() >= self._health_at_s:
+        if time.monotonic() >= self._health_at_s and connection.room > 0:
             if self._station.state() != self._announced_state:
                 self.announce("status")
             self._health_at_s = time.monotonic() + self._pace.health_every_s
             self._publish_health(connection)
 
     def _publish_health(self, connection: Connection) -> None:
-        connection.publish(self._topics.health, to_json(self._station.health()), qos=0, retain=False)
+        health = self._station.health()
+        if self._unsent:
+            unsent = {f"too large: {name}": count for name, count in self._unsent.items()}
+            health = {**health, "dropped": {**health.get("dropped", {}), **unsent}}
+        self._publish(connection, self._topics.health, to_json(health), qos=0, retain=False)
 
     def _publish_announcement(self, connection: Connection, announcement: Announcement) -> None:
         if announcement == "status":
             self._announced_state = self._station.state()
             self._publish_status(connection, *self._announced_state)
         elif announcement == "info":
-            connection.publish(self._topics.info, to_json(self._station.info()), qos=1, retain=True)
+            self._publish(connection, self._topics.info, to_json(self._station.info()), qos=1, retain=True)
         else:
-            connection.publish(self._topics.alert_state, to_json(self._station.alert_state()), qos=1, retain=True)
+            state = to_json(self._station.alert_state())
+            self._publish(connection, self._topics.alert_state, state, qos=1, retain=True)
 
-    def _publish_status(self, connection: Connection, state: str, reason: str) -> int:
-        return connection.publish(self._topics.status, self._status(state, reason), qos=1, retain=True)
+    def _publish_status(self, connection: Connection, state: str, reason: str) -> int | None:
+        return self._publish(connection, self._topics.status, self._status(state, reason), qos=1, retain=True)
+
+    def _publish(  # noqa: PLR0913 - as the connection's
+        self,
+        connection: Connection,
+        topic: str,
+        payload: str,
+        *,
+        qos: Literal[0, 1],
+        retain: bool,
+        expires_s: int | None = None,
+    ) -> int | None:
+        """Publish a message other than a record; None when it is too large, which is counted."""
+        shorter = shorter_forms(payload)
+        mid = connection.publish(topic, payload, qos=qos, retain=retain, expires_s=expires_s, shorter=shorter)
+        if mid is None:
+            self._unsent[topic.rpartition("/")[2]] += 1
+        return mid
 
     def _will(self) -> Will:
         return Will(self._topics.status, self._status(_OFFLINE, "connection lost"))

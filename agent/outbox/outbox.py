@@ -51,7 +51,8 @@ class Outbox:
 
     Attributes:
         dropped: How many records were dropped since opening, by reason: ``outbox_full_result``,
-            ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``, ``duplicate``.
+            ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``,
+            ``outbox_too_large``, ``duplicate``.
         fault: Why records cannot be written now; None when they can. During a fault results are dropped, and alerts
             use the free room in the file and that of the oldest results.
 
@@ -128,6 +129,10 @@ class Outbox:
         """
         self._acknowledged += ids
         return self._locked(self._forget_acknowledged) or 0
+
+    def drop_too_large(self, record_id: int) -> None:
+        """Drop a record that no broker connection can carry, by its id."""
+        self._locked(lambda: self._records.drop([record_id], "outbox_too_large"))
 
     @property
     def last_id(self) -> int:

@@ -93,7 +93,7 @@ class Records:
         ).fetchall()
         whole = [row for row in rows if is_whole(row)]
         if len(whole) < len(rows):
-            self._drop([row[0] for row in rows if not is_whole(row)], "outbox_corrupt")
+            self.drop([row[0] for row in rows if not is_whole(row)], "outbox_corrupt")
         return [Waiting._make(row[:-1]) for row in whole]
 
     def delete(self, ids: Sequence[int]) -> int:
@@ -108,13 +108,13 @@ class Records:
         """Drop the oldest results, and the oldest alerts when there are too few results."""
         dropped = self.drop_first_results(count)
         if dropped < count:
-            self._drop(self._first("alert", count - dropped), "outbox_full_alert")
+            self.drop(self._first("alert", count - dropped), "outbox_full_alert")
 
     def drop_first_results(self, count: int) -> int:
         """Drop the oldest results; returns how many there were."""
         # The search continues where the last one ended: it need not pass many alerts in front again and again.
         ids = self._first("result", count, after=self._no_result_up_to)
-        self._drop(ids, "outbox_full_result")
+        self.drop(ids, "outbox_full_result")
         self._no_result_up_to = ids[-1] if len(ids) == count else self.last_id
         return len(ids)
 
@@ -133,7 +133,7 @@ class Records:
     def drop_old_results(self, count: int) -> int:
         """Drop up to ``count`` results that are old by `pass_hours`; returns how many."""
         ids = self._first("result", count, up_to=self._old_up_to) if self._old_up_to else []
-        self._drop(ids, "outbox_old_result")
+        self.drop(ids, "outbox_old_result")
         return len(ids)
 
     def pages(self) -> Pages:
@@ -183,6 +183,7 @@ class Records:
         rows = self._database.execute(_FIRST, (kind, after, self.last_id if up_to is None else up_to, count))
         return [id_ for (id_,) in rows]
 
-    def _drop(self, ids: Sequence[int], reason: str) -> None:
+    def drop(self, ids: Sequence[int], reason: str) -> None:
+        """Delete records that were not delivered, and count them."""
         if ids:
             self._dropped[reason] += self.delete(ids)

@@ -59,14 +59,29 @@ class SparkplugDelivery:
     @property
     def due_at_s(self) -> float:
         """When `send` has something to do without the broker, on the monotonic clock."""
-        return self._query_at_s if self._sent and self._query_mid is None else float("inf")
+        if self._query_mid is not None:
+            return float("inf")
+        if self._sent:
+            return self._query_at_s
+        # Records that were too large bring no answer, which would be the time to send more.
+        return self._query_at_s if self._has_something and self._room > 0 else float("inf")
+
+    @property
+    def _has_something(self) -> bool:
+        return self._session.is_born and self._outbox.last_id > self._sent_up_to
+
+    @property
+    def _room(self) -> int:
+        return min(self._window - len(self._sent) - len(self._queried), self._connection.room)
 
     def send(self) -> None:
         """Publish what waits, oldest first, as far as the window allows; what waits at the first call is historical."""
+        if not self._session.is_born:
+            return
         if self._historical_up_to is None:
             self._historical_up_to = self._outbox.last_id
-        room = self._window - len(self._sent) - len(self._queried)
-        if self._outbox.last_id > self._sent_up_to and room > 0:
+        room = self._room
+        if self._has_something and room > 0:
             for record in self._outbox.waiting(self._sent_up_to, room):
                 self._publish(record, is_historical=record.id <= self._historical_up_to)
         is_due = len(self._sent) >= self._window or (self._sent and time.monotonic() >= self._query_at_s)
@@ -86,8 +101,10 @@ class SparkplugDelivery:
     def _publish(self, record: Waiting, *, is_historical: bool) -> None:
         content = json.loads(record.payload)
         metrics = metrics_of(record.kind, content, record.created_at_ms, is_historical=is_historical)
-        self._session.publish_device_data(metrics)
-        self._sent.append(record.id)
+        if self._session.publish_device_data(metrics):
+            self._sent.append(record.id)
+        else:
+            self._outbox.drop_too_large(record.id)
         self._sent_up_to = record.id
 
     def _query(self) -> None:

@@ -84,15 +84,17 @@ class EdgeNode(BrokerClient):
             connection.subscribe(self._topics.host_state, 1)
         while connection.lost is None and not self._is_done(session, delivery, host):
             if host.is_online:
-                self._publish_node(session)
+                self._publish_node(session, connection)
                 delivery.send()
-            health_at_s = self._health_at_s if session.is_born else float("inf")
-            answers = connection.service(self._idle_s(health_at_s, delivery.due_at_s), self._wake)
+            answers = connection.service(
+                self._idle_s(self._due_at_s(session, connection), delivery.due_at_s), self._wake
+            )
             self._note_refusals(answers)
             self.published += delivery.settle(answers)
             for message in connection.take_received():
                 self._receive(message, session, host)
             self._checkpoint()
+            self.last_error = self._limit.complaint or self.last_error
             if delivery.stalled:
                 connection.drop("it answers nothing")
         if connection.lost is None:
@@ -109,15 +111,22 @@ class EdgeNode(BrokerClient):
         has_sent_all = delivery.idle and not session.birth_is_due
         return has_sent_all or host.is_online is False or self._is_stop_due
 
-    def _publish_node(self, session: Session) -> None:
-        is_due = time.monotonic() >= self._health_at_s
+    def _due_at_s(self, session: Session, connection: Connection) -> float:
+        return float("inf") if session.birth_is_due or connection.room == 0 else self._health_at_s
+
+    def _publish_node(self, session: Session, connection: Connection) -> None:
+        is_due = session.birth_is_due or time.monotonic() >= self._health_at_s
+        if connection.room == 0 or not is_due:
+            return
+        wait_s = self._pace.health_every_s
         if session.birth_is_due:
             session.publish_births(self._node_metrics(), self._device_metrics())
-        elif is_due:
+            wait_s = wait_s if session.is_born else self._pace.refused_retry_s
+        elif session.is_born:
             session.publish_node_data(self._node_metrics())
-        else:
-            return
-        self._health_at_s = time.monotonic() + self._pace.health_every_s
+        elif not connection.limit.is_certain(self._topics.node("BIRTH")):
+            connection.drop("the birth does not fit into what the broker seemed to take")  # it may be something else
+        self._health_at_s = time.monotonic() + wait_s
 
     def _receive(self, message: Received, session: Session, host: PrimaryHost) -> None:
         if message.topic == self._topics.host_state:

@@ -7,16 +7,18 @@ later, and which stages there are shows only with the first result.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from agent.messages.payloads import MESSAGES
 from agent.messages.records import MS_UTC, to_json
 from agent.messages.schema import schema
+from agent.messages.shorter import LEFT_OUT_FIRST
 from agent.sparkplug.payload import DataType, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agent.messages.records import Payload
     from agent.sparkplug.payload import Value
@@ -57,6 +59,13 @@ def metrics_of(group: Group, payload: Payload, timestamp_ms: int, *, is_historic
         )
         for name, type_ in data_types()[group].items()
     ]
+
+
+def shorter_forms(metrics: Sequence[Metric]) -> Iterator[Sequence[Metric]]:
+    """The same metrics with more and more null values, the first being those that a host can do without."""
+    for key in LEFT_OUT_FIRST:
+        metrics = [replace(each, value=None) if each.name.endswith(f"/{key}") else each for each in metrics]
+        yield metrics
 
 
 def _data_types(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, DataType]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
+from agent.sparkplug.metrics import shorter_forms
 from agent.sparkplug.payload import DataType, Metric, Value, encode
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Session:
 
     Attributes:
         is_born: The births have been sent; before them nothing else may be.
-        birth_is_due: Births must be sent next.
+        birth_is_due: Births must be sent next. Not after births that are too large for the broker.
     """
 
     def __init__(self, connection: Connection, topics: SparkplugTopics, bd_seq: int) -> None:
@@ -53,12 +55,13 @@ class Session:
         control = Metric(name=REBIRTH, type=DataType.BOOLEAN, value=False, timestamp_ms=timestamp_ms)
         self._seq = 0
         birth = [_bd_seq_metric(self._bd_seq, timestamp_ms), control, *node]
-        self._publish(self._topics.node("BIRTH"), birth, with_types=True)
         # In the order of their times, as the specification requires of values that are not historical.
         by_time = sorted(device, key=lambda metric: metric.timestamp_ms)
-        self._publish(self._topics.device("BIRTH"), by_time, with_types=True)
+        self.birth_is_due = False
+        self.is_born = self._publish(self._topics.node("BIRTH"), birth, with_types=True) and self._publish(
+            self._topics.device("BIRTH"), by_time, with_types=True
+        )
         self._published = {metric.name: metric.value for metric in node}
-        self.is_born, self.birth_is_due = True, False
 
     def publish_node_data(self, metrics: Sequence[Metric]) -> None:
         """NDATA with the metrics that have changed, if any."""
@@ -67,21 +70,29 @@ class Session:
             self._publish(self._topics.node("DATA"), changed)
             self._published.update((metric.name, metric.value) for metric in changed)
 
-    def publish_device_data(self, metrics: Sequence[Metric]) -> None:
-        """DDATA with all of these, changed or not: a lost message then affects no other."""
-        self._publish(self._topics.device("DATA"), metrics)
+    def publish_device_data(self, metrics: Sequence[Metric]) -> bool:
+        """DDATA with all of these, changed or not: a lost message then affects no other.
 
-    def publish_deaths(self) -> int:
+        Returns:
+            Whether it was sent: it is not too large for the broker.
+        """
+        return self._publish(self._topics.device("DATA"), metrics)
+
+    def publish_deaths(self) -> int | None:
         """DDEATH and NDEATH; the message number of the last comes back when the broker has it."""
         if self.is_born:
             self._publish(self._topics.device("DEATH"), [])
         death = death_payload(self._bd_seq)
         return self._connection.publish(self._topics.node("DEATH"), death, qos=1, retain=False)
 
-    def _publish(self, topic: str, metrics: Sequence[Metric], *, with_types: bool = False) -> None:
-        payload = encode(metrics, now_ms(), self._seq, with_types=with_types)
+    def _publish(self, topic: str, metrics: Sequence[Metric], *, with_types: bool = False) -> bool:
+        """Publish a message, with fewer values if the broker does not take all; whether it takes any."""
+        encoded = partial(encode, timestamp_ms=now_ms(), seq=self._seq, with_types=with_types)
+        shorter = map(encoded, shorter_forms(metrics))
+        if self._connection.publish(topic, encoded(metrics), qos=0, retain=False, shorter=shorter) is None:
+            return False
         self._seq = (self._seq + 1) % _SEQ_COUNT
-        self._connection.publish(topic, payload, qos=0, retain=False)
+        return True
 
 
 class PrimaryHost:

@@ -148,6 +148,16 @@ def test_a_broker_that_refuses_the_connection_is_a_fault_with_its_reason(
     assert "Not authorized" in finding.found
 
 
+@pytest.mark.parametrize(("limit", "levels"), [(600, ["ok", "warning"]), (100_000, ["ok"])])
+def test_a_broker_that_takes_small_packets_only_is_a_warning_with_its_limit(
+    mosquitto: Mosquitto, bundle: Path, tmp_path: Path, limit: int, levels: list[str]
+) -> None:
+    mosquitto.start(f"max_packet_size {limit}")
+    findings = list(station_probes.broker(str(write_config(tmp_path, bundle, tmp_path, mosquitto.port))))
+    assert [finding.level for finding in findings] == levels
+    assert f"{limit} bytes at most" in findings[-1].found or levels == ["ok"]
+
+
 def test_a_password_file_that_is_missing_is_a_fault_of_the_broker(bundle: Path, tmp_path: Path) -> None:
     mqtt = {"username": "station", "password_file": "secret.txt"}
     (finding,) = station_probes.broker(str(write_config(tmp_path, bundle, tmp_path, closed_port(), mqtt=mqtt)))

@@ -27,7 +27,7 @@ def settings_for(port: int, **more: object) -> BrokerSettings:
     return BrokerSettings(host="127.0.0.1", port=port, client_id="station", **more)  # type: ignore[arg-type]
 
 
-def acknowledged(connection: Connection, mid: int) -> str | None:
+def acknowledged(connection: Connection, mid: int | None) -> str | None:
     """Serve the connection until the message is acknowledged; returns the reason if it was refused."""
     for _ in range(100):
         for acknowledgement in connection.service(0.1):

@@ -21,10 +21,10 @@ from agent.sparkplug.bd_seq import BdSeq
 from agent.sparkplug.delivery import SparkplugDelivery
 from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
-from tests.support.broker_clients import put_results, remember_connections
+from tests.support.broker_clients import put_reject, put_results, remember_connections
 from tests.support.gate import Gate
 from tests.support.real_broker import free_port, server_that_says, wait_for
-from tests.support.sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, check_the_rules
+from tests.support.sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, Message, check_the_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,8 @@ STATION = Station(
     alert_state=dict,
     health=lambda: {"timestamp": 1, "fps": 25.0, "dropped": {"superseded": 1}, "outboxDepth": -1},
 )
+
+LARGE_STATION = replace(STATION, health=lambda: {**STATION.health(), "drift": {"statistics": "x" * 3000}})
 
 
 @pytest.fixture
@@ -409,10 +411,61 @@ def test_the_first_deadline_of_a_stop_stands(outbox: Outbox, tmp_path: Path) -> 
     assert not edge_node.alive
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_data_above_the_brokers_limit_are_sent_without_what_a_host_can_do_without_or_dropped_alone(  # noqa: PLR0913, PLR0917 - what a station has
+    mosquitto: Mosquitto,
+    listen: Callable[[], HostApplication],
+    speak: Callable[..., EdgeNode],
+    outbox: Outbox,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+) -> None:
+    connections = remember_connections(monkeypatch)
+    mosquitto.start("max_packet_size 950")
+    host = listen()
+    edge_node = speak(protocol=protocol, station=LARGE_STATION, pace=replace(QUICK, health_every_s=0.2))
+    host.wait_for("DBIRTH")
+    before = put_results(edge_node, range(5))
+    reject = put_reject(edge_node, 5)
+    put_reject(edge_node, 6, part_id="x" * 2000)
+    after = put_results(edge_node, range(7, 30))
+    wait_for(lambda: set(host.results()) == {*before, reject, *after} and edge_node.waiting == 0, 30)
+    assert outbox.dropped == {"outbox_too_large": 1}
+    assert host.on("NBIRTH")[-1]["health/drift"] is None
+    assert host.on("NBIRTH")[-1]["health/fps"] == 25.0
+    (data,) = {message["result/regions"] for message in host.on("DDATA") if message["result/resultId"] == reject}
+    assert data is None
+    wait_for(lambda: any("outbox_too_large" in str(_dropped(message)) for message in host.on("NDATA")))
+    assert len(connections) <= (7 if protocol == "3.1.1" else 1)
+
+
+def _dropped(message: Message) -> object:
+    return message["health/dropped"] if "health/dropped" in message.names else None
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_births_that_no_shortening_makes_fit_leave_the_connection_and_the_records_alone(
+    mosquitto: Mosquitto,
+    speak: Callable[..., EdgeNode],
+    outbox: Outbox,
+    protocol: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mosquitto.start("max_packet_size 300")
+    put_results(outbox, range(5))
+    edge_node = speak(protocol=protocol, pace=replace(QUICK, refused_retry_s=3600))
+    wait_for(lambda: edge_node.connected and "NBIRTH" in (edge_node.last_error or ""))
+    assert "NBIRTH/station1: a packet of" in caplog.text
+    assert "another agent" not in caplog.text
+    assert edge_node.waiting == 5
+
+
 class PaperConnection:
     """A connection that only counts."""
 
     keepalive_s = 30.0
+    room = 1000
 
     def __init__(self) -> None:
         self.mids = itertools.count(1)
@@ -424,11 +477,14 @@ class PaperConnection:
 
 
 class SilentSession:
+    is_born = True
+
     def __init__(self) -> None:
         self.published = 0
 
-    def publish_device_data(self, _metrics: object) -> None:
+    def publish_device_data(self, _metrics: object) -> bool:
         self.published += 1
+        return True
 
 
 def test_records_are_forgotten_when_the_broker_has_answered_what_was_asked_after_them(
