@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from agent.config.types import FilePath, Host, Level, Section, mqtt_version
 from agent.logs import LogFormat
+from calibration.cpu_cores import usable_cores
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -113,12 +113,13 @@ class EngineConfig(Section):
         default=0,
         ge=0,
         le=1024,
-        description="CPU threads of the network. 0 takes all cores but one, which capture, archive and MQTT need.",
+        description="CPU threads of the network. 0 takes all cores but one, which capture, archive and MQTT need; "
+        "the CPU quota of a container counts as its cores.",
     )
 
     def thread_count(self) -> int:
-        """Threads to use, counting the cores that this process may use."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+        """Threads to use, counting the cores that this process may use, in a container those of its quota."""
+        return self.threads or max(1, usable_cores() - 1)
 
 
 class ArchiveConfig(Section):

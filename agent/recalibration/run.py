@@ -6,7 +6,6 @@ and then scores parts that the active bundle decides on. Only the swap changes a
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from datetime import datetime
@@ -109,20 +108,19 @@ class RecalibrationRun:
 
     def _new_bundle(self) -> Path | None:
         """Folder of the accepted bundle; None after a dry run."""
-        workplace = self._bundles.workplace()
         try:
-            with WorkerHandle(self._order(workplace)) as worker:
-                self._last_report_s = time.monotonic()
-                self._wait_for("ready", "preparing", worker)
-                self._collect_parts(worker)
-                self._refit(worker)
-                self._shadow_run(worker)
-            if self._task.arguments.dry_run:
-                return None
-            return self._bundles.accept(workplace / "bundle", self.figures["bundle"])
+            with self._bundles.workplace() as (workplace, lock):
+                with WorkerHandle(self._order(workplace), lock) as worker:
+                    self._last_report_s = time.monotonic()
+                    self._wait_for("ready", "preparing", worker)
+                    self._collect_parts(worker)
+                    self._refit(worker)
+                    self._shadow_run(worker)
+                if self._task.arguments.dry_run:
+                    return None
+                return self._bundles.accept(workplace / "bundle", self.figures["bundle"])
         finally:
             self._sampler = None
-            shutil.rmtree(workplace, ignore_errors=True)
 
     def _order(self, workplace: Path) -> WorkerOrder:
         plan, arguments, base = self._plan, self._task.arguments, self._task.base
@@ -214,7 +212,8 @@ class RecalibrationRun:
             if self._closing.is_set():
                 return  # the loop has ended, and activates nothing any more
         if errors == [None]:
-            self._bundles.prune(self._plan.keep_bundles, [task.zone.active.bundle.path, task.zone.configured])
+            in_use = [task.zone.active.bundle.path, task.zone.configured, task.base.bundle.path]  # the last: rollback
+            self._bundles.prune(self._plan.keep_bundles, in_use)
         else:
             self._bundles.remove(path)
 

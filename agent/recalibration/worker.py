@@ -44,7 +44,7 @@ _MOST_NAMES = 20
 _REFUSALS = (SettingError, DatasetError, DegenerateFeaturesError, ModelTooLargeError)
 
 
-def main(order: dict[str, Any], to_agent: socket.socket) -> None:
+def main(order: dict[str, Any], to_agent: socket.socket, _lock: int) -> None:
     """See `WorkerHandle`."""
 
     def report(kind: str, **more: object) -> None:

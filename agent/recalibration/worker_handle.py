@@ -38,10 +38,16 @@ _ENDED_WITHIN_S = 0.5
 
 
 class WorkerHandle(ChildProcess):
-    """Runs a `RecalibrationWorker`."""
+    """Runs a `RecalibrationWorker`.
 
-    def __init__(self, order: WorkerOrder) -> None:
-        super().__init__(_PROGRAM, "the recalibration worker", asdict(order), environment=_SMALL)
+    Args:
+        order: What to do.
+        lock: Descriptor that the process holds until it has ended.
+    """
+
+    def __init__(self, order: WorkerOrder, lock: int) -> None:
+        name = "the recalibration worker"
+        super().__init__(_PROGRAM, name, asdict(order), descriptors=(lock,), environment=_SMALL)
         self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._send_waiting, name="recalibration parts", daemon=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from calibration.cpu_cores import usable_cores
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
@@ -40,10 +41,11 @@ def measure_latency(bundle: Bundle, engine: Engine) -> Latency:
 
 
 def processor_name() -> str:
-    """The processor's name, or its architecture if Linux does not give one; and the number of cores."""
+    """The processor's name, or its architecture if Linux does not give one; and the number of usable cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
-    return f"{next(names, '') or platform.machine()}, {os.cpu_count()} cores"
+    cores = usable_cores()
+    return f"{next(names, '') or platform.machine()}, {cores} core{'s' * (cores > 1)}"

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
+from calibration.cpu_cores import usable_cores
 from calibration.engine.contract import Inference
 from calibration.engine.cpu_affinity import Cores
 from calibration.errors import EngineError
@@ -62,7 +63,7 @@ class OnnxRuntimeEngine:
     def __enter__(self) -> Self:
         """Load and warm up."""
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self._threads or usable_cores()
         options.log_severity_level = 3
         # Between two frames the cores are needed for decoding and other programs.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
@@ -14,6 +13,7 @@ import dask
 import distributed
 from distributed import Client, Future, LocalCluster
 
+from calibration.cpu_cores import usable_cores
 from calibration.errors import ClusterError, SettingError
 from calibration.workstation.fit import dask_tasks
 
@@ -157,7 +157,7 @@ def _local(address: str) -> LocalCluster:
     _, _, number = address.partition(":")
     if number and not (number.isdecimal() and int(number)):
         raise SettingError(what=f"--dask {address} makes no sense", remedy="give local, local:2 or tcp://HOST:PORT")
-    workers = int(number or os.cpu_count() or 1)
+    workers = int(number or usable_cores())
     _require_process_locks()
     try:
         return LocalCluster(n_workers=workers, threads_per_worker=1, **PRIVATE)
