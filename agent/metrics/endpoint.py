@@ -60,20 +60,24 @@ def _url(host: str, port: int) -> str:
 
 
 class _BoundedServer(ThreadingWSGIServer):
-    """At most so many clients at the same time, each for a limited time, however slowly it sends."""
+    """Each client has a limited time, however slowly it sends; one too many takes the place of the oldest."""
 
     request_within_s = 10.0
     most = 16
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401 - wsgiref's own
-        self._free = threading.Semaphore(self.most)
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
         super().__init__(*args, **more)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's types
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        with self._lock:
+            if len(self._open) >= self.most:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                _end(oldest)
+            self._open[request] = None
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's types
         timer = threading.Timer(self.request_within_s, _end, [request])
@@ -83,7 +87,8 @@ class _BoundedServer(ThreadingWSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             timer.cancel()
-            self._free.release()
+            with self._lock:
+                self._open.pop(request, None)
 
 
 def _end(connection: socket.socket) -> None:
