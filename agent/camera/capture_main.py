@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.camera.decoder_warnings import DecoderWarnings
 from agent.camera.shared_frames import SLOT_BYTES, SLOTS, FrameReport, SharedFrames
 from agent.clock import now_ms
 from agent.errors import CameraError
@@ -48,6 +49,7 @@ class _Capture:
         self._to_parent = to_parent
         self._frames = frames
         self._free = list(range(SLOTS))
+        self._warnings = DecoderWarnings()
 
     def run(self) -> None:
         """Until the source gives nothing more, or the parent has gone."""
@@ -67,8 +69,9 @@ class _Capture:
         self._take_back_slots()
         if not self._free:
             return FrameReport("superseded")
-        image = self._source.retrieve()
-        if image is None:
+        with self._warnings:
+            image = self._source.retrieve()
+        if image is None or self._warnings.is_damaged:
             return FrameReport("unreadable", captured_at_ms, captured_ns)
         if not _fits_slot(image):
             self._report(FrameReport("unreadable", captured_at_ms, captured_ns))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _STOPS_WITHIN_S = 0.1
 _SILENCE = "gives no frame"
+_STEADY_AFTER_S = 30.0
+"""A camera that is lost again sooner comes and goes: that is logged once, until it has been steady for as long."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +93,8 @@ class ProcessCamera:
         self._complaint = _SILENCE
         self._size = (0, 0)
         self._first_frame_s = float("inf")
-        self._is_loss_logged = False
+        self._is_loss_logged = self._comes_and_goes = False
+        self._back_s = float("-inf")
         self._settings_logged: set[str] = set()
         self._hanging: list[CaptureProcess] = []
 
@@ -177,16 +180,24 @@ class ProcessCamera:
         return Frame(seq, image, report.captured_at_ms, report.captured_ns)
 
     def _note_frame(self, now_s: float) -> None:
-        if self.state == "running":
-            return
-        self._first_frame_s = now_s
-        self.state, self.reason = "running", ""
-        _log.info("camera %s %s", self.name, "is back" if self._is_loss_logged else "gives frames")
-        self._is_loss_logged = False
+        if self.state != "running":
+            self._first_frame_s = now_s
+            self.state, self.reason = "running", ""
+            if not self._is_loss_logged:
+                _log.info("camera %s gives frames", self.name)
+        is_steady = not self._comes_and_goes or now_s - self._first_frame_s >= _STEADY_AFTER_S
+        if self._is_loss_logged and is_steady:
+            _log.info("camera %s is back", self.name)
+            self._is_loss_logged, self._back_s = False, now_s
 
     def _note_loss(self, error: CameraError) -> None:
         self.state, self.reason = "lost", error.what
-        _log.log(logging.DEBUG if self._is_loss_logged else logging.WARNING, "camera %s is lost: %s", self.name, error)
+        if self._is_loss_logged:
+            _log.debug("camera %s is lost: %s", self.name, error)
+            return
+        self._comes_and_goes = time.monotonic() - self._back_s < _STEADY_AFTER_S
+        again = f" again, and logged only when it was steady for {_STEADY_AFTER_S:g} s" * self._comes_and_goes
+        _log.warning("camera %s is lost%s: %s", self.name, again, error)
         self._is_loss_logged = True
 
     def _note_settings(self, refused: Sequence[str]) -> None:

@@ -86,10 +86,10 @@ class Assembly:
     ) -> None:
         topics = station_topics(config.station)
         self.camera, self._controls, self.metrics = camera, controls, LoopMetrics()
-        self._announced_state: tuple[str, str] | None = None
         self._lost = CameraState()
         settled = SettledState(config.checks.alert_after_s)
         state = StationState(camera=camera, controls=controls, metrics=self.metrics, outbox=outbox, settled=settled)
+        self._announced_state = state.state()  # the connection begins with it
 
         # Which frames show a part, and what the controller is answered.
         self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict)

@@ -22,6 +22,7 @@ import pytest
 from faulty_source import FAULTS, faulty_source, full_speed, processes_in
 
 from agent.backoff import BackoffLimits
+from agent.camera import process_camera
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.child_handle import CaptureProcess
 from agent.camera.newest_frame import NewestFrameCamera
@@ -181,6 +182,23 @@ def test_a_camera_that_is_lost_for_long_is_logged_once_each_way(
         "camera faulty is lost: the capture process of camera faulty was killed by SIGSEGV"
     ]
     assert messages(caplog, logging.INFO) == ["camera faulty gives frames", "camera faulty is back"]
+
+
+def test_a_camera_that_comes_and_goes_is_logged_until_it_is_lost_again_and_when_it_is_steady(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    lives = [("ends", 3)] * 6
+    capture = faulty_camera(tmp_path, *lives)
+    with Loop(capture) as loop:
+        loop.sees_life(len(lives))
+        monkeypatch.setattr(process_camera, "_STEADY_AFTER_S", 0.1)
+        until(lambda: "is back" in messages(caplog, logging.INFO)[-1] and len(messages(caplog, logging.INFO)) == 3)
+    assert [text.partition(":")[0] for text in messages(caplog, logging.WARNING)] == [
+        "camera faulty is lost",
+        "camera faulty is lost again, and logged only when it was steady for 30 s",
+    ]
+    assert messages(caplog, logging.INFO) == ["camera faulty gives frames", *["camera faulty is back"] * 2]
 
 
 def test_the_reason_is_up_to_date_while_a_camera_is_lost(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from agent.backoff import Backoff
 from agent.camera import newest_frame, open_camera, sources
+from agent.camera.decoder_warnings import DecoderWarnings
 from agent.camera.file_camera import FileCamera
 from agent.camera.latest_value import LatestValue
 from agent.camera.newest_frame import NewestFrameCamera
@@ -475,6 +477,30 @@ def test_a_folder_source_closed_twice_and_opened_again_starts_from_the_beginning
         assert not source.grab()
 
 
+@pytest.mark.parametrize(
+    ("printed", "is_damaged"),
+    [
+        ("", False),
+        ("Corrupt JPEG data: bad Huffman code\n", True),
+        ("Corrupt JPEG data: premature end of data segment\n", True),
+        ("Corrupt JPEG data: 2 extraneous bytes before marker 0xd9\n", False),
+    ],
+)
+def test_what_libjpeg_prints_says_whether_a_frame_is_damaged_and_is_not_shown(
+    capfd: pytest.CaptureFixture[str], printed: str, *, is_damaged: bool
+) -> None:
+    warnings = DecoderWarnings()
+    for _ in range(2):
+        with warnings:
+            os.write(2, printed.encode())
+        assert warnings.is_damaged is is_damaged
+        with warnings:
+            pass
+        assert not warnings.is_damaged
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"
+
+
 # A real network camera
 
 
@@ -495,22 +521,26 @@ class _ShortStream(BaseHTTPRequestHandler):
 
 
 class _FaultyStream(_ShortStream):
-    """Sends JPEG frames for as long as somebody looks; every fourth is small, then cut short, then no JPEG at all."""
+    """Sends JPEG frames without end; every other one is small, cut short, has a hole, or is no JPEG."""
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        good, small = (cv2.imencode(".jpg", np.full((*size, 3), 90, np.uint8))[1].tobytes() for size in (BIG, SMALL))
+        noise = np.random.default_rng(0).integers(0, 256, (*BIG, 3)).astype(np.uint8)
+        good, small = (cv2.imencode(".jpg", noise[:rows, :columns])[1].tobytes() for rows, columns in (BIG, SMALL))
+        with_a_hole = good[:1500] + good[-2:]
         with suppress(OSError):
-            for frame in itertools.cycle((good, small, good, good[:-60], good, bytes(900))):
+            for frame in itertools.cycle((good, small, good, good[:-60], good, bytes(900), good, with_a_hole)):
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
                 self.wfile.write(head.encode() + frame + b"\r\n")
                 time.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_a_frame_of_another_size_has_it_and_a_damaged_frame_is_one_frame(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_frame_of_another_size_has_it_and_a_damaged_frame_is_one_frame(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _FaultyStream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with open_camera(f"http://127.0.0.1:{server.server_port}/stream") as camera:
@@ -518,16 +548,17 @@ def test_a_frame_of_another_size_has_it_and_a_damaged_frame_is_one_frame(caplog:
             in_vain.start()
             seen = {}
             for frame in camera:
-                if frame is not None and frame.seq >= 6:  # FFmpeg may use the first to find out what it is
+                if frame is not None and frame.seq >= 8:  # FFmpeg may use the first to find out what it is
                     seen[frame.seq] = (frame.image.shape[:2], frame.is_damaged)
-                if len(seen) >= 12:
+                if len(seen) >= 24:
                     camera.stop()
             in_vain.cancel()
         server.shutdown()
     assert "is lost" not in caplog.text
     assert camera.dropped.get("unreadable", 0) == 0
     assert {condition for condition in seen.values() if not condition[1]} == {(BIG, False), (SMALL, False)}
-    assert any(is_damaged for _, is_damaged in seen.values())
+    assert {seq for seq in seen if seen[seq][1]} == {seq for seq in seen if seq % 8 in {3, 5, 7}}
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
