@@ -16,6 +16,7 @@ import pytest
 
 from agent.audit.log import AuditLog
 from agent.commands.control_socket import NAME, ask_station
+from agent.doctor.station_probes import records
 from agent.errors import AgentRunningError, StateFolderError, StateOwnerError, StationUnreachableError
 from agent.state_lock import is_in_use, state_lock
 from agent.state_owner import acting_as, become, owner_of, owns_part_of, unusable
@@ -161,6 +162,17 @@ def test_files_that_the_owner_of_the_folder_may_not_use_are_named(state: Path) -
     with acting_as(owner_of(state)):
         assert set(unusable(state)) == set(roots)
     assert not unusable(state)
+
+
+@root_only
+def test_the_doctor_names_them_also_to_root(folder: Path, state: Path) -> None:
+    for name in ("outbox.sqlite", "versions.json"):
+        (state / name).touch(mode=0o600)
+    os.chown(state / "versions.json", OWNER, OWNER)
+    found = [each for each in records(str(write_config(folder, folder, folder, 1))) if each.level == "fault"]
+    assert [each.name for each in found] == ["state files"]
+    assert f"{state / 'outbox.sqlite'} (of user root)" in found[0].found
+    assert "chown" in found[0].remedy
 
 
 @root_only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,9 @@ def sklearn_metrics() -> Any:  # noqa: ANN401 - a module without types
         SettingError: scikit-learn is not installed.
     """
     try:
-        from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
+        with warnings.catch_warnings():  # joblib's, about a system without shared memory: nothing here uses it
+            warnings.filterwarnings("ignore", module="joblib")
+            from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
     except ImportError as error:
         raise SettingError(
             what="evaluation needs scikit-learn", remedy="install it: pip install '.[evaluate]' in the project's folder"
