@@ -13,6 +13,7 @@ import time
 import urllib.request
 import venv
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,17 +21,18 @@ import pytest
 
 from agent.install.installer import below, unit_warnings
 from agent.install.unit_files import UNIT, UNITS, unit_files
-from tests.support import confined
+from tests.support import cgroups, confined
 from tests.support.stations import Agent, broken_parts, closed_port, good_parts, until, write_config, write_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.real_broker import Listener, Mosquitto
 
 PROJECT = Path(__file__).resolve().parents[3]
 SYSTEMD = PROJECT / "systemd"
 MOST_EXPOSURE = 2.0
+MIB, GIB = 2**20, 2**30
 
 
 def program(name: str) -> str:
@@ -148,6 +150,46 @@ def test_the_agent_works_under_the_filter_of_its_unit(
     assert list((tmp_path / "state" / "archive").glob("*/*.jpg"))
     assert "WARNING" not in agent.log
     assert "ERROR" not in agent.log
+
+
+@pytest.fixture
+def limits() -> Iterator[cgroups.Group]:
+    """The limits of the unit, on a machine that lets this user set them."""
+    unit = dict(confined.settings(SYSTEMD / UNIT))
+    with ExitStack() as stack:
+        try:
+            group = stack.enter_context(cgroups.limited(GIB * int(unit["MemoryMax"][:-1]), int(unit["TasksMax"])))
+        except OSError as error:
+            pytest.skip(f"no limits for memory and tasks here: {error}")
+        yield group
+
+
+@pytest.mark.slow
+def test_the_agent_needs_a_fraction_of_the_memory_and_tasks_that_its_unit_allows(
+    limits: cgroups.Group, bundle: Path, tmp_path: Path
+) -> None:
+    unit = dict(confined.settings(SYSTEMD / UNIT))
+    parts = write_pictures(tmp_path / "parts", [*good_parts(5), *broken_parts(2)])
+    web = {"enabled": True, "port": closed_port()}
+    playback = {"playback": "realtime", "frames_per_s": 50, "loop": True}
+    config = write_config(tmp_path, bundle, parts, closed_port(), camera=playback, web=web)
+    joins = [str(file) for file in limits.joins]
+    wrapper = f"""
+import os, sys
+for file in {joins!r}:
+    open(file, "w").write(str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "agent", *sys.argv[1:]])
+"""
+    with Agent(config, wrapper=wrapper) as agent:
+        for name in ("", "picture"):
+            until(lambda: "live page at" in agent.log)
+            with urllib.request.urlopen(f"http://127.0.0.1:{web['port']}/{name}", timeout=60) as answer:
+                assert answer.read()
+        agent.end(signal.SIGTERM)
+    assert agent.process.returncode == 0, agent.log
+    assert 100 * MIB < int(limits.memory_peak.read_text()) < GIB * int(unit["MemoryMax"][:-1]) / 4
+    if limits.tasks_peak.exists():
+        assert 5 < int(limits.tasks_peak.read_text()) < int(unit["TasksMax"]) / 4
 
 
 @pytest.mark.slow
