@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import signal
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from agent.config.exposure import exposures
 from agent.doctor import report as doctor_report
 from agent.from_config import archive_folder, station_topics
 from agent.install import cli as install_command
+from agent.messages.payloads import NO_LOSS
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
 from agent.state_owner import become, name_of, owner_of
@@ -30,6 +32,8 @@ from calibration.errors import ShiftwatchError
 from calibration.terminal import EXIT_ERROR, console, ending_signals, escape, run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.config.model import AgentConfig
     from agent.doctor.finding import Finding
 
@@ -108,12 +112,24 @@ def _become_owner(settings: AgentConfig) -> None:
 
 
 def _summary_text(summary: Summary) -> str:
-    verdicts = ", ".join(f"{summary.verdicts.get(each, 0)} {name}" for each, name in _VERDICTS.items())
-    dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
-    return (
-        f"{summary.captured} frames captured, {summary.results} results ({verdicts}), dropped: {dropped}; "
-        f"{summary.published} records published, {summary.waiting} wait in the outbox"
-    )
+    verdicts = Counter(summary.verdicts) + Counter({Evaluation.NOT_DECIDABLE: summary.missed})
+    without_part = {reason: count for reason, count in summary.dropped.items() if reason in NO_LOSS}
+    dropped = {reason: count for reason, count in summary.dropped.items() if reason not in NO_LOSS}
+    counted = _counted({name: verdicts[each] for each, name in _VERDICTS.items()})
+    texts = [
+        f"{summary.captured} frames captured, {summary.results + summary.missed} results ({counted})",
+        f"{summary.missed} of them for parts without a frame" if summary.missed else "",
+        f"frames without a part: {_counted(without_part)}" if without_part else "",
+        f"frames dropped: {_counted(dropped) or 'none'}",
+        f"records lost: {_counted(summary.lost)}" if summary.lost else "",
+        f"{summary.waited} records had waited since earlier runs" if summary.waited else "",
+        f"{summary.published} records published, {summary.waiting} wait in the outbox",
+    ]
+    return "; ".join(filter(None, texts))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 @app.command("config")

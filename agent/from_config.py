@@ -23,7 +23,7 @@ from agent.frame_checks.empty_place import EmptyPlace
 from agent.inspection.combine import FrameCombiner
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.connect import BrokerSettings
-from agent.outbox.outbox import Outbox
+from agent.outbox.background import BackgroundOutbox
 from agent.recalibration.plan import RecalibrationPlan
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
@@ -174,14 +174,14 @@ def _text_of(content: bytes) -> str:
     return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
 
 
-def open_outbox(config: AgentConfig, name: str) -> Outbox:
+def open_outbox(config: AgentConfig, name: str) -> BackgroundOutbox:
     """An outbox in the state folder, with the configured limits.
 
     Raises:
         OutboxError: It cannot be opened.
     """
     bounds = config.outbox
-    return Outbox(config.state_dir / name, bounds.max_records, bounds.max_mib, bounds.max_age_days)
+    return BackgroundOutbox(config.state_dir / name, bounds.max_records, bounds.max_mib, bounds.max_age_days)
 
 
 def archive_folder(config: AgentConfig) -> Path:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.archive.snapshot import Heat, Snapshot
 from agent.inspection.defect_regions import defect_regions
+from agent.inspection.record_writer import at_once
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.trigger.plc_handshake import Answer
 from calibration.imaging.region import whole_frame
 from calibration.imaging.score_map import cover_region
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.alerts.store import ActiveAlerts
     from agent.archive.archive import Archive
     from agent.inspection.score import PartInspection
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from agent.outbox.outbox import Kind
     from agent.trigger.part import Part
     from agent.trigger.plc_handshake import Handshake
+
+
+_PATIENCE_S = 0.02
 
 
 class PublisherHandle(Protocol):
@@ -65,6 +71,7 @@ class Recorder:
         topics: Topics of the station.
         active_alerts: Kept in step with the recorded alerts.
         is_simulated: Frames come from a file.
+        write: Carries out what stores a record, perhaps later; see `RecordWriter.write`.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - everything that an inspection reaches
@@ -77,6 +84,7 @@ class Recorder:
         active_alerts: ActiveAlerts,
         *,
         is_simulated: bool,
+        write: Callable[[Kind, Callable[[], object], float], None] = at_once,
     ) -> None:
         self._outbox = outbox
         self._archive = archive
@@ -85,17 +93,20 @@ class Recorder:
         self._topics = topics
         self._active_alerts = active_alerts
         self._is_simulated = is_simulated
+        self._write = write
 
     def __call__(self, inspection: PartInspection) -> None:
         """Record one inspection; adds the stage ``record`` to its times."""
         started_ns = time.monotonic_ns()
         heat, regions = _defects(inspection)
         result = self._archived(inspection, self._result(inspection, regions), heat)
-        self._put(result)
+        # A verdict is answered when it is on record, as far as the disk allows that in time.
+        patience_s = min(_PATIENCE_S, self._handshake.left_s(inspection.part) / 2)
+        self._put(result, patience_s)
         decision = inspection.decision
         for event in (decision.event, decision.camera_event, decision.drift_event):
             if event is not None:
-                self.record_alert(event, result.created_at_ms)
+                self.record_alert(event, result.created_at_ms, patience_s)
         self._handshake.answer(Answer(inspection.part, result.seq, result.evaluation, result.code, result.score))
         self._publisher.wake()
         finished_ns = time.monotonic_ns()
@@ -123,21 +134,29 @@ class Recorder:
                 is_simulated=self._is_simulated,
             )
         )
-        self._publisher.wake()
 
-    def record_alert(self, alert: Alert, now_ms: int) -> None:
+    def record_alert(self, alert: Alert, now_ms: int, patience_s: float = _PATIENCE_S) -> None:
         """Record that an alert started, changed or ended."""
-        # An agent killed in between may end an alert that was never published, or publish the same end twice, but it
-        # leaves no alert without an end.
-        self._active_alerts.note(alert)
-        self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
-        if alert.type == "end":
-            self._active_alerts.forget(alert)
-        self._publisher.announce("alert_state")
 
-    def _put(self, result: Result) -> None:
+        def store() -> None:
+            # An agent killed in between may end an alert that was never published, or publish the same end twice, but
+            # it leaves no alert without an end.
+            self._active_alerts.note(alert)
+            self._outbox.put("alert", alert.record_id, self._topics.alert, to_json(alert.payload()), now_ms)
+            if alert.type == "end":
+                self._active_alerts.forget(alert)
+            self._publisher.announce("alert_state")
+
+        self._write("alert", store, patience_s)
+
+    def _put(self, result: Result, patience_s: float = 0.0) -> None:
         payload = to_json(result.payload())
-        self._outbox.put("result", result.result_id, self._topics.result, payload, result.created_at_ms)
+        topic, created_at_ms = self._topics.result, result.created_at_ms
+        self._write(
+            "result",
+            lambda: self._outbox.put("result", result.result_id, topic, payload, created_at_ms),
+            patience_s,
+        )
 
     def _result(self, inspection: PartInspection, regions: tuple[DefectRegion, ...]) -> Result:
         code = inspection.code

@@ -66,12 +66,16 @@ class Info(BundleInfo):
         return cls(**about, camera=camera, zones=zones)
 
 
+NO_LOSS = frozenset({"skipped", "untriggered", "moving", "unsettled", "empty", "paused", "combined"})
+"""Reasons in ``dropped`` that count frames which need no result of their own: nothing is lost by them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health(Message):
     """Figures of the station."""
 
     timestamp_ms: Annotated[TimeMs, key("timestamp", "When it was made.", MS_UTC)] = 0
-    fps: Annotated[Number, key("fps", "Results a second, over the last five seconds.", "1/s")]
+    fps: Annotated[Number, key("fps", "Frames captured a second, over the last five seconds.", "1/s")]
     p50_ms: Annotated[dict[str, Number], key("p50", "Median duration by stage.", "ms")] = field(default_factory=dict)
     p99_ms: Annotated[dict[str, Number], key("p99", "Its 99th percentile by stage.", "ms")] = field(
         default_factory=dict
@@ -80,7 +84,7 @@ class Health(Message):
     results: Annotated[Int, key("results", "Results of these frames.")] = 0
     last_result_age_ms: Annotated[Int | None, key("lastResultAge", "Time since the last result.", "ms")] = None
     camera: Annotated[Text, key("camera", "State of the camera.")] = ""
-    dropped: Annotated[dict[str, Int], key("dropped", "Frames, records, images, commands lost, by reason.")] = field(
+    dropped: Annotated[dict[str, Int], key("dropped", "Frames without a result, and losses, by reason.")] = field(
         default_factory=dict
     )
     outbox_depth: Annotated[Int, key("outboxDepth", "Records that wait for the broker.")] = 0
@@ -90,6 +94,14 @@ class Health(Message):
     )
     drift: Annotated[Payload | None, key("drift", "See README.md; null where it is not watched.")] = None
     recalibration: Annotated[Payload | None, key("recalibration", "See README.md; null where none runs.")] = None
+    results_per_s: Annotated[
+        Number, key("resultsPerSecond", "Results a second, over the last five seconds.", "1/s")
+    ] = math.nan
+    ok: Annotated[Int, key("ok", "Results that are OK.")] = 0
+    not_ok: Annotated[Int, key("notOk", "Results that are NotOK.")] = 0
+    not_decidable: Annotated[Int, key("notDecidable", "Results that are NotDecidable.")] = 0
+    missed: Annotated[Int, key("missed", "Parts that had no frame; each has a result, too.")] = 0
+    outbox_faults: Annotated[Int, key("outboxFaults", "How often results could not be stored.")] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 _REMEMBERED = 512
 _RATE_WINDOW_S = 5.0
+_SAMPLE_EVERY_S = 0.25
 
 
 class Latencies:
@@ -53,7 +54,8 @@ class LoopMetrics:
         clock_s: Monotonic clock.
 
     Attributes:
-        results: Parts with a verdict.
+        results: Parts with a frame, each with a result.
+        missed: Parts without one; each has a result, too.
         combined: Frames of these parts beyond the first of each.
         verdicts: Number of each verdict.
         fault: Why the last frame could not be inspected; None if it could.
@@ -61,6 +63,7 @@ class LoopMetrics:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.results = 0
+        self.missed = 0
         self.combined = 0
         self.verdicts: Counter[Evaluation] = Counter()
         self.fault: str | None = None
@@ -68,6 +71,7 @@ class LoopMetrics:
         self._began_s = clock_s()
         self._stages: dict[str, Latencies] = {}
         self._finished_s = np.full(_REMEMBERED, -np.inf)
+        self._captured: deque[tuple[float, int]] = deque([(self._began_s, 0)])
 
     def note(
         self,
@@ -97,7 +101,21 @@ class LoopMetrics:
         """A percentile (0 to 100) of the latest durations by stage, in milliseconds."""
         return {stage: latencies.percentile(share) for stage, latencies in self._stages.items()}
 
+    def note_captured(self, count: int) -> None:
+        """Note how many frames there were so far; called for every frame, and while none comes."""
+        now_s = self._clock_s()
+        if now_s - self._captured[-1][0] >= _SAMPLE_EVERY_S:
+            self._captured.append((now_s, count))
+        while len(self._captured) > 1 and self._captured[1][0] <= now_s - _RATE_WINDOW_S:
+            self._captured.popleft()
+
     def frames_per_s(self) -> float:
+        """Rate of captured frames over the last five seconds, or since the start."""
+        samples = tuple(self._captured)
+        (began_s, began), (ended_s, ended) = samples[0], samples[-1]
+        return round((ended - began) / (ended_s - began_s), 2) if ended_s > began_s else 0.0
+
+    def results_per_s(self) -> float:
         """Rate of results over the last five seconds, or since the start."""
         now_s = self._clock_s()
         since_s = max(now_s - _RATE_WINDOW_S, self._began_s)

@@ -1,8 +1,9 @@
 """Records on disk, from the moment they are made until the broker has them.
 
-One SQLite file in WAL mode. The inspection loop puts, the broker client reads and forgets. Both share one connection
-under a lock, which is faster for the loop than two connections that wait for each other inside SQLite. The slow part,
-copying the log into the database and flushing it to disk, is done by `checkpoint`, which does not hold the lock.
+One SQLite file in WAL mode. One thread puts, another reads and forgets. Both share one connection under a lock, which
+is faster than two connections that wait for each other inside SQLite. The slow part, copying the log into the database
+and flushing it to disk, is done by `checkpoint`, which does not hold the lock. All of it may wait for the disk:
+`RecordWriter` and `BackgroundOutbox` keep that from the loop and from the broker client.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import OutboxError
-from agent.outbox.database_file import PAGE_BYTES, checkpoint, is_corruption, open_or_replace, replace
+from agent.outbox.database_file import PAGE_BYTES, checkpoint, is_corruption, is_lock, open_or_replace, replace
 from agent.outbox.records_table import Kind, Records, Waiting
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3600
-_BATCH = 50  # dropped at a time, while the loop waits: a millisecond
+_BATCH = 50  # dropped at a time, while records wait: a millisecond
 _SPARE_PAGES = 128
+_LOCK_RETRY_S = 0.05
+_CLOSED_WITHIN_S = 0.5
 
 
 class Outbox:
@@ -54,7 +57,11 @@ class Outbox:
             ``outbox_full_alert``, ``outbox_old_result``, ``outbox_unwritable``, ``outbox_corrupt``,
             ``outbox_too_large``, ``duplicate``.
         fault: Why records cannot be written now; None when they can. During a fault results are dropped, and alerts
-            use the free room in the file and that of the oldest results.
+            use the free room in the file and that of the oldest results. A lock of another program is no fault:
+            `put` waits for its end.
+        delivered: How many records were forgotten because the broker has them.
+        faults: How often a fault began, or the file had to be replaced.
+        locked_by: Why `put` waits now; None when it does not.
 
     Raises:
         OutboxError: The file cannot be opened, or a newer version wrote it. A corrupted file is renamed to
@@ -71,6 +78,10 @@ class Outbox:
     ) -> None:
         self.dropped: Counter[str] = Counter()
         self.fault: str | None = None
+        self.faults = self.delivered = 0
+        self.locked_by: str | None = None
+        self._met_lock: str | None = None
+        self._closing = threading.Event()
         self._path = path
         self._max_records = max_records
         self._max_pages = max_mib * 2**20 // PAGE_BYTES
@@ -79,7 +90,7 @@ class Outbox:
         self._hour_began_s = clock_s()
         self._acknowledged: list[int] = []
         self._log_began_at_id = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         database, lost = open_or_replace(path)
         self._records = Records(path, database, self.dropped)
         self._count_lost(lost)
@@ -107,15 +118,21 @@ class Outbox:
             created_at_ms: When it was made, ms since 1970.
 
         Returns:
-            False when it was not stored, but counted in ``dropped``.
+            False when it was not stored, but counted in ``dropped``. While another program locks the file, it does not
+            return.
         """
-        with self._lock:
-            stored = self._store(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
-            if not stored:
-                self.dropped["outbox_unwritable" if stored is None else "duplicate"] += 1
-                return False
-            self._guarded(self._drop_excess)
-            return True
+        while True:
+            with self._lock:
+                self._met_lock = None
+                stored = self._store(Waiting(self.last_id + 1, record_id, kind, topic, payload, created_at_ms))
+                self.locked_by = self._met_lock
+                if stored:
+                    self._guarded(self._drop_excess)
+                    return True
+                if self.locked_by is None or self._closing.is_set():
+                    self.dropped["outbox_unwritable" if stored is None else "duplicate"] += 1
+                    return False
+            self._closing.wait(_LOCK_RETRY_S)  # others may use the outbox now
 
     def waiting(self, after: int, limit: int) -> list[Waiting]:
         """Up to ``limit`` records with an id above ``after``, oldest first; none when the disk fails."""
@@ -144,7 +161,12 @@ class Outbox:
         return self._records.depth
 
     def checkpoint(self) -> None:
-        """Flush to disk, enforce the limits, recover from a fault; call it every few seconds, not from the loop."""
+        """Flush to disk, enforce the limits, recover from a fault; call it every few seconds, not from the loop.
+
+        Files that others removed, replaced or damaged are replaced by new ones with the records that can be read.
+        """
+        if not self._locked(self._verify_files):
+            return  # nothing is written that may be damaged
         can_be_written = self._locked(self._check_writable)
         if self._flush() and can_be_written and self.fault is not None:
             self.fault = None
@@ -156,22 +178,27 @@ class Outbox:
         self._locked(self._begin_log)
 
     def close(self) -> None:
-        """Close the file; waiting records stay in it."""
-        with self._lock:
-            self._records.close()
+        """Close the file; waiting records stay in it. A disk that hangs is left to the end of the process."""
+        self._closing.set()
+        if self._lock.acquire(timeout=_CLOSED_WITHIN_S):
+            try:
+                self._records.close()
+            finally:
+                self._lock.release()
 
     def _store(self, record: Waiting) -> bool | None:
         """Whether the record is new; None when it cannot be written."""
         if self.fault is not None and record.kind == "result":
             return None
         stored = self._guarded(lambda: self._records.insert(record))
-        if stored is None and record.kind == "alert" and self._flush():
-            # The log starts again, where it has room. This once, the loop waits for the disk.
+        if stored is None and self._met_lock is None and record.kind == "alert" and self._flush():
+            # The log starts again, where it has room.
             stored = self._guarded(lambda: self._records.insert(record))
         return stored
 
     def _forget_acknowledged(self) -> int:
         removed = self._records.delete(self._acknowledged)
+        self.delivered += removed
         self._acknowledged = []
         return removed
 
@@ -196,6 +223,11 @@ class Outbox:
             self._records.pass_hours(hours, self._max_age_hours)
             self._hour_began_s += hours * _HOUR_S
 
+    def _verify_files(self) -> bool:
+        if self._records.is_open:
+            self._records.files.verify()
+        return True
+
     def _check_writable(self) -> bool:
         """Check that the file can be written, and reserve room in it for a full disk."""
         if not self._records.is_open:
@@ -219,8 +251,12 @@ class Outbox:
         try:
             return checkpoint(self._path)
         except sqlite3.Error as error:
-            self._note_fault(error)
+            with self._lock:
+                if not (is_corruption(error) and self._replace(error)):
+                    self._note_fault(error)
             return False
+        finally:
+            self._records.files.note_own_writes()
 
     def _locked(self, work: Callable[[], T]) -> T | None:
         with self._lock:
@@ -231,23 +267,31 @@ class Outbox:
         try:
             return work()
         except (sqlite3.Error, OSError, OutboxError) as error:
+            if is_lock(error):
+                self._met_lock = str(error)
+                return None
             if may_replace and is_corruption(error) and self._replace(error):
                 return self._guarded(work, may_replace=False)
             self._note_fault(error)
             return None
 
     def _note_fault(self, error: Exception) -> None:
+        if is_lock(error):
+            return
         if self.fault is None:
+            self.faults += 1
             log.error("outbox %s fails, records are lost and counted until it works: %s", self._path, error)
         self.fault = str(error)
 
     def _replace(self, error: Exception) -> bool:
-        self._records.close()
         try:
-            self._use(replace(self._path, error)[0])
+            self._use(replace(self._path, error, self._records if self._records.is_open else None)[0])
         except OutboxError as failure:
-            log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message is complete
-        return self._records.is_open
+            if self.fault is None:
+                log.error("no new outbox: %s", failure)  # noqa: TRY400 - the message is complete
+            return False
+        self.faults += self.fault is None
+        return True
 
     def _use(self, database: sqlite3.Connection) -> None:
         before = self._records

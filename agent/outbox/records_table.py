@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from agent.outbox.database_file import PAGE_BYTES, flushed_on_commit
 from agent.outbox.schema import checksum, is_whole
+from agent.outbox.watched_files import WatchedFiles
 
 if TYPE_CHECKING:
     import sqlite3
@@ -52,13 +53,15 @@ class Records:
         last_id: New ids are above it, and above the highest in the file.
 
     Attributes:
+        database: The connection.
         depth: Number of records.
         last_id: Highest id so far.
         is_open: `close` was not called.
+        files: Shows what other programs did to the files.
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection, dropped: Counter[str], last_id: int = 0) -> None:
-        self._database = database
+        self.database = database
         self._dropped = dropped
         # Open as long as SQLite has it: closing a file releases all locks that the process has on it.
         self._descriptor = os.open(path, os.O_RDWR)
@@ -71,15 +74,16 @@ class Records:
         self.last_id: int = max(last_id, known_id, hour_id)
         self._no_result_up_to = 0
         self._old_up_to = 0
+        self.files = WatchedFiles(path)
 
     def insert(self, record: Waiting) -> bool:
         """Commit a record, an alert with a flush to disk; False when its identity exists already."""
         row = (*record, checksum(*record))
         if record.kind == "alert":
-            with flushed_on_commit(self._database):
-                cursor = self._database.execute(_INSERT, row)
+            with flushed_on_commit(self.database):
+                cursor = self.database.execute(_INSERT, row)
         else:
-            cursor = self._database.execute(_INSERT, row)
+            cursor = self.database.execute(_INSERT, row)
         if cursor.rowcount != 1:
             return False
         self.last_id = record.id
@@ -88,9 +92,7 @@ class Records:
 
     def select(self, after: int, limit: int) -> list[Waiting]:
         """Up to ``limit`` records with an id above ``after``, oldest first; damaged ones are dropped."""
-        rows = self._database.execute(
-            "SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
-        ).fetchall()
+        rows = self.database.execute("SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
         whole = [row for row in rows if is_whole(row)]
         if len(whole) < len(rows):
             self.drop([row[0] for row in rows if not is_whole(row)], "outbox_corrupt")
@@ -98,9 +100,9 @@ class Records:
 
     def delete(self, ids: Sequence[int]) -> int:
         """Delete records; returns how many of them existed."""
-        with self._database:  # commits, or rolls back
-            self._database.execute("BEGIN IMMEDIATE")
-            removed = self._database.executemany("DELETE FROM record WHERE id = ?", [(id_,) for id_ in ids]).rowcount
+        with self.database:  # commits, or rolls back
+            self.database.execute("BEGIN IMMEDIATE")
+            removed = self.database.executemany("DELETE FROM record WHERE id = ?", [(id_,) for id_ in ids]).rowcount
         self.depth -= removed
         return removed
 
@@ -121,13 +123,13 @@ class Records:
     def pass_hours(self, hours: int, max_age_hours: int) -> None:
         """Note that hours have passed, and with them which results are old."""
         hour = self._hour + hours
-        with self._database:  # commits, or rolls back
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("INSERT INTO hour VALUES (?, ?)", (hour, self.last_id))
-            (self._old_up_to,) = self._database.execute(
+        with self.database:  # commits, or rolls back
+            self.database.execute("BEGIN IMMEDIATE")
+            self.database.execute("INSERT INTO hour VALUES (?, ?)", (hour, self.last_id))
+            (self._old_up_to,) = self.database.execute(
                 "SELECT coalesce(max(last_id), 0) FROM hour WHERE number <= ?", (hour - max_age_hours,)
             ).fetchone()
-            self._database.execute("DELETE FROM hour WHERE number < ?", (hour - max_age_hours,))
+            self.database.execute("DELETE FROM hour WHERE number < ?", (hour - max_age_hours,))
         self._hour = hour
 
     def drop_old_results(self, count: int) -> int:
@@ -138,8 +140,8 @@ class Records:
 
     def pages(self) -> Pages:
         """Used and free pages."""
-        (total,) = self._database.execute("PRAGMA page_count").fetchone()
-        (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+        (total,) = self.database.execute("PRAGMA page_count").fetchone()
+        (free,) = self.database.execute("PRAGMA freelist_count").fetchone()
         return Pages(total - free, free)
 
     def reserve(self) -> None:
@@ -157,30 +159,31 @@ class Records:
         end = (pages.used + free + 1) * PAGE_BYTES
         if begin < end:
             os.posix_fallocate(self._descriptor, begin, end - begin)
+            self.files.note_own_writes()
         self.fill(free * PAGE_BYTES)
 
     def fill(self, size_bytes: int) -> None:
         """Write some bytes and delete them again: leaves free pages, and fails if the file cannot be written."""
-        with self._database:  # commits, or rolls back
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size_bytes,))
-            self._database.execute("DELETE FROM filler")
+        with self.database:  # commits, or rolls back
+            self.database.execute("BEGIN IMMEDIATE")
+            self.database.execute("INSERT INTO filler VALUES (zeroblob(?))", (size_bytes,))
+            self.database.execute("DELETE FROM filler")
 
     def shrink(self) -> None:
         """Return room to the disk, after much has been drained."""
         pages = self.pages()
         if pages.free >= _HUGE_PAGES and pages.used <= _SMALL_PAGES:
-            self._database.execute("VACUUM")
+            self.database.execute("VACUUM")
 
     def close(self) -> None:
         """Close the file; doing it again does nothing."""
         if self.is_open:
             self.is_open = False
-            self._database.close()
+            self.database.close()
             os.close(self._descriptor)
 
     def _first(self, kind: Kind, count: int, *, after: int = 0, up_to: int | None = None) -> list[int]:
-        rows = self._database.execute(_FIRST, (kind, after, self.last_id if up_to is None else up_to, count))
+        rows = self.database.execute(_FIRST, (kind, after, self.last_id if up_to is None else up_to, count))
         return [id_ for (id_,) in rows]
 
     def drop(self, ids: Sequence[int], reason: str) -> None:

@@ -22,6 +22,7 @@ from agent.commands.rollback import RollbackCommand
 from agent.errors import AuditError, PublisherDiedError
 from agent.from_config import archive_folder, combiner_of, open_archive, recalibration_plan, station_topics, trigger_of
 from agent.inspection.loop import inspect
+from agent.inspection.record_writer import RecordWriter
 from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import new_id
 from agent.metrics.loop_metrics import LoopMetrics
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from agent.messages.records import Payload
     from agent.mqtt.client_thread import BrokerClient
     from agent.mqtt.connect import BrokerSettings
-    from agent.outbox.outbox import Outbox
+    from agent.outbox.background import BackgroundOutbox
     from agent.station.bundle_loader import BundleLoader
     from agent.trigger.trigger import Trigger
     from agent.zones.station_controls import StationControls
@@ -80,7 +81,7 @@ class Assembly:
         token: str | None,
         loader: BundleLoader,
         camera: Camera,
-        outbox: Outbox,
+        outbox: BackgroundOutbox,
         controls: StationControls,
         stack: ExitStack,
     ) -> None:
@@ -88,7 +89,15 @@ class Assembly:
         self.camera, self._controls, self.metrics = camera, controls, LoopMetrics()
         self._lost = CameraState()
         settled = SettledState(config.checks.alert_after_s)
-        state = StationState(camera=camera, controls=controls, metrics=self.metrics, outbox=outbox, settled=settled)
+        self._records = RecordWriter(lambda: outbox.locked_by)
+        state = StationState(
+            camera=camera,
+            controls=controls,
+            metrics=self.metrics,
+            outbox=outbox,
+            records=self._records,
+            settled=settled,
+        )
         self._announced_state = state.state()  # the connection begins with it
 
         # Which frames show a part, and what the controller is answered.
@@ -129,6 +138,7 @@ class Assembly:
         standstill = Standstill(config.plc.deadline_ms) if self._is_triggered_by_line else None
         self._live_messages = LiveMessages(topics, self._handshake, commands, self._give_up, standstill)
         self.publisher = Publisher(broker, topics, outbox, station, self._live_messages)
+        outbox.notify = self._records.notify = self.publisher.wake
         edge_nodes = edge_nodes_of(config, broker, station, stack)
         self._clients: Sequence[BrokerClient] = (self.publisher, *edge_nodes)
         self._root = topics.root
@@ -146,6 +156,7 @@ class Assembly:
             topics,
             self._active_alerts,
             is_simulated=kind_of(config.camera.source) == "path",
+            write=self._records.write,
         )
 
     def _bundle_swap(self, loader: BundleLoader) -> BundleSwap:
@@ -165,7 +176,7 @@ class Assembly:
         return CommandDispatcher(handlers.by_name(), self._audit, config.commands.accept, token)
 
     def _status(
-        self, config: AgentConfig, outbox: Outbox, commands: CommandDispatcher, settled: SettledState
+        self, config: AgentConfig, outbox: BackgroundOutbox, commands: CommandDispatcher, settled: SettledState
     ) -> StationStatus:
         return StationStatus(
             camera=self.camera,
@@ -173,6 +184,7 @@ class Assembly:
             metrics=self.metrics,
             outbox=outbox,
             settled=settled,
+            records=self._records,
             trigger=self._trigger,
             handshake=self._handshake,
             commands=commands,
@@ -193,7 +205,7 @@ class Assembly:
                 client.start()
             # Left in the opposite order: after the last images come the last records.
             stack.callback(self._stop_clients)
-            for part in (self._archive, self._page, self._recalibrations, self._control_socket):
+            for part in (self._records, self._archive, self._page, self._recalibrations, self._control_socket):
                 if part is not None:
                     stack.enter_context(part)
             self._inspect()
@@ -235,15 +247,16 @@ class Assembly:
             if self._page is not None:
                 self._page.show(inspection)
             self._recalibrations.note(inspection)
+        self.metrics.note_captured(self.camera.captured)
         self._give_up()  # the publisher does it in time, but not while it has no connection
         self._follow_state()
         is_running = not self._controls.is_paused and self.status.observed() == RUNNING
         if inspection is None and not self._is_triggered_by_line and not is_running:
             self._handshake.report_no_view(self.status.why_no_verdict(), now_ms())
             self.publisher.wake()
-        if not all(client.alive for client in self._clients):
+        if not (self._records.alive and all(client.alive for client in self._clients)):
             raise PublisherDiedError(
-                what="a thread that publishes to the broker has died; the line receives nothing",
+                what="a thread that stores or publishes results has died; the line receives nothing",
                 remedy="see the log above for the cause; start again, records wait in the outbox",
             )
         self._service_manager.progress(self.status.one_line)
@@ -263,6 +276,7 @@ class Assembly:
     def _give_up(self) -> None:
         """From any thread: answer overdue parts without a verdict, and record those that had no frame."""
         for part in self._trigger.withdraw(self._handshake.overdue()):
+            self.metrics.missed += 1
             self._recorder.record_missed(part, self.status.why_no_verdict(), self._controls.threshold)
 
     def _follow_up(self, answer: Payload) -> None:

@@ -36,4 +36,6 @@ def edge_nodes_of(
     outbox = stack.enter_context(open_outbox(config, "sparkplug.sqlite"))
     birth_number = BdSeq(config.state_dir / "sparkplug_birth")
     own_broker = replace(broker, client_id=f"{broker.client_id}-sparkplug")
-    return (EdgeNode(own_broker, sparkplug_topics(config), outbox, station, birth_number),)
+    node = EdgeNode(own_broker, sparkplug_topics(config), outbox, station, birth_number)
+    outbox.notify = node.wake
+    return (node,)

@@ -50,6 +50,7 @@ class StatusCollector:
         yield _counter("frames_captured", "Frames that the camera gave.", {(): status.camera.captured})
         verdicts = {(verdict.name.lower(),): metrics.verdicts[verdict] for verdict in _VERDICTS}
         yield _counter("results", "Frames with a result.", verdicts, "verdict")
+        yield _counter("missed_parts", "Parts that had no frame in time.", {(): metrics.missed})
         dropped = {(reason,): count for reason, count in status.dropped().items()}
         yield _counter("dropped", "Dropped frames, records and messages, as in health.", dropped, "reason")
         age_ms = metrics.last_result_age_ms()
@@ -64,6 +65,8 @@ class StatusCollector:
         yield _gauge("connected", "Whether the connection is accepted.", connected, "connection")
         waiting = {(name,): client.waiting for name, client in clients}
         yield _gauge("outbox_depth", "Records that wait for the broker.", waiting, "connection")
+        faults = {(): status.outbox.faults + status.records.faults}
+        yield _counter("outbox_faults", "How often results could not be stored.", faults)
         published = {(name,): client.published for name, client in clients}
         yield _counter("published", "Records that the broker has.", published, "connection")
 

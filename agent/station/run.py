@@ -58,23 +58,29 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a station did: captured = results + dropped, and every result is published or waits.
+    """What a station did: captured = results + dropped, and every result is published, waits, or was lost.
 
     Attributes:
         captured: Frames that the camera gave.
-        results: Parts with a verdict.
-        verdicts: Number of each verdict.
+        results: Parts with a frame, each with a result.
+        verdicts: Number of each verdict on them.
+        missed: Parts that had no frame; each has a result, too, which is NotDecidable.
         dropped: Frames without a result of their own, by reason.
-        published: Records (results and alerts) that the broker has.
+        waited: Records that earlier runs had left.
+        published: Records (results and alerts) that the broker has; also those.
         waiting: Records still in the outbox.
+        lost: Records that could not be kept, by reason.
     """
 
     captured: int
     results: int
     verdicts: dict[Evaluation, int]
+    missed: int
     dropped: dict[str, int]
+    waited: int
     published: int
     waiting: int
+    lost: dict[str, int]
 
 
 def run_station(config: AgentConfig, stop: Stop) -> Summary:
@@ -107,6 +113,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
             stack.enter_context(serve_metrics(config.metrics.host, config.metrics.port, registry))
         controls = _open_zones(loader, bundles, stack)
         outbox = stack.enter_context(open_outbox(config, "outbox.sqlite"))
+        waited = outbox.depth()
         stack.enter_context(camera)
         stop.reaches(camera)
         station = Assembly(config, broker, token, loader, camera, outbox, controls, stack)
@@ -116,9 +123,12 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         camera.captured,
         station.metrics.results,
         dict(station.metrics.verdicts),
+        station.metrics.missed,
         station.status.frames_dropped(),
-        station.publisher.published,
+        waited,
+        outbox.delivered,
         outbox.depth(),
+        dict(station.status.records_lost()),
     )
 
 

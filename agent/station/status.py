@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from agent.camera.contract import BEING_OPENED
 from agent.clock import now_ms
 from agent.drift.report import drift_payload
-from agent.messages.payloads import AlertState, BundleInfo, Health, Info
-from agent.messages.records import ResultCode
+from agent.messages.payloads import NO_LOSS, AlertState, BundleInfo, Health, Info
+from agent.messages.records import Evaluation, ResultCode
 from agent.station.settled_state import RUNNING, Condition, SettledState
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.camera import Camera
     from agent.commands.dispatcher import CommandDispatcher
     from agent.drift.report import DriftReport
+    from agent.inspection.record_writer import RecordWriter
     from agent.messages.records import Payload
     from agent.metrics.loop_metrics import LoopMetrics
     from agent.outbox.outbox import Outbox
@@ -49,6 +50,7 @@ class StationState:
     metrics: LoopMetrics
     outbox: Outbox
     settled: SettledState
+    records: RecordWriter
 
     def state(self) -> tuple[str, str]:
         """State and reason, for ``status``; a state that comes and goes does not change it."""
@@ -65,7 +67,7 @@ class StationState:
             return Condition(self.camera.state, self.camera.reason or "the camera gives no frames")
         if self.metrics.fault is not None:
             return Condition("fault", self.metrics.fault)
-        fault = self.outbox.fault
+        fault = self.outbox.fault or self.records.fault
         return RUNNING if fault is None else Condition("fault", f"results cannot be stored: {fault}")
 
     @property
@@ -113,7 +115,8 @@ class StationStatus(StationState):
         drifts = [
             f"; {report.words}{f' in {zone}' * bool(zone)}" for zone, report in self.drifts.items() if report.words
         ]
-        waiting = f"{self.dropped().total()} dropped, {self.outbox.depth()} records wait"
+        lost = sum(count for reason, count in self.dropped().items() if reason not in NO_LOSS)
+        waiting = f"{lost} dropped, {self.outbox.depth()} records wait"
         return f"{state}{why}; {frames}, {waiting}{''.join(drifts)}"
 
     @property
@@ -137,7 +140,18 @@ class StationStatus(StationState):
         images = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
         refused = {f"command: {name}": count for name, count in dict(self.commands.refused).items()}
         page = self.page_dropped
-        return _sum(self.frames_dropped(), self.outbox.dropped, self.handshake.dropped, images, refused, page)
+        return _sum(
+            self.frames_dropped(),
+            self.records_lost(),
+            self.handshake.dropped,
+            images,
+            refused,
+            page,
+        )
+
+    def records_lost(self) -> Counter[str]:
+        """Results and alerts that the broker will never have, by reason."""
+        return +_sum(self.outbox.dropped, self.records.dropped)
 
     def frames_dropped(self) -> Counter[str]:
         """Frames without a result of their own, by reason; ``combined`` frames are part of another's result."""
@@ -153,10 +167,16 @@ class StationStatus(StationState):
             p99_ms=self.metrics.percentiles(99),
             captured=self.camera.captured,
             results=self.metrics.results,
+            results_per_s=self.metrics.results_per_s(),
+            ok=self.metrics.verdicts[Evaluation.OK],
+            not_ok=self.metrics.verdicts[Evaluation.NOT_OK],
+            not_decidable=self.metrics.verdicts[Evaluation.NOT_DECIDABLE],
+            missed=self.metrics.missed,
             last_result_age_ms=self.metrics.last_result_age_ms(),
             camera=self.camera.state,
             dropped=self.dropped(),
             outbox_depth=self.outbox.depth(),
+            outbox_faults=self.outbox.faults + self.records.faults,
             disk_free_bytes=disk_free_bytes(self.state_dir),
             temperature_c=_temperature_c(),
             drift=drift_payload(self.drifts),

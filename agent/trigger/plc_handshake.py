@@ -84,6 +84,10 @@ class Handshake:
         """Whether its deadline has passed."""
         return self._clock_ns() >= part.asked_ns + self._deadline_ns
 
+    def left_s(self, part: Part) -> float:
+        """Time until its deadline; 0 when it has passed."""
+        return max(0, part.asked_ns + self._deadline_ns - self._clock_ns()) / 1e9
+
     def answer(self, answer: Answer) -> bool:
         """Answer a part; false when it is too late, because the controller has an answer without a verdict."""
         with self._lock:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from agent.messages.payloads import NO_LOSS
 from agent.messages.records import Evaluation
 from agent.watch.rendering import VERDICTS, clock, code_text, outcome_text, score_ratio, state_text, station_labels
 
@@ -128,7 +129,7 @@ def _figures(station: StationView) -> list[Cell]:
             _decimal(health.fps),
             _decimal(health.p99_ms.get("total", math.nan)),
             Text(f"{health.outbox_depth:,}", "yellow" if health.outbox_depth >= _MANY_WAITING else ""),
-            f"{sum(health.dropped.values()):,}",
+            f"{sum(count for reason, count in health.dropped.items() if reason not in NO_LOSS):,}",
         ]
     if not station.plc:
         return [*figures, "", ""]

@@ -10,12 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agent import cli
+from agent.messages.records import Evaluation
+from agent.station.run import Summary
 from calibration.terminal import ending_signals
 from tests.support.stations import (
     PATIENCE_S,
@@ -72,7 +75,7 @@ class Sum:
 def summed_up(log: str) -> Sum:
     line = log.strip().splitlines()[-1]
     found = re.search(
-        r"stopped: (\d+) frames captured, (\d+) results \(.+\), dropped: .+; (\d+) records published, (\d+) wait",
+        r"stopped: (\d+) frames captured, (\d+) results .+; (\d+) records published, (\d+) wait",
         line,
     )
     assert found, log
@@ -378,9 +381,68 @@ def test_the_last_line_reports_what_became_of_every_frame(
     assert command("run", "--config", write_config(tmp_path, bundle, source, closed_port())).code == 0
     said = caplog.records[-1].getMessage()
     assert said == (
-        "stopped: 7 frames captured, 6 results (6 OK, 0 NotOK, 0 not decidable), dropped: 1 unreadable; "
+        "stopped: 7 frames captured, 6 results (6 OK, 0 NotOK, 0 not decidable); frames dropped: 1 unreadable; "
         "0 records published, 6 wait in the outbox"
     )
+
+
+VERDICTS = {Evaluation.OK: 5, Evaluation.NOT_OK: 2}
+NOTHING = Summary(
+    captured=0,
+    results=0,
+    verdicts={},
+    missed=0,
+    dropped={},
+    waited=0,
+    published=0,
+    waiting=0,
+    lost={},
+)
+
+
+@pytest.mark.parametrize(
+    ("summary", "text"),
+    [
+        (
+            NOTHING,
+            (
+                "0 frames captured, 0 results (0 OK, 0 NotOK, 0 not decidable); frames dropped: none; "
+                "0 records published, 0 wait in the outbox"
+            ),
+        ),
+        (
+            replace(NOTHING, missed=6, published=6),
+            (
+                "0 frames captured, 6 results (0 OK, 0 NotOK, 6 not decidable); 6 of them for parts without a frame; "
+                "frames dropped: none; 6 records published, 0 wait in the outbox"
+            ),
+        ),
+        (
+            replace(NOTHING, captured=7, results=7, verdicts=VERDICTS, waited=6, published=12, waiting=1),
+            (
+                "7 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames dropped: none; "
+                "6 records had waited since earlier runs; 12 records published, 1 wait in the outbox"
+            ),
+        ),
+        (
+            replace(NOTHING, captured=1207, results=7, verdicts=VERDICTS, dropped={"moving": 1198, "superseded": 2}),
+            (
+                "1207 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames without a part: 1198 moving; "
+                "frames dropped: 2 superseded; 0 records published, 0 wait in the outbox"
+            ),
+        ),
+        (
+            replace(NOTHING, captured=7, results=7, verdicts=VERDICTS, lost={"outbox_unwritable": 3}),
+            (
+                "7 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames dropped: none; "
+                "records lost: 3 outbox_unwritable; 0 records published, 0 wait in the outbox"
+            ),
+        ),
+    ],
+    ids=["nothing", "parts without a frame", "records of earlier runs", "frames without a part", "lost records"],
+)
+def test_the_last_line_says_what_was_published_lost_and_no_loss(summary: Summary, text: str) -> None:
+    assert cli._summary_text(summary) == text
 
 
 def test_the_example_configuration_is_printed_and_good(command: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
-import subprocess
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import pytest
 from neighbour import Neighbour
 
 from agent.outbox.outbox import Kind, Outbox
 from tests.support.stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from tests.support.real_broker import Listener, Mosquitto
 
-SIZE_MIB = 24
 PAYLOAD = '{"text":"' + 390 * "x" + '"}'
 """As long as that of a result."""
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few mebibytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount") or "mount"
-    command = [mount, "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a folder of our own
-    if result.returncode:
-        reason = f"no file system can be mounted here: {result.stderr.strip()}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    yield folder
-    # Lazily: what a failed test has left open must not keep it.
-    subprocess.run([shutil.which("umount") or "umount", "-l", str(folder)], check=True)  # noqa: S603 - the same
 
 
 def put(outbox: Outbox, number: int, kind: Kind = "result") -> bool:

@@ -78,7 +78,7 @@ class PowerCuts(RuleBasedStateMachine):
     def open(self) -> None:
         self.outbox = Outbox(self.path, MAX_RECORDS)
         self.flushes = self.is_full = False
-        self.outbox._records._database.set_trace_callback(self.watch)
+        self.outbox._records.database.set_trace_callback(self.watch)
 
     def watch(self, statement: str) -> None:
         """A commit flushes where SQLite was told so."""

@@ -4,6 +4,8 @@ import { SHAPES, age, clock, dayAndClock, element, number, shape } from "./forma
 
 const OLD_AFTER_MS = 10000;
 const STATES = { paused: "PAUSED", lost: "CAMERA LOST", closed: "CAMERA CLOSED", fault: "FAULT", running: "" };
+// Reasons in `dropped` of frames that need no result of their own: see messages/payloads.py.
+const NO_LOSS = new Set(["skipped", "untriggered", "moving", "unsettled", "empty", "paused", "combined"]);
 const get = (id) => document.getElementById(id);
 
 export class Station {
@@ -81,10 +83,14 @@ function alerts(active) {
   if (before !== made.map((each) => each.textContent).join()) get("alerts").replaceChildren(...made);
 }
 
+function counted(entries) {
+  return entries.map(([what, count]) => `${(count ?? 0).toLocaleString("en")} ${what}`).join(", ");
+}
+
 function figures(state, update) {
   const { info, health } = state;
-  const dropped = Object.entries(health.dropped).filter(([, count]) => count);
-  const total = dropped.reduce((sum, [, count]) => sum + count, 0);
+  const [dropped, withoutPart] = [false, true].map((isNoLoss) =>
+    Object.entries(health.dropped).filter(([why, count]) => count && NO_LOSS.has(why) === isNoLoss));
   const activity = state.state === "running" ? "inspecting" : state.reason || state.state;
   const brokers = state.brokers.map((each) => [`Broker, ${each.name}`,
     each.connected ? "connected" : `NOT CONNECTED${each.error ? `: ${each.error}` : ""}`, !each.connected]);
@@ -96,8 +102,9 @@ function figures(state, update) {
     ["Camera", `${health.camera === "running" ? "gives frames" : health.camera.toUpperCase()}, ${info.camera}`, health.camera !== "running"],
     ...brokers,
     ["Outbox", `${waiting} waiting`, state.brokers.some((each) => each.waiting > 100)],
-    ["Frames", `${number(health.fps)} per second${latency}; ${health.results.toLocaleString("en")} results`],
-    ["Dropped", total ? `${total.toLocaleString("en")}: ${dropped.map(([why, count]) => `${count.toLocaleString("en")} ${why}`).join(", ")}` : "nothing"],
+    ["Frames", `${number(health.fps)} per second${latency}; without a part: ${counted(withoutPart) || "none"}`],
+    ["Results", `${health.results.toLocaleString("en")}: ${counted([["OK", health.ok], ["NotOK", health.notOk], ["not decidable", health.notDecidable]])}`],
+    ["Dropped", counted(dropped) || "nothing"],
     ...Object.entries(state.thresholds).flatMap(([zone, { now, base }]) => zoneFigures(zone, info.zones[zone] ?? info, now, base)),
     ["Device", `${number(health.diskFree / 2 ** 30)} GiB free${temperature}`],
   ];

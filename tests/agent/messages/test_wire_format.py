@@ -111,6 +111,10 @@ SENT = (
         p99_ms={"total": math.nan},
         captured=9,
         results=8,
+        results_per_s=24.5,
+        ok=6,
+        not_ok=1,
+        not_decidable=1,
         camera="running",
         dropped={"superseded": 1},
         disk_free_bytes=2**40,
@@ -141,7 +145,7 @@ SENT = (
 
 
 @pytest.mark.parametrize(("message", "line"), list(zip(SENT, LINES, strict=True)))
-def test_messages_are_the_same_bytes_as_in_version_0_1_0(message: Result | Status, line: tuple[str, str]) -> None:
+def test_messages_are_the_same_bytes_as_before(message: Result | Status, line: tuple[str, str]) -> None:
     topic, text = line
     assert isinstance(message, MESSAGES[topic])
     assert to_json(message.payload()) == text

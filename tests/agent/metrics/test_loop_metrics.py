@@ -44,7 +44,7 @@ def test_only_the_last_512_durations_count() -> None:
 def test_before_the_first_frame_everything_is_zero_and_there_is_no_age(clock: Clock) -> None:
     metrics = LoopMetrics(clock)
     assert metrics.results == 0
-    assert metrics.frames_per_s() == 0.0
+    assert metrics.results_per_s() == 0.0
     assert metrics.percentiles(50) == {}
     assert metrics.last_result_age_ms() is None
     assert Latencies().percentile(50) == 0.0
@@ -57,14 +57,14 @@ def test_a_steady_rate_is_the_rate_from_the_first_second_on(clock: Clock, rate: 
         clock.now_s += 1 / rate
         metrics.note({"total": 1.0})
         if count >= max(2.0, rate):
-            assert metrics.frames_per_s() == pytest.approx(rate, rel=0.25 if rate < 1 else 0.02)
+            assert metrics.results_per_s() == pytest.approx(rate, rel=0.25 if rate < 1 else 0.02)
 
 
 def test_the_first_frame_does_not_look_like_a_thousand_a_second(clock: Clock) -> None:
     metrics = LoopMetrics(clock)
     clock.now_s += 1.0
     metrics.note({"total": 1.0})
-    assert metrics.frames_per_s() == 1.0
+    assert metrics.results_per_s() == 1.0
 
 
 def test_the_rate_falls_to_zero_when_no_frame_comes_and_the_age_grows(clock: Clock) -> None:
@@ -74,11 +74,26 @@ def test_the_rate_falls_to_zero_when_no_frame_comes_and_the_age_grows(clock: Clo
         metrics.note({"total": 1.0})
     assert metrics.last_result_age_ms() == 0
     clock.now_s += 2.5
-    assert metrics.frames_per_s() == pytest.approx(5.0, abs=0.3)
+    assert metrics.results_per_s() == pytest.approx(5.0, abs=0.3)
     assert metrics.last_result_age_ms() == 2500
     clock.now_s += 2.6
-    assert metrics.frames_per_s() == 0.0
+    assert metrics.results_per_s() == 0.0
     assert metrics.last_result_age_ms() == 5100
+
+
+def test_frames_a_second_are_those_of_the_camera_also_while_few_of_them_show_a_part(clock: Clock) -> None:
+    metrics = LoopMetrics(clock)
+    for frame in range(1, 201):
+        clock.now_s += 0.1
+        if frame % 10 == 0:
+            metrics.note({"total": 1.0})
+        metrics.note_captured(frame)
+    assert metrics.frames_per_s() == pytest.approx(10.0, rel=0.03)
+    assert metrics.results_per_s() == pytest.approx(1.0, rel=0.25)
+    for _ in range(60):  # the camera is lost
+        clock.now_s += 0.1
+        metrics.note_captured(200)
+    assert metrics.frames_per_s() == 0.0
 
 
 def test_stages_are_kept_apart_and_may_come_later(clock: Clock) -> None:

@@ -137,7 +137,7 @@ def test_a_month_of_hours_does_not_fill_the_file(path: Path) -> None:
     clock = Clock()
     with Outbox(path, max_age_days=2, clock_s=clock) as outbox:
         clock.run(outbox, 30 * DAY_S, step_s=HOUR_S)
-        (hours,) = outbox._records._database.execute("SELECT count(*) FROM hour").fetchone()
+        (hours,) = outbox._records.database.execute("SELECT count(*) FROM hour").fetchone()
     assert hours < 60
 
 

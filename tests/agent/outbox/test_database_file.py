@@ -130,7 +130,7 @@ def test_corrupted_file_is_set_aside_and_the_agent_runs_on(path: Path, caplog: p
         assert outbox.dropped == {"outbox_corrupt": 1}, "at least one: nobody knows how many"
     (kept,) = path.parent.glob("outbox.db.corrupt-*")
     assert kept.read_bytes().startswith(b"not a database")
-    assert "is corrupted" in caplog.text
+    assert "is replaced (file is not a database)" in caplog.text
 
 
 def garble(path: Path, begin: int, end: int) -> None:
@@ -159,7 +159,7 @@ def test_records_are_rescued_when_only_the_index_is_damaged(path: Path) -> None:
     with Outbox(path) as outbox:
         for number in range(1000):
             put(outbox, str(number))
-        (root,) = outbox._records._database.execute(
+        (root,) = outbox._records.database.execute(
             "SELECT rootpage FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_record%'"
         ).fetchone()
     garble(path, (root - 1) * PAGE, root * PAGE)
@@ -188,8 +188,8 @@ def test_file_that_becomes_corrupted_while_open_is_replaced(path: Path) -> None:
     with Outbox(path) as outbox:
         for number in range(10):
             put(outbox, str(number))
-        outbox._records._database.execute("PRAGMA writable_schema = ON")
-        outbox._records._database.execute("UPDATE sqlite_schema SET rootpage = 1000 WHERE name = 'record'")
+        outbox._records.database.execute("PRAGMA writable_schema = ON")
+        outbox._records.database.execute("UPDATE sqlite_schema SET rootpage = 1000 WHERE name = 'record'")
         with closing(sqlite3.connect(path)) as other:  # another schema version makes SQLite read the schema again
             other.execute("PRAGMA schema_version = 77")
         assert put(outbox, "new")
@@ -204,7 +204,7 @@ def test_outbox_that_cannot_be_replaced_at_once_is_replaced_later(path: Path, mo
         for number in range(1000):
             put(outbox, str(number), "alert" if number % 100 == 0 else "result")
         outbox.checkpoint()
-        outbox._records._database.execute("PRAGMA cache_size = 0")
+        outbox._records.database.execute("PRAGMA cache_size = 0")
         garble(path, 20 * PAGE, 21 * PAGE)
         with monkeypatch.context() as patched:
             patched.setattr(Path, "rename", refuse)

@@ -227,10 +227,16 @@ HEALTH: dict[str, type | tuple[type, ...]] = {
     "p99": dict,
     "captured": int,
     "results": int,
+    "resultsPerSecond": float,
+    "ok": int,
+    "notOk": int,
+    "notDecidable": int,
+    "missed": int,
     "lastResultAge": (int, type(None)),
     "camera": str,
     "dropped": dict,
     "outboxDepth": int,
+    "outboxFaults": int,
     "diskFree": int,
     "temperature": (float, type(None)),
     "drift": dict,
@@ -302,24 +308,29 @@ def test_health_reports_how_the_station_is_doing(
     assert set(health["p50"]) == set(health["p99"]) == stages
     assert 0 < health["p50"]["inference"] <= health["p99"]["total"]
     assert health["captured"] >= health["results"] > 0
+    assert health["ok"] + health["notOk"] + health["notDecidable"] == health["results"]
+    assert health["resultsPerSecond"] > 5
     assert health["camera"] == "running"
     assert health["diskFree"] > 0
 
 
 def test_a_station_that_cannot_store_its_results_says_so() -> None:
     parts = dict.fromkeys(field.name for field in fields(StationStatus))
-    outbox = SimpleNamespace(fault=None)
+    outbox, records = SimpleNamespace(fault=None), SimpleNamespace(fault=None)
     stand_ins = {
         "camera": SimpleNamespace(state="running"),
         "controls": SimpleNamespace(paused=None),
         "metrics": LoopMetrics(),
         "outbox": outbox,
         "settled": SettledState(2.0),
+        "records": records,
     }
     reports = StationStatus(**{**parts, **stand_ins})  # type: ignore[arg-type]
     assert reports.state() == ("running", "")
     outbox.fault = "database or disk is full"
     assert reports.state() == ("fault", "results cannot be stored: database or disk is full")
+    outbox.fault, records.fault = None, "database is locked"
+    assert reports.state() == ("fault", "results cannot be stored: database is locked")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A process that is stopped and goes on later: what lay in its sockets meanwhile is not taken for new."""
+"""Triggers without a frame of their own: they lay in the socket of a stopped process, or there is no camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.real_broker import PATIENCE_S, wait_for
-from tests.support.stations import ROOT, Agent, good_parts, write_config, write_pictures
+from tests.support.stations import ROOT, Agent, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,3 +86,30 @@ def test_triggers_that_came_while_the_agent_was_stopped_get_no_verdict_and_the_n
     refused = [answer["error"] for answer in listener.on("/cmd/ack") if str(answer["commandId"]).startswith("old")]
     assert len(refused) == len(old)
     assert all("the agent stood still" in error for error in refused)
+
+
+def test_parts_that_had_no_frame_are_among_the_results_of_the_last_line_and_of_health(
+    mosquitto: Mosquitto, listen: Callable[[int], Listener], bundle: Path, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    listener = listen(mosquitto.port)
+    config = write_config(
+        tmp_path,
+        bundle,
+        f"http://127.0.0.1:{closed_port()}/stream",
+        mosquitto.port,
+        trigger={"source": "command"},
+        archive={"enabled": False},
+    )
+    controller = Controller(mosquitto.port)
+    with Agent(config) as agent:
+        listener.wait_for(lambda heard: any(one["state"] == "lost" for one in heard.on("/status")), 60)
+        for number in range(6):
+            controller.trigger(f"part{number}")
+        listener.wait_for(lambda heard: len(heard.on("/result")) == 6)
+        controller.close()
+        agent.end(signal.SIGTERM)
+    assert not any(valid_of(listener).values())
+    assert listener.on("/health")[-1]["missed"] == 6
+    assert "0 frames captured, 6 results (0 OK, 0 NotOK, 6 not decidable)" in agent.log
+    assert "6 records published, 0 wait" in agent.log
