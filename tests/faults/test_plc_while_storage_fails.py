@@ -50,11 +50,11 @@ class FailingDisk(sqlite3.Connection):
             raise sqlite3.OperationalError("attempt to write a readonly database")
         return super().execute(statement, *arguments)
 
-def write(path, content):
+def write(path, content, *more):
     wait()
     if is_read_only.exists():
         raise OSError(30, os.strerror(30), str(path))
-    write_flushed(path, content)
+    write_flushed(path, content, *more)
 
 sqlite3.connect = partial(sqlite3.connect, factory=FailingDisk)
 atomic_file.write_flushed = write
