@@ -5,6 +5,7 @@ All errors are ``calibration.ShiftwatchError``, which says what is wrong (``what
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
     from calibration.progress import Progress
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Inspection", "Inspector", "ShiftwatchError", "calibrate", "inspector", "open_bundle"]
 
@@ -152,6 +155,9 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
 ) -> Bundle:
     """Learn what good parts look like and write a bundle, as ``shiftwatch-calibrate fit`` does.
 
+    What a person should know about the images (copies, masks, several sizes and others) is logged as warnings, and is
+    in ``manifest.images.findings`` of the bundle.
+
     Args:
         source: Folder of images of good parts (10 at least, a hundred or more are better), or a video.
         out: Folder of the bundle; must not exist.
@@ -181,4 +187,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
         threads=threads,
     )
     choice = BackboneChoice(backbone, stages, weights)
-    return calibrate_folder(FitOptions(Path(source), Path(out), settings, choice, left_out=leave_out), progress)
+    bundle = calibrate_folder(FitOptions(Path(source), Path(out), settings, choice, left_out=leave_out), progress)
+    for finding in bundle.manifest.images.findings:
+        log.warning("%d %s: %s", len(finding.images), finding.what, ", ".join(finding.images))
+    return bundle

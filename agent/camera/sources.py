@@ -17,7 +17,7 @@ from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
 from agent.camera.shown_source import without_password
 from agent.errors import CameraError
 from calibration.errors import DatasetError
-from calibration.imaging.image_files import image_files_in, read_image
+from calibration.imaging.image_files import images_and_masks_in, read_image
 from calibration.imaging.utf8_name import utf8_name
 from calibration.imaging.video import VideoReader
 
@@ -235,13 +235,18 @@ class FolderSource:
     def open(self) -> None:
         """See Source."""
         try:
-            found = image_files_in(self._folder)
+            found, masks = images_and_masks_in(self._folder)
         except OSError as error:
             what = f"image folder {self._folder.absolute()} cannot be read: {error.strerror}"
             raise CameraError(what=what, remedy="check that it exists and that this user may read it") from error
         if not found:
             remedy = "give the folder that holds the images itself: subfolders are not searched"
             raise CameraError(what=f"no images in image folder {self._folder.absolute()}", remedy=remedy)
+        if masks and not self._reported:
+            self._reported.update(masks)
+            _log.warning(
+                "left out as masks, PNG files beside a photo of the same name: %d, such as %s", len(masks), masks[0]
+            )
         self._waiting = found[::-1]
 
     def grab(self) -> bool:

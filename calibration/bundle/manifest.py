@@ -138,13 +138,21 @@ class ChoiceRecord(_Record):
     trials: tuple[TrialRecord, ...]
 
 
+class FindingRecord(_Record):
+    """What a person should know about some of the image files, and which they are."""
+
+    what: str
+    images: tuple[_Name, ...]
+
+
 class ImagesRecord(_Record):
-    """The images that were used."""
+    """The images that were used, and what was found about their files."""
 
     source: _Name
     count: Count
     skipped: tuple[_Name, ...]
     left_out: tuple[_Name, ...] = ()
+    findings: tuple[FindingRecord, ...] = ()
 
 
 class ParentRecord(_Record):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from calibration.errors import DatasetError
+from calibration.imaging.image_form import looks_like_mask
 from calibration.imaging.preprocess import Image, as_bgr8
 
 if TYPE_CHECKING:
@@ -99,10 +100,26 @@ def _is_truncated_jpeg(content: bytes) -> bool:
 
 
 def image_files_in(folder: Path) -> list[Path]:
-    """All images directly in a folder, sorted; a PNG next to a photo of the same name is its mask and left out."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    """All images directly in a folder, sorted, without masks: see ``images_and_masks_in``."""
+    return images_and_masks_in(folder)[0]
+
+
+def images_and_masks_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All images directly in a folder, sorted; and the masks among them.
+
+    A PNG next to a photo of the same name is its mask if it looks like one; otherwise it is an image of its own.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}
-    return sorted(path for path in found if path.suffix.lower() != MASK_SUFFIX or path.stem not in photos)
+    masks = [path for path in found if path.suffix.lower() == MASK_SUFFIX and path.stem in photos and _is_mask(path)]
+    return [path for path in found if path not in frozenset(masks)], masks
+
+
+def _is_mask(path: Path) -> bool:
+    try:
+        return looks_like_mask(read_image(path))
+    except DatasetError:
+        return False  # reading it as an image says that it is damaged
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

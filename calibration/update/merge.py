@@ -185,6 +185,7 @@ def _manifest(
                 count=sum(each.count for each in images),
                 skipped=tuple(name for each in images for name in each.skipped),
                 left_out=tuple(name for each in images for name in each.left_out),
+                findings=tuple(finding for each in images for finding in each.findings),
             ),
             "working_point": point,
             "choice": None,

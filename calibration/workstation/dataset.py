@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, read_image
+from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, images_and_masks_in, read_image
+from calibration.imaging.image_form import image_form
 from calibration.imaging.video import count_frames, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from calibration.imaging.image_form import ImageForm
     from calibration.imaging.preprocess import Image
 
     NamedImage: TypeAlias = tuple[str, Image]
@@ -51,13 +55,24 @@ class Images(Protocol):
 
 @dataclass
 class ImageFiles:
-    """Images in files."""
+    """Images in files.
+
+    Attributes:
+        copies: Files with the bytes of one of the paths, each with that path; they are not read.
+        masks: Files beside the paths that were left out as masks.
+        unread: Files beside the paths that are not of a kind that is read.
+        forms: The form of each image that was read; complete after an iteration.
+    """
 
     source: str
     paths: Sequence[Path]
     sequential: bool = False
     skipped: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
+    copies: Sequence[tuple[Path, Path]] = ()
+    masks: Sequence[Path] = ()
+    unread: Sequence[Path] = ()
+    forms: dict[str, ImageForm] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of files."""
@@ -72,6 +87,7 @@ class ImageFiles:
             except DatasetError as error:
                 self.skipped.append(error.what)
                 continue
+            self.forms[str(path)] = image_form(path, image)
             yield str(path), image
 
     def again(self, names: Collection[str]) -> Iterator[NamedImage]:
@@ -149,7 +165,7 @@ def good_images(source: Path, frames: slice = slice(None), excluded: Collection[
         return _video(source, frames, excluded)
     usual = (source / "train" / GOOD, source / GOOD, source / "MT_Free" / "Imgs")
     folder = next((each for each in usual if each.is_dir()), source)
-    found = image_files_in(folder)
+    found, masks = images_and_masks_in(folder)
     if not found:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         raise DatasetError(
@@ -163,8 +179,69 @@ def good_images(source: Path, frames: slice = slice(None), excluded: Collection[
             what=f"no images chosen from the {len(found)} in {folder.absolute()}",
             remedy="give --frames START:STOP or START:STOP:STEP within their number",
         )
-    left_out = _found([str(path) for path in chosen], excluded)
-    return ImageFiles(str(folder), [path for path in chosen if str(path) not in left_out], left_out=left_out)
+    kept, copies = distinct(chosen)
+    original_of = dict(copies)
+    named = _found([str(path) for path in chosen], excluded)
+    gone = {original_of.get(path, path) for path in map(Path, named)}  # an image is left out with all its copies
+    return ImageFiles(
+        str(folder),
+        [path for path in kept if path not in gone],
+        left_out=tuple(str(path) for path in chosen if original_of.get(path, path) in gone),
+        copies=[(copy, original) for copy, original in copies if original not in gone],
+        masks=masks,
+        unread=_other_files(folder),
+    )
+
+
+def distinct(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, Path]]]:
+    """The first of all files with the same image, byte for byte; and the others, each with that first one.
+
+    Where all are the same, none is a copy: calibration says what that means. Damaged files are no copies either.
+    """
+    sizes = Counter(map(_size, paths))
+    first_of: dict[object, Path] = {}
+    copies = []
+    for path in paths:
+        content = path if sizes[_size(path)] == 1 else _digest(path)
+        first = first_of.setdefault(content, path)
+        if first != path:
+            copies.append((path, first))
+    originals = {first for _, first in copies if len(first_of) > 1}
+    readable = {first for first in originals if _is_readable(first)}
+    copies = [pair for pair in copies if pair[1] in readable]
+    left = {copy for copy, _ in copies}
+    return [path for path in paths if path not in left], copies
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except DatasetError:
+        return False
+    return True
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # reading it names it
+
+
+def _digest(path: Path) -> object:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return path
+
+
+def _other_files(folder: Path) -> list[Path]:
+    """Files that no image is read from, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _video(path: Path, frames: slice, excluded: Collection[str]) -> VideoFrames:
@@ -268,8 +345,9 @@ def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
     if label.startswith("MT_") and (folder / "Imgs").is_dir():
         label, images = folder.name.removeprefix("MT_"), folder / "Imgs"
         label = GOOD if label == "Free" else label
-    for path in image_files_in(images):
+    found = image_files_in(images)
+    for path in found:
         named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
         sibling = path.with_suffix(MASK_SUFFIX)
-        mask = next((each for each in (*named, sibling) if each.is_file() and each != path), None)
+        mask = next((each for each in (*named, sibling) if each.is_file() and each not in found), None)
         yield Labelled(path, label, None if label == GOOD else mask)

@@ -12,6 +12,7 @@ from calibration.detectors.cross_validation import FOLDS
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.imaging.region import Region
+from calibration.workstation.dataset import ImageFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,9 @@ def refuse_too_few(count: int, images: Images) -> None:
     """Raise DatasetError unless enough images were usable."""
     if count < MINIMUM_IMAGES:
         skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
+        copies = len(images.copies) if isinstance(images, ImageFiles) else 0
         raise DatasetError(
-            what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}",
+            what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}"
+            f"{f'; {copies} more are identical copies of these' if copies else ''}",
             remedy=f"give at least {MINIMUM_IMAGES}; a hundred or more make a threshold that keeps its promise",
         )

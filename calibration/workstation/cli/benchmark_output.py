@@ -65,6 +65,7 @@ def print_benchmark(runs: Sequence[Run]) -> None:
         _print_table(_title(of_set), [row for row in rows if row.set == name])
     if len({row.set for row in rows}) > 1:
         _print_all(rows)
+    print_some("findings about images", sorted({found for run in runs for found in run.findings}))
     print_some("images skipped", sorted({reason for run in runs for reason in run.skipped}))
 
 

@@ -29,7 +29,7 @@ _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
 
 def describe(bundle: Bundle) -> None:
-    """Print what a bundle has learned."""
+    """Print what a bundle has learned, after what a person should know about it."""
     manifest = bundle.manifest
     point = manifest.working_point
     low, high = point.interval
@@ -59,23 +59,31 @@ def describe(bundle: Bundle) -> None:
     for parent in manifest.merge.parents if manifest.merge else ():
         images = f"{parent.images} images of weight {parent.weight:g} from {', '.join(parent.sources)}"
         table.add_row("merged", f"{parent.identity[:16]}: {escape(images)}")
+    _print_warnings(bundle)
     console.print(table)
+    say(f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]")
+
+
+def _print_warnings(bundle: Bundle) -> None:
+    manifest, point = bundle.manifest, bundle.manifest.working_point
+    for finding in manifest.images.findings:
+        print_some(escape(finding.what), finding.images)
+    print_some("images skipped", manifest.images.skipped)
+    _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
+    _print_alignment(manifest.preprocess.alignment)
     if manifest.merge:
         say(
             f"[yellow]the threshold is an estimate:[/] of {manifest.images.count} good scores under the new statistics "
             f"{manifest.merge.rescored} are known; check it with good parts that it has not learned "
             "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)"
         )
+    high = point.interval[1]
     if high > _TOO_UNCERTAIN * point.false_reject_rate:
         needed = round(_ENOUGH / point.false_reject_rate)
         say(
             f"[yellow]few images for this rate:[/] up to {high:.1%} of good parts may be rejected; "
             f"{needed:,} images would confirm {point.false_reject_rate:.2%}"
         )
-    _print_alignment(manifest.preprocess.alignment)
-    print_some("images skipped", manifest.images.skipped)
-    _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
-    say(f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]")
 
 
 def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:

@@ -68,6 +68,7 @@ class Run(Identity):
 
     Attributes:
         skipped: Images to learn from or to test that could not be read.
+        findings: What a person should know about the images to learn from, and which they are.
         fit_s: Time from images to bundle.
         network_ms: Median time of the network for one frame, alone.
         bundle_mb: Size of all files of the bundle, 10^6 bytes.
@@ -91,6 +92,7 @@ class Run(Identity):
     detection_rate: float
     detection_by_kind: dict[str, float]
     skipped: tuple[str, ...]
+    findings: tuple[str, ...] = ()
     fit_s: float
     network_ms: float
     bundle_mb: float
@@ -205,7 +207,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
         StorageError: No room for the bundle.
     """
     split, candidate = task.split, task.candidate
-    images = ImageFiles(str(split.data.source), split.learnt)
+    images = ImageFiles(str(split.data.source), split.learnt, copies=split.data.copies)
     learnt = len(split.learnt)
 
     def learning(step: str, done: int, _total: int) -> None:
@@ -240,7 +242,9 @@ def _temporary(folder: Path | None) -> Iterator[Path]:
 def _run(identity: Identity, evaluation: EvaluationResult, bundle: Bundle, fit_s: float, network_ms: float) -> Run:
     figures = asdict(evaluation)
     del figures["scored"]
-    figures["skipped"] = (*bundle.manifest.images.skipped, *evaluation.skipped)
+    learned = bundle.manifest.images
+    figures["skipped"] = (*learned.skipped, *evaluation.skipped)
+    figures["findings"] = tuple(f"{finding.what}: {', '.join(finding.images)}" for finding in learned.findings)
     return Run(
         **identity.model_dump(),
         **figures,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from calibration.workstation.evaluation.averages import Row
 
 COLUMNS = tuple(Run.model_fields)
-_STRUCTURED = ("expected_false_reject_rate", "detection_by_kind", "skipped")  # as JSON in their cell
+_STRUCTURED = ("expected_false_reject_rate", "detection_by_kind", "skipped", "findings")  # as JSON in their cell
 _SOFTWARE = ("shiftwatch", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "scikit-learn")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import image_files_in
-from calibration.workstation.dataset import GOOD, Labelled, labelled_images
+from calibration.workstation.dataset import GOOD, Labelled, distinct, labelled_images
 from calibration.workstation.settings import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class LabelledSet:
         good: Good images to learn from, sorted.
         test: Labelled images; of a set that is not divided, these include all of ``good``.
         divided: The set itself says what to learn from and what to test, as MVTec does.
+        copies: Files with the bytes of one of ``good``, each with that one; they are not learned from.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LabelledSet:
     good: tuple[Path, ...]
     test: tuple[Labelled, ...]
     divided: bool
+    copies: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def content_sha256(self) -> str:
@@ -80,8 +82,8 @@ def labelled_sets(source: Path) -> list[LabelledSet]:
     if categories:
         return [_divided(category.resolve()) for category in categories]
     images = tuple(labelled_images(source))
-    good = tuple(sorted(image.path for image in images if not image.defective))
-    return [LabelledSet(source.resolve().name, source, good, images, divided=False)]
+    good, copies = distinct(sorted(image.path for image in images if not image.defective))
+    return [LabelledSet(source.resolve().name, source, tuple(good), images, divided=False, copies=tuple(copies))]
 
 
 def _categories(source: Path) -> list[Path]:
@@ -98,9 +100,9 @@ def _divided(category: Path) -> LabelledSet:
     folder = category / "train" / GOOD
     if not folder.is_dir():
         raise DatasetError(what=f"{folder} does not exist", remedy="complete the data set, or remove that folder of it")
-    return LabelledSet(
-        category.name, category, tuple(image_files_in(folder)), tuple(labelled_images(category)), divided=True
-    )
+    good, copies = distinct(image_files_in(folder))
+    images = tuple(labelled_images(category))
+    return LabelledSet(category.name, category, tuple(good), images, divided=True, copies=tuple(copies))
 
 
 def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | None) -> list[Split]:

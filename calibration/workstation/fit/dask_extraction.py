@@ -88,6 +88,7 @@ class ClusterExtractor:
             data.names.extend(facts.names)
             data.locations.extend(facts.locations)
             images.skipped.extend(facts.skipped)
+            images.forms.update(facts.forms)
             for observation in facts.observations:
                 data.reference.add(observation)
             progress("learning", len(data.names), len(images))

@@ -23,6 +23,7 @@ from calibration.camera_checks.reference import Observation
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import ClusterError, DatasetError
 from calibration.imaging.image_files import read_image
+from calibration.imaging.image_form import ImageForm, image_form
 from calibration.statistics.moments import Moments, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ImageFacts:
         observations: What the reference needs to know about each.
         digests: Digests of all features: copies have the same.
         skipped: Why other images are not usable.
+        forms: The form of each usable image.
     """
 
     names: list[str] = field(default_factory=list)
@@ -66,6 +68,7 @@ class ImageFacts:
     observations: list[Observation] = field(default_factory=list)
     digests: set[bytes] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
+    forms: dict[str, ImageForm] = field(default_factory=dict)
 
 
 def extract(sources: Sequence[ImageSource], extraction: Extraction) -> tuple[Float32, ImageFacts]:
@@ -91,6 +94,7 @@ def extract(sources: Sequence[ImageSource], extraction: Extraction) -> tuple[Flo
         frame, location, reduced = extraction.features_of(engine, source.name, image)
         rows += reduced
         facts.names.append(source.name)
+        facts.forms[source.name] = image_form(source.path, image)
         facts.locations.append(location)
         observation = Observation.of(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
         facts.observations.append(replace(observation, rows=None))

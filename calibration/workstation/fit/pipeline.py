@@ -44,6 +44,7 @@ from calibration.workstation.fit.extraction import Extraction, extract_here
 from calibration.workstation.fit.folds import held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.review import review_arrays
+from calibration.workstation.image_findings import image_findings
 from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large
 
 if TYPE_CHECKING:
@@ -144,7 +145,13 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     manifest = Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         software=software_versions(),
-        images=ImagesRecord(source=images.source, count=count, skipped=tuple(images.skipped), left_out=images.left_out),
+        images=ImagesRecord(
+            source=images.source,
+            count=count,
+            skipped=tuple(images.skipped),
+            left_out=images.left_out,
+            findings=image_findings(images),
+        ),
         preprocess=preprocess_to_record(preprocess, data.locations, divide_brightness=divide),
         augment=settings.augment,
         backbone=backbone_record(backbone),

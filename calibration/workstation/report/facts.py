@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
+    from calibration.bundle.manifest import FindingRecord
     from calibration.deployment.latency import Latency
     from calibration.imaging.preprocess import Preprocess
 
@@ -72,6 +73,7 @@ def learned_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     )
     return section(
         "What it has learned from",
+        *map(_finding, images.findings),
         table(rows),
         "<h3>Left out</h3>" + bullets(images.left_out) if images.left_out else "",
         "<h3>Skipped</h3>" + bullets(images.skipped) if images.skipped else "",
@@ -82,6 +84,11 @@ def learned_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         '<p class="small">Number of images by brightness and sharpness. Two peaks, or an image far from all others, '
         "may mean a change of light or a blurred lens.</p>",
     )
+
+
+def _finding(finding: FindingRecord) -> str:
+    title = f"{len(finding.images):,} {escape(finding.what)}"
+    return f'<div class="note"><p><b>{title}</b></p>{bullets(finding.images)}</div>'
 
 
 def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
