@@ -10,7 +10,7 @@ import pytest
 from agent.alerts.defect import Rules, State
 from agent.camera import Frame
 from agent.config.model import load
-from agent.frame_checks.camera_checks import FrameChecks, alert_cause
+from agent.frame_checks.camera_checks import FrameChecks, alert_cause, without_measurement
 from agent.from_config import frame_checks_of, rules_of
 from agent.inspection.loop import inspect
 from agent.inspection.score import score_frame
@@ -111,6 +111,23 @@ def test_each_fault_has_its_own_code(checks: FrameChecks) -> None:
         "soft": ResultCode.BLURRED,
         "shifted": ResultCode.MOVED,
         "small": ResultCode.FRAME_UNUSABLE,
+    }
+
+
+def test_what_lasts_of_a_fault_is_the_same_in_every_frame(checks: FrameChecks) -> None:
+    lasting = set[str]()
+    for number in range(12):
+        good = scene(number)
+        covered = good.copy()
+        covered[:, 120 + 5 * number :] = (180, 120, 60)
+        for image in ((good * 0.01 * number).astype(np.uint8), covered, scene(number, right=20 + number, down=0), good):
+            for fault in (found(checks, image), found(checks, image), found(checks, image), found(checks, image)):
+                lasting |= set() if fault is None else {without_measurement(*fault)}
+    assert lasting == {
+        "the frame is dark",
+        "the view is blocked",
+        "the camera has moved",
+        "the camera is frozen",
     }
 
 
