@@ -12,13 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.plain_text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -201,10 +205,17 @@ def run(module: str, parent: int, niceness: int, is_expendable: bool, *descripto
             Path("/proc/self/oom_score_adj").write_text("1000")
     for descriptor in descriptors:  # what a driver starts must not keep our socket open
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes no keyword
+    sys.excepthook = _print_crash
     with socket.socket(fileno=descriptors[0]) as to_parent:
         order = json.loads(to_parent.recv(LONGEST_MESSAGE_BYTES))
         importlib.import_module(module).main(order, to_parent, *descriptors[1:])
     os._exit(0)  # what drivers do at a regular end is no concern of ours, and some crash
+
+
+def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback, indented and escaped: what libraries say about cameras and files must not pass for a log."""
+    lines = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n").split("\n")
+    sys.stderr.write("".join(f"  {printable(line)}\n" for line in lines))
 
 
 def peak_memory_mib(pid: int) -> float | None:

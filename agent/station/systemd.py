@@ -8,6 +8,8 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from calibration.plain_text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -46,7 +48,7 @@ class ServiceManager:
         now_s = self._clock_s()
         if now_s < self._due_s:
             return
-        line = "" if status is None else f"STATUS={' '.join(status().split())}\n"
+        line = "" if status is None else f"STATUS={printable(' '.join(status().split()))}\n"
         if self._send(f"{self._ready}{line}WATCHDOG=1"):
             self._ready = ""
             self._due_s = now_s + self._every_s

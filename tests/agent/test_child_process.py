@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,10 @@ def report_priority(to_parent: socket.socket) -> None:
 def end_with_3(to_parent: socket.socket) -> NoReturn:
     to_parent.sendall(b"last")
     sys.exit(3)
+
+
+def fail(_: socket.socket) -> NoReturn:
+    raise ValueError("\n2026-11-28 00:00:00,000 INFO    command threshold by chief\x1b[2J\udcff")  # noqa: EM101, TRY003
 
 
 def sleep(_: socket.socket) -> None:
@@ -92,6 +97,20 @@ def test_the_end_of_a_child_is_an_error_after_its_last_message() -> None:
         process.kill()
         with pytest.raises(CameraError, match="the child was killed by SIGKILL"):
             process.receive(PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_what_a_child_prints_when_it_crashes_cannot_pass_for_a_line_of_the_log() -> None:
+    with (
+        tempfile.TemporaryFile() as log,
+        ChildProcess(PROGRAM, "the child", "fail", log=log.fileno()) as process,
+    ):
+        with pytest.raises(CameraError, match="exit code 1"):
+            process.receive(PATIENCE_S)
+        log.seek(0)
+        printed = log.read().decode()
+    assert r"by chief\x1b[2J\udcff" in printed
+    assert all(line.startswith("  ") and line.isprintable() for line in printed.splitlines())
 
 
 @pytest.mark.slow

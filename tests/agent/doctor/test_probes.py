@@ -80,6 +80,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def shows_an_address() -> Iterator[Finding]:
+    raise ValueError("cannot open rtsp://user:hush-hush@10.0.0.5/live?pwd=hush-hush")  # noqa: EM101, TRY003
+
+
+@pytest.mark.slow
+def test_a_crash_shows_no_password() -> None:
+    (finding,) = Check("camera", shows_an_address, 30, "").findings()
+    assert finding.found.endswith("ValueError: cannot open rtsp://***@10.0.0.5/live?***")
+
+
 @pytest.mark.slow
 def test_a_probe_that_crashes_is_a_fault() -> None:
     (finding,) = Check("GPU", crashes, 30, "restart").findings()

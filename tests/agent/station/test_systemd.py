@@ -112,6 +112,11 @@ def test_progress_without_a_status_feeds_the_watchdog_and_leaves_the_status_as_i
     assert systemd.hear_all() == [{"READY": "1", "WATCHDOG": "1"}, {"WATCHDOG": "1"}]
 
 
+def test_what_a_reason_contains_neither_steers_a_terminal_nor_stops_the_loop(systemd: Systemd) -> None:
+    service_manager(systemd, Clock()).progress(lambda: "paused by \x1b[2J\udcff\u202e")
+    assert systemd.hear()["STATUS"] == r"paused by \x1b[2J\udcff\u202e"
+
+
 def test_without_a_service_manager_nothing_is_said() -> None:
     def fail() -> str:
         raise AssertionError
