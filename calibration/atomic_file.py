@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,19 @@ def create_exclusively(path: Path | str, mode: int, folder: int | None = None) -
         OSError: The disk refuses, or the name is taken, also by a link.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)
+
+
+def open_regular(path: Path, flags: int = 0) -> BinaryIO:
+    """Open a file for reading; a pipe, which would wait for a writer, or a device, which may never end, is refused.
+
+    Raises:
+        OSError: It cannot be read, or is none of the usual files.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123 - a descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def flush_folder(path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive.entry import FRAME, MARK, NUMBERS, OVERLAY, sibling
+from calibration.atomic_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,10 +46,7 @@ def read(directory: Path, path: str) -> bytes:
     Raises:
         OSError: It cannot be read, or is none: a link, a pipe, a device.
     """
-    descriptor = os.open(directory / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(directory / path))
+    with open_regular(directory / path, os.O_NOFOLLOW) as file:
         return file.read()
 
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from agent.messages.records import to_json
+from calibration.atomic_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ def newest_lines(path: Path) -> Iterator[bytes]:
     """Lines of the log, the last one first, each with its newline; also those in the older file."""
     for each in (path, older_file(path)):
         if each is path or each.exists():
-            with each.open("rb") as file:
+            with open_regular(each) as file:
                 yield from lines_backwards(file)
 
 

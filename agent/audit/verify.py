@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.audit.entry import BEGINNING, RECOVERED, ROTATED, Entry, older_file, parse_line
 from agent.audit.log import audit_file_errors
+from calibration.atomic_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def verify(path: Path, head: str | None = None) -> Findings:
     verifier = _Verifier(head, has_older=older.exists())
     for each in (older, path) if older.exists() else (path,):
         older_lines = number
-        with audit_file_errors("read", each), each.open("rb") as file:
+        with audit_file_errors("read", each), open_regular(each) as file:
             for number, line in enumerate(file, number + 1):  # noqa: B020 - goes on in the next file
                 verifier.add_line(number, line)
     return replace(verifier.findings(), older_lines=older_lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.clock import now_ms
 from agent.errors import CommandRefusedError, StateFolderError
-from calibration.atomic_file import replace_file
+from calibration.atomic_file import open_regular, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,7 +132,8 @@ class Versions:
 
     def _read(self) -> tuple[str | None, list[Version]]:
         try:
-            known = json.loads(self._path.read_text())
+            with open_regular(self._path) as file:
+                known = json.loads(file.read())
             return str(known["configured"]), [Version(**version) for version in known["served"]]
         except FileNotFoundError:
             pass

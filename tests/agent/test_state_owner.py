@@ -112,6 +112,18 @@ def test_no_command_of_root_touches_what_links_of_the_owner_lead_to(folder: Path
     assert sorted(state.iterdir()) == before
 
 
+@pytest.mark.parametrize(("words", "code"), [("audit show", 2), ("audit verify", 2), ("versions", 0)])
+def test_a_command_does_not_wait_for_the_other_end_of_a_pipe(
+    tmp_path: Path, command: Callable[..., Outcome], words: str, code: int
+) -> None:
+    (tmp_path / "state").mkdir()
+    for name in ("audit.jsonl", "versions.json"):
+        os.mkfifo(tmp_path / "state" / name)
+    ended = command(*words.split(), "--config", write_config(tmp_path, tmp_path, tmp_path, 1))
+    assert ended.code == code
+    assert "Traceback" not in ended.err
+
+
 @root_only
 def test_the_audit_log_of_another_user_is_shown_to_root(
     folder: Path, state: Path, command: Callable[..., Outcome]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from calibration.atomic_file import replace_file, write_flushed
+from calibration.atomic_file import open_regular, replace_file, write_flushed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,14 @@ def test_a_file_with_a_mode_is_private_until_it_is_written(tmp_path: Path, monke
     replace_file(tmp_path / "a", b"secret", 0o644)
     assert [mode for mode, _ in modes] == [0o600]
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_pipe_and_a_device_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from calibration.cpu_cores import usable_cores
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import EngineError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from onnxruntime import SessionOptions
 
 V2_MOUNT = "30 23 0:26 {top} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"
 V1_MOUNT = (
@@ -75,3 +79,19 @@ def test_a_quota_of_version_1_counts(  # noqa: PLR0913, PLR0917 - a row of the t
 
 def test_without_control_groups_the_cores_count_that_the_process_may_run_on(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == 16
+
+
+def test_a_network_without_a_number_of_threads_takes_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def note(_: OnnxRuntimeEngine, options: SessionOptions) -> None:
+        threads.append(options.intra_op_num_threads)
+        reason = "noted"
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr("calibration.engine.onnxruntime.usable_cores", lambda: 3)
+    monkeypatch.setattr(OnnxRuntimeEngine, "_open_session", note)
+    for given in (0, 5):
+        with pytest.raises(EngineError), OnnxRuntimeEngine(b"", given):
+            pass
+    assert threads == [3, 5]

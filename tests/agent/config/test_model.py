@@ -326,8 +326,8 @@ def test_a_loaded_configuration_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_the_network_leaves_a_core_to_the_rest_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, threads in [({0}, 1), ({0, 1}, 1), ({0, 1, 2, 5}, 3)]:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+    for cores, threads in [(1, 1), (2, 1), (4, 3)]:
+        monkeypatch.setattr("agent.config.services.usable_cores", lambda cores=cores: cores)
         assert EngineConfig().thread_count() == threads
     assert EngineConfig(threads=7).thread_count() == 7
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from calibration.backbones.backbone import Backbone
+from calibration.cpu_cores import usable_cores
 from calibration.detectors.patch_svdd import COARSE, FINE
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import prepare_image
@@ -170,10 +171,9 @@ def _losses(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Threads of torch; 0 leaves the choice to torch."""
+    """Threads of torch; 0 leaves the choice to torch, which does not know the quota of a container."""
     before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or min(before, usable_cores()))
     try:
         yield
     finally:
