@@ -30,6 +30,11 @@ def without_password(source: str) -> str:
     return re.sub(r"\?.*=.*", f"?{HIDDEN}", path, flags=re.DOTALL)
 
 
+def without_passwords(text: str) -> str:
+    """A text with every address in it as `without_password` shows it."""
+    return re.sub(r"[a-z][a-z0-9+.-]*://\S+", lambda address: without_password(address[0]), text, flags=re.IGNORECASE)
+
+
 def _shown_address(address: str) -> str:
     """What follows ``://``: host, port and path."""
     authority, rest = _split_host(address)

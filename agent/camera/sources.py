@@ -39,7 +39,7 @@ _QUIET = "-8"
 """What FFmpeg prints may contain addresses with passwords, and text that a camera sends; CameraError says more."""
 
 _log = logging.getLogger(__name__)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # CameraError says more
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # CameraError says more, without passwords
 
 
 class Source(Protocol):

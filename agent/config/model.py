@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
+from agent.camera.shown_source import without_password
 from agent.camera.sources import kind_of
 from agent.config import loader
 from agent.config.inspection import (
@@ -91,7 +92,7 @@ def load(path: Path) -> AgentConfig:
 
 def missing_files(config: AgentConfig) -> list[str]:
     """Files and folders that the configuration names and that do not exist, each as ``key: path``."""
-    return [f"{key}: {path}" for key, path in named_paths(config).items() if not path.exists()]
+    return [f"{key}: {without_password(str(path))}" for key, path in named_paths(config).items() if not path.exists()]
 
 
 def named_paths(config: AgentConfig) -> dict[str, Path]:

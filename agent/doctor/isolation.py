@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.camera.shown_source import without_password
+from agent.camera.shown_source import without_passwords
 from agent.child_process import ChildProcess, ChildProgram
 from agent.doctor.finding import Finding
 from calibration.errors import ShiftwatchError
@@ -52,7 +51,7 @@ class Check:
             except ShiftwatchError as error:
                 log.seek(0)
                 printed = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-                last = re.sub(r"\S+://\S+", lambda address: without_password(address[0]), printed[-1].strip())
+                last = without_passwords(printed[-1].strip())
                 return [Finding(self.name, "fault", f"{error.what}: {last}", self.remedy)]
         if answer is None:
             return [Finding(self.name, "fault", f"no answer within {self.time_limit_s:g} s", self.remedy)]

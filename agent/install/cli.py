@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.camera.shown_source import without_passwords
 from agent.config import model as configuration
 from agent.errors import InstallError
 from agent.install.installer import (
@@ -63,7 +64,7 @@ def install_command(
     for step in steps:
         console.print(f"{step.state:<11}{escape(str(step.target))}", soft_wrap=True)
         if step.state == "different" or (dry_run and step.state == "new"):
-            console.print(step.diff(), markup=False, soft_wrap=True)
+            console.print(without_passwords(step.diff()), markup=False, soft_wrap=True)
     if not force and not dry_run:
         refuse_to_overwrite(steps)
     if not dry_run:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.camera.shown_source import without_password
-from agent.config.model import load
+from agent.camera.shown_source import without_password, without_passwords
+from agent.config.model import load, missing_files
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,3 +110,14 @@ def test_what_opencv_and_ffmpeg_print_about_a_stream_is_not_shown() -> None:
     assert "stream rtsp://***@127.0.0.1:9/x does not open" in ended.stderr
     assert "[tcp @" not in ended.stderr
     assert SECRET not in ended.stderr.replace(code, "")
+
+
+def test_every_address_in_a_text_is_shown_without_secrets() -> None:
+    text = "-  source: rtsp://a:SECRETPW@h/x\n+  source: 'http://h/x?pwd=SECRETPW'"
+    assert without_passwords(text) == "-  source: rtsp://***@h/x\n+  source: 'http://h/x?***"
+
+
+def test_an_address_without_its_scheme_is_shown_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / "station.yaml").write_text("bundle: b\ncamera: {source: 'admin:SECRETPW@10.0.0.5/live'}\n")
+    (_, missing) = missing_files(load(tmp_path / "station.yaml"))
+    assert missing == f"camera.source: {tmp_path}/***@10.0.0.5/live"
