@@ -51,7 +51,7 @@ class BrokerClient(ABC):
         self._outbox = outbox
         self._pace = pace
         self._backoff = Backoff(pace)
-        self._limit = PacketLimit()
+        self._limit = PacketLimit(trusted_after_s=1.2 * pace.longest_retry_s)
         self._wake = Wakeup()
         self._stop_at_s: float | None = None
         self._checkpointed_at_s = float("-inf")

@@ -8,6 +8,7 @@ that the broker has taken; afterwards one packet is sent at a time. When it happ
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,9 +29,19 @@ class Sent(NamedTuple):
 
 
 class PacketLimit:
-    """Lives as long as the client, over all its connections."""
+    """Lives as long as the client, over all its connections.
 
-    def __init__(self) -> None:
+    Args:
+        trusted_after_s: A limit that only broken connections show is certain when a connection has lasted for longer.
+            Two agents with one client id end each other's connections, too, but more often.
+
+    Attributes:
+        complaint: What was too large for the broker of this connection; None when everything fitted.
+    """
+
+    def __init__(self, trusted_after_s: float = 0.0) -> None:
+        self._trusted_after_s = trusted_after_s
+        self._trusted_at_s = float("inf")
         self._announced = self._seen = self._goal = _LARGEST_BYTES
         self._is_stated = False
         self._suspect: str | None = None
@@ -53,6 +64,7 @@ class PacketLimit:
     def note_connection(self, announced: int | None) -> None:
         """A broker has accepted the client."""
         self._announced = announced or _LARGEST_BYTES
+        self._trusted_at_s = time.monotonic() + self._trusted_after_s
         self._logged.clear()
         self.complaint = None
 
@@ -100,10 +112,12 @@ class PacketLimit:
     def is_certain(self, topic: str) -> bool:
         """Whether a message above the limit can be given up.
 
-        The broker has said so; or it takes smaller messages of this topic, or of the one at which it hung up. Otherwise
-        it may do so for the topic, not the size.
+        The broker has said so; or it keeps the connection since, and takes smaller messages of this topic, or of the
+        one at which it hung up. Otherwise it may have done that for another reason.
         """
-        return self._seen >= self._announced or self._is_stated or not {topic, self._suspect}.isdisjoint(self._taken)
+        if self._seen >= self._announced or self._is_stated:
+            return True
+        return time.monotonic() >= self._trusted_at_s and not {topic, self._suspect}.isdisjoint(self._taken)
 
     def fitting(
         self, topic: str, payload: bytes, shorter: Iterable[bytes], size: Callable[[bytes], int]

@@ -42,6 +42,7 @@ class SparkplugDelivery:
         self._historical_up_to: int | None = None
         self._sent_up_to = 0
         self._sent: list[int] = []
+        self._too_large: list[int] = []
         self._queried: list[int] = []
         self._query_mid: int | None = None
         self._query_at_s = self._queried_at_s = time.monotonic()
@@ -80,6 +81,8 @@ class SparkplugDelivery:
             return
         if self._historical_up_to is None:
             self._historical_up_to = self._outbox.last_id
+        if self._too_large and self._session.is_limit_certain:
+            self._drop_too_large()
         room = self._room
         if self._has_something and room > 0:
             for record in self._outbox.waiting(self._sent_up_to, room):
@@ -104,8 +107,13 @@ class SparkplugDelivery:
         if self._session.publish_device_data(metrics):
             self._sent.append(record.id)
         else:
-            self._outbox.drop_too_large(record.id)
+            self._too_large.append(record.id)
         self._sent_up_to = record.id
+
+    def _drop_too_large(self) -> None:
+        for record_id in self._too_large:
+            self._outbox.drop_too_large(record_id)
+        self._too_large = []
 
     def _query(self) -> None:
         self._query_mid = self._connection.subscribe(self._topic, 1)

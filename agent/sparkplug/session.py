@@ -49,6 +49,11 @@ class Session:
         self._seq = 0
         self._published: dict[str, Value] = {}
 
+    @property
+    def is_limit_certain(self) -> bool:
+        """Whether device data that are too large for the broker can be given up."""
+        return self._connection.limit.is_certain(self._topics.device("DATA"))
+
     def publish_births(self, node: Sequence[Metric], device: Sequence[Metric]) -> None:
         """NBIRTH and DBIRTH, with every metric that will ever be sent; ``seq`` starts again from 0."""
         timestamp_ms = now_ms()

@@ -273,3 +273,47 @@ def test_a_broker_that_ends_connections_for_another_reason_makes_no_limit() -> N
     assert known.is_careful
     known.note_loss([], is_stated=False)
     assert not known.is_careful
+
+
+def test_a_broker_that_states_the_size_as_the_reason_for_the_end_is_believed_at_once() -> None:
+    known = PacketLimit()
+    known.note_connection(None)
+    known.note_taken(Sent("status", 300))
+    reason = known.note_loss([Sent("result", 500), Sent("result", 900)], is_stated=True)
+    assert reason is not None
+    assert "900 bytes" in reason
+    assert known.size_bytes == 899
+    assert known.is_careful, "it may have been the other one"
+    assert known.is_certain("alert")
+
+
+def test_two_breaks_a_long_time_apart_are_no_sign_of_a_limit() -> None:
+    known = PacketLimit()
+    known.note_connection(None)
+    known.note_taken(Sent("status", 300))
+    known.note_loss([Sent("result", 900)], is_stated=False)
+    for _ in range(200):
+        known.note_taken(Sent("result", 500))
+    assert not known.is_careful
+    known.note_loss([Sent("result", 900)], is_stated=False)
+    assert known.size_bytes > 10**8
+
+
+def test_a_limit_that_only_breaks_show_gives_nothing_up_before_a_connection_has_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("agent.mqtt.packet_limit.time.monotonic", lambda: now_s)
+    known = PacketLimit(trusted_after_s=36.0)
+    for _ in range(2):
+        known.note_connection(None)
+        known.note_taken(Sent("result", 300))
+        known.note_loss([Sent("result", 900)], is_stated=False)
+    known.note_connection(None)
+    assert 300 < known.size_bytes < 900
+    now_s += 35.0
+    assert not known.is_certain("result")
+    now_s += 1.0
+    assert known.is_certain("result")
+    known.note_connection(500)
+    assert known.is_certain("result") == (known.size_bytes == 500)

@@ -354,14 +354,25 @@ def test_the_last_messages_have_the_final_counts(
     assert listener.on("/health")[-1] == {"captured": 17}
 
 
-def test_two_agents_with_one_client_id_log_why_they_lose_the_connection(
-    mosquitto: Mosquitto, publish: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_two_agents_with_one_client_id_log_why_they_lose_the_connection_and_lose_no_record(
+    mosquitto: Mosquitto,
+    outbox: Outbox,
+    publish: Callable[..., Publisher],
+    caplog: pytest.LogCaptureFixture,
+    protocol: Protocol,
 ) -> None:
     mosquitto.start()
-    first = publish()
+    first = publish(protocol=protocol)
     wait_for(lambda: first.connected)
-    publish()
+    second = publish(protocol=protocol)
     wait_for(lambda: "another agent has the client id 'station1'" in caplog.text)
+    for number in range(20):
+        put_results(outbox, range(number), TOPICS.result)
+        first.wake()
+        second.wake()
+        wait_for(lambda: outbox.depth() == 0)
+    assert outbox.dropped.total() == 0
 
 
 @pytest.mark.slow
