@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +98,7 @@ def test_a_camera_that_comes_late_goes_and_comes_back_is_reported_each_time(
         agent.end(signal.SIGTERM)
         assert agent.process.returncode == 0, agent.log
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert all(before != after for before, after in itertools.pairwise(states(listener)))
     alerts = [alert for alert in listener.on("/alert") if alert["cause"] == "camera lost"]
     assert [alert["type"] for alert in alerts] == ["new", "end", "new", "end", "new", "end"]
     assert len({alert["alertId"] for alert in alerts}) == 3
