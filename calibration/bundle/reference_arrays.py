@@ -49,6 +49,7 @@ _MAY_BE_NAN = {
     "golden_scores",  # an engine is compared with them
     "alignment_reference",
 }
+_BRIGHTEST = 255.0
 
 
 def odd_array(arrays: Mapping[str, NDArray[Any]]) -> str | None:
@@ -64,4 +65,6 @@ def odd_array(arrays: Mapping[str, NDArray[Any]]) -> str | None:
             return f"its array {name} is {array.dtype} of shape {array.shape}"
         if array.dtype.kind == "f" and name not in _MAY_BE_NAN and not np.isfinite(array).all():
             return f"its array {name} has values that are not finite numbers"
+        if name == "brightness" and not 0.0 <= array.min() <= array.max() <= _BRIGHTEST:
+            return f"its array {name} has values that no pixel has"
     return None

@@ -207,6 +207,12 @@ def test_a_threshold_that_nothing_exceeds_is_refused_when_the_network_is_checked
         check_golden(open_bundle(bundle.path), engine)
 
 
+def _read(path: Path) -> None:
+    bundle = open_bundle(path)
+    bundle.golden()
+    bundle.reference()
+
+
 def _golden(frames: Any, scores: Any) -> dict[str, Any]:  # noqa: ANN401 - arrays of any form
     return {"golden_frames": frames, "golden_scores": scores}
 
@@ -221,13 +227,14 @@ def _golden(frames: Any, scores: Any) -> dict[str, Any]:  # noqa: ANN401 - array
         (_golden(np.zeros((4, SIDE, SIDE, 3)), np.arange(4.0)), "golden_frames is float64"),
         (_golden(np.zeros((4, SIDE, SIDE, 3), np.uint8), np.arange(3.0)), "3 scores"),
         ({"good_scores": np.zeros(0)}, "good_scores"),
+        ({"brightness": np.full((24, 3), -1.0)}, "brightness has values that no pixel has"),
         ({"good_scores": np.full(24, np.nan)}, "good_scores has values that are not finite"),
     ],
 )
 def test_golden_frames_that_prove_nothing_are_refused(bundle: Bundle, arrays: dict[str, Any], said: str) -> None:
     replace(bundle, REFERENCE, npz_bytes({**bundle.reference(), **arrays}))
     with pytest.raises(BundleError, match=f"{said}.*\n.*copy the bundle again"):
-        open_bundle(bundle.path).golden()
+        _read(bundle.path)
 
 
 def _header_that_lies(content: bytes) -> bytes:
