@@ -185,6 +185,18 @@ def test_a_threshold_that_was_commanded_ends_with_its_bundle(line: Callable[...,
 
 
 @pytest.mark.slow
+def test_the_bundle_to_return_to_is_kept_even_if_only_one_is(line: Callable[..., Line]) -> None:
+    station = line(good_parts(40), keep_bundles=1)
+    made = []
+    for _ in range(3):
+        assert station.end_of(parts=ENOUGH, mode="mean")["accepted"]
+        made.append(station.identity)
+    until(lambda: len(station.made_here) == 2)  # the oldest is removed after the answer
+    assert station.end_of("rollback")["accepted"]
+    assert station.identity == made[1]
+
+
+@pytest.mark.slow
 def test_another_product_is_refused_unless_the_mode_is_teach(line: Callable[..., Line]) -> None:
     station = line([cv2.circle(image, (48, 36), 5, (60, 70, 65), -1) for image in good_parts(60)])  # with a hole
     before = station.identity
