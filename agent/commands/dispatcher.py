@@ -134,7 +134,8 @@ class CommandDispatcher:
         self._accepted = accepted
         self._token = token
         self._clock_ms = clock_ms
-        self._lock = threading.Lock()
+        # What is written down may wait for a disk; a trigger, which is not, must not wait for it.
+        self._locks = {changes_station: threading.Lock() for changes_station in (False, True)}
         self._answered: OrderedDict[tuple[str, CommandId], Payload] = OrderedDict()
         self._refusals = _Bucket()
 
@@ -160,13 +161,17 @@ class CommandDispatcher:
             user: Who gave it, as the operating system reports; None takes the word of the command.
             unread_ms: How long it may have waited while the agent stood still.
         """
-        with self._lock:
+        with self._locks[self.may_wait(name)]:
             try:
                 self._check_known(name)
                 envelope = envelope_of(text, retained=retained)
                 return self._answer(envelope, Command(envelope.command_id, name, user or envelope.by, unread_ms), via)
             except CommandRefusedError as refusal:
                 return self._refuse(Command(command_id_of(text), name, user), refusal, via)
+
+    def may_wait(self, name: str) -> bool:
+        """Whether the answer may have to wait for a disk; that to a trigger never does."""
+        return name in self._actions and self._actions[name].changes_station
 
     def _check_known(self, name: str) -> None:
         if name not in self._actions:

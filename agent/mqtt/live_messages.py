@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.commands.schema import command_id_of
+from agent.messages.payloads import CommandAck
 from agent.messages.records import to_json
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 _PLC_EXPIRES_S = 1
 _ACK_EXPIRES_S = 60
+_MOST_WAITING = 100
 
 
 class LiveMessage(NamedTuple):
@@ -36,6 +40,9 @@ class LiveMessages:
     Args:
         give_up: Called before each `take`, to give up parts that are overdue.
         standstill: Where parts are triggered by commands: finds those that may have waited unread.
+
+    Attributes:
+        notify: Called when a command is answered that was carried out by the other thread.
     """
 
     def __init__(
@@ -52,6 +59,9 @@ class LiveMessages:
         self._commands = commands
         self._give_up = give_up
         self._standstill = standstill
+        self.notify: Callable[[], object] = lambda: None
+        self._waiting: queue.Queue[tuple[str, Received]] = queue.Queue(_MOST_WAITING)
+        self._thread: threading.Thread | None = None
         self._acks: queue.SimpleQueue[Payload] = queue.SimpleQueue()
 
     @property
@@ -68,12 +78,35 @@ class LiveMessages:
             self._standstill.begin()
 
     def receive(self, message: Received) -> None:
-        """Carry out a command; its answer is in the next `take`."""
-        if message.topic != self._topics.acknowledgement:  # our own, which the subscription brings back
-            name = message.topic.rpartition("/")[2]
-            self._look()
-            unread_ms = 0 if self._standstill is None else self._standstill.unread_ms()
-            self.follow_up(self._commands.answer(name, message.payload, retained=message.retained, unread_ms=unread_ms))
+        """Carry out a command; its answer is in the next `take`, or in a later one if it may wait for a disk."""
+        if message.topic == self._topics.acknowledgement:  # our own, which the subscription brings back
+            return
+        name = message.topic.rpartition("/")[2]
+        self._look()
+        if self._commands.may_wait(name):
+            self._hand_over(name, message)
+            return
+        unread_ms = 0 if self._standstill is None else self._standstill.unread_ms()
+        self.follow_up(self._commands.answer(name, message.payload, retained=message.retained, unread_ms=unread_ms))
+
+    def _hand_over(self, name: str, message: Received) -> None:
+        """Let another thread carry out a command, after those before it."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._carry_out, name="commands", daemon=True)
+            self._thread.start()
+        try:
+            self._waiting.put_nowait((name, message))
+        except queue.Full:
+            why = "too many commands wait for the disk; give it again when the others are answered"
+            self.follow_up(
+                CommandAck(command_id=command_id_of(message.payload), command=name, accepted=False, error=why).payload()
+            )
+
+    def _carry_out(self) -> None:
+        while True:
+            name, message = self._waiting.get()
+            self.follow_up(self._commands.answer(name, message.payload, retained=message.retained))
+            self.notify()
 
     def follow_up(self, answer: Payload) -> None:
         """Publish another answer to a command."""

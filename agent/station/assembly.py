@@ -138,7 +138,7 @@ class Assembly:
         standstill = Standstill(config.plc.deadline_ms) if self._is_triggered_by_line else None
         self._live_messages = LiveMessages(topics, self._handshake, commands, self._give_up, standstill)
         self.publisher = Publisher(broker, topics, outbox, station, self._live_messages)
-        outbox.notify = self._records.notify = self.publisher.wake
+        outbox.notify = self._records.notify = self._live_messages.notify = self.publisher.wake
         edge_nodes = edge_nodes_of(config, broker, station, stack)
         self._clients: Sequence[BrokerClient] = (self.publisher, *edge_nodes)
         self._root = topics.root

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from agent.trigger.plc_handshake import Handshake
 from agent.trigger.standstill import Standstill
 from agent.trigger.trigger import OnCommand
 from agent.zones.station_controls import StationControls
+from tests.support.stations import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +60,9 @@ class Line:
             lambda *_: lambda: None,
             lambda: None,
         )
-        commands = CommandDispatcher(handlers.by_name(), AuditLog(folder / "audit.jsonl"), ("trigger", "pause"))
+        commands = CommandDispatcher(
+            handlers.by_name(), AuditLog(folder / "audit.jsonl"), ("trigger", "pause", "resume")
+        )
         self.live = LiveMessages(
             TOPICS, self.handshake, commands, self.handshake.overdue, Standstill(DEADLINE_MS, self.clock)
         )
@@ -74,6 +78,17 @@ class Line:
         messages = [(message.topic, json.loads(message.payload)) for message in self.live.take()]
         plc = {payload["partId"]: payload["valid"] for topic, payload in messages if topic == TOPICS.plc}
         return plc, {payload["commandId"]: payload for topic, payload in messages if topic != TOPICS.plc}
+
+    def answers(self, count: int) -> dict[str, Any]:
+        """So many answers to commands, once they have come."""
+        answers: dict[str, Any] = {}
+
+        def have_come() -> bool:
+            answers.update(self.heard()[1])
+            return len(answers) >= count
+
+        until(have_come)
+        return answers
 
     @property
     def asked(self) -> list[str | None]:
@@ -162,8 +177,35 @@ def test_what_is_no_trigger_is_carried_out_after_a_standstill(line: Line) -> Non
     line.clock.pass_ms(20_000)
     text = json.dumps({"commandId": "p"}).encode()
     line.live.receive(Received(f"{TOPICS.root}/cmd/pause", text, retained=False))
+    assert line.answers(1)["p"]["accepted"]
+
+
+def test_a_trigger_does_not_wait_for_a_command_that_waits_for_the_disk(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_works, answered = threading.Event(), threading.Event()
+    append = AuditLog.append
+
+    def hang(*arguments: Any, **more: Any) -> str:  # noqa: ANN401 - those of the method
+        assert disk_works.wait(10)
+        return append(*arguments, **more)
+
+    monkeypatch.setattr(AuditLog, "append", hang)
+    line.live.notify = answered.set
+    line.live.take()
+    for number in range(102):
+        text = json.dumps({"commandId": f"resume{number}"}).encode()
+        line.live.receive(Received(f"{TOPICS.root}/cmd/resume", text, retained=False))
+    line.trigger("meanwhile")
+    assert line.asked == ["meanwhile"]
     _, answers = line.heard()
-    assert answers["p"]["accepted"]
+    assert answers.pop("1")["accepted"], "the trigger"
+    assert all("too many commands wait for the disk" in answer["error"] for answer in answers.values())
+    assert 1 <= len(answers) <= 2
+    disk_works.set()
+    assert answered.wait(10)
+    later = line.answers(102 - len(answers))
+    assert all(answer["accepted"] for answer in later.values())
 
 
 def test_the_wait_for_messages_is_short_enough_to_show_a_standstill(line: Line) -> None:
