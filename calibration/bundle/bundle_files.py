@@ -140,7 +140,10 @@ def arrays_in(path: Path, *names: str) -> Arrays:
                 arrays = {name: loaded[name] for name in names or loaded.files}
             for array in arrays.values():
                 if array.dtype.kind == "U":
-                    "".join(array.ravel().tolist()).encode()  # raises a ValueError for what is not text
+                    text = "".join(array.ravel().tolist())
+                    text.encode(
+                        errors="surrogateescape"
+                    )  # raises a ValueError for what is neither text nor a file name
         except _NOT_NPZ as error:
             raise altered(path, ascii(str(error) or type(error).__name__)[1:200]) from error
         return Arrays(path, arrays)
