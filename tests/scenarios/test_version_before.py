@@ -40,6 +40,7 @@ def station_in(folder: Path, port: int = 1883) -> Path:
     station = Path(shutil.copytree(BEFORE, folder / "washers"))
     state = station / "state"
     shutil.unpack_archive(state / "packed.tar.xz", state)
+    (station / "command-token").chmod(0o600)  # a clone leaves it readable to all, which the log would mention
     versions, configuration = state / "versions.json", station / "station.yaml"
     versions.write_text(versions.read_text().replace(INSTALLED_IN, str(station)))
     configuration.write_text(configuration.read_text().replace("port: 1883", f"port: {port}"))
