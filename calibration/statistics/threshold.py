@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp, lgamma, log
+from math import atan2, ceil, cos, exp, lgamma, log, pi, sin, sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     ScoreSampler: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws this number of scores
 
-_TAIL_SHARE = 0.2
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
-_NO_SHAPE = 1e-6
+_ENOUGH_ABOVE = 10
+_FENCE = 3.0
+_MOST_STRAYS = 0.1
+_MEDIAN_VARIANCE = pi / 2  # of the median of normal values, in variances of their mean
+_ALMOST_NORMAL = 2000
 _DRAWS, _ENOUGH_DRAWS = 10_000, 10
 
 
@@ -32,8 +36,8 @@ class WorkingPoint:
     Attributes:
         threshold: A score above it is a defect.
         false_reject_rate: Requested share of good parts above it.
-        interval: 95 % confidence interval of that share, from the number of images.
-        method: ``quantile`` of the scores, or ``tail`` fitted beyond the highest score.
+        interval: 95 % confidence interval of that share, from the number of good images above the threshold.
+        method: ``quantile`` of the scores, or ``log-normal``: see `working_point`.
         images: Number of good images it is based on.
     """
 
@@ -47,9 +51,13 @@ class WorkingPoint:
 def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     """Threshold that a given share of good parts exceeds.
 
-    The empirical quantile if there are enough images. For a rate under 1 / (n + 1), a generalised Pareto tail (Pickands
-    1975), fitted to the highest fifth by probability-weighted moments (Hosking and Wallis 1987, eq. 10) and limited to
-    shapes that are nearly exponential or longer.
+    The empirical quantile where ten images lie above it, so that no single one sets it. Otherwise the logarithms of the
+    scores are taken as normally distributed above their median m: with s^2 the mean square of their k deviations from
+    m, log t = m + s * T * sqrt(1 + pi / (2 n)), where T is the quantile of Student's t with k - 1 degrees of freedom
+    and pi / 2 the variance of a median. The mean true rate is then at most the requested one for any scores between
+    chi-square and log-normal, from 10 images on; any power of the scores gives the same threshold.
+
+    Strays (`stray_indices`) do not count, in either case.
 
     Args:
         scores: Held-out scores of good images, (n,), finite, 0 or more.
@@ -59,17 +67,24 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
         SettingError: The rate is outside (0, 0.5].
     """
     refuse_invalid_rate(false_reject_rate)
-    ordered = np.sort(scores)
-    count = len(ordered)
-    above = _images_above(false_reject_rate, count)
-    if above >= 1:
-        low, high = (1.0 - _CONFIDENCE) / 2, (1.0 + _CONFIDENCE) / 2
-        interval = share_above_quantile(count, above, low), share_above_quantile(count, above, high)
-        return WorkingPoint(float(ordered[count - above]), false_reject_rate, interval, "quantile", count)
-    threshold = _Tail.of(ordered).quantile(false_reject_rate)
-    # There are no scores beyond the highest: by the rule of three, the data only bound the rate from above.
-    interval = (0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count))
-    return WorkingPoint(max(threshold, float(ordered[-1])), false_reject_rate, interval, "tail", count)
+    bulk = _Bulk.of(scores)
+    threshold, method = bulk.quantile(false_reject_rate)
+    interval = _interval(int((scores > threshold).sum()), len(scores))
+    return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores))
+
+
+def stray_indices(scores: Float64) -> list[int]:
+    """Indices of scores so far above all others that they belong to no tail, highest first.
+
+    Those whose logarithms lie beyond Tukey's outer fence: more than three interquartile ranges above the upper quartile
+    (Tukey 1977). None if they are more than a tenth: these are parts of another kind, not strays.
+    """
+    logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+    lower, upper = np.quantile(logs, [0.25, 0.75])
+    far = np.flatnonzero(logs > upper + _FENCE * (upper - lower))
+    if len(far) > _MOST_STRAYS * len(scores):
+        return []
+    return [int(index) for index in far[np.argsort(-scores[far], kind="stable")]]
 
 
 def refuse_invalid_rate(false_reject_rate: float) -> None:
@@ -84,7 +99,7 @@ def refuse_invalid_rate(false_reject_rate: float) -> None:
 def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
     """Raise SettingError if there are too few images for so low a rate.
 
-    A tail fitted to n scores is extrapolated down to a tenth of 1 / n, not further.
+    A law fitted to n scores is extrapolated down to a tenth of 1 / n, not further.
     """
     needed = ceil(_FARTHEST / false_reject_rate - 1e-9)
     if images < needed:
@@ -107,23 +122,30 @@ def chi_square_threshold(sampler: ScoreSampler | None, false_reject_rate: float)
     return float(np.quantile(drawn, 1.0 - false_reject_rate))
 
 
-def expected_share_above(point: WorkingPoint, images: int) -> tuple[float, float]:
-    """95 % prediction interval of the share of new good images above the threshold, if it keeps its rate.
+def expected_share_above(scores: Float64, threshold: float, images: int) -> tuple[float, float]:
+    """95 % prediction interval of the share of new good images above a threshold.
 
-    Above the k-th highest of n scores the true share is Beta(k, n + 1 - k), so the number among m new images is
-    beta-binomial. A fitted tail begins at the highest score: k = 1 bounds the number from above, nothing from below.
+    With j of n scores above it, the true share lies between Beta(j, n + 1 - j) and Beta(j + 1, n - j), so the number
+    among m new images between two beta-binomial ones.
     """
-    above = _images_above(point.false_reject_rate, point.images)
-    if above == 0:
-        return 0.0, _beta_binomial_quantile(1, point.images, images, _CONFIDENCE) / images
+    above, count = int((scores > threshold).sum()), len(scores)
     tail = (1.0 - _CONFIDENCE) / 2
-    low, high = (_beta_binomial_quantile(above, point.images, images, each) for each in (tail, 1.0 - tail))
+    if above == 0:
+        return 0.0, _beta_binomial_quantile(1, count, images, _CONFIDENCE) / images
+    low = _beta_binomial_quantile(above, count, images, tail)
+    high = _beta_binomial_quantile(min(above + 1, count), count, images, 1.0 - tail)
     return low / images, high / images
 
 
-def _images_above(false_reject_rate: float, count: int) -> int:
-    """The largest k for which k / (n + 1), the expected share above the k-th highest score, is within the rate."""
-    return int(false_reject_rate * (count + 1))
+def _interval(above: int, count: int) -> tuple[float, float]:
+    """95 % confidence interval of the true share above a threshold that so many of the scores exceed.
+
+    Clopper and Pearson (1934); with none above, the rule of three.
+    """
+    if above == 0:
+        return 0.0, 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / count)
+    low, high = (1.0 - _CONFIDENCE) / 2, (1.0 + _CONFIDENCE) / 2
+    return share_above_quantile(count, above, low), share_above_quantile(count, min(above + 1, count), high)
 
 
 def _beta_binomial_quantile(above: int, count: int, new: int, probability: float) -> int:
@@ -148,56 +170,83 @@ def _log_choices(count: int, hits: int) -> float:
 
 
 def share_above(scores: Float64, limit: float) -> float:
-    """Share of new good parts above any limit, the inverse of ``working_point``.
-
-    Interpolated between the scores, where k / (n + 1) lie above the k-th highest; from the tail beyond the highest.
-    """
-    ordered = np.sort(scores)
-    count = len(ordered)
-    if limit <= ordered[-1]:
-        return float(np.interp(limit, ordered, np.arange(count, 0, -1) / (count + 1)))
-    return min(1.0 / (count + 1), _Tail.of(ordered).share_above(limit))
+    """Share of new good parts above any limit, the inverse of ``working_point``."""
+    return _Bulk.of(scores).share_above(limit)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tail:
-    """A generalised Pareto tail over the highest fifth: ``share`` lie beyond ``start``; ``shape`` is Hosking's k."""
+class _Bulk:
+    """Scores without strays, ascending, and the log-normal law of those above their median; see `working_point`.
 
-    start: float
-    scale: float
-    shape: float
-    share: float
+    Attributes:
+        centre: Median of the logarithms.
+        spread: Their root mean square deviation above it, widened for the uncertainty of the median.
+        freedom: Degrees of freedom of Student's t.
+    """
+
+    ordered: Float64
+    centre: float
+    spread: float
+    freedom: int
 
     @classmethod
-    def of(cls, ordered: Float64) -> _Tail:
-        count = len(ordered)
-        tail = max(2, round(_TAIL_SHARE * count))
-        start = ordered[-tail - 1] if tail < count else ordered[0]
-        excess = ordered[-tail:] - start
-        mean = float(excess.mean())
-        if mean <= 0.0:
-            return cls(float(start), 0.0, 0.1, tail / count)
-        position = (np.arange(1, tail + 1) - 0.35) / tail
-        weighted = float(((1 - position) * excess).mean())
-        spread = max(mean - 2 * weighted, 1e-12 * mean)
-        # At most slightly above 0: so few scores cannot show that a tail ends.
-        shape = float(np.clip(mean / spread - 2, -0.5, 0.1))
-        return cls(float(start), mean * (1 + shape), shape, tail / count)
+    def of(cls, scores: Float64) -> _Bulk:
+        ordered = np.sort(np.delete(scores, stray_indices(scores)))
+        logs = np.log(np.maximum(ordered, np.finfo(np.float64).tiny))
+        centre = float(np.median(logs))
+        excess = logs[logs > centre] - centre
+        if not len(excess):
+            return cls(ordered, centre, 0.0, 1)
+        widened = 1 + _MEDIAN_VARIANCE / len(ordered)
+        return cls(ordered, centre, sqrt(float(np.mean(excess**2)) * widened), max(1, len(excess) - 1))
 
-    def quantile(self, rate: float) -> float:
-        share = rate / self.share
-        if abs(self.shape) < _NO_SHAPE:
-            return self.start - self.scale * log(share)
-        return self.start + self.scale / self.shape * (1 - exp(self.shape * log(share)))
+    def quantile(self, rate: float) -> tuple[float, str]:
+        """The score that this share exceeds, and how it was found."""
+        count = len(self.ordered)
+        above = int(rate * (count + 1))
+        if above >= _ENOUGH_ABOVE:
+            return float(self.ordered[count - above]), "quantile"
+        threshold = exp(self.centre + self.spread * student_t_quantile(rate, self.freedom))
+        # So that a lower rate never gives a lower threshold.
+        return max(threshold, float(self.ordered[-_ENOUGH_ABOVE]) if count >= _ENOUGH_ABOVE else 0.0), "log-normal"
 
     def share_above(self, limit: float) -> float:
-        if self.scale <= 0.0:
-            return 0.0
-        far = (limit - self.start) / self.scale
-        if abs(self.shape) < _NO_SHAPE:
-            return self.share * exp(-far)
-        left = max(1 - self.shape * far, 0.0)
-        return 0.0 if left <= 0.0 < self.shape else self.share * exp(log(left) / self.shape)
+        """The share that exceeds a score."""
+        count = len(self.ordered)
+        empirical = np.arange(count, 0, -1) / (count + 1)
+        if count >= _ENOUGH_ABOVE and limit <= self.ordered[-_ENOUGH_ABOVE]:
+            return float(np.interp(limit, self.ordered, empirical))
+        if limit <= 0.0 or self.spread <= 0.0:
+            return float(limit < self.ordered[-1])
+        most = _ENOUGH_ABOVE / (count + 1) if count >= _ENOUGH_ABOVE else 1.0
+        return min(most, student_t_share_above((log(limit) - self.centre) / self.spread, self.freedom))
+
+
+def student_t_share_above(value: float, freedom: int) -> float:
+    """P(T > value) for Student's t with whole degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    if freedom > _ALMOST_NORMAL:
+        return NormalDist().cdf(-value)
+    if value < 0:
+        return 1.0 - student_t_share_above(-value, freedom)
+    angle = atan2(value, sqrt(freedom))
+    square, is_odd = cos(angle) ** 2, freedom % 2
+    total, term = 0.0, cos(angle) if is_odd else 1.0
+    for step in range(2 + is_odd, freedom + 1, 2):
+        total += term
+        term *= square * (step - 1) / step
+    within = 2 / pi * (angle + sin(angle) * total) if is_odd else sin(angle) * total
+    return (1.0 - within) / 2
+
+
+def student_t_quantile(share: float, freedom: int) -> float:
+    """The value that a share in (0, 0.5] of Student's t exceeds, by bisection."""
+    low, high = 0.0, 1.0
+    while student_t_share_above(high, freedom) > share:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_t_share_above(middle, freedom) > share else (low, middle)
+    return (low + high) / 2
 
 
 def share_above_quantile(count: int, above: int, probability: float) -> float:

@@ -56,8 +56,9 @@ def main() -> None:
             ]
             scores = np.concatenate([fit.head.scores(batch).score for batch in store.batches(test)])
             for rate in RATES:
-                point = working_point(np.concatenate(held_out).astype(np.float64), rate)
-                low, high = expected_share_above(point, len(test))
+                known = np.concatenate(held_out).astype(np.float64)
+                point = working_point(known, rate)
+                low, high = expected_share_above(known, point.threshold, len(test))
                 share = float((scores > point.threshold).mean())
                 observed[rate].append(share)
                 kept[rate] += low <= share <= high

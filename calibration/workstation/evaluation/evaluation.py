@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
-    from calibration.statistics.threshold import WorkingPoint
     from calibration.workstation.dataset import Labelled
 
 
@@ -132,7 +131,7 @@ def evaluate(
         region_overlap=pixels.region_overlap(),
         skipped=skipped,
         **_ranking(metrics, truth, scored),
-        **_at_threshold(truth, scored, bundle.working_point),
+        **_at_threshold(truth, scored, bundle),
     )
 
 
@@ -192,14 +191,15 @@ def _ranking(metrics: Any, truth: NDArray[np.bool_], scored: list[Scored]) -> di
     }
 
 
-def _at_threshold(truth: NDArray[np.bool_], scored: list[Scored], point: WorkingPoint) -> dict[str, Any]:
+def _at_threshold(truth: NDArray[np.bool_], scored: list[Scored], bundle: Bundle) -> dict[str, Any]:
     """Figures at the bundle's threshold."""
+    point, learned = bundle.working_point, bundle.reference()["good_scores"]
     rejected = np.array([each.score for each in scored]) > point.threshold
     labels = np.array([each.image.label for each in scored])
     return {
         "threshold": point.threshold,
         "promised_false_reject_rate": point.false_reject_rate,
-        "expected_false_reject_rate": expected_share_above(point, int((~truth).sum())),
+        "expected_false_reject_rate": expected_share_above(learned, point.threshold, int((~truth).sum())),
         "false_reject_rate": float(rejected[~truth].mean()),
         "detection_rate": float(rejected[truth].mean()),
         "detection_by_kind": {str(kind): float(rejected[labels == kind].mean()) for kind in np.unique(labels[truth])},

@@ -127,9 +127,10 @@ def method_of(bundle: Bundle) -> str:
     backbone = manifest.backbone
     parameters = ", ".join(f"{escape(name)} {_value(value)}" for name, value in manifest.detector.parameters.items())
     stages = f" ({escape(', '.join(backbone.stages))})" if backbone.stages else ""
-    tail = "quantile of the scores above"
-    if manifest.working_point.method == "tail":
-        tail = "generalised Pareto tail fitted to the highest fifth of the scores above"
+    tail = {
+        "tail": "generalised Pareto tail fitted to the highest fifth of the scores above",
+        "log-normal": "quantile of the log-normal law that the scores above their median follow",
+    }.get(manifest.working_point.method, "quantile of the scores above")
     return section(
         "How it decides",
         f"<p>{escape(_METHODS.get(manifest.detector.name, manifest.detector.name))}</p>",

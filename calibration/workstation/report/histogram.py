@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MOST_TICKS = 6
 _LEAST_TICKS = 2
 _EDGE_SHARE = 0.04
+_CHARACTER_SHARE = 0.021  # of the width of the plot on a phone
 _LEFT_HALF = 0.5
 _LOWEST_BAR = 2.0
 
@@ -132,6 +133,6 @@ def _labelled(
     values: Sequence[float], low: float, high: float, scale: Callable[[float], float]
 ) -> list[tuple[float, str]]:
     """Positions and labels of the values inside, without those at the edges, where a label would be cut off."""
-    edge = _EDGE_SHARE * (high - low)
-    inside = [value for value in values if low + edge <= scale(value) <= high - edge]
-    return [(scale(value), f"{value:,.10g}") for value in inside]
+    labelled = [(scale(value), f"{value:,.10g}") for value in values]
+    edges = [max(_EDGE_SHARE, _CHARACTER_SHARE * len(label) / 2) * (high - low) for _, label in labelled]
+    return [each for each, edge in zip(labelled, edges, strict=True) if low + edge <= each[0] <= high - edge]

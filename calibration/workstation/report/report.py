@@ -86,7 +86,8 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) 
 def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
     point, record = bundle.working_point, bundle.manifest.working_point
     low, high = point.interval
-    if point.method == "quantile":
+    above = int((scores > point.threshold).sum())
+    if above:
         rejects = f"rejects {percent(low)} to {percent(high)}"
         certainty = (
             f"With 95{SPACE}% confidence the true rate is between {one_in(low)} and {one_in(high)} "
@@ -95,12 +96,10 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
     else:
         rejects = f"rejects at most {percent(high)}"
         certainty = (
-            f"So low a rate cannot be seen in {point.images:,} images: the threshold is extrapolated beyond their "
-            f"highest score. With 95{SPACE}% confidence, they prove a rate of at most {percent(high)} "
-            f"({one_in(high)}). To measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} "
-            "images or more."
+            f"So low a rate cannot be seen in {point.images:,} images: the threshold follows from the law of their "
+            f"scores. With 95{SPACE}% confidence, they prove a rate of at most {percent(high)} ({one_in(high)}). To "
+            f"measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} images or more."
         )
-    above = int((scores > point.threshold).sum())
     positive = np.maximum(scores, np.finfo(np.float64).tiny)
     chart = histogram(
         positive,

@@ -64,7 +64,7 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
         "modes": 1,
     }
     assert manifest.backbone.grid == (5, 4)
-    assert manifest.working_point.method == "quantile"
+    assert manifest.working_point.method == "log-normal"
 
 
 @pytest.mark.slow

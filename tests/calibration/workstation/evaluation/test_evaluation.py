@@ -15,7 +15,7 @@ from scipy.stats import betabinom
 
 from calibration.engine.contract import Inference
 from calibration.imaging.image_files import read_image
-from calibration.statistics.threshold import WorkingPoint, expected_share_above, working_point
+from calibration.statistics.threshold import expected_share_above, working_point
 from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
@@ -137,13 +137,17 @@ def test_without_masks_there_is_no_overlap() -> None:
     assert pixels.region_overlap() is None
 
 
-@given(st.integers(10, 900), st.floats(0.002, 0.5), st.integers(1, 500))
-def test_the_expected_share_is_that_of_the_beta_binomial_distribution(count: int, rate: float, new: int) -> None:
-    above = int(rate * (count + 1))
-    point = WorkingPoint(1.0, rate, (0.0, 1.0), "quantile" if above else "tail", count)
-    low, high = expected_share_above(point, new)
+@given(st.integers(10, 900), st.floats(0.0, 0.5), st.integers(1, 500))
+def test_the_expected_share_is_that_of_the_beta_binomial_distribution(count: int, share: float, new: int) -> None:
+    above = int(share * count)
+    low, high = expected_share_above(np.arange(count, dtype=np.float64), count - above - 0.5, new)
     if above:
-        expected = betabinom.ppf([0.025, 0.975], new, above, count + 1 - above)
+        expected = np.array(
+            [
+                betabinom.ppf(0.025, new, above, count + 1 - above),
+                betabinom.ppf(0.975, new, above + 1, count - above),
+            ]
+        )
     else:
         expected = np.array([0.0, betabinom.ppf(0.95, new, 1, count)])
     np.testing.assert_allclose([low * new, high * new], expected, atol=1e-9)
@@ -155,8 +159,9 @@ def test_the_observed_share_of_new_good_images_is_as_expected_nearly_always(coun
     random = np.random.default_rng(0)
     inside = 0
     for _ in range(DRAWS):
-        point = working_point(random.exponential(50.0, count), rate)
-        low, high = expected_share_above(point, 200)
+        known = random.exponential(50.0, count)
+        point = working_point(known, rate)
+        low, high = expected_share_above(known, point.threshold, 200)
         inside += low <= float(np.mean(random.exponential(50.0, 200) > point.threshold)) <= high
     assert inside / DRAWS > 0.93
 

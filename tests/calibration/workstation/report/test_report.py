@@ -138,7 +138,7 @@ def test_names_are_text_and_never_markup(written: Path) -> None:
 
 def test_a_rate_beyond_the_images_is_called_extrapolated(learnt: Bundle) -> None:
     said = words(report_page(learnt, CHECKS, SPEED))
-    assert "cannot be seen in 24 images: the threshold is extrapolated" in said
+    assert "cannot be seen in 24 images: the threshold follows from the law of their scores" in said
     assert "at most 12 % (1 in 9)" in said
     assert "calibrate with 100 images or more" in said
 
