@@ -48,7 +48,7 @@ class WorkingPoint:
     images: int
 
 
-def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
+def working_point(scores: Float64, false_reject_rate: float, parts: int | None = None) -> WorkingPoint:
     """Threshold that a given share of good parts exceeds.
 
     The empirical quantile where ten images lie above it, so that no single one sets it. Otherwise the logarithms of the
@@ -62,14 +62,17 @@ def working_point(scores: Float64, false_reject_rate: float) -> WorkingPoint:
     Args:
         scores: Held-out scores of good images, (n,), finite, 0 or more.
         false_reject_rate: In (0, 0.5].
+        parts: Number of different parts that the images show; None takes each image for another part. Images of one
+            part resemble each other, so that they prove as much as this number of images.
 
     Raises:
         SettingError: The rate is outside (0, 0.5].
     """
     refuse_invalid_rate(false_reject_rate)
-    bulk = _Bulk.of(scores)
+    share = 1.0 if parts is None else parts / len(scores)
+    bulk = _Bulk.of(scores, share)
     threshold, method = bulk.quantile(false_reject_rate)
-    interval = _interval(int((scores > threshold).sum()), len(scores))
+    interval = _interval(ceil(share * int((scores > threshold).sum())), ceil(share * len(scores)))
     return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores))
 
 
@@ -182,44 +185,49 @@ class _Bulk:
         centre: Median of the logarithms.
         spread: Their root mean square deviation above it, widened for the uncertainty of the median.
         freedom: Degrees of freedom of Student's t.
+        share: Different parts in each image.
     """
 
     ordered: Float64
     centre: float
     spread: float
     freedom: int
+    share: float
 
     @classmethod
-    def of(cls, scores: Float64) -> _Bulk:
+    def of(cls, scores: Float64, share: float = 1.0) -> _Bulk:
         ordered = np.sort(np.delete(scores, stray_indices(scores)))
         logs = np.log(np.maximum(ordered, np.finfo(np.float64).tiny))
         centre = float(np.median(logs))
         excess = logs[logs > centre] - centre
         if not len(excess):
-            return cls(ordered, centre, 0.0, 1)
-        widened = 1 + _MEDIAN_VARIANCE / len(ordered)
-        return cls(ordered, centre, sqrt(float(np.mean(excess**2)) * widened), max(1, len(excess) - 1))
+            return cls(ordered, centre, 0.0, 1, share)
+        widened = 1 + _MEDIAN_VARIANCE / (share * len(ordered))
+        freedom = max(1, round(share * len(excess)) - 1)
+        return cls(ordered, centre, sqrt(float(np.mean(excess**2)) * widened), freedom, share)
+
+    @property
+    def enough(self) -> int:
+        """Images above a quantile that set it together: those of ten different parts, if there are as many."""
+        return min(ceil(_ENOUGH_ABOVE / self.share), len(self.ordered))
 
     def quantile(self, rate: float) -> tuple[float, str]:
         """The score that this share exceeds, and how it was found."""
-        count = len(self.ordered)
-        above = int(rate * (count + 1))
-        if above >= _ENOUGH_ABOVE:
-            return float(self.ordered[count - above]), "quantile"
+        above = int(rate * (len(self.ordered) + 1))
+        if above >= self.enough:
+            return float(self.ordered[-above]), "quantile"
         threshold = exp(self.centre + self.spread * student_t_quantile(rate, self.freedom))
-        # So that a lower rate never gives a lower threshold.
-        return max(threshold, float(self.ordered[-_ENOUGH_ABOVE]) if count >= _ENOUGH_ABOVE else 0.0), "log-normal"
+        return max(threshold, float(self.ordered[-self.enough])), "log-normal"  # never below that of a higher rate
 
     def share_above(self, limit: float) -> float:
         """The share that exceeds a score."""
         count = len(self.ordered)
-        empirical = np.arange(count, 0, -1) / (count + 1)
-        if count >= _ENOUGH_ABOVE and limit <= self.ordered[-_ENOUGH_ABOVE]:
-            return float(np.interp(limit, self.ordered, empirical))
-        if limit <= 0.0 or self.spread <= 0.0:
-            return float(limit < self.ordered[-1])
-        most = _ENOUGH_ABOVE / (count + 1) if count >= _ENOUGH_ABOVE else 1.0
-        return min(most, student_t_share_above((log(limit) - self.centre) / self.spread, self.freedom))
+        if limit <= self.ordered[-self.enough]:
+            return float(np.interp(limit, self.ordered, np.arange(count, 0, -1) / (count + 1)))
+        if self.spread <= 0.0:
+            return 0.0
+        far = (log(limit) - self.centre) / self.spread
+        return min(self.enough / (count + 1), student_t_share_above(far, self.freedom))
 
 
 def student_t_share_above(value: float, freedom: int) -> float:

@@ -78,6 +78,19 @@ def test_a_stray_hardly_moves_the_threshold_and_is_named(images: int, strays: in
     assert working_point(with_strays, 0.01).interval[1] > clean.interval[1], "a good part like it would be rejected"
 
 
+def test_images_of_few_parts_prove_as_much_as_these_parts() -> None:
+    """168 images of 24 parts: the scores of a part are alike."""
+    random = np.random.default_rng(0)
+    true, distribution = [], lognorm(0.5)
+    for _ in range(DRAWS):
+        parts = distribution.rvs(24, random_state=random)
+        images = np.repeat(parts, 7) * random.lognormal(0.0, 0.02, 168)
+        point = working_point(images, 0.01, 24)
+        assert point.interval[1] >= 1 - 0.05 ** (1 / 24) - 1e-9
+        true.append(distribution.sf(point.threshold))
+    assert np.mean(true) <= 0.012
+
+
 def test_a_second_kind_of_part_is_not_a_stray() -> None:
     random = np.random.default_rng(0)
     scores = np.append(random.lognormal(5.0, 0.2, 80), random.lognormal(9.0, 0.2, 20))
