@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.table import Table
 
 from calibration.plain_text import printable
+from calibration.statistics.threshold import stray_indices, working_point
 from calibration.terminal import console, escape
 from calibration.workstation.report.rows import preprocess_rows
 
@@ -24,6 +26,7 @@ say = partial(console.print, soft_wrap=True)
 
 _SHOWN = 5
 _SUSPICIOUS_SHOWN = 20
+_FEWER = (1, 2, 3)
 # Where about five images lie above the threshold, the upper end of the interval is within this factor of the rate.
 _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
@@ -69,7 +72,7 @@ def _print_warnings(bundle: Bundle) -> None:
     for finding in manifest.images.findings:
         print_some(escape(finding.what), finding.images)
     print_some("images skipped", manifest.images.skipped)
-    _print_suspicious([str(name) for name in bundle.reference()["suspicious_names"]])
+    _print_suspicious(bundle)
     _print_alignment(manifest.preprocess.alignment)
     if manifest.merge:
         say(
@@ -144,10 +147,27 @@ def _print_alignment(record: AlignmentRecord | None) -> None:
         )
 
 
-def _print_suspicious(names: list[str]) -> None:
-    print_some("suspicious, with scores far above the other good images", names, _SUSPICIOUS_SHOWN)
-    if names:
-        console.print("  check them: if one is a defective part, calibrate again with --leave-out FILE")
+def _print_suspicious(bundle: Bundle) -> None:
+    """The good images that stand out, and what the threshold owes to the highest scores."""
+    reference, point = bundle.reference(), bundle.working_point
+    names, scores = reference["suspicious_names"], reference["suspicious_scores"]
+    good = reference["good_scores"]
+    strays = stray_indices(good)
+    least_stray = float(good[strays[-1]]) if strays else float("inf")
+    lines = [
+        f"{name}  {score:,.4g}, {score / point.threshold:,.3g} times the threshold"
+        + ("; it does not count for the threshold" if score >= least_stray else "")
+        for name, score in zip(names.tolist(), scores.tolist(), strict=True)
+    ]
+    print_some("suspicious, with scores far above the other good images", lines, _SUSPICIOUS_SHOWN)
+    if lines:
+        say(
+            "  look at them (shiftwatch-calibrate report): if one is not a good part, write its name into a file and "
+            "calibrate again with --leave-out FILE"
+        )
+        without = (working_point(np.sort(good)[:-number], point.false_reject_rate).threshold for number in _FEWER)
+        fewer = ", ".join(f"{threshold:,.4g}" for threshold in without)
+        say(f"  the threshold is {point.threshold:,.4g}; without the highest 1, 2 and 3 scores it would be {fewer}")
 
 
 def _figure_of_masks(value: float | None) -> str:
