@@ -82,12 +82,18 @@ def stray_indices(scores: Float64) -> list[int]:
     Those whose logarithms lie beyond Tukey's outer fence: more than three interquartile ranges above the upper quartile
     (Tukey 1977). None if they are more than a tenth: these are parts of another kind, not strays.
     """
-    logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+    logs = _logarithms(scores)
     lower, upper = np.quantile(logs, [0.25, 0.75])
     far = np.flatnonzero(logs > upper + _FENCE * (upper - lower))
     if len(far) > _MOST_STRAYS * len(scores):
         return []
     return [int(index) for index in far[np.argsort(-scores[far], kind="stable")]]
+
+
+def _logarithms(scores: Float64) -> Float64:
+    """A score of zero, the distance of a copy, is taken for the smallest other one."""
+    smallest = np.min(scores, initial=np.inf, where=scores > 0.0)
+    return np.log(np.maximum(scores, smallest if np.isfinite(smallest) else 1.0))
 
 
 def refuse_invalid_rate(false_reject_rate: float) -> None:
@@ -197,7 +203,7 @@ class _Bulk:
     @classmethod
     def of(cls, scores: Float64, share: float = 1.0) -> _Bulk:
         ordered = np.sort(np.delete(scores, stray_indices(scores)))
-        logs = np.log(np.maximum(ordered, np.finfo(np.float64).tiny))
+        logs = _logarithms(ordered)
         centre = float(np.median(logs))
         excess = logs[logs > centre] - centre
         if not len(excess):
@@ -221,13 +227,13 @@ class _Bulk:
 
     def share_above(self, limit: float) -> float:
         """The share that exceeds a score."""
-        count = len(self.ordered)
-        if limit <= self.ordered[-self.enough]:
-            return float(np.interp(limit, self.ordered, np.arange(count, 0, -1) / (count + 1)))
+        count, begin = len(self.ordered), float(self.ordered[-self.enough])
+        empirical = float(np.interp(min(limit, begin), self.ordered, np.arange(count, 0, -1) / (count + 1)))
+        if limit <= begin:
+            return empirical
         if self.spread <= 0.0:
             return 0.0
-        far = (log(limit) - self.centre) / self.spread
-        return min(self.enough / (count + 1), student_t_share_above(far, self.freedom))
+        return min(empirical, student_t_share_above((log(limit) - self.centre) / self.spread, self.freedom))
 
 
 def student_t_share_above(value: float, freedom: int) -> float:
