@@ -120,7 +120,7 @@ def small_cnn(folder: Path) -> Backbone:
         (lambda _: filterbank_backbone(96, 96), MeanShift(alpha=0.3, averaging=3), 0.6),
         (small_cnn, MeanShift(), 0.1),
         (small_cnn, MeanShift(location="shared"), 0.1),
-        (small_cnn, Padim(16), 0.1),
+        (small_cnn, Padim(16), 0.15),
     ],
     ids=["filterbank", "filterbank, large alpha", "CNN", "CNN, shared", "CNN, padim"],
 )
