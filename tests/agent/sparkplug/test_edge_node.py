@@ -422,12 +422,12 @@ def test_data_above_the_brokers_limit_are_sent_without_what_a_host_can_do_withou
     protocol: str,
 ) -> None:
     connections = remember_connections(monkeypatch)
-    mosquitto.start("max_packet_size 950")
+    mosquitto.start("max_packet_size 1200")
     host = listen()
     edge_node = speak(protocol=protocol, station=LARGE_STATION, pace=replace(QUICK, health_every_s=0.2))
     host.wait_for("DBIRTH")
     before = put_results(edge_node, range(5))
-    reject = put_reject(edge_node, 5)
+    reject = put_reject(edge_node, 5, regions=16)
     put_reject(edge_node, 6, part_id="x" * 2000)
     after = put_results(edge_node, range(7, 30))
     wait_for(lambda: set(host.results()) == {*before, reject, *after} and edge_node.waiting == 0, 30)
