@@ -39,7 +39,9 @@ _QUIET = "-8"
 """What FFmpeg prints may contain addresses with passwords, and text that a camera sends; CameraError says more."""
 
 _log = logging.getLogger(__name__)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # CameraError says more, without passwords
+# CameraError says more, without passwords. OpenCV 4 has the function at its top.
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 
 class Source(Protocol):
