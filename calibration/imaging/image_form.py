@@ -60,9 +60,10 @@ def image_form(path: Path, image: Image) -> ImageForm:
     tiff = content if content[:4] in _TIFF else content.partition(_EXIF)[2]
     tags, pages = _tags_and_pages(tiff)
     bits = _bits(content, tags)
+    sample = _sample(image)
     return ImageForm(
         size=(image.shape[1], image.shape[0]),
-        is_colour=bool(np.ptp(_sample(image), axis=2).any()),
+        is_colour=bool((sample[..., 1:] != sample[..., :-1]).any()),
         bits=bits,
         used_bits=bits if bits == _BYTE else _used_bits(path),
         has_pages=(tiff is content and pages > 1)
@@ -75,7 +76,9 @@ def image_form(path: Path, image: Image) -> ImageForm:
 
 def looks_like_mask(image: Image) -> bool:
     """Whether an image is black with a few other values, or all but black and white: a mask, not a photo."""
-    counts = np.bincount(_sample(image).max(axis=2).ravel(), minlength=256)
+    blue, green, red = np.moveaxis(_sample(image), 2, 0)
+    brightest = np.maximum(np.maximum(blue, green), red)  # many times as fast as a maximum over the last axis
+    counts = np.bincount(brightest.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     lowest, highest = int(values[0]), int(values[-1])
     if lowest == 0 and len(values) <= _MASK_VALUES:

@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from tests.support.real_broker import Listener, Mosquitto
 
 DEVICE = ["shiftwatch", "Python", "OpenCV", "ONNX Runtime", "NVIDIA GPU", "TensorRT", "backend"]
-STATION = ["configuration", "disk", "agent", "camera", "broker", "bundle", "network", "golden frames", "speed"]
+STATION = [
+    "configuration",
+    "disk",
+    "agent",
+    "secrets",
+    "camera",
+    "broker",
+    "bundle",
+    "network",
+    "golden frames",
+    "speed",
+]
 
 
 @dataclass(frozen=True)

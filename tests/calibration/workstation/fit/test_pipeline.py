@@ -87,7 +87,7 @@ def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:
     parameters = manifest.detector.parameters
     assert (parameters["alpha"], parameters["averaging"], parameters["location"]) == (0.03, 2, "local")
     assert manifest.working_point.folds == 24
-    assert manifest.working_point.method == "tail"
+    assert manifest.working_point.method == "log-normal"
     assert manifest.working_point.false_reject_rate == 0.01
     assert {"python", "shiftwatch", "numpy", "onnx", "onnxruntime"} == set(manifest.software)
     assert learnt.preprocess == Preprocess(SIDE, SIDE)
