@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-import calibration.no_telemetry  # noqa: F401 - before any library
+# Before any library and inherited by child processes: ONNX Runtime for Linux writes an identity of the device into the
+# home and sends telemetry; its own `disable_telemetry_events()` comes too late.
+os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 
 if TYPE_CHECKING:
     from calibration.api import Inspection, Inspector, ShiftwatchError, calibrate, inspector, open_bundle

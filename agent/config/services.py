@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from agent.config.types import FilePath, Host, Level, Section, mqtt_version
 from agent.logs import LogFormat
-from calibration.cpu_cores import usable_cores
+from calibration.engine.cpu_cores import usable_cores
 
 if TYPE_CHECKING:
     from typing_extensions import Self

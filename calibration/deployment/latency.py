@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.cpu_cores import usable_cores
+from calibration.engine.cpu_cores import usable_cores
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from calibration.cpu_cores import usable_cores
 from calibration.engine.contract import Inference
 from calibration.engine.cpu_affinity import Cores
+from calibration.engine.cpu_cores import usable_cores
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:

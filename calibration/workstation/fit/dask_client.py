@@ -13,7 +13,7 @@ import dask
 import distributed
 from distributed import Client, Future, LocalCluster
 
-from calibration.cpu_cores import usable_cores
+from calibration.engine.cpu_cores import usable_cores
 from calibration.errors import ClusterError, SettingError
 from calibration.workstation.fit import dask_tasks
 

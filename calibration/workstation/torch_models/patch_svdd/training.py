@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from calibration.backbones.backbone import Backbone
-from calibration.cpu_cores import usable_cores
 from calibration.detectors.patch_svdd import COARSE, FINE
+from calibration.engine.cpu_cores import usable_cores
 from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import STANDARD_BRIGHTNESS

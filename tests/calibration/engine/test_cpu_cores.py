@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from calibration.cpu_cores import usable_cores
+from calibration.engine.cpu_cores import usable_cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError
 
