@@ -330,14 +330,15 @@ def test_a_driver_that_hangs_does_not_hold_up_exit(
 ) -> None:
     monkeypatch.setattr(newest_frame, "_JOIN_TIMEOUT_S", 0.05)
     source = ScriptedSource([1])
-    release = threading.Event()
+    hangs, release = threading.Event(), threading.Event()
 
     def hang() -> None:
+        hangs.set()
         release.wait(PATIENCE_S)
 
     source.on_grab = hang
     with NewestFrameCamera(FileCamera(source)) as camera:
-        pass
+        assert hangs.wait(PATIENCE_S)
     assert "did not stop" in caplog.text
     assert source.closed == 0  # Closing under a running read would crash the process.
     release.set()
