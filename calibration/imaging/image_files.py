@@ -111,8 +111,8 @@ def images_and_masks_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     photos = {path.stem for path in found if path.suffix.lower() != MASK_SUFFIX}
-    masks = [path for path in found if path.suffix.lower() == MASK_SUFFIX and path.stem in photos and _is_mask(path)]
-    return [path for path in found if path not in frozenset(masks)], masks
+    masks = {path for path in found if path.suffix.lower() == MASK_SUFFIX and path.stem in photos and _is_mask(path)}
+    return [path for path in found if path not in masks], sorted(masks)
 
 
 def _is_mask(path: Path) -> bool:
