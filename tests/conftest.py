@@ -42,11 +42,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores, since many tests wait: for a broker, a camera, a time-out."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what a fast run leaves out; files that take long go first, so that both processes end together."""
     for item in items:

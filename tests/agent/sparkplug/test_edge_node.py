@@ -235,6 +235,7 @@ def test_nothing_is_published_before_the_primary_host_is_online(
     assert {message.is_historical for message in host.on("DDATA")} == {True}
 
 
+@pytest.mark.slow
 def test_data_are_held_while_the_primary_host_is_away_and_come_in_order_when_it_is_back(
     mosquitto: Mosquitto, listen: Callable[[], HostApplication], speak: Callable[..., EdgeNode]
 ) -> None:
@@ -444,6 +445,7 @@ def _dropped(message: Message) -> object:
     return message["health/dropped"] if "health/dropped" in message.names else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 def test_births_that_no_shortening_makes_fit_leave_the_connection_and_the_records_alone(
     mosquitto: Mosquitto,

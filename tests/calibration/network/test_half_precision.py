@@ -170,6 +170,7 @@ def test_only_the_nodes_between_the_borders_have_half_precision(variants: Varian
         assert after[name] == (FLOAT16 if half else precision), name
 
 
+@pytest.mark.slow
 def test_the_head_keeps_its_names_and_single_precision(variants: Variants) -> None:
     single = {tensor.name: tensor for tensor in variants.single.graph.initializer}
     heads = {tensor.name: tensor for tensor in variants.half.graph.initializer if tensor.name.startswith("head.")}

@@ -255,6 +255,7 @@ def test_labelled_images_must_be_a_folder(tmp_path: Path) -> None:
         labelled_images(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_the_magnetic_tiles_are_all_found_with_their_masks(data: Path) -> None:
     images = labelled_images(data / "mtd")
     good = [each for each in images if not each.defective]

@@ -287,6 +287,7 @@ def test_without_matplotlib_the_command_says_what_to_install(
     assert_refused(outcome, "plots need matplotlib", r"pip install '\.\[evaluate\]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--json", "--plots"])
 def test_a_file_that_cannot_be_written_is_named_with_its_option(
     command: Command, learnt: Bundle, labelled_folder: Path, tmp_path: Path, option: str

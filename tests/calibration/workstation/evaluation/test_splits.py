@@ -56,6 +56,7 @@ def test_the_first_of_five_folds_learns_the_first_four_fifths_of_the_shuffled_im
     assert {image.path for image in first.test if not image.defective} == held_out
 
 
+@pytest.mark.slow
 def test_the_first_fold_of_magnetic_tiles_is_their_protocol(data: Path) -> None:
     (tiles,) = labelled_sets(data / "mtd")
     first = splits(tiles, seeds=1, folds=5, images=None)[0]
