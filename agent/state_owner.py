@@ -1,7 +1,7 @@
 """Root works on a station's files with the rights of the user who owns them.
 
-Whoever has become that user may have put links and pipes there, and paths into the index. With the user's own rights
-they lead nowhere where the user could not go anyway.
+A person who has become that user may have put links and pipes there, and paths into the index. With the user's own
+rights they lead nowhere where the user could not go anyway.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _ROOT = 0
 _DEVICE_GROUPS = ("video", "render")  # as the service has them
-
-
 _WRITTEN = ("lock", "*.sqlite", "*.sqlite-*", "audit.jsonl*", "archive/index.sqlite*")
 _REPLACED = ("*.json", "sparkplug_birth", "zones/*/*.json")
 _FOLDERS = ("", "archive", "archive/????-??-??", "bundles", "zones", "zones/*", "zones/*/bundles")
@@ -146,7 +144,7 @@ def _not_allowed(owner: Rights, error: OSError) -> StateOwnerError:
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    """Of links on the way to a folder, then of the folder itself; nothing of what does not exist."""
+    """Status of each link on the way to a folder, then of the folder itself, as far as they exist."""
     folder = folder.absolute()
     for path in (*reversed(folder.parents), folder):
         if path.is_symlink():

@@ -40,7 +40,7 @@ EXIT_INTERRUPTED = 130
 
 
 class _Terminal(Console):
-    """Escapes what could steer the terminal, whoever prints it."""
+    """Escapes all that could steer the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See Console."""

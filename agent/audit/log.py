@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BYTES = 4 * 1024 * 1024
-"""Of one file: some ten thousand entries, of which years of a station's commands make one."""
+"""Size of one file: ten thousand entries or more, which are the commands of years."""
 
 
 class AuditLog:

@@ -49,7 +49,7 @@ def _secret_files(config: AgentConfig, file: Path) -> dict[str, Path]:
 def _of_file(key: str, path: Path) -> Iterator[Exposure]:
     try:
         mode, folder_mode = path.stat().st_mode, path.resolve().parent.stat().st_mode
-    except OSError:  # whoever reads it reports that
+    except OSError:  # reading it reports that
         return
     may = [word for bits, word in ((stat.S_IROTH, "read"), (stat.S_IWOTH | stat.S_IWGRP, "write")) if mode & bits]
     if may:

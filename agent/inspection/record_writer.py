@@ -54,7 +54,7 @@ class RecordWriter:
     Attributes:
         dropped: Records that were lost in memory, as ``outbox_unwritable``.
         faults: How often no record could be stored for five seconds.
-        notify: Called when a record is stored that nobody waits for; from the other thread.
+        notify: Called when a record is stored that no call waits for; from the other thread.
     """
 
     def __init__(self, why_stuck: Callable[[], str | None], clock_s: Callable[[], float] = time.monotonic) -> None:

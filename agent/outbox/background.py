@@ -36,7 +36,7 @@ class BackgroundOutbox(Outbox):
         super().__init__(*arguments, **more)
         self.notify: Callable[[], object] = lambda: None
         self._changed = threading.Condition()
-        self._wanted: _Read | None = None
+        self._asked: _Read | None = None
         self._read: tuple[_Read, list[Waiting]] | None = None
         self._to_forget: list[int] = []
         self._too_large: list[int] = []
@@ -47,10 +47,10 @@ class BackgroundOutbox(Outbox):
 
     def waiting(self, after: int, limit: int) -> list[Waiting]:
         """As an outbox has it; none as well while the disk is slow."""
-        wanted = _Read(after, limit)
+        asked = _Read(after, limit)
         with self._changed:
-            if self._read is None or self._read[0] != wanted:
-                self._read, self._wanted = None, wanted
+            if self._read is None or self._read[0] != asked:
+                self._read, self._asked = None, asked
                 self._await(lambda: self._read is not None)
             read, self._read = self._read, None
             return [] if read is None else read[1]
@@ -90,7 +90,7 @@ class BackgroundOutbox(Outbox):
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._wanted or self._to_forget or self._too_large or self._is_checkpoint_due)
+        return bool(self._asked or self._to_forget or self._too_large or self._is_checkpoint_due)
 
     def _run(self) -> None:
         while True:
@@ -102,23 +102,23 @@ class BackgroundOutbox(Outbox):
                 self._is_at_work = True
                 ids, self._to_forget = self._to_forget, []
                 too_large, self._too_large = self._too_large, []
-                wanted, self._wanted = self._wanted, None
+                asked, self._asked = self._asked, None
                 is_checkpoint_due, self._is_checkpoint_due = self._is_checkpoint_due, False
             for record_id in too_large:
                 super().drop_too_large(record_id)
             removed = super().forget(ids) if ids else 0
-            records = super().waiting(*wanted) if wanted is not None else []
-            self._note(removed, wanted, records)
+            records = super().waiting(*asked) if asked is not None else []
+            self._note(removed, asked, records)
             if is_checkpoint_due:
                 super().checkpoint()
 
-    def _note(self, removed: int, wanted: _Read | None, records: list[Waiting]) -> None:
+    def _note(self, removed: int, asked: _Read | None, records: list[Waiting]) -> None:
         with self._changed:
             self._is_at_work = False
             self._removed += removed
-            if wanted is not None and self._wanted in {None, wanted}:
-                self._wanted, self._read = None, (wanted, records)
+            if asked is not None and self._asked in {None, asked}:
+                self._asked, self._read = None, (asked, records)
             self._changed.notify_all()
             is_late = self._is_late
-        if is_late:  # nobody waits for it any more
+        if is_late:  # no call waits for it any more
             self.notify()

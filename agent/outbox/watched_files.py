@@ -16,7 +16,7 @@ _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 class _Stamp(NamedTuple):
-    """What changes when somebody writes the file."""
+    """What changes when the file is written."""
 
     size: int
     modified_ns: int

@@ -53,8 +53,8 @@ class BundleFolder:
     def workplace(self) -> Iterator[tuple[Path, int]]:
         """A new folder for a bundle in the making, removed at the end; and its lock.
 
-        Every process that has inherited the descriptor of the lock holds it until it has ended. So nobody removes the
-        folder while a worker, which may outlive its agent for a moment, still writes into it.
+        Every process that has inherited the descriptor of the lock holds it until it has ended. So the folder is not
+        removed while a worker, which may outlive its agent for a moment, still writes into it.
 
         Raises:
             StorageError: The folder cannot be written.

@@ -23,5 +23,5 @@ class Part(NamedTuple):
 
     @classmethod
     def asked_now(cls, part_id: str | None, ago_ms: int = 0) -> Part:
-        """A part that is triggered now, or was so long ago."""
+        """A part that is triggered now, or was ``ago_ms`` before."""
         return cls(part_id, now_ms() - ago_ms, time.monotonic_ns() - ago_ms * 1_000_000)

@@ -16,7 +16,7 @@ class BoundedProtocol(H11Protocol):
     """Ends a connection whose request does not arrive, header and body, in time; uvicorn itself waits for ever.
 
     A connection too many takes the place of the one that has waited longest, so that browsers get through while
-    somebody opens connections and sends nothing.
+    others open connections and send nothing.
 
     Attributes:
         request_within_s: Time from the connection, or from the answer before, to the whole request.

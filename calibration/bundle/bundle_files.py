@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import mmap
 import os
-import stat
 import tokenize
 import zipfile
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from calibration.atomic_file import open_regular
 from calibration.errors import BundleError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LARGEST_BYTES = {".json": 2**22, ".sha256": 2**10, ".onnx": 2**31, ".npz": 2**33}
 _CHUNK_BYTES = 2**20
 _KINDS = frozenset("biufU")
+_NO_FILE = {errno.ELOOP: "it is a link", errno.EINVAL: "it is not a regular file"}
 _COPY_AGAIN = "copy the bundle again from where it was made, or calibrate again"
 # What zipfile and NumPy raise for files that are not what they expect, beside OSError.
 _NOT_NPZ = (
@@ -57,24 +59,18 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         BundleError: Not there, not readable, a link, not a regular file, or larger than any file of that name.
     """
     try:
-        if path.is_symlink():
-            raise altered(path, "it is a link")
-        with open(path, "rb", opener=_opened_here) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise altered(path, "it is not a regular file")
-            if found.st_size > _LARGEST_BYTES[path.suffix]:
-                raise altered(path, f"it has {found.st_size} bytes, more than any {path.name}")
+        with open_regular(path, os.O_NOFOLLOW) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST_BYTES[path.suffix]:
+                raise altered(path, f"it has {size} bytes, more than any {path.name}")
             yield file
     except OSError as error:
+        if error.errno in _NO_FILE:
+            raise altered(path, _NO_FILE[error.errno]) from error
         raise BundleError(
             what=f"cannot read {path.absolute()}: {error.strerror}",
             remedy="use the folder that `shiftwatch-calibrate fit` wrote",
         ) from error
-
-
-def _opened_here(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a named pipe would wait for a writer
 
 
 def sha256(path: Path) -> str:
@@ -139,11 +135,8 @@ def arrays_in(path: Path, *names: str) -> Arrays:
             with np.load(file, allow_pickle=False) as loaded:
                 arrays = {name: loaded[name] for name in names or loaded.files}
             for array in arrays.values():
-                if array.dtype.kind == "U":
-                    text = "".join(array.ravel().tolist())
-                    text.encode(
-                        errors="surrogateescape"
-                    )  # raises a ValueError for what is neither text nor a file name
+                if array.dtype.kind == "U":  # a ValueError for what is neither text nor the name of a file
+                    "".join(array.ravel().tolist()).encode(errors="surrogateescape")
         except _NOT_NPZ as error:
             raise altered(path, ascii(str(error) or type(error).__name__)[1:200]) from error
         return Arrays(path, arrays)

@@ -104,7 +104,8 @@ class WorkingPointRecord(_Record):
     """The threshold and its false-reject rate.
 
     ``interval`` is the 95 % confidence interval of the rate; ``folds`` the number of cross-validation folds;
-    ``chi_square`` the threshold if features were Gaussian, for comparison, null if the detector has no such law.
+    ``chi_square`` the threshold if features were Gaussian, for comparison, null if the detector has no such law;
+    ``parts`` the number of different parts that the images show, null if each was taken for another one.
     """
 
     threshold: Annotated[float, Field(gt=0)]
@@ -113,6 +114,7 @@ class WorkingPointRecord(_Record):
     method: str
     folds: int
     chi_square: float | None = None
+    parts: Count | None = None
 
     @classmethod
     def of(cls, point: WorkingPoint, folds: int, chi_square: float | None) -> WorkingPointRecord:

@@ -1,4 +1,4 @@
-"""Good images that look least good: those with the highest held-out scores, and outliers."""
+"""Good images that look least good: those with the highest held-out scores, outliers, and strays."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HIGHEST = 6
 _OUTLIER_Z = 3.5
 _NORMAL_MAD = 0.6745  # median absolute deviation of a standard normal distribution
+_FENCE, _MOST_STRAYS = 3.0, 0.1
 _MIN_SPREAD = 0.01  # so that among almost equal scores, a slightly higher one is not an outlier
 
 
@@ -61,3 +62,23 @@ def outlier_indices(scores: NDArray[np.float64], contamination: float = 0.0) -> 
     order = np.argsort(-scores, kind="stable")
     far = int((_NORMAL_MAD * deviation / spread > _OUTLIER_Z).sum())
     return [int(index) for index in order[: max(far, ceil(2 * contamination * len(scores)))]]
+
+
+def stray_indices(scores: NDArray[np.float64]) -> list[int]:
+    """Indices of scores so far above all others that they belong to no tail, highest first.
+
+    Those whose logarithms lie beyond Tukey's outer fence: more than three interquartile ranges above the upper quartile
+    (Tukey 1977). None if they are more than a tenth: these are parts of another kind, not strays.
+    """
+    logs = logarithms(scores)
+    lower, upper = np.quantile(logs, [0.25, 0.75])
+    far = np.flatnonzero(logs > upper + _FENCE * (upper - lower))
+    if len(far) > _MOST_STRAYS * len(scores):
+        return []
+    return [int(index) for index in far[np.argsort(-scores[far], kind="stable")]]
+
+
+def logarithms(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms of scores; zero, the distance of a copy, is taken for the smallest other score."""
+    smallest = np.min(scores, initial=np.inf, where=scores > 0.0)
+    return np.log(np.maximum(scores, smallest if np.isfinite(smallest) else 1.0))

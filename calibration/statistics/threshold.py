@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from calibration.errors import SettingError
+from calibration.statistics.outliers import logarithms, stray_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
 _ENOUGH_ABOVE = 10
-_FENCE = 3.0
-_MOST_STRAYS = 0.1
 _MEDIAN_VARIANCE = pi / 2  # of the median of normal values, in variances of their mean
 _ALMOST_NORMAL = 2000
 _DRAWS, _ENOUGH_DRAWS = 10_000, 10
@@ -39,6 +38,7 @@ class WorkingPoint:
         interval: 95 % confidence interval of that share, from the number of good images above the threshold.
         method: ``quantile`` of the scores, or ``log-normal``: see `working_point`.
         images: Number of good images it is based on.
+        parts: Number of different parts that they show; None if each is taken for another one.
     """
 
     threshold: float
@@ -46,6 +46,7 @@ class WorkingPoint:
     interval: tuple[float, float]
     method: str
     images: int
+    parts: int | None = None
 
 
 def working_point(scores: Float64, false_reject_rate: float, parts: int | None = None) -> WorkingPoint:
@@ -69,31 +70,11 @@ def working_point(scores: Float64, false_reject_rate: float, parts: int | None =
         SettingError: The rate is outside (0, 0.5].
     """
     refuse_invalid_rate(false_reject_rate)
-    share = 1.0 if parts is None else parts / len(scores)
+    share = 1.0 if parts is None else min(1.0, parts / len(scores))
     bulk = _Bulk.of(scores, share)
     threshold, method = bulk.quantile(false_reject_rate)
     interval = _interval(ceil(share * int((scores > threshold).sum())), ceil(share * len(scores)))
-    return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores))
-
-
-def stray_indices(scores: Float64) -> list[int]:
-    """Indices of scores so far above all others that they belong to no tail, highest first.
-
-    Those whose logarithms lie beyond Tukey's outer fence: more than three interquartile ranges above the upper quartile
-    (Tukey 1977). None if they are more than a tenth: these are parts of another kind, not strays.
-    """
-    logs = _logarithms(scores)
-    lower, upper = np.quantile(logs, [0.25, 0.75])
-    far = np.flatnonzero(logs > upper + _FENCE * (upper - lower))
-    if len(far) > _MOST_STRAYS * len(scores):
-        return []
-    return [int(index) for index in far[np.argsort(-scores[far], kind="stable")]]
-
-
-def _logarithms(scores: Float64) -> Float64:
-    """A score of zero, the distance of a copy, is taken for the smallest other one."""
-    smallest = np.min(scores, initial=np.inf, where=scores > 0.0)
-    return np.log(np.maximum(scores, smallest if np.isfinite(smallest) else 1.0))
+    return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores), parts)
 
 
 def refuse_invalid_rate(false_reject_rate: float) -> None:
@@ -147,7 +128,7 @@ def expected_share_above(scores: Float64, threshold: float, images: int) -> tupl
 
 
 def _interval(above: int, count: int) -> tuple[float, float]:
-    """95 % confidence interval of the true share above a threshold that so many of the scores exceed.
+    """95 % confidence interval of the true share above a threshold, by the number of scores above it.
 
     Clopper and Pearson (1934); with none above, the rule of three.
     """
@@ -203,7 +184,7 @@ class _Bulk:
     @classmethod
     def of(cls, scores: Float64, share: float = 1.0) -> _Bulk:
         ordered = np.sort(np.delete(scores, stray_indices(scores)))
-        logs = _logarithms(ordered)
+        logs = logarithms(ordered)
         centre = float(np.median(logs))
         excess = logs[logs > centre] - centre
         if not len(excess):

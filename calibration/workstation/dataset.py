@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from calibration.errors import DatasetError, SettingError
-from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in, images_and_masks_in, read_image
+from calibration.imaging.image_files import IMAGE_SUFFIXES, images_and_masks_in, read_image
 from calibration.imaging.image_form import image_form
 from calibration.imaging.video import count_frames, open_video
 
@@ -290,64 +290,3 @@ def frame_range(text: str) -> slice:
     if len(parts) not in {2, 3} or (len(parts) == 3 and parts[2] is not None and parts[2] < 1):  # noqa: PLR2004
         raise SettingError(what=f"--frames {text!r} is not a range", remedy="write START:STOP or START:STOP:STEP")
     return slice(*parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A labelled image.
-
-    Attributes:
-        path: The image.
-        label: ``good``, or the kind of defect.
-        mask: Image of the defect's area (non-zero inside); None without one.
-    """
-
-    path: Path
-    label: str
-    mask: Path | None = None
-
-    @property
-    def defective(self) -> bool:
-        """Whether it shows a defect."""
-        return self.label != GOOD
-
-
-def labelled_images(source: Path) -> list[Labelled]:
-    """Labelled images, for evaluation.
-
-    Layouts: MVTec (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder for each kind, one
-    of them ``good`` (masks next to the images as ``<stem>.png`` where those are JPEG); and Magnetic Tile Defects
-    (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
-
-    Raises:
-        DatasetError: None of these, or no good or no defective images.
-    """
-    root = source / "test" if (source / "test").is_dir() else source
-    if not root.is_dir():
-        raise DatasetError(what=f"{source.absolute()} is not a folder", remedy="give a folder of labelled images")
-    images = [
-        image
-        for folder in sorted(entry for entry in root.iterdir() if entry.is_dir())
-        for image in _labelled_folder(folder, source / "ground_truth")
-    ]
-    kinds = {image.label for image in images}
-    if GOOD not in kinds or len(kinds) == 1:
-        raise DatasetError(
-            what=f"{source.absolute()} has images of {', '.join(sorted(kinds)) or 'nothing'}; "
-            "good and defective ones are needed",
-            remedy="lay them out as good/ and one folder for each kind of defect, or as test/good, test/<kind> (MVTec)",
-        )
-    return images
-
-
-def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
-    label, images = folder.name, folder
-    if label.startswith("MT_") and (folder / "Imgs").is_dir():
-        label, images = folder.name.removeprefix("MT_"), folder / "Imgs"
-        label = GOOD if label == "Free" else label
-    found = image_files_in(images)
-    for path in found:
-        named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
-        sibling = path.with_suffix(MASK_SUFFIX)
-        mask = next((each for each in (*named, sibling) if each.is_file() and each not in found), None)
-        yield Labelled(path, label, None if label == GOOD else mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calibration.bundle.manifest import FindingRecord
 from calibration.workstation.dataset import ImageFiles
@@ -46,24 +46,8 @@ def _about_forms(forms: _Forms) -> Iterator[tuple[str, list[str]]]:
     masks = [name for name, form in forms.items() if form.is_mask_like]
     if 2 * len(masks) < len(forms):
         yield "images that look like masks, not like photos", masks
-    yield _less_common(
-        forms, lambda form: form.size, "of another size than most", lambda size: f"{size[0]}x{size[1]}", _STRETCHED
-    )
-    yield _less_common(
-        forms,
-        lambda form: form.is_turned,
-        "unlike most in that the file says how to turn them",
-        lambda turned: "turned upright" if turned else "as stored",
-        "; frames of a camera are not turned",
-    )
-    yield _less_common(forms, lambda form: form.bits, "of another depth than most", lambda bits: f"{bits} bits", "")
-    yield _less_common(
-        forms,
-        lambda form: form.is_colour,
-        "unlike most in colour",
-        lambda colour: "in colour" if colour else "grey",
-        "",
-    )
+    for each in _PROPERTIES:
+        yield _less_common(forms, each)
     yield from _shallow(forms)
     yield (
         "files with several pages or frames, of which only the first is used",
@@ -71,21 +55,46 @@ def _about_forms(forms: _Forms) -> Iterator[tuple[str, list[str]]]:
     )
 
 
-_STRETCHED = "; all are stretched to the network input, and the agent's camera has one size"
+class _Property(NamedTuple):
+    """Something that all images of a set should have alike.
+
+    Attributes:
+        of: Its value for an image.
+        what: What the images are that differ from most.
+        shown: A value as text.
+        consequence: What that means, if it has to be said.
+    """
+
+    of: Callable[[ImageForm], Hashable]
+    what: str
+    shown: Callable[[Any], str]
+    consequence: str = ""
 
 
-def _less_common(
-    forms: _Forms,
-    kind_of: Callable[[ImageForm], Hashable],
-    what: str,
-    shown: Callable[..., str],
-    consequence: str,
-) -> tuple[str, list[str]]:
+_PROPERTIES = (
+    _Property(
+        lambda form: form.size,
+        "of another size than most",
+        lambda size: f"{size[0]}x{size[1]}",
+        "; all are stretched to the network input, and the agent's camera has one size",
+    ),
+    _Property(
+        lambda form: form.is_turned,
+        "unlike most in that the file says how to turn them",
+        lambda turned: "turned upright" if turned else "as stored",
+        "; frames of a camera are not turned",
+    ),
+    _Property(lambda form: form.bits, "of another depth than most", lambda bits: f"{bits} bits"),
+    _Property(lambda form: form.is_colour, "unlike most in colour", lambda colour: "in colour" if colour else "grey"),
+)
+
+
+def _less_common(forms: _Forms, each: _Property) -> tuple[str, list[str]]:
     """The images that differ from most of the others in one property."""
-    counts = Counter(kind_of(form) for form in forms.values()).most_common()
-    each = ", ".join(f"{count} {shown(kind)}" for kind, count in counts)
-    names = [name for name, form in forms.items() if kind_of(form) != counts[0][0]]
-    return f"images {what} ({each}{consequence})", names
+    counts = Counter(each.of(form) for form in forms.values()).most_common()
+    values = ", ".join(f"{count} {each.shown(value)}" for value, count in counts)
+    names = [name for name, form in forms.items() if each.of(form) != counts[0][0]]
+    return f"images {each.what} ({values}{each.consequence})", names
 
 
 def _shallow(forms: _Forms) -> Iterator[tuple[str, list[str]]]:

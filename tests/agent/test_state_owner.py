@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,24 +17,22 @@ from agent.doctor.station_probes import records
 from agent.errors import AgentRunningError, StateFolderError, StateOwnerError, StationUnreachableError
 from agent.state_lock import is_in_use, state_lock
 from agent.state_owner import acting_as, become, owner_of, owns_part_of, unusable
+from tests.support.other_users import OWNER, enterable_folder
 from tests.support.stations import write_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.support.stations import Outcome
 
-OWNER = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as other users")
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user may enter, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with enterable_folder() as path:
+        yield path
 
 
 @pytest.fixture

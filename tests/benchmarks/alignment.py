@@ -27,9 +27,9 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region
-from calibration.workstation.dataset import labelled_images
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.labelled_images import labelled_images
 from calibration.workstation.settings import PreprocessRequest, Settings
 
 if TYPE_CHECKING:

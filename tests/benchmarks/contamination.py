@@ -18,7 +18,7 @@ from calibration.workstation.evaluation.evaluation import evaluate
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
-    from calibration.workstation.dataset import Labelled
+    from calibration.workstation.labelled_images import Labelled
     from calibration.workstation.settings import Settings
 
 ROUNDS = 3

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
-    from calibration.workstation.dataset import Labelled
+    from calibration.workstation.labelled_images import Labelled
 
 BACKBONES = ("filterbank", "lite0", "mobilenet_v2", "lite0+filterbank")
 LIMIT = 0.01

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -39,7 +38,7 @@ from calibration.statistics.moments import Moments
 from calibration.workstation.cli.output import describe
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import PreprocessRequest, Settings
-from tests.support.fuzzing import FUZZING, Door
+from tests.support.fuzzing import FUZZING, Door, report
 from tests.support.washers import SIDE, Drawn, washer
 
 if TYPE_CHECKING:
@@ -303,5 +302,4 @@ def test_any_bundle_folder_is_used_as_calibrated_or_refused(
     attempt()
     assert door.accepted
     assert door.refused
-    with capsys.disabled():
-        sys.stdout.write(f"\n{door.summary()}")
+    report(door, capsys)

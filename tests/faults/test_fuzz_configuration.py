@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +18,7 @@ from agent.from_config import (
     station_topics,
 )
 from agent.install.station_file import for_service
-from tests.support.fuzzing import FUZZING, Door
+from tests.support.fuzzing import FUZZING, Door, report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,5 +160,4 @@ def test_any_configuration_is_loaded_or_refused(tmp_path: Path, capsys: pytest.C
     attempt()
     assert door.accepted
     assert door.refused
-    with capsys.disabled():
-        sys.stdout.write(f"\n{door.summary()}")
+    report(door, capsys)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from fuzz import CASES, damaged, refuse_harm
 
 from agent.commands.control_socket import NAME, ControlSocket
-from calibration.errors import DatasetError
 from calibration.imaging.image_files import read_image
 from tests.agent.commands.test_dispatcher import ALL, Desk
+from tests.support.fuzzing import CASES, LONGEST_S, Door, damaged, report
 from tests.support.pages import TOKEN, is_alive, result, seen, serving
 
 if TYPE_CHECKING:
@@ -32,22 +31,20 @@ GRADIENT = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8)[..., 
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp", ".ppm", "16.png", "16.tif"])
-def test_a_damaged_image_file_is_read_or_refused(suffix: str, tmp_path: Path) -> None:
+def test_a_damaged_image_file_is_read_or_refused(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = GRADIENT.astype(np.uint16) << 8 if suffix.startswith("16") else GRADIENT
     path = tmp_path / f"image.{suffix.removeprefix('16').removeprefix('.')}"
     seed = cv2.imencode(path.suffix, image)[1].tobytes()
-
-    def read(content: bytes) -> str:
+    door = Door(f"image files, {suffix}", LONGEST_S)
+    for content in damaged([seed], CASES // 8):
         path.write_bytes(content)
-        try:
+        with door.case():
             found = read_image(path)
-        except DatasetError:
-            return "refused"
-        assert found.dtype == np.uint8
-        assert found.shape[2:] == (3,)
-        return "read"
-
-    refuse_harm(f"image files, {suffix}", damaged([seed], CASES // 8), read)
+            assert found.dtype == np.uint8
+            assert found.shape[2:] == (3,)
+    report(door, capsys)
 
 
 ASKED = "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -70,7 +67,7 @@ REQUESTS = [
 ]
 
 
-def test_damaged_requests_leave_the_page_serving(tmp_path: Path) -> None:
+def test_damaged_requests_leave_the_page_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(tmp_path) as served:
         served.put(result(1))
         pid = served.page.pid
@@ -85,7 +82,11 @@ def test_damaged_requests_leave_the_page_serving(tmp_path: Path) -> None:
                     return connection.recv(4096).partition(b"\r\n")[0].decode("latin-1")[9:12] or "closed"
             return "closed"
 
-        refuse_harm("web requests", damaged(REQUESTS, CASES), ask, pid)
+        door = Door("web requests", LONGEST_S, pid)
+        for content in damaged(REQUESTS):
+            with door.case() as ended:
+                ended(ask(content))
+        report(door, capsys)
         assert served.page.pid == pid
         assert is_alive(pid)
         assert served.ask("/").status == 200
@@ -98,7 +99,7 @@ LINES = (
 )
 
 
-def test_damaged_lines_leave_the_control_socket_answering(tmp_path: Path) -> None:
+def test_damaged_lines_leave_the_control_socket_answering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given: list[str] = []
 
     def answer(name: str, text: bytes, user: str) -> Payload:
@@ -117,19 +118,24 @@ def test_damaged_lines_leave_the_control_socket_answering(tmp_path: Path) -> Non
         return "closed"
 
     with ControlSocket(tmp_path, answer):
-        refuse_harm("control socket", damaged(LINES, CASES), say)
+        door = Door("control socket", LONGEST_S)
+        for content in damaged(LINES):
+            with door.case() as ended:
+                ended(say(content))
+        report(door, capsys)
         assert say(LINES[0]) == "answered"
         assert given
 
 
-def test_damaged_commands_are_answered(tmp_path: Path) -> None:
+def test_damaged_commands_are_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     desk = Desk(tmp_path)
     names = itertools.cycle((*ALL, "recalibrate", "reboot", ""))
 
-    def give(content: bytes) -> str:
-        answer = desk.commands.answer(next(names), content)
-        assert json.loads(json.dumps(answer, allow_nan=False)) == answer
-        desk.parts._waiting.clear()
-        return "accepted" if answer["accepted"] else "refused"
-
-    refuse_harm("MQTT commands", damaged([line.replace(b'"command"', b'"by"') for line in LINES], CASES), give)
+    door = Door("MQTT commands", LONGEST_S)
+    for content in damaged([line.replace(b'"command"', b'"by"') for line in LINES]):
+        with door.case() as ended:
+            answer = desk.commands.answer(next(names), content)
+            assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+            desk.parts._waiting.clear()
+            ended("accepted" if answer["accepted"] else "refused")
+    report(door, capsys)

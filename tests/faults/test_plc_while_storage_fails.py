@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from contextlib import closing, contextmanager
@@ -10,11 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from neighbour import Neighbour
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.real_broker import PATIENCE_S
-from tests.support.stations import ROOT, Agent, broken_parts, good_parts, write_config, write_pictures
+from tests.support.controller import Controller
+from tests.support.stations import Agent, broken_parts, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,24 +101,19 @@ FAULTS = {
 }
 
 
-class Line:
-    """Triggers parts, and notes when."""
+class Line(Controller):
+    """Triggers parts at the line's own pace, and hears the answers."""
 
     def __init__(self, port: int, listener: Listener) -> None:
+        super().__init__(port)
         self._listener = listener
-        self._client = Client(CallbackAPIVersion.VERSION2)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        self.sent_ms: dict[str, float] = {}
 
     def run(self, name: str, duration_s: float) -> list[str]:
-        """Trigger parts for so long; returns their names."""
+        """Trigger parts for this time; returns their names."""
         part_ids = [f"{name}-{number}" for number in range(round(duration_s / EVERY_S))]
         for part_id in part_ids:
-            self.sent_ms[part_id] = time.time() * 1000
-            text = json.dumps({"commandId": part_id, "args": {"partId": part_id}})
-            self._client.publish(f"{ROOT}/cmd/trigger", text, qos=1).wait_for_publish(PATIENCE_S)
-            time.sleep(EVERY_S)  # the line's own pace
+            self.trigger(part_id)
+            time.sleep(EVERY_S)
         self._listener.wait_for(lambda _: self.answers().keys() >= set(part_ids))
         return part_ids
 
@@ -133,10 +125,6 @@ class Line:
             for message in heard
             if (part_id := message.content["partId"]) in self.sent_ms
         }
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def test_verdicts_are_in_time_and_valid_whatever_storage_does(

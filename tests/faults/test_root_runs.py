@@ -6,19 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.state_owner import name_of
+from tests.support.other_users import OWNER, enterable_folder
 from tests.support.stations import closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-OWNER = 65534
 # The user may read everything, so that Python is found wherever it is installed, and may write what others may.
 LIMITED = ["--securebits", "+no_setuid_fixup", "--bounding-set", "-all,+dac_read_search,+setuid,+setgid"]
 
@@ -29,11 +28,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user may enter, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with enterable_folder() as path:
+        yield path
 
 
 def test_a_station_that_root_starts_leaves_only_files_of_the_owner_and_follows_no_link(

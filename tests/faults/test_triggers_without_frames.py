@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from typing import TYPE_CHECKING
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
-
-from tests.support.real_broker import PATIENCE_S, wait_for
-from tests.support.stations import ROOT, Agent, closed_port, good_parts, write_config, write_pictures
+from tests.support.controller import Controller
+from tests.support.real_broker import wait_for
+from tests.support.stations import Agent, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,23 +18,6 @@ if TYPE_CHECKING:
 
 STOPPED_S = 3.0
 MORE_THAN_A_BROKER_HANDS_OVER_AT_ONCE = 30
-
-
-class Controller:
-    """Triggers parts."""
-
-    def __init__(self, port: int) -> None:
-        self._client = Client(CallbackAPIVersion.VERSION2)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def trigger(self, part_id: str) -> None:
-        text = json.dumps({"commandId": part_id, "args": {"partId": part_id}})
-        self._client.publish(f"{ROOT}/cmd/trigger", text, qos=1).wait_for_publish(PATIENCE_S)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 def valid_of(listener: Listener) -> dict[str, bool]:

@@ -52,3 +52,13 @@ class FakeEngine:
 
     def __call__(self, frame: Image) -> Inference:
         raise NotImplementedError
+
+
+class FakeClock:
+    """A monotonic clock in seconds that a test moves."""
+
+    def __init__(self, now_s: float = 100.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s

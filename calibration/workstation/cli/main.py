@@ -16,10 +16,10 @@ from calibration.workstation.cli.fit import fit
 from calibration.workstation.cli.merge import merge
 from calibration.workstation.cli.options import BundlePath, Threads
 from calibration.workstation.cli.output import print_evaluation, print_written
-from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate as evaluate_images
 from calibration.workstation.evaluation.evaluation import sklearn_metrics, write_figures, write_scores
 from calibration.workstation.evaluation.plots import write_plots
+from calibration.workstation.labelled_images import labelled_images
 from calibration.workstation.report.report import write_report
 
 app = typer.Typer(

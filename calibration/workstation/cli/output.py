@@ -10,7 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from calibration.plain_text import printable
-from calibration.statistics.threshold import stray_indices, working_point
+from calibration.statistics.outliers import stray_indices
+from calibration.statistics.threshold import working_point
 from calibration.terminal import console, escape
 from calibration.workstation.report.rows import preprocess_rows
 
@@ -165,8 +166,9 @@ def _print_suspicious(bundle: Bundle) -> None:
             "  look at them (shiftwatch-calibrate report): if one is not a good part, write its name into a file and "
             "calibrate again with --leave-out FILE"
         )
-        without = (working_point(np.sort(good)[:-number], point.false_reject_rate).threshold for number in _FEWER)
-        fewer = ", ".join(f"{threshold:,.4g}" for threshold in without)
+        ordered = np.sort(good)
+        without = (working_point(ordered[:-number], point.false_reject_rate, point.parts) for number in _FEWER)
+        fewer = ", ".join(f"{each.threshold:,.4g}" for each in without)
         say(f"  the threshold is {point.threshold:,.4g}; without the highest 1, 2 and 3 scores it would be {fewer}")
 
 

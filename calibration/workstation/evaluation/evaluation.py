@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
     from calibration.imaging.preprocess import Image
-    from calibration.workstation.dataset import Labelled
+    from calibration.workstation.labelled_images import Labelled
 
 
 @dataclass(frozen=True, slots=True)

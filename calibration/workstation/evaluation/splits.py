@@ -10,7 +10,8 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import image_files_in
-from calibration.workstation.dataset import GOOD, Labelled, distinct, labelled_images
+from calibration.workstation.dataset import GOOD, distinct
+from calibration.workstation.labelled_images import Labelled, labelled_images
 from calibration.workstation.settings import MINIMUM_IMAGES
 
 if TYPE_CHECKING:

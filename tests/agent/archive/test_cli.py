@@ -20,7 +20,8 @@ from agent.cli import main
 from agent.messages.records import DefectRegion, Evaluation, Result
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_image
-from calibration.workstation.dataset import good_images, labelled_images
+from calibration.workstation.dataset import good_images
+from calibration.workstation.labelled_images import labelled_images
 from tests.support.stations import Agent, broken_parts, good_parts, until, write_config, write_pictures
 
 if TYPE_CHECKING:

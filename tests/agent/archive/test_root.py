@@ -6,8 +6,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +16,14 @@ from agent.archive.snapshot import Snapshot
 from agent.archive.store import Store
 from agent.cli import main
 from agent.messages.records import Evaluation, Result
+from tests.support.other_users import OWNER, enterable_folder
 from tests.support.stations import write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 RESULT = "0123456789abcdef0123456789abcdef"
-OWNER = 65534
 CONTENT = "root's own"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as other users")
@@ -33,27 +32,25 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as oth
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """With a station whose archive has one image of a defect; everyone may enter it, unlike pytest's own folders."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    (path / "state").mkdir()
-    store = Store(path / "state" / "archive", Limits(20 * MIB))
-    result = Result(
-        threshold=1.0,
-        score=2.0,
-        result_id=RESULT,
-        part_id=None,
-        seq=1,
-        created_at_ms=1_800_000_000_000,
-        evaluation=Evaluation.NOT_OK,
-    )
-    assert store.keep(Snapshot(np.zeros((24, 32, 3), np.uint8), (), None, result)) is None
-    store.close()
-    write_config(path, path, 0, 1883)
-    secret = path / "secret"
-    secret.write_text(CONTENT)
-    secret.chmod(0o600)
-    yield path
-    shutil.rmtree(path)
+    with enterable_folder() as path:
+        (path / "state").mkdir()
+        store = Store(path / "state" / "archive", Limits(20 * MIB))
+        result = Result(
+            threshold=1.0,
+            score=2.0,
+            result_id=RESULT,
+            part_id=None,
+            seq=1,
+            created_at_ms=1_800_000_000_000,
+            evaluation=Evaluation.NOT_OK,
+        )
+        assert store.keep(Snapshot(np.zeros((24, 32, 3), np.uint8), (), None, result)) is None
+        store.close()
+        write_config(path, path, 0, 1883)
+        secret = path / "secret"
+        secret.write_text(CONTENT)
+        secret.chmod(0o600)
+        yield path
 
 
 def give_away(folder: Path) -> None:

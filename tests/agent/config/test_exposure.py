@@ -55,9 +55,7 @@ def test_a_secret_of_the_station_alone_is_in_order(tmp_path: Path, mode: int) ->
 
 def test_a_secret_that_others_may_replace_is_named(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
-    assert (
-        found_in(tmp_path, sections={"commands": {"token_file": "open/token"}}) == []
-    )  # whoever reads it reports that
+    assert found_in(tmp_path, sections={"commands": {"token_file": "open/token"}}) == []  # reading it reports that
     (tmp_path / "open" / "token").write_text("hush-hush")
     (tmp_path / "open" / "token").chmod(0o600)
     (tmp_path / "open").chmod(0o777)

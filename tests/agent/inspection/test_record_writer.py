@@ -9,6 +9,7 @@ import pytest
 
 from agent.inspection import record_writer
 from agent.inspection.record_writer import RecordWriter
+from tests.support.fakes import FakeClock
 from tests.support.stations import until
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ PATIENCE_S = 10.0
 
 
 class Disk:
-    """Stores what it is given; hangs while it is told to."""
+    """Stores what it is given; hangs while it does not work."""
 
     def __init__(self) -> None:
         self.stored: list[str] = []
@@ -33,14 +34,6 @@ class Disk:
         return store
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def disk() -> Iterator[Disk]:
     disk = Disk()
@@ -49,22 +42,22 @@ def disk() -> Iterator[Disk]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-def a_writer(clock: Clock, why: str | None = None) -> RecordWriter:
+def a_writer(clock: FakeClock, why: str | None = None) -> RecordWriter:
     return RecordWriter(lambda: why, clock)
 
 
-def test_what_is_written_is_stored_when_write_returns(disk: Disk, clock: Clock) -> None:
+def test_what_is_written_is_stored_when_write_returns(disk: Disk, clock: FakeClock) -> None:
     with a_writer(clock) as writer:
         for number in range(100):
             writer.write("result", disk.storing(str(number)), PATIENCE_S)
             assert disk.stored[-1] == str(number)
 
 
-def test_records_are_stored_in_the_order_in_which_they_were_written(disk: Disk, clock: Clock) -> None:
+def test_records_are_stored_in_the_order_in_which_they_were_written(disk: Disk, clock: FakeClock) -> None:
     with a_writer(clock) as writer:
         for number in range(200):
             writer.write("alert" if number % 7 == 0 else "result", disk.storing(str(number)))
@@ -72,7 +65,7 @@ def test_records_are_stored_in_the_order_in_which_they_were_written(disk: Disk, 
     assert not writer.dropped.total()
 
 
-def test_a_disk_that_hangs_is_waited_for_once(disk: Disk, clock: Clock) -> None:
+def test_a_disk_that_hangs_is_waited_for_once(disk: Disk, clock: FakeClock) -> None:
     disk.works.clear()
     with a_writer(clock) as writer:
         writer.write("result", disk.storing("first"), 0.05)
@@ -89,7 +82,7 @@ def test_a_disk_that_hangs_is_waited_for_once(disk: Disk, clock: Clock) -> None:
     assert disk.stored[:3] == ["first", "0", "1"]
 
 
-def test_what_nobody_waited_for_is_announced_when_it_is_stored(disk: Disk, clock: Clock) -> None:
+def test_what_nobody_waited_for_is_announced_when_it_is_stored(disk: Disk, clock: FakeClock) -> None:
     announced = threading.Event()
     with a_writer(clock) as writer:
         writer.notify = announced.set
@@ -100,7 +93,7 @@ def test_what_nobody_waited_for_is_announced_when_it_is_stored(disk: Disk, clock
 
 
 def test_of_too_many_the_oldest_results_are_dropped_and_counted(
-    disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_writer, "_MOST_WAITING", 10)
     disk.works.clear()
@@ -115,7 +108,7 @@ def test_of_too_many_the_oldest_results_are_dropped_and_counted(
 
 
 def test_a_disk_that_hangs_is_a_fault_after_five_seconds_logged_once_and_counted(
-    disk: Disk, clock: Clock, caplog: pytest.LogCaptureFixture
+    disk: Disk, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     disk.works.clear()
@@ -137,7 +130,7 @@ def test_a_disk_that_hangs_is_a_fault_after_five_seconds_logged_once_and_counted
     assert "database is locked" in caplog.messages[0]
 
 
-def test_a_disk_that_hangs_for_an_unknown_reason_does_not_answer(disk: Disk, clock: Clock) -> None:
+def test_a_disk_that_hangs_for_an_unknown_reason_does_not_answer(disk: Disk, clock: FakeClock) -> None:
     disk.works.clear()
     with a_writer(clock) as writer:
         writer.write("result", disk.storing("first"))
@@ -147,7 +140,7 @@ def test_a_disk_that_hangs_for_an_unknown_reason_does_not_answer(disk: Disk, clo
 
 
 def test_what_cannot_be_stored_before_the_end_is_counted(
-    disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_writer, "_ENDS_WITHIN_S", 0.1)
     disk.works.clear()
@@ -158,7 +151,7 @@ def test_what_cannot_be_stored_before_the_end_is_counted(
     assert writer.dropped == {"outbox_unwritable": 4}
 
 
-def test_a_writer_that_has_died_is_not_alive(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_has_died_is_not_alive(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with a_writer(clock) as writer:
         assert writer.alive

@@ -9,19 +9,12 @@ from hypothesis import strategies as st
 
 from agent.messages.records import Evaluation
 from agent.metrics.loop_metrics import Latencies, LoopMetrics
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.fakes import FakeClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(1000.0)
 
 
 @pytest.mark.slow
@@ -41,7 +34,7 @@ def test_only_the_last_512_durations_count() -> None:
     assert latencies.percentile(0) == 1.0
 
 
-def test_before_the_first_frame_everything_is_zero_and_there_is_no_age(clock: Clock) -> None:
+def test_before_the_first_frame_everything_is_zero_and_there_is_no_age(clock: FakeClock) -> None:
     metrics = LoopMetrics(clock)
     assert metrics.results == 0
     assert metrics.results_per_s() == 0.0
@@ -51,7 +44,7 @@ def test_before_the_first_frame_everything_is_zero_and_there_is_no_age(clock: Cl
 
 
 @pytest.mark.parametrize("rate", [0.5, 8.0, 30.0, 500.0])
-def test_a_steady_rate_is_the_rate_from_the_first_second_on(clock: Clock, rate: float) -> None:
+def test_a_steady_rate_is_the_rate_from_the_first_second_on(clock: FakeClock, rate: float) -> None:
     metrics = LoopMetrics(clock)
     for count in range(1, int(12 * rate) + 1):
         clock.now_s += 1 / rate
@@ -60,14 +53,14 @@ def test_a_steady_rate_is_the_rate_from_the_first_second_on(clock: Clock, rate: 
             assert metrics.results_per_s() == pytest.approx(rate, rel=0.25 if rate < 1 else 0.02)
 
 
-def test_the_first_frame_does_not_look_like_a_thousand_a_second(clock: Clock) -> None:
+def test_the_first_frame_does_not_look_like_a_thousand_a_second(clock: FakeClock) -> None:
     metrics = LoopMetrics(clock)
     clock.now_s += 1.0
     metrics.note({"total": 1.0})
     assert metrics.results_per_s() == 1.0
 
 
-def test_the_rate_falls_to_zero_when_no_frame_comes_and_the_age_grows(clock: Clock) -> None:
+def test_the_rate_falls_to_zero_when_no_frame_comes_and_the_age_grows(clock: FakeClock) -> None:
     metrics = LoopMetrics(clock)
     for _ in range(100):
         clock.now_s += 0.1
@@ -81,7 +74,7 @@ def test_the_rate_falls_to_zero_when_no_frame_comes_and_the_age_grows(clock: Clo
     assert metrics.last_result_age_ms() == 5100
 
 
-def test_frames_a_second_are_those_of_the_camera_also_while_few_of_them_show_a_part(clock: Clock) -> None:
+def test_frames_a_second_are_those_of_the_camera_also_while_few_of_them_show_a_part(clock: FakeClock) -> None:
     metrics = LoopMetrics(clock)
     for frame in range(1, 201):
         clock.now_s += 0.1
@@ -96,7 +89,7 @@ def test_frames_a_second_are_those_of_the_camera_also_while_few_of_them_show_a_p
     assert metrics.frames_per_s() == 0.0
 
 
-def test_stages_are_kept_apart_and_may_come_later(clock: Clock) -> None:
+def test_stages_are_kept_apart_and_may_come_later(clock: FakeClock) -> None:
     metrics = LoopMetrics(clock)
     metrics.note({"inference": 4.0})
     metrics.note({"inference": 6.0, "record": 1.0})

@@ -26,7 +26,7 @@ def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backgrou
 
 
 class Hanging:
-    """A method of the outbox that hangs while it is told to."""
+    """A method of the outbox that hangs while a test lets it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.works = threading.Event()

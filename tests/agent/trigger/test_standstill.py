@@ -80,7 +80,7 @@ class Line:
         return plc, {payload["commandId"]: payload for topic, payload in messages if topic != TOPICS.plc}
 
     def answers(self, count: int) -> dict[str, Any]:
-        """So many answers to commands, once they have come."""
+        """This number of answers to commands, once they have come."""
         answers: dict[str, Any] = {}
 
         def have_come() -> bool:

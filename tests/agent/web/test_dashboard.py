@@ -6,24 +6,17 @@ from agent.messages.records import Evaluation, ResultCode
 from agent.web.dashboard import BINS, Dashboard
 from agent.web.labels import CODES, VERDICTS
 from agent.web.token_auth import RefusedError, TokenAuth
+from tests.support.fakes import FakeClock
 from tests.support.pages import result
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def board(clock: Clock) -> Dashboard:
+def board(clock: FakeClock) -> Dashboard:
     return Dashboard(clock, lambda: 5_000_000)
 
 
@@ -64,7 +57,7 @@ def test_a_viewer_that_has_the_chart_gets_only_what_is_new(board: Dashboard) -> 
     assert board.update(since)[1]["bins"] == []
 
 
-def test_the_worst_of_a_second_is_shown_and_then_the_last(board: Dashboard, clock: Clock) -> None:
+def test_the_worst_of_a_second_is_shown_and_then_the_last(board: Dashboard, clock: FakeClock) -> None:
     board.take_results([result(number, 50.0 if number == 1 else 1.0).payload() for number in range(4)])
     shown = board.update(0)[1]["shown"]
     assert (shown["seq"], shown["verdict"], shown["of"]) == (1, "NOT OK", 4)
@@ -86,7 +79,7 @@ def refusal(access: TokenAuth, authorization: str, address: str = "here") -> int
     return refused.value.status
 
 
-def test_only_the_token_opens(clock: Clock) -> None:
+def test_only_the_token_opens(clock: FakeClock) -> None:
     access = TokenAuth("secret-token", clock)
     access.check("here", "Bearer secret-token")
     for wrong in ("", "secret-token", "Bearer secret-toke", "Bearer secret-token2", "Basic secret-token", "Bearer ü"):
@@ -94,7 +87,7 @@ def test_only_the_token_opens(clock: Clock) -> None:
     assert refusal(TokenAuth(None), "Bearer ") == 403
 
 
-def test_guessing_is_slow_but_only_for_the_address_that_guesses(clock: Clock) -> None:
+def test_guessing_is_slow_but_only_for_the_address_that_guesses(clock: FakeClock) -> None:
     access = TokenAuth("secret-token", clock)
     assert [refusal(access, "Bearer wrong") for _ in range(7)] == [401] * 5 + [429] * 2
     assert refusal(access, "Bearer secret-token") == 429
@@ -106,7 +99,7 @@ def test_guessing_is_slow_but_only_for_the_address_that_guesses(clock: Clock) ->
     access.check("here", "Bearer secret-token")
 
 
-def test_memory_for_addresses_is_bounded(clock: Clock) -> None:
+def test_memory_for_addresses_is_bounded(clock: FakeClock) -> None:
     access = TokenAuth("secret-token", clock)
     for number in range(1000):
         assert refusal(access, "Bearer wrong", address=str(number)) == 401

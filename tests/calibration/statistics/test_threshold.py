@@ -12,12 +12,12 @@ from scipy.stats import beta, chi2, expon, lognorm
 from scipy.stats import t as student_t
 
 from calibration.errors import SettingError
+from calibration.statistics.outliers import stray_indices
 from calibration.statistics.scores import chi_square_scores
 from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_unsupported_rate,
     share_above,
-    stray_indices,
     student_t_quantile,
     student_t_share_above,
     working_point,

@@ -12,12 +12,13 @@ import calibration
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, reduced_shape
-from calibration.workstation.dataset import ImageFiles, good_images, labelled_images
+from calibration.workstation.dataset import ImageFiles, good_images
 from calibration.workstation.evaluation.benchmark import Candidate, measured, tasks
 from calibration.workstation.evaluation.splits import labelled_sets, splits
 from calibration.workstation.fit import dask_tasks
 from calibration.workstation.fit.extraction import Extraction
 from calibration.workstation.image_findings import image_findings
+from calibration.workstation.labelled_images import labelled_images
 from calibration.workstation.settings import Settings
 from tests.calibration.imaging.test_image_files import with_orientation
 from tests.support.washers import SIDE, save, washer

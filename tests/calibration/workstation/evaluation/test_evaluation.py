@@ -16,9 +16,9 @@ from scipy.stats import betabinom
 from calibration.engine.contract import Inference
 from calibration.imaging.image_files import read_image
 from calibration.statistics.threshold import expected_share_above, working_point
-from calibration.workstation.dataset import labelled_images
 from calibration.workstation.evaluation.evaluation import evaluate
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
+from calibration.workstation.labelled_images import labelled_images
 from tests.support.fakes import FakeEngine
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, save, washer
