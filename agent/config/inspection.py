@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from agent.camera.sources import kind_of
 from agent.config.types import CameraSource, FilePath, Level, NumberOrAuto, Section
 
 if TYPE_CHECKING:
@@ -83,6 +85,17 @@ class CameraConfig(Section):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _waits_for_the_next_frame(self) -> Self:
+        interval_s = 1 / (self.frames_per_s or math.inf)
+        if interval_s >= self.read_timeout_s and kind_of(self.source) == "device":
+            problem = (
+                f"frames_per_s {self.frames_per_s:g} asks for a frame every {interval_s:g} s, but after read_timeout_s "
+                f"{self.read_timeout_s:g} without one the camera is lost; give read_timeout_s more than {interval_s:g}"
+            )
+            raise ValueError(problem)
+        return self
+
 
 class TriggerConfig(Section):
     """Which frames show a part, and how many of them."""
@@ -95,7 +108,12 @@ class TriggerConfig(Section):
     every: int = Field(
         default=1, ge=1, le=100_000, description="With `every_frame`: each n-th frame of the camera is a part."
     )
-    delay_ms: int = Field(default=0, ge=0, le=60_000, description="From a trigger until its part is before the camera.")
+    delay_ms: int = Field(
+        default=0,
+        ge=0,
+        le=60_000,
+        description="From a trigger until its part is before the camera; `plc.deadline_ms` includes it.",
+    )
     settled_ms: int = Field(
         default=200,
         ge=0,
@@ -132,6 +150,11 @@ class TriggerConfig(Section):
             problem = f"empty is given, but source is {self.source}; remove it, or set source to motion"
         elif (self.least_decidable or 1) > self.frames_per_part:
             problem = f"least_decidable is {self.least_decidable} of {self.frames_per_part} frames; give no more"
+        elif self.source == "motion" and self.settled_ms >= self.unsettled_after_s * 1000:
+            problem = (
+                f"settled_ms {self.settled_ms} is not below unsettled_after_s {self.unsettled_after_s:g}: every part "
+                "would be reported as unsettled before it has settled; lower settled_ms, or raise unsettled_after_s"
+            )
         else:
             return self
         raise ValueError(problem)

@@ -80,6 +80,18 @@ class AgentConfig(Section):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _deadline_after_delay(self) -> Self:
+        delay_ms, deadline_ms = self.trigger.delay_ms, self.plc.deadline_ms
+        if self.trigger.source == "command" and delay_ms >= deadline_ms:
+            problem = (
+                f"trigger.delay_ms {delay_ms} is not below plc.deadline_ms {deadline_ms}: both begin with the trigger, "
+                "so the deadline of every part passes before its frame is taken; raise plc.deadline_ms, and the "
+                "controller's own time-out with it, or trigger later and lower trigger.delay_ms"
+            )
+            raise ValueError(problem)
+        return self
+
 
 def load(path: Path) -> AgentConfig:
     """The configuration in a YAML file; relative paths in it start at the file's folder.

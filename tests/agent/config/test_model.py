@@ -209,6 +209,34 @@ def test_a_mistake_is_reported_with_key_value_and_what_is_allowed(tmp_path: Path
     assert problems_of(tmp_path, f"bundle: b\n{camera}{lines}\n") == (problem,)
 
 
+@pytest.mark.parametrize(
+    ("lines", "possible", "problem"),
+    [
+        (
+            "camera: {source: 0}\ntrigger: {source: command, delay_ms: 150}\nplc: {deadline_ms: 150}\n",
+            ("delay_ms: 150", "delay_ms: 149"),
+            "trigger.delay_ms 150 is not below plc.deadline_ms 150: both begin with the trigger, ",
+        ),
+        (
+            "camera: {source: 0}\ntrigger: {source: motion, settled_ms: 500, unsettled_after_s: 0.5}\n",
+            ("motion", "every_frame"),
+            "trigger: settled_ms 500 is not below unsettled_after_s 0.5: every part would be reported as unsettled ",
+        ),
+        (
+            "camera: {source: 0, frames_per_s: 0.5}\n",
+            ("source: 0", "source: a.avi"),
+            "camera: frames_per_s 0.5 asks for a frame every 2 s, but after read_timeout_s 2 without one the camera ",
+        ),
+    ],
+)
+def test_times_that_can_never_be_kept_together_are_refused(
+    tmp_path: Path, lines: str, possible: tuple[str, str], problem: str
+) -> None:
+    (found,) = problems_of(tmp_path, f"bundle: b\n{lines}")
+    assert found.startswith(problem)
+    load(written(tmp_path, f"bundle: b\n{lines.replace(*possible)}"))
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = "camera: {source: 0, loop: maybe}\nmqtt: {port: 0}\nmqtt: {prot: 1, port: 0}\nengine: {threads: -1}"
     assert problems_of(tmp_path, text) == (
