@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agent.config import model as configuration
-from agent.doctor import camera_devices, machine, software, station_probes
+from agent.doctor import camera_devices, camera_probe, machine, network_probe, software, station_probes
 from agent.doctor.finding import fault, ok
 from agent.doctor.isolation import Check
 from agent.errors import ConfigError
@@ -34,9 +34,9 @@ _DEVICE = (
 _STATION = (
     Check("records", station_probes.records, 15, "the disk of state_dir does not respond: check it and its mount"),
     Check("secrets", station_probes.secrets_and_access, 15, "the disk of these files does not respond: check it"),
-    Check("camera", station_probes.camera, 30, "its driver or its network hangs: check its address, or unplug it"),
+    Check("camera", camera_probe.camera, 30, "its driver or its network hangs: check its address, or unplug it"),
     Check("broker", station_probes.broker, 25, "name resolution or the network hangs: try the broker's IP address"),
-    Check("network", station_probes.network, 120, "start the agent and read its log: TensorRT may have to build first"),
+    Check("network", network_probe.network, 120, "start the agent and read its log: TensorRT may have to build first"),
 )
 
 _LEVEL_WIDTH, _NAME_WIDTH = 9, 15

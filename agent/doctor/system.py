@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from agent.state_lock import is_in_use
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -40,3 +42,11 @@ def text_of(file: Path) -> str:
         return file.read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def is_agent_running(state_dir: Path) -> bool:
+    """Whether an agent is running on this state folder; false if that cannot be read."""
+    try:
+        return is_in_use(state_dir)
+    except OSError:
+        return False

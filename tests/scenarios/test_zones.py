@@ -21,8 +21,8 @@ from agent.archive.label import mark
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.camera import Frame
 from agent.commands.control_socket import NAME, ask_station
+from agent.doctor.network_probe import network
 from agent.doctor.report import lines
-from agent.doctor.station_probes import network
 from agent.drift.report import REMEDY, drift_payload
 from agent.inspection.combine import FrameCombiner
 from agent.inspection.score import ZoneScore

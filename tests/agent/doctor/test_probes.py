@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.camera.camera_settings import CameraSettings
-from agent.doctor import camera_devices, machine, software, station_probes
+from agent.doctor import camera_devices, camera_probe, machine, network_probe, software
 from agent.doctor.finding import Finding, ok
 from agent.doctor.isolation import Check
 from agent.doctor.system import output_of
@@ -330,7 +330,7 @@ def test_it_is_reported_that_there_is_no_camera(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frames_per_s", "level"), [(None, "ok"), (20.0, "ok"), (30.0, "warning")])
 def test_a_network_slower_than_the_camera_is_a_warning(frames_per_s: float | None, level: str) -> None:
-    finding = station_probes.speed_finding("speed", 10.0, 40.0, frames_per_s)
+    finding = network_probe.speed_finding("speed", 10.0, 40.0, frames_per_s)
     assert finding.level == level
     assert finding.figures == {"p50_ms": 10.0, "p99_ms": 40.0}
     assert ("the camera delivers one every 50.0 ms" in finding.found) is (frames_per_s == 20.0)
@@ -364,25 +364,25 @@ class Live:
 
 
 def test_a_camera_that_delivers_no_frame_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(station_probes, "_FIRST_FRAME_S", 0.05)
+    monkeypatch.setattr(camera_probe, "_FIRST_FRAME_S", 0.05)
     camera = Live(1000)
     with pytest.raises(CameraError, match="opens, but delivers no frame within"):
-        station_probes._first_frame(camera)
+        camera_probe._first_frame(camera)
     assert camera.frames > 900
 
 
 def test_the_rate_of_a_camera_is_measured() -> None:
-    assert 5 < station_probes._grabs_per_s(Live(1000), 0.3) <= 100
+    assert 5 < camera_probe._grabs_per_s(Live(1000), 0.3) <= 100
 
 
 def test_a_camera_that_stops_while_its_rate_is_measured_is_an_error() -> None:
     with pytest.raises(CameraError, match="fake stops after some frames"):
-        station_probes._grabs_per_s(Live(3), 5.0)
+        camera_probe._grabs_per_s(Live(3), 5.0)
 
 
 def test_a_refused_camera_setting_is_a_warning_and_another_frame_size_a_fault() -> None:
     settings = CameraSettings(width=1920, height=1080)
-    (refused, size) = station_probes._setting_findings(Live(1), settings, 720, 1280)
+    (refused, size) = camera_probe._setting_findings(Live(1), settings, 720, 1280)
     assert (refused.level, refused.found) == ("warning", "not accepted: width: asked for 1920, got 1280")
     assert (size.level, size.found) == ("fault", "its frames have 1280x720 pixels, not 1920x1080, and would be dropped")
-    assert [each.level for each in station_probes._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]
+    assert [each.level for each in camera_probe._setting_findings(Live(1), settings, 1080, 1920)] == ["warning"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.doctor import report, station_probes
+from agent.doctor import camera_probe, network_probe, report, station_probes
 from agent.doctor.finding import Finding, ok
 from agent.state_lock import state_lock
 from calibration.deployment.backends import BackendChoice
@@ -128,10 +128,10 @@ def test_a_running_agent_is_detected_and_not_disturbed(
 def test_a_live_camera_used_by_a_running_agent_is_left_alone(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, f"rtsp://user:secret@127.0.0.1:{closed_port()}/line", closed_port())
     with state_lock(tmp_path / "state"):
-        (watched,) = station_probes.camera(str(config))
+        (watched,) = camera_probe.camera(str(config))
     assert watched.level == "ok"
     assert "not opened, because the running agent uses it" in watched.found
-    (free,) = station_probes.camera(str(config))
+    (free,) = camera_probe.camera(str(config))
     assert free.level == "fault"
     assert "secret" not in watched.found + free.found
 
@@ -179,12 +179,12 @@ def test_a_password_file_that_is_missing_is_a_fault_of_the_broker(bundle: Path, 
 def test_frames_that_do_not_fit_the_bundle_are_a_fault(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station_probes, "_MEASURING_S", 0.0)
+    monkeypatch.setattr(network_probe, "_MEASURING_S", 0.0)
     config = str(write_config(tmp_path, bundle, tmp_path, closed_port()))
-    misfit = {finding.name: finding for finding in station_probes.network(config, width=50.0, height=50.0)}
+    misfit = {finding.name: finding for finding in network_probe.network(config, width=50.0, height=50.0)}
     assert misfit["region"].level == "fault"
     assert "does not fit into a frame of 50x50" in misfit["region"].found
-    assert {finding.level for finding in station_probes.network(config, width=96.0, height=72.0)} == {"ok"}
+    assert {finding.level for finding in network_probe.network(config, width=96.0, height=72.0)} == {"ok"}
 
 
 def test_the_page_is_checked_if_it_is_enabled(bundle: Path, tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_golden_frames_with_other_scores_are_a_fault(
     def differ(*_: object) -> None:
         raise ScoreMismatchError(what="golden frame 0 scores 1, not 2", remedy="do not inspect with it")
 
-    monkeypatch.setattr(station_probes, "check_golden", differ)
-    *_, finding = station_probes.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
+    monkeypatch.setattr(network_probe, "check_golden", differ)
+    *_, finding = network_probe.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
     assert finding == Finding("network", "fault", "golden frame 0 scores 1, not 2", "do not inspect with it")
 
 
@@ -246,9 +246,9 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
 def test_the_doctor_does_not_build_a_tensorrt_engine(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(station_probes, "choose_backend", lambda _: BackendChoice({"tensorrt": None}, named=True))
+    monkeypatch.setattr(network_probe, "choose_backend", lambda _: BackendChoice({"tensorrt": None}, named=True))
     config = write_config(tmp_path, bundle, tmp_path, closed_port())
-    whole, network = station_probes.network(str(config))
+    whole, network = network_probe.network(str(config))
     assert (whole.name, network.level) == ("bundle", "warning")
     assert "has built no engine for it yet" in network.found
     assert not (tmp_path / "state").exists()

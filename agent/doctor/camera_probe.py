@@ -1,0 +1,98 @@
+"""Checks the camera of a station: settings, size and rate of its frames."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.camera.sources import source_from
+from agent.config.model import load
+from agent.doctor.finding import Finding, fault, ok
+from agent.doctor.system import is_agent_running
+from agent.errors import CameraError
+from agent.from_config import camera_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.camera.camera_settings import CameraSettings
+    from agent.camera.sources import Source
+    from calibration.imaging.preprocess import Image
+
+_FIRST_FRAME_S = 10.0
+_SETTLING_S, _COUNTING_S = 0.5, 2.0
+
+
+def camera(config: str) -> Iterator[Finding]:
+    """Check size and rate of the frames. A live camera that a running agent uses is left alone."""
+    loaded = load(Path(config))
+    settings = camera_settings(loaded.camera)
+    source = source_from(loaded.camera.source, loaded.camera.frames_per_s, settings)
+    if source.live and is_agent_running(loaded.state_dir):
+        yield ok("camera", f"{source.name}: not opened, because the running agent uses it")
+        return
+    try:
+        source.open()
+        frame = _first_frame(source)
+        rate = _rate(source)
+    except CameraError as error:
+        yield fault("camera", error)
+        return
+    finally:
+        source.close()  # some network cameras serve one client, and notice only after a minute that it is gone
+    rows, columns = frame.shape[:2]
+    yield from _setting_findings(source, settings, rows, columns)
+    if source.is_rescaled:
+        what = (
+            "its frames are not JPEG: a change of resolution while it runs cannot be noticed, since OpenCV scales them"
+        )
+        remedy = "keep it at one resolution, and calibrate with what it sends; or use the camera's MJPEG stream"
+        yield Finding("camera stream", "warning", what, remedy)
+    size = {"width": float(columns), "height": float(rows)}
+    found = f"{source.name}: {columns}x{rows} pixels"
+    if source.live:
+        yield ok("camera", f"{found}, {rate:.1f} frames/s over {_COUNTING_S:g} s", **size, frames_per_s=rate)
+    elif loaded.camera.playback == "fast":
+        yield ok("camera", f"{found}, a file, every frame as fast as possible", **size)
+    else:
+        yield ok("camera", f"{found}, a file at {rate:g} frames/s", **size, frames_per_s=rate)
+
+
+def _setting_findings(source: Source, settings: CameraSettings, rows: int, columns: int) -> Iterator[Finding]:
+    remedy = "see what it offers: v4l2-ctl --list-formats-ext --list-ctrls-menus"
+    for refused in source.refused_settings:
+        yield Finding("camera setting", "warning", f"not accepted: {refused}", remedy)
+    if source.live and not settings.fits(rows, columns):
+        what = f"its frames have {columns}x{rows} pixels, not {settings.width}x{settings.height}, and would be dropped"
+        remedy = "correct camera.width and camera.height, or the camera's own settings"
+        yield Finding("camera size", "fault", what, remedy)
+
+
+def _first_frame(source: Source) -> Image:
+    deadline_s = time.monotonic() + _FIRST_FRAME_S
+    while time.monotonic() < deadline_s and source.grab():
+        frame = source.retrieve()
+        if frame is not None:
+            return frame
+    raise CameraError(
+        what=f"{source.name} opens, but delivers no frame within {_FIRST_FRAME_S:g} s",
+        remedy="check its cable and power, and that its format is one that OpenCV reads",
+    )
+
+
+def _rate(source: Source) -> float:
+    if not source.live:
+        return source.frames_per_s
+    _grabs_per_s(source, _SETTLING_S)  # a stream delivers its buffered frames in a burst
+    return _grabs_per_s(source, _COUNTING_S)
+
+
+def _grabs_per_s(source: Source, duration_s: float) -> float:
+    start_s = time.monotonic()
+    frames = 0
+    while time.monotonic() < start_s + duration_s:
+        if not source.grab():
+            raise CameraError(what=f"{source.name} stops after some frames", remedy="check its cable and its power")
+        frames += 1
+    return frames / (time.monotonic() - start_s)

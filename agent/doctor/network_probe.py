@@ -1,0 +1,130 @@
+"""Checks the bundles of a station: undamaged, scoring as calibrated, and fast enough for camera and deadline."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.config.model import load
+from agent.doctor.finding import Finding, fault, ok, warn_if
+from agent.doctor.system import is_agent_running
+from agent.from_config import engine_deployment
+from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.deployment.backends import choose_backend, open_engine
+from calibration.errors import BundleError, DatasetError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.config.model import AgentConfig
+    from calibration.bundle.bundle import Bundle
+    from calibration.engine.contract import Engine
+
+_MEASURING_S, _FEWEST_RUNS = 2.0, 20
+
+
+def network(
+    config: str, frames_per_s: float | None = None, width: float | None = None, height: float | None = None
+) -> Iterator[Finding]:
+    """Check that each bundle is undamaged, and that its network scores as calibrated and keeps up with the camera.
+
+    Rate and size in pixels are those of the camera; None if unknown.
+    """
+    loaded = load(Path(config))
+    if len(loaded.bundle) == 1:
+        (path,) = loaded.bundle.values()
+        yield from _zone_findings(loaded, path, frames_per_s, width, height)
+        return
+    speeds = []
+    for zone, path in loaded.bundle.items():
+        for finding in _zone_findings(loaded, path, None, width, height):
+            speeds += [finding.figures] if "p99_ms" in finding.figures else []
+            yield replace(finding, name=f"{finding.name} {zone}")
+    if len(speeds) == len(loaded.bundle):
+        p50_ms, p99_ms = (sum(speed[name] for speed in speeds) for name in ("p50_ms", "p99_ms"))
+        yield speed_finding("speed of all", p50_ms, p99_ms, frames_per_s)
+
+
+def _zone_findings(
+    loaded: AgentConfig, path: Path, frames_per_s: float | None, width: float | None, height: float | None
+) -> Iterator[Finding]:
+    try:
+        bundle = open_bundle(path)
+    except BundleError as error:
+        yield fault("bundle", error)
+        return
+    yield _bundle_finding(bundle)
+    try:
+        if width is not None and height is not None:
+            bundle.preprocess(np.zeros((int(height), int(width), 3), np.uint8))
+    except DatasetError as error:
+        yield fault("region", error)
+    try:
+        yield from _engine_findings(loaded, bundle, frames_per_s)
+    except (EngineError, BundleError) as error:
+        yield fault("network", error)
+
+
+def _bundle_finding(bundle: Bundle) -> Finding:
+    manifest = bundle.manifest
+    method = f"{manifest.detector.name} on {manifest.backbone.name}, {manifest.images.count} images"
+    name = f"{bundle.path.name}, {bundle.identity[:12]}"
+    return ok("bundle", f"{name}: {method}, {manifest.created_at[:10]}; all files undamaged")
+
+
+def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
+    choice = choose_backend(config.engine.backend)
+    deployment = engine_deployment(config, bundle, lambda *_: None)
+    if choice.available[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
+        remedy = "start the agent, which builds one in some minutes; then run the doctor again"
+        yield Finding("network", "warning", "not tried: TensorRT has built no engine for it yet", remedy)
+        return
+    copy = Path(tempfile.mkdtemp()) / "engines"
+    if deployment.cache_dir.is_dir():
+        shutil.copytree(deployment.cache_dir, copy)
+    copied = replace(deployment, cache_dir=copy)
+    with open_engine(choice, copied, lambda engine: check_golden(bundle, engine)) as opened:
+        engine = opened.engine
+        yield ok("network", f"runs on {engine.backend} ({opened.reason})")
+        checks = check_golden(bundle, engine)
+        worst = max(check.deviation for check in checks)
+        tolerance = max(bundle.manifest.golden_tolerance, engine.tolerance)
+        found = f"all {len(checks)} have calibration's scores within {worst:.1e} (allowed: {tolerance:g})"
+        yield ok("golden frames", found, deviation=worst)
+        if is_agent_running(config.state_dir):
+            found = "not measured: the running agent needs the processor; it reports p50 and p99 in `health`"
+            yield ok("speed", found)
+        else:
+            p50_ms, p99_ms = (float(each) for each in np.percentile(_times_ms(bundle, engine), (50, 99)))
+            yield speed_finding("speed", p50_ms, p99_ms, frames_per_s)
+
+
+def _times_ms(bundle: Bundle, engine: Engine) -> list[float]:
+    times_ms: list[float] = []
+    end_s = time.monotonic() + _MEASURING_S
+    for frame in itertools.cycle(bundle.golden().frames):
+        if time.monotonic() >= end_s and len(times_ms) >= _FEWEST_RUNS:
+            return times_ms
+        start_ns = time.perf_counter_ns()
+        engine(frame)
+        times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return times_ms
+
+
+def speed_finding(name: str, p50_ms: float, p99_ms: float, frames_per_s: float | None) -> Finding:
+    """Check whether the network keeps up with the camera; its rate is None if unknown, or if it waits for the agent."""
+    found = f"p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms a frame for the network alone"
+    interval_ms = math.inf
+    if frames_per_s is not None:
+        interval_ms = 1000 / frames_per_s
+        found += f"; the camera delivers one every {interval_ms:.1f} ms"
+    remedy = "frames will be dropped: use a smaller --size or backbone, a faster backend, or fewer frames"
+    return warn_if(p99_ms >= interval_ms, name, found, remedy, p50_ms=p50_ms, p99_ms=p99_ms)
