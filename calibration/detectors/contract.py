@@ -26,10 +26,12 @@ class Folds:
         groups: Indices of the images in each fold.
         independent: Images resemble each other no more than good parts do, unlike neighbours in a video. A detector
             that can leave out one image at a time may then do so.
+        parts: Number of different parts that the images show; None if each is taken for another one.
     """
 
     groups: Sequence[Sequence[int]]
     independent: bool = False
+    parts: int | None = None
 
     @property
     def images(self) -> list[int]:

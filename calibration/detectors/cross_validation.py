@@ -31,7 +31,8 @@ def make_folds(count: int, *, sequential: bool, parts: Sequence[str] | None = No
     """
     if parts is not None:
         shuffled = np.random.default_rng(0).permutation(sorted(set(parts)))
-        return Folds([np.flatnonzero(np.isin(parts, fold)).tolist() for fold in np.array_split(shuffled, FOLDS)])
+        groups = [np.flatnonzero(np.isin(parts, fold)).tolist() for fold in np.array_split(shuffled, FOLDS)]
+        return Folds(groups, parts=len(shuffled))
     order = np.arange(count) if sequential else np.random.default_rng(0).permutation(count)
     return Folds([sorted(fold.tolist()) for fold in np.array_split(order, FOLDS)], independent=not sequential)
 

@@ -133,7 +133,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         folds = held_out_folds(data, images, settings)
         fit = detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, progress)
-    point = working_point(scores, settings.false_reject_rate, len(folds.groups) if settings.part_of else None)
+    point = working_point(scores, settings.false_reject_rate, folds.parts)
 
     network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in data.golden.reduced]

@@ -57,7 +57,9 @@ def test_without_it_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> No
         bundle = calibrate(images, filterbank_backbone(64, 64), settings, tmp_path / f"b{pattern is None}", _silent)
         with OnnxRuntimeEngine(bundle.network, 1) as engine:
             scores = [engine(bundle.preprocess(image)).score for _, image in good_images(others)]
-        rejected[pattern] = float(np.mean(np.array(scores) > bundle.manifest.working_point.threshold))
+        point = bundle.manifest.working_point
+        assert point.parts == (None if pattern is None else PARTS)
+        rejected[pattern] = float(np.mean(np.array(scores) > point.threshold))
     assert rejected[None] > 0.5
     assert rejected[r"part(\d+)"] < 0.25
 
@@ -70,6 +72,7 @@ def test_all_images_of_a_part_are_held_out_together_and_each_once(numbers: list[
     where = {parts[index]: fold for fold, indices in enumerate(folds.groups) for index in indices}
     assert all(where[parts[index]] == fold for fold, indices in enumerate(folds.groups) for index in indices)
     assert not folds.independent
+    assert folds.parts == len(set(parts))
     assert min(len(indices) for indices in folds.groups) >= 1
 
 
