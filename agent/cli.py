@@ -119,6 +119,7 @@ def _summary_text(summary: Summary) -> str:
     texts = [
         f"{summary.captured} frames captured, {summary.results + summary.missed} results ({counted})",
         f"{summary.missed} of them for parts without a frame" if summary.missed else "",
+        f"{summary.late} parts without a verdict within plc.deadline_ms" if summary.late else "",
         f"frames without a part: {_counted(without_part)}" if without_part else "",
         f"frames dropped: {_counted(dropped) or 'none'}",
         f"records lost: {_counted(summary.lost)}" if summary.lost else "",

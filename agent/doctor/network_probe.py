@@ -16,6 +16,7 @@ import numpy as np
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok, warn_if
 from agent.doctor.system import is_agent_running
+from agent.doctor.timing import Pace, timing_findings
 from agent.from_config import engine_deployment
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose_backend, open_engine
@@ -34,23 +35,22 @@ _MEASURING_S, _FEWEST_RUNS = 2.0, 20
 def network(
     config: str, frames_per_s: float | None = None, width: float | None = None, height: float | None = None
 ) -> Iterator[Finding]:
-    """Check that each bundle is undamaged, and that its network scores as calibrated and keeps up with the camera.
+    """Check that each bundle is undamaged, and that its network scores as calibrated and keeps up with camera and line.
 
     Rate and size in pixels are those of the camera; None if unknown.
     """
     loaded = load(Path(config))
-    if len(loaded.bundle) == 1:
-        (path,) = loaded.bundle.values()
-        yield from _zone_findings(loaded, path, frames_per_s, width, height)
-        return
+    is_single = len(loaded.bundle) == 1
     speeds = []
     for zone, path in loaded.bundle.items():
-        for finding in _zone_findings(loaded, path, None, width, height):
+        for finding in _zone_findings(loaded, path, frames_per_s if is_single else None, width, height):
             speeds += [finding.figures] if "p99_ms" in finding.figures else []
-            yield replace(finding, name=f"{finding.name} {zone}")
-    if len(speeds) == len(loaded.bundle):
-        p50_ms, p99_ms = (sum(speed[name] for speed in speeds) for name in ("p50_ms", "p99_ms"))
+            yield finding if is_single else replace(finding, name=f"{finding.name} {zone}")
+    p50_ms, p99_ms = (sum(speed[name] for speed in speeds) for name in ("p50_ms", "p99_ms"))
+    is_timed = len(speeds) == len(loaded.bundle)
+    if is_timed and not is_single:
         yield speed_finding("speed of all", p50_ms, p99_ms, frames_per_s)
+    yield from timing_findings(loaded, Pace(frames_per_s, p50_ms, p99_ms) if is_timed else Pace(frames_per_s))
 
 
 def _zone_findings(

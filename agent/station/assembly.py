@@ -101,7 +101,8 @@ class Assembly:
         self._announced_state = state.state()  # the connection begins with it
 
         # Which frames show a part, and what the controller is answered.
-        self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict)
+        waits = f"trigger.delay_ms {config.trigger.delay_ms}, trigger.frames_per_part {config.trigger.frames_per_part}"
+        self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict, waits=waits)
         parts = trigger_of(config.trigger, self._handshake, controls.active_recipes)
         self._is_triggered_by_line = isinstance(parts, OnCommand)
         self._trigger = UnlessPaused(parts, lambda: controls.is_paused)

@@ -65,6 +65,7 @@ class Summary:
         results: Parts with a frame, each with a result.
         verdicts: Number of each verdict on them.
         missed: Parts that had no frame; each has a result, too, which is NotDecidable.
+        late: Parts without a verdict within ``plc.deadline_ms``.
         dropped: Frames without a result of their own, by reason.
         waited: Records that earlier runs had left.
         published: Records (results and alerts) that the broker has; also those.
@@ -76,6 +77,7 @@ class Summary:
     results: int
     verdicts: dict[Evaluation, int]
     missed: int
+    late: int
     dropped: dict[str, int]
     waited: int
     published: int
@@ -124,6 +126,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
         station.metrics.results,
         dict(station.metrics.verdicts),
         station.metrics.missed,
+        station.status.handshake.dropped["plc_too_late"],
         station.status.frames_dropped(),
         waited,
         outbox.delivered,

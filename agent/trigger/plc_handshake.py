@@ -8,6 +8,7 @@ An answer is of use only now: it goes into no outbox, and one that the broker do
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.messages.payloads import PlcMessage
 from agent.messages.records import Evaluation, ResultCode
+from agent.trigger.late_answers import LateAnswers, LogEntry
 from agent.trigger.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.messages.records import Payload
+
+log = logging.getLogger(__name__)
 
 _MAX_ANSWERS = 1000
 _NO_VIEW_EVERY_NS = 1_000_000_000
@@ -55,6 +59,7 @@ class Handshake:
         deadline_ms: After a part was asked for; then the answer is that there is no verdict.
         why_none: The reason for that, as far as the station knows.
         clock_ns: Monotonic clock.
+        waits: The settings that a verdict waits for, in words; for the log.
 
     Attributes:
         dropped: Parts without a verdict in time (``plc_too_late``), and answers that could not be delivered
@@ -62,9 +67,14 @@ class Handshake:
     """
 
     def __init__(
-        self, deadline_ms: int, why_none: Callable[[], ResultCode], clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        deadline_ms: int,
+        why_none: Callable[[], ResultCode],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        waits: str = "",
     ) -> None:
         self.dropped: Counter[str] = Counter()
+        self._late = LateAnswers(deadline_ms, waits)
         self._deadline_ns = deadline_ms * 1_000_000
         self._why_none = why_none
         self._clock_ns = clock_ns
@@ -92,11 +102,16 @@ class Handshake:
         """Answer a part; false when it is too late, because the controller has an answer without a verdict."""
         with self._lock:
             self._give_up()  # first, so that the order is kept
-            if answer.part not in self._expected:
-                return False
-            self._expected.remove(answer.part)
-            self._keep(answer)
-            return True
+            is_in_time = answer.part in self._expected
+            if is_in_time:
+                self._expected.remove(answer.part)
+                self._keep(answer)
+                self._late.kept()
+            else:
+                self._late.late((self._clock_ns() - answer.part.asked_ns) / 1e6)
+            change = self._late.change()
+        _log(change)  # a log may take its time
+        return is_in_time
 
     def refuse(self, part: Part, code: ResultCode) -> None:
         """Answer at once that a part will not be inspected."""
@@ -116,6 +131,8 @@ class Handshake:
         with self._lock:
             self._give_up()
             given_up, self._given_up = self._given_up, []
+            change = self._late.change()
+        _log(change)
         return given_up
 
     def give_up_all(self) -> None:
@@ -145,13 +162,15 @@ class Handshake:
 
     def _give_up(self) -> None:
         while self._expected and self.is_late(self._expected[0]):
-            self._give_up_first()
+            if self._give_up_first() is ResultCode.TOO_LATE:
+                self._late.missed()
 
-    def _give_up_first(self) -> None:
-        part = self._expected.popleft()
+    def _give_up_first(self) -> ResultCode:
+        part, code = self._expected.popleft(), self._why_none()
         self._given_up.append(part)
         self.dropped["plc_too_late"] += 1
-        self._keep_invalid(part, self._why_none())
+        self._keep_invalid(part, code)
+        return code
 
     def _keep_invalid(self, part: Part, code: ResultCode) -> None:
         self._keep(Answer(part, None, Evaluation.NOT_DECIDABLE, code, float("nan")))
@@ -161,3 +180,8 @@ class Handshake:
         if len(self._answers) > _MAX_ANSWERS:
             self._answers.popleft()
             self.dropped["plc_not_connected"] += 1
+
+
+def _log(entry: LogEntry | None) -> None:
+    if entry is not None:
+        log.log(*entry)

@@ -392,6 +392,7 @@ NOTHING = Summary(
     results=0,
     verdicts={},
     missed=0,
+    late=0,
     dropped={},
     waited=0,
     published=0,
@@ -411,10 +412,11 @@ NOTHING = Summary(
             ),
         ),
         (
-            replace(NOTHING, missed=6, published=6),
+            replace(NOTHING, missed=6, late=7, published=6),
             (
                 "0 frames captured, 6 results (0 OK, 0 NotOK, 6 not decidable); 6 of them for parts without a frame; "
-                "frames dropped: none; 6 records published, 0 wait in the outbox"
+                "7 parts without a verdict within plc.deadline_ms; frames dropped: none; 6 records published, "
+                "0 wait in the outbox"
             ),
         ),
         (

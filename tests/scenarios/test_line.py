@@ -25,6 +25,7 @@ from agent.audit.log import AuditLog
 from agent.commands.control_socket import NAME, ask_station
 from agent.commands.dispatcher import CommandDispatcher
 from agent.config.model import load
+from agent.doctor.network_probe import network
 from agent.errors import StationUnreachableError
 from agent.inspection.score import score_frame
 from agent.messages.records import Evaluation, Result, to_json
@@ -142,6 +143,29 @@ def test_parts_that_the_line_names_are_answered_by_name_and_in_order(
     assert summary.results == len(names)
     assert summary.captured == summary.results + sum(summary.dropped.values())
     assert summary.dropped["untriggered"] > 0
+
+
+@pytest.mark.slow
+def test_a_station_whose_verdicts_all_come_after_the_deadline_says_so_with_the_settings(
+    line: Line, mosquitto: Mosquitto, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = write_pictures(tmp_path / "parts", good_parts(4))
+    camera = {"playback": "realtime", "frames_per_s": 20, "loop": True}
+    trigger = {"source": "command", "frames_per_part": 4}
+    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=camera, trigger=trigger)
+    (told,) = (each for each in network(str(config), frames_per_s=20.0) if each.name == "deadline")
+    assert told.level == "fault"
+    assert told.found.startswith("a verdict takes about 150 to 2")
+    station = Running(config)
+    line.wait_until_running()
+    for number in range(6):
+        line.command("trigger", {"partId": f"SN-{number}"})
+        line.listener.wait_for(partial(ends_with_part, f"SN-{number}"))
+    summary = station.end()
+    assert [one["valid"] for one in line.listener.on("/plc")] == [False] * 6
+    assert (summary.late, summary.missed, summary.results) == (6, 0, 6)
+    (said,) = (text for text in caplog.messages if "no verdict within plc.deadline_ms 100" in text)
+    assert "trigger.delay_ms 0, trigger.frames_per_part 4" in said
 
 
 def ends_with_part(name: str, listener: Listener) -> bool:

@@ -39,6 +39,7 @@ STATION = [
     "network",
     "golden frames",
     "speed",
+    "deadline",
 ]
 
 
@@ -207,7 +208,7 @@ def test_golden_frames_with_other_scores_are_a_fault(
         raise ScoreMismatchError(what="golden frame 0 scores 1, not 2", remedy="do not inspect with it")
 
     monkeypatch.setattr(network_probe, "check_golden", differ)
-    *_, finding = network_probe.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
+    *_, finding, _ = network_probe.network(str(write_config(tmp_path, bundle, tmp_path, closed_port())))
     assert finding == Finding("network", "fault", "golden frame 0 scores 1, not 2", "do not inspect with it")
 
 
@@ -248,7 +249,7 @@ def test_the_doctor_does_not_build_a_tensorrt_engine(
 ) -> None:
     monkeypatch.setattr(network_probe, "choose_backend", lambda _: BackendChoice({"tensorrt": None}, named=True))
     config = write_config(tmp_path, bundle, tmp_path, closed_port())
-    whole, network = network_probe.network(str(config))
+    whole, network, _ = network_probe.network(str(config))
     assert (whole.name, network.level) == ("bundle", "warning")
     assert "has built no engine for it yet" in network.found
     assert not (tmp_path / "state").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,41 @@ def test_a_part_without_a_verdict_in_time_is_not_valid_with_the_reason_and_a_lat
     assert handshake.take() == []
     assert handshake.dropped == {"plc_too_late": 1}
     assert math.isinf(handshake.due_at_s)
+
+
+def test_that_no_verdict_comes_in_time_is_logged_once_with_its_figures_and_once_that_they_do_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    handshake = Handshake(DEADLINE_MS, lambda: ResultCode.TOO_LATE, clock, waits="trigger.delay_ms 60")
+
+    def inspect(took_ms: float) -> None:
+        part = handshake.expect(a_part(clock))
+        clock.pass_ms(took_ms)
+        handshake.answer(ok(part))
+
+    caplog.set_level(logging.INFO, "agent.trigger.plc_handshake")
+    for took_ms in (120, 140, 130, 40, 120, 120, 131, 140):
+        inspect(took_ms)
+    assert caplog.messages == [], "five in a row"
+    for took_ms in (150, 160, 40, 50):
+        inspect(took_ms)
+    late, again = caplog.messages
+    assert late.startswith(
+        "5 parts in a row had no verdict within plc.deadline_ms 100, and the controller got `valid: false`: "
+        "their verdicts came 120 to 150 ms after the trigger or first frame (trigger.delay_ms 60); "
+    )
+    assert again == "verdicts come within plc.deadline_ms again"
+
+
+def test_parts_without_a_verdict_for_another_reason_are_not_called_late(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    handshake = handshake_at(clock, ResultCode.PAUSED)
+    for _ in range(6):
+        handshake.expect(a_part(clock))
+    clock.pass_ms(DEADLINE_MS)
+    assert len(handshake.overdue()) == 6
+    assert caplog.messages == []
 
 
 def test_a_verdict_that_could_not_be_made_is_not_valid() -> None:
