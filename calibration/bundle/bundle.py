@@ -31,6 +31,7 @@ from calibration.bundle.manifest import SCHEMA_VERSION, Manifest, ManifestVersio
 from calibration.bundle.preprocess_record import preprocess_from_record
 from calibration.bundle.reference_arrays import odd_array
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
+from calibration.statistics.forecast import FORECAST_ARRAYS, Forecast
 from calibration.statistics.threshold import WorkingPoint
 
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ class Bundle:
         """The threshold and its false-reject rate."""
         record = self.manifest.working_point
         return WorkingPoint(**record.model_dump(exclude={"folds", "chi_square"}), images=self.manifest.images.count)
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What of synthetic defects the threshold finds; None if that was not measured.
+
+        Raises:
+            BundleError: As ``reference``.
+        """
+        if self.manifest.forecast is None:
+            return None
+        return Forecast.of(self._reference(*FORECAST_ARRAYS), self.working_point)
 
     def golden(self) -> GoldenFrames:
         """The golden frames and their scores.

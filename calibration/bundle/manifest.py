@@ -14,6 +14,7 @@ from calibration.imaging.region import Region
 from calibration.plain_text import printable
 
 if TYPE_CHECKING:
+    from calibration.statistics.forecast import Forecast
     from calibration.statistics.threshold import WorkingPoint
 
 SCHEMA_VERSION = 1
@@ -123,6 +124,32 @@ class WorkingPointRecord(_Record):
         return cls(**fields, folds=folds, chi_square=chi_square)
 
 
+class ForecastRecord(_Record):
+    """What the threshold finds of synthetic defects in good images.
+
+    ``found`` is the share of all ``drawn``, ``larger_found`` that of the two largest sizes; ``smallest_px`` the side
+    from which on nine in ten are found, in frame pixels, null if not even the largest are; ``mm_per_pixel`` that of a
+    frame, null if it was not given.
+    """
+
+    drawn: Count
+    found: Share
+    larger_found: Share
+    smallest_px: float | None
+    mm_per_pixel: float | None = None
+
+    @classmethod
+    def of(cls, forecast: Forecast, mm_per_pixel: float | None) -> ForecastRecord:
+        """From the scores."""
+        return cls(
+            drawn=len(forecast.scores),
+            found=forecast.found(),
+            larger_found=forecast.larger_found,
+            smallest_px=forecast.smallest_px,
+            mm_per_pixel=mm_per_pixel,
+        )
+
+
 class TrialRecord(_Record):
     """One setting that was tried, and its AUROC against synthetic defects."""
 
@@ -210,6 +237,7 @@ class Manifest(_Record):
     backbone: BackboneRecord
     detector: DetectorRecord
     working_point: WorkingPointRecord
+    forecast: ForecastRecord | None = None
     choice: ChoiceRecord | None = None
     merge: MergeRecord | None = None
     relearning: UpdateRecord | None = None

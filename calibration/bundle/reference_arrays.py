@@ -41,6 +41,10 @@ _FORMS: dict[str, tuple[str, tuple[int | str | None, ...]]] = {
     "highest_maps": (_NUMBERS, ("highest", None, None)),
     "suspicious_names": ("U", ("suspicious",)),
     "suspicious_scores": (_NUMBERS, ("suspicious",)),
+    "defect_kinds": ("U", ("defects",)),
+    "defect_px": (_NUMBERS, ("defects",)),
+    "defect_scores": (_NUMBERS, ("defects",)),
+    "defect_pictures": ("u", (None, None, None, 3)),
 }
 
 _MAY_BE_NAN = {
@@ -49,6 +53,7 @@ _MAY_BE_NAN = {
     "golden_scores",  # an engine is compared with them
     "alignment_reference",
 }
+_NOT_EMPTY = {"images", "defects"}
 _BRIGHTEST = 255.0
 
 
@@ -60,7 +65,7 @@ def odd_array(arrays: Mapping[str, NDArray[Any]]) -> str | None:
         fits = array.dtype.kind in kinds and array.ndim == len(form)
         for expected, size in zip(form, array.shape if fits else (), strict=False):
             known = expected if isinstance(expected, int) else sizes.setdefault(expected or "", size)
-            fits = fits and (expected is None or known == size) and (expected != "images" or size > 0)
+            fits = fits and (expected is None or known == size) and (expected not in _NOT_EMPTY or size > 0)
         if not fits:
             return f"its array {name} is {array.dtype} of shape {array.shape}"
         if array.dtype.kind == "f" and name not in _MAY_BE_NAN and not np.isfinite(array).all():

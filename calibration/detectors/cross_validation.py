@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.contract import Fit
+    from calibration.detectors.damaged_images import DamagedImages
     from calibration.detectors.feature_store import Features
     from calibration.progress import Progress
 
@@ -45,10 +46,10 @@ def augmented_folds(folds: Folds, copies: int) -> Folds:
     return Folds([[index * rows + row for index in group for row in range(rows)] for group in folds.groups])
 
 
-def out_of_fold_scores(
-    store: Features, folds: Folds, rows: int, fit: Fit, progress: Progress
+def out_of_fold_scores(  # noqa: PLR0913, PLR0917 - what to score, by which division of it
+    store: Features, folds: Folds, rows: int, fit: Fit, damaged: DamagedImages, progress: Progress
 ) -> tuple[NDArray[np.float64], HighestScores]:
-    """Held-out score of the first row of every image, (n,), and the highest scores."""
+    """Held-out score of the first row of every image, (n,), and the highest scores; ``damaged`` is scored as well."""
     scores, highest = np.empty(store.count // rows), HighestScores()
     for number, (fold, head) in enumerate(zip(folds.groups, fit.held_out, strict=True), start=1):
         start = 0
@@ -57,5 +58,6 @@ def out_of_fold_scores(
             scores[indices] = scored.score
             highest.offer(indices, scored)
             start += len(indices)
+        damaged.score([index * rows for index in fold], head, store)
         progress("validating", number, len(folds.groups))
     return scores, highest

@@ -66,7 +66,11 @@ class Preprocess:
 
     def network_input(self, frame: Image, region: Region) -> Image:
         """Network input from a region of the frame, as ``__call__`` returns it."""
-        image = self.resize(crop_padded(frame, region))
+        return self.input_from(crop_padded(frame, region))
+
+    def input_from(self, pixels: Image) -> Image:
+        """Network input from the pixels of the region where the part was located."""
+        image = self.resize(pixels)
         return image if self.ignore_mask is None else self.ignore_mask(image)
 
     def __call__(self, frame: Image) -> Image:

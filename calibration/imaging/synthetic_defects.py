@@ -1,92 +1,232 @@
-"""Adds synthetic defects to images of good parts, so that settings can be compared without a defective part.
+"""Draws synthetic defects into images of good parts, so that detection can be measured without a defective part.
 
-Cut-paste and scars follow Li et al. 2021 (CutPaste); stains and missing parts are soft and plain patches. They do not
-imitate real defects, but like these they are local, of several sizes, and unlike a good part at that location.
+They do not imitate real defects, but like these they are local, of several kinds and sizes, and of a contrast that has
+to do with the part: each differs from what it covers by as much as one in ten neighbouring places differ, or twice
+that, and by a few grey levels at least. So a defect on a surface that varies little is faint.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import sqrt
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
+from calibration.imaging.region import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from calibration.imaging.region import Image
 
-    from calibration.imaging.preprocess import Image
+Float32: TypeAlias = NDArray[np.float32]
+Drawing: TypeAlias = "Callable[[Float32, Float32, float, np.random.Generator], Float32]"
 
-    Float32 = NDArray[np.float32]
-
-SIZES = (0.06, 0.12, 0.24)  # side of the defect, as a share of the image's
-
-
-def cut_paste(frame: Image, side: int, random: np.random.Generator) -> Image:
-    """Paste a piece of the image elsewhere, a little brighter or darker."""
-    piece = frame[_random_square(frame, side, random)].astype(np.float32)
-    return _pasted(frame, piece * random.uniform(0.8, 1.25), np.ones(piece.shape[:2], np.float32), random)
-
-
-def scar(frame: Image, side: int, random: np.random.Generator) -> Image:
-    """Draw a thin line, lighter or darker than what it crosses."""
-    rows, columns = frame.shape[:2]
-    start = random.uniform(0, 1, 2) * (columns, rows)
-    angle = random.uniform(0, np.pi)
-    stop = start + 2 * side * np.array([np.cos(angle), np.sin(angle)])
-    line = np.zeros((rows, columns), np.uint8)
-    thickness = max(1, round(side / 12))
-    cv2.line(line, start.astype(int).tolist(), stop.astype(int).tolist(), 255, thickness, cv2.LINE_AA)
-    change = random.choice((-1.0, 1.0)) * random.uniform(0.2, 0.5) * 255
-    return _to_image(frame + change * (line.astype(np.float32) / 255)[..., None])
+SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+"""Sides of defects, as shares of the shorter side of the image."""
+_LEAST_SIDE = 3
+_LEAST_CONTRAST = 6.0  # grey levels, about what a person just sees
+_MOST_CONTRAST = 2.0
+_NOTICED = 0.9  # quantile of the differences between neighbours, and of the change within a defect
+_MOST_GAIN = 8.0
+_MOST_STEPS = 20_000
+_ATTEMPTS = 8
+_PICTURE_PX = 96
+_LEAST_BLENDED = 4  # pixels; cv2.seamlessClone fails below
+_TURN_RAD = 0.35  # standard deviation from step to step of a crack
+_WEAK_AREA = 0.35  # share of a shape's square that is left out
 
 
-def stain(frame: Image, side: int, random: np.random.Generator) -> Image:
-    """Draw a soft blot in a colour of the image, lighter or darker."""
-    blot = cv2.GaussianBlur(random.uniform(0, 1, (side, side)).astype(np.float32), (0, 0), max(1.0, side / 8))
-    blot = (blot - blot.min()) / max(float(np.ptp(blot)), 1e-6)
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    weight = np.clip(1.2 - np.hypot(x, y), 0, 1) * (0.3 + 0.7 * blot)
-    colour = frame.reshape(-1, 3)[random.integers(frame.size // 3)] * np.float32(random.uniform(0.2, 1.8))
-    return _pasted(frame, np.broadcast_to(colour, (side, side, 3)), 0.6 * weight.astype(np.float32), random)
+def crack(target: Float32, other: Float32, contrast: float, random: np.random.Generator) -> Float32:
+    """A line that turns at random, darker or lighter than what it crosses; a random walk."""
+    del other
+    side = len(target)
+    angles = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0.0, _TURN_RAD, max(4, side // 4)))
+    path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], axis=1), axis=0)
+    path -= path.min(axis=0)
+    path *= (side - 1) / path.max()
+    path += (side - 1 - path.max(axis=0)) / 2
+    line = np.zeros((side, side), np.uint8)
+    points = np.rint(16 * path).astype(np.int32)  # in sixteenths of a pixel
+    cv2.polylines(line, [points], isClosed=False, color=255, thickness=_width(side), lineType=cv2.LINE_AA, shift=4)
+    weight = line.astype(np.float32)[..., None] / 255
+    return np.asarray(target + weight * (_direction(target, contrast, random) * contrast), np.float32)
 
 
-def missing_part(frame: Image, side: int, random: np.random.Generator) -> Image:
-    """Cover a square with a smooth continuation of its surroundings."""
-    hole = np.zeros(frame.shape[:2], np.uint8)
-    hole[_random_square(frame, side, random)] = 255
-    return cv2.inpaint(frame, hole, 3, cv2.INPAINT_TELEA).astype(np.uint8, copy=False)
+def texture(target: Float32, other: Float32, contrast: float, random: np.random.Generator) -> Float32:
+    """A piece of another image, turned and recoloured, in a shape of smooth noise (DRAEM, Zavrtanik et al. 2021)."""
+    turned = np.rot90(other, int(random.integers(1, 4)))[..., random.permutation(3)]
+    shift = _direction(target, contrast, random) * contrast
+    recoloured = turned - turned.mean(axis=(0, 1)) + target.mean(axis=(0, 1)) + np.float32(shift)
+    return np.asarray(target + _shape(len(target), random)[..., None] * (recoloured - target), np.float32)
 
 
-KINDS: dict[str, Callable[[Image, int, np.random.Generator], Image]] = {
-    "cut-paste": cut_paste,
-    "scar": scar,
-    "stain": stain,
+def moved_piece(target: Float32, other: Float32, contrast: float, random: np.random.Generator) -> Float32:
+    """A piece of another image that takes on the colours around it (NSA, Schlueter et al. 2022; Perez et al. 2003)."""
+    weight = _shape(len(target), random)
+    x, y, width, height = cv2.boundingRect((weight > 0).astype(np.uint8))
+    if min(width, height) < _LEAST_BLENDED:
+        return _amplified(target, target + weight[..., None] * (other - target), contrast)
+    area, middle = (weight > 0).astype(np.uint8) * 255, (x + width // 2, y + height // 2)
+    blended = cv2.seamlessClone(_to_image(other), _to_image(target), area, middle, cv2.NORMAL_CLONE)
+    return _amplified(target, blended.astype(np.float32), contrast)
+
+
+def missing_part(target: Float32, other: Float32, contrast: float, random: np.random.Generator) -> Float32:
+    """A smooth continuation of the surroundings, as where something is not there or was scraped off (Telea 2004)."""
+    del other
+    hole = (_shape(len(target), random) > 0).astype(np.uint8)
+    filled = cv2.inpaint(_to_image(target), hole, 3, cv2.INPAINT_TELEA)
+    return _amplified(target, filled.astype(np.float32), contrast)
+
+
+KINDS: dict[str, Drawing] = {
+    "crack": crack,
+    "texture": texture,
+    "moved piece": moved_piece,
     "missing part": missing_part,
 }
+"""What is at a place instead, from what is there and from a piece of another image, both (side, side, 3).
+
+The border of the place stays as it is.
+"""
 
 
-def with_defect(frame: Image, number: int, random: np.random.Generator) -> Image:
-    """A copy of the frame with one defect, whose kind and size alternate with ``number``."""
-    kinds = tuple(KINDS.values())
-    size = SIZES[number // len(kinds) % len(SIZES)]
-    side = max(4, round(size * min(frame.shape[:2])))
-    return kinds[number % len(kinds)](frame, side, random)
+DIFFERENT = len(KINDS) * len(SHARES)
+_IMAGES = 24
 
 
-def _random_square(frame: Image, side: int, random: np.random.Generator) -> tuple[slice, slice]:
-    rows, columns = frame.shape[:2]
-    y, x = int(random.integers(0, rows - side + 1)), int(random.integers(0, columns - side + 1))
+def planned_defects(good_images: int) -> list[list[int]]:
+    """Numbers of the defects for each of a sample of good images: 40 in all, or 120 for 300 images and more.
+
+    Drawing and scoring them then takes at most a third of the time that the images themselves take.
+    """
+    count = DIFFERENT * max(2, min(6, good_images // 50))
+    images = min(good_images, _IMAGES, count // 2)
+    order = np.random.default_rng(0).permutation(count)
+    return [order[position::images].tolist() for position in range(images)]
+
+
+def kind_and_share(number: int) -> tuple[str, float]:
+    """Kind and size of a defect, which alternate with its number, so that each comes up as often."""
+    kinds = tuple(KINDS)
+    return kinds[number % len(kinds)], SHARES[number // len(kinds) % len(SHARES)]
+
+
+def with_defect(
+    image: Image,
+    number: int,
+    random: np.random.Generator,
+    *,
+    other: Image | None = None,
+    inspected: NDArray[np.bool_] | None = None,
+) -> Image:
+    """A copy of an image with one defect.
+
+    Where a piece looks like what it covers, another place is tried; where all do, a texture is drawn.
+
+    Args:
+        image: A good part, (rows, columns, 3), at least 3 pixels wide and high.
+        number: Of the defect; see `kind_and_share`.
+        random: Draws place, shape and contrast.
+        other: Another good part, for foreign pieces; None takes the image itself.
+        inspected: Pixels in which a defect may lie, (rows, columns), one at least; None: all.
+    """
+    kind, share = kind_and_share(number)
+    side = side_of(min(image.shape[:2]), share)
+    source = image if other is None or min(other.shape[:2]) < side else other
+    contrast = _contrast(image, _width(side) if kind == "crack" else max(1, side // 4), random)
+    result: Image = image.copy()
+    for draw in (*[KINDS[kind]] * _ATTEMPTS, texture):
+        place = _place(image, side, random, inspected)
+        target = image[place].astype(np.float32)
+        piece = source[_place(source, side, random)].astype(np.float32)
+        result[place] = _to_image(draw(target, piece, contrast, random))
+        if _change(target, result[place]) >= _LEAST_CONTRAST / 2:
+            break
+        result[place] = image[place]
+    return result
+
+
+def side_of(shorter_px: float, share: float) -> int:
+    """Side of a defect in an image of this shorter side."""
+    return max(_LEAST_SIDE, round(share * shorter_px))
+
+
+def picture_of(before: Image, after: Image) -> Image:
+    """A small square picture of a defect and its surroundings, from the image without and with it."""
+    x, y, width, height = cv2.boundingRect((before != after).any(axis=2).astype(np.uint8))
+    rows, columns = before.shape[:2]
+    shorter = min(rows, columns)
+    side = min(shorter, max(_PICTURE_PX, 3 * max(width, height)))
+    left = min(max(0, x + (width - side) // 2), columns - side)
+    top = min(max(0, y + (height - side) // 2), rows - side)
+    shown = cv2.resize(after[top : top + side, left : left + side], (_PICTURE_PX,) * 2, interpolation=cv2.INTER_AREA)
+    return np.asarray(shown, np.uint8)
+
+
+def _width(side: int) -> int:
+    """Width of a crack, which grows slowly with its length."""
+    return max(1, round(sqrt(side) / 3))
+
+
+def _contrast(image: Image, cell: int, random: np.random.Generator) -> float:
+    """Grey levels by which a defect of this scale differs from what it covers."""
+    rows, columns = image.shape[:2]
+    size = (max(2, columns // cell), max(2, rows // cell))
+    means = cv2.resize(to_grey(image), size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    steps = np.abs(np.concatenate([np.diff(means, axis=0).ravel(), np.diff(means, axis=1).ravel()]))
+    steps = steps[:: -(-len(steps) // _MOST_STEPS)]
+    return random.uniform(1.0, _MOST_CONTRAST) * max(_LEAST_CONTRAST, float(np.quantile(steps, _NOTICED)))
+
+
+def _direction(target: Float32, contrast: float, random: np.random.Generator) -> int:
+    """1 for lighter, -1 for darker; what white or black leaves room for."""
+    grey = float(target.mean())
+    possible = [sign for sign in (-1, 1) if 0 <= grey + sign * contrast <= 255]  # noqa: PLR2004
+    return int(random.choice(possible or [-1, 1]))
+
+
+def _shape(side: int, random: np.random.Generator) -> Float32:
+    """Weights, (side, side), of an irregular shape: smooth noise over a threshold, with soft edges; 0 at the border."""
+    noise = cv2.resize(random.normal(size=(4, 4)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    noise = noise / max(float(noise.std()), 1e-6) - 3 * np.hypot(x, y) ** 2
+    inner = noise[1:-1, 1:-1]
+    low, high = np.quantile(inner, [_WEAK_AREA, (1 + _WEAK_AREA) / 2])
+    weight = np.zeros((side, side), np.float32)
+    weight[1:-1, 1:-1] = np.clip((inner - low) / max(high - low, 1e-6), 0, 1) if high > low else 1.0
+    return weight
+
+
+def _amplified(target: Float32, replaced: Float32, contrast: float) -> Float32:
+    """The replacement, with its difference from the target raised to the contrast, if it is not that different."""
+    gain = np.clip(contrast / max(_change(target, replaced), 1e-6), 1.0, _MOST_GAIN)
+    return np.asarray(target + gain * (replaced - target), np.float32)
+
+
+def _change(before: Float32, after: NDArray[np.floating] | Image) -> float:
+    """Grey levels by which what has changed differs, but for its faintest nine tenths."""
+    grey = np.abs(after - before).mean(axis=2)
+    changed = grey[grey > 0]
+    return float(np.quantile(changed, _NOTICED)) if len(changed) else 0.0
+
+
+def _place(
+    image: Image, side: int, random: np.random.Generator, inspected: NDArray[np.bool_] | None = None
+) -> tuple[slice, slice]:
+    """A square inside the image whose middle is inspected, or as near as the border lets it."""
+    rows, columns = image.shape[:2]
+    if inspected is None or inspected.all():
+        y, x = int(random.integers(rows - side + 1)), int(random.integers(columns - side + 1))
+    else:
+        middle = int(random.choice(np.flatnonzero(inspected)))
+        y = int(np.clip(middle // columns - side // 2, 0, rows - side))
+        x = int(np.clip(middle % columns - side // 2, 0, columns - side))
     return slice(y, y + side), slice(x, x + side)
 
 
-def _pasted(frame: Image, piece: Float32, weight: Float32, random: np.random.Generator) -> Image:
-    result = frame.astype(np.float32)
-    target = result[_random_square(frame, len(piece), random)]
-    target += weight[..., None] * (piece - target)
-    return _to_image(result)
-
-
-def _to_image(image: Float32) -> Image:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+def _to_image(pixels: Float32) -> Image:
+    return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 
 class LeaveOneOut:
-    """Scores each image under mean and covariance without it.
+    """Scores each image, or a changed copy of it, under mean and covariance without the image.
 
     With v = P - mu, n images and Sigma = w C + B, without the image:
 
-        P - mu' = n / (n - 1) v
+        mu' = mu - v / (n - 1)
         C' = (n - 1) / (n - 2) C - n / ((n - 1) (n - 2)) v v^T
         Sigma' = A - c v v^T,  A = w (n - 1) / (n - 2) C + B,  c = w n / ((n - 1) (n - 2))
-        v^T Sigma'^-1 v = t / (1 - c t),  t = v^T A^-1 v        (Sherman and Morrison 1950)
+        x^T Sigma'^-1 x = q(x, x) + c q(x, v)^2 / (1 - c q(v, v)),  q(x, y) = x^T A^-1 y   (Sherman and Morrison 1950)
 
-    If images have a weight u, n is the sum of all weights and n / (n - 1) becomes n / (n - u); n - 1 and n - 2 become
-    the ``Moments.degrees_of_freedom`` f with the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
+    where x = Q - mu' for a copy Q, or n / (n - 1) v for the image itself. If images have a weight u, n is the sum of
+    all weights and n / (n - 1) becomes n / (n - u); n - 1 and n - 2 become the ``Moments.degrees_of_freedom`` f with
+    the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
 
     Computed in float64: with fewer images than channels, c t is close to 1.
 
@@ -60,12 +61,28 @@ class LeaveOneOut:
         self._mean_factor = moments.count / others  # n / (n - u)
         self._outer_factor = own_weight * image_weight * self._mean_factor / freedom  # c
 
-    def scores(self, reduced: Float32) -> Scores:
-        """Scores of images that are part of the moments, (n, d, h, w)."""
-        images, channels, height, width = reduced.shape
+    def scores(self, reduced: Float32, originals: Float32 | None = None) -> Scores:
+        """Scores of images, (n, d, h, w).
+
+        Args:
+            reduced: Features of the images.
+            originals: Features, of the same shape, of the images in the moments that these are changed copies of; None
+                if these are themselves in the moments.
+        """
+        images, _, height, width = reduced.shape
         distances = np.empty((images, height * width), np.float32)
-        for location, vectors in enumerate(reduced.reshape(images, channels, -1).transpose(2, 0, 1)):
-            whitened = (vectors - self._mean[location]) @ self._whitening[location].T
-            squares = np.square(whitened).sum(axis=1)
-            distances[:, location] = self._mean_factor**2 * squares / (1 - self._outer_factor * squares)
+        for location, vectors in enumerate(_by_location(reduced if originals is None else originals)):
+            own = (vectors - self._mean[location]) @ self._whitening[location].T
+            copy = own
+            if originals is not None:
+                copy = (_by_location(reduced)[location] - self._mean[location]) @ self._whitening[location].T
+            from_others = copy + (self._mean_factor - 1) * own
+            shared = np.square((from_others * own).sum(axis=1)) / (1 - self._outer_factor * np.square(own).sum(axis=1))
+            distances[:, location] = np.square(from_others).sum(axis=1) + self._outer_factor * shared
         return Scores(generalised_mean(distances, self._order), distances.reshape(images, height, width))
+
+
+def _by_location(reduced: Float32) -> Float32:
+    """(n, d, h, w) as a view of the vectors of each location, (h * w, n, d)."""
+    vectors: Float32 = reduced.reshape(*reduced.shape[:2], -1).transpose(2, 0, 1)
+    return vectors

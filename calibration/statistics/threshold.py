@@ -100,6 +100,11 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
         )
 
 
+def lowest_supported_rate(images: int) -> float:
+    """The lowest false-reject rate that this many images support."""
+    return _FARTHEST / images
+
+
 def chi_square_threshold(sampler: ScoreSampler | None, false_reject_rate: float) -> float | None:
     """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
 

@@ -188,6 +188,7 @@ def _manifest(
                 findings=tuple(finding for each in images for finding in each.findings),
             ),
             "working_point": point,
+            "forecast": None,  # it would need the images
             "choice": None,
             "merge": record,
             "golden_tolerance": max(parent.manifest.golden_tolerance for parent in parents),

@@ -260,6 +260,7 @@ def _manifest(
                 left_out=tuple(parts.names[index] for index in outliers),
             ),
             "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # parts are not augmented
+            "forecast": None,
             "choice": None,
             "merge": None,
             "relearning": UpdateRecord(

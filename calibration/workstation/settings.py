@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -57,6 +58,7 @@ class Settings:
         tuning_s: Time for choosing detector, brightness and backbone from the images; None: they are as given.
         choice: How the settings were chosen from the images; None where a person chose them.
         false_reject_rate: Share of good parts that may be rejected.
+        mm_per_pixel: Of the frame, for sizes of defects; None: these are given in pixels alone.
         memory_limit_mib: What the statistics may take; calibration refuses to exceed it.
         threads: Of the network; 0 takes one for each core.
     """
@@ -71,6 +73,7 @@ class Settings:
     tuning_s: float | None = None
     choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
+    mm_per_pixel: float | None = None
     memory_limit_mib: int = 4096
     threads: int = 0
 
@@ -78,6 +81,10 @@ class Settings:
         """Refuse values outside their range."""
         if self.augment < 0:
             raise SettingError(what=f"augment = {self.augment} copies makes no sense", remedy="give 0 or more, e.g. 4")
+        if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < inf:
+            raise SettingError(
+                what=f"--mm-per-pixel {self.mm_per_pixel:g} makes no sense", remedy="give a length above 0, e.g. 0.05"
+            )
         if not 0.0 <= self.contamination <= 0.5:  # noqa: PLR2004
             raise SettingError(
                 what=f"contamination = {self.contamination} is outside 0 to 0.5",

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
-from calibration.imaging.synthetic_defects import KINDS
+from calibration.imaging.synthetic_defects import KINDS, SHARES, side_of, with_defect
 from calibration.network.fusion import without_head
 from calibration.update.base_network import base_network_of
 from calibration.update.part_store import PartStore
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from calibration.update.base_network import OtherBackbone
 
 CLIP = "bolt-multi-size-detection.gif"
-SIZES = (0.05, 0.08, 0.12, 0.18, 0.25)
 EACH = 60
 TILES = 60
 
@@ -64,20 +63,22 @@ def main() -> None:
         threshold = bundle.manifest.working_point.threshold
         random = np.random.default_rng(0)
         prepared = [preprocess(frame) for frame in later]
+        pairs = random.integers(len(prepared), size=(EACH, 2))
         table = Table("defect, share of the shorter side", *KINDS, "all", box=box.MARKDOWN)
         with OnnxRuntimeEngine(bundle.network, mtd.THREADS) as engine:
             rejected = np.mean([engine(frame).score > threshold for frame in prepared])
-            for size in SIZES:
-                side = max(4, round(size * mtd.SIDE))
+            for size, share in enumerate(SHARES):
                 found = {
                     name: [
-                        engine(kind(prepared[int(random.integers(len(prepared)))], side, random)).score > threshold
-                        for _ in range(EACH)
+                        engine(with_defect(frame, len(KINDS) * size + kind, random, other=other)).score > threshold
+                        for frame, other in ([prepared[index] for index in pair] for pair in pairs)
                     ]
-                    for name, kind in KINDS.items()
+                    for kind, name in enumerate(KINDS)
                 }
                 rates = [f"{np.mean(each):.0%}" for each in found.values()]
-                table.add_row(f"{size:.2f} ({side} px)", *rates, f"{np.mean(list(found.values())):.0%}")
+                table.add_row(
+                    f"1/{1 / share:.0f} ({side_of(mtd.SIDE, share)} px)", *rates, f"{np.mean(list(found.values())):.0%}"
+                )
     taught_with = bundle.manifest.backbone.name
     mtd.console.print(f"from {arguments.backbone} to {taught_with}, learnt in {took_s:.1f} s, {size_mb:.0f} MB;")
     mtd.console.print(f"{arguments.clip}: {len(taught)} frames taught, {len(later)} later ones,")

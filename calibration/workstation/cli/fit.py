@@ -8,6 +8,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
+from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
@@ -38,6 +39,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     same_part: option.SamePart = None,
     suspicious: option.Suspicious = None,
     false_reject_rate: option.FalseRejectRate = 0.01,
+    mm_per_pixel: option.MmPerPixel = None,
+    least_detection: option.LeastDetection = LEAST_DETECTION,
     backbone: option.BackboneName = None,
     stages: option.Stages = "",
     weights: option.Weights = None,
@@ -100,6 +103,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             part_of=None if same_part is None else part_by(same_part),
             tuning_s=time_budget_s if auto else None,
             false_reject_rate=false_reject_rate,
+            mm_per_pixel=mm_per_pixel,
             memory_limit_mib=memory_limit_mib,
             threads=threads,
         ),
@@ -109,7 +113,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     )
     with _extractor(dask) as extract, progress_bar() as progress:
         bundle = calibrate_folder(options, progress, extract)
-    describe(bundle)
+    describe(bundle, least_detection)
     if suspicious:
         write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
         print_written("suspicious images, the highest score first", [suspicious])

@@ -56,6 +56,18 @@ Suspicious = Annotated[
     ),
 ]
 FalseRejectRate = Annotated[float, learning(help="Share of good parts that may be rejected.")]
+MmPerPixel = Annotated[
+    float | None, learning(metavar="MM", help="Millimetres that a frame pixel covers: sizes are then said in mm, too.")
+]
+LeastDetection = Annotated[
+    float,
+    learning(
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Share of the larger synthetic defects below which the bundle is called nearly blind.",
+    ),
+]
 
 BackboneName = Annotated[
     str | None,

@@ -10,9 +10,11 @@ import numpy as np
 from rich.table import Table
 
 from calibration.plain_text import printable
+from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.statistics.outliers import stray_indices
 from calibration.statistics.threshold import working_point
 from calibration.terminal import console, escape
+from calibration.workstation.cli.forecast_output import print_forecast
 from calibration.workstation.report.rows import preprocess_rows
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ _FEWER = (1, 2, 3)
 _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
 
-def describe(bundle: Bundle) -> None:
-    """Print what a bundle has learned, after what a person should know about it."""
+def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
+    """Print what a bundle has learned, after what a person should know about it.
+
+    It is nearly blind if it finds less than ``least_detection`` of the larger synthetic defects.
+    """
     manifest = bundle.manifest
     point = manifest.working_point
     low, high = point.interval
@@ -65,6 +70,7 @@ def describe(bundle: Bundle) -> None:
         table.add_row("merged", f"{parent.identity[:16]}: {escape(images)}")
     _print_warnings(bundle)
     console.print(table)
+    print_forecast(bundle, least_detection)
     say(f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]")
 
 

@@ -195,7 +195,7 @@ class _TrialFrames:
         unseen = [frames[i] for i in order[:held]]
         good = [augmented(frame, random) for frame in unseen]
         damaged = [
-            augmented(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random), random)
+            augmented(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random, other=unseen[number - 1]), random)
             for number, frame in enumerate(unseen)
             for turn in range(_DEFECTS_PER_IMAGE)
         ]

@@ -22,6 +22,7 @@ from calibration.bundle.bundle import (
 from calibration.bundle.golden_frames import GoldenFrames
 from calibration.bundle.manifest import (
     DetectorRecord,
+    ForecastRecord,
     ImagesRecord,
     Manifest,
     WorkingPointRecord,
@@ -29,9 +30,12 @@ from calibration.bundle.manifest import (
 )
 from calibration.bundle.preprocess_record import preprocess_to_arrays, preprocess_to_record
 from calibration.detectors.cross_validation import FOLDS, augmented_folds, out_of_fold_scores
+from calibration.detectors.damaged_images import DamagedImages
+from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import backbone_record, fused_network
+from calibration.statistics.forecast import Forecast
 from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_invalid_rate,
@@ -40,6 +44,7 @@ from calibration.statistics.threshold import (
 )
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.backbone_choice import FILTERBANK, BackboneChoice, build_backbone, checkpoint_of
+from calibration.workstation.fit.defects import draw_defects
 from calibration.workstation.fit.extraction import Extraction, extract_here
 from calibration.workstation.fit.folds import held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
@@ -129,11 +134,16 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     refuse_too_large(extraction.shape, len(images) * (1 + settings.augment), settings)
     extracted = extract(images, extraction, path.parent, settings.threads, progress)
     # BLAS threads cost these small matrices more than they give, and much more next to a running agent.
-    with threadpool_limits(1, "blas"), extracted as data:
+    with threadpool_limits(1, "blas"), extracted as data, FeatureStore(path.parent, extraction.shape) as store:
         folds = held_out_folds(data, images, settings)
         fit = detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
-        scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, progress)
+        damaged = DamagedImages(store)
+        region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
+        scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
     point = working_point(scores, settings.false_reject_rate, folds.parts)
+
+    defects = damaged.arrays(region_px)
+    forecast = Forecast.of({**defects, "good_scores": scores}, point)
 
     network = fused_network(backbone, detector, fit.head, divide_brightness=divide).SerializeToString()
     golden_scores = [float(fit.head.scores(reduced[None]).score[0]) for reduced in data.golden.reduced]
@@ -161,6 +171,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
             count if fit.leave_one_out else FOLDS,
             chi_square_threshold(fit.gaussian_scores, point.false_reject_rate),
         ),
+        forecast=ForecastRecord.of(forecast, settings.mm_per_pixel),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,
     )
@@ -169,6 +180,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         "golden_frames": golden.frames,
         "golden_scores": golden.scores,
         "good_scores": scores,
+        **defects,
         **preprocess_to_arrays(preprocess),
         **review_arrays(images, data.names, scores, highest, settings),
     }

@@ -11,13 +11,30 @@ from calibration.imaging.preprocess import prepare_image
 from calibration.statistics.outliers import outlier_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from calibration.statistics.outliers import HighestScores
-    from calibration.workstation.dataset import Images
+    from calibration.workstation.dataset import Images, NamedImage
     from calibration.workstation.settings import Settings
+
+
+def read_again(images: Images, names: Sequence[str]) -> Iterator[NamedImage]:
+    """Read images a second time, in the order of ``images``.
+
+    Raises:
+        DatasetError: An image cannot be read any more.
+    """
+    missing = set(names)
+    for name, image in images.again(names):
+        missing.remove(name)
+        yield name, image
+    if missing:
+        raise DatasetError(
+            what=f"{images.source} has changed: {', '.join(sorted(missing))} cannot be read again",
+            remedy="calibrate again, on images that nothing writes to",
+        )
 
 
 def review_arrays(
@@ -31,12 +48,7 @@ def review_arrays(
         DatasetError: An image cannot be read any more.
     """
     chosen = [names[index] for index in highest.indices]
-    frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in images.again(chosen)}
-    if len(frames) < len(chosen):
-        raise DatasetError(
-            what=f"{images.source} has changed: {', '.join(sorted(set(chosen) - set(frames)))} cannot be read again",
-            remedy="calibrate again, on images that nothing writes to",
-        )
+    frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in read_again(images, chosen)}
     suspects = outlier_indices(scores, settings.contamination)
     return {
         "highest_frames": np.stack([frames[name] for name in chosen]),

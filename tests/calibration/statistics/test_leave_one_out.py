@@ -9,8 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.detectors.contract import Folds
+from calibration.detectors.fold_moments import by_location
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
+from calibration.statistics.leave_one_out import LeaveOneOut
+from calibration.statistics.moments import Moments
 from tests.support.oracles import NaiveDistance, generalised_mean
 from tests.support.stored import stored
 
@@ -88,6 +91,30 @@ def test_the_global_statistic_without_each_image(tmp_path: Path) -> None:
         alone = np.delete(reduced, number, axis=0).astype(np.float64)
         expected = NaiveDistance.of_mean_shift(alone, detector, 1.0).score_map(reduced[number].astype(np.float64))
         assert scores[number] == pytest.approx(expected.max(), rel=0.03)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_changed_copy_is_scored_without_its_original(weight: float) -> None:
+    """Against moments that are made without the image, in double precision."""
+    random = np.random.default_rng(5)
+    originals = random.normal(size=(30, CHANNELS, *GRID)).astype(np.float32)
+    changed = originals + random.normal(scale=3.0, size=originals.shape).astype(np.float32)
+    total = Moments.of(by_location(originals)).weighted(weight)
+    base = np.diag(random.uniform(0.5, 2.0, CHANNELS))
+    scorer = LeaveOneOut(total, lambda local: 0.7 * local + base, own_weight=0.7, order=8.0, image_weight=weight)
+    found = scorer.scores(changed, originals).map
+    for number in range(len(originals)):
+        others = Moments.of(by_location(np.delete(originals, number, axis=0))).weighted(weight)
+        inverse = np.linalg.inv(0.7 * others.covariance() + base)
+        step = by_location(changed[[number]])[:, 0] - others.mean
+        expected = np.einsum("ld,lde,le->l", step, inverse, step)
+        np.testing.assert_allclose(found[number].ravel(), expected, rtol=2e-7)  # maps are float32
+
+
+def test_an_unchanged_copy_scores_as_its_original() -> None:
+    reduced = drawn(MANY)
+    scorer = Padim(None).leave_one_out_scorer(Moments.of(by_location(reduced)))
+    np.testing.assert_array_equal(scorer.scores(reduced, reduced).map, scorer.scores(reduced).map)
 
 
 def test_an_outlier_does_not_hide_itself(tmp_path: Path) -> None:

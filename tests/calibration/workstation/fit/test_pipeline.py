@@ -97,6 +97,7 @@ def test_progress_is_reported_for_every_image_and_every_fold(fit: Fit) -> None:
     fit(Drawn([washer(number) for number in range(10)]))
     assert fit.steps == [
         *(("learning", done, 10) for done in range(1, 11)),
+        *(("drawing", done, 10) for done in range(1, 11)),
         *(("validating", done, FOLDS) for done in range(1, FOLDS + 1)),
     ]
 

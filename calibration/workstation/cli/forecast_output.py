@@ -1,0 +1,56 @@
+"""What ``fit`` prints about what a bundle will find."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from calibration.terminal import console
+from calibration.workstation.report.forecast_words import (
+    WHAT_THEY_ARE,
+    blind_warning,
+    one_good_part_in,
+    side,
+    smallest_found,
+)
+
+if TYPE_CHECKING:
+    from calibration.bundle.bundle import Bundle
+    from calibration.bundle.manifest import ForecastRecord
+    from calibration.statistics.forecast import Forecast
+
+
+def print_forecast(bundle: Bundle, least_detection: float) -> None:
+    """Print the smallest defect found, shares by size and kind, and what other thresholds would find."""
+    forecast, record = bundle.forecast, bundle.manifest.forecast
+    if forecast is None or record is None:
+        return
+    warning = blind_warning(forecast, record, least_detection)
+    if warning:
+        _say(
+            f"[bold red]nearly blind:[/] {warning}; a larger --size, another --backbone, more images or a higher "
+            "--false-reject-rate may help"
+        )
+    console.print(_table(forecast, record))
+    _say(f"[bold]{smallest_found(forecast, record)}[/]")
+    own = bundle.manifest.working_point.false_reject_rate
+    for point in forecast.curve(forecast.usual_rates()):
+        mark = "  <- the threshold" if point.false_reject_rate == own else ""
+        _say(f"  {one_good_part_in(point.false_reject_rate)} rejected: {point.found:.0%} found{mark}")
+    _say(WHAT_THEY_ARE)
+
+
+def _table(forecast: Forecast, record: ForecastRecord) -> Table:
+    kinds = list(dict.fromkeys(forecast.kinds.tolist()))
+    table = Table("side", title=f"of {record.drawn} synthetic defects in held-out good images, found")
+    for title in (*kinds, "all"):
+        table.add_column(title, justify="right")
+    for pixels in forecast.sizes:
+        shares = [forecast.found(sizes=[pixels], kind=kind) for kind in (*kinds, None)]
+        table.add_row(side(pixels, record), *(f"{share:.0%}" for share in shares))
+    return table
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True)

@@ -1,0 +1,50 @@
+"""What a bundle will find, in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibration.statistics.forecast import RELIABLY
+
+if TYPE_CHECKING:
+    from calibration.bundle.manifest import ForecastRecord
+    from calibration.statistics.forecast import Forecast
+
+WHAT_THEY_ARE = (
+    "These defects are drawn, not real: what is missed here is too small or too faint for this bundle; "
+    "what is found here is no promise for defects that look different."
+)
+
+
+def smallest_found(forecast: Forecast, record: ForecastRecord) -> str:
+    """The one sentence."""
+    if record.smallest_px is None:
+        largest = forecast.sizes[-1]
+        return (
+            f"none of these synthetic defects is found {RELIABLY * 10:.0f} times in 10; of the largest, "
+            f"{side(largest, record)}, {forecast.found(sizes=[largest]):.0%} are"
+        )
+    return f"smallest of these synthetic defects that is found {RELIABLY * 10:.0f} times in 10: " + side(
+        record.smallest_px, record
+    )
+
+
+def side(pixels: float, record: ForecastRecord) -> str:
+    """A length in the frame."""
+    millimetres = "" if record.mm_per_pixel is None else f" ({pixels * record.mm_per_pixel:.2g} mm)"
+    return f"{pixels:.0f} pixels{millimetres}"
+
+
+def one_good_part_in(rate: float) -> str:
+    """A false-reject rate in terms of the line, with two digits."""
+    return f"1 good part in {float(f'{1 / rate:.2g}'):,.10g}"
+
+
+def blind_warning(forecast: Forecast, record: ForecastRecord, least_detection: float) -> str | None:
+    """What to say where less than this share of the larger defects is found."""
+    if record.larger_found >= least_detection:
+        return None
+    return (
+        f"of the larger synthetic defects, {side(forecast.larger_sizes[0], record)} and more, only "
+        f"{record.larger_found:.0%} are found (--least-detection {least_detection:g})"
+    )
