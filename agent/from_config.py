@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
 _RECHECK_MS = 100
+_ONE_PART_S = 1.0  # where each frame is inspected, those of this time may show the same part
 
 
 _T = TypeVar("_T")
@@ -271,7 +272,10 @@ def combiner_of(trigger: TriggerConfig, why_fewer: Callable[[], ResultCode]) -> 
 
 def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
     """The watch for drift; None where it is not enabled."""
-    return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold) if config.drift.enabled else None
+    if not config.drift.enabled:
+        return None
+    part_every_s = _ONE_PART_S if config.trigger.source == "every_frame" else 0.0
+    return DriftWatch(bundle.reference(), rules_of(config, bundle).threshold, part_every_s)
 
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:

@@ -3,19 +3,25 @@
 OK parts are compared with calibration's good images that the same threshold passes, by score, brightness, colour and
 sharpness. High scores are counted among all parts. Successive parts are alike (a flickering lamp, a cloud), so one hour
 makes one block. A sequential test counts the blocks that lie beyond what calibration's sample allows.
+
+What cannot wait for hours is watched part by part: rejects in a row (`sudden_change`), and the first hundred parts
+(`first_parts`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from agent.drift.first_parts import FirstParts
 from agent.drift.reference_ranks import HIGHEST_LIMIT, SIDES, HighScores, ReferenceRanks, high_quantile
 from agent.drift.report import DriftFinding, DriftReport
 from agent.drift.sequential_test import SequentialTest
+from agent.drift.sudden_change import TOLERANCE, SuddenChange
 from calibration.camera_checks import frame_statistics
 from calibration.imaging.region import to_grey
 from calibration.statistics.threshold import share_above
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from agent.camera import Frame
+    from calibration.engine.contract import Inference
     from calibration.imaging.preprocess import Image
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -53,9 +61,9 @@ class _Ranked(NamedTuple):
 # Units: brightness in log odds of the mean (0.1 is 5 % of the light of a grey image), the others in logs of ratios.
 _RANKED = (
     _Ranked("score", "scores lower", "scores higher", 0.0),
-    _Ranked("brightness", "darker", "brighter", 0.1),
-    _Ranked("colour", "bluer", "redder", 0.1),
-    _Ranked("sharpness", "less sharp", "sharper", 0.1),
+    _Ranked("brightness", "darker", "brighter", TOLERANCE),
+    _Ranked("colour", "bluer", "redder", TOLERANCE),
+    _Ranked("sharpness", "less sharp", "sharper", TOLERANCE),
 )
 _NAMES = (*(each.name for each in _RANKED), _HIGH_SCORES)
 
@@ -116,17 +124,25 @@ class DriftWatch:
     Args:
         reference: Arrays of ``reference.npz``. Statistics that an older bundle lacks are not watched.
         threshold: A score above it is NotOK.
+        part_every_s: Successive frames within this time show the same part; 0 where each is a part of its own.
 
     Attributes:
-        report: The current state; replaced after each block, so any thread may read it.
+        report: The current state; replaced when it changes, so any thread may read it.
     """
 
-    def __init__(self, reference: Mapping[str, NDArray[Any]], threshold: float) -> None:
+    def __init__(self, reference: Mapping[str, NDArray[Any]], threshold: float, part_every_s: float = 0.0) -> None:
         self._reference = reference
+        self._part_every_s = part_every_s
         self._scores: Float64 = reference["good_scores"]
         self._threshold = threshold
         good = good_statistics(reference)
-        self._watched = _statistic_watches(good, self._scores <= threshold, sequential="still_at_most" in reference)
+        sequential = "still_at_most" in reference
+        self._watched = _statistic_watches(good, self._scores <= threshold, sequential=sequential)
+        words = {each.name: (each.lower, each.higher) for each in _RANKED}
+        looks = {name: good[name] for name in words if name in good and name != "score"}
+        self._sudden = SuddenChange(self._scores, reference.get("highest_maps"), looks)
+        self._first = FirstParts(self._scores, looks, words, sequential=sequential)
+        self._next_part_ns = 0
         self._random = np.random.default_rng(0)
         self._due_ns = self._began_ns = 0
         self._block: list[tuple[float, ...]] = []
@@ -136,17 +152,37 @@ class DriftWatch:
 
     def with_threshold(self, threshold: float) -> DriftWatch:
         """A new watch of the same bundle."""
-        return DriftWatch(self._reference, threshold)
+        return DriftWatch(self._reference, threshold, self._part_every_s)
 
-    def sample(self, prepared: Image, score: float, captured_ns: int) -> None:
-        """Add about one part in ten seconds, at random, to avoid any rhythm of the production line.
+    def note(self, prepared: Image, inference: Inference, frame: Frame) -> None:
+        """Note a part that was decided.
 
-        ``prepared`` is the network input, ``captured_ns`` is from the monotonic clock.
+        Args:
+            prepared: The network input.
+            inference: Its score and score map.
+            frame: The frame that it was made of.
         """
-        if captured_ns < self._due_ns:
-            return
-        self._due_ns = captured_ns + round(self._random.uniform(*_PART_EVERY_S) * 1e9)
-        self.add((score, *appearance(prepared)), captured_ns)
+        looks = cache(lambda: appearance(prepared))
+        self._note_at_once(inference, looks, frame)
+        # About one part in ten seconds, at random, to avoid any rhythm of the production line.
+        if frame.captured_ns >= self._due_ns:
+            self._due_ns = frame.captured_ns + round(self._random.uniform(*_PART_EVERY_S) * 1e9)
+            self.add((inference.score, *looks()), frame.captured_ns)
+
+    def _note_at_once(self, inference: Inference, looks: Callable[[], tuple[float, ...]], frame: Frame) -> None:
+        """What is watched part by part."""
+        is_new = frame.captured_ns >= self._next_part_ns
+        if is_new:
+            self._next_part_ns = frame.captured_ns + round(self._part_every_s * 1e9)
+        if inference.score <= self._threshold:
+            self._sudden.note_ok()
+        elif is_new:
+            self._sudden.note_reject(inference.score, inference.map, looks(), frame.captured_at_ms)
+        if is_new and not self._first.is_over:
+            self._first.add(inference.score, looks())
+        now = self._sudden.since_ms, self._first.finding
+        if now != (self.report.since_ms, self.report.first):
+            self.report = replace(self.report, since_ms=now[0], first=now[1])
 
     def add(self, values: tuple[float, ...], captured_ns: int) -> None:
         """Add a part by its score and ``appearance``."""

@@ -105,21 +105,22 @@ def _times_ms(scores: FrameScores) -> dict[str, float]:
 
 
 def _with_drift(decision: Decision, zones: Sequence[ZoneVerdict], result_id: str, now_ms: int) -> Decision:
-    """The decision with a drift event, if there is one."""
-    causes = [cause for cause in map(_drift_cause, zones) if cause is not None]
-    event = drift_alert_step(decision.state.drift, causes[0] if causes else None, result_id, now_ms)
+    """The decision with a drift event, if there is one; what rejects all parts comes first."""
+    found = [each for each in map(_drift_of, zones) if each is not None]
+    cause, since_ms = max(found, key=lambda each: each[1] is not None, default=(None, None))
+    event = drift_alert_step(decision.state.drift, cause, result_id, now_ms, since_ms)
     if event is None:
         return decision
     active = None if event.type == "end" else event
     return replace(decision, drift_event=event, state=replace(decision.state, drift=active))
 
 
-def _drift_cause(zone: ZoneVerdict) -> str | None:
-    """Adds the zone to the drift statistics of its recipe; what has drifted, if anything."""
+def _drift_of(zone: ZoneVerdict) -> tuple[str, int | None] | None:
+    """Notes the zone in the drift watch of its recipe; what has drifted, if anything, and since when all parts have."""
     score, drift = zone.frame_score, zone.frame_score.recipe.drift
     if drift is None:
         return None
-    if score.prepared is not None and zone.verdict.evaluation is not Evaluation.NOT_DECIDABLE:
-        drift.sample(score.prepared, score.score, score.frame.captured_ns)
-    cause = drift.report.cause
-    return f"{cause} in {score.recipe.zone}" if cause and score.recipe.zone else cause
+    if score.prepared is not None and zone.inference is not None:
+        drift.note(score.prepared, zone.inference, score.frame)
+    cause = drift.report.cause_in(score.recipe.zone)
+    return None if cause is None else (cause, drift.report.since_ms)

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from agent.alerts.defect import State
-from agent.drift.report import REMEDY
 from agent.inspection.combine import FrameCombiner
 from agent.inspection.fault_log import FaultLog
 from agent.inspection.score import score_frame
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from agent.camera import Camera, Frame
     from agent.inspection.score import FrameScores, PartInspection
-    from agent.messages.records import Alert
     from agent.trigger.part import Part
     from agent.trigger.trigger import Trigger
     from agent.zones.recipe import Recipe
@@ -55,7 +53,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - the stations of a part, in order
         inspection = combine(frames, state)
         record(inspection)
         faults.note(inspection.fault, inspection.frame.captured_ns)
-        _log_drift(inspection.decision.drift_event)
+        _log_drift(inspection)
         state = inspection.decision.state
         heartbeat(inspection)
     return state
@@ -104,9 +102,12 @@ def _scores(frame: Frame, part: Part | None, active: Sequence[Recipe]) -> list[F
     return []
 
 
-def _log_drift(drift: Alert | None) -> None:
+def _log_drift(inspection: PartInspection) -> None:
     """Log drift once when it appears, and once when it is gone."""
-    if drift is not None and drift.type == "end":
-        log.info("%s: it is gone", drift.cause)
-    elif drift is not None:
-        log.warning("%s; rejects of good parts may rise: %s", drift.cause, REMEDY)
+    event = inspection.decision.drift_event
+    if event is not None and event.type == "end":
+        log.info("%s: it is gone", event.cause)
+    elif event is not None:
+        recipes = [zone.frame_score.recipe for zone in inspection.zones]
+        reports = [each.drift.report for each in recipes if each.drift is not None and each.drift.report.cause]
+        log.warning("%s; %s", event.cause, reports[0].remedy)

@@ -112,9 +112,7 @@ class StationStatus(StationState):
         state, reason = self.state()
         why = f" ({reason})" if reason else ""
         frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
-        drifts = [
-            f"; {report.words}{f' in {zone}' * bool(zone)}" for zone, report in self.drifts.items() if report.words
-        ]
+        drifts = [f"; {words}" for zone, report in self.drifts.items() if (words := report.words_in(zone))]
         lost = sum(count for reason, count in self.dropped().items() if reason not in NO_LOSS)
         waiting = f"{lost} dropped, {self.outbox.depth()} records wait"
         return f"{state}{why}; {frames}, {waiting}{''.join(drifts)}"

@@ -23,7 +23,8 @@ from agent.camera import Frame
 from agent.commands.control_socket import NAME, ask_station
 from agent.doctor.network_probe import network
 from agent.doctor.report import lines
-from agent.drift.report import REMEDY, drift_payload
+from agent.drift.first_parts import FirstPartsFinding
+from agent.drift.report import DriftReport, drift_payload
 from agent.inspection.combine import FrameCombiner
 from agent.inspection.score import ZoneScore
 from agent.messages.records import Evaluation, Result, ResultCode
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.drift.drift_watch import DriftWatch
+    from agent.messages.records import Alert
     from calibration.imaging.preprocess import Image
     from tests.support.real_broker import Mosquitto
     from tests.support.stations import Outcome
@@ -141,29 +143,35 @@ def test_a_zone_that_is_dark_is_an_alert_of_the_camera_though_another_one_decide
 
 def test_drift_is_reported_with_its_zone() -> None:
     class Watch:
-        def __init__(self, cause: str | None) -> None:
-            self.report = SimpleNamespace(cause=cause)
+        def __init__(self, report: DriftReport) -> None:
+            self.report = report
 
-        def sample(self, *_: object) -> None:
+        def note(self, *_: object) -> None:
             """Not needed here."""
 
-    looks = [[view(0, name, 1.0, 100.0) for name in ZONES]]
-    causes = {"left": None, "right": "drift: darker"}
-    watched = [
-        [replace(v, recipe=replace(v.recipe, drift=cast("DriftWatch", Watch(causes[v.recipe.zone])))) for v in look]
-        for look in looks
-    ]
-    event = FrameCombiner()(watched, State()).decision.drift_event
+    def event_of(reports: dict[str, DriftReport]) -> Alert | None:
+        look = [view(0, name, 1.0, 100.0) for name in ZONES]
+        watched = [
+            replace(v, recipe=replace(v.recipe, drift=cast("DriftWatch", Watch(reports[v.recipe.zone])))) for v in look
+        ]
+        return FrameCombiner()([watched], State()).decision.drift_event
+
+    first = FirstPartsFinding(7212.0, 3229.0, None)
+    quiet = DriftReport(0, (), 0.01, None)
+    slow, sudden = replace(quiet, first=first), replace(quiet, since_ms=1_800_000_000_000)
+    event = event_of({"left": quiet, "right": slow})
     assert event is not None
-    assert event.cause == "drift: darker in right"
-    report = SimpleNamespace(cause="drift: darker", payload=lambda: {"cause": "drift: darker"})
-    quiet = SimpleNamespace(cause=None, payload=lambda: {"cause": None})
-    assert drift_payload({"left": quiet, "right": report}) == {  # type: ignore[dict-item]
-        "cause": "drift: darker in right",
-        "remedy": REMEDY,
-        "zones": {"left": {"cause": None}, "right": {"cause": "drift: darker"}},
+    assert event.cause == "drift: the first 100 parts score 2.2 times as high as calibrated in right"
+    event = event_of({"left": slow, "right": sudden})
+    assert event is not None
+    assert event.cause.startswith("drift: all parts in right since ")
+    payload = drift_payload({"left": slow, "right": sudden})
+    assert payload == {
+        "cause": event.cause,
+        "remedy": sudden.remedy,
+        "zones": {"left": slow.payload(), "right": sudden.payload()},
     }
-    assert drift_payload({"": report}) == {"cause": "drift: darker"}  # type: ignore[dict-item]
+    assert drift_payload({"": slow}) == slow.payload()
     assert drift_payload({}) is None
 
 

@@ -471,6 +471,8 @@ def test_drift_is_in_health_in_the_status_text_and_in_the_metrics() -> None:
     assert report.payload() == {
         "cause": "drift: darker",
         "remedy": REMEDY,
+        "allPartsSince": None,
+        "firstParts": None,
         "blocks": 40,
         "falseRejectRate": {"stated": 0.01, "predicted": 0.023},
         "statistics": {
@@ -481,7 +483,8 @@ def test_drift_is_in_health_in_the_status_text_and_in_the_metrics() -> None:
         },
         "off": {"sharpness": "too few"},
     }  # fmt: skip
-    assert report.words == "drift: darker (strong)"
+    assert report.words_in("") == "drift: darker (strong)"
+    assert report.words_in("left") == "drift: darker (strong) in left"
     status = cast("StationStatus", SimpleNamespace(drifts={"": report}))
     figures = {family.name: family for family in StatusCollector(status, (), "", "")._drift()}
     assert figures["shiftwatch_drift"].samples[0].value == -1
