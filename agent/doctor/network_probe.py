@@ -17,7 +17,9 @@ from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok, warn_if
 from agent.doctor.system import is_agent_running
 from agent.doctor.timing import Pace, timing_findings
-from agent.from_config import engine_deployment
+from agent.errors import ConfigError
+from agent.frame_checks.empty_place import REMEDY
+from agent.from_config import empty_place_of, engine_deployment
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose_backend, open_engine
 from calibration.errors import BundleError, DatasetError, EngineError
@@ -65,12 +67,23 @@ def _zone_findings(
     try:
         if width is not None and height is not None:
             bundle.preprocess(np.zeros((int(height), int(width), 3), np.uint8))
+        yield from _empty_place_findings(loaded, bundle)
     except DatasetError as error:
         yield fault("region", error)
+    except ConfigError as error:
+        yield fault("empty place", error)
     try:
         yield from _engine_findings(loaded, bundle, frames_per_s)
     except (EngineError, BundleError) as error:
         yield fault("network", error)
+
+
+def _empty_place_findings(config: AgentConfig, bundle: Bundle) -> Iterator[Finding]:
+    place = empty_place_of(config, bundle)
+    if place is not None and place.doubt is not None:
+        yield Finding("empty place", "warning", f"{place.doubt}; {place.summary}", REMEDY)
+    elif place is not None:
+        yield ok("empty place", place.summary)
 
 
 def _bundle_finding(bundle: Bundle) -> Finding:

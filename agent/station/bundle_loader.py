@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.frame_checks.empty_place import REMEDY
 from agent.from_config import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from agent.zones.active_bundle import ActiveBundle
 from agent.zones.recipe import Recipe, about_zone
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from agent.config.model import AgentConfig
     from agent.drift.drift_watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
+    from agent.frame_checks.empty_place import EmptyPlace
     from calibration.bundle.bundle import Bundle
     from calibration.deployment.backends import BackendChoice
 
@@ -93,7 +95,7 @@ class BundleLoader:
             drift = drift_of(config, bundle)
             grid = bundle.manifest.backbone.grid
             recipe = Recipe(bundle.preprocess, active.engine, rules, grid, checks, empty_place, drift, zone)
-            for warning in _disabled_checks(checks, drift):
+            for warning in (*_disabled_checks(checks, drift), *_doubts(empty_place)):
                 log.warning("%s", about_zone(zone, warning))
             return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close)
 
@@ -114,6 +116,11 @@ def _disabled_checks(checks: FrameChecks | None, drift: DriftWatch | None) -> It
         yield f"some camera faults will not be noticed ({_by_reason(checks.off)})"
     if drift is not None and drift.report.off:
         yield f"drift is not noticed in {_by_reason(drift.report.off)}"
+
+
+def _doubts(empty_place: EmptyPlace | None) -> Iterator[str]:
+    if empty_place is not None and empty_place.doubt is not None:
+        yield f"{empty_place.doubt}; {REMEDY}"
 
 
 def _by_reason(off: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ _FORMS: dict[str, tuple[str, tuple[int | str | None, ...]]] = {
     "edges": (_NUMBERS, ("images",)),
     "thumbnail_mean": (_NUMBERS, (32, 32)),
     "thumbnail_std": (_NUMBERS, (32, 32)),
+    "small_frames": ("u", (None, 32, 32)),
     "frame_size": (_NUMBERS, (None,)),
     "still_at_most": (_NUMBERS, ()),
     "check_names": ("U", ("checks",)),

@@ -7,6 +7,7 @@ is off. Whether all bundles show the same view is measured again, on the frames 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from calibration.camera_checks import frame_statistics
 from calibration.camera_checks.limits import Limit, limit_arrays, limits_from_arrays, separated_limit
-from calibration.camera_checks.reference import MOVED, RECOGNISED, movement_arrays
+from calibration.camera_checks.reference import MOVED, RECOGNISED, REMEMBERED, movement_arrays
 from calibration.imaging.orientation import Structure, edge_directions
 from calibration.imaging.region import to_grey
+from calibration.imaging.thinned_sample import ThinnedSample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +49,8 @@ def merged_reference(parts: Sequence[Arrays], good: Sequence[Image]) -> dict[str
         **_thumbnail(parts),
         "frame_size": np.array(sizes.pop() if len(sizes) == 1 else (), np.int64),
     }
+    if all("small_frames" in part for part in parts):
+        arrays["small_frames"] = _thinned([part["small_frames"] for part in parts])
     still = [part["still_at_most"] for part in parts if "still_at_most" in part]
     if still:
         arrays["still_at_most"] = np.array(max(still))
@@ -66,6 +70,13 @@ def _thumbnail(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
     mean = _weighted_mean(parts, [part["thumbnail_mean"] for part in parts])
     squares = [part["thumbnail_std"] ** 2 + (part["thumbnail_mean"] - mean) ** 2 for part in parts]
     return {"thumbnail_mean": mean, "thumbnail_std": np.sqrt(_weighted_mean(parts, squares))}
+
+
+def _thinned(frames: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    sample = ThinnedSample(REMEMBERED)
+    for frame in itertools.chain.from_iterable(frames):
+        sample.offer(frame)
+    return np.stack(sample.images)
 
 
 def _weighted_mean(parts: Sequence[Arrays], values: Sequence[NDArray[Any]]) -> NDArray[Any]:

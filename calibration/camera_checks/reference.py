@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 THUMBNAIL = 32
-_REMEMBERED = 1024
+REMEMBERED = 1024
 _FOLDS = 5
 _HALF_HIDDEN = 0.5
 RECOGNISED = 0.25
@@ -48,7 +48,7 @@ class Observation:
     """
 
     figures: NDArray[np.void]
-    small: NDArray[np.float64]
+    small: Image
     input_size: tuple[int, ...]
     thumbnail: Image
     blocks: Image
@@ -74,7 +74,7 @@ class Observation:
         )
         return cls(
             figures=np.array(figures, _FIGURES),
-            small=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64),
+            small=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False),
             input_size=grey.shape,
             thumbnail=frame_statistics.thumbnail(grey),
             blocks=frame_statistics.blocks(frame),
@@ -94,8 +94,9 @@ class ReferenceStatistics:
     _change: list[float] = field(default_factory=list)
     _sizes: set[tuple[int, ...]] = field(default_factory=set)
     _input_size: tuple[int, ...] = ()
-    _thumbnails: ThinnedSample = field(default_factory=lambda: ThinnedSample(_REMEMBERED))
-    _blocks: ThinnedSample = field(default_factory=lambda: ThinnedSample(_REMEMBERED))
+    _smalls: ThinnedSample = field(default_factory=lambda: ThinnedSample(REMEMBERED))
+    _thumbnails: ThinnedSample = field(default_factory=lambda: ThinnedSample(REMEMBERED))
+    _blocks: ThinnedSample = field(default_factory=lambda: ThinnedSample(REMEMBERED))
     _rows_before: Image | None = None
     _still: int = 0
     _still_at_most: int = 0
@@ -109,8 +110,10 @@ class ReferenceStatistics:
     def add(self, observed: Observation) -> None:
         """Add the statistics of the next good frame."""
         self._figures.append(observed.figures)
-        self._sum += observed.small
-        self._squares += observed.small**2
+        small = observed.small.astype(np.float64)
+        self._sum += small
+        self._squares += small**2
+        self._smalls.offer(observed.small)
         self._input_size = observed.input_size
         self._thumbnails.offer(observed.thumbnail)
         self._blocks.offer(observed.blocks)
@@ -125,7 +128,8 @@ class ReferenceStatistics:
         """Arrays for ``reference.npz``.
 
         ``brightness`` (n, 3) BGR, ``sharpness`` (n,) and ``edges`` (n,) of each good frame, in order;
-        ``thumbnail_mean`` and ``thumbnail_std`` (32, 32), grey; ``check_names``, ``check_limits`` (NaN: off) and
+        ``small_frames`` (m, 32, 32) of up to 1024 of them, grey; ``thumbnail_mean`` and ``thumbnail_std`` (32, 32) of
+        all; ``check_names``, ``check_limits`` (NaN: off) and
         ``check_notes``, one entry for each check; and what the checks need:
 
         ``frame_size`` (2,), empty if the good frames have several sizes;
@@ -150,6 +154,7 @@ class ReferenceStatistics:
             arrays["still_at_most"] = np.array(self._still_at_most)
         limits: dict[str, Limit] = {}
         if len(figures):
+            arrays["small_frames"] = np.stack(self._smalls.images)
             limits = self._frame_limits(figures, sequential=sequential)
             limits["blocked"] = self._blocked(arrays, sequential=sequential)
             limits["moved"] = self._moved(arrays, sequential=sequential)

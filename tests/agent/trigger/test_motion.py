@@ -18,6 +18,7 @@ from agent.camera import Frame
 from agent.config.model import load
 from agent.demo import conveyor
 from agent.demo.flange import SIZE_PX, Flange, draw_flange
+from agent.doctor.network_probe import network
 from agent.errors import ConfigError
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.frame_checks.empty_place import EmptyPlace
@@ -29,11 +30,15 @@ from agent.trigger.motion import OnMotion
 from agent.trigger.part import Part
 from agent.trigger.plc_handshake import Handshake
 from agent.zones.recipe import Recipe
+from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.camera_checks.reference import ReferenceStatistics
-from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess, Region
+from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.settings import Settings
 from tests.support.fakes import FakeEngine
 from tests.support.stations import closed_port, kept_records, part, write_config, write_pictures
+from tests.support.washers import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -352,6 +357,32 @@ def test_a_whole_station_gives_one_result_for_each_part_that_stops(bundle: Path,
     results = [record.payload for record in kept_records(tmp_path) if record.kind == "result"]
     assert len(results) == 2
     assert all('"frames":3' in result and '"resultEvaluation":1' in result for result in results)
+
+
+def test_a_whole_station_gives_dark_parts_on_a_dark_place_a_result_too(tmp_path: Path) -> None:
+    chance = np.random.default_rng(4)
+
+    def scene(grey: int = 45, column: int = 0) -> Image:
+        picture = np.full((72, 96, 3), 45, np.uint8)
+        cv2.rectangle(picture, (10 + column, 4), (86 + column, 68), (grey, grey, grey), -1)
+        return np.clip(picture + chance.normal(0, 1, picture.shape), 0, 255).astype(np.uint8)
+
+    good, tried = range(70, 220, 4), (210, 150, 100, 80, 71, 190)
+    taught = Drawn([scene(grey) for grey in good])
+    settings = Settings(Preprocess(64, 64, Region(20, 8, 56, 56)), threads=1)
+    bundle = calibrate(taught, filterbank_backbone(64, 64), settings, tmp_path / "bundle", lambda *_: None).path
+    write_pictures(tmp_path / "empty", [scene()])
+    frames = [scene() for _ in range(5)]
+    for grey in tried:
+        frames += [scene(grey, column) for column in (-90, -60, -30, *(0,) * 6, 30, 60, 90)]
+        frames += [scene() for _ in range(5)]
+    pictures = write_pictures(tmp_path / "parts", frames)
+    trigger = {"source": "motion", "settled_ms": 0, "empty": "empty/0000.png"}
+    config = write_config(tmp_path, bundle, pictures, closed_port(), trigger=trigger, checks={"enabled": False})
+    done = run_station(load(config), Stop())
+    assert (done.results, done.dropped["empty"]) == (len(tried), len(tried))
+    (told,) = (each for each in network(str(config)) if each.name == "empty place")
+    assert (told.level, told.found.partition(" are ")[0]) == ("ok", f"{len(good)} good images")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def night() -> list[Image]:
 def test_merged_arrays_are_those_of_all_frames_together(day: list[Image], night: list[Image]) -> None:
     merged = merged_reference([reference_of(day), reference_of(night)], [day[0], night[0]])
     once = reference_of([*day, *night])
-    for name in ("brightness", "sharpness", "blocks_least", "blocks_most", "frame_size"):
+    for name in ("brightness", "sharpness", "blocks_least", "blocks_most", "frame_size", "small_frames"):
         np.testing.assert_array_equal(merged[name], once[name])
     for name in ("thumbnail_mean", "thumbnail_std", "structure"):
         np.testing.assert_allclose(merged[name], once[name], rtol=1e-5, atol=1e-5)

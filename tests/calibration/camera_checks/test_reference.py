@@ -70,14 +70,16 @@ def test_good_frames_of_several_sizes_give_no_frame_size() -> None:
 
 
 def test_thumbnails_of_many_frames_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibration.camera_checks.reference._REMEMBERED", 16)
+    monkeypatch.setattr("calibration.camera_checks.reference.REMEMBERED", 16)
     statistics = ReferenceStatistics()
     for number in range(100):
         image = np.full((64, 64, 3), number, np.uint8)
         statistics.update(image, image, (64, 64))
     kept = [int(picture[0, 0]) for picture in statistics._thumbnails.images]
     assert kept == list(range(0, 100, 8))
-    assert len(statistics.arrays(sequential=True)["brightness"]) == 100
+    arrays = statistics.arrays(sequential=True)
+    assert len(arrays["brightness"]) == 100
+    assert arrays["small_frames"][:, 0, 0].tolist() == kept
 
 
 def test_the_table_shows_the_state_and_limit_of_each_check() -> None:
