@@ -142,7 +142,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     source: str | Path,
     out: str | Path,
     *,
-    size: tuple[int, int] = (224, 224),
+    size: tuple[int, int] | None = None,
     region: tuple[int, int, int, int] | None = None,
     backbone: str = "filterbank",
     stages: str = "",
@@ -161,7 +161,8 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     Args:
         source: Folder of images of good parts (10 at least, a hundred or more are better), or a video.
         out: Folder of the bundle; must not exist.
-        size: Height and width of the network input, in pixels.
+        size: Height and width of the network input, in pixels; None: with the region's aspect, and as many pixels as
+            224x224.
         region: Region of interest, (x, y, width, height) in frame pixels; None takes the whole frame.
         backbone: ``filterbank`` (no weights), a timm model, an ONNX file, or several joined by ``+``.
         stages: Stages of the timm model, joined by commas, e.g. ``blocks.3,blocks.4``.
@@ -178,11 +179,12 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     from calibration.workstation.cli.detector_options import parse_detector  # noqa: PLC0415 - not on a device
     from calibration.workstation.fit.backbone_choice import BackboneChoice  # noqa: PLC0415
     from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder  # noqa: PLC0415
-    from calibration.workstation.settings import Settings  # noqa: PLC0415
+    from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings  # noqa: PLC0415
 
     settings = Settings(
-        Preprocess(*size, region if region is None else Region(*region)),
+        Preprocess(*(size or (USUAL_SIDE, USUAL_SIDE)), region if region is None else Region(*region)),
         parse_detector(detector),
+        PreprocessRequest(choose_size=size is None),
         false_reject_rate=false_reject_rate,
         threads=threads,
     )

@@ -51,6 +51,20 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return model, tuple(hashlib.sha256(each).hexdigest() for each in contents)
 
 
+def fixed_input_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the images that an ONNX file takes; None if it leaves them open, or takes no one image.
+
+    Raises:
+        BackboneError: See ``read_model``.
+    """
+    graph = read_model(path)[0].graph
+    inputs = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
+    shapes = [[side.dim_value for side in value.type.tensor_type.shape.dim] for value in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != RANK or not all(shapes[0][2:]):
+        return None
+    return shapes[0][2], shapes[0][3]
+
+
 def _files_of_weights(model: onnx.ModelProto) -> list[str]:
     """Names of other files with weights, relative to that of the model."""
     entries = [entry for tensor in external_tensors(model) for entry in tensor.external_data]

@@ -72,7 +72,7 @@ class IgnoredRecord(_Record):
 class PreprocessRecord(_Record):
     """How a frame becomes network input; the division by brightness is inside the network.
 
-    ``frame_size`` is (rows, columns), null for any.
+    ``frame_size`` is (rows, columns), null for any; ``averages_each_side`` is false in older bundles.
     """
 
     height: Pixels
@@ -82,6 +82,7 @@ class PreprocessRecord(_Record):
     frame_size: tuple[int, int] | None = None
     alignment: AlignmentRecord | None = None
     ignored: IgnoredRecord | None = None
+    averages_each_side: bool = False
 
 
 class BackboneRecord(_Record):

@@ -42,6 +42,7 @@ def preprocess_to_record(
         frame_size=preprocess.frame_size,
         alignment=_alignment_record(alignment, locations) if alignment else None,
         ignored=IgnoredRecord(share=round(float(mask.area.mean()), 4), colours=mask.colours.tolist()) if mask else None,
+        averages_each_side=preprocess.averages_each_side,
     )
 
 
@@ -70,7 +71,9 @@ def preprocess_from_record(record: PreprocessRecord, load: Callable[[str], NDArr
         )
     if record.ignored is not None:
         ignored = IgnoreMask(load(_LABELS), np.array(record.ignored.colours, np.uint8))
-    return Preprocess(record.height, record.width, record.region, record.frame_size, alignment, ignored)
+    return Preprocess(
+        record.height, record.width, record.region, record.frame_size, alignment, ignored, record.averages_each_side
+    )
 
 
 def _alignment_record(alignment: Alignment, locations: Sequence[PartLocation]) -> AlignmentRecord:

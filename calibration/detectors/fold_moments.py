@@ -67,17 +67,23 @@ def moments_and_pooled_covariances(store: Features, folds: Folds) -> tuple[Momen
     return total, [_PooledMoments.of(total).without(fold).covariance() for fold in pooled]
 
 
+def pooled_covariance_without(moments: Moments, part: Moments) -> Float64:
+    """The pooled covariance of all images of these moments but some, (d, d)."""
+    return _PooledMoments.of(moments).without(_PooledMoments.of(part)).covariance()
+
+
 @dataclass(frozen=True)
 class _PooledMoments:
     """Moments with their scatter summed over locations: mean (locations, d), scatter (d, d)."""
 
     count: float
+    squares: float
     mean: Float64
     scatter: Float64
 
     @classmethod
     def of(cls, moments: Moments) -> _PooledMoments:
-        return cls(moments.count, moments.mean, moments.scatter.sum(axis=0))
+        return cls(moments.count, moments.squares, moments.mean, moments.scatter.sum(axis=0))
 
     def without(self, fold: _PooledMoments) -> _PooledMoments:
         """The inverse of a merge."""
@@ -85,11 +91,11 @@ class _PooledMoments:
         mean = (self.count * self.mean - fold.count * fold.mean) / count
         step = fold.mean - mean
         between = (fold.count * count / self.count) * (step.T @ step)
-        return _PooledMoments(count, mean, self.scatter - fold.scatter - between)
+        return _PooledMoments(count, self.squares - fold.squares, mean, self.scatter - fold.scatter - between)
 
     def covariance(self) -> Float64:
         """Mean over locations, (d, d)."""
-        covariance: Float64 = self.scatter / (len(self.mean) * (self.count - 1))
+        covariance: Float64 = self.scatter / (len(self.mean) * (self.count - self.squares / self.count))
         return covariance
 
 

@@ -22,6 +22,7 @@ from calibration.errors import DegenerateFeaturesError, SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.covariance import pooled_target, shrunk_whitening
 from calibration.statistics.leave_one_out import LeaveOneOut
+from calibration.statistics.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from calibration.detectors.head import Scorer
     from calibration.detectors.kmeans import Modes
     from calibration.onnx_graph import GraphBuilder
-    from calibration.statistics.moments import Moments
 
 Location: TypeAlias = Literal["local", "shared", "global"]
 
@@ -59,7 +59,7 @@ class MeanShift:
     name: ClassVar[str] = "mean_shift"
     memory_advice: ClassVar[str] = "--location shared, fewer --dimensions"
 
-    alpha: float = 0.03
+    alpha: float = 0.3
     averaging: int = 2
     location: Location = "local"
     pooling_order: float = 8.0
@@ -148,18 +148,20 @@ class MeanShift:
         """1 with a single location, whose covariance is the pooled one."""
         return self.alpha if self.location == "local" else 1.0
 
-    def leave_one_out_scorer(self, moments: Moments, image_weight: float = 1.0) -> Scorer:
-        """Scores images of these moments as if the moments were without them.
+    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32], weight: float = 1.0) -> Scorer:
+        """Scores one image of these moments as if the moments were without it.
 
         Where all locations share one mean, a single image hardly changes it and is not taken out.
 
         Args:
             moments: Moments of all images.
-            image_weight: Weight in the moments of each image that will be scored.
+            image: Reduced features of the image that will be scored, (1, d, h, w).
+            weight: Its weight in the moments.
         """
         if self.location == "shared":
             return self.head(moments)
-        return self._leave_one_out(moments, moments.covariance().mean(axis=0), image_weight)
+        pooled = fold_moments.pooled_covariance_without(moments, Moments.of(self.vectors(image)).weighted(weight))
+        return self._leave_one_out(moments, pooled, weight)
 
     def _leave_one_out(self, moments: Moments, pooled: NDArray[np.float64], image_weight: float = 1.0) -> LeaveOneOut:
         """As ``leave_one_out_scorer``, with the pooled covariance (d, d) of images other than the scored ones."""

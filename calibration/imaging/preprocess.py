@@ -34,6 +34,8 @@ class Preprocess:
         frame_size: (rows, columns) that a frame must have; None takes any.
         alignment: Moves the region with the part; None leaves it.
         ignore_mask: Areas that are not inspected; None inspects everything.
+        averages_each_side: A side that shrinks is averaged whatever the other one does. Bundles from before did so
+            only if both shrink, and keep to it.
     """
 
     height: int
@@ -42,6 +44,7 @@ class Preprocess:
     frame_size: tuple[int, int] | None = None
     alignment: Alignment | None = None
     ignore_mask: IgnoreMask | None = None
+    averages_each_side: bool = True
 
     def region_of_interest(self, frame: Image) -> Image:
         """The region of interest before alignment, in camera pixels; a view of the frame.
@@ -96,10 +99,10 @@ class Preprocess:
         rows, columns = image.shape[:2]
         if (rows, columns) == (self.height, self.width):
             return np.ascontiguousarray(image)
-        if rows < self.height or columns < self.width:
+        if not self.averages_each_side and (rows < self.height or columns < self.width):
             return _resized(image, self.height, self.width, cv2.INTER_LINEAR)
-        # Averaging keeps fine defects from aliasing away. OpenCV averages whole pixels several times as fast, so the
-        # image first grows to the next multiple of the network input.
+        # Averaging keeps fine defects from aliasing away. OpenCV averages whole pixels several times as fast, so each
+        # side first grows to the next multiple of the network input.
         multiple = _resized(
             image, -(-rows // self.height) * self.height, -(-columns // self.width) * self.width, cv2.INTER_LINEAR
         )

@@ -68,10 +68,9 @@ class KeptFrames:
         """Scores under the moments, each frame under moments without it."""
         score = np.empty(len(self.frames), np.float32)
         maps = np.empty((len(self.frames), *self.reduced.shape[2:]), np.float32)
-        for weight in np.unique(self.weights):
-            chosen = self.weights == weight
-            scorer = detector.leave_one_out_scorer(moments, float(weight))
-            score[chosen], maps[chosen] = scorer.scores(self.reduced[chosen])
+        for row, weight in enumerate(self.weights):
+            scorer = detector.leave_one_out_scorer(moments, self.reduced[row : row + 1], float(weight))
+            score[row : row + 1], maps[row : row + 1] = scorer.scores(self.reduced[row : row + 1])
         return Scores(score, maps)
 
 

@@ -27,6 +27,7 @@ Area: TypeAlias = Region | NDArray[np.bool_]
 
 MINIMUM_IMAGES = 2 * FOLDS
 AUTO_PX = 0
+USUAL_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class PreprocessRequest:
         align_px: Largest displacement that alignment follows, in frame pixels; ``AUTO_PX``: 5 % of the region's
             shorter side; None: no alignment.
         ignored: Areas that are not inspected: rectangles, and masks of the frame's size.
+        choose_size: Choose the size of the network input from the images.
+        max_ms: Time that the network may take for one image on this machine, if the size is chosen; None: the usual
+            number of pixels.
     """
 
     align_px: int | None = None
     ignored: Sequence[Area] = ()
+    choose_size: bool = False
+    max_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from calibration.workstation.cli.options import (
     DivideBrightness,
     Mean,
     MemoryLimit,
-    Size,
     Std,
     Threads,
     learning,
@@ -55,7 +54,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     images: Annotated[
         int | None, learning(min=1, help="Learn from only this many good images, chosen by seed.")
     ] = None,
-    size: Size = "224x224",
+    size: Annotated[str, learning(metavar="HxW", help="Network input, in pixels, for all sets.")] = "224x224",
     divide_brightness: DivideBrightness = False,
     backbone: Backbones = ["filterbank"],  # noqa: B006 - typer copies it
     stages: Annotated[

@@ -20,7 +20,7 @@ from calibration.workstation.fit.backbone_choice import BackboneChoice
 from calibration.workstation.fit.extraction import Extractor, extract_here
 from calibration.workstation.fit.folds import part_by
 from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder
-from calibration.workstation.settings import PreprocessRequest, Settings
+from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings
 
 
 def fit(  # noqa: PLR0913 - one parameter for each option of the command
@@ -32,7 +32,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     align: option.Align = None,
     ignore: option.Ignore = [],  # noqa: B006 - typer copies it
     leave_out: option.LeaveOut = None,
-    size: option.Size = "224x224",
+    size: option.Size = parse.AUTO,
+    max_ms: option.MaxMs = None,
     divide_brightness: option.DivideBrightness = False,
     augment: option.Augment = 0,
     contamination: option.Contamination = 0.0,
@@ -82,20 +83,33 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     """
     of_detector = {name: value for name, value in locals().items() if name in DETECTOR_OPTIONS}
     if detector == PatchSvdd.name:
-        given = {"backbone": backbone, "stages": stages, "weights": weights, "auto": auto, "dask": dask}
+        given = {
+            "backbone": backbone,
+            "stages": stages,
+            "weights": weights,
+            "auto": auto,
+            "dask": dask,
+            "max_ms": max_ms,
+        }
         _refuse(given, "--detector patch_svdd trains encoders of its own, to which {} does not apply")
     elif auto:
         given = {**of_detector, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
         _refuse(given, "--auto chooses what {} would say")
+    chosen_size = (USUAL_SIDE, USUAL_SIDE) if size == parse.AUTO else parse.size(size)
+    if size != parse.AUTO:
+        _refuse({"max_ms": max_ms}, "--size says what {} would choose")
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
     options = FitOptions(
         source,
         out,
         Settings(
-            preprocess=Preprocess(*parse.size(size), None if roi is None else parse.region(roi)),
+            preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi)),
             detector=detector_of(detector, of_detector),
             learn=PreprocessRequest(
-                None if align is None else parse.displacement(align), list(map(parse.ignored_area, ignore))
+                None if align is None else parse.displacement(align),
+                list(map(parse.ignored_area, ignore)),
+                choose_size=size == parse.AUTO,
+                max_ms=max_ms,
             ),
             divide_brightness=divide_brightness,
             augment=augment,

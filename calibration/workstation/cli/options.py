@@ -35,7 +35,17 @@ Ignore = Annotated[
     ),
 ]
 LeaveOut = Annotated[Path | None, learning(metavar="FILE", help="Names of images not to learn from, one a line.")]
-Size = Annotated[str, learning(metavar="HxW", help="Network input, in pixels.")]
+Size = Annotated[
+    str,
+    learning(
+        metavar="auto|HxW",
+        help="Network input, in pixels; auto: with the region's aspect, and as many pixels as 224x224.",
+    ),
+]
+MaxMs = Annotated[
+    float | None,
+    learning(min=0.1, help="--size auto: as many pixels as the network computes in this time on this machine."),
+]
 DivideBrightness = Annotated[
     bool, learning("--divide-brightness", help="Divide each frame by its own mean brightness.")
 ]
@@ -89,7 +99,7 @@ Alpha = Annotated[
     str | None,
     method(
         metavar="0..1",
-        help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.03]",
+        help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.3]",
     ),
 ]
 Averaging = Annotated[int | None, method(help="mean_shift: averaged region, in grid cells.  [default: 2]")]

@@ -46,7 +46,7 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     table.add_row("good images", f"{manifest.images.count} from {escape(manifest.images.source)}")
     if manifest.images.left_out:
         table.add_row("left out", str(len(manifest.images.left_out)))
-    for name, text in preprocess_rows(manifest.preprocess):
+    for name, text in preprocess_rows(manifest.preprocess, bundle.reference()):
         table.add_row(name.lower(), text)
     table.add_row("backbone", f"{manifest.backbone.name} {','.join(manifest.backbone.stages)}".strip())
     table.add_row(

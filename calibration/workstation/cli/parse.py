@@ -15,7 +15,7 @@ from calibration.workstation.settings import AUTO_PX
 if TYPE_CHECKING:
     from calibration.workstation.settings import Area
 
-_AUTO = "auto"
+AUTO = "auto"
 _WHITE = 128
 
 
@@ -37,7 +37,7 @@ def region(text: str, option: str = "--roi") -> Region:
 
 def displacement(text: str) -> int:
     """Value of ``--align``: pixels, or ``auto``."""
-    if text == _AUTO:
+    if text == AUTO:
         return AUTO_PX
     if not text.isdecimal() or not int(text):
         raise SettingError(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
+from calibration.backbones.onnx_file import fixed_input_size
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
 from calibration.workstation.fit.auto_tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import ModuleType
 
     from calibration.progress import Progress
     from calibration.workstation.dataset import Images
@@ -109,6 +111,21 @@ def open_backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     return first
 
 
+def fixed_size(choice: BackboneChoice) -> tuple[int, int] | None:
+    """Height and width of the only network input that a backbone is made for; None if it takes any.
+
+    Raises:
+        SettingError: torch is not installed.
+        BackboneError: An ONNX file cannot be read.
+    """
+    sizes = (
+        _timm(part.names).fixed_size(part.names) if is_timm(part.names) else fixed_input_size(Path(part.names))
+        for part in choice.parts
+        if part.names != "filterbank"
+    )
+    return next((size for size in sizes if size is not None), None)
+
+
 def _open_one(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     if choice.names == "filterbank":
         return filterbank_backbone(*size)
@@ -118,14 +135,25 @@ def _open_one(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
                 what="--std has a zero, which nothing can be divided by", remedy="give 1 for no division"
             )
         return onnx_backbone(Path(choice.names), *size, choice.mean, choice.std)
+    stages = tuple(filter(None, choice.stages.split(",")))
+    backbone: Backbone = _timm(choice.names).timm_backbone(choice.names, stages, choice.weights, *size)
+    return backbone
+
+
+def _timm(name: str) -> ModuleType:
+    """The module that needs torch.
+
+    Raises:
+        SettingError: torch is not installed.
+    """
     try:
-        from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
+        from calibration.workstation.torch_models import timm_backbone  # noqa: PLC0415 - torch is an extra, and slow to import
     except ImportError as error:
         raise SettingError(
-            what=f"the backbone {choice.names} needs torch and timm ({error})",
+            what=f"the backbone {name} needs torch and timm ({error})",
             remedy="install them: pip install '.[fit]' in the project's folder; or use --backbone filterbank",
         ) from error
-    return timm_backbone(choice.names, tuple(filter(None, choice.stages.split(","))), choice.weights, *size)
+    return timm_backbone
 
 
 def tuning_candidates(choice: BackboneChoice, size: tuple[int, int]) -> list[Backbone]:

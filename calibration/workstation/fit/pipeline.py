@@ -48,6 +48,7 @@ from calibration.workstation.fit.defects import draw_defects
 from calibration.workstation.fit.extraction import Extraction, extract_here
 from calibration.workstation.fit.folds import held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
+from calibration.workstation.fit.network_size import with_size
 from calibration.workstation.fit.review import review_arrays
 from calibration.workstation.image_findings import image_findings
 from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large
@@ -126,7 +127,8 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     refuse_invalid_rate(settings.false_reject_rate)
     refuse_unsupported_rate(settings.false_reject_rate, max(len(images), MINIMUM_IMAGES))
 
-    preprocess = learn_preprocess(images, settings.preprocess, settings.learn, progress)
+    sized = with_size(images, backbone, settings)
+    preprocess = learn_preprocess(images, sized, settings.learn, progress)
     backbone, settings = build_backbone(backbone, images, replace(settings, preprocess=preprocess), path, progress)
     detector, divide = settings.detector, settings.divide_brightness
 

@@ -6,16 +6,15 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from calibration.imaging.heatmap import hatched
 from calibration.workstation.report.histogram import histogram
 from calibration.workstation.report.html import SPACE, bullets, enlarged, img, section, table
-from calibration.workstation.report.rows import check_rows, preprocess_rows
+from calibration.workstation.report.rows import check_rows, network_pixel, preprocess_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
@@ -57,8 +56,7 @@ def learned_from(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         ("Left out by name", f"{len(images.left_out):,}" if images.left_out else "none"),
         ("Skipped", f"{len(images.skipped):,}, not readable" if images.skipped else "none"),
         ("Region inspected", inspected),
-        *((name, escape(text)) for name, text in preprocess_rows(preprocess)),
-        ("Size for the network", f"{preprocess.width} x {preprocess.height} pixels"),
+        *((name, escape(text)) for name, text in preprocess_rows(preprocess, reference)),
         ("Brightness", brightness),
     ]
     good_frames = reference["golden_frames"][:-1]  # the last one is damaged on purpose
@@ -105,13 +103,7 @@ def _as_inspected(frame: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[n
 
 def checks_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     """When the agent does not trust a frame: the camera checks and their limits."""
-    preprocess, size = bundle.preprocess, reference.get("frame_size", np.array(()))
-    seen = (preprocess.width, preprocess.height)
-    if preprocess.region is not None:
-        seen = (preprocess.region.width, preprocess.region.height)
-    elif len(size):
-        seen = (int(size[1]), int(size[0]))
-    rows = check_rows(reference, (seen[0] / preprocess.width, seen[1] / preprocess.height))
+    rows = check_rows(reference, network_pixel(bundle.manifest.preprocess, reference))
     return section(
         "When a frame is not trusted",
         "<p>The agent never reports a part as OK on a frame that fails one of these checks.</p>",

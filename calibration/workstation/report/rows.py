@@ -27,9 +27,24 @@ _NAMES = {
 }
 
 
-def preprocess_rows(record: PreprocessRecord) -> list[tuple[str, str]]:
-    """Name and text of what the preprocessing has learned; no rows where that is nothing."""
-    rows = []
+def network_pixel(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
+    """Width and height of what a pixel of the network input covers, in frame pixels; of 1 if frames differ in size.
+
+    ``reference`` has the arrays in ``reference.npz``.
+    """
+    size, region = [int(side) for side in reference.get("frame_size", ())], record.region
+    rows, columns = size or (record.height, record.width)
+    if region is not None:
+        rows, columns = region.height, region.width
+    return columns / record.width, rows / record.height
+
+
+def preprocess_rows(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]]) -> list[tuple[str, str]]:
+    """Name and text of how a frame becomes network input, and of what that has learned."""
+    width, height = network_pixel(record, reference)
+    covers = f"; a network pixel covers {width:.2g} x {height:.2g} frame pixels"
+    known = record.region is not None or len(reference.get("frame_size", ()))
+    rows = [("Network input", f"{record.width} x {record.height} pixels{covers if known else ''}")]
     if record.alignment is not None:
         rows.append(("Alignment", _alignment(record.alignment)))
     if record.ignored is not None:

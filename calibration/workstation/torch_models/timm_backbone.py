@@ -112,6 +112,16 @@ def timm_backbone(name: str, stages: Sequence[str], weights: Path | None, height
     return Backbone((graph,), name, tuple(chosen), digest)
 
 
+def fixed_size(name: str) -> tuple[int, int] | None:
+    """Height and width that a transformer was trained with; None for networks that take any size.
+
+    Raises:
+        BackboneError: Unknown name.
+    """
+    config = _create(name).pretrained_cfg
+    return tuple(config["input_size"][1:]) if config.get("fixed_input_size") else None
+
+
 def _create(name: str) -> Any:  # noqa: ANN401 - timm is untyped
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)

@@ -76,7 +76,7 @@ def test_the_alpha_in_the_manifest_is_the_one_in_force(location: Location, tmp_p
         again = given.fit(store, folds, [CHANNELS])
     tested = two_kinds(20, seed=1)[0]
     np.testing.assert_array_equal(derived.head.scores(tested).map, again.head.scores(tested).map)
-    assert derived.parameters["alpha"] == (1.0 if location == "shared" else 0.03)
+    assert derived.parameters["alpha"] == (1.0 if location == "shared" else 0.3)
 
 
 def test_a_second_run_finds_the_same(tmp_path: Path) -> None:

@@ -106,12 +106,11 @@ def test_an_image_of_any_weight_is_left_out_exactly(parts: list[Vectors], which:
     remaining = [np.delete(part, 0, axis=1) if part is parts[which] else part for part in parts]
     without = weighted_sum([Moments.of(part) for part in remaining], WEIGHTS)
     reduced = one.transpose(1, 2, 0)[..., None].astype(np.float32)
-    score = method.leave_one_out_scorer(total, WEIGHTS[which]).scores(reduced).map
-    # The pooled covariance alone keeps the image's share, which is why it is not exact for a small alpha.
+    score = method.leave_one_out_scorer(total, reduced, WEIGHTS[which]).scores(reduced).map
     shift = one[:, 0] - without.mean
     covariance = without.covariance()
     if isinstance(method, MeanShift):
-        target = total.covariance().mean(axis=0)
+        target = without.covariance().mean(axis=0)
         variances = np.diag(target)
         target = target + np.diag(1e-3 * np.maximum(variances, 1e-3 * variances.mean()))
         covariance = (1 - method.alpha) * covariance + method.alpha * target

@@ -85,7 +85,7 @@ def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:
     assert (manifest.backbone.name, manifest.backbone.channels, manifest.backbone.grid) == ("filterbank", 79, (4, 4))
     assert manifest.detector.name == "mean_shift"
     parameters = manifest.detector.parameters
-    assert (parameters["alpha"], parameters["averaging"], parameters["location"]) == (0.03, 2, "local")
+    assert (parameters["alpha"], parameters["averaging"], parameters["location"]) == (0.3, 2, "local")
     assert manifest.working_point.folds == 24
     assert manifest.working_point.method == "log-normal"
     assert manifest.working_point.false_reject_rate == 0.01

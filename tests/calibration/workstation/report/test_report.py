@@ -104,7 +104,7 @@ def test_the_page_says_what_a_quality_engineer_asks(written: Path, doubtful: Bun
         "One image stands out",
         "washer 13",
         "2.5 ms, the median of 100 runs",
-        "mean_shift: alpha 0.03",
+        "mean_shift: alpha 0.3",
         "Ledoit and Wolf 2004",
         "at most 1.0e-06 away",
         doubtful.identity,

@@ -1,0 +1,128 @@
+"""The size of the network input: the aspect of what is inspected, and as many pixels as the time allows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import islice
+from math import log
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.backbones.backbone import Backbone
+from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.errors import DatasetError, SettingError
+from calibration.network.fusion import feature_network
+from calibration.workstation.fit.backbone_choice import fixed_size, open_backbone
+from calibration.workstation.settings import USUAL_SIDE
+
+if TYPE_CHECKING:
+    from calibration.imaging.preprocess import Preprocess
+    from calibration.workstation.dataset import Images
+    from calibration.workstation.fit.backbone_choice import BackboneChoice
+    from calibration.workstation.settings import Settings
+
+_USUAL_PIXELS = USUAL_SIDE * USUAL_SIDE
+_STEP_PX = 32
+_LEAST_PX = 64
+_PIXELS_MAY_DIFFER = 0.2
+_IMAGES = 9
+_RUNS = 7
+_TRIES = 4
+_SHRINK = 0.8
+
+
+def size_of_aspect(rows: int, columns: int, pixels: float) -> tuple[int, int]:
+    """Height and width with the aspect of a region of rows x columns, so that a network pixel is nearly square in it.
+
+    Both are multiples of 32, which all convolutional backbones take, and 64 at least. Of those with this number of
+    pixels, up to a fifth more or less, the one whose aspect is nearest.
+    """
+    sides = range(_LEAST_PX, max(_LEAST_PX, round(pixels / _LEAST_PX)) + 2 * _STEP_PX, _STEP_PX)
+    sizes = [(height, width) for height in sides for width in sides]
+    near = [size for size in sizes if abs(log(size[0] * size[1] / pixels)) <= _PIXELS_MAY_DIFFER]
+
+    def stretched(size: tuple[int, int]) -> tuple[float, float]:
+        height, width = size
+        return round(abs(log(height * columns / (width * rows))), 3), abs(log(height * width / pixels))
+
+    return min(near or [(_LEAST_PX, _LEAST_PX)], key=stretched)
+
+
+def with_size(images: Images, choice: BackboneChoice | Backbone, settings: Settings) -> Preprocess:
+    """The preprocessing, with a network input for these images if none was asked for.
+
+    A backbone that takes one size only gets that. Any other gets the aspect of the region, or of the images, with as
+    many pixels as 224x224; with ``max_ms``, as many as it computes in this time here, but no more than the region has.
+
+    Raises:
+        DatasetError: No image is readable, or the region does not fit.
+        SettingError: The time is too short for any size.
+        BackboneError: The backbone cannot be loaded.
+    """
+    preprocess, max_ms = settings.preprocess, settings.learn.max_ms
+    if not settings.learn.choose_size:
+        return preprocess
+    fixed = choice.input_size if isinstance(choice, Backbone) else fixed_size(choice)
+    if fixed is not None:
+        return replace(preprocess, height=fixed[0], width=fixed[1])
+    rows, columns = _usual_size(images, preprocess)
+    if max_ms is None or isinstance(choice, Backbone):
+        size = size_of_aspect(rows, columns, _USUAL_PIXELS)
+    else:
+        size = _within(max_ms, rows, columns, choice, settings)
+    return replace(preprocess, height=size[0], width=size[1])
+
+
+def _usual_size(images: Images, preprocess: Preprocess) -> tuple[int, int]:
+    """Rows and columns of the region, or of the median image."""
+    if preprocess.region is not None:
+        return preprocess.region.height, preprocess.region.width
+    sizes = [image.shape[:2] for _, image in islice(images, _IMAGES)]
+    if not sizes:
+        raise DatasetError(
+            what=f"no readable image in {images.source}: {'; '.join(images.skipped[:3])}",
+            remedy="give a folder of images of good parts, or a video",
+        )
+    rows, columns = np.median(sizes, axis=0)
+    return int(rows), int(columns)
+
+
+def _within(max_ms: float, rows: int, columns: int, choice: BackboneChoice, settings: Settings) -> tuple[int, int]:
+    """The largest size that the network computes in this time, found from the time that the last one took."""
+    most, pixels = max(_USUAL_PIXELS, rows * columns), float(_USUAL_PIXELS)
+    fitting: dict[tuple[int, int], float] = {}
+    tried: dict[tuple[int, int], float] = {}
+    for _ in range(_TRIES):
+        size = size_of_aspect(rows, columns, pixels)
+        if size in tried:
+            break
+        tried[size] = _network_ms(size, choice, settings)
+        if tried[size] <= max_ms:
+            fitting[size] = tried[size]
+            pixels = min(most, size[0] * size[1] * max_ms / tried[size])
+        else:
+            pixels = _SHRINK * size[0] * size[1] * max_ms / tried[size]
+    if not fitting:
+        size, fastest_ms = min(tried.items(), key=lambda each: each[1])
+        raise SettingError(
+            what=f"--max-ms {max_ms:g} is too short: at {size[0]}x{size[1]} the network takes {fastest_ms:.3g} ms here",
+            remedy="give more time, or a faster backbone, such as filterbank",
+        )
+    return max(fitting, key=lambda size: size[0] * size[1])
+
+
+def _network_ms(size: tuple[int, int], choice: BackboneChoice, settings: Settings) -> float:
+    """Time of the network up to its head, for one frame: the fastest of some runs."""
+    network = feature_network(
+        open_backbone(choice, size), settings.detector, divide_brightness=settings.divide_brightness
+    )
+    frame = np.zeros((*size, 3), np.uint8)
+    times_ms = []
+    with OnnxRuntimeEngine(network.SerializeToString(), settings.threads) as engine:
+        for _ in range(_RUNS):
+            start_ns = time.perf_counter_ns()
+            engine.reduced(frame)
+            times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return min(times_ms)
