@@ -33,7 +33,7 @@ _NOTICED = 0.9  # quantile of the differences between neighbours, and of the cha
 _MOST_GAIN = 8.0
 _MOST_STEPS = 20_000
 _ATTEMPTS = 8
-_PICTURE_PX = 96
+_PICTURE_PX, _LEAST_SHOWN_PX = 96, 48
 _LEAST_BLENDED = 4  # pixels; cv2.seamlessClone fails below
 _TURN_RAD = 0.35  # standard deviation from step to step of a crack
 _WEAK_AREA = 0.35  # share of a shape's square that is left out
@@ -160,7 +160,7 @@ def picture_of(before: Image, after: Image) -> Image:
     x, y, width, height = cv2.boundingRect((before != after).any(axis=2).astype(np.uint8))
     rows, columns = before.shape[:2]
     shorter = min(rows, columns)
-    side = min(shorter, max(_PICTURE_PX, 3 * max(width, height)))
+    side = min(shorter, max(_LEAST_SHOWN_PX, 3 * max(width, height)))
     left = min(max(0, x + (width - side) // 2), columns - side)
     top = min(max(0, y + (height - side) // 2), rows - side)
     shown = cv2.resize(after[top : top + side, left : left + side], (_PICTURE_PX,) * 2, interpolation=cv2.INTER_AREA)

@@ -20,9 +20,10 @@ def smallest_found(forecast: Forecast, record: ForecastRecord) -> str:
     """The one sentence."""
     if record.smallest_px is None:
         largest = forecast.sizes[-1]
+        drawn = int((forecast.sides_px == largest).sum())
         return (
             f"none of these synthetic defects is found {RELIABLY * 10:.0f} times in 10; of the largest, "
-            f"{side(largest, record)}, {forecast.found(sizes=[largest]):.0%} are"
+            f"{side(largest, record)}, {forecast.found(sizes=[largest]) * drawn:.0f} of {drawn} are"
         )
     return f"smallest of these synthetic defects that is found {RELIABLY * 10:.0f} times in 10: " + side(
         record.smallest_px, record

@@ -59,7 +59,7 @@ def histogram(values: Float64, title: str, *, mark: HistogramMark | None = None,
     ticks = _logarithmic_ticks(low, high) if logarithmic else _linear_ticks(low, high)
     axis = "".join(f'<span style="left:{left(location):.2f}%">{label}</span>' for location, label in ticks)
     levels = "".join(f'<i style="bottom:{100 * level / top:.2f}%"><b>{level:g}</b></i>' for level in (top / 2, top))
-    line = "" if mark is None else _line(left(divide), mark)
+    line = "" if mark is None else mark_line(left(divide), mark)
     return (
         f'<div class="chart"><div class="plot">{levels}'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">{bars}</svg>'
@@ -101,7 +101,8 @@ def _round_up(count: int) -> int:
     return count
 
 
-def _line(left: float, mark: HistogramMark) -> str:
+def mark_line(left: float, mark: HistogramMark) -> str:
+    """An upright line with its label, this far from the left, in hundredths of the plot."""
     side = "toward-left" if left > 100 * _LEFT_HALF else "toward-right"
     return (
         f'<em class="{side}" style="left:{left:.2f}%"><span>{escape(mark.label)}'

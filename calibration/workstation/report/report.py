@@ -14,6 +14,7 @@ from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region
 from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
+from calibration.workstation.report.forecast import forecast_of
 from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import SPACE, enlarged, img, number, one_in, page, percent, section
 
@@ -53,6 +54,7 @@ def report_page(bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -
     parts = [
         _header(bundle, reference, speed),
         _promise(bundle, reference["good_scores"]),
+        forecast_of(bundle, reference),
         _review(bundle, reference),
         learned_from(bundle, reference),
         checks_of(bundle, reference),
@@ -117,8 +119,8 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
         f"{above:,} of the {len(scores):,} good images are above it. {_origin_of_scores(bundle)}</p>",
         _chi_square(record.chi_square, scores),
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
-        "It does not say how many defects are found; to measure that, run <code>shiftwatch-calibrate evaluate</code> "
-        "with labelled images.</p>",
+        "How many real defects are found, <code>shiftwatch-calibrate evaluate</code> measures with labelled "
+        "images.</p>",
     )
 
 

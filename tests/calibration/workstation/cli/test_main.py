@@ -67,6 +67,39 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert manifest.working_point.method == "log-normal"
 
 
+def test_fit_says_what_will_be_found_in_pixels_and_millimetres(
+    command: Command, good_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--size", "64", "--mm-per-pixel", "0.5", "--false-reject-rate", "0.02", "--least-detection", "1"]
+    outcome = command("fit", good_folder, "-o", tmp_path / "b", *options)
+    bundle = open_bundle(tmp_path / "b")
+    record, forecast = bundle.manifest.forecast, bundle.forecast
+    assert record is not None
+    assert forecast is not None
+    assert (record.drawn, record.mm_per_pixel) == (40, 0.5)
+    assert record.found == forecast.found()
+    assert f"{forecast.sizes[-1]} pixels ({forecast.sizes[-1] / 2:.2g} mm)" in outcome.words
+    assert "1 good part in 50 rejected: " in outcome.words
+    assert outcome.words.count("<- the threshold") == 1
+    assert outcome.out.count(" rejected: ") == 5
+    assert "These defects are drawn, not real" in outcome.words
+    assert "nearly blind: of the larger synthetic defects" in outcome.words
+    assert "(--least-detection 1)" in outcome.words
+
+
+def test_a_bundle_that_finds_enough_is_not_called_blind(command: Command, good_folder: Path, tmp_path: Path) -> None:
+    outcome = command("fit", good_folder, "-o", tmp_path / "b", "--size", "64", "--least-detection", "0")
+    assert "nearly blind" not in outcome.words
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf"])
+def test_a_length_that_makes_no_sense_is_refused(
+    length: str, command: Command, good_folder: Path, tmp_path: Path
+) -> None:
+    outcome = command("fit", good_folder, "-o", tmp_path / "b", "--mm-per-pixel", length)
+    assert_refused(outcome, "--mm-per-pixel .* makes no sense", "0.05")
+
+
 @pytest.mark.slow
 def test_a_video_can_be_calibrated_on(command: Command, data: Path, tmp_path: Path) -> None:
     source = data / "conveyor/bolt-multi-size-detection.gif"

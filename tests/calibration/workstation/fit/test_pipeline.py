@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,10 @@ from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import open_bundle
 from calibration.detectors import fold_moments
 from calibration.detectors.cross_validation import FOLDS, make_folds
+from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import (
     BundleError,
@@ -24,11 +27,13 @@ from calibration.errors import (
     SettingError,
 )
 from calibration.imaging.preprocess import Preprocess, Region
+from calibration.imaging.synthetic_defects import with_defect
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
 from calibration.workstation.dataset import good_images
+from calibration.workstation.fit import defects
 from calibration.workstation.fit.pipeline import calibrate
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import PreprocessRequest, Settings
 from tests.support.washers import SIDE, Drawn, save, washer
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
+    from calibration.detectors.contract import Detector
     from calibration.imaging.preprocess import Image
     from calibration.workstation.dataset import Images, NamedImage
 
@@ -76,6 +82,47 @@ def test_good_washers_pass_and_scratched_ones_do_not(learnt: Bundle) -> None:
         scratched = [engine(washer(number, scratched=True)).score for number in range(400, 420)]
     assert np.mean(np.array(good) > threshold) <= 0.1
     assert min(scratched) > threshold
+
+
+def test_defects_are_drawn_in_the_frame_where_the_part_is_inspected(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the region, moved with the part and beyond the frame, and in nothing that is ignored."""
+    seen = []
+
+    def watched(pixels: Image, number: int, random: np.random.Generator, other: Image, inspected: Any) -> Image:  # noqa: ANN401
+        drawn = with_defect(pixels, number, random, other=other, inspected=inspected)
+        seen.append((pixels.shape, inspected, (drawn != pixels).any(axis=2)))
+        return drawn
+
+    monkeypatch.setattr(defects, "with_defect", watched)
+    ignored = Region(2, 3, 30, 57)
+    learn = PreprocessRequest(align_px=4, ignored=[ignored])
+    settings = replace(SETTINGS, preprocess=Preprocess(SIDE, SIDE, Region(2, 3, 60, 57)), learn=learn)
+    bundle = fit(Drawn([washer(number) for number in range(12)]), settings)
+    assert len(seen) == 40
+    assert {shape[:2] for shape, *_ in seen} == {(57, 60)}
+    for _, inspected, changed in seen:
+        rows, columns = np.nonzero(changed)
+        assert inspected[(rows.min() + rows.max()) // 2, min(59, columns.max())]
+        assert not inspected[:, :25].any()
+    assert bundle.reference()["defect_px"].max() == round(57 / 4)
+
+
+@pytest.mark.parametrize("detector", [Padim(dimensions=20), Gaussian(), PatchCore(), MeanShift(modes=2)], ids=str)
+def test_every_detector_has_a_forecast(detector: Detector, fit: Fit) -> None:
+    pictures = [washer(number) for number in range(20)]
+    bundle = fit(Drawn(pictures), replace(SETTINGS, detector=detector, augment=1))
+    scores = bundle.reference()["defect_scores"]
+    assert len(scores) == 40
+    assert np.isfinite(scores).all()
+    assert np.median(scores) > np.median(bundle.reference()["good_scores"])
+
+
+def test_larger_defects_are_found_more_often_and_all_at_a_quarter_of_the_side(fit: Fit) -> None:
+    forecast = fit(Drawn([washer(number) for number in range(60)]), replace(SETTINGS, false_reject_rate=0.05)).forecast
+    assert forecast is not None
+    shares = [forecast.found(sizes=[size]) for size in forecast.sizes]
+    assert shares[-1] >= 0.7
+    assert shares[0] <= shares[-1] - 0.3
 
 
 def test_the_manifest_says_what_was_done(learnt: Bundle) -> None:

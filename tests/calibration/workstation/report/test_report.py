@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,24 @@ def test_the_page_says_when_a_frame_is_not_trusted(written: Path) -> None:
     for check in ("Another resolution", "Frozen", "Dark", "Over-exposed", "Blurred", "Blocked", "Moved"):
         assert check in said
     assert "mean brightness below" in said
+
+
+def test_the_page_shows_what_is_found_of_each_kind_and_size(written: Path, doubtful: Bundle) -> None:
+    forecast, page = doubtful.forecast, written.read_text(encoding="utf-8")
+    assert forecast is not None
+    said = words(page)
+    counts = np.array([list(map(int, each)) for each in re.findall(r"</figure>(\d+) of (\d+)</td>", page)])
+    assert counts.sum(axis=0).tolist() == [round(forecast.found() * 40), 40]
+    assert page.count('<figure class="found">') + page.count('<figure class="missed">') == len(forecast.sizes) * 4
+    assert f"{percent(forecast.found())} are found".replace(SPACE, " ") in said
+    assert "of these synthetic defects" in said.lower()
+    assert "at the threshold" in said
+    assert "<polyline" in page
+
+
+def test_a_bundle_without_a_forecast_says_so(doubtful: Bundle) -> None:
+    older = replace(doubtful, manifest=doubtful.manifest.model_copy(update={"forecast": None}))
+    assert "Not measured" in report_page(older, CHECKS, SPEED)
 
 
 def test_where_no_score_is_far_above_the_rest_no_image_is_accused(small_filterbank: Backbone, tmp_path: Path) -> None:
@@ -256,7 +275,7 @@ def test_a_page_that_does_ask_and_complain_would_be_found_out(browser: Browser, 
 def test_the_page_fits_the_screen_and_all_its_images_are_there(browser: Browser, written: Path, width: int) -> None:
     found = browser.measured(written, width)
     assert found["width"] <= width
-    assert (found["pictures"], found["broken"]) == (15, 0)
+    assert (found["pictures"], found["broken"]) == (15 + 4 * 4, 0)  # sides of 3, 4, 8 and 16 pixels, of four kinds
     for said in ("about 1 in 20 will be rejected", "washer 13", "stands out", "threshold"):
         assert said in found["text"]
 
