@@ -42,8 +42,8 @@ def forecast_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
         title,
         f'<p class="promise">{escape(sentence[0].upper() + sentence[1:])}.</p>',
         f'<div class="note"><p><b>Nearly blind</b>: {escape(warning)}.</p></div>' if warning else "",
-        f"<p>{record.drawn} defects were drawn into some of the good images, as large as they are in the frame and as "
-        "strong as differences that these images show themselves. Each was scored by statistics that had not seen "
+        f"<p>{record.drawn} defects were drawn into some of the good images, with sizes in frame pixels and "
+        "the contrast that these images show themselves. Each was scored by statistics that had not seen "
         f"its image; {percent(record.found)} are found. {escape(WHAT_THEY_ARE)}</p>",
         _matrix(forecast, record, reference["defect_pictures"]),
         '<p class="small">One of each, and how many of its kind and size are found. A red frame: the one shown is '
