@@ -34,6 +34,11 @@ class IgnoreMask:
         area: NDArray[np.bool_] = self.labels > 0
         return area
 
+    def resized(self, height: int, width: int) -> IgnoreMask:
+        """The same areas in a network input of another size."""
+        labels = cv2.resize(self.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+        return IgnoreMask(labels.astype(np.uint8, copy=False), self.colours)
+
     def __call__(self, image: Image) -> Image:
         """A copy of the network input with the areas painted."""
         return np.asarray(cv2.copyTo(self._paint, self.labels, image.copy()), np.uint8)

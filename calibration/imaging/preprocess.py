@@ -5,7 +5,7 @@ Everything after this step (colour order, normalisation, backbone, head) is insi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -45,6 +45,11 @@ class Preprocess:
     alignment: Alignment | None = None
     ignore_mask: IgnoreMask | None = None
     averages_each_side: bool = True
+
+    def of_size(self, height: int, width: int) -> Preprocess:
+        """The same, for another size of the network input."""
+        mask = None if self.ignore_mask is None else self.ignore_mask.resized(height, width)
+        return replace(self, height=height, width=width, ignore_mask=mask)
 
     def region_of_interest(self, frame: Image) -> Image:
         """The region of interest before alignment, in camera pixels; a view of the frame.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import prod, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.imaging.augmentation import augmented
+from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import with_defect
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
     from calibration.detectors.head import Head
-    from calibration.imaging.preprocess import Image, Preprocess
+    from calibration.imaging.preprocess import Image
     from calibration.progress import Progress
     from calibration.workstation.dataset import Images
     from calibration.workstation.settings import Settings
@@ -93,7 +94,7 @@ class TunedChoice:
         )
         trials = tuple(
             TrialRecord(
-                backbone=trial.backbone.label,
+                backbone=f"{trial.backbone.label} at {'x'.join(map(str, trial.backbone.input_size))}",
                 divide_brightness=trial.divide_brightness,
                 detector=detector_spec(trial.detector),
                 auroc=trial.auroc,
@@ -106,12 +107,17 @@ class TunedChoice:
 def tune(
     images: Images, candidates: Sequence[Backbone], settings: Settings, time_budget_s: float, progress: Progress
 ) -> tuple[Backbone, Settings]:
-    """The best backbone and settings for these images."""
-    frames = sample(images, settings.preprocess)
+    """The best backbone and settings for these images; backbones may differ in the size of their input."""
+    largest = max((backbone.input_size for backbone in candidates), key=prod)
+    frames = sample(images, settings.preprocess.of_size(*largest))
     choice = best_trial(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
     best = choice.best
     return best.backbone, replace(
-        settings, detector=best.detector, divide_brightness=best.divide_brightness, choice=choice.record()
+        settings,
+        preprocess=settings.preprocess.of_size(*best.backbone.input_size),
+        detector=best.detector,
+        divide_brightness=best.divide_brightness,
+        choice=choice.record(),
     )
 
 
@@ -204,9 +210,11 @@ class _TrialFrames:
     def features(self, backbone: Backbone, detector: Detector, *, divide: bool, threads: int) -> list[Float32]:
         """Reduced features of the three groups, (n, d, h, w) each."""
         network = feature_network(backbone, detector, divide_brightness=divide).SerializeToString()
+        resize = Preprocess(*backbone.input_size).resize
         with OnnxRuntimeEngine(network, threads) as engine:
             return [
-                np.stack([engine.reduced(frame) for frame in each]) for each in (self.learned, self.good, self.damaged)
+                np.stack([engine.reduced(resize(frame)) for frame in each])
+                for each in (self.learned, self.good, self.damaged)
             ]
 
 

@@ -59,13 +59,19 @@ def is_timm(name: str) -> bool:
     return name != "filterbank" and not name.endswith(".onnx")
 
 
-def build_backbone(
-    choice: BackboneChoice | Backbone, images: Images, settings: Settings, path: Path, progress: Progress
+def build_backbone(  # noqa: PLR0913, PLR0917 - from what, how and where to
+    choice: BackboneChoice | Backbone,
+    sizes: Sequence[tuple[int, int]],
+    images: Images,
+    settings: Settings,
+    path: Path,
+    progress: Progress,
 ) -> tuple[Backbone, Settings]:
     """The backbone for these images, and the settings, which tuning may change with it.
 
     A backbone that is built already stays as it is. Others are opened by name, chosen from the images by tuning, or
-    trained on the images, with a checkpoint next to the bundle at ``path``.
+    trained on the images, with a checkpoint next to the bundle at ``path``. ``sizes`` has the size of the network
+    input, and after it others that tuning tries.
 
     Raises:
         SettingError: Options that do not go together, or torch is not installed.
@@ -76,10 +82,10 @@ def build_backbone(
         return choice, settings
     if isinstance(settings.detector, PatchSvdd):
         return _trained_encoders(images, settings, settings.detector, checkpoint_of(path), progress), settings
-    size = settings.preprocess.height, settings.preprocess.width
     if settings.tuning_s is None:
-        return open_backbone(choice, size), settings
-    return tune(images, tuning_candidates(choice, size), settings, settings.tuning_s, progress)
+        return open_backbone(choice, sizes[0]), settings
+    candidates = [backbone for size in sizes for backbone in tuning_candidates(choice, size)]
+    return tune(images, candidates, settings, settings.tuning_s, progress)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from itertools import islice
 from math import log
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ _PIXELS_MAY_DIFFER = 0.2
 _IMAGES = 9
 _RUNS = 7
 _TRIES = 4
+_TRIED = (2, 4)
 _SHRINK = 0.8
 
 
@@ -50,29 +50,37 @@ def size_of_aspect(rows: int, columns: int, pixels: float) -> tuple[int, int]:
     return min(near or [(_LEAST_PX, _LEAST_PX)], key=stretched)
 
 
-def with_size(images: Images, choice: BackboneChoice | Backbone, settings: Settings) -> Preprocess:
-    """The preprocessing, with a network input for these images if none was asked for.
+def network_sizes(images: Images, choice: BackboneChoice | Backbone, settings: Settings) -> list[tuple[int, int]]:
+    """Height and width of the network input, and after it what ``--auto`` tries as well.
 
-    A backbone that takes one size only gets that. Any other gets the aspect of the region, or of the images, with as
-    many pixels as 224x224; with ``max_ms``, as many as it computes in this time here, but no more than the region has.
+    What was asked for stays, and a backbone that takes one size only gets that. Any other gets the aspect of the
+    region, or of the images, with as many pixels as 224x224; with ``max_ms``, as many as it computes in this time here,
+    but no more than the region has. Tuning tries twice and four times as many, within the same limits.
 
     Raises:
-        DatasetError: No image is readable, or the region does not fit.
+        DatasetError: No image is readable.
         SettingError: The time is too short for any size.
         BackboneError: The backbone cannot be loaded.
     """
     preprocess, max_ms = settings.preprocess, settings.learn.max_ms
     if not settings.learn.choose_size:
-        return preprocess
+        return [(preprocess.height, preprocess.width)]
     fixed = choice.input_size if isinstance(choice, Backbone) else fixed_size(choice)
-    if fixed is not None:
-        return replace(preprocess, height=fixed[0], width=fixed[1])
+    if fixed is not None or isinstance(choice, Backbone):
+        return [fixed or (preprocess.height, preprocess.width)]
     rows, columns = _usual_size(images, preprocess)
-    if max_ms is None or isinstance(choice, Backbone):
-        size = size_of_aspect(rows, columns, _USUAL_PIXELS)
-    else:
-        size = _within(max_ms, rows, columns, choice, settings)
-    return replace(preprocess, height=size[0], width=size[1])
+    most = max(_USUAL_PIXELS, rows * columns)
+    usual = size_of_aspect(rows, columns, _USUAL_PIXELS)
+    if max_ms is not None:
+        largest = _within(max_ms, (rows, columns), choice, settings)
+        return list(dict.fromkeys([largest, usual] if area(usual) < area(largest) else [largest]))
+    more = (size_of_aspect(rows, columns, times * _USUAL_PIXELS) for times in _TRIED if times * _USUAL_PIXELS <= most)
+    return [usual, *more]
+
+
+def area(size: tuple[int, int]) -> int:
+    """Pixels of a size."""
+    return size[0] * size[1]
 
 
 def _usual_size(images: Images, preprocess: Preprocess) -> tuple[int, int]:
@@ -89,28 +97,28 @@ def _usual_size(images: Images, preprocess: Preprocess) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _within(max_ms: float, rows: int, columns: int, choice: BackboneChoice, settings: Settings) -> tuple[int, int]:
+def _within(max_ms: float, region: tuple[int, int], choice: BackboneChoice, settings: Settings) -> tuple[int, int]:
     """The largest size that the network computes in this time, found from the time that the last one took."""
-    most, pixels = max(_USUAL_PIXELS, rows * columns), float(_USUAL_PIXELS)
+    most, pixels = max(_USUAL_PIXELS, area(region)), float(_USUAL_PIXELS)
     fitting: dict[tuple[int, int], float] = {}
     tried: dict[tuple[int, int], float] = {}
     for _ in range(_TRIES):
-        size = size_of_aspect(rows, columns, pixels)
+        size = size_of_aspect(*region, pixels)
         if size in tried:
             break
         tried[size] = _network_ms(size, choice, settings)
         if tried[size] <= max_ms:
             fitting[size] = tried[size]
-            pixels = min(most, size[0] * size[1] * max_ms / tried[size])
+            pixels = min(most, area(size) * max_ms / tried[size])
         else:
-            pixels = _SHRINK * size[0] * size[1] * max_ms / tried[size]
+            pixels = _SHRINK * area(size) * max_ms / tried[size]
     if not fitting:
         size, fastest_ms = min(tried.items(), key=lambda each: each[1])
         raise SettingError(
             what=f"--max-ms {max_ms:g} is too short: at {size[0]}x{size[1]} the network takes {fastest_ms:.3g} ms here",
             remedy="give more time, or a faster backbone, such as filterbank",
         )
-    return max(fitting, key=lambda size: size[0] * size[1])
+    return max(fitting, key=area)
 
 
 def _network_ms(size: tuple[int, int], choice: BackboneChoice, settings: Settings) -> float:

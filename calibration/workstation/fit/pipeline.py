@@ -48,7 +48,7 @@ from calibration.workstation.fit.defects import draw_defects
 from calibration.workstation.fit.extraction import Extraction, extract_here
 from calibration.workstation.fit.folds import held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
-from calibration.workstation.fit.network_size import with_size
+from calibration.workstation.fit.network_size import network_sizes
 from calibration.workstation.fit.review import review_arrays
 from calibration.workstation.image_findings import image_findings
 from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large
@@ -127,9 +127,11 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     refuse_invalid_rate(settings.false_reject_rate)
     refuse_unsupported_rate(settings.false_reject_rate, max(len(images), MINIMUM_IMAGES))
 
-    sized = with_size(images, backbone, settings)
-    preprocess = learn_preprocess(images, sized, settings.learn, progress)
-    backbone, settings = build_backbone(backbone, images, replace(settings, preprocess=preprocess), path, progress)
+    sizes = network_sizes(images, backbone, settings)
+    sized = settings.preprocess.of_size(*sizes[0])
+    settings = replace(settings, preprocess=learn_preprocess(images, sized, settings.learn, progress))
+    backbone, settings = build_backbone(backbone, sizes, images, settings, path, progress)
+    preprocess = settings.preprocess
     detector, divide = settings.detector, settings.divide_brightness
 
     extraction = Extraction.of(backbone, settings)

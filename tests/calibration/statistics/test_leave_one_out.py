@@ -113,7 +113,7 @@ def test_a_changed_copy_is_scored_without_its_original(weight: float) -> None:
 
 def test_an_unchanged_copy_scores_as_its_original() -> None:
     reduced = drawn(MANY)
-    scorer = Padim(None).leave_one_out_scorer(Moments.of(by_location(reduced)))
+    scorer = Padim(None).leave_one_out_scorer(Moments.of(by_location(reduced)), reduced[:1])
     np.testing.assert_array_equal(scorer.scores(reduced, reduced).map, scorer.scores(reduced).map)
 
 

@@ -66,6 +66,20 @@ def test_another_detector_is_chosen_where_it_finds_defects_better(monkeypatch: p
     assert choice.record().trials[-3].detector == "padim"
 
 
+def test_a_larger_input_is_chosen_where_defects_are_too_small_for_the_usual_one() -> None:
+    random = np.random.default_rng(0)
+    fine = [np.repeat(random.integers(90, 110, (512, 512, 1), np.uint8), 3, axis=2) for _ in range(24)]
+    choice = best_trial(
+        fine,
+        [filterbank_backbone(64, 64), filterbank_backbone(256, 256)],
+        time_budget_s=60,
+        threads=1,
+        progress=lambda *_: None,
+    )
+    assert choice.best.backbone.input_size == (256, 256)
+    assert {trial.backbone for trial in choice.record().trials} == {"filterbank at 64x64", "filterbank at 256x256"}
+
+
 def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
     assert detector_spec(MeanShift()) == "mean_shift"
     assert detector_spec(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.backbones.backbone import filterbank_backbone
+from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.backbones.filterbank import filterbank
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.fit import network_size
 from calibration.workstation.fit.backbone_choice import FILTERBANK, BackboneChoice, fixed_size
-from calibration.workstation.fit.network_size import size_of_aspect, with_size
+from calibration.workstation.fit.network_size import network_sizes, size_of_aspect
 from calibration.workstation.settings import PreprocessRequest, Settings
 from tests.support.washers import Drawn
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 USUAL = 224 * 224
+
+
+def chosen_size(images: Drawn, choice: BackboneChoice | Backbone, chosen_by: Settings) -> tuple[int, int]:
+    """The size without tuning."""
+    return network_sizes(images, choice, chosen_by)[0]
 
 
 def frames(rows: int, columns: int, count: int = 3) -> Drawn:
@@ -55,27 +60,22 @@ def test_usual_frames(rows: int, columns: int, expected: tuple[int, int]) -> Non
 
 
 def test_the_region_counts_not_the_frame() -> None:
-    chosen = with_size(frames(480, 640), FILTERBANK, settings(Region(0, 0, 600, 150)))
-    assert (chosen.height, chosen.width) == (128, 448)
-    assert chosen.region == Region(0, 0, 600, 150)
+    assert chosen_size(frames(480, 640), FILTERBANK, settings(Region(0, 0, 600, 150))) == (128, 448)
 
 
 def test_a_size_that_was_asked_for_stays() -> None:
-    chosen = with_size(frames(480, 640), FILTERBANK, settings(choose=False))
-    assert (chosen.height, chosen.width) == (224, 224)
+    assert network_sizes(frames(480, 640), FILTERBANK, settings(choose=False)) == [(224, 224)]
 
 
 def test_a_backbone_that_is_built_keeps_its_size() -> None:
-    chosen = with_size(frames(480, 640), filterbank_backbone(96, 128), settings())
-    assert (chosen.height, chosen.width) == (96, 128)
+    assert network_sizes(frames(480, 640), filterbank_backbone(96, 128), settings()) == [(96, 128)]
 
 
 def test_an_onnx_file_of_one_size_gets_that_size(tmp_path: Path) -> None:
     file = tmp_path / "fixed.onnx"
     onnx.save(filterbank(96, 160), file)
     fixed = BackboneChoice(str(file))
-    chosen = with_size(frames(480, 640), fixed, settings())
-    assert (chosen.height, chosen.width) == (96, 160)
+    assert network_sizes(frames(480, 640), fixed, settings()) == [(96, 160)]
     assert fixed_size(FILTERBANK) is None
 
 
@@ -87,7 +87,7 @@ def test_a_transformer_gets_the_size_it_was_trained_with() -> None:
 
 def test_without_a_readable_image_there_is_no_aspect() -> None:
     with pytest.raises(DatasetError, match="no readable image"):
-        with_size(Drawn([]), FILTERBANK, settings())
+        network_sizes(Drawn([]), FILTERBANK, settings())
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, ms_per_megapixel: float) -> list[tuple[int, int]]:
@@ -105,25 +105,31 @@ def timed(monkeypatch: pytest.MonkeyPatch, ms_per_megapixel: float) -> list[tupl
 @pytest.mark.parametrize("max_ms", [3.0, 6.0, 10.0, 40.0])
 def test_the_time_is_used_and_kept(monkeypatch: pytest.MonkeyPatch, max_ms: float) -> None:
     tried = timed(monkeypatch, 50.0)
-    chosen = with_size(frames(2000, 2000), FILTERBANK, settings(max_ms=max_ms))
-    took_ms = chosen.height * chosen.width / 1e6 * 50
+    height, width = chosen_size(frames(2000, 2000), FILTERBANK, settings(max_ms=max_ms))
+    took_ms = height * width / 1e6 * 50
     assert 0.6 * max_ms <= took_ms <= max_ms
     assert len(tried) <= 4
 
 
 def test_no_more_pixels_than_the_region_has(monkeypatch: pytest.MonkeyPatch) -> None:
     timed(monkeypatch, 1.0)
-    chosen = with_size(frames(400, 400), FILTERBANK, settings(max_ms=1000))
-    assert chosen.height * chosen.width == pytest.approx(400 * 400, rel=0.25)
+    height, width = chosen_size(frames(400, 400), FILTERBANK, settings(max_ms=1000))
+    assert height * width == pytest.approx(400 * 400, rel=0.25)
+
+
+def test_tuning_tries_more_pixels_within_those_of_the_region() -> None:
+    assert network_sizes(frames(1200, 1600), FILTERBANK, settings()) == [(192, 256), (288, 384), (384, 512)]
+    assert network_sizes(frames(300, 400), FILTERBANK, settings()) == [(192, 256), (288, 384)]
+    assert network_sizes(frames(150, 200), FILTERBANK, settings()) == [(192, 256)]
 
 
 def test_a_time_that_nothing_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     timed(monkeypatch, 1e6)
     with pytest.raises(SettingError, match=r"--max-ms 2 is too short: at \d+x\d+ the network takes") as refused:
-        with_size(frames(480, 640), FILTERBANK, settings(max_ms=2))
+        network_sizes(frames(480, 640), FILTERBANK, settings(max_ms=2))
     assert "filterbank" in refused.value.remedy
 
 
 def test_a_real_network_is_measured() -> None:
-    chosen = with_size(frames(480, 640), FILTERBANK, settings(max_ms=10_000))
-    assert (chosen.height, chosen.width) == size_of_aspect(480, 640, 480 * 640)
+    chosen = chosen_size(frames(480, 640), FILTERBANK, settings(max_ms=10_000))
+    assert chosen == size_of_aspect(480, 640, 480 * 640)
