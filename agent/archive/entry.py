@@ -134,10 +134,27 @@ def zone_evaluations(numbers: bytes) -> dict[str, Evaluation]:
 
     Empty for a station with one bundle, and for damaged numbers.
     """
+    return {name: evaluation for name, (evaluation, _) in _zones(numbers).items()}
+
+
+def zones_labelled(numbers: bytes) -> set[str]:
+    """Zones that a label of this frame is about: those that are NotOK; if none is, the nearest to its threshold."""
+    zones = _zones(numbers)
+    not_ok = {name for name, (evaluation, _) in zones.items() if evaluation is Evaluation.NOT_OK}
+    nearest = max(zones, key=lambda name: zones[name][1], default=None)
+    return not_ok or ({nearest} if nearest is not None else set())
+
+
+def _zones(numbers: bytes) -> dict[str, tuple[Evaluation, float]]:
+    """Evaluation and margin of each zone that this frame decided; -1 without a margin, as of the score 0."""
     try:
         content = json.loads(numbers)
         seq, zones = content["seq"], dict(content["zones"]).items()
-        return {name: Evaluation(zone["resultEvaluation"]) for name, zone in zones if zone["seq"] == seq}
+        return {
+            name: (Evaluation(zone["resultEvaluation"]), float(-1.0 if zone["margin"] is None else zone["margin"]))
+            for name, zone in zones
+            if zone["seq"] == seq
+        }
     except (KeyError, TypeError, ValueError):
         return {}
 

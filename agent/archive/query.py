@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.archive.entry import NUMBERS, ArchivedImage, sibling, zone_evaluations
+from agent.archive.entry import NUMBERS, ArchivedImage, sibling, zone_evaluations, zones_labelled
 from agent.archive.files import is_own_path, read
 from agent.archive.index import INDEX_NAME
 from agent.errors import ArchiveError
@@ -200,3 +200,11 @@ def evaluation_in(zone: str, archive: Path, image: ArchivedImage) -> Evaluation 
         return zone_evaluations(read(archive, sibling(image.path, NUMBERS))).get(zone)
     except OSError:
         return None
+
+
+def is_about(zone: str, archive: Path, image: ArchivedImage) -> bool:
+    """Whether the label of an image is about one of several zones; see `zones_labelled`."""
+    try:
+        return zone in zones_labelled(read(archive, sibling(image.path, NUMBERS)))
+    except OSError:
+        return False

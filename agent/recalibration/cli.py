@@ -41,6 +41,7 @@ _LABELS = {
     "markedDefects": "images labelled as defects",
     "markedDefectsFoundBefore": "of these found before",
     "markedDefectsFound": "of these found",
+    "markedDefectResults": "their scores",
     "objections": "objections",
     "shadowParts": "parts scored by both bundles",
     "agreement": "of these with the same verdict",
@@ -128,8 +129,11 @@ def recalibrate_command(  # noqa: PLR0913 - one for each question
             "the recalibration continues; to end it: shiftwatch-agent recalibrate --cancel --config ..."
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    if answer.get("figures"):
-        console.print(_table(answer["figures"]))
+    figures = answer.get("figures") or {}
+    if figures:
+        console.print(_table(figures))
+    is_active = answer["accepted"] and not dry_run
+    _print_proposal(figures.get("thresholdProposal" if is_active else "thresholdProposalBefore"), zone)
     if not answer["accepted"]:
         console.print(f"[bold red]recalibrate: refused[/]: {escape(str(answer['error']))}", soft_wrap=True)
         raise typer.Exit(EXIT_ERROR)
@@ -180,6 +184,14 @@ def _final_answer(state_dir: Path, arguments: Payload) -> Payload:
     return answer
 
 
+def _print_proposal(proposal: Payload | None, zone: str | None) -> None:
+    """The threshold of the bundle that is active now by which more of the marked defects would be found."""
+    if proposal is not None:
+        of = f" --zone {zone}" if zone else ""
+        apply = f"shiftwatch-agent command threshold {proposal['threshold']:.10g}{of} --config ..."
+        console.print(escape(f"proposal: {proposal['words']}; to apply it: {apply}"), soft_wrap=True)
+
+
 def _table(figures: Payload) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
@@ -193,8 +205,16 @@ def _table(figures: Payload) -> Table:
 def _value(name: str, value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{count} {cause}" for cause, count in value.items())
+    if name == "markedDefectResults" and isinstance(value, list):
+        return "; ".join(map(_marked, value))
     if isinstance(value, list):
         return "; ".join(map(str, value))
     if isinstance(value, float):
         return f"{value:.1%}" if name in _SHARES else f"{value:g}"
     return str(value)
+
+
+def _marked(result: Payload) -> str:
+    """One marked defect under the old and the new bundle."""
+    before, now = ("found" if result[key] else "missed" for key in ("foundBefore", "found"))
+    return f"{result['resultId'][:12]} {result['scoreBefore']:,.4g} ({before}) -> {result['score']:,.4g} ({now})"

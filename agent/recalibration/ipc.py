@@ -40,8 +40,9 @@ class WorkerOrder:
         parts: The most parts that are collected.
         expected: Number of parts that will come; 0 if it is not known.
         min_detection: See `calibration.update.acceptance.acceptance_failures`.
-        defects: Paths of images labelled as defects.
-        good: Result id and path of images that were rejected and are labelled as good.
+        threshold: The active threshold.
+        defects: Result id and path of images that are labelled as defects.
+        good: The same of images that were rejected and are labelled as good.
     """
 
     bundle: str
@@ -56,7 +57,8 @@ class WorkerOrder:
     parts: int
     expected: int
     min_detection: float
-    defects: Sequence[str]
+    threshold: float
+    defects: Sequence[tuple[str, str]]
     good: Sequence[tuple[str, str]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive.query import ArchiveQuery, evaluation_in, open_reader
+from agent.archive.query import ArchiveQuery, is_about, open_reader
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 
@@ -18,14 +18,14 @@ _MOST = 100
 
 
 class LabelledImages(NamedTuple):
-    """Paths of images, the newest hundred of each kind.
+    """Result id and path of images, the newest hundred of each kind.
 
     Attributes:
-        defects: Labelled as defects.
-        good: Result id and path of parts that were NotOK and have been labelled as good since.
+        defects: Labelled as defects, whatever the verdict was.
+        good: Of parts that were NotOK and have been labelled as good since.
     """
 
-    defects: tuple[str, ...] = ()
+    defects: tuple[tuple[str, str], ...] = ()
     good: tuple[tuple[str, str], ...] = ()
 
 
@@ -35,7 +35,8 @@ def labelled_images_in(archive: Path, since_ms: int, zone: str = "") -> Labelled
     Args:
         archive: Its folder.
         since_ms: Only images labelled as good after this time; the bundle knows the others.
-        zone: Only images that were NotOK in this zone.
+        zone: Only images that were NotOK in this zone; a defect that no zone found counts for the one that was nearest
+            to its threshold.
     """
     try:
         with open_reader(archive) as index:
@@ -44,8 +45,8 @@ def labelled_images_in(archive: Path, since_ms: int, zone: str = "") -> Labelled
         log.info("no labelled images: %s", error.what)
         return LabelledImages()
     if zone:
-        images = [each for each in images if evaluation_in(zone, archive, each) is Evaluation.NOT_OK]
-    defects = [str(archive / image.path) for image in images if image.label == "defect"]
+        images = [each for each in images if is_about(zone, archive, each)]
+    defects = [(image.result_id, str(archive / image.path)) for image in images if image.label == "defect"]
     good = [
         (image.result_id, str(archive / image.path))
         for image in images

@@ -138,6 +138,7 @@ class RecalibrationRun:
             parts=self._parts,
             expected=0 if arguments.seconds is not None else self._parts,
             min_detection=plan.min_detection,
+            threshold=base.recipe.rules.threshold,
             defects=labelled.defects,
             good=labelled.good if arguments.mode in {"mean", "full"} else (),
         )

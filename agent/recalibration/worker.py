@@ -27,6 +27,7 @@ from calibration.imaging.image_files import read_image
 from calibration.network.fusion import without_head
 from calibration.update.acceptance import acceptance_failures, check_acceptance
 from calibration.update.base_network import base_network_of
+from calibration.update.marked_defects import score_marked
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from agent.recalibration.ipc import Message
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
+    from calibration.update.marked_defects import MarkedDefects, ThresholdProposal
     from calibration.update.refit import RefitResult
 
 _THREADS = 1
@@ -120,16 +122,18 @@ class RecalibrationWorker:
     def _add_labelled_good(self, old: Bundle, parts: PartStore) -> list[str]:
         """Add rejected parts that are labelled as good; the names of those that can be read."""
         new = [each for each in self._order.good if each[0] not in parts.names]
-        for name, path in new:
-            for frame in _network_inputs(old, [path]):
-                parts.add(name, frame)
+        for name, frame in _network_inputs(old, new):
+            parts.add(name, frame)
         return [name for name, _ in new if name in parts.names]
 
     def _check_acceptance(self, old: Bundle, fitted: RefitResult, parts: PartStore, labelled_good: list[str]) -> None:
         self._report_progress("accepting", 0, 1)
         new = fitted.bundle
-        defects = list(_network_inputs(old, self._order.defects))
-        result = check_acceptance(old, new, parts, defects, _THREADS)
+        defects = dict(_network_inputs(old, self._order.defects))
+        frames = list(defects.values())
+        before = score_marked(old, frames, self._order.threshold, _THREADS)
+        now = score_marked(new, frames, new.manifest.working_point.threshold, _THREADS)
+        result = check_acceptance(old, new, parts, (before, now), _THREADS)
         self._report(
             "fitted",
             bundle=new.identity,
@@ -145,6 +149,9 @@ class RecalibrationWorker:
             markedDefects=result.defects,
             markedDefectsFoundBefore=result.defects_old,
             markedDefectsFound=result.defects_new,
+            markedDefectResults=_each_marked(defects, before, now)[:_MOST_NAMES],
+            thresholdProposalBefore=_payload(before.proposal),
+            thresholdProposal=_payload(now.proposal),
             objections=acceptance_failures(result, self._order.min_detection),
             peakMemoryMib=_peak_memory_mib(),
         )
@@ -181,8 +188,27 @@ def _available_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def _network_inputs(bundle: Bundle, paths: Iterable[str]) -> Iterator[Image]:
-    """Archived images, preprocessed; those that have been removed meanwhile, or no longer fit, are left out."""
-    for path in paths:
+def _each_marked(names: Iterable[str], before: MarkedDefects, now: MarkedDefects) -> list[dict[str, Any]]:
+    """What each marked defect scores; missed ones first."""
+    columns = zip(names, before.scores, before.are_found, now.scores, now.are_found, strict=True)
+    keys = "resultId", "scoreBefore", "foundBefore", "score", "found"
+    return sorted((dict(zip(keys, row, strict=True)) for row in columns), key=lambda each: bool(each["found"]))
+
+
+def _payload(proposal: ThresholdProposal | None) -> dict[str, Any] | None:
+    if proposal is None:
+        return None
+    return {
+        "threshold": proposal.threshold,
+        "found": proposal.found,
+        "falseRejects": proposal.false_rejects,
+        "falseRejectsNow": proposal.false_rejects_now,
+        "words": proposal.words,
+    }
+
+
+def _network_inputs(bundle: Bundle, images: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Image]]:
+    """Archived images, given by result and path, preprocessed; those that are gone, or no longer fit, are left out."""
+    for name, path in images:
         with suppress(DatasetError):
-            yield bundle.preprocess(read_image(Path(path)))
+            yield name, bundle.preprocess(read_image(Path(path)))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
+    from calibration.update.marked_defects import MarkedDefects
     from calibration.update.part_store import PartStore
 
 _SYNTHETIC = 36  # three of each kind and size
@@ -42,7 +43,7 @@ class AcceptanceResult:
 
 
 def check_acceptance(
-    old: Bundle, new: Bundle, parts: PartStore, known_defects: Sequence[Image], threads: int
+    old: Bundle, new: Bundle, parts: PartStore, marked: tuple[MarkedDefects, MarkedDefects], threads: int
 ) -> AcceptanceResult:
     """Try both bundles on synthetic and known defects.
 
@@ -50,7 +51,7 @@ def check_acceptance(
         old: The active bundle.
         new: The refitted bundle.
         parts: The parts of the refit.
-        known_defects: Network inputs of parts that a person called defective.
+        marked: Parts that a person called defective, under the old and under the refitted bundle.
         threads: Threads of the networks.
     """
     left_out = set(new.manifest.images.left_out)
@@ -64,9 +65,9 @@ def check_acceptance(
         false_rejects=float(np.mean(scores > new.manifest.working_point.threshold)),
         synthetic_old=_found(old, old_defects, threads) / _SYNTHETIC,
         synthetic_new=_found(new, new_defects, threads) / _SYNTHETIC,
-        defects=len(known_defects),
-        defects_old=_found(old, known_defects, threads),
-        defects_new=_found(new, known_defects, threads),
+        defects=len(marked[0].scores),
+        defects_old=marked[0].found,
+        defects_new=marked[1].found,
     )
 
 
@@ -92,8 +93,6 @@ def _damaged(frames: Sequence[Image]) -> list[Image]:
 
 def _found(bundle: Bundle, frames: Sequence[Image], threads: int) -> int:
     """Number of frames above the threshold."""
-    if not frames:
-        return 0
     threshold = bundle.manifest.working_point.threshold
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
         return sum(not engine(frame).score <= threshold for frame in frames)

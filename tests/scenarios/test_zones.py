@@ -427,19 +427,25 @@ def test_what_was_commanded_of_a_zone_that_is_another_now_is_not_dropped_without
     assert caplog.text.count("no longer configured") == 3  # left, label, right
 
 
-def test_marks_count_for_the_zone_that_was_rejected(bundles: dict[str, Path], tmp_path: Path) -> None:
-    broken = ["left", "right", "left right"]
-    station = Station(tmp_path, bundles, [pair(5000 + n, each) for n, each in enumerate(broken)], closed_port())
+def test_marks_count_for_the_zone_that_was_rejected_and_misses_for_the_one_that_was_nearest(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = ["left", "right", "left right", ""]
+    images = [pair(5000 + n, each) for n, each in enumerate(broken)]
+    station = Station(tmp_path, bundles, images, closed_port())
     Running(station.config).wait()
     archive = station.state / "archive"
     with open_reader(archive) as index:
-        pictures = list(index.each(ArchiveQuery()))
+        pictures = sorted(index.each(ArchiveQuery()), key=lambda each: each.seq)
     for picture in pictures:
         mark(archive, picture.result_id, Mark("defect", "Ana", 1))
-    paths = [str(archive / picture.path) for picture in sorted(pictures, key=lambda each: each.seq)]
-    assert set(labelled_images_in(archive, 0, "left").defects) == {paths[0], paths[2]}
-    assert set(labelled_images_in(archive, 0, "right").defects) == {paths[1], paths[2]}
-    assert set(labelled_images_in(archive, 0).defects) == set(paths)
+    found = {zone: {name for name, _ in labelled_images_in(archive, 0, zone).defects} for zone in ("", *ZONES)}
+    ids = [picture.result_id for picture in pictures]
+    missed = json.loads((archive / pictures[3].path).with_suffix(".json").read_text())["zones"]
+    nearest = max(missed, key=lambda zone: missed[zone]["margin"])
+    assert {zone: found[zone] - {ids[3]} for zone in ZONES} == {"left": {ids[0], ids[2]}, "right": {ids[1], ids[2]}}
+    assert [zone for zone in ZONES if ids[3] in found[zone]] == [nearest]
+    assert found[""] == set(ids)
 
 
 def test_images_are_exported_for_a_zone_by_what_was_found_in_it(

@@ -6,6 +6,7 @@ import getpass
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -46,6 +47,7 @@ from tests.support.stations import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from agent.archive.entry import ArchivedImage
     from calibration.imaging.preprocess import Image
     from tests.support.stations import Outcome
 
@@ -68,6 +70,7 @@ class Line:
             camera=FAST,
             decision={},
             recalibration={"shadow_parts": 10, "quiet_s": 20, **settings},
+            archive={"ok_every": 1},
         )
         self._numbers = itertools.count()
         self.station = self.start()
@@ -249,6 +252,7 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
         parts=ENOUGH,
         expected=ENOUGH,
         min_detection=0.9,
+        threshold=1.0,
         defects=(),
         good=(),
     )
@@ -395,6 +399,39 @@ def test_the_command_shows_the_figures(line: Callable[..., Line], command: Calla
     refused = command("recalibrate", "--config", station.config, "--cancel")
     assert refused.code == 2
     assert "no recalibration is under way" in refused.out
+
+
+@pytest.mark.slow
+def test_a_defect_that_was_missed_is_marked_and_the_proposed_threshold_finds_it(
+    line: Callable[..., Line], command: Callable[..., Outcome]
+) -> None:
+    faint = cv2.line(part(7008), (40, 30), (52, 40), (168, 173, 178), 2)
+    station = line([*good_parts(28), faint])
+    config, archive = ("--config", station.config), station.state / "archive"
+
+    def seen(evaluation: Evaluation, since_ms: int = 0) -> list[ArchivedImage]:
+        with open_reader(archive) as index:
+            query = ArchiveQuery(evaluation=evaluation, since_ms=since_ms)
+            return sorted(index.newest(query, 1000), key=lambda each: each.score or 0)
+
+    until(lambda: len(list(archive.glob("*/*.json"))) > 60)
+    assert not seen(Evaluation.NOT_OK)
+    missed = seen(Evaluation.OK)[-1]
+    assert missed.seq % 29 == 28, "the faint one scores highest"
+    assert command("archive", "mark", missed.result_id, "defect", *config).code == 0
+
+    tried = command("recalibrate", *config, "--parts", ENOUGH, "--mode", "threshold", "--dry-run")
+    assert f"{missed.result_id[:12]} {missed.score:,.4g} (missed) ->" in tried.out
+    assert "would find 1 of the 1 marked defects and reject about 1 good part in" in tried.out
+    done = command("recalibrate", *config, "--parts", ENOUGH, "--mode", "threshold", "--reason", "a miss")
+    (proposal,) = re.findall(r"proposal: threshold ([0-9,]+) .* to apply it: (.*) --config", done.out)
+    assert proposal[1] == f"shiftwatch-agent command threshold {proposal[0].replace(',', '')}"
+    began_ms = now_ms()
+    assert command(*proposal[1].split()[1:], *config).code == 0
+    until(lambda: seen(Evaluation.NOT_OK, began_ms))
+    found = seen(Evaluation.NOT_OK, began_ms)[-1]
+    assert found.score == missed.score
+    assert station.events[-1]["args"]["threshold"] == float(proposal[0].replace(",", ""))
 
 
 def test_old_bundles_go_and_those_in_use_stay(tmp_path: Path) -> None:

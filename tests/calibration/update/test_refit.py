@@ -17,6 +17,7 @@ from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import without_head
 from calibration.update.acceptance import AcceptanceResult, acceptance_failures, check_acceptance
+from calibration.update.marked_defects import score_marked
 from calibration.update.part_store import PartStore
 from calibration.update.refit import RefitPlan, refit_bundle, refuse_invalid_plan
 from calibration.update.refit_statistics import _refuse_same_defect
@@ -206,7 +207,8 @@ def test_a_good_refit_is_accepted(old: Bundle, tmp_path: Path) -> None:
             collection.add(f"part {number}", old.preprocess(relit(washer(number))))
         new = refit_bundle(old, collection, RefitPlan(sequential=False), tmp_path / "new", quiet).bundle
         scratched = [old.preprocess(relit(washer(number, scratched=True))) for number in range(5)]
-        acceptance = check_acceptance(old, new, collection, scratched, 1)
+        before, now = (score_marked(each, scratched, each.manifest.working_point.threshold, 1) for each in (old, new))
+        acceptance = check_acceptance(old, new, collection, (before, now), 1)
     assert (acceptance.defects, acceptance.defects_old, acceptance.defects_new) == (5, 5, 5)
     assert acceptance_failures(acceptance, 0.8) == []
 
