@@ -1,4 +1,4 @@
-"""The newest rejects in the archive, and their labels."""
+"""The newest pictures of a verdict in the archive, with their labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from agent.archive.entry import OVERLAY, Mark, sibling
-from agent.archive.label import mark
+from agent.archive.entry import OVERLAY, sibling
 from agent.archive.query import ArchiveQuery, open_reader
-from agent.clock import now_ms
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 from agent.web.picture import as_jpeg
@@ -19,7 +17,7 @@ from calibration.imaging.utf8_name import utf8_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.archive.entry import ArchivedImage, Label
+    from agent.archive.entry import ArchivedImage
     from agent.messages.records import Payload
 
 _NEWEST = 24
@@ -28,21 +26,20 @@ SIZES_PX = {"small": 320, "large": 1280}
 
 
 class Gallery:
-    """Reads the archive while the agent writes it, and labels images in the name of ``by``; from any thread."""
+    """Reads the archive while the agent writes it; from any thread."""
 
-    def __init__(self, folder: Path, by: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._by = by
         self.jpeg = lru_cache(_KEPT)(self._jpeg)
 
-    def newest(self) -> list[Payload]:
-        """The newest NotOK images.
+    def newest(self, evaluation: Evaluation) -> list[Payload]:
+        """The newest images with this verdict.
 
         Raises:
             ArchiveError: There is no archive, or it cannot be read.
         """
         with open_reader(self._folder) as archive:
-            return [_entry(image) for image in archive.newest(ArchiveQuery(evaluation=Evaluation.NOT_OK), _NEWEST)]
+            return [_entry(image) for image in archive.newest(ArchiveQuery(evaluation=evaluation), _NEWEST)]
 
     def _jpeg(self, result_id: str, longest_side_px: int) -> bytes:
         """The image of a result with its heat map.
@@ -61,20 +58,13 @@ class Gallery:
             what=f"the image of {result_id} has been removed", remedy="the oldest images are removed first"
         )
 
-    def mark(self, result_id: str, label: Label) -> Payload:
-        """Label an image.
-
-        Raises:
-            ArchiveError: There is no such image, or the archive cannot be written.
-        """
-        return _entry(mark(self._folder, result_id, Mark(label, self._by, now_ms())))
-
 
 def _entry(image: ArchivedImage) -> Payload:
     return {
         "id": image.result_id,
         "part": image.part_id,
         "at": image.created_at_ms,
+        "ok": image.evaluation is Evaluation.OK,
         "ratio": image.ratio,
         "label": image.label,
         "by": image.marked_by,

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from agent.commands.control_socket import ask_station
 from agent.errors import ArchiveError, StationUnreachableError
-from agent.messages.records import to_json
+from agent.messages.records import Evaluation, to_json
 from agent.web.gallery import SIZES_PX
 from agent.web.request_guard import RequestGuard
 from agent.web.token_auth import RefusedError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from agent.archive.entry import Label
     from agent.messages.records import Payload
     from agent.web.dashboard import Dashboard
     from agent.web.frame_stream import FrameStream
@@ -42,7 +41,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _COMMANDS = {"threshold", "pause", "resume"}
-_LABELS: dict[str, Label] = {"good": "good", "defect": "defect"}
+_VERDICTS = {"not_ok": Evaluation.NOT_OK, "ok": Evaluation.OK}
 _PICTURE_WITHIN_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
 
@@ -120,8 +119,11 @@ class Routes:
         content = await self._stream.picture_after(after, _PICTURE_WITHIN_S)
         return Response(content, 204 if content is None else 200, media_type="application/octet-stream")
 
-    async def _archive(self, _: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._kept_images().newest))
+    async def _archive(self, request: Request) -> Response:
+        verdict = _VERDICTS.get(request.query_params.get("verdict", "not_ok"))
+        if verdict is None:
+            raise RefusedError(400, f"verdict is {' or '.join(_VERDICTS)}")
+        return JSONResponse(await run_in_threadpool(self._kept_images().newest, verdict))
 
     async def _archived(self, request: Request) -> Response:
         size_px = SIZES_PX.get(request.path_params["size"])
@@ -132,10 +134,8 @@ class Routes:
 
     async def _mark(self, request: Request) -> Response:
         self._check(request)
-        label = _LABELS.get(str((await _object(request)).get("label")))
-        if label is None:
-            raise RefusedError(400, "label is good or defect")
-        return JSONResponse(await run_in_threadpool(self._kept_images().mark, _result_of(request), label))
+        label = (await _object(request)).get("label")
+        return await self._commanded("mark", {"resultId": _result_of(request), "label": label})
 
     async def _unlock(self, request: Request) -> Response:
         self._check(request)
@@ -146,14 +146,20 @@ class Routes:
         name = request.path_params["name"]
         if name not in _COMMANDS:
             raise RefusedError(404, f"there are: {', '.join(sorted(_COMMANDS))}")
-        answer = await run_in_threadpool(self._send_command, name, await _object(request))
-        if not answer["accepted"]:
-            raise RefusedError(409, str(answer["error"]))
-        self._stream.ask_soon()
-        return JSONResponse({"auditHash": answer["auditHash"]})
+        return await self._commanded(name, await _object(request))
 
-    def _send_command(self, name: str, args: Payload) -> Payload:
-        return next(ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args}))
+    async def _commanded(self, name: str, args: Payload) -> Response:
+        first, last = await run_in_threadpool(self._send_command, name, args)
+        if not last["accepted"]:
+            raise RefusedError(409, str(last["error"]))
+        self._stream.ask_soon()
+        return JSONResponse({"auditHash": first["auditHash"]})
+
+    def _send_command(self, name: str, args: Payload) -> tuple[Payload, Payload]:
+        """The first and the last answer."""
+        command = {"command": name, "commandId": uuid4().hex, "args": args}
+        answers = list(ask_station(self._state_dir, command))
+        return answers[0], answers[-1]
 
     def _check(self, request: Request) -> None:
         address = "" if request.client is None else request.client.host

@@ -22,8 +22,6 @@ from agent.web.routes import Routes
 from agent.web.token_auth import TokenAuth
 
 _LONGEST_HEADER_BYTES = 16 * 1024
-BY = "web"
-"""Who labelled an image here."""
 
 
 def main(order: dict[str, Any], to_agent: socket.socket, memory: int, listener: int) -> None:
@@ -41,7 +39,7 @@ async def _serve(order: PageOrder, to_agent: socket.socket, shared: SharedImage,
     dashboard = Dashboard()
     stream = FrameStream(to_agent, shared, dashboard)
     state_dir = Path(order.state_dir)
-    gallery = Gallery(state_dir / "archive", BY) if order.has_archive else None
+    gallery = Gallery(state_dir / "archive") if order.has_archive else None
     about = {"station": order.station, "version": order.version}
     routes = Routes(stream, dashboard, gallery, TokenAuth(order.token), state_dir, about)
     server = uvicorn.Server(

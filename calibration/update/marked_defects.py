@@ -1,4 +1,5 @@
 """What a bundle says about pictures marked as defects, and the threshold that would find those that it misses."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
-// The newest kept pictures of rejects, and their labels.
+// The newest kept pictures of a verdict, and their labels.
 
 import { dayAndClock, element, number } from "./format.js";
 
 const AT_MOST_EVERY_MS = 5000;
+const OK_EVERY_MS = 60000; // few of them are kept
 const get = (id) => document.getElementById(id);
 
 export class Archive {
@@ -11,12 +12,15 @@ export class Archive {
     this.known = "";
     this.loadedAt = -Infinity;
     this.entries = [];
+    get("archive-verdict").addEventListener("change", () => this.load());
   }
 
   // reject: id of the newest reject; a new one may have a picture.
   take(reject) {
     const now = performance.now();
-    if (document.hidden || now - this.loadedAt < AT_MOST_EVERY_MS || (reject === this.known && !this.isRetrying)) return;
+    const isOld = get("archive-verdict").value === "ok" && now - this.loadedAt > OK_EVERY_MS;
+    const isSame = reject === this.known && !this.isRetrying && !isOld;
+    if (document.hidden || now - this.loadedAt < AT_MOST_EVERY_MS || isSame) return;
     this.loadedAt = now;
     this.isRetrying = reject !== this.known; // load once more: pictures are written a moment later
     this.known = reject;
@@ -24,9 +28,12 @@ export class Archive {
   }
 
   async load() {
+    const verdict = get("archive-verdict").value;
+    get("archive-missed").hidden = verdict !== "ok";
     try {
-      const response = await fetch("archive", { signal: AbortSignal.timeout(10000) });
+      const response = await fetch(`archive?verdict=${verdict}`, { signal: AbortSignal.timeout(10000) });
       const content = await response.json();
+      if (verdict !== get("archive-verdict").value) return; // another one was chosen meanwhile
       get("archive-caption").textContent = response.ok ? (content.length ? "" : "None yet.") : content.error;
       if (response.ok) this.show(content);
     } catch {
@@ -67,7 +74,7 @@ export class Archive {
     const ratio = entry.ratio === null ? "" : ` · ${number(entry.ratio)} × threshold`;
     item.querySelector(".caption").textContent = `${dayAndClock(entry.at)}${entry.part ? ` · ${entry.part}` : ""}${ratio}`;
     item.querySelector(".label").textContent = entry.label ? `marked ${entry.label} by ${entry.by}` : "";
-    const other = entry.label === "good" ? "defect" : "good";
+    const other = (entry.label ?? (entry.ok ? "good" : "defect")) === "good" ? "defect" : "good";
     const button = element("button", "", other === "good" ? "This was good" : "This was a defect");
     button.type = "button";
     button.addEventListener("click", () => this.mark(item, entry, other));

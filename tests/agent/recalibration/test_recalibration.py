@@ -59,7 +59,9 @@ ENOUGH = 30
 class Line:
     """A station that plays pictures, and the command given on its device."""
 
-    def __init__(self, folder: Path, bundle: Path, images: Sequence[Image], **settings: object) -> None:
+    def __init__(
+        self, folder: Path, bundle: Path, images: Sequence[Image], *, ok_every: int = 1000, **settings: object
+    ) -> None:
         self.state = folder / "state"
         pictures = write_pictures(folder / "pictures", images)
         self.config = write_config(
@@ -70,7 +72,7 @@ class Line:
             camera=FAST,
             decision={},
             recalibration={"shadow_parts": 10, "quiet_s": 20, **settings},
-            archive={"ok_every": 1},
+            archive={"ok_every": ok_every},
         )
         self._numbers = itertools.count()
         self.station = self.start()
@@ -117,7 +119,7 @@ def line(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.syspath_prepend(str(tmp_path / "blocked"))
     made: list[Line] = []
 
-    def make(images: Sequence[Image], known: Path = bundle, **settings: object) -> Line:
+    def make(images: Sequence[Image], known: Path = bundle, **settings: Any) -> Line:  # noqa: ANN401 - as `Line`
         made.append(Line(tmp_path, known, images, **settings))
         return made[-1]
 
@@ -406,7 +408,7 @@ def test_a_defect_that_was_missed_is_marked_and_the_proposed_threshold_finds_it(
     line: Callable[..., Line], command: Callable[..., Outcome]
 ) -> None:
     faint = cv2.line(part(7008), (40, 30), (52, 40), (168, 173, 178), 2)
-    station = line([*good_parts(28), faint])
+    station = line([*good_parts(28), faint], ok_every=1)
     config, archive = ("--config", station.config), station.state / "archive"
 
     def seen(evaluation: Evaluation, since_ms: int = 0) -> list[ArchivedImage]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.archive.entry import CLASSES
 from agent.archive.query import ArchiveQuery, open_reader
 from tests.support.chromium import PROGRAM, Tab
 from tests.support.stations import (
@@ -72,7 +73,7 @@ def test_a_person_sees_and_changes_the_station_and_sees_when_it_is_gone(
     (tmp_path / "token").write_text(TOKEN)
     web = {"enabled": True, "port": closed_port(), "token_file": "token"}
     camera = {"playback": "realtime", "frames_per_s": 12, "loop": True}
-    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=camera, web=web)
+    config = write_config(tmp_path, bundle, parts, mosquitto.port, camera=camera, web=web, archive={"ok_every": 5})
     with Agent(config) as agent, Tab() as tab:
         until(lambda: "live page at" in agent.log)
         tab.open(f"http://127.0.0.1:{web['port']}/")
@@ -135,14 +136,24 @@ def check_what_is_changed(tab: Tab, folder: Path) -> None:
 
 
 def check_the_archive(tab: Tab, folder: Path) -> None:
-    tab.until("(document.querySelector('#pictures img')?.naturalWidth ?? 0) > 50")
-    marked = tab.ask("document.querySelector('#pictures li').dataset.id")
-    item = f"document.querySelector('#pictures li[data-id=\"{marked}\"]')"
-    tab.ask(f"{item}.querySelector('.marking button').click()")
-    tab.until(f"{item}.querySelector('.label').textContent === 'marked good by web'")
-    with open_reader(folder / "state" / "archive") as archive:
-        (picture,) = archive.newest(ArchiveQuery(labelled=True), 9)
-    assert (picture.result_id, picture.label, picture.marked_by) == (marked, "good", "web")
+    """A reject is marked good; then a picture that passed is marked as a missed defect."""
+    for verdict, label in (("not_ok", "good"), ("ok", "defect")):
+        choice = "document.getElementById('archive-verdict')"
+        tab.ask(f"{choice}.value = '{verdict}'; {choice}.dispatchEvent(new Event('change'))")
+        missed = f"document.getElementById('archive-missed').hidden === {json.dumps(verdict != 'ok')}"
+        tab.until(f"{missed} && (document.querySelector('#pictures img')?.naturalWidth ?? 0) > 50")
+        with open_reader(folder / "state" / "archive") as archive:
+            shown = {picture.result_id for picture in archive.newest(ArchiveQuery(evaluation=CLASSES[verdict]), 9999)}
+        tab.until(f"{json.dumps(sorted(shown))}.includes(document.querySelector('#pictures li').dataset.id)")
+        marked = tab.ask("document.querySelector('#pictures li').dataset.id")
+        item = f"document.querySelector('#pictures li[data-id=\"{marked}\"]')"
+        tab.ask(f"{item}.querySelector('.marking button').click()")
+        tab.until(f"{item}.querySelector('.label').textContent === 'marked {label} by web'")
+        with open_reader(folder / "state" / "archive") as archive:
+            picture = archive.named(str(marked))
+        assert (picture.evaluation, picture.label, picture.marked_by) == (CLASSES[verdict], label, "web")
+        entry = audited(folder)[-1]
+        assert (entry["command"], entry["args"]) == ("mark", {"resultId": marked, "label": label})
 
 
 def check_that_a_phone_shows_it_all(tab: Tab) -> None:

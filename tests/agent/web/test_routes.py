@@ -110,8 +110,7 @@ def test_changes_need_the_token(served: Served) -> None:
     status, answer = served.post("/command/pause", {"reason": None})
     assert (status, "no agent is running" in answer["error"]) == (503, True)
     status, answer = served.post(f"/archive/{'a' * 32}", {"label": "good"})
-    assert (status, "there is no archive" in answer["error"]) == (404, True)
-    assert served.post(f"/archive/{'a' * 32}", {"label": "fine"})[0] == 400
+    assert (status, "no agent is running" in answer["error"]) == (503, True)
     assert served.post("/command/rollback", {})[0] == 404
     assert served.post("/command/pause", [1])[0] == 400
     assert served.post("/unlock", {})[0] == 204
