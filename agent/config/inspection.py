@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from agent.camera.sources import kind_of
 from agent.config.types import CameraSource, FilePath, Level, NumberOrAuto, Section
+from calibration.statistics.forecast import LEAST_DETECTION
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -257,6 +258,12 @@ class RecalibrationConfig(Section):
         ge=0,
         le=1,
         description="Share of the defects found by the old bundle that the new one must find, too.",
+    )
+    least_detection: float = Field(
+        default=LEAST_DETECTION,
+        ge=0,
+        le=1,
+        description="Share of the largest synthetic defects that a new bundle must find, whatever the old one found.",
     )
     quiet_s: float = Field(
         default=30.0,

@@ -38,6 +38,9 @@ _LABELS = {
     "falseRejects": "false rejects among the parts",
     "syntheticFoundBefore": "synthetic defects found before",
     "syntheticFound": "synthetic defects found",
+    "largestSyntheticFound": "of the largest found",
+    "largestSyntheticPx": "their side in frame pixels",
+    "smallestFoundPx": "side from which 9 in 10 are found",
     "markedDefects": "images labelled as defects",
     "markedDefectsFoundBefore": "of these found before",
     "markedDefectsFound": "of these found",
@@ -49,7 +52,15 @@ _LABELS = {
     "notOk": "of these NotOK",
     "bundle": "bundle",
 }
-_SHARES = {"falseRejects", "syntheticFoundBefore", "syntheticFound", "agreement", "notOkBefore", "notOk"}
+_SHARES = {
+    "falseRejects",
+    "syntheticFoundBefore",
+    "syntheticFound",
+    "largestSyntheticFound",
+    "agreement",
+    "notOkBefore",
+    "notOk",
+}
 
 
 class Mode(str, Enum):

@@ -39,7 +39,7 @@ class WorkerOrder:
         mode: See `RefitPlan`, as for the next four.
         parts: The most parts that are collected.
         expected: Number of parts that will come; 0 if it is not known.
-        min_detection: See `calibration.update.acceptance.acceptance_failures`.
+        min_detection: See `calibration.update.acceptance.acceptance_failures`, as for the next one.
         threshold: The active threshold.
         defects: Result id and path of images that are labelled as defects.
         good: The same of images that were rejected and are labelled as good.
@@ -57,6 +57,7 @@ class WorkerOrder:
     parts: int
     expected: int
     min_detection: float
+    least_detection: float
     threshold: float
     defects: Sequence[tuple[str, str]]
     good: Sequence[tuple[str, str]]

@@ -23,7 +23,7 @@ class RecalibrationPlan:
         parts: Number of parts to collect.
         old_weight: See `calibration.update.refit.RefitPlan`.
         shadow_parts: Number of parts that both bundles score before the swap; may be 0.
-        min_detection: See `calibration.update.acceptance.acceptance_failures`.
+        min_detection: See `calibration.update.acceptance.acceptance_failures`, as for the next one.
         quiet_s: The longest time without a part.
         keep_bundles: Number of bundles made here that are kept, the newest.
         sequential: Neighbouring parts resemble each other, as untriggered frames do.
@@ -34,6 +34,7 @@ class RecalibrationPlan:
     old_weight: float
     shadow_parts: int
     min_detection: float
+    least_detection: float
     quiet_s: float
     keep_bundles: int
     sequential: bool

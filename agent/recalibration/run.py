@@ -38,7 +38,7 @@ _TICK_S = 0.1
 _LONGEST_SILENCE_S = 180.0
 _PHASES = {"preparing": (0.0, 0.01), "collecting": (0.01, 0.5), "learning": (0.5, 0.8), "judging beside": (0.8, 0.95)}
 """Progress at the beginning and at the end of each."""
-_STEPS = ("scoring", "learning", "accepting")
+_STEPS = ("scoring", "drawing", "learning", "accepting")
 
 
 class RecalibrationRun:
@@ -138,6 +138,7 @@ class RecalibrationRun:
             parts=self._parts,
             expected=0 if arguments.seconds is not None else self._parts,
             min_detection=plan.min_detection,
+            least_detection=plan.least_detection,
             threshold=base.recipe.rules.threshold,
             defects=labelled.defects,
             good=labelled.good if arguments.mode in {"mean", "full"} else (),

@@ -133,7 +133,7 @@ class RecalibrationWorker:
         frames = list(defects.values())
         before = score_marked(old, frames, self._order.threshold, _THREADS)
         now = score_marked(new, frames, new.manifest.working_point.threshold, _THREADS)
-        result = check_acceptance(old, new, parts, (before, now), _THREADS)
+        result = check_acceptance(old, new, (before, now), _THREADS)
         self._report(
             "fitted",
             bundle=new.identity,
@@ -145,14 +145,17 @@ class RecalibrationWorker:
             threshold=new.manifest.working_point.threshold,
             falseRejects=result.false_rejects,
             syntheticFoundBefore=result.synthetic_old,
-            syntheticFound=result.synthetic_new,
+            syntheticFound=result.forecast.found,
+            largestSyntheticFound=result.forecast.largest_found,
+            largestSyntheticPx=result.forecast.largest_px,
+            smallestFoundPx=result.forecast.smallest_px,
             markedDefects=result.defects,
             markedDefectsFoundBefore=result.defects_old,
             markedDefectsFound=result.defects_new,
             markedDefectResults=_each_marked(defects, before, now)[:_MOST_NAMES],
             thresholdProposalBefore=_payload(before.proposal),
             thresholdProposal=_payload(now.proposal),
-            objections=acceptance_failures(result, self._order.min_detection),
+            objections=acceptance_failures(result, self._order.min_detection, self._order.least_detection),
             peakMemoryMib=_peak_memory_mib(),
         )
 

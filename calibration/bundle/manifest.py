@@ -128,14 +128,15 @@ class WorkingPointRecord(_Record):
 class ForecastRecord(_Record):
     """What the threshold finds of synthetic defects in good images.
 
-    ``found`` is the share of all ``drawn``, ``larger_found`` that of the two largest sizes; ``smallest_px`` the side
-    from which on nine in ten are found, in frame pixels, null if not even the largest are; ``mm_per_pixel`` that of a
-    frame, null if it was not given.
+    ``found`` is the share of all ``drawn``, ``largest_found`` that of those of the largest size, ``largest_px``;
+    ``smallest_px`` the side from which on nine in ten are found, null if not even the largest are. Sides are in frame
+    pixels; ``mm_per_pixel`` is null if it was not given.
     """
 
     drawn: Count
     found: Share
-    larger_found: Share
+    largest_found: Share
+    largest_px: Pixels
     smallest_px: float | None
     mm_per_pixel: float | None = None
 
@@ -145,7 +146,8 @@ class ForecastRecord(_Record):
         return cls(
             drawn=len(forecast.scores),
             found=forecast.found(),
-            larger_found=forecast.larger_found,
+            largest_found=forecast.largest_found,
+            largest_px=forecast.sizes[-1],
             smallest_px=forecast.smallest_px,
             mm_per_pixel=mm_per_pixel,
         )

@@ -25,10 +25,10 @@ class DamagedImages:
     """Changed copies of images, with one synthetic defect each.
 
     Args:
-        store: Receives their features; entered already.
+        store: Receives their features; entered already. None if each is added with its score.
     """
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore | None) -> None:
         self._store = store
         self._originals: list[int] = []
         self._numbers: list[int] = []
@@ -44,15 +44,21 @@ class DamagedImages:
             pictures: The inspected region without and with it.
             reduced: Features, (d, h, w).
         """
-        self._originals.append(original)
-        self._numbers.append(number)
-        self._scores.append(nan)
+        assert self._store is not None  # noqa: S101 - see there
         self._store.append(reduced)
+        self._originals.append(original)
+        self.add_scored(number, pictures, nan)
+
+    def add_scored(self, number: int, pictures: tuple[Image, Image], score: float) -> None:
+        """Add an image whose original no statistics have seen, with its score."""
+        self._numbers.append(number)
+        self._scores.append(score)
         if number < DIFFERENT:
             self._pictures[number] = picture_of(*pictures)
 
     def score(self, held_out: Sequence[int], scorer: Scorer, originals: Features) -> None:
         """Score the copies of the rows that are held out from a scorer."""
+        assert self._store is not None  # noqa: S101 - see there
         rows = set(held_out)
         chosen = [index for index, original in enumerate(self._originals) if original in rows]
         size = batch_images(self._store.shape, max(1, len(chosen)))

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 RELIABLY = 0.9
 FORECAST_ARRAYS = ("defect_kinds", "defect_px", "defect_scores", "good_scores")
-LEAST_DETECTION = 0.5
-"""Share of the larger defects below which a bundle is called blind: it misses more of them than it finds."""
-_LARGER_SIZES = 2
+LEAST_DETECTION = 0.3
+"""Share of the largest defects below which a bundle is called nearly blind."""
 _RATES = (1 / 1000, 1 / 200, 1 / 100, 1 / 50, 1 / 20, 1 / 10, 1 / 5)
 _LINES = 5
 
@@ -70,14 +69,9 @@ class Forecast:
         return float((self.scores[chosen] > (self.point.threshold if threshold is None else threshold)).mean())
 
     @property
-    def larger_sizes(self) -> list[int]:
-        """The two largest: an eighth and a quarter of the region's shorter side."""
-        return self.sizes[-_LARGER_SIZES:]
-
-    @property
-    def larger_found(self) -> float:
-        """Share found of the larger sizes."""
-        return self.found(sizes=self.larger_sizes)
+    def largest_found(self) -> float:
+        """Share found of the largest size, a quarter of the region's shorter side."""
+        return self.found(sizes=self.sizes[-1:])
 
     @property
     def smallest_px(self) -> float | None:

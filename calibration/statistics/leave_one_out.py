@@ -34,7 +34,7 @@ class LeaveOneOut:
     all weights and n / (n - 1) becomes n / (n - u); n - 1 and n - 2 become the ``Moments.degrees_of_freedom`` f with
     the image and f' without it: C' = f / f' C - u n / ((n - u) f') v v^T.
 
-    Computed in float64: with fewer images than channels, c t is close to 1.
+    Computed in float64: with fewer images than channels, c q(v, v) is close to 1.
 
     Args:
         moments: Moments of three images or more.

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.synthetic_defects import with_defect
+from calibration.imaging.synthetic_defects import DIFFERENT, with_defect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from calibration.bundle.bundle import Bundle
-    from calibration.imaging.preprocess import Image
+    from calibration.bundle.manifest import ForecastRecord
     from calibration.update.marked_defects import MarkedDefects
-    from calibration.update.part_store import PartStore
-
-_SYNTHETIC = 36  # three of each kind and size
 
 
 @dataclass(frozen=True)
@@ -27,8 +22,9 @@ class AcceptanceResult:
 
     Attributes:
         false_rejects: Share of the parts that score above the new threshold, in cross-validation.
-        synthetic_old: Share of synthetic defects, on the old bundle's golden frames, that the old bundle finds.
-        synthetic_new: Share of synthetic defects, on collected parts, that the new bundle finds.
+        synthetic_old: Share of synthetic defects that the old bundle was forecast to find; if it has no forecast, that
+            it finds in its golden frames.
+        forecast: Of the new bundle.
         defects: Number of known defects tried.
         defects_old: Number of these that the old bundle finds.
         defects_new: Number of these that the new bundle finds.
@@ -36,47 +32,53 @@ class AcceptanceResult:
 
     false_rejects: float
     synthetic_old: float
-    synthetic_new: float
+    forecast: ForecastRecord
     defects: int
     defects_old: int
     defects_new: int
 
 
 def check_acceptance(
-    old: Bundle, new: Bundle, parts: PartStore, marked: tuple[MarkedDefects, MarkedDefects], threads: int
+    old: Bundle, new: Bundle, marked: tuple[MarkedDefects, MarkedDefects], threads: int
 ) -> AcceptanceResult:
-    """Try both bundles on synthetic and known defects.
+    """Compare what both bundles find, of synthetic and of known defects.
 
     Args:
         old: The active bundle.
         new: The refitted bundle.
-        parts: The parts of the refit.
         marked: Parts that a person called defective, under the old and under the refitted bundle.
         threads: Threads of the networks.
     """
-    left_out = set(new.manifest.images.left_out)
-    kept = [index for index, name in enumerate(parts.names) if name not in left_out]
-    chosen = [kept[row] for row in np.linspace(0, len(kept) - 1, _SYNTHETIC).round().astype(int)]
-    golden = old.golden().frames[:-1]  # the last is damaged
-    old_defects = _damaged([golden[number % len(golden)] for number in range(_SYNTHETIC)])
-    new_defects = _damaged([parts.frame(index) for index in chosen])
+    before, forecast = old.manifest.forecast, new.manifest.forecast
+    assert forecast is not None  # noqa: S101 - every refitted bundle has one
     scores = new.reference()["good_scores"]
     return AcceptanceResult(
         false_rejects=float(np.mean(scores > new.manifest.working_point.threshold)),
-        synthetic_old=_found(old, old_defects, threads) / _SYNTHETIC,
-        synthetic_new=_found(new, new_defects, threads) / _SYNTHETIC,
+        synthetic_old=_found_in_golden_frames(old, threads) if before is None else before.found,
+        forecast=forecast,
         defects=len(marked[0].scores),
         defects_old=marked[0].found,
         defects_new=marked[1].found,
     )
 
 
-def acceptance_failures(result: AcceptanceResult, min_detection: float) -> list[str]:
-    """Reasons against the new bundle, for people, if it finds less than this share of what the old one finds."""
-    failures = []
-    if result.synthetic_new < min_detection * result.synthetic_old:
+def acceptance_failures(result: AcceptanceResult, min_detection: float, least_detection: float) -> list[str]:
+    """Reasons against the new bundle, for people.
+
+    Args:
+        result: What both bundles find.
+        min_detection: The new one must find this share of what the old one finds.
+        least_detection: It must find this share of the largest synthetic defects, whatever the old one finds.
+    """
+    failures, forecast = [], result.forecast
+    if forecast.largest_found < least_detection:
         failures.append(
-            f"it finds {result.synthetic_new:.0%} of synthetic defects; the old bundle found {result.synthetic_old:.0%}"
+            f"it finds {forecast.largest_found:.0%} of the largest synthetic defects, of {forecast.largest_px} pixels; "
+            f"recalibration.least_detection asks for {least_detection:.0%}"
+        )
+    if forecast.found < min_detection * result.synthetic_old:
+        failures.append(
+            f"it finds {forecast.found:.0%} of synthetic defects; the old bundle found {result.synthetic_old:.0%}"
         )
     if result.defects_new < min_detection * result.defects_old:
         failures.append(
@@ -86,13 +88,13 @@ def acceptance_failures(result: AcceptanceResult, min_detection: float) -> list[
     return failures
 
 
-def _damaged(frames: Sequence[Image]) -> list[Image]:
-    random = np.random.default_rng(0)
-    return [with_defect(frame, number, random) for number, frame in enumerate(frames)]
-
-
-def _found(bundle: Bundle, frames: Sequence[Image], threads: int) -> int:
-    """Number of frames above the threshold."""
+def _found_in_golden_frames(bundle: Bundle, threads: int) -> float:
+    """Share of synthetic defects found, two of each kind and size."""
+    golden = bundle.golden().frames[:-1]  # the last is damaged
+    damaged = [
+        with_defect(golden[number % len(golden)], number, np.random.default_rng(number))
+        for number in range(2 * DIFFERENT)
+    ]
     threshold = bundle.manifest.working_point.threshold
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
-        return sum(not engine(frame).score <= threshold for frame in frames)
+        return sum(not engine(frame).score <= threshold for frame in damaged) / len(damaged)

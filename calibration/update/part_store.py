@@ -106,6 +106,10 @@ class PartStore:
         assert self._features is not None  # noqa: S101 - as above, and added parts
         return self._features
 
+    def another_store(self) -> FeatureStore:
+        """Room for features of images that are not among the parts; removed with these."""
+        return self._resources.enter_context(FeatureStore(self._folder, self.features.shape))
+
     def _no_room(self, error: OSError) -> StorageError:
         return StorageError(
             what=f"cannot keep collected parts in {self._folder.absolute()}: {error.strerror}",

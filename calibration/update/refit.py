@@ -46,6 +46,7 @@ from calibration.statistics.threshold import (
 )
 from calibration.update.additive import additive_detector
 from calibration.update.base_network import base_network_of, refuse_large_base_network
+from calibration.update.refit_forecast import damaged_for_network, damaged_for_statistics, forecast_record
 from calibration.update.refit_reference import frame_reference, golden_frames, score_arrays
 from calibration.update.refit_statistics import Refit
 
@@ -165,12 +166,15 @@ def _refit_threshold(
     old_point, rate = bundle.manifest.working_point, _rate(bundle, plan)
     chi_square = old_point.chi_square if rate == old_point.false_reject_rate else None
     point = _working_point(good, rate, len(kept), chi_square)
+    damaged = damaged_for_network(bundle, parts, kept, progress)
+    forecast, defects = forecast_record(bundle, damaged, good, rate)
     manifest = _manifest(bundle, parts, plan, outliers, bundle.manifest.effective_images)
     old_reference = bundle.reference()
     frames = frame_reference(old_reference, parts, kept, sequential=plan.sequential, forget=False)
-    reference = {**old_reference, **frames, **score_arrays(parts, kept, good)}
+    reference = {**old_reference, **frames, **score_arrays(parts, kept, good), **defects}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
-    return manifest.model_copy(update={"working_point": point}), {**files, REFERENCE: npz_bytes(reference)}, outliers
+    update = {"working_point": point, "forecast": forecast}
+    return manifest.model_copy(update=update), {**files, REFERENCE: npz_bytes(reference)}, outliers
 
 
 def _refit_statistics(
@@ -186,12 +190,14 @@ def _refit_statistics(
     del old  # memory is scarce on a device
     outliers = refit.outliers(bundle.manifest.working_point.threshold)
     kept = [index for index in range(len(parts)) if index not in outliers]
-    scores = refit.cross_validated_scores(kept, sequential=plan.sequential, progress=progress)
+    damaged = damaged_for_statistics(bundle, parts, kept, progress)
+    scores = refit.cross_validated_scores(kept, sequential=plan.sequential, progress=progress, damaged=damaged)
     total = refit.moments(kept)
     head = detector.head(total)
     rate = _rate(bundle, plan)
     chi_square = chi_square_threshold(chi_square_scores(parts.features.shape, head.order), rate)
     point = _working_point(scores, rate, FOLDS, chi_square)
+    forecast, defects = forecast_record(bundle, damaged, scores, rate)
     golden = golden_frames(parts, kept, head)
     effective_images = len(kept) if vectors_per_image is None else total.effective_count / vectors_per_image
     manifest = _manifest(bundle, parts, plan, outliers, effective_images)
@@ -211,9 +217,10 @@ def _refit_statistics(
         "golden_frames": golden.frames,
         "golden_scores": golden.scores,
         **score_arrays(parts, kept, scores),
+        **defects,
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
-    update = {"backbone": backbone, "detector": detector_record, "working_point": point}
+    update = {"backbone": backbone, "detector": detector_record, "working_point": point, "forecast": forecast}
     return manifest.model_copy(update=update), files, outliers
 
 
@@ -260,7 +267,6 @@ def _manifest(
                 left_out=tuple(parts.names[index] for index in outliers),
             ),
             "augment": 0 if plan.mode == "teach" else bundle.manifest.augment,  # parts are not augmented
-            "forecast": None,
             "choice": None,
             "merge": None,
             "relearning": UpdateRecord(

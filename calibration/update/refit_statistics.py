@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.detectors.contract import AdditiveDetector
+    from calibration.detectors.damaged_images import DamagedImages
     from calibration.detectors.head import WhiteningHead
     from calibration.progress import Progress
     from calibration.update.part_store import PartStore
@@ -93,16 +94,25 @@ class Refit:
         self._transported = None
         return outlier_indices(scores.score.astype(np.float64))
 
-    def cross_validated_scores(self, kept: list[int], *, sequential: bool, progress: Progress) -> Scores:
-        """Scores of these parts, each under moments without its fold, in the order of ``kept``."""
+    def cross_validated_scores(
+        self, kept: list[int], *, sequential: bool, progress: Progress, damaged: DamagedImages | None = None
+    ) -> Scores:
+        """Scores of these parts, each under moments without its fold, in the order of ``kept``.
+
+        Damaged copies of them, if there are any, are scored with the fold of their original.
+        """
         folds = make_folds(len(kept), sequential=sequential)
         score = np.empty(len(kept), np.float32)
         maps = np.empty((len(kept), *self._parts.features.shape[1:]), np.float32)
         for number, (fold, others) in enumerate(zip(folds.groups, folds.complements(), strict=True), start=1):
-            # The head has no name: it would stay in memory while the next one is made.
-            score[list(fold)], maps[list(fold)] = self._scores(
-                self._detector.head(self.moments([kept[row] for row in others])), [kept[row] for row in fold]
+            head, held_out = (
+                self._detector.head(self.moments([kept[row] for row in others])),
+                [kept[row] for row in fold],
             )
+            score[list(fold)], maps[list(fold)] = self._scores(head, held_out)
+            if damaged is not None:
+                damaged.score(held_out, head, self._parts.features)
+            del head  # it would stay in memory while the next one is made
             progress("learning", number, len(folds.groups) + 1)
         return Scores(score, maps)
 

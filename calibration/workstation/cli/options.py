@@ -75,7 +75,7 @@ LeastDetection = Annotated[
         metavar="SHARE",
         min=0,
         max=1,
-        help="Share of the larger synthetic defects below which the bundle is called nearly blind.",
+        help="Share of the largest synthetic defects below which the bundle is called nearly blind.",
     ),
 ]
 

@@ -37,7 +37,7 @@ _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     """Print what a bundle has learned, after what a person should know about it.
 
-    It is nearly blind if it finds less than ``least_detection`` of the larger synthetic defects.
+    It is nearly blind if it finds less than ``least_detection`` of the largest synthetic defects.
     """
     manifest = bundle.manifest
     point = manifest.working_point

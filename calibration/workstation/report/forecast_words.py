@@ -19,11 +19,9 @@ WHAT_THEY_ARE = (
 def smallest_found(forecast: Forecast, record: ForecastRecord) -> str:
     """The one sentence."""
     if record.smallest_px is None:
-        largest = forecast.sizes[-1]
-        drawn = int((forecast.sides_px == largest).sum())
         return (
             f"none of these synthetic defects is found {RELIABLY * 10:.0f} times in 10; of the largest, "
-            f"{side(largest, record)}, {forecast.found(sizes=[largest]) * drawn:.0f} of {drawn} are"
+            f"{side(record.largest_px, record)}, {_counted(forecast)} are"
         )
     return f"smallest of these synthetic defects that is found {RELIABLY * 10:.0f} times in 10: " + side(
         record.smallest_px, record
@@ -42,10 +40,16 @@ def one_good_part_in(rate: float) -> str:
 
 
 def blind_warning(forecast: Forecast, record: ForecastRecord, least_detection: float) -> str | None:
-    """What to say where less than this share of the larger defects is found."""
-    if record.larger_found >= least_detection:
+    """What to say where less than this share of the largest defects is found."""
+    if record.largest_found >= least_detection:
         return None
     return (
-        f"of the larger synthetic defects, {side(forecast.larger_sizes[0], record)} and more, only "
-        f"{record.larger_found:.0%} are found (--least-detection {least_detection:g})"
+        f"of the largest synthetic defects, {side(record.largest_px, record)}, only {_counted(forecast)} are found "
+        f"(--least-detection {least_detection:g})"
     )
+
+
+def _counted(forecast: Forecast) -> str:
+    """How many of the largest are found."""
+    largest = int((forecast.sides_px == forecast.sizes[-1]).sum())
+    return f"{forecast.largest_found * largest:.0f} of {largest}"

@@ -254,6 +254,7 @@ def test_another_backbone_is_refused_where_the_device_has_too_little_memory_for_
         parts=ENOUGH,
         expected=ENOUGH,
         min_detection=0.9,
+        least_detection=0.0,
         threshold=1.0,
         defects=(),
         good=(),

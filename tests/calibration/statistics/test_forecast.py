@@ -59,7 +59,7 @@ def test_shares_are_given_by_size_by_kind_and_of_all() -> None:
     assert whole.found() == 0.5
     assert whole.found(sizes=[16]) == 0.5
     assert whole.found(sizes=[32], kind="crack") == 1.0
-    assert whole.larger_found == 0.75
+    assert whole.largest_found == 1.0
 
 
 def test_the_curve_rises_with_the_false_rejects_through_the_threshold() -> None:

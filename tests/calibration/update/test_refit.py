@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.bundle.bundle import check_golden
+from calibration.bundle.manifest import ForecastRecord
 from calibration.deployment.latency import measure_latency
 from calibration.detectors.gaussian import Gaussian
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -208,15 +209,63 @@ def test_a_good_refit_is_accepted(old: Bundle, tmp_path: Path) -> None:
         new = refit_bundle(old, collection, RefitPlan(sequential=False), tmp_path / "new", quiet).bundle
         scratched = [old.preprocess(relit(washer(number, scratched=True))) for number in range(5)]
         before, now = (score_marked(each, scratched, each.manifest.working_point.threshold, 1) for each in (old, new))
-        acceptance = check_acceptance(old, new, collection, (before, now), 1)
+        acceptance = check_acceptance(old, new, (before, now), 1)
     assert (acceptance.defects, acceptance.defects_old, acceptance.defects_new) == (5, 5, 5)
-    assert acceptance_failures(acceptance, 0.8) == []
+    assert acceptance_failures(acceptance, 0.8, 0.0) == []
+
+
+FORECAST = ForecastRecord(drawn=40, found=0.85, largest_found=0.9, largest_px=56, smallest_px=50.0)
 
 
 def test_a_refit_that_would_miss_defects_is_not_accepted() -> None:
-    good = AcceptanceResult(0.01, 0.9, 0.85, 10, 10, 10)
-    assert acceptance_failures(good, 0.8) == []
-    assert len(acceptance_failures(replace(good, synthetic_new=0.5, defects_new=7), 0.8)) == 2
+    good = AcceptanceResult(0.01, 0.9, FORECAST, 10, 10, 10)
+    assert acceptance_failures(good, 0.8, 0.3) == []
+    worse = FORECAST.model_copy(update={"found": 0.5})
+    assert len(acceptance_failures(replace(good, forecast=worse, defects_new=7), 0.8, 0.3)) == 2
+
+
+def test_a_blind_refit_is_not_accepted_though_it_finds_more_than_the_old_bundle() -> None:
+    blind = FORECAST.model_copy(update={"found": 0.17, "largest_found": 0.25})
+    result = AcceptanceResult(0.01, 0.14, blind, 0, 0, 0)
+    (failure,) = acceptance_failures(result, 0.8, 0.3)
+    assert failure == (
+        "it finds 25% of the largest synthetic defects, of 56 pixels; recalibration.least_detection asks for 30%"
+    )
+    assert acceptance_failures(result, 0.8, 0.25) == []
+
+
+@pytest.mark.parametrize("mode", ["threshold", "mean", "full", "teach"])
+def test_a_refitted_bundle_says_what_it_will_find_in_the_parts(refit: Refitter, mode: Mode) -> None:
+    """Scored by statistics without the part; by the network, where it stays as it is."""
+    pictures = [washer(number) for number in range(100, 100 + PARTS)]
+    new = refit(pictures, RefitPlan(mode, sequential=False, false_reject_rate=0.05)).bundle
+    record, forecast, reference = new.manifest.forecast, new.forecast, new.reference()
+    assert record is not None
+    assert forecast is not None
+    assert (record.drawn, len(forecast.scores), record.largest_px) == (40, 40, SIDE // 4)
+    assert record.found == forecast.found()
+    assert np.isfinite(forecast.scores).all()
+    assert np.median(forecast.scores) > np.median(reference["good_scores"])
+
+
+@pytest.mark.slow
+def test_defects_in_parts_are_as_large_as_in_the_frame(tmp_path: Path, small_filterbank: Backbone) -> None:
+    """The network sees a quarter of the frame's pixels; scores are alike, drawn into the frame or into its input."""
+    pictures = [washer(number, side=2 * SIDE) for number in range(60)]
+    settings = Settings(Preprocess(SIDE, SIDE), threads=1, false_reject_rate=0.05)
+    fitted = calibrate(Drawn(pictures), small_filterbank, settings, tmp_path / "fitted", quiet)
+    with (
+        OnnxRuntimeEngine(without_head(fitted.network.read_bytes()), 1) as engine,
+        PartStore(tmp_path / "parts", engine) as collection,
+    ):
+        for number, picture in enumerate(pictures):
+            collection.add(f"part {number}", fitted.preprocess(picture))
+        taught = refit_bundle(fitted, collection, RefitPlan("teach"), tmp_path / "taught", quiet).bundle
+    in_frame, in_input = fitted.reference(), taught.reference()
+    assert in_input["defect_px"].tolist() == in_frame["defect_px"].tolist()
+    assert in_input["defect_px"].max() == SIDE // 2
+    ranks = [np.argsort(np.argsort(each["defect_scores"])) for each in (in_frame, in_input)]
+    assert np.corrcoef(ranks)[0, 1] > 0.7
 
 
 @pytest.mark.slow

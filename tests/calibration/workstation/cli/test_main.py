@@ -83,7 +83,7 @@ def test_fit_says_what_will_be_found_in_pixels_and_millimetres(
     assert outcome.words.count("<- the threshold") == 1
     assert outcome.out.count(" rejected: ") == 5
     assert "These defects are drawn, not real" in outcome.words
-    assert "nearly blind: of the larger synthetic defects" in outcome.words
+    assert "nearly blind: of the largest synthetic defects" in outcome.words
     assert "(--least-detection 1)" in outcome.words
 
 
