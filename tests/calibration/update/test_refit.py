@@ -265,7 +265,7 @@ def test_defects_in_parts_are_as_large_as_in_the_frame(tmp_path: Path, small_fil
     assert in_input["defect_px"].tolist() == in_frame["defect_px"].tolist()
     assert in_input["defect_px"].max() == SIDE // 2
     ranks = [np.argsort(np.argsort(each["defect_scores"])) for each in (in_frame, in_input)]
-    assert np.corrcoef(ranks)[0, 1] > 0.7
+    assert float(np.corrcoef(np.stack(ranks)).min()) > 0.7
 
 
 @pytest.mark.slow
