@@ -22,6 +22,7 @@ from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, prepare_image
 from calibration.imaging.score_map import cover_region
 from calibration.progress import silent
+from calibration.statistics.forecast import LEAST_DETECTION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -179,6 +180,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     from calibration.workstation.cli.detector_options import parse_detector  # noqa: PLC0415 - not on a device
     from calibration.workstation.fit.backbone_choice import BackboneChoice  # noqa: PLC0415
     from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder  # noqa: PLC0415
+    from calibration.workstation.report.forecast_words import blind_warning  # noqa: PLC0415
     from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings  # noqa: PLC0415
 
     settings = Settings(
@@ -190,6 +192,9 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     )
     choice = BackboneChoice(backbone, stages, weights)
     bundle = calibrate_folder(FitOptions(Path(source), Path(out), settings, choice, left_out=leave_out), progress)
+    forecast, record = bundle.forecast, bundle.manifest.forecast
+    if forecast is not None and record is not None and (warning := blind_warning(forecast, record, LEAST_DETECTION)):
+        log.warning("nearly blind: %s", warning)
     for finding in bundle.manifest.images.findings:
         log.warning("%d %s: %s", len(finding.images), finding.what, ", ".join(finding.images))
     return bundle

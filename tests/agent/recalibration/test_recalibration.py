@@ -280,6 +280,25 @@ def test_a_bundle_that_finds_too_little_is_activated_only_by_force_which_the_aud
 
 
 @pytest.mark.slow
+def test_a_bundle_below_the_least_detection_is_refused_whatever_the_old_one_finds(line: Callable[..., Line]) -> None:
+    """Taught with pure noise; the comparison is switched off."""
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 180, (72, 96, 3), np.uint8) for _ in range(60)]
+    station = line(noise, min_detection=0.0, least_detection=1.0)
+    refused = station.end_of(parts=ENOUGH, mode="teach")
+    assert not refused["accepted"]
+    figures = refused["figures"]
+    assert figures["largestSyntheticFound"] < 1.0
+    assert refused["error"].startswith(
+        f"it finds {figures['largestSyntheticFound']:.0%} of the largest synthetic defects, of 16 pixels; "
+        "recalibration.least_detection asks for 100%"
+    )
+    assert (station.events[-1]["event"], station.events[-1]["forced"]) == ("refused", False)
+    assert station.end_of(parts=ENOUGH, mode="teach", force=True)["accepted"]
+    assert (station.events[-1]["event"], station.events[-1]["forced"]) == ("recalibrated", True)
+
+
+@pytest.mark.slow
 def test_frames_of_a_dark_camera_are_not_collected(line: Callable[..., Line]) -> None:
     station = line([image // 12 for image in good_parts(10)], quiet_s=1)
     refused = station.end_of(parts=200)
