@@ -60,7 +60,8 @@ class Settings:
         divide_brightness: Divide each frame by its own mean brightness first.
         augment: Varied copies of each image to learn from as well.
         contamination: Share of the images that may be defective; the suspicious ones are listed accordingly.
-        part_of: Name of an image to the part that it shows, where several show the same; None: all differ.
+        part_of: Name of an image to the part that it shows, where several show the same; None: near copies are found
+            from the images; ``folds.each_alone``: all differ.
         tuning_s: Time for choosing detector, brightness and backbone from the images; None: they are as given.
         choice: How the settings were chosen from the images; None where a person chose them.
         false_reject_rate: Share of good parts that may be rejected.

@@ -22,6 +22,7 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patchcore import PatchCore
 from calibration.workstation.evaluation.benchmark import Candidate, measured, tasks
+from calibration.workstation.fit.folds import each_alone
 
 if TYPE_CHECKING:
     from calibration.detectors.contract import Detector
@@ -47,7 +48,7 @@ def rates(name: str, seeds: int) -> list[str]:
         for seed in range(seeds):
             split = mtd.split_by_tile(seed)
             tiles = mtd.tiles_by_name([path.name for path in split.learnt])
-            part_of = (lambda name, tiles=tiles: tiles[Path(name).name]) if keeps_together else None
+            part_of = (lambda name, tiles=tiles: tiles[Path(name).name]) if keeps_together else each_alone
             settings = replace(mtd.settings_of(), part_of=part_of)
             (task,) = tasks([split], [Candidate(backbone, "", settings)])
             run = measured(task, None, lambda _share: None)

@@ -18,7 +18,7 @@ from calibration.workstation.cli.output import describe, print_written
 from calibration.workstation.dataset import frame_range
 from calibration.workstation.fit.backbone_choice import BackboneChoice
 from calibration.workstation.fit.extraction import Extractor, extract_here
-from calibration.workstation.fit.folds import part_by
+from calibration.workstation.fit.folds import same_part_by
 from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder
 from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings
 
@@ -37,7 +37,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     divide_brightness: option.DivideBrightness = False,
     augment: option.Augment = 0,
     contamination: option.Contamination = 0.0,
-    same_part: option.SamePart = None,
+    same_part: option.SamePart = "auto",
     suspicious: option.Suspicious = None,
     false_reject_rate: option.FalseRejectRate = 0.01,
     mm_per_pixel: option.MmPerPixel = None,
@@ -114,7 +114,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
             divide_brightness=divide_brightness,
             augment=augment,
             contamination=contamination,
-            part_of=None if same_part is None else part_by(same_part),
+            part_of=same_part_by(same_part),
             tuning_s=time_budget_s if auto else None,
             false_reject_rate=false_reject_rate,
             mm_per_pixel=mm_per_pixel,

@@ -52,10 +52,11 @@ DivideBrightness = Annotated[
 Augment = Annotated[int, learning(help="Varied copies of each image to learn from as well.")]
 Contamination = Annotated[float, learning(help="Share of the images that may be defective: lists the suspicious ones.")]
 SamePart = Annotated[
-    str | None,
+    str,
     learning(
-        metavar="REGEX",
-        help=r"Images whose names agree in this show the same part (`part(\d+)`) and are left out together.",
+        metavar="auto|none|REGEX",
+        help=r"Which images show the same part and are held out together: auto: those that look like copies of one "
+        r"another; none: all show different parts; or those whose names agree in this, e.g. `part(\d+)`.",
     ),
 ]
 Suspicious = Annotated[

@@ -87,6 +87,7 @@ class ClusterExtractor:
             store.add(len(facts.names) * (1 + extraction.copies), facts.digests)
             data.names.extend(facts.names)
             data.locations.extend(facts.locations)
+            data.fingerprints.extend(facts.fingerprints)
             images.skipped.extend(facts.skipped)
             images.forms.update(facts.forms)
             for observation in facts.observations:

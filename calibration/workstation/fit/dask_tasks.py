@@ -25,6 +25,7 @@ from calibration.errors import ClusterError, DatasetError
 from calibration.imaging.image_files import read_image
 from calibration.imaging.image_form import ImageForm, image_form
 from calibration.statistics.moments import Moments, refuse_not_finite
+from calibration.workstation.fit.near_copies import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class ImageFacts:
     Attributes:
         names: Usable images.
         locations: Where the part was found in each.
+        fingerprints: Of each, to find near copies.
         observations: What the reference needs to know about each.
         digests: Digests of all features: copies have the same.
         skipped: Why other images are not usable.
@@ -65,6 +67,7 @@ class ImageFacts:
 
     names: list[str] = field(default_factory=list)
     locations: list[PartLocation] = field(default_factory=list)
+    fingerprints: list[Float32] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     digests: set[bytes] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
@@ -96,6 +99,7 @@ def extract(sources: Sequence[ImageSource], extraction: Extraction) -> tuple[Flo
         facts.names.append(source.name)
         facts.forms[source.name] = image_form(source.path, image)
         facts.locations.append(location)
+        facts.fingerprints.append(fingerprint(frame))
         observation = Observation.of(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
         facts.observations.append(replace(observation, rows=None))
         facts.digests |= {hashlib.sha256(each.tobytes()).digest() for each in reduced}

@@ -16,6 +16,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import prepare_image
 from calibration.network.fusion import feature_network, reduced_shape
+from calibration.workstation.fit.near_copies import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,7 @@ class TrainingData:
         locations: Where the part was found in each.
         reference: How good frames look.
         golden: Sample of the frames.
+        fingerprints: Of each image, to find near copies.
     """
 
     features: Features
@@ -49,6 +51,7 @@ class TrainingData:
     locations: list[PartLocation] = field(default_factory=list)
     reference: ReferenceStatistics = field(default_factory=ReferenceStatistics)
     golden: GoldenSample = field(default_factory=GoldenSample)
+    fingerprints: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 class ImageFeatures(NamedTuple):
@@ -119,6 +122,7 @@ def extract_here(
                     store.append(each)
                 data.names.append(name)
                 data.locations.append(location)
+                data.fingerprints.append(fingerprint(frame))
                 data.reference.update(frame, extraction.preprocess.region_of_interest(image), image.shape[:2])
                 data.golden.offer(frame, reduced[0])
                 progress("learning", len(data.names), len(images))

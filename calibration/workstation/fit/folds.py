@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from calibration.detectors.cross_validation import make_folds
 from calibration.errors import DatasetError, SettingError
 from calibration.statistics.threshold import refuse_unsupported_rate
+from calibration.workstation.fit.near_copies import Alike, near_copies
 from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_few
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
-def held_out_folds(data: TrainingData, images: Images, settings: Settings) -> Folds:
-    """The folds of the usable images.
+def held_out_folds(data: TrainingData, images: Images, settings: Settings, alike: Alike) -> Folds:
+    """The folds of the usable images, some of which may be ``alike``.
 
     Raises:
         DatasetError: Too few images or parts, or the part of an image is not known.
@@ -33,11 +34,44 @@ def held_out_folds(data: TrainingData, images: Images, settings: Settings) -> Fo
     refuse_too_few(count, images)
     refuse_unsupported_rate(rate, count)
     data.features.refuse_copies()
-    if settings.part_of is None:
-        return make_folds(count, sequential=images.sequential)
-    parts = parts_shown(data.names, settings.part_of, MINIMUM_IMAGES)
+    parts = None if alike.parts is None else list(map(str, alike.parts))
+    if settings.part_of is not None:
+        parts = parts_shown(data.names, settings.part_of, MINIMUM_IMAGES)
+    elif parts is not None and len(set(parts)) < MINIMUM_IMAGES:
+        raise _too_few_parts(count, len(set(parts)), [data.names[copy] for copy, _ in alike.copies])
+    if parts is None or len(set(parts)) == count:
+        return make_folds(count, sequential=images.sequential or alike.in_sequence)
     refuse_unsupported_rate(rate, len(set(parts)))
     return make_folds(count, sequential=images.sequential, parts=parts)
+
+
+def alike_images(data: TrainingData, images: Images, settings: Settings) -> Alike:
+    """Images that look like copies of others, unless it is known which show the same part, or they are a video."""
+    if settings.part_of is not None or images.sequential or len(data.names) < MINIMUM_IMAGES:
+        return Alike()
+    return near_copies(data.fingerprints)
+
+
+def same_part_by(text: str) -> Callable[[str], str | None] | None:
+    """``Settings.part_of`` of ``auto``, ``none`` or a regular expression; see `part_by`."""
+    if text == "auto":
+        return None
+    return each_alone if text == "none" else part_by(text)
+
+
+def each_alone(name: str) -> str:
+    """For ``Settings.part_of``: each image shows another part, however alike they look."""
+    return name
+
+
+def _too_few_parts(count: int, different: int, copies: list[str]) -> DatasetError:
+    named = f"{', '.join(copies[:_NAMED])}{', ...' if len(copies) > _NAMED else ''}"
+    return DatasetError(
+        what=f"{count} images show only about {different} different parts: {len(copies)} look like copies of others "
+        f"({named})",
+        remedy=f"give images of at least {MINIMUM_IMAGES} different parts, better of a hundred; if these are different "
+        "parts that look alike, say so with --same-part none",
+    )
 
 
 def part_by(pattern: str) -> Callable[[str], str | None]:

@@ -44,9 +44,10 @@ from calibration.statistics.threshold import (
 )
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.backbone_choice import FILTERBANK, BackboneChoice, build_backbone, checkpoint_of
+from calibration.workstation.fit.copies_finding import findings_of_alike
 from calibration.workstation.fit.defects import draw_defects
 from calibration.workstation.fit.extraction import Extraction, extract_here
-from calibration.workstation.fit.folds import held_out_folds
+from calibration.workstation.fit.folds import alike_images, held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.network_size import network_sizes
 from calibration.workstation.fit.review import review_arrays
@@ -139,12 +140,14 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     extracted = extract(images, extraction, path.parent, settings.threads, progress)
     # BLAS threads cost these small matrices more than they give, and much more next to a running agent.
     with threadpool_limits(1, "blas"), extracted as data, FeatureStore(path.parent, extraction.shape) as store:
-        folds = held_out_folds(data, images, settings)
+        alike = alike_images(data, images, settings)
+        folds = held_out_folds(data, images, settings, alike)
         fit = detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
         damaged = DamagedImages(store)
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
-    point = working_point(scores, settings.false_reject_rate, folds.parts)
+        point = working_point(scores, settings.false_reject_rate, folds.parts)
+        copies = findings_of_alike(alike, data, scores, point, backbone, settings, store, progress)
 
     defects = damaged.arrays(region_px)
     forecast = Forecast.of({**defects, "good_scores": scores}, point)
@@ -164,7 +167,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
             count=count,
             skipped=tuple(images.skipped),
             left_out=images.left_out,
-            findings=image_findings(images),
+            findings=(*copies, *image_findings(images)),
         ),
         preprocess=preprocess_to_record(preprocess, data.locations, divide_brightness=divide),
         augment=settings.augment,

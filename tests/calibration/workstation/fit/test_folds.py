@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,50 +18,74 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.folds import part_by, parts_shown
+from calibration.workstation.fit.folds import each_alone, part_by, parts_shown
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
+from tests.support.outcome import assert_refused
+from tests.support.photographed import save_photographed
+from tests.support.washers import SIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from calibration.backbones.backbone import Backbone
+    from calibration.bundle.bundle import Bundle
+    from tests.support.outcome import Outcome
 
 PARTS, PICTURES = 30, 4
 
 
-def photographed(folder: Path, first: int, parts: int) -> Path:
-    """Parts, each with a grain of its own, four times: another light, another noise of the camera."""
-    folder.mkdir()
-    for part in range(first, first + parts):
-        random = np.random.default_rng(part)
-        grain = cv2.GaussianBlur(random.normal(0, 60, (64, 64)), (0, 0), 1.5)
-        for number in range(PICTURES):
-            noise = random.normal(0, 1, (64, 64))
-            picture = np.clip((120 + grain) * random.uniform(0.97, 1.03) + noise, 0, 255).astype(np.uint8)
-            assert cv2.imwrite(str(folder / f"part{part:03}_{number}.png"), picture)
-    return folder
+def fitted(folder: Path, part_of: Callable[[str], str | None] | None, out: Path) -> Bundle:
+    settings = Settings(Preprocess(64, 64), MeanShift(), false_reject_rate=0.05, threads=1, part_of=part_of)
+    return calibrate(good_images(folder), filterbank_backbone(64, 64), settings, out, _silent)
 
 
 @pytest.mark.slow
-def test_without_it_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> None:
-    learnt, others = photographed(tmp_path / "learnt", 0, PARTS), photographed(tmp_path / "others", 500, 20)
-    rejected = {}
-    for pattern in (None, r"part(\d+)"):
-        settings = Settings(
-            Preprocess(64, 64),
-            MeanShift(),
-            false_reject_rate=0.05,
-            threads=1,
-            part_of=None if pattern is None else part_by(pattern),
-        )
-        images = good_images(learnt)
-        bundle = calibrate(images, filterbank_backbone(64, 64), settings, tmp_path / f"b{pattern is None}", _silent)
+def test_held_out_alone_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -> None:
+    learnt = save_photographed(tmp_path / "learnt", 0, PARTS, PICTURES)
+    others = save_photographed(tmp_path / "others", 500, 20, PICTURES)
+    rejected, thresholds = {}, {}
+    for name, part_of in {"alone": each_alone, "named": part_by(r"part(\d+)"), "found": None}.items():
+        bundle = fitted(learnt, part_of, tmp_path / name)
         with OnnxRuntimeEngine(bundle.network, 1) as engine:
             scores = [engine(bundle.preprocess(image)).score for _, image in good_images(others)]
         point = bundle.manifest.working_point
-        assert point.parts == (None if pattern is None else PARTS)
-        rejected[pattern] = float(np.mean(np.array(scores) > point.threshold))
-    assert rejected[None] > 0.5
-    assert rejected[r"part(\d+)"] < 0.25
+        assert point.parts == (None if name == "alone" else PARTS)
+        rejected[name] = float(np.mean(np.array(scores) > point.threshold))
+        thresholds[name] = f"{point.threshold:,.4g}"
+    assert rejected["alone"] > 0.5
+    assert rejected["named"] < 0.25
+    assert rejected["found"] < 0.25
+    (finding,) = bundle.manifest.images.findings
+    assert f"{PARTS * PICTURES} images show about {PARTS} parts" in finding.what
+    assert f"the threshold would be {thresholds['alone']} instead of {thresholds['found']}" in finding.what
+    assert len(finding.images) == PARTS * (PICTURES - 1)
+    assert finding.images[0] == f"{learnt}/part000_1.png is like {learnt}/part000_0.png"
+
+
+def test_five_parts_photographed_six_times_promise_nothing(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = save_photographed(tmp_path / "five", 0, 5, 6)
+    outcome = command("fit", folder, "-o", tmp_path / "b", "--size", "64")
+    assert_refused(outcome, r"30 images show only about 5 different parts: 25 look like", "--same-part none")
+    assert not (tmp_path / "b").exists()
+    outcome = command("fit", folder, "-o", tmp_path / "b", "--size", "64", "--same-part", "none")
+    assert outcome.code == 0
+
+
+def test_images_that_all_show_other_parts_are_left_out_one_by_one(
+    good_folder: Path, small_filterbank: Backbone, tmp_path: Path
+) -> None:
+    settings = Settings(Preprocess(SIDE, SIDE), threads=1)
+    bundles = [
+        calibrate(
+            good_images(good_folder), small_filterbank, replace(settings, part_of=part_of), tmp_path / name, _silent
+        )
+        for name, part_of in {"found": None, "alone": each_alone}.items()
+    ]
+    found, alone = (bundle.manifest.working_point for bundle in bundles)
+    assert found == alone
+    assert (found.parts, found.folds) == (None, len(good_images(good_folder)))
 
 
 @given(st.lists(st.integers(0, 40), min_size=10, max_size=200).filter(lambda parts: len(set(parts)) >= 2 * FOLDS))

@@ -1,0 +1,66 @@
+"""What images that look like copies of others would do to the promise, were each held out alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibration.bundle.manifest import FindingRecord
+from calibration.detectors.cross_validation import augmented_folds, make_folds, out_of_fold_scores
+from calibration.detectors.damaged_images import DamagedImages
+from calibration.statistics.threshold import working_point
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.backbones.backbone import Backbone
+    from calibration.detectors.feature_store import FeatureStore
+    from calibration.progress import Progress
+    from calibration.statistics.threshold import WorkingPoint
+    from calibration.workstation.fit.extraction import TrainingData
+    from calibration.workstation.fit.near_copies import Alike
+    from calibration.workstation.settings import Settings
+
+
+def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and how that was scored
+    alike: Alike,
+    data: TrainingData,
+    scores: NDArray[np.float64],
+    point: WorkingPoint,
+    backbone: Backbone,
+    settings: Settings,
+    store: FeatureStore,
+    progress: Progress,
+) -> tuple[FindingRecord, ...]:
+    """One finding if there are near copies or a sequence, with the threshold that they would have made.
+
+    Args:
+        alike: What was found.
+        data: The images.
+        scores: Held-out scores, alike images together, (n,).
+        point: The threshold that follows.
+        backbone: Where features come from.
+        settings: How to calibrate.
+        store: For no features.
+        progress: Receives the progress of scoring each alone.
+    """
+    count, pairs = len(data.names), alike.copies
+    if alike.in_sequence:
+        pairs = [(index, index - 1) for index in range(1, count)]
+        what = "images in a sequence, like frames of a video: neighbours were held out together"
+    elif pairs:
+        what = f"near copies of another image: {count} images show about {count - len(pairs)} parts, and all of a part "
+        what += "were held out together"
+    else:
+        return ()
+    folds = make_folds(count, sequential=False)
+    fit = settings.detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
+    each, _ = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, DamagedImages(store), progress)
+    alone = working_point(each, point.false_reject_rate)
+    what += (
+        f". Each held out alone (--same-part none), the threshold would be {alone.threshold:,.4g} instead of "
+        f"{point.threshold:,.4g}, and promise {point.false_reject_rate:.2%} false rejects where "
+        f"{(scores > alone.threshold).mean():.0%} are expected"
+    )
+    images = tuple(f"{data.names[index]} is like {data.names[other]}" for index, other in pairs)
+    return (FindingRecord(what=what, images=images),)
