@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from agent.camera.sources import source_from
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok
@@ -22,10 +24,14 @@ if TYPE_CHECKING:
 
 _FIRST_FRAME_S = 10.0
 _SETTLING_S, _COUNTING_S = 0.5, 2.0
+_KEPT_EVERY_S, _MOST_APART = 0.25, 25
 
 
-def camera(config: str) -> Iterator[Finding]:
-    """Check size and rate of the frames. A live camera that a running agent uses is left alone."""
+def camera(config: str, frames: str | None = None) -> Iterator[Finding]:
+    """Check size and rate of the frames. A live camera that a running agent uses is left alone.
+
+    Some frames are kept in the folder ``frames``, for the probe of the network.
+    """
     loaded = load(Path(config))
     settings = camera_settings(loaded.camera)
     source = source_from(loaded.camera.source, loaded.camera.frames_per_s, settings)
@@ -35,12 +41,14 @@ def camera(config: str) -> Iterator[Finding]:
     try:
         source.open()
         frame = _first_frame(source)
-        rate = _rate(source)
+        rate, kept = _rate(source, frame)
     except CameraError as error:
         yield fault("camera", error)
         return
     finally:
         source.close()  # some network cameras serve one client, and notice only after a minute that it is gone
+    for number, each in enumerate(kept if frames else ()):
+        np.save(Path(str(frames), f"{number:02}.npy"), each)
     rows, columns = frame.shape[:2]
     yield from _setting_findings(source, settings, rows, columns)
     if source.is_rescaled:
@@ -81,18 +89,33 @@ def _first_frame(source: Source) -> Image:
     )
 
 
-def _rate(source: Source) -> float:
+def _rate(source: Source, first: Image) -> tuple[float, list[Image]]:
+    """Frames a second, and some frames of about two seconds."""
     if not source.live:
-        return source.frames_per_s
+        return source.frames_per_s, [first, *_later_frames(source)]
     _grabs_per_s(source, _SETTLING_S)  # a stream delivers its buffered frames in a burst
-    return _grabs_per_s(source, _COUNTING_S)
+    kept: list[Image] = []
+    return _grabs_per_s(source, _COUNTING_S, kept), kept or [first]
 
 
-def _grabs_per_s(source: Source, duration_s: float) -> float:
+def _later_frames(source: Source) -> Iterator[Image]:
+    apart = min(max(1, round(source.frames_per_s * _KEPT_EVERY_S)), _MOST_APART)
+    for number in range(1, round(_COUNTING_S / _KEPT_EVERY_S) * apart):
+        if not source.grab():
+            return
+        if number % apart == 0 and (frame := source.retrieve()) is not None:
+            yield frame
+
+
+def _grabs_per_s(source: Source, duration_s: float, kept: list[Image] | None = None) -> float:
+    """Frames a second; adds some of them to ``kept``."""
     start_s = time.monotonic()
     frames = 0
     while time.monotonic() < start_s + duration_s:
         if not source.grab():
             raise CameraError(what=f"{source.name} stops after some frames", remedy="check its cable and its power")
         frames += 1
+        is_due = kept is not None and time.monotonic() >= start_s + len(kept) * _KEPT_EVERY_S
+        if kept is not None and is_due and (frame := source.retrieve()) is not None:
+            kept.append(frame)
     return frames / (time.monotonic() - start_s)

@@ -15,6 +15,7 @@ import numpy as np
 
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok, warn_if
+from agent.doctor.live_frames import kept_frames, live_findings
 from agent.doctor.system import is_agent_running
 from agent.doctor.timing import Pace, timing_findings
 from agent.errors import ConfigError
@@ -25,27 +26,34 @@ from calibration.deployment.backends import choose_backend, open_engine
 from calibration.errors import BundleError, DatasetError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agent.config.model import AgentConfig
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
+    from calibration.imaging.preprocess import Image
 
 _MEASURING_S, _FEWEST_RUNS = 2.0, 20
 
 
 def network(
-    config: str, frames_per_s: float | None = None, width: float | None = None, height: float | None = None
+    config: str,
+    frames_per_s: float | None = None,
+    width: float | None = None,
+    height: float | None = None,
+    frames: str | None = None,
 ) -> Iterator[Finding]:
-    """Check that each bundle is undamaged, and that its network scores as calibrated and keeps up with camera and line.
+    """Check that each bundle is undamaged, knows what the camera shows, scores as calibrated, and is fast enough.
 
-    Rate and size in pixels are those of the camera; None if unknown.
+    Rate and size in pixels are those of the camera; None if unknown. Its probe has kept frames in the folder
+    ``frames``.
     """
     loaded = load(Path(config))
+    seen = kept_frames(Path(frames)) if frames else []
     is_single = len(loaded.bundle) == 1
     speeds = []
     for zone, path in loaded.bundle.items():
-        for finding in _zone_findings(loaded, path, frames_per_s if is_single else None, width, height):
+        for finding in _zone_findings(loaded, path, frames_per_s if is_single else None, width, height, seen):
             speeds += [finding.figures] if "p99_ms" in finding.figures else []
             yield finding if is_single else replace(finding, name=f"{finding.name} {zone}")
     p50_ms, p99_ms = (sum(speed[name] for speed in speeds) for name in ("p50_ms", "p99_ms"))
@@ -55,8 +63,13 @@ def network(
     yield from timing_findings(loaded, Pace(frames_per_s, p50_ms, p99_ms) if is_timed else Pace(frames_per_s))
 
 
-def _zone_findings(
-    loaded: AgentConfig, path: Path, frames_per_s: float | None, width: float | None, height: float | None
+def _zone_findings(  # noqa: PLR0913, PLR0917 - what the camera's probe has found
+    loaded: AgentConfig,
+    path: Path,
+    frames_per_s: float | None,
+    width: float | None,
+    height: float | None,
+    seen: Sequence[Image],
 ) -> Iterator[Finding]:
     try:
         bundle = open_bundle(path)
@@ -73,7 +86,7 @@ def _zone_findings(
     except ConfigError as error:
         yield fault("empty place", error)
     try:
-        yield from _engine_findings(loaded, bundle, frames_per_s)
+        yield from _engine_findings(loaded, bundle, frames_per_s, seen)
     except (EngineError, BundleError) as error:
         yield fault("network", error)
 
@@ -93,7 +106,9 @@ def _bundle_finding(bundle: Bundle) -> Finding:
     return ok("bundle", f"{name}: {method}, {manifest.created_at[:10]}; all files undamaged")
 
 
-def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | None) -> Iterator[Finding]:
+def _engine_findings(
+    config: AgentConfig, bundle: Bundle, frames_per_s: float | None, seen: Sequence[Image]
+) -> Iterator[Finding]:
     choice = choose_backend(config.engine.backend)
     deployment = engine_deployment(config, bundle, lambda *_: None)
     if choice.available[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
@@ -112,6 +127,10 @@ def _engine_findings(config: AgentConfig, bundle: Bundle, frames_per_s: float | 
         tolerance = max(bundle.manifest.golden_tolerance, engine.tolerance)
         found = f"all {len(checks)} have calibration's scores within {worst:.1e} (allowed: {tolerance:g})"
         yield ok("golden frames", found, deviation=worst)
+        if seen:
+            yield from live_findings(config, bundle, engine, seen)
+        elif is_agent_running(config.state_dir):
+            yield ok("live frames", "not compared with the taught images, because the running agent uses the camera")
         if is_agent_running(config.state_dir):
             found = "not measured: the running agent needs the processor; it reports p50 and p99 in `health`"
             yield ok("speed", found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import textwrap
 from collections import Counter
 from dataclasses import asdict
@@ -65,12 +66,15 @@ def _examine_station(file: Path, on_check: Callable[[str], object]) -> Iterator[
         return
     yield ok("configuration", f"{file} is valid; topics start with {topics.root}")
     camera_figures: Mapping[str, float] = {}
-    for check in _STATION:
-        on_check(check.name)
-        # The network must keep up with the camera, and its region must fit into the frame.
-        findings = check.findings(config=str(file.absolute()), **(camera_figures if check.name == "network" else {}))
-        yield from findings
-        camera_figures = findings[-1].figures if check.name == "camera" else camera_figures
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as frames:
+        for check in _STATION:
+            on_check(check.name)
+            # The network must keep up with the camera, its region must fit into the frame, and it must know the scene.
+            figures = camera_figures if check.name == "network" else {}
+            kept = {"frames": frames} if check.name in {"camera", "network"} else {}
+            findings = check.findings(config=str(file.absolute()), **figures, **kept)
+            yield from findings
+            camera_figures = findings[-1].figures if check.name == "camera" else camera_figures
 
 
 def as_json(report: Mapping[str, Sequence[Finding]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections import namedtuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from agent.camera.camera_settings import CameraSettings
@@ -373,6 +375,17 @@ def test_a_camera_that_delivers_no_frame_in_time_is_an_error(monkeypatch: pytest
 
 def test_the_rate_of_a_camera_is_measured() -> None:
     assert 5 < camera_probe._grabs_per_s(Live(1000), 0.3) <= 100
+
+
+def test_some_frames_of_a_live_camera_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, numbers = Live(1000), itertools.count()
+    monkeypatch.setattr(camera, "retrieve", lambda: next(numbers))
+    monkeypatch.setattr(camera_probe, "_SETTLING_S", 0.0)
+    monkeypatch.setattr(camera_probe, "_COUNTING_S", 0.3)
+    monkeypatch.setattr(camera_probe, "_KEPT_EVERY_S", 0.1)
+    rate, kept = camera_probe._rate(camera, np.zeros((1, 1, 3), np.uint8))
+    assert rate <= 100
+    assert 2 <= len(kept) <= 4
 
 
 def test_a_camera_that_stops_while_its_rate_is_measured_is_an_error() -> None:

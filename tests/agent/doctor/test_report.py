@@ -38,6 +38,7 @@ STATION = [
     "bundle",
     "network",
     "golden frames",
+    "live frames",
     "speed",
     "deadline",
 ]
@@ -98,6 +99,7 @@ def test_a_healthy_station_has_no_fault_and_is_left_unchanged(
     assert "none is running" in found["agent"]["found"]
     assert "mean_shift on filterbank, 30 images" in found["bundle"]["found"]
     assert found["golden frames"]["figures"]["deviation"] < 1e-3
+    assert found["live frames"]["found"].startswith("3 of 3 look as taught; score ")
     assert 0 < found["speed"]["figures"]["p50_ms"] <= found["speed"]["figures"]["p99_ms"]
     assert "the camera delivers one every 200.0 ms" in found["speed"]["found"]
     assert sorted(tmp_path.rglob("*")) == before
@@ -135,6 +137,26 @@ def test_a_live_camera_used_by_a_running_agent_is_left_alone(bundle: Path, tmp_p
     (free,) = camera_probe.camera(str(config))
     assert free.level == "fault"
     assert "secret" not in watched.found + free.found
+
+
+def test_frames_of_a_camera_that_the_agent_uses_are_not_compared(bundle: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, bundle, f"rtsp://127.0.0.1:{closed_port()}/line", closed_port())
+    with state_lock(tmp_path / "state"):
+        (told,) = (each for each in network_probe.network(str(config), frames=str(tmp_path)) if "live" in each.name)
+    assert (told.level, told.found.partition(",")[0]) == ("ok", "not compared with the taught images")
+
+
+def test_frames_that_the_camera_gives_now_are_compared_with_the_taught_ones(bundle: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "parts", [255 - frame for frame in good_parts(30)])
+    config = str(write_config(tmp_path, bundle, source, closed_port(), camera={"frames_per_s": 12}))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (told,) = camera_probe.camera(config, str(kept))
+    assert (told.level, len(list(kept.iterdir()))) == ("ok", 8)
+    (told,) = (each for each in network_probe.network(config, frames=str(kept)) if each.name == "live frames")
+    assert told.level == "fault"
+    assert told.found.startswith("0 of 8 look as taught; ")
+    assert "taught from other pictures than this camera gives: the frame is " in told.found
 
 
 @pytest.mark.slow
