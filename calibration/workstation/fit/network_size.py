@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from math import log
+from math import log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calibration.backbones.backbone import Backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.errors import DatasetError, SettingError
+from calibration.errors import SettingError
 from calibration.network.fusion import feature_network
+from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.fit.backbone_choice import fixed_size, open_backbone
 from calibration.workstation.settings import USUAL_SIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from calibration.imaging.preprocess import Preprocess
-    from calibration.workstation.dataset import Images
+    from calibration.workstation.dataset import Images, NamedImage
     from calibration.workstation.fit.backbone_choice import BackboneChoice
     from calibration.workstation.settings import Settings
 
@@ -26,7 +29,8 @@ _USUAL_PIXELS = USUAL_SIDE * USUAL_SIDE
 _STEP_PX = 32
 _LEAST_PX = 64
 _PIXELS_MAY_DIFFER = 0.2
-_IMAGES = 9
+_IMAGES = 25
+_MIDDLE_HALF, _ONE_ASPECT = (0.25, 0.75), 1.25
 _RUNS = 7
 _TRIES = 4
 _TRIED = (2, 4)
@@ -58,7 +62,6 @@ def network_sizes(images: Images, choice: BackboneChoice | Backbone, settings: S
     but no more than the region has. Tuning tries twice and four times as many, within the same limits.
 
     Raises:
-        DatasetError: No image is readable.
         SettingError: The time is too short for any size.
         BackboneError: The backbone cannot be loaded.
     """
@@ -84,17 +87,25 @@ def area(size: tuple[int, int]) -> int:
 
 
 def _usual_size(images: Images, preprocess: Preprocess) -> tuple[int, int]:
-    """Rows and columns of the region, or of the median image."""
+    """Rows and columns of the region, or of the images; a square where these have no aspect in common."""
     if preprocess.region is not None:
         return preprocess.region.height, preprocess.region.width
-    sizes = [image.shape[:2] for _, image in islice(images, _IMAGES)]
-    if not sizes:
-        raise DatasetError(
-            what=f"no readable image in {images.source}: {'; '.join(images.skipped[:3])}",
-            remedy="give a folder of images of good parts, or a video",
-        )
+    sizes = np.array([image.shape[:2] for _, image in _some(images)])
+    if not len(sizes):
+        return USUAL_SIDE, USUAL_SIDE  # learning says why no image can be read
     rows, columns = np.median(sizes, axis=0)
-    return int(rows), int(columns)
+    low, high = np.quantile(sizes[:, 0] / sizes[:, 1], _MIDDLE_HALF)
+    if high > _ONE_ASPECT * low:
+        rows = columns = sqrt(rows * columns)
+    return round(rows), round(columns)
+
+
+def _some(images: Images) -> Iterator[NamedImage]:
+    """Images from all over a folder; frames of a video are of one size."""
+    if not isinstance(images, ImageFiles):
+        return islice(images, 1)
+    step = max(1, len(images.paths) // _IMAGES)
+    return iter(ImageFiles(images.source, images.paths[::step]))
 
 
 def _within(max_ms: float, region: tuple[int, int], choice: BackboneChoice, settings: Settings) -> tuple[int, int]:

@@ -13,21 +13,24 @@ from hypothesis import strategies as st
 
 from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.backbones.filterbank import filterbank
-from calibration.errors import DatasetError, SettingError
+from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess, Region
+from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.fit import network_size
 from calibration.workstation.fit.backbone_choice import FILTERBANK, BackboneChoice, fixed_size
 from calibration.workstation.fit.network_size import network_sizes, size_of_aspect
 from calibration.workstation.settings import PreprocessRequest, Settings
-from tests.support.washers import Drawn
+from tests.support.washers import Drawn, save
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from calibration.workstation.dataset import Images
+
 USUAL = 224 * 224
 
 
-def chosen_size(images: Drawn, choice: BackboneChoice | Backbone, chosen_by: Settings) -> tuple[int, int]:
+def chosen_size(images: Images, choice: BackboneChoice | Backbone, chosen_by: Settings) -> tuple[int, int]:
     """The size without tuning."""
     return network_sizes(images, choice, chosen_by)[0]
 
@@ -85,9 +88,8 @@ def test_a_transformer_gets_the_size_it_was_trained_with() -> None:
     assert fixed_size(BackboneChoice("tf_efficientnet_lite0")) is None
 
 
-def test_without_a_readable_image_there_is_no_aspect() -> None:
-    with pytest.raises(DatasetError, match="no readable image"):
-        network_sizes(Drawn([]), FILTERBANK, settings())
+def test_what_cannot_be_read_is_left_for_learning_to_say() -> None:
+    assert chosen_size(Drawn([]), FILTERBANK, settings()) == (224, 224)
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, ms_per_megapixel: float) -> list[tuple[int, int]]:
@@ -115,6 +117,21 @@ def test_no_more_pixels_than_the_region_has(monkeypatch: pytest.MonkeyPatch) -> 
     timed(monkeypatch, 1.0)
     height, width = chosen_size(frames(400, 400), FILTERBANK, settings(max_ms=1000))
     assert height * width == pytest.approx(400 * 400, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(100, 400)] * 90 + [(400, 100)] * 10, (128, 448)),
+        ([(100, 200)] * 50 + [(200, 100)] * 50, (224, 224)),
+    ],
+    ids=["few that differ", "no common aspect"],
+)
+def test_images_of_several_aspects(tmp_path: Path, shapes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
+    paths = save(tmp_path, [np.zeros((*shape, 3), np.uint8) for shape in shapes])
+    images = ImageFiles("folder", sorted(paths.iterdir()))
+    assert chosen_size(images, FILTERBANK, settings()) == expected
+    assert not images.forms, "the images were read for learning"
 
 
 def test_tuning_tries_more_pixels_within_those_of_the_region() -> None:
