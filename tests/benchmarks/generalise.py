@@ -179,7 +179,7 @@ def _scores(result: EvaluationResult) -> tuple[NDArray[np.float64], NDArray[np.f
 
 def _synthetic(bundle: Bundle) -> str:
     forecast = bundle.manifest.forecast
-    return "" if forecast is None else f"{forecast.larger_found:.0%}"
+    return "" if forecast is None else f"{forecast.largest_found:.0%}"
 
 
 def _bare_lite0() -> Callable[[], object]:
