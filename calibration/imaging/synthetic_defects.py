@@ -1,8 +1,8 @@
 """Draws synthetic defects into images of good parts, so that detection can be measured without a defective part.
 
 They do not imitate real defects, but like these they are local, of several kinds and sizes, and of a contrast that has
-to do with the part: each differs from what it covers by as much as one in ten neighbouring places differ, or twice
-that, and by a few grey levels at least. So a defect on a surface that varies little is faint.
+to do with the part: each differs from what it covers by one to four times as much as one in ten neighbouring places
+differ, and by a few grey levels at least. So a defect on a surface that varies little is faint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 """Sides of defects, as shares of the shorter side of the image."""
 _LEAST_SIDE = 3
 _LEAST_CONTRAST = 6.0  # grey levels, about what a person just sees
-_MOST_CONTRAST = 2.0
+_MOST_CONTRAST = 4.0
 _NOTICED = 0.9  # quantile of the differences between neighbours, and of the change within a defect
 _MOST_GAIN = 8.0
 _MOST_STEPS = 20_000
