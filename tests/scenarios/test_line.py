@@ -25,6 +25,7 @@ from agent.audit.log import AuditLog
 from agent.commands.control_socket import NAME, ask_station
 from agent.commands.dispatcher import CommandDispatcher
 from agent.config.model import load
+from agent.doctor.camera_probe import camera
 from agent.doctor.network_probe import network
 from agent.errors import StationUnreachableError
 from agent.inspection.score import score_frame
@@ -33,7 +34,17 @@ from agent.outbox.outbox import Outbox
 from calibration.bundle.bundle import open_bundle
 from calibration.errors import EngineError
 from tests.support.running import Running
-from tests.support.stations import ROOT, THRESHOLD, Agent, broken_parts, good_parts, teach, write_config, write_pictures
+from tests.support.stations import (
+    ROOT,
+    THRESHOLD,
+    Agent,
+    broken_parts,
+    closed_port,
+    good_parts,
+    teach,
+    write_config,
+    write_pictures,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,6 +177,21 @@ def test_a_station_whose_verdicts_all_come_after_the_deadline_says_so_with_the_s
     assert (summary.late, summary.missed, summary.results) == (6, 0, 6)
     (said,) = (text for text in caplog.messages if "no verdict within plc.deadline_ms 100" in text)
     assert "trigger.delay_ms 0, trigger.frames_per_part 4" in said
+
+
+@pytest.mark.slow
+def test_a_station_taught_from_other_pictures_says_so_and_the_doctor_names_the_cause(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_pictures(tmp_path / "parts", [frame // 2 for frame in good_parts(25)])
+    config = write_config(tmp_path, bundle, source, closed_port(), decision={})
+    summary = Running(config).wait()
+    assert summary.verdicts[Evaluation.NOT_DECIDABLE] == 25
+    assert sum("none of the first 20 parts could be inspected: " in text for text in caplog.messages) == 1
+    list(camera(str(config), str(tmp_path)))
+    (told,) = (each for each in network(str(config), frames=str(tmp_path)) if each.name == "live frames")
+    assert told.level == "fault"
+    assert "taught from other pictures than this camera gives: light or colour differ: " in told.found
 
 
 def ends_with_part(name: str, listener: Listener) -> bool:

@@ -199,6 +199,18 @@ def test_a_camera_that_damages_every_third_frame_is_logged_once(caplog: pytest.L
     ]
 
 
+@pytest.mark.parametrize(("good", "said"), [(None, 1), (0, 0), (18, 0), (20, 1)])
+def test_that_no_part_could_be_inspected_since_the_start_is_logged_once_with_what_to_do(
+    caplog: pytest.LogCaptureFixture, good: int | None, said: int
+) -> None:
+    faults = FaultLog()
+    for number in range(50):
+        faults.note(None if number == good else "the view is blocked", number)
+    advice = [text for text in caplog.messages if text.startswith("none of the first 20 parts could be inspected: ")]
+    assert len(advice) == said
+    assert all("`shiftwatch-agent doctor`" in text for text in advice)
+
+
 def test_a_damaged_frame_is_not_decidable_and_never_scored() -> None:
     seen, _ = run([frame(0), replace(frame(1), is_damaged=True), frame(2)], 1.0, 1.0)
     assert evaluations(seen) == [Evaluation.OK, Evaluation.NOT_DECIDABLE, Evaluation.OK]
