@@ -3,7 +3,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
+from calibration.bundle.bundle import Bundle
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
@@ -13,8 +15,9 @@ from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
 from calibration.workstation.cli.detector_options import DETECTOR_OPTIONS, detector_of
-from calibration.workstation.cli.image_names import names_in, write_names
+from calibration.workstation.cli.image_names import names_of, write_names
 from calibration.workstation.cli.output import describe, print_written
+from calibration.workstation.cli.suspicious import next_free, print_advice, suspicious_names, wants_to_leave_out
 from calibration.workstation.dataset import frame_range
 from calibration.workstation.fit.backbone_choice import BackboneChoice
 from calibration.workstation.fit.extraction import Extractor, extract_here
@@ -31,7 +34,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     roi: option.Roi = None,
     align: option.Align = None,
     ignore: option.Ignore = [],  # noqa: B006 - typer copies it
-    leave_out: option.LeaveOut = None,
+    leave_out: option.LeaveOut = [],  # noqa: B006 - typer copies it
     size: option.Size = parse.AUTO,
     max_ms: option.MaxMs = None,
     divide_brightness: option.DivideBrightness = False,
@@ -123,14 +126,24 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         ),
         BackboneChoice(backbone or "filterbank", stages, weights, *colours),
         frame_range(frames),
-        names_in(leave_out) if leave_out else (),
+        frozenset().union(*map(names_of, leave_out)),
     )
-    with _extractor(dask) as extract, progress_bar() as progress:
+    with _extractor(dask) as extract:
+        bundle = _calibrated(options, extract, least_detection)
+        while strays := wants_to_leave_out(bundle):
+            options = replace(options, out=next_free(out), left_out={*options.left_out, *strays})
+            bundle = _calibrated(options, extract, least_detection)
+    print_advice(bundle)
+    if suspicious:
+        write_names(suspicious, suspicious_names(bundle))
+        print_written("suspicious images, the highest score first", [suspicious])
+
+
+def _calibrated(options: FitOptions, extract: Extractor, least_detection: float) -> Bundle:
+    with progress_bar() as progress:
         bundle = calibrate_folder(options, progress, extract)
     describe(bundle, least_detection)
-    if suspicious:
-        write_names(suspicious, [str(name) for name in bundle.reference()["suspicious_names"]])
-        print_written("suspicious images, the highest score first", [suspicious])
+    return bundle
 
 
 def _refuse(given: Mapping[str, object], reason: str) -> None:

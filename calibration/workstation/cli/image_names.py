@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.errors import SettingError
+from calibration.imaging.image_files import IMAGE_SUFFIXES
 from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-_ONE_A_LINE = "give a file with one image name a line"
+_ONE_A_LINE = "give the name of an image, or a file with one image name a line"
 _COMMENT = re.compile(r"(?:^|\s)#")  # not inside a word: frames of a video are named line3.mp4#12
+
+
+def names_of(text: str) -> frozenset[str]:
+    """The name itself, if it is that of an image or of a frame of a video (`line3.mp4#12`); or those in a file.
+
+    Raises:
+        SettingError: Neither, or not a readable text file.
+    """
+    is_image = "#" in text or Path(text).suffix.lower() in IMAGE_SUFFIXES
+    return frozenset({text}) if is_image else names_in(Path(text))
 
 
 def names_in(file: Path) -> frozenset[str]:

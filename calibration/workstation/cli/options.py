@@ -34,7 +34,14 @@ Ignore = Annotated[
         help="Do not inspect this area: an image of the frame's size, white where ignored, or a rectangle; repeatable.",
     ),
 ]
-LeaveOut = Annotated[Path | None, learning(metavar="FILE", help="Names of images not to learn from, one a line.")]
+LeaveOut = Annotated[
+    list[str],
+    learning(
+        metavar="NAME|FILE",
+        help="An image not to learn from, with or without its folder, or a text file of such names, one a line; "
+        "repeatable.",
+    ),
+]
 Size = Annotated[
     str,
     learning(

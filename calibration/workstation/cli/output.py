@@ -6,15 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.table import Table
 
 from calibration.plain_text import printable
 from calibration.statistics.forecast import LEAST_DETECTION
-from calibration.statistics.outliers import stray_indices
-from calibration.statistics.threshold import working_point
 from calibration.terminal import console, escape
 from calibration.workstation.cli.forecast_output import print_forecast
+from calibration.workstation.cli.suspicious import print_suspicious
 from calibration.workstation.report.rows import preprocess_rows
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ say = partial(console.print, soft_wrap=True)
 """Print a text that a terminal may wrap, and a file gets as one line."""
 
 _SHOWN = 5
-_SUSPICIOUS_SHOWN = 20
-_FEWER = (1, 2, 3)
 # Where about five images lie above the threshold, the upper end of the interval is within this factor of the rate.
 _TOO_UNCERTAIN, _ENOUGH = 2.5, 5
 
@@ -79,7 +75,7 @@ def _print_warnings(bundle: Bundle) -> None:
     for finding in manifest.images.findings:
         print_some(escape(finding.what), finding.images)
     print_some("images skipped", manifest.images.skipped)
-    _print_suspicious(bundle)
+    print_suspicious(bundle)
     _print_alignment(manifest.preprocess.alignment)
     if manifest.merge:
         say(
@@ -134,14 +130,14 @@ def print_written(what: str, paths: Sequence[Path]) -> None:
     say(f"{what}: {', '.join(escape(str(path)) for path in paths)}")
 
 
-def print_some(title: str, lines: Sequence[str], shown: int = _SHOWN) -> None:
+def print_some(title: str, lines: Sequence[str]) -> None:
     """Print the number of lines under a title, and the first of them."""
     if lines:
         say(f"[yellow]{len(lines)} {title}:[/]")
-        for line in lines[:shown]:
+        for line in lines[:_SHOWN]:
             say(f"  {escape(line)}")
-        if len(lines) > shown:
-            console.print(f"  and {len(lines) - shown} more")
+        if len(lines) > _SHOWN:
+            console.print(f"  and {len(lines) - _SHOWN} more")
 
 
 def _print_alignment(record: AlignmentRecord | None) -> None:
@@ -152,30 +148,6 @@ def _print_alignment(record: AlignmentRecord | None) -> None:
             f"[yellow]{record.too_far} good parts are off by more than {record.limit_px} pixels:[/] a frame with "
             "such a part will be called moved; raise --align, or leave those images out"
         )
-
-
-def _print_suspicious(bundle: Bundle) -> None:
-    """The good images that stand out, and what the threshold owes to the highest scores."""
-    reference, point = bundle.reference(), bundle.working_point
-    names, scores = reference["suspicious_names"], reference["suspicious_scores"]
-    good = reference["good_scores"]
-    strays = stray_indices(good)
-    least_stray = float(good[strays[-1]]) if strays else float("inf")
-    lines = [
-        f"{name}  {score:,.4g}, {score / point.threshold:,.3g} times the threshold"
-        + ("; it does not count for the threshold" if score >= least_stray else "")
-        for name, score in zip(names.tolist(), scores.tolist(), strict=True)
-    ]
-    print_some("suspicious, with scores far above the other good images", lines, _SUSPICIOUS_SHOWN)
-    if lines:
-        say(
-            "  look at them (shiftwatch-calibrate report): if one is not a good part, write its name into a file and "
-            "calibrate again with --leave-out FILE"
-        )
-        ordered = np.sort(good)
-        without = (working_point(ordered[:-number], point.false_reject_rate, point.parts) for number in _FEWER)
-        fewer = ", ".join(f"{each.threshold:,.4g}" for each in without)
-        say(f"  the threshold is {point.threshold:,.4g}; without the highest 1, 2 and 3 scores it would be {fewer}")
 
 
 def _figure_of_masks(value: float | None) -> str:

@@ -175,8 +175,8 @@ def _suspicion(names: list[str]) -> str:
     listed = escape("\n".join(Path(name).name for name in names))
     return (
         f'<div class="note"><p><b>{count}</b>: the score is far above the rest. Leave out '
-        "defective parts and calibrate again, since what is learned as good passes as good: write their names into a "
-        f"file, one a line, and give it with <code>--leave-out</code>.</p><pre>{listed}</pre></div>"
+        "defective parts and calibrate again, since what is learned as good passes as good: give each name, or a "
+        f"file of names, one a line, with <code>--leave-out</code>.</p><pre>{listed}</pre></div>"
     )
 
 
