@@ -140,7 +140,7 @@ class DriftWatch:
         self._watched = _statistic_watches(good, self._scores <= threshold, sequential=sequential)
         words = {each.name: (each.lower, each.higher) for each in _RANKED}
         looks = {name: good[name] for name in words if name in good and name != "score"}
-        self._sudden = SuddenChange(self._scores, reference.get("highest_maps"), looks)
+        self._sudden = SuddenChange(reference)
         self._first = FirstParts(self._scores, looks, words, sequential=sequential)
         self._next_part_ns = 0
         self._random = np.random.default_rng(0)
@@ -163,13 +163,15 @@ class DriftWatch:
             frame: The frame that it was made of.
         """
         looks = cache(lambda: appearance(prepared))
-        self._note_at_once(inference, looks, frame)
+        self._note_at_once(prepared, inference, looks, frame)
         # About one part in ten seconds, at random, to avoid any rhythm of the production line.
         if frame.captured_ns >= self._due_ns:
             self._due_ns = frame.captured_ns + round(self._random.uniform(*_PART_EVERY_S) * 1e9)
             self.add((inference.score, *looks()), frame.captured_ns)
 
-    def _note_at_once(self, inference: Inference, looks: Callable[[], tuple[float, ...]], frame: Frame) -> None:
+    def _note_at_once(
+        self, prepared: Image, inference: Inference, looks: Callable[[], tuple[float, ...]], frame: Frame
+    ) -> None:
         """What is watched part by part."""
         is_new = frame.captured_ns >= self._next_part_ns
         if is_new:
@@ -177,7 +179,7 @@ class DriftWatch:
         if inference.score <= self._threshold:
             self._sudden.note_ok()
         elif is_new:
-            self._sudden.note_reject(inference.score, inference.map, looks(), frame.captured_at_ms)
+            self._sudden.note_reject(inference.score, inference.map, prepared, frame.captured_at_ms)
         if is_new and not self._first.is_over:
             self._first.add(inference.score, looks())
         now = self._sudden.since_ms, self._first.finding

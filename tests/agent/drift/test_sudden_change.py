@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
 from agent.drift.sudden_change import ENDS_AFTER, ROW, SuddenChange
+from calibration.imaging.region import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,10 +17,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELLS = (13, 13)
-LOOKS = {"brightness": np.linspace(-0.1, 0.1, 50), "colour": np.zeros(50), "sharpness": np.linspace(0.9, 1.1, 50)}
-USUAL_LOOK = (0.0, 0.0, 1.0)
+SIDE = 96
 PLACE = np.s_[3:9, 2:7]
 """A sixth of the region: the defect, and as far as features reach."""
+
+
+def picture(random: np.random.Generator) -> NDArray[np.uint8]:
+    """A part with a bright and a dark half under a lamp that flickers by 2 %, (96, 96, 3)."""
+    grey = np.repeat(np.linspace(60, 180, SIDE), SIDE).reshape(SIDE, SIDE) * random.normal(1.0, 0.02)
+    return np.clip(grey[..., None] + random.normal(0, 3, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+
+
+def reference_of(maps: NDArray[np.float32], random: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """As calibration writes it."""
+    scores = maps.max(axis=(1, 2)).astype(np.float64)
+    pictures = [picture(random) for _ in range(50)]
+    thumbnails = [cv2.resize(to_grey(each), (32, 32), interpolation=cv2.INTER_AREA) for each in pictures]
+    return {
+        "good_scores": scores,
+        "highest_maps": maps[np.argsort(-scores)[:6]],
+        "brightness": np.stack([each.mean(axis=(0, 1)) for each in pictures]),
+        "thumbnail_mean": np.mean(thumbnails, axis=0),
+    }
 
 
 def good_maps(count: int, random: np.random.Generator) -> NDArray[np.float32]:
@@ -30,21 +50,21 @@ def good_maps(count: int, random: np.random.Generator) -> NDArray[np.float32]:
 class Line:
     """Parts with a threshold that one good part in a hundred exceeds."""
 
-    def __init__(self, seed: int = 0, looks: dict[str, NDArray[np.float64]] = LOOKS) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
         taught = good_maps(1000, self.random)
-        scores = taught.max(axis=(1, 2)).astype(np.float64)
-        self.threshold = float(np.quantile(scores, 0.99))
-        self.watch = SuddenChange(scores, taught[np.argsort(-scores)[:6]], looks)
+        self.threshold = float(np.quantile(taught.max(axis=(1, 2)), 0.99))
+        self.watch = SuddenChange(reference_of(taught, self.random))
+        self.usual = picture(self.random)
         self.parts = 0
 
-    def show(self, maps: NDArray[np.float32], look: tuple[float, ...] = USUAL_LOOK) -> list[int | None]:
+    def show(self, maps: NDArray[np.float32], look: NDArray[np.uint8] | None = None) -> list[int | None]:
         """Since when all parts are rejected, after each part."""
         seen = []
         for each in maps:
             self.parts += 1
             if each.max() > self.threshold:
-                self.watch.note_reject(float(each.max()), each, look, self.parts)
+                self.watch.note_reject(float(each.max()), each, self.usual if look is None else look, self.parts)
             else:
                 self.watch.note_ok()
             seen.append(self.watch.since_ms)
@@ -114,20 +134,42 @@ def runs(parts: int, share: float, mean_length: int, random: np.random.Generator
             done += length
 
 
-def test_a_drop_of_light_on_one_side_is_named_by_the_look_of_the_parts() -> None:
+def lit_from_one_side(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The light falls off to 60 %."""
+    return (image * np.linspace(0.6, 1.0, SIDE)[None, :, None]).astype(np.uint8)
+
+
+def painted(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A square of a sixth of the picture in one colour, with a sharp edge."""
+    return np.asarray(cv2.rectangle(image.copy(), (20, 20), (58, 58), colour, -1), np.uint8)
+
+
+def test_light_that_falls_off_to_one_side_is_named_though_the_score_map_rises_there_alone() -> None:
     line = Line()
     maps = good_maps(ROW, line.random)
     maps[:, :, :5] *= 30
     assert set(line.show(maps)) == {None}
-    assert line.show(maps, (-0.35, 0.0, 1.0))[-1] == 1, "the row began with its first reject"
+    assert line.show(maps, lit_from_one_side(line.usual))[-1] == 1, "the row began with its first reject"
 
 
-def test_without_maps_or_in_coarse_ones_only_the_look_counts() -> None:
-    coarse, random = np.full((6, 3, 3), 50.0, np.float32), np.random.default_rng(0)
-    scores = random.uniform(50, 100, 100)
-    for maps in (None, coarse, coarse[:0]):
-        watch = SuddenChange(scores, maps, LOOKS)
-        for look, expected in ((USUAL_LOOK, None), ((0.0, 0.0, 0.5), 3)):
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 20, 200)])
+def test_a_large_spot_in_any_colour_is_a_defect_whatever_it_does_to_the_whole_picture(
+    colour: tuple[int, int, int],
+) -> None:
+    line = Line()
+    assert set(line.show(with_defects(good_maps(100, line.random)), painted(line.usual, colour))) == {None}
+
+
+def test_without_maps_or_in_coarse_ones_only_the_light_counts() -> None:
+    random = np.random.default_rng(0)
+    reference = reference_of(good_maps(100, random), random)
+    coarse = np.full((6, 3, 3), 50.0, np.float32)
+    del reference["highest_maps"]
+    usual = picture(random)
+    darker = (usual * 0.8).astype(np.uint8)
+    for more in ({}, {"highest_maps": coarse}, {"highest_maps": coarse[:0]}):
+        watch = SuddenChange(reference | more)
+        for look, expected in ((usual, None), (darker, 3)):
             for _ in range(ROW):
                 watch.note_reject(5000.0, np.full((3, 3), 5000.0, np.float32), look, 3)
             assert watch.since_ms == expected
