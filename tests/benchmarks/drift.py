@@ -184,11 +184,13 @@ class Frames:
         return ((name, frame) for name, frame in self if name in names)
 
 
-def taught(frames: list[Image], *, sequential: bool, folder: str, rate: float = 0.01) -> Bundle:
+def taught(
+    frames: list[Image], *, sequential: bool, folder: str, rate: float = 0.01, backbone: str = "filterbank"
+) -> Bundle:
     """A bundle of these."""
     settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), false_reject_rate=rate, threads=mtd.THREADS)
     path = Path(folder) / f"{len(list(Path(folder).iterdir()))}"
-    return calibrate(Frames(frames, sequential), mtd.backbone_of("filterbank"), settings, path, lambda *_: None)
+    return calibrate(Frames(frames, sequential), mtd.backbone_of(backbone), settings, path, lambda *_: None)
 
 
 def watched(bundle: Bundle, frames: list[Image]) -> NDArray[np.float64]:
