@@ -95,17 +95,22 @@ The border of the place stays as it is.
 
 
 DIFFERENT = len(KINDS) * len(SHARES)
+MOST_DRAWN = 6 * DIFFERENT
 _IMAGES = 24
 
 
-def planned_defects(good_images: int) -> list[list[int]]:
-    """Numbers of the defects for each of a sample of good images: 40 in all, or 120 for 300 images and more.
+def affordable_defects(good_images: int) -> int:
+    """How many to draw: 40, or more for 150 images, up to 120 for 300.
 
     Drawing and scoring them then takes at most a third of the time that the images themselves take.
     """
-    count = DIFFERENT * max(2, min(6, good_images // 50))
-    images = min(good_images, _IMAGES, count // 2)
-    order = np.random.default_rng(0).permutation(count)
+    return max(2 * DIFFERENT, min(MOST_DRAWN, DIFFERENT * (good_images // 50)))
+
+
+def planned_defects(good_images: int, defects: int) -> list[list[int]]:
+    """The numbers of the defects for each of a sample of good images."""
+    images = min(good_images, _IMAGES, defects // 2)
+    order = np.random.default_rng(0).permutation(defects)
     return [order[position::images].tolist() for position in range(images)]
 
 

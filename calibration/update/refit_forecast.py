@@ -11,7 +11,7 @@ from calibration.bundle.manifest import ForecastRecord
 from calibration.detectors.damaged_images import DamagedImages
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.region import Region
-from calibration.imaging.synthetic_defects import planned_defects, with_defect
+from calibration.imaging.synthetic_defects import MOST_DRAWN, planned_defects, with_defect
 from calibration.statistics.forecast import Forecast
 from calibration.statistics.threshold import working_point
 
@@ -85,7 +85,7 @@ def _drawn(bundle: Bundle, parts: PartStore, kept: list[int], progress: Progress
     frame, and what a defect changes there is added to the network input.
     """
     preprocess, region = bundle.preprocess, _region_of(bundle)
-    planned, inspected = planned_defects(len(kept)), preprocess.inspected_mask(region)
+    planned, inspected = planned_defects(len(kept), MOST_DRAWN), preprocess.inspected_mask(region)
     chosen = np.linspace(0, len(kept) - 1, len(planned)).round().astype(int)
     other: Image | None = None
     for turn, (numbers, row) in enumerate(zip(planned, chosen, strict=True), start=1):

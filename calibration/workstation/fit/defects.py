@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.region import crop_padded
-from calibration.imaging.synthetic_defects import planned_defects, with_defect
+from calibration.imaging.synthetic_defects import affordable_defects, planned_defects, with_defect
 from calibration.workstation.fit.review import read_again
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def draw_defects(  # noqa: PLR0913, PLR0917 - into what, how, where to
     Raises:
         DatasetError: An image cannot be read any more.
     """
-    planned = planned_defects(len(names))
+    planned = planned_defects(len(names), affordable_defects(len(names)))
     chosen = np.linspace(0, len(names) - 1, len(planned)).round().astype(int).tolist()
     rows = {names[index]: index * (1 + extraction.copies) for index in chosen}
     preprocess, sides = extraction.preprocess, []

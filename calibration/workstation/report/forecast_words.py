@@ -44,8 +44,8 @@ def blind_warning(forecast: Forecast, record: ForecastRecord, least_detection: f
     if record.largest_found >= least_detection:
         return None
     return (
-        f"of the largest synthetic defects, {side(record.largest_px, record)}, only {_counted(forecast)} are found "
-        f"(--least-detection {least_detection:g})"
+        f"only {_counted(forecast)} of the largest synthetic defects, {side(record.largest_px, record)}, are found; "
+        f"{least_detection:.0%} is the least to be asked for (--least-detection)"
     )
 
 

@@ -11,6 +11,7 @@ from calibration.imaging.synthetic_defects import (
     DIFFERENT,
     KINDS,
     SHARES,
+    affordable_defects,
     kind_and_share,
     picture_of,
     planned_defects,
@@ -59,7 +60,8 @@ def test_kinds_and_sizes_come_up_alike_often() -> None:
 
 @pytest.mark.parametrize(("good", "defects", "images"), [(10, 40, 10), (100, 40, 20), (200, 80, 24), (5000, 120, 24)])
 def test_the_plan_has_each_number_once_and_spreads_them_over_the_images(good: int, defects: int, images: int) -> None:
-    planned = planned_defects(good)
+    assert affordable_defects(good) == defects
+    planned = planned_defects(good, defects)
     assert sorted(number for numbers in planned for number in numbers) == list(range(defects))
     assert len(planned) == images
     assert {len(numbers) for numbers in planned} <= {defects // images, -(-defects // images)}

@@ -83,8 +83,8 @@ def test_fit_says_what_will_be_found_in_pixels_and_millimetres(
     assert outcome.words.count("<- the threshold") == 1
     assert outcome.out.count(" rejected: ") == 5
     assert "These defects are drawn, not real" in outcome.words
-    assert "nearly blind: of the largest synthetic defects" in outcome.words
-    assert "(--least-detection 1)" in outcome.words
+    assert "nearly blind: only" in outcome.words
+    assert "100% is the least to be asked for (--least-detection)" in outcome.words
 
 
 def test_a_bundle_that_finds_enough_is_not_called_blind(command: Command, good_folder: Path, tmp_path: Path) -> None:
