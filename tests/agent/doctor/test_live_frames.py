@@ -97,6 +97,7 @@ def test_good_frames_are_no_finding(doctor: Doctor, trigger: dict[str, Any]) -> 
         ),
         (lambda frame: (frame * np.array((0.6, 0.8, 1.0))).astype(np.uint8), "light or colour differ: mean red, "),
         (lambda frame: frame // 2, "light or colour differ: mean red, "),
+        (lambda frame: (frame * 0.85).astype(np.uint8), "light or colour differ: mean red, "),
         (lambda frame: np.clip(frame + NOISE, 0, 255).astype(np.uint8), "the frames are noisier or sharper than "),
         (lambda frame: cv2.GaussianBlur(frame, (0, 0), 2), "the frame is blurred: "),
         (lambda frame: cv2.resize(frame, (240, 180)), "the frame has 240x180 pixels; calibration saw 160x160: "),
