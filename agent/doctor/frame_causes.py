@@ -35,7 +35,7 @@ _GREY_LEVELS, _COLOUR_LEVELS = 0.5, 2.0
 _UNUSUAL = 0.05
 _NOTICEABLE = 0.1
 _LOWER, _MUCH_LOWER = 0.8, 0.2
-_BLOCK_PX, _BLOCKY = 8, 1.3
+_BLOCK_PX, _BLOCKY = 8, 1.5
 _AGAIN = "or calibrate again with images from this camera"
 
 
@@ -114,9 +114,8 @@ def cause_of(frames: Sequence[Image], looks: Sequence[Look], taught: Taught, lea
         taught: The bundle.
         least: Frames that must look as taught.
     """
-    if _is_grey_only(frames, taught):
-        text = "the camera gives grey images, and calibration saw colours"
-        return Cause(text, f"switch the camera to colour, {_AGAIN}", "sure")
+    if (grey := grey_cause(frames, taught)) is not None:
+        return grey
     before = float(np.median([look.ratio for look in looks]))
     found = []
     for cause, undo in _causes_to_undo(frames, taught):
@@ -131,6 +130,15 @@ def cause_of(frames: Sequence[Image], looks: Sequence[Look], taught: Taught, lea
     if found:
         return min(found, key=lambda each: each[:2])[2]
     return next(_outside_of_taught(frames, taught), None)
+
+
+def grey_cause(frames: Sequence[Image], taught: Taught) -> Cause | None:
+    """That the camera gives no colours, although calibration saw some; the network may not need them to say OK."""
+    saw_colours = np.ptp(taught.colours, axis=1).max() >= _COLOUR_LEVELS
+    if not saw_colours or any((frame[..., 1:] != frame[..., :-1]).any() for frame in frames):
+        return None
+    text = "the camera gives grey images, and calibration saw colours"
+    return Cause(text, f"switch the camera to colour, {_AGAIN}", "sure")
 
 
 def _causes_to_undo(frames: Sequence[Image], taught: Taught) -> Iterator[tuple[Cause, Change]]:
@@ -170,13 +178,6 @@ def _outside_of_taught(frames: Sequence[Image], taught: Taught) -> Iterator[Caus
     if edges < taught.reference.get("edges", np.array(edges)).min() - _NOTICEABLE:
         text = "the frames are less sharp than all of calibration"
         yield Cause(text, f"focus and clean the lens, {_AGAIN}", "possible")
-
-
-def _is_grey_only(frames: Sequence[Image], taught: Taught) -> bool:
-    """Whether the camera gives no colours, although calibration saw some."""
-    if np.ptp(taught.colours, axis=1).max() < _COLOUR_LEVELS:
-        return False
-    return not any((frame[..., 1:] != frame[..., :-1]).any() for frame in frames)
 
 
 def _is_unseen(colour: NDArray[np.float64], taught: Taught) -> bool:

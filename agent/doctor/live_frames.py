@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.camera.sources import kind_of
 from agent.doctor.finding import Finding, ok
-from agent.doctor.frame_causes import Cause, Taught, cause_of
+from agent.doctor.frame_causes import Cause, Taught, cause_of, grey_cause
 from agent.frame_checks.camera_checks import FrameChecks
 from agent.from_config import empty_place_of, rules_of
 from agent.messages.records import ResultCode
@@ -73,6 +73,9 @@ def _finding(config: AgentConfig, bundle: Bundle, engine: Engine, frames: Sequen
     if checks.is_frozen:
         return Finding(_NAME, "fault", f"{found}; the camera is frozen: all are the same", _THAW, figures)
     if good >= least:
+        grey = grey_cause(shown, taught)
+        if grey is not None:
+            return Finding(_NAME, "warning", f"{found}, but {grey.text}", grey.remedy, figures)
         return ok(_NAME, found, **figures)
     cause = _cause(shown, looks, taught, least)
     if is_each_a_part or (cause is not None and cause.certainty == "sure"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import pytest
 from agent.config.model import load
 from agent.doctor.live_frames import kept_frames, live_findings
 from calibration.backbones.backbone import filterbank_backbone
-from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.region import to_grey
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.support.plates import FRAME_PX, REGION, plate
@@ -57,19 +58,23 @@ class Doctor:
 
     def about(self, frames: Sequence[Image], source: str | int | None = None, **more: Any) -> Finding:  # noqa: ANN401
         camera = self.folder if source is None else source
-        config = load(write_config(self.folder, self.bundle.path, camera, 1, decision={}, **more))
+        config = load(write_config(self.folder, self.bundle.path, camera, 1, **{"decision": {}, **more}))
         (finding,) = live_findings(config, self.bundle, self.engine, frames)
         return finding
 
 
+@contextmanager
+def doctor_for(folder: Path, good: Sequence[Image]) -> Iterator[Doctor]:
+    settings = Settings(Preprocess(112, 112, REGION), threads=1)
+    bundle = calibrate(Drawn(good), filterbank_backbone(112, 112), settings, folder / "bundle", lambda *_: None)
+    with OnnxRuntimeEngine(bundle.network, 1) as engine:
+        yield Doctor(folder, bundle, engine)
+
+
 @pytest.fixture(scope="module")
 def doctor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doctor]:
-    folder = tmp_path_factory.mktemp("plates")
-    settings = Settings(Preprocess(112, 112, REGION), threads=1)
-    taught = Drawn([view(number) for number in range(40)])
-    bundle = calibrate(taught, filterbank_backbone(112, 112), settings, folder / "bundle", lambda *_: None).path
-    with OnnxRuntimeEngine(open_bundle(bundle).network, 1) as engine:
-        yield Doctor(folder, open_bundle(bundle), engine)
+    with doctor_for(tmp_path_factory.mktemp("plates"), [view(number) for number in range(40)]) as doctor:
+        yield doctor
 
 
 GOOD = [view(number) for number in range(100, 106)]
@@ -113,14 +118,23 @@ def test_the_cause_of_frames_unlike_the_taught_ones_is_named(
     assert finding.remedy
 
 
+def greyed(frame: Image) -> Image:
+    return np.repeat(to_grey(frame)[..., np.newaxis], 3, axis=2)
+
+
 def test_grey_images_and_a_camera_with_colours_are_a_cause(tmp_path: Path) -> None:
-    greys = [cv2.cvtColor(cv2.cvtColor(view(number), cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) for number in range(20)]
-    settings = Settings(Preprocess(64, 64, REGION), threads=1)
-    taught = Drawn([each.astype(np.uint8) for each in greys])
-    bundle = calibrate(taught, filterbank_backbone(64, 64), settings, tmp_path / "bundle", lambda *_: None)
-    with OnnxRuntimeEngine(bundle.network, 1) as engine:
-        finding = Doctor(tmp_path, bundle, engine).about(GOOD)
+    with doctor_for(tmp_path, [greyed(view(number)) for number in range(20)]) as doctor:
+        finding = doctor.about(GOOD)
     assert (finding.level, f"{OTHER}: the camera gives colours" in finding.found) == ("fault", True)
+
+
+def test_a_grey_camera_is_a_warning_even_if_the_network_does_not_need_colours(tmp_path: Path) -> None:
+    faint = [plate(number) for number in range(26)]
+    with doctor_for(tmp_path, faint[:20]) as doctor:
+        finding = doctor.about([greyed(each) for each in faint[20:]], decision={"threshold": 1e9})
+    assert finding.level == "warning"
+    assert finding.found.startswith("6 of 6 look as taught; ")
+    assert finding.found.endswith(", but the camera gives grey images, and calibration saw colours")
 
 
 def test_a_defective_part_is_no_other_picture(doctor: Doctor) -> None:
