@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 import pytest
 
+from agent.doctor.camera_probe import camera
+from agent.doctor.network_probe import network
 from tests.support.stations import Agent, closed_port, good_parts, until, write_config
 
 if TYPE_CHECKING:
@@ -124,6 +126,19 @@ def test_an_agent_that_is_stopped_ends_its_capture_process(
     if number != signal.SIGKILL:
         assert "frames captured" in agent.log
         assert took_s < 10.0
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_at_frames_of_a_live_camera(bundle: Path, tmp_path: Path) -> None:
+    port = closed_port()
+    config = str(write_config(tmp_path, bundle, f"http://127.0.0.1:{port}/line.mjpg", closed_port()))
+    with NetworkCamera(port):
+        (watched,) = camera(config, str(tmp_path))
+    assert 6 <= len(list(tmp_path.glob("*.npy"))) <= 9
+    found = {each.name: each for each in network(config, **watched.figures, frames=str(tmp_path))}
+    assert (found["live frames"].level, found["deadline"].level) == ("ok", "ok"), found
+    assert " look as taught; score " in found["live frames"].found
+    assert "a frame every 5" in found["deadline"].found
 
 
 def _is_running(process: int) -> bool:
