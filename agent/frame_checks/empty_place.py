@@ -76,17 +76,13 @@ class EmptyPlace:
     @property
     def doubt(self) -> str | None:
         """Why parts may be mixed up with the empty place; None if they are not."""
-        taken = int((self._good < self.limit).sum())
-        if not taken and self.limit * self._usual >= _SAME_LEVELS:
+        levels = 2 * _SAME_LEVELS
+        near = int((self._good * self._usual < levels).sum())
+        if not near:
             return None
-        if taken:
-            return (
-                f"{taken} of the {self._good.size} good images cannot be distinguished from the empty place: strays to "
-                "leave out of calibration, or parts that get no result"
-            )
         return (
-            f"the nearest good part differs from the empty place by {self._good.min() * self._usual:.1f} grey levels: "
-            "the empty place may be inspected as a part"
+            f"{near} of the {self._good.size} good images differ from the empty place by less than {levels:g} grey "
+            "levels: strays to leave out of calibration, or parts that may get no result"
         )
 
     def _levels(self, seen: NDArray[np.float32]) -> float:

@@ -56,7 +56,9 @@ def test_a_picture_of_the_empty_place_among_the_good_ones_is_reported_and_change
     assert place.limit == pytest.approx(place_known_with(*TILES).limit, rel=0.05)
     assert place(picture(None, 5))
     assert place.doubt is not None
-    assert place.doubt.startswith("1 of the 41 good images cannot be distinguished from the empty place: strays ")
+    assert place.doubt.startswith(
+        "1 of the 41 good images differ from the empty place by less than 4 grey levels: strays "
+    )
 
 
 def test_parts_that_hardly_differ_from_the_empty_place_are_reported_with_the_difference() -> None:
@@ -65,5 +67,5 @@ def test_parts_that_hardly_differ_from_the_empty_place_are_reported_with_the_dif
         each[: SIDE // 2] += 6
     place = place_known_with(*faint, *TILES)
     assert place.doubt is not None
-    assert place.doubt.startswith("the nearest good part differs from the empty place by 3.")
+    assert place.doubt.startswith("5 of the 45 good images differ from the empty place by less than 4 grey levels: ")
     assert not any(place(each) for each in faint)

@@ -385,6 +385,20 @@ def test_a_whole_station_gives_dark_parts_on_a_dark_place_a_result_too(tmp_path:
     assert (told.level, told.found.partition(" are ")[0]) == ("ok", f"{len(good)} good images")
 
 
+def test_an_image_of_a_part_instead_of_the_empty_place_is_named_at_the_start_and_by_the_doctor(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = write_pictures(tmp_path / "parts", [part(7)])
+    trigger = {"source": "motion", "empty": "parts/0000.png"}
+    config = write_config(tmp_path, bundle, pictures, closed_port(), trigger=trigger)
+    run_station(load(config), Stop())
+    doubt = "30 of the 30 good images differ from the empty place by less than 4 grey levels: "
+    assert sum(text.startswith(doubt) for text in caplog.messages) == 1
+    (told,) = (each for each in network(str(config)) if each.name == "empty place")
+    assert (told.level, told.found.startswith(doubt)) == ("warning", True)
+    assert told.remedy.startswith("give the empty place another colour or light than every part has")
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [("small.png", "calibration saw frames of 96x72"), ("none.png", "cannot be read as an image")],
