@@ -444,10 +444,15 @@ def test_a_defect_that_was_missed_is_marked_and_the_proposed_threshold_finds_it(
 
     tried = command("recalibrate", *config, "--parts", ENOUGH, "--mode", "threshold", "--dry-run")
     assert f"{missed.result_id[:12]} {missed.score:,.4g} (missed) ->" in tried.out
-    assert "would find 1 of the 1 marked defects and reject about 1 good part in" in tried.out
+    assert (
+        f"instead of {missed.threshold:,.4g} would find 1 of the 1 marked defects and reject about 1 good part in"
+        in tried.out
+    ), "the bundle that stays"
     done = command("recalibrate", *config, "--parts", ENOUGH, "--mode", "threshold", "--reason", "a miss")
     (proposal,) = re.findall(r"proposal: threshold ([0-9,]+) .* to apply it: (.*) --config", done.out)
     assert proposal[1] == f"shiftwatch-agent command threshold {proposal[0].replace(',', '')}"
+    made = Versions(station.state / "versions.json", "").served[-1]
+    assert f"instead of {made.threshold:,.4g} would find" in done.out, "the new bundle"
     began_ms = now_ms()
     assert command(*proposal[1].split()[1:], *config).code == 0
     until(lambda: seen(Evaluation.NOT_OK, began_ms))
