@@ -14,6 +14,7 @@ from agent.doctor.finding import Finding, fault, ok
 from agent.doctor.system import is_agent_running
 from agent.errors import CameraError
 from agent.from_config import camera_settings
+from calibration.imaging.thinned_sample import ThinnedSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _FIRST_FRAME_S = 10.0
 _SETTLING_S, _COUNTING_S = 0.5, 2.0
-_KEPT_EVERY_S, _MOST_APART = 0.25, 25
+_KEPT, _KEPT_EVERY_S = 8, 0.25
 
 
 def camera(config: str, frames: str | None = None) -> Iterator[Finding]:
@@ -90,21 +91,22 @@ def _first_frame(source: Source) -> Image:
 
 
 def _rate(source: Source, first: Image) -> tuple[float, list[Image]]:
-    """Frames a second, and some frames of about two seconds."""
+    """Frames a second, and some frames of two seconds; of a file, of what is read in that time."""
     if not source.live:
-        return source.frames_per_s, [first, *_later_frames(source)]
+        return source.frames_per_s, _sample(source, first)
     _grabs_per_s(source, _SETTLING_S)  # a stream delivers its buffered frames in a burst
     kept: list[Image] = []
     return _grabs_per_s(source, _COUNTING_S, kept), kept or [first]
 
 
-def _later_frames(source: Source) -> Iterator[Image]:
-    apart = min(max(1, round(source.frames_per_s * _KEPT_EVERY_S)), _MOST_APART)
-    for number in range(1, round(_COUNTING_S / _KEPT_EVERY_S) * apart):
-        if not source.grab():
-            return
-        if number % apart == 0 and (frame := source.retrieve()) is not None:
-            yield frame
+def _sample(source: Source, first: Image) -> list[Image]:
+    end_s, sample = time.monotonic() + _COUNTING_S, ThinnedSample(_KEPT)
+    sample.offer(first)
+    while time.monotonic() < end_s and source.grab():
+        frame = source.retrieve()
+        if frame is not None:
+            sample.offer(frame)
+    return sample.images
 
 
 def _grabs_per_s(source: Source, duration_s: float, kept: list[Image] | None = None) -> float:

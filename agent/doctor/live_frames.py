@@ -68,8 +68,7 @@ def _finding(config: AgentConfig, bundle: Bundle, engine: Engine, frames: Sequen
     looks = [taught.look(frame, checks) for frame in shown]
     good, ratios = sum(look.is_as_taught for look in looks), [look.ratio for look in looks]
     figures = {"frames": float(len(looks)), "as_taught": float(good), "ratio": float(np.median(ratios))}
-    found = f"{good} of {len(looks)} look as taught; score {_number(min(ratios))} to {_number(max(ratios))} times the "
-    found += "threshold"
+    found = f"{good} of {len(looks)} look as taught; score {_range(ratios)} times the threshold"
     if checks.is_frozen:
         return Finding(_NAME, "fault", f"{found}; the camera is frozen: all are the same", _THAW, figures)
     if good >= least:
@@ -137,5 +136,6 @@ def _empty_or_other(cause: Cause | None, unlike: float, *, is_empty_known: bool)
     return f"{_OTHER}, {unless}: {cause.text}", remedy
 
 
-def _number(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"  # noqa: PLR2004 - two digits
+def _range(ratios: Sequence[float]) -> str:
+    ends = [f"{each:,.0f}" if each >= 10 else f"{each:.2g}" for each in (min(ratios), max(ratios))]  # noqa: PLR2004
+    return " to ".join(dict.fromkeys(ends))

@@ -148,7 +148,7 @@ def test_frames_of_a_camera_that_the_agent_uses_are_not_compared(bundle: Path, t
 
 def test_frames_that_the_camera_gives_now_are_compared_with_the_taught_ones(bundle: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "parts", [255 - frame for frame in good_parts(30)])
-    config = str(write_config(tmp_path, bundle, source, closed_port(), camera={"frames_per_s": 12}))
+    config = str(write_config(tmp_path, bundle, source, closed_port(), camera={"frames_per_s": 100}))
     kept = tmp_path / "kept"
     kept.mkdir()
     (told,) = camera_probe.camera(config, str(kept))
