@@ -36,6 +36,7 @@ from tests.support.stations import (
     broken_parts,
     closed_port,
     good_parts,
+    kept_records,
     part,
     strided_backbone,
     teach,
@@ -428,17 +429,16 @@ def test_a_defect_that_was_missed_is_marked_and_the_proposed_threshold_finds_it(
     line: Callable[..., Line], command: Callable[..., Outcome]
 ) -> None:
     faint = cv2.line(part(7008), (40, 30), (52, 40), (168, 173, 178), 2)
-    station = line([*good_parts(28), faint], ok_every=1)
+    station = line([*good_parts(28), faint], ok_every=3)
     config, archive = ("--config", station.config), station.state / "archive"
 
-    def seen(evaluation: Evaluation, since_ms: int = 0) -> list[ArchivedImage]:
+    def passed() -> list[ArchivedImage]:
         with open_reader(archive) as index:
-            query = ArchiveQuery(evaluation=evaluation, since_ms=since_ms)
-            return sorted(index.newest(query, 1000), key=lambda each: each.score or 0)
+            return sorted(index.newest(ArchiveQuery(evaluation=Evaluation.OK), 1000), key=lambda each: each.score or 0)
 
-    until(lambda: len(list(archive.glob("*/*.json"))) > 60)
-    assert not seen(Evaluation.NOT_OK)
-    missed = seen(Evaluation.OK)[-1]
+    until(lambda: list(archive.glob("*/*.json")))
+    until(lambda: any(each.seq % 29 == 28 for each in passed()))
+    missed = passed()[-1]
     assert missed.seq % 29 == 28, "the faint one scores highest"
     assert command("archive", "mark", missed.result_id, "defect", *config).code == 0
 
@@ -453,12 +453,19 @@ def test_a_defect_that_was_missed_is_marked_and_the_proposed_threshold_finds_it(
     assert proposal[1] == f"shiftwatch-agent command threshold {proposal[0].replace(',', '')}"
     made = Versions(station.state / "versions.json", "").served[-1]
     assert f"instead of {made.threshold:,.4g} would find" in done.out, "the new bundle"
-    began_ms = now_ms()
     assert command(*proposal[1].split()[1:], *config).code == 0
-    until(lambda: seen(Evaluation.NOT_OK, began_ms))
-    found = seen(Evaluation.NOT_OK, began_ms)[-1]
-    assert found.score == missed.score
-    assert station.events[-1]["args"]["threshold"] == float(proposal[0].replace(",", ""))
+    threshold = float(proposal[0].replace(",", ""))
+    assert station.events[-1]["args"]["threshold"] == threshold
+    before = results_of(station)
+    until(lambda: results_of(station) > before + 2 * 29)
+    station.station.end()
+    results = [json.loads(each.payload) for each in kept_records(station.state.parent) if each.kind == "result"]
+    verdicts: dict[float, set[int]] = {each["threshold"]: set() for each in results}
+    for each in results:
+        if each["score"] == missed.score:
+            verdicts[each["threshold"]].add(each["resultEvaluation"])
+    assert verdicts[missed.threshold] == {Evaluation.OK}
+    assert verdicts[threshold] == {Evaluation.NOT_OK}
 
 
 def test_old_bundles_go_and_those_in_use_stay(tmp_path: Path) -> None:
