@@ -24,6 +24,7 @@ from calibration.errors import (
     StorageError,
 )
 from calibration.imaging.image_files import read_image
+from calibration.imaging.synthetic_defects import MOST_DRAWN
 from calibration.network.fusion import without_head
 from calibration.update.acceptance import acceptance_failures, check_acceptance
 from calibration.update.base_network import base_network_of
@@ -111,7 +112,7 @@ class RecalibrationWorker:
         """Records and images need the disk as well; ``free_bytes`` before the first part."""
         feature_bytes = 0 if self._plan.mode == "threshold" else 4 * int(np.prod(parts.features.shape))
         count = max(len(parts), self._order.expected)
-        needed_bytes = (frame_bytes + feature_bytes) * count
+        needed_bytes = (frame_bytes + feature_bytes) * count + feature_bytes * MOST_DRAWN
         if needed_bytes > free_bytes / 2:
             raise StorageError(
                 what=f"{count} parts need {needed_bytes / 2**20:.0f} MiB for a while; half of the "
