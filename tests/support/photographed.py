@@ -24,8 +24,9 @@ def photographed(part: int, times: int) -> list[Image]:
         noise = random.normal(0, 1, (SIDE, SIDE))
         grey = np.clip((120 + grain) * random.uniform(0.97, 1.03) + noise, 0, 255).astype(np.uint8)
         if number % 2:
-            grey = cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 85])[1], cv2.IMREAD_GRAYSCALE)
-        pictures.append(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+            encoded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+            grey = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
+        pictures.append(np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8))
     return pictures
 
 
