@@ -196,5 +196,5 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     if forecast is not None and record is not None and (warning := blind_warning(forecast, record, LEAST_DETECTION)):
         log.warning("nearly blind: %s", warning)
     for finding in bundle.manifest.images.findings:
-        log.warning("%d %s: %s", len(finding.images), finding.what, ", ".join(finding.images))
+        log.warning("%d %s", len(finding.images), finding.on_one_line)
     return bundle

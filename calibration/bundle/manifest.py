@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 LARGEST_TOLERANCE = 0.05
+_NAMED = 10
 Pixels: TypeAlias = Annotated[int, Field(ge=1, le=16384)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
@@ -175,6 +176,12 @@ class FindingRecord(_Record):
 
     what: str
     images: tuple[_Name, ...]
+
+    @property
+    def on_one_line(self) -> str:
+        """What it is, and the first few images."""
+        more = len(self.images) - _NAMED
+        return f"{self.what}: {', '.join(self.images[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
 
 
 class ImagesRecord(_Record):

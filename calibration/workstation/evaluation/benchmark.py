@@ -244,7 +244,7 @@ def _run(identity: Identity, evaluation: EvaluationResult, bundle: Bundle, fit_s
     del figures["scored"]
     learned = bundle.manifest.images
     figures["skipped"] = (*learned.skipped, *evaluation.skipped)
-    figures["findings"] = tuple(f"{finding.what}: {', '.join(finding.images)}" for finding in learned.findings)
+    figures["findings"] = tuple(finding.on_one_line for finding in learned.findings)
     return Run(
         **identity.model_dump(),
         **figures,

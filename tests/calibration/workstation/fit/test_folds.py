@@ -61,6 +61,7 @@ def test_held_out_alone_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -
     assert f"{PARTS * PICTURES} images show about {PARTS} parts" in finding.what
     assert f"the threshold would be {thresholds['alone']} instead of {thresholds['found']}" in finding.what
     assert len(finding.images) == PARTS * (PICTURES - 1)
+    assert finding.on_one_line.endswith(f"part003_1.png is like {learnt}/part003_0.png and 80 more")
     assert finding.images[0] == f"{learnt}/part000_1.png is like {learnt}/part000_0.png"
 
 
