@@ -40,20 +40,20 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
-def rates(name: str, seeds: int) -> list[str]:
-    """False rejects and detections at the threshold of 1 %: each picture left out alone, then each tile."""
+def rates(name: str, promised: float, seeds: int) -> list[str]:
+    """False rejects and detections: each image held out alone, then each tile, then the tiles that are found."""
     backbone, cells = mtd.backbone_of(name), []
-    for keeps_together in (False, True):
-        found = []
+    for held_out in ("alone", "tile", "found"):
+        measures = []
         for seed in range(seeds):
             split = mtd.split_by_tile(seed)
             tiles = mtd.tiles_by_name([path.name for path in split.learnt])
-            part_of = (lambda name, tiles=tiles: tiles[Path(name).name]) if keeps_together else each_alone
-            settings = replace(mtd.settings_of(), part_of=part_of)
+            part_of = {"alone": each_alone, "tile": lambda name, tiles=tiles: tiles[Path(name).name], "found": None}
+            settings = replace(mtd.settings_of(), false_reject_rate=promised, part_of=part_of[held_out])
             (task,) = tasks([split], [Candidate(backbone, "", settings)])
             run = measured(task, None, lambda _share: None)
-            found.append((run.false_reject_rate, run.detection_rate))
-        rejected, detected = np.mean(found, axis=0)
+            measures.append((run.false_reject_rate, run.detection_rate))
+        rejected, detected = np.mean(measures, axis=0)
         cells += [f"{rejected:.1%}", f"{detected:.1%}"]
     return cells
 
@@ -63,7 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", choices=mtd.BACKBONES, default=["filterbank", "lite0"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--thresholds", action="store_true", help="only what the thresholds do")
     arguments = parser.parse_args()
+    if arguments.thresholds:
+        mtd.console.print(thresholds(arguments.backbones, arguments.seeds))
+        return
     table = Table("detector", box=box.MARKDOWN)
     for name in arguments.backbones:
         table.add_column(f"{name}, other tiles", justify="right")
@@ -80,10 +84,18 @@ def main() -> None:
         table.add_row(label, *cells)
         mtd.console.print(f"{label}: {cells}")
     mtd.console.print(table)
-    table = Table("backbone", "picture alone: false rejects", "detected", "tile alone", "detected", box=box.MARKDOWN)
-    for name in arguments.backbones:
-        table.add_row(name, *rates(name, arguments.seeds))
-    mtd.console.print(table)
+    mtd.console.print(thresholds(arguments.backbones, arguments.seeds))
+
+
+def thresholds(names: list[str], seeds: int) -> Table:
+    """What the threshold does by how images are held out."""
+    table = Table("backbone", "promised", "alone: false rejects", "detected", box=box.MARKDOWN)
+    for title in ("tile: false rejects", "detected", "tiles found: false rejects", "detected"):
+        table.add_column(title, justify="right")
+    for name in names:
+        for promised in (0.01, 0.05):
+            table.add_row(name, f"{promised:.0%}", *rates(name, promised, seeds))
+    return table
 
 
 if __name__ == "__main__":
