@@ -25,6 +25,7 @@ from calibration.imaging.image_files import read_image
 from calibration.statistics.outliers import outlier_indices
 from calibration.statistics.threshold import working_point
 from calibration.workstation.dataset import ImageFiles
+from calibration.workstation.fit.copies_finding import findings_of_alike
 from calibration.workstation.fit.extraction import Extraction, TrainingData
 from calibration.workstation.fit.folds import alike_images, held_out_folds
 from calibration.workstation.fit.near_copies import fingerprint
@@ -88,16 +89,18 @@ class Tiles:
                 store.append(self._features[path])
             fingerprints = [self._fingerprints[path] for path in paths]
             data = TrainingData(store, names=list(map(str, paths)), fingerprints=fingerprints)
-            folds = held_out_folds(data, images, settings, alike_images(data, images, settings))
+            alike = alike_images(data, images, settings)
+            folds = held_out_folds(data, images, settings, alike)
             fit = settings.detector.fit(store, folds, self._backbone.level_channels)
             good, _ = out_of_fold_scores(store, folds, 1, fit, DamagedImages(none), lambda *_: None)
-        threshold = working_point(good, settings.false_reject_rate, folds.parts).threshold
+            point = working_point(good, settings.false_reject_rate, folds.parts)
+            _, odd = findings_of_alike(alike, data, good, point, self._backbone, settings, none, lambda *_: None)
         scores = np.array([float(fit.head.scores(self._features[image.path][None]).score[0]) for image in test])
         defective = np.array([image.defective for image in test])
         high, low = scores[defective], scores[~defective]
         auroc = float((high[:, None] > low).mean())
-        named = frozenset(paths[index] for index in outlier_indices(good, contamination))
-        return Measured(auroc, float((high > threshold).mean()), float((low > threshold).mean()), named)
+        named = frozenset(paths[index] for index in outlier_indices(odd, contamination))
+        return Measured(auroc, float((high > point.threshold).mean()), float((low > point.threshold).mean()), named)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def print_suspicious(bundle: Bundle) -> None:
     """Which good images stand out, how to look at them, how to calibrate without them; what sets the threshold."""
     names = suspicious_names(bundle)
     if names:
-        _say(f"[yellow]{len(names)} suspicious, with scores far above the other good images:[/]")
+        _say(f"[yellow]{len(names)} suspicious, unlike the other good images:[/]")
         for line in _scores(bundle, names)[:_SHOWN]:
             _say(f"  {escape(line)}")
         if len(names) > _SHOWN:

@@ -31,7 +31,7 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
     settings: Settings,
     store: FeatureStore,
     progress: Progress,
-) -> tuple[FindingRecord, ...]:
+) -> tuple[tuple[FindingRecord, ...], NDArray[np.float64]]:
     """One finding if there are near copies or a sequence, with the threshold that they would have made.
 
     Args:
@@ -43,6 +43,10 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
         settings: How to calibrate.
         store: For no features.
         progress: Receives the progress of scoring each alone.
+
+    Returns:
+        The finding, and by which scores images are suspicious, (n,): those of each held out alone. An image that not
+        even copies of its part vouch for is odd, one that only differs from other parts is not.
     """
     count, pairs = len(data.names), alike.copies
     if alike.in_sequence:
@@ -52,7 +56,7 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
         what = f"near copies of another image: {count} images show about {count - len(pairs)} parts, and all of a part "
         what += "were held out together"
     else:
-        return ()
+        return (), scores
     folds = make_folds(count, sequential=False)
     fit = settings.detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
     each, _ = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, DamagedImages(store), progress)
@@ -63,4 +67,4 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
         f"{(scores > alone.threshold).mean():.0%} are expected"
     )
     images = tuple(f"{data.names[index]} is like {data.names[other]}" for index, other in pairs)
-    return (FindingRecord(what=what, images=images),)
+    return (FindingRecord(what=what, images=images),), each

@@ -147,7 +147,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
         point = working_point(scores, settings.false_reject_rate, folds.parts)
-        copies = findings_of_alike(alike, data, scores, point, backbone, settings, store, progress)
+        copies, oddness = findings_of_alike(alike, data, scores, point, backbone, settings, store, progress)
 
     defects = damaged.arrays(region_px)
     forecast = Forecast.of({**defects, "good_scores": scores}, point)
@@ -189,7 +189,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         "good_scores": scores,
         **defects,
         **preprocess_to_arrays(preprocess),
-        **review_arrays(images, data.names, scores, highest, settings),
+        **review_arrays(images, data.names, scores, oddness, highest, settings),
     }
     files = {NETWORK: network, MOMENTS: npz_bytes(fit.statistics), REFERENCE: npz_bytes(reference)}
     bundle = write_bundle(path, manifest, files)

@@ -37,19 +37,25 @@ def read_again(images: Images, names: Sequence[str]) -> Iterator[NamedImage]:
         )
 
 
-def review_arrays(
-    images: Images, names: Sequence[str], scores: NDArray[np.float64], highest: HighestScores, settings: Settings
+def review_arrays(  # noqa: PLR0913, PLR0917 - of what, and how it was scored
+    images: Images,
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    oddness: NDArray[np.float64],
+    highest: HighestScores,
+    settings: Settings,
 ) -> dict[str, NDArray[Any]]:
     """Arrays for ``reference.npz``; the images with the highest scores are read a second time.
 
-    ``scores``, (n,), are those of the images named; ``highest`` has the highest of them, with their score maps.
+    ``scores``, (n,), are those of the images named, and suspicious are outliers in ``oddness``, (n,); ``highest`` has
+    the highest scores, with their score maps.
 
     Raises:
         DatasetError: An image cannot be read any more.
     """
     chosen = [names[index] for index in highest.indices]
     frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in read_again(images, chosen)}
-    suspects = outlier_indices(scores, settings.contamination)
+    suspects = outlier_indices(oddness, settings.contamination)
     return {
         "highest_frames": np.stack([frames[name] for name in chosen]),
         "highest_names": np.array(chosen),

@@ -50,7 +50,7 @@ def test_following_the_advice_as_printed_is_as_if_the_stray_had_never_been_there
     command: Command, with_stray: Path, tmp_path: Path
 ) -> None:
     outcome = command("fit", with_stray, "-o", tmp_path / "b", "--size", "64")
-    assert f"1 suspicious, with scores far above the other good images: {with_stray}/{STRAY}" in outcome.words
+    assert f"1 suspicious, unlike the other good images: {with_stray}/{STRAY}" in outcome.words
     assert re.search(
         rf"the threshold is [\d.,]+ \(\d+% of the drawn defects found\); without .*\({STRAY}, \d", outcome.words
     )

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from calibration.detectors.cross_validation import FOLDS, make_folds
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
+from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.folds import each_alone, part_by, parts_shown
@@ -63,6 +65,18 @@ def test_held_out_alone_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -
     assert len(finding.images) == PARTS * (PICTURES - 1)
     assert finding.on_one_line.endswith(f"part003_1.png is like {learnt}/part003_0.png and 80 more")
     assert finding.images[0] == f"{learnt}/part000_1.png is like {learnt}/part000_0.png"
+
+
+@pytest.mark.slow
+def test_a_defect_that_no_other_picture_of_its_part_shows_is_suspicious(tmp_path: Path) -> None:
+    folder = save_photographed(tmp_path / "parts", 0, PARTS, PICTURES)
+    picture = read_image(folder / "part007_2.png")
+    cv2.line(picture, (20, 20), (30, 24), (60, 60, 60), 1)
+    assert cv2.imwrite(str(folder / "part007_2.png"), picture)
+    reference = fitted(folder, None, tmp_path / "b").reference()
+    assert reference["suspicious_names"].tolist() == [f"{folder}/part007_2.png"]
+    assert reference["highest_names"][0] != f"{folder}/part007_2.png"  # other parts differ more
+    assert reference["suspicious_scores"][0] in reference["good_scores"]
 
 
 def test_five_parts_photographed_six_times_promise_nothing(command: Callable[..., Outcome], tmp_path: Path) -> None:
