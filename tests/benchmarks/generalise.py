@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 RATES = (0.01, 0.05)
 BACKBONES = ("filterbank", "lite0", "lite0+filterbank")
 _FLANGES, _UNKNOWN_FLANGES, _DEFECT_EVERY = 100, 300, 5
-_TUNING_S = 600.0
+_TUNING_S = 300.0
 
 
 @dataclass(frozen=True)
