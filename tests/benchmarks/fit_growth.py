@@ -58,8 +58,8 @@ def _fit(name: str, size: tuple[int, int], count: int) -> tuple[float, float, fl
     for function in _ADVICE:
         setattr(pipeline, function, _timed(getattr(pipeline, function), spent_s))
     DamagedImages.score = _timed(DamagedImages.score, spent_s)  # type: ignore[method-assign]
-    weights = {} if name == "filterbank" else {"stages": "blocks.3,blocks.4", "weights": mtd.LITE0}
-    choice = BackboneChoice("filterbank" if name == "filterbank" else "tf_efficientnet_lite0", **weights)
+    lite0 = BackboneChoice("tf_efficientnet_lite0", "blocks.3,blocks.4", mtd.LITE0)
+    choice = BackboneChoice() if name == "filterbank" else lite0
     settings = replace(mtd.settings_of(), preprocess=Preprocess(*size), threads=1)
     images = ImageFiles("tiles", mtd.split().learnt[:count])
     with tempfile.TemporaryDirectory() as folder:

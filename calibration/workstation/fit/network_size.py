@@ -33,7 +33,6 @@ _IMAGES = 25
 _MIDDLE_HALF, _ONE_ASPECT = (0.25, 0.75), 1.25
 _RUNS = 7
 _TRIES = 4
-_TRIED = (2, 4)
 _SHRINK = 0.8
 
 
@@ -59,7 +58,7 @@ def network_sizes(images: Images, choice: BackboneChoice | Backbone, settings: S
 
     What was asked for stays, and a backbone that takes one size only gets that. Any other gets the aspect of the
     region, or of the images, with as many pixels as 224x224; with ``max_ms``, as many as it computes in this time here,
-    but no more than the region has. Tuning tries twice and four times as many, within the same limits.
+    but no more than the region has, and tuning tries those of 224x224 as well.
 
     Raises:
         SettingError: The time is too short for any size.
@@ -72,13 +71,11 @@ def network_sizes(images: Images, choice: BackboneChoice | Backbone, settings: S
     if fixed is not None or isinstance(choice, Backbone):
         return [fixed or (preprocess.height, preprocess.width)]
     rows, columns = _usual_size(images, preprocess)
-    most = max(_USUAL_PIXELS, rows * columns)
     usual = size_of_aspect(rows, columns, _USUAL_PIXELS)
-    if max_ms is not None:
-        largest = _within(max_ms, (rows, columns), choice, settings)
-        return list(dict.fromkeys([largest, usual] if area(usual) < area(largest) else [largest]))
-    more = (size_of_aspect(rows, columns, times * _USUAL_PIXELS) for times in _TRIED if times * _USUAL_PIXELS <= most)
-    return [usual, *more]
+    if max_ms is None:
+        return [usual]
+    largest = _within(max_ms, (rows, columns), choice, settings)
+    return [largest, usual] if area(usual) < area(largest) else [largest]
 
 
 def area(size: tuple[int, int]) -> int:

@@ -134,10 +134,11 @@ def test_images_of_several_aspects(tmp_path: Path, shapes: list[tuple[int, int]]
     assert not images.forms, "the images were read for learning"
 
 
-def test_tuning_tries_more_pixels_within_those_of_the_region() -> None:
-    assert network_sizes(frames(1200, 1600), FILTERBANK, settings()) == [(192, 256), (288, 384), (384, 512)]
-    assert network_sizes(frames(300, 400), FILTERBANK, settings()) == [(192, 256), (288, 384)]
-    assert network_sizes(frames(150, 200), FILTERBANK, settings()) == [(192, 256)]
+def test_tuning_tries_the_usual_number_of_pixels_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(monkeypatch, 10.0)
+    assert network_sizes(frames(1200, 1600), FILTERBANK, settings(max_ms=2)) == [(384, 512), (192, 256)]
+    assert network_sizes(frames(1200, 1600), FILTERBANK, settings(max_ms=0.3)) == [(128, 160)]
+    assert network_sizes(frames(1200, 1600), FILTERBANK, settings()) == [(192, 256)]
 
 
 def test_a_time_that_nothing_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
