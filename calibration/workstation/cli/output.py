@@ -38,6 +38,7 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     manifest = bundle.manifest
     point = manifest.working_point
     low, high = point.interval
+    parts = f", from {point.parts} different parts" if point.parts else ""
     table = Table("learned", "", title=escape(str(bundle.path)))
     table.add_row("good images", f"{manifest.images.count} from {escape(manifest.images.source)}")
     if manifest.images.left_out:
@@ -57,7 +58,7 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
         table.add_row(
             "chi-square threshold", f"{point.chi_square:.6g}, for comparison: {above:.2%} of good images are above it"
         )
-    table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}")
+    table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}{parts}")
     table.add_row("identity", bundle.identity[:16])
     if manifest.choice:
         table.add_row("chosen", manifest.choice.reason)
@@ -85,10 +86,10 @@ def _print_warnings(bundle: Bundle) -> None:
         )
     high = point.interval[1]
     if high > _TOO_UNCERTAIN * point.false_reject_rate:
-        needed = round(_ENOUGH / point.false_reject_rate)
+        needed, shown = round(_ENOUGH / point.false_reject_rate), "different parts" if point.parts else "images"
         say(
-            f"[yellow]few images for this rate:[/] up to {high:.1%} of good parts may be rejected; "
-            f"{needed:,} images would confirm {point.false_reject_rate:.2%}"
+            f"[yellow]few {shown} for this rate:[/] up to {high:.1%} of good parts may be rejected; "
+            f"{needed:,} {shown} would confirm {point.false_reject_rate:.2%}"
         )
 
 

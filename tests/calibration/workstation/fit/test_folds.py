@@ -67,6 +67,19 @@ def test_held_out_alone_the_threshold_is_too_low_for_new_parts(tmp_path: Path) -
     assert finding.images[0] == f"{learnt}/part000_1.png is like {learnt}/part000_0.png"
 
 
+def test_the_interval_says_how_many_different_parts_it_rests_on(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder = save_photographed(tmp_path / "parts", 0, 12, 3)
+    outcome = command("fit", folder, "-o", tmp_path / "b", "--size", "64", "--same-part", "auto")
+    assert "24 near copies of another image: 36 images show about 12 parts" in outcome.words
+    assert (
+        "few different parts for this rate: up to 22.1% of good parts may be rejected; 500 different parts"
+        in outcome.words
+    )
+    assert "95 % interval 0.00% to 22.09%, from 12 different parts" in outcome.words
+
+
 @pytest.mark.slow
 def test_a_defect_that_no_other_picture_of_its_part_shows_is_suspicious(tmp_path: Path) -> None:
     folder = save_photographed(tmp_path / "parts", 0, PARTS, PICTURES)
