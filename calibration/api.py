@@ -151,6 +151,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     detector: str = "mean_shift",
     false_reject_rate: float = 0.01,
     leave_out: Collection[str] = (),
+    same_part: str = "auto",
     threads: int = 0,
     progress: Progress = silent,
 ) -> Bundle:
@@ -171,6 +172,8 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
         detector: Method with its options, e.g. ``padim`` or ``mean_shift:alpha=1``.
         false_reject_rate: Share of good parts that may be rejected; sets the threshold.
         leave_out: Names of images not to learn from.
+        same_part: Which images show the same part: ``auto`` finds near copies, ``none`` takes all for different parts,
+            or a regular expression that finds the part in a name.
         threads: CPU threads; 0 takes one for each core.
         progress: Receives (step, done, total).
 
@@ -179,6 +182,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     """
     from calibration.workstation.cli.detector_options import parse_detector  # noqa: PLC0415 - not on a device
     from calibration.workstation.fit.backbone_choice import BackboneChoice  # noqa: PLC0415
+    from calibration.workstation.fit.folds import same_part_by  # noqa: PLC0415
     from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder  # noqa: PLC0415
     from calibration.workstation.report.forecast_words import blind_warning  # noqa: PLC0415
     from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings  # noqa: PLC0415
@@ -187,6 +191,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
         Preprocess(*(size or (USUAL_SIDE, USUAL_SIDE)), region if region is None else Region(*region)),
         parse_detector(detector),
         PreprocessRequest(choose_size=size is None),
+        part_of=same_part_by(same_part),
         false_reject_rate=false_reject_rate,
         threads=threads,
     )

@@ -70,7 +70,7 @@ def _too_few_parts(count: int, different: int, copies: list[str]) -> DatasetErro
         what=f"{count} images show only about {different} different parts: {len(copies)} look like copies of others "
         f"({named})",
         remedy=f"give images of at least {MINIMUM_IMAGES} different parts, better of a hundred; if these are different "
-        "parts that look alike, say so with --same-part none",
+        "parts that look alike, say so: --same-part none",
     )
 
 

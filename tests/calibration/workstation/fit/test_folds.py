@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import calibration
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.detectors.cross_validation import FOLDS, make_folds
 from calibration.detectors.mean_shift import MeanShift
@@ -99,6 +100,9 @@ def test_five_parts_photographed_six_times_promise_nothing(command: Callable[...
     assert not (tmp_path / "b").exists()
     outcome = command("fit", folder, "-o", tmp_path / "b", "--size", "64", "--same-part", "none")
     assert outcome.code == 0
+    with pytest.raises(DatasetError, match="about 5 different parts"):
+        calibration.calibrate(folder, tmp_path / "c", size=(64, 64))
+    assert calibration.calibrate(folder, tmp_path / "c", size=(64, 64), same_part="none").working_point.parts is None
 
 
 def test_images_that_all_show_other_parts_are_left_out_one_by_one(
