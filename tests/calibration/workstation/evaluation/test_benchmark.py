@@ -237,9 +237,9 @@ def test_runs_of_a_set_that_has_changed_are_refused(command: Command, root: Path
 
 @pytest.mark.slow
 def test_runs_of_a_detector_with_other_defaults_are_refused(command: Command, root: Path, runs_file: Path) -> None:
-    runs_file.write_text(runs_file.read_text().replace("alpha=0.03", "alpha=0.3"))
+    runs_file.write_text(runs_file.read_text().replace("alpha=0.3", "alpha=0.03"))
     outcome = command("benchmark", root / "nut", *SMALL, "--csv", runs_file)
-    assert_refused(outcome, "holds runs of other settings: parameters .*alpha=0.3.* there", "--csv FILE")
+    assert_refused(outcome, "holds runs of other settings: parameters .*alpha=0.03.* there", "--csv FILE")
 
 
 @pytest.mark.parametrize("content", ["path,score\na,1\n", "no table", "set,backbone", "set,backbone\n"])

@@ -32,6 +32,7 @@ from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.calibration.update.test_merge import assert_same_statistics
 from tests.support.outcome import assert_refused
+from tests.support.photographed import save_photographed
 from tests.support.washers import SIDE, save, washer
 
 if TYPE_CHECKING:
@@ -133,6 +134,15 @@ def test_the_bundle_is_that_of_one_machine(client: Client, fit: Fit, detector: D
     points = clustered.manifest.working_point, alone.manifest.working_point
     assert points[0].threshold == pytest.approx(points[1].threshold, rel=1e-5)
     assert points[0].folds == points[1].folds
+
+
+@pytest.mark.slow
+def test_near_copies_are_found_as_on_one_machine(client: Client, fit: Fit, tmp_path: Path) -> None:
+    fit = Fit(fit._backbone, tmp_path / "again", save_photographed(tmp_path / "parts", 0, 12, 3))
+    clustered, alone = (fit(each, name) for each, name in ((client, "clustered"), (None, "alone")))
+    (ours,), (theirs,) = clustered.manifest.images.findings, alone.manifest.images.findings
+    assert clustered.working_point.parts == alone.working_point.parts == 12
+    assert ours.images == theirs.images
 
 
 @pytest.mark.slow
