@@ -28,7 +28,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError
 from calibration.imaging.augmentation import augmented
 from calibration.imaging.preprocess import Preprocess
-from calibration.imaging.synthetic_defects import with_defect
+from calibration.imaging.synthetic_defects import DIFFERENT, SHARES, kind_and_share, with_defect
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
 
@@ -52,9 +52,8 @@ _DEFECTS_PER_IMAGE = 3
 _AVERAGINGS = (1, 2, 3)
 _ALPHAS = (0.03, 0.1, 0.3, 1.0)
 _OTHERS: tuple[Detector, ...] = (Padim(), Gaussian(), PatchCore())
-# Differences below this, divided by the root of the number of held-out images, are chance (two draws of 100 magnetic
-# tiles ranked the best settings differently by up to 0.009); then the default stays.
-_TIE = 0.1
+_STANDARD_ERRORS = 3.0  # of the best of some fifty settings, 5 in 100 are so much better by chance (Bonferroni)
+_LARGEST = [number for number in range(DIFFERENT) if kind_and_share(number)[1] >= SHARES[-2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +61,26 @@ class Trial:
     """One setting and its result.
 
     Attributes:
-        auroc: AUROC of held-out good images against the same with synthetic defects.
+        wins: Share of the defects in each held-out image that score above each good one, ties counted half, (m, m).
     """
 
     backbone: Backbone
     divide_brightness: bool
     detector: Detector
-    auroc: float
+    wins: Float32
+
+    @property
+    def auroc(self) -> float:
+        """AUROC of held-out good images against the same with synthetic defects (Mann and Whitney 1947)."""
+        return float(self.wins.mean())
+
+    def beats(self, other: Trial) -> bool:
+        """Whether the AUROC is higher by more than chance, by the jackknife over images (Efron 1982)."""
+        count, gain = len(self.wins), self.wins.astype(np.float64) - other.wins
+        without = gain.sum() - gain.sum(axis=0) - gain.sum(axis=1) + np.diag(gain)
+        deviation = without / (count - 1) ** 2 - gain.mean()
+        error = sqrt((count - 1) / count * float(np.square(deviation).sum()))
+        return float(gain.mean()) > _STANDARD_ERRORS * error
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class TunedChoice:
     """The choice, and all that was tried.
 
     Attributes:
-        best: The first setting within a tie of the highest AUROC.
+        best: The setting of the highest AUROC, or what was asked for if that is not better by more than chance.
         trials: All settings, in the order in which they were tried.
         complete: The time was enough for all.
     """
@@ -91,6 +103,7 @@ class TunedChoice:
         reason = (
             f"AUROC {self.best.auroc:.4f} on held-out good images against the same with synthetic defects; "
             f"{len(self.trials)} settings were tried, the highest reached {highest:.4f}"
+            + (", which may be chance" if self.best.auroc < highest else "")
         )
         trials = tuple(
             TrialRecord(
@@ -168,22 +181,22 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     trials: list[Trial] = []
     for number, source in enumerate(sources):
         if trials and clock_s() > until_s:
-            return TunedChoice(_best(trials, held), tuple(trials), complete=False)
+            return TunedChoice(_best(trials), tuple(trials), complete=False)
         trials += _mean_shifts(trial_frames, *source, threads)
         progress("choosing", number + 1, steps)
     complete = clock_s() <= until_s
     if complete:
-        best = _best(trials, held)
+        best = _best(trials)
         trials += _other_detectors(trial_frames, best.backbone, best.divide_brightness, threads)
     progress("choosing", steps, steps)
-    return TunedChoice(_best(trials, held), tuple(trials), complete)
+    return TunedChoice(_best(trials), tuple(trials), complete)
 
 
-def _best(trials: Sequence[Trial], held: int) -> Trial:
-    """The defaults, or else the first one tried, within a tie of the highest."""
-    default, highest = MeanShift(), max(trial.auroc for trial in trials)
-    by_preference = sorted(trials, key=lambda trial: (trial.detector != default, trial.divide_brightness))
-    return next(trial for trial in by_preference if trial.auroc >= highest - _TIE / sqrt(held))
+def _best(trials: Sequence[Trial]) -> Trial:
+    """The highest, if it is better than the defaults with what was asked for by more than chance; else these."""
+    default = next((trial for trial in trials if trial.detector == MeanShift()), trials[0])
+    highest = max(trials, key=lambda trial: trial.auroc)
+    return highest if highest.beats(default) else default
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,15 @@ class _TrialFrames:
         unseen = [frames[i] for i in order[:held]]
         good = [augmented(frame, random) for frame in unseen]
         damaged = [
-            augmented(with_defect(frame, number * _DEFECTS_PER_IMAGE + turn, random, other=unseen[number - 1]), random)
+            augmented(
+                with_defect(
+                    frame,
+                    _LARGEST[(number * _DEFECTS_PER_IMAGE + turn) % len(_LARGEST)],
+                    random,
+                    other=unseen[number - 1],
+                ),
+                random,
+            )
             for number, frame in enumerate(unseen)
             for turn in range(_DEFECTS_PER_IMAGE)
         ]
@@ -220,7 +241,7 @@ class _TrialFrames:
 
 def _mean_shifts(trial_frames: _TrialFrames, backbone: Backbone, divide: bool, threads: int) -> list[Trial]:  # noqa: FBT001
     features = trial_frames.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
-    return [Trial(backbone, divide, detector, auroc) for detector, auroc in _compare(*features)]
+    return [Trial(backbone, divide, detector, wins) for detector, wins in _compare(*features)]
 
 
 def _other_detectors(
@@ -237,11 +258,11 @@ def _other_detectors(
             for each in learned:
                 store.append(each)
             head = detector.fit(store, Folds([range(len(learned))]), backbone.level_channels).head
-        trials.append(Trial(backbone, divide, detector, _auroc(head, *tested)))
+        trials.append(Trial(backbone, divide, detector, _wins(head, *tested)))
     return trials
 
 
-def _compare(learned: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, float]]:
+def _compare(learned: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, Float32]]:
     for averaging in _AVERAGINGS:
         if averaging > min(learned.shape[2:]):
             return
@@ -249,15 +270,16 @@ def _compare(learned: Float32, good: Float32, damaged: Float32) -> Iterator[tupl
         local = Moments.of(by_location(sets[0]))
         for alpha in _ALPHAS:
             detector = MeanShift(alpha=alpha, averaging=averaging)
-            yield detector, _auroc(detector.head(local), *sets[1:])
+            yield detector, _wins(detector.head(local), *sets[1:])
         shared = MeanShift(alpha=1.0, averaging=averaging, location="shared")
-        yield shared, _auroc(shared.head(Moments.of(across_locations(sets[0]))), *sets[1:])
+        yield shared, _wins(shared.head(Moments.of(across_locations(sets[0]))), *sets[1:])
 
 
-def _auroc(head: Head, good: Float32, damaged: Float32) -> float:
+def _wins(head: Head, good: Float32, damaged: Float32) -> Float32:
+    """See `Trial`; the defects in an image are neighbours in ``damaged``."""
     low, high = head.scores(good).score, head.scores(damaged).score
-    # Probability that a damaged image scores above a good one, ties counted half (Mann and Whitney).
-    return float((high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean())
+    wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)
+    return np.asarray(wins.reshape(len(low), -1, len(low)).mean(axis=1), np.float32)
 
 
 def _averaged(features: Float32, window: int) -> Float32:

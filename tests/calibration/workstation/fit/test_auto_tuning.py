@@ -14,13 +14,16 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.auto_tuning import SAMPLE, _TrialFrames, best_trial, sample
+from calibration.workstation.fit.auto_tuning import SAMPLE, Trial, _TrialFrames, best_trial, sample, tune
+from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
-from tests.support.washers import save, washer
+from tests.support.washers import Drawn, save, washer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from calibration.imaging.preprocess import Image
     from tests.support.outcome import Outcome
@@ -42,7 +45,8 @@ def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() 
     tried = {(trial.divide_brightness, detector_spec(trial.detector)) for trial in choice.trials}
     assert len(tried) == len(choice.trials) == 2 * 15 + 3
     assert all(0.0 <= trial.auroc <= 1.0 for trial in choice.trials)
-    assert choice.best.auroc >= max(trial.auroc for trial in choice.trials) - 0.002
+    highest = max(choice.trials, key=lambda trial: trial.auroc)
+    assert choice.best is highest or (choice.best.detector == MeanShift() and not highest.beats(choice.best))
     assert choice.best.auroc > 0.6
 
 
@@ -60,24 +64,53 @@ def test_another_detector_is_chosen_where_it_finds_defects_better(monkeypatch: p
 
     monkeypatch.setattr(_TrialFrames, "features", blind)
     choice = best_trial(
-        frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+        frames(200), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
     )
     assert choice.best.detector == Padim()
     assert choice.record().trials[-3].detector == "padim"
 
 
-def test_a_larger_input_is_chosen_where_defects_are_too_small_for_the_usual_one() -> None:
+def made_trial(wins: NDArray[np.float64]) -> Trial:
+    return Trial(filterbank_backbone(SIDE, SIDE), divide_brightness=False, detector=MeanShift(), wins=wins.astype("f4"))
+
+
+def test_what_is_better_by_chance_does_not_beat_what_was_asked_for() -> None:
+    """Fifty settings that are as good as the default, each on its own noise: the best of them is no better."""
     random = np.random.default_rng(0)
-    fine = [np.repeat(random.integers(90, 110, (512, 512, 1), np.uint8), 3, axis=2) for _ in range(24)]
-    choice = best_trial(
-        fine,
-        [filterbank_backbone(64, 64), filterbank_backbone(256, 256)],
-        time_budget_s=60,
-        threads=1,
-        progress=lambda *_: None,
-    )
-    assert choice.best.backbone.input_size == (256, 256)
-    assert {trial.backbone for trial in choice.record().trials} == {"filterbank at 64x64", "filterbank at 256x256"}
+    beaten = 0
+    for _ in range(40):
+        default = made_trial(random.uniform(0, 1, (40, 40)))
+        shared = random.uniform(0, 1, (40, 40))
+        others = [made_trial((shared + random.uniform(0, 1, (40, 40))) / 2) for _ in range(50)]
+        beaten += max(others, key=lambda trial: trial.auroc).beats(default)
+    assert beaten <= 6
+
+
+def test_what_is_clearly_better_does() -> None:
+    random = np.random.default_rng(0)
+    noise = random.uniform(-0.2, 0.2, (40, 40))
+    default = made_trial(0.5 + noise)
+    assert made_trial(0.6 + noise + random.uniform(-0.1, 0.1, (40, 40))).beats(default)
+    assert not default.beats(default)
+
+
+def test_one_image_alone_decides_nothing() -> None:
+    default = made_trial(np.full((40, 40), 0.5))
+    wins = np.full((40, 40), 0.5)
+    wins[7] = 1.0
+    assert made_trial(wins).auroc > default.auroc
+    assert not made_trial(wins).beats(default)
+
+
+@pytest.mark.parametrize("sides", [(64, 96), (96, 64)])
+def test_inputs_of_several_sizes_are_compared(monkeypatch: pytest.MonkeyPatch, sides: tuple[int, int]) -> None:
+    monkeypatch.setattr(Trial, "beats", lambda *_: True)
+    candidates = [filterbank_backbone(side, side) for side in sides]
+    settings = Settings(Preprocess(64, 64), threads=1)
+    backbone, chosen = tune(Drawn(frames(24)), candidates, settings, 60, lambda *_: None)
+    assert chosen.choice is not None
+    assert {trial.backbone for trial in chosen.choice.trials} == {"filterbank at 64x64", "filterbank at 96x96"}
+    assert (chosen.preprocess.height, chosen.preprocess.width) == backbone.input_size
 
 
 def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
