@@ -199,7 +199,7 @@ def calibrate(  # noqa: PLR0913 - what most calibrations set; `shiftwatch-calibr
     bundle = calibrate_folder(FitOptions(Path(source), Path(out), settings, choice, left_out=leave_out), progress)
     forecast, record = bundle.forecast, bundle.manifest.forecast
     if forecast is not None and record is not None and (warning := blind_warning(forecast, record, LEAST_DETECTION)):
-        log.warning("nearly blind: %s", warning)
+        log.warning("perhaps nearly blind: %s", warning)
     for finding in bundle.manifest.images.findings:
         log.warning("%d %s", len(finding.images), finding.on_one_line)
     return bundle

@@ -29,8 +29,9 @@ def print_forecast(bundle: Bundle, least_detection: float) -> None:
     warning = blind_warning(forecast, record, least_detection)
     if warning:
         _say(
-            f"[bold red]nearly blind:[/] {warning}; a larger --size, another --backbone, more images or a higher "
-            "--false-reject-rate may help"
+            f"[bold red]perhaps nearly blind:[/] {warning}; try it on images of real defects if you have any "
+            "(shiftwatch-calibrate evaluate); another --backbone, more images, a higher --false-reject-rate or "
+            "--max-ms may help"
         )
     console.print(_table(forecast, record))
     _say(f"[bold]{smallest_found(forecast, record)}[/]")

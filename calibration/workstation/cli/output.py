@@ -84,8 +84,14 @@ def _print_warnings(bundle: Bundle) -> None:
             f"{manifest.merge.rescored} are known; check it with good parts that it has not learned "
             "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)"
         )
-    high = point.interval[1]
-    if high > _TOO_UNCERTAIN * point.false_reject_rate:
+    low, high = point.interval
+    if low > point.false_reject_rate:
+        above = int((bundle.reference()["good_scores"] > point.threshold).sum())
+        say(
+            f"[yellow]{above} of {manifest.images.count} good images are above the threshold:[/] if parts like these "
+            f"are good, {low:.1%} to {high:.1%} of good parts will be rejected"
+        )
+    elif high > _TOO_UNCERTAIN * point.false_reject_rate:
         needed, shown = round(_ENOUGH / point.false_reject_rate), "different parts" if point.parts else "images"
         say(
             f"[yellow]few {shown} for this rate:[/] up to {high:.1%} of good parts may be rejected; "

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
 from calibration.bundle.bundle import open_bundle
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.imaging.image_files import read_image
 from tests.support.washers import save, washer
 
 if TYPE_CHECKING:
@@ -67,6 +69,16 @@ def test_following_the_advice_as_printed_is_as_if_the_stray_had_never_been_there
     clean = open_bundle(tmp_path / "clean")
     assert followed.working_point == clean.working_point
     assert scratched_found(followed) == scratched_found(clean) == 1.0
+
+
+def test_what_more_good_images_than_promised_above_the_threshold_would_mean(
+    command: Command, with_stray: Path, tmp_path: Path
+) -> None:
+    belt = read_image(with_stray / STRAY)
+    for number in (1, 2):
+        assert cv2.imwrite(str(with_stray / f"belt{number}.png"), np.roll(belt, 8 * number, axis=0))
+    outcome = command("fit", with_stray, "-o", tmp_path / "b", "--size", "64")
+    assert "3 of 43 good images are above the threshold: if parts like these are good, 1.5% to" in outcome.words
 
 
 def test_the_report_that_is_advised_can_be_written(command: Command, with_stray: Path, tmp_path: Path) -> None:
