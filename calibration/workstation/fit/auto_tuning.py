@@ -31,6 +31,7 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.imaging.synthetic_defects import DIFFERENT, SHARES, kind_and_share, with_defect
 from calibration.network.fusion import feature_network
 from calibration.statistics.moments import Moments
+from calibration.workstation.fit.near_copies import fingerprint, near_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 SAMPLE = 400
 _HELD_OUT_SHARE = 4
 _DEFECTS_PER_IMAGE = 3
+_FEWEST_PARTS = 4
 _AVERAGINGS = (1, 2, 3)
 _ALPHAS = (0.03, 0.1, 0.3, 1.0)
 _OTHERS: tuple[Detector, ...] = (Padim(), Gaussian(), PatchCore())
@@ -122,8 +124,15 @@ def tune(
 ) -> tuple[Backbone, Settings]:
     """The best backbone and settings for these images; backbones may differ in the size of their input."""
     largest = max((backbone.input_size for backbone in candidates), key=prod)
-    frames = sample(images, settings.preprocess.of_size(*largest))
-    choice = best_trial(frames, candidates, time_budget_s=time_budget_s, threads=settings.threads, progress=progress)
+    names, frames = sample(images, settings.preprocess.of_size(*largest))
+    choice = best_trial(
+        frames,
+        candidates,
+        parts=_parts(names, frames, images, settings),
+        time_budget_s=time_budget_s,
+        threads=settings.threads,
+        progress=progress,
+    )
     best = choice.best
     return best.backbone, replace(
         settings,
@@ -134,22 +143,37 @@ def tune(
     )
 
 
-def sample(images: Images, preprocess: Preprocess) -> list[Image]:
-    """Up to ``SAMPLE`` frames, preprocessed, each as likely as any other (reservoir sampling, Vitter 1985)."""
+def sample(images: Images, preprocess: Preprocess) -> tuple[list[str], list[Image]]:
+    """Names and preprocessed frames of up to ``SAMPLE`` images, in their order.
+
+    Each is as likely as any other (reservoir sampling, Vitter 1985).
+    """
     random = np.random.default_rng(0)
-    frames: list[Image] = []
-    for seen, (_, image) in enumerate(images):
+    kept: list[tuple[int, str, Image]] = []
+    for seen, (name, image) in enumerate(images):
         if seen < SAMPLE:
-            frames.append(preprocess(image))
+            kept.append((seen, name, preprocess(image)))
         elif (index := int(random.integers(seen + 1))) < SAMPLE:
-            frames[index] = preprocess(image)
-    return frames
+            kept[index] = (seen, name, preprocess(image))
+    kept.sort(key=lambda each: each[0])
+    return [name for _, name, _ in kept], [frame for *_, frame in kept]
+
+
+def _parts(names: Sequence[str], frames: Sequence[Image], images: Images, settings: Settings) -> Sequence[object]:
+    """The part that each image shows; of a video, a quarter of its length each."""
+    if settings.part_of is not None:
+        return [settings.part_of(name) for name in names]
+    if images.sequential:
+        return [index * _HELD_OUT_SHARE // len(names) for index in range(len(names))]
+    found = near_copies([fingerprint(frame) for frame in frames]).parts
+    return names if found is None else found.tolist()
 
 
 def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     frames: Sequence[Image],
     backbones: Sequence[Backbone],
     *,
+    parts: Sequence[object],
     time_budget_s: float,
     threads: int,
     progress: Progress,
@@ -160,6 +184,7 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     Args:
         frames: A sample of the good images, preprocessed, of one size.
         backbones: Candidates; the first is the default.
+        parts: The part that each frame shows; what is separated shows others than what is learned from.
         time_budget_s: After this time no new features are computed; the best of what was tried is chosen.
         threads: Of the networks.
         progress: Receives the number of candidates done.
@@ -168,13 +193,12 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     Raises:
         DatasetError: Too few frames.
     """
-    held = len(frames) // _HELD_OUT_SHARE
-    if held < 2:  # noqa: PLR2004
+    if len(set(parts)) < _FEWEST_PARTS or len(frames) < 2 * _HELD_OUT_SHARE:
         raise DatasetError(
-            what=f"{len(frames)} good images are too few to choose settings from",
+            what=f"{len(frames)} good images of {len(set(parts))} parts are too few to choose settings from",
             remedy="give at least 8, better a hundred; or leave out --auto",
         )
-    trial_frames = _TrialFrames.of(frames, held)
+    trial_frames = _TrialFrames.of(frames, parts)
     until_s = clock_s() + time_budget_s
     sources = [(backbone, divide) for backbone in backbones for divide in (False, True)]
     steps = len(sources) + 1
@@ -208,25 +232,20 @@ class _TrialFrames:
     damaged: list[Image]
 
     @classmethod
-    def of(cls, frames: Sequence[Image], held: int) -> _TrialFrames:
+    def of(cls, frames: Sequence[Image], parts: Sequence[object]) -> _TrialFrames:
         random = np.random.default_rng(0)
-        order = random.permutation(len(frames))
-        unseen = [frames[i] for i in order[:held]]
+        different = random.permutation(len(dict.fromkeys(parts))).tolist()
+        number_of = dict(zip(dict.fromkeys(parts), different, strict=True))
+        rows = [number_of[part] for part in parts]
+        held = len(different) // _HELD_OUT_SHARE
+        unseen = [frame for frame, row in zip(frames, rows, strict=True) if row < held]
         good = [augmented(frame, random) for frame in unseen]
         damaged = [
-            augmented(
-                with_defect(
-                    frame,
-                    _LARGEST[(number * _DEFECTS_PER_IMAGE + turn) % len(_LARGEST)],
-                    random,
-                    other=unseen[number - 1],
-                ),
-                random,
-            )
+            augmented(with_defect(frame, _LARGEST[turn % len(_LARGEST)], random, other=unseen[number - 1]), random)
             for number, frame in enumerate(unseen)
-            for turn in range(_DEFECTS_PER_IMAGE)
+            for turn in range(number * _DEFECTS_PER_IMAGE, (number + 1) * _DEFECTS_PER_IMAGE)
         ]
-        return cls([frames[i] for i in order[held:]], good, damaged)
+        return cls([frame for frame, row in zip(frames, rows, strict=True) if row >= held], good, damaged)
 
     def features(self, backbone: Backbone, detector: Detector, *, divide: bool, threads: int) -> list[Float32]:
         """Reduced features of the three groups, (n, d, h, w) each."""

@@ -14,9 +14,11 @@ from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import Preprocess
-from calibration.workstation.fit.auto_tuning import SAMPLE, Trial, _TrialFrames, best_trial, sample, tune
+from calibration.workstation.dataset import good_images
+from calibration.workstation.fit.auto_tuning import SAMPLE, Trial, _parts, _TrialFrames, best_trial, sample, tune
 from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
+from tests.support.photographed import save_photographed
 from tests.support.washers import Drawn, save, washer
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ def frames(count: int) -> list[Image]:
 
 def test_the_choice_is_the_best_of_what_was_tried_or_the_default_within_a_tie() -> None:
     choice = best_trial(
-        frames(32), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+        frames(32),
+        [filterbank_backbone(SIDE, SIDE)],
+        parts=range(32),
+        time_budget_s=60,
+        threads=1,
+        progress=lambda *_: None,
     )
     assert choice.complete
     tried = {(trial.divide_brightness, detector_spec(trial.detector)) for trial in choice.trials}
@@ -64,7 +71,12 @@ def test_another_detector_is_chosen_where_it_finds_defects_better(monkeypatch: p
 
     monkeypatch.setattr(_TrialFrames, "features", blind)
     choice = best_trial(
-        frames(200), [filterbank_backbone(SIDE, SIDE)], time_budget_s=60, threads=1, progress=lambda *_: None
+        frames(200),
+        [filterbank_backbone(SIDE, SIDE)],
+        parts=range(200),
+        time_budget_s=60,
+        threads=1,
+        progress=lambda *_: None,
     )
     assert choice.best.detector == Padim()
     assert choice.record().trials[-3].detector == "padim"
@@ -118,11 +130,44 @@ def test_a_detector_is_described_as_the_benchmark_takes_it() -> None:
     assert detector_spec(MeanShift(alpha=0.1, location="shared")) == "mean_shift:alpha=0.1,location=shared"
 
 
+def test_no_part_is_both_learned_from_and_separated() -> None:
+    given = frames(40)
+    divided = _TrialFrames.of(given, [number // 4 for number in range(40)])
+    learned = [next(number for number, frame in enumerate(given) if frame is each) for each in divided.learned]
+    assert len(learned) == 32
+    assert len({number // 4 for number in learned}) == 8
+    assert len(divided.good) == 8
+
+
+@pytest.mark.parametrize(
+    ("sequential", "part_of", "expected"),
+    [
+        (True, None, [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10),
+        (False, lambda name: name[-1], [name[-1] for name in map(str, range(40))]),
+        (False, None, [str(number) for number in range(40)]),
+    ],
+    ids=["video", "known parts", "different parts"],
+)
+def test_the_parts_of_a_sample(
+    *, sequential: bool, part_of: Callable[[str], str] | None, expected: list[object]
+) -> None:
+    drawn = Drawn(frames(40), sequential=sequential)
+    settings = Settings(Preprocess(SIDE, SIDE), part_of=part_of)
+    assert _parts([str(number) for number in range(40)], frames(40), drawn, settings) == expected
+
+
+def test_photographs_of_the_same_part_are_found(tmp_path: Path) -> None:
+    images = good_images(save_photographed(tmp_path / "parts", 0, 12, 3))
+    names, taken = sample(images, Preprocess(SIDE, SIDE))
+    assert len(set(_parts(names, taken, images, Settings(Preprocess(SIDE, SIDE))))) == 12
+
+
 def test_when_the_time_is_over_what_was_tried_decides() -> None:
     ticks = iter(range(0, 1000, 100))
     choice = best_trial(
         frames(16),
         [filterbank_backbone(SIDE, SIDE)],
+        parts=range(16),
         time_budget_s=50,
         threads=1,
         progress=lambda *_: None,
@@ -134,7 +179,14 @@ def test_when_the_time_is_over_what_was_tried_decides() -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(DatasetError, match="too few to choose"):
-        best_trial(frames(7), [filterbank_backbone(SIDE, SIDE)], time_budget_s=1, threads=1, progress=lambda *_: None)
+        best_trial(
+            frames(7),
+            [filterbank_backbone(SIDE, SIDE)],
+            parts=range(7),
+            time_budget_s=1,
+            threads=1,
+            progress=lambda *_: None,
+        )
 
 
 def test_a_sample_is_bounded_and_takes_from_everywhere() -> None:
@@ -143,7 +195,9 @@ def test_a_sample_is_bounded_and_takes_from_everywhere() -> None:
             for number in range(2 * SAMPLE):
                 yield str(number), np.full((SIDE, SIDE, 3), number % 256, np.uint8)
 
-    taken = sample(Many(), Preprocess(SIDE, SIDE))  # type: ignore[arg-type]
+    names, taken = sample(Many(), Preprocess(SIDE, SIDE))  # type: ignore[arg-type]
+    assert names == sorted(names, key=int)
+    assert [int(name) % 256 for name in names] == [int(frame[0, 0, 0]) for frame in taken]
     assert len(taken) == SAMPLE
     assert len({int(frame[0, 0, 0]) for frame in taken}) > 150
 
