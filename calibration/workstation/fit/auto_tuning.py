@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 SAMPLE = 400
 _HELD_OUT_SHARE = 4
 _DEFECTS_PER_IMAGE = 3
-_FEWEST_PARTS = 4
+_FEWEST_PARTS = 8
+_BLOCKS = 20
 _AVERAGINGS = (1, 2, 3)
 _ALPHAS = (0.03, 0.1, 0.3, 1.0)
 _OTHERS: tuple[Detector, ...] = (Padim(), Gaussian(), PatchCore())
@@ -63,7 +64,7 @@ class Trial:
     """One setting and its result.
 
     Attributes:
-        wins: Share of the defects in each held-out image that score above each good one, ties counted half, (m, m).
+        wins: Share of the defects in images of each held-out part that score above good images of each, (p, p).
     """
 
     backbone: Backbone
@@ -77,7 +78,7 @@ class Trial:
         return float(self.wins.mean())
 
     def beats(self, other: Trial) -> bool:
-        """Whether the AUROC is higher by more than chance, by the jackknife over images (Efron 1982)."""
+        """Whether the AUROC is higher by more than chance, by the jackknife over parts (Efron 1982)."""
         count, gain = len(self.wins), self.wins.astype(np.float64) - other.wins
         without = gain.sum() - gain.sum(axis=0) - gain.sum(axis=1) + np.diag(gain)
         deviation = without / (count - 1) ** 2 - gain.mean()
@@ -160,11 +161,11 @@ def sample(images: Images, preprocess: Preprocess) -> tuple[list[str], list[Imag
 
 
 def _parts(names: Sequence[str], frames: Sequence[Image], images: Images, settings: Settings) -> Sequence[object]:
-    """The part that each image shows; of a video, a quarter of its length each."""
+    """The part that each image shows; of a video, a twentieth of its length each."""
     if settings.part_of is not None:
         return [settings.part_of(name) for name in names]
     if images.sequential:
-        return [index * _HELD_OUT_SHARE // len(names) for index in range(len(names))]
+        return [index * _BLOCKS // len(names) for index in range(len(names))]
     found = near_copies([fingerprint(frame) for frame in frames]).parts
     return names if found is None else found.tolist()
 
@@ -193,7 +194,7 @@ def best_trial(  # noqa: PLR0913 - what to choose from, and how long
     Raises:
         DatasetError: Too few frames.
     """
-    if len(set(parts)) < _FEWEST_PARTS or len(frames) < 2 * _HELD_OUT_SHARE:
+    if len(set(parts)) < _FEWEST_PARTS:
         raise DatasetError(
             what=f"{len(frames)} good images of {len(set(parts))} parts are too few to choose settings from",
             remedy="give at least 8, better a hundred; or leave out --auto",
@@ -225,11 +226,12 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 @dataclass(frozen=True)
 class _TrialFrames:
-    """Frames to learn from, and frames to separate."""
+    """Frames to learn from, and frames to separate; ``by_part`` averages over those of each part, (p, m)."""
 
     learned: list[Image]
     good: list[Image]
     damaged: list[Image]
+    by_part: Float32
 
     @classmethod
     def of(cls, frames: Sequence[Image], parts: Sequence[object]) -> _TrialFrames:
@@ -245,7 +247,9 @@ class _TrialFrames:
             for number, frame in enumerate(unseen)
             for turn in range(number * _DEFECTS_PER_IMAGE, (number + 1) * _DEFECTS_PER_IMAGE)
         ]
-        return cls([frame for frame, row in zip(frames, rows, strict=True) if row >= held], good, damaged)
+        learned = [frame for frame, row in zip(frames, rows, strict=True) if row >= held]
+        of_part = np.array([row for row in rows if row < held]) == np.arange(held)[:, None]
+        return cls(learned, good, damaged, np.asarray(of_part / of_part.sum(axis=1, keepdims=True), np.float32))
 
     def features(self, backbone: Backbone, detector: Detector, *, divide: bool, threads: int) -> list[Float32]:
         """Reduced features of the three groups, (n, d, h, w) each."""
@@ -259,8 +263,9 @@ class _TrialFrames:
 
 
 def _mean_shifts(trial_frames: _TrialFrames, backbone: Backbone, divide: bool, threads: int) -> list[Trial]:  # noqa: FBT001
-    features = trial_frames.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
-    return [Trial(backbone, divide, detector, wins) for detector, wins in _compare(*features)]
+    learned, good, damaged = trial_frames.features(backbone, MeanShift(averaging=1), divide=divide, threads=threads)
+    compared = _compare(learned, good, damaged, trial_frames.by_part)
+    return [Trial(backbone, divide, detector, wins) for detector, wins in compared]
 
 
 def _other_detectors(
@@ -272,33 +277,35 @@ def _other_detectors(
     """The other methods, with the backbone and brightness that suit mean-shift best."""
     trials = []
     for detector in _OTHERS:
-        learned, *tested = trial_frames.features(backbone, detector, divide=divide, threads=threads)
+        learned, good, damaged = trial_frames.features(backbone, detector, divide=divide, threads=threads)
         with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), learned.shape[1:]) as store:
             for each in learned:
                 store.append(each)
             head = detector.fit(store, Folds([range(len(learned))]), backbone.level_channels).head
-        trials.append(Trial(backbone, divide, detector, _wins(head, *tested)))
+        trials.append(Trial(backbone, divide, detector, _wins(head, good, damaged, trial_frames.by_part)))
     return trials
 
 
-def _compare(learned: Float32, good: Float32, damaged: Float32) -> Iterator[tuple[MeanShift, Float32]]:
+def _compare(
+    learned: Float32, good: Float32, damaged: Float32, by_part: Float32
+) -> Iterator[tuple[MeanShift, Float32]]:
     for averaging in _AVERAGINGS:
         if averaging > min(learned.shape[2:]):
             return
-        sets = [_averaged(each, averaging) for each in (learned, good, damaged)]
-        local = Moments.of(by_location(sets[0]))
+        known, low, high = (_averaged(each, averaging) for each in (learned, good, damaged))
+        local = Moments.of(by_location(known))
         for alpha in _ALPHAS:
             detector = MeanShift(alpha=alpha, averaging=averaging)
-            yield detector, _wins(detector.head(local), *sets[1:])
+            yield detector, _wins(detector.head(local), low, high, by_part)
         shared = MeanShift(alpha=1.0, averaging=averaging, location="shared")
-        yield shared, _wins(shared.head(Moments.of(across_locations(sets[0]))), *sets[1:])
+        yield shared, _wins(shared.head(Moments.of(across_locations(known))), low, high, by_part)
 
 
-def _wins(head: Head, good: Float32, damaged: Float32) -> Float32:
-    """See `Trial`; the defects in an image are neighbours in ``damaged``."""
+def _wins(head: Head, good: Float32, damaged: Float32, by_part: Float32) -> Float32:
+    """See `Trial`, ties counted half; the defects in an image are neighbours in ``damaged``."""
     low, high = head.scores(good).score, head.scores(damaged).score
     wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)
-    return np.asarray(wins.reshape(len(low), -1, len(low)).mean(axis=1), np.float32)
+    return np.asarray(by_part @ wins.reshape(len(low), -1, len(low)).mean(axis=1) @ by_part.T, np.float32)
 
 
 def _averaged(features: Float32, window: int) -> Float32:

@@ -137,12 +137,14 @@ def test_no_part_is_both_learned_from_and_separated() -> None:
     assert len(learned) == 32
     assert len({number // 4 for number in learned}) == 8
     assert len(divided.good) == 8
+    np.testing.assert_allclose(divided.by_part.sum(axis=1), 1)
+    assert divided.by_part.shape == (2, 8)
 
 
 @pytest.mark.parametrize(
     ("sequential", "part_of", "expected"),
     [
-        (True, None, [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10),
+        (True, None, [number // 2 for number in range(40)]),
         (False, lambda name: name[-1], [name[-1] for name in map(str, range(40))]),
         (False, None, [str(number) for number in range(40)]),
     ],
