@@ -120,8 +120,11 @@ class AdditiveDetector(Detector, Protocol):
             DegenerateFeaturesError: Fewer than two images, or all alike.
         """
 
-    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32], weight: float = 1.0) -> Scorer:
-        """Scores an image, (1, d, h, w), with this weight in the moments, as if the moments were without it."""
+    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32] | None, weight: float = 1.0) -> Scorer:
+        """Scores an image, (1, d, h, w), with this weight in the moments, as if the moments were without it.
+
+        None scores any of them, almost as if: what is pooled over locations keeps a share of it.
+        """
 
     def parameters(self, moments: Moments) -> Mapping[str, bool | int | float | str]:
         """The parameters in force, for the manifest."""

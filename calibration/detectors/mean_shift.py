@@ -148,18 +148,21 @@ class MeanShift:
         """1 with a single location, whose covariance is the pooled one."""
         return self.alpha if self.location == "local" else 1.0
 
-    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32], weight: float = 1.0) -> Scorer:
-        """Scores one image of these moments as if the moments were without it.
+    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32] | None, weight: float = 1.0) -> Scorer:
+        """Scores one image of these moments as if the moments were without it; any image, but for its pooled share.
 
         Where all locations share one mean, a single image hardly changes it and is not taken out.
 
         Args:
             moments: Moments of all images.
-            image: Reduced features of the image that will be scored, (1, d, h, w).
+            image: Reduced features of the image that will be scored, (1, d, h, w). None scores any of them, and leaves
+                its share in the pooled covariance.
             weight: Its weight in the moments.
         """
         if self.location == "shared":
             return self.head(moments)
+        if image is None:
+            return self._leave_one_out(moments, moments.covariance().mean(axis=0), weight)
         pooled = fold_moments.pooled_covariance_without(moments, Moments.of(self.vectors(image)).weighted(weight))
         return self._leave_one_out(moments, pooled, weight)
 

@@ -83,7 +83,9 @@ class Padim:
         """The head for these moments: Sigma_l = C_l + 0.01 I."""
         return WhiteningHead(moments.mean.astype(np.float32), whitening(moments.covariance(), _regularised, np.float32))
 
-    def leave_one_out_scorer(self, moments: Moments, image: NDArray[np.float32], weight: float = 1.0) -> LeaveOneOut:
+    def leave_one_out_scorer(
+        self, moments: Moments, image: NDArray[np.float32] | None, weight: float = 1.0
+    ) -> LeaveOneOut:
         """Scores images of these moments, each with this weight in them, as if the moments were without them."""
         del image
         return self._leave_one_out(moments, weight)

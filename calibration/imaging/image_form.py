@@ -22,7 +22,7 @@ _PNM_LARGEST = re.compile(rb"P[2356]\s(?:\s*#[^\n]*\n)*\s*\d+\s+\d+\s+(\d+)\s")
 _TIFF_BITS, _TIFF_ORIENTATION, _UPRIGHT = 0x0102, 0x0112, 1
 _BYTE, _WORD = 8, 16
 _MOST_PAGES = 10_000
-_SAMPLE_SIDE = 512
+_SAMPLE_SIDE = 128
 _NEAR, _CONTRAST, _MASK_SHARE, _MASK_VALUES = 16, 64, 0.95, 8
 
 
@@ -60,10 +60,10 @@ def image_form(path: Path, image: Image) -> ImageForm:
     tiff = content if content[:4] in _TIFF else content.partition(_EXIF)[2]
     tags, pages = _tags_and_pages(tiff)
     bits = _bits(content, tags)
-    sample = _sample(image)
+    blue, green, red = np.moveaxis(_sample(image), 2, 0)
     return ImageForm(
         size=(image.shape[1], image.shape[0]),
-        is_colour=bool((sample[..., 1:] != sample[..., :-1]).any()),
+        is_colour=bool((blue != green).any() or (green != red).any()),
         bits=bits,
         used_bits=bits if bits == _BYTE else _used_bits(path),
         has_pages=(tiff is content and pages > 1)

@@ -100,11 +100,11 @@ _IMAGES = 24
 
 
 def affordable_defects(good_images: int) -> int:
-    """How many to draw: 40, or more for 150 images, up to 120 for 300.
+    """How many to draw: 40, or more for 300 images, up to 120 for 600.
 
     Drawing and scoring them then takes at most a third of the time that the images themselves take.
     """
-    return max(2 * DIFFERENT, min(MOST_DRAWN, DIFFERENT * (good_images // 50)))
+    return max(2 * DIFFERENT, min(MOST_DRAWN, DIFFERENT * (good_images // 100)))
 
 
 def planned_defects(good_images: int, defects: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from calibration.errors import DegenerateFeaturesError
+from calibration.statistics.location_threads import in_blocks
 from calibration.statistics.moments import identical_features_error
 
 if TYPE_CHECKING:
@@ -79,8 +80,11 @@ def whitening(
     Returns:
         W, (locations, d, d), lower triangular.
     """
-    blocks = (covariances[start : start + _BLOCK] for start in range(0, len(covariances), _BLOCK))
-    return np.concatenate([inverse_cholesky(regularised(block)).astype(precision) for block in blocks])
+
+    def whitened(block: slice) -> NDArray[Float]:
+        return inverse_cholesky(regularised(covariances[block])).astype(precision)
+
+    return np.concatenate(in_blocks(whitened, len(covariances), _BLOCK))
 
 
 def inverse_cholesky(covariances: Float64) -> Float64:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.statistics.covariance import whitening
+from calibration.statistics.location_threads import in_blocks
 from calibration.statistics.scores import Scores, generalised_mean
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
+
+_BLOCK = 16  # locations that a thread takes at a time
 
 
 class LeaveOneOut:
@@ -71,14 +74,20 @@ class LeaveOneOut:
         """
         images, _, height, width = reduced.shape
         distances = np.empty((images, height * width), np.float32)
-        for location, vectors in enumerate(_by_location(reduced if originals is None else originals)):
-            own = (vectors - self._mean[location]) @ self._whitening[location].T
-            copy = own
-            if originals is not None:
-                copy = (_by_location(reduced)[location] - self._mean[location]) @ self._whitening[location].T
-            from_others = copy + (self._mean_factor - 1) * own
-            shared = np.square((from_others * own).sum(axis=1)) / (1 - self._outer_factor * np.square(own).sum(axis=1))
-            distances[:, location] = np.square(from_others).sum(axis=1) + self._outer_factor * shared
+        vectors = _by_location(reduced if originals is None else originals)
+
+        def measure(block: slice) -> None:
+            for location in range(*block.indices(len(vectors))):
+                own = (vectors[location] - self._mean[location]) @ self._whitening[location].T
+                copy = own
+                if originals is not None:
+                    copy = (_by_location(reduced)[location] - self._mean[location]) @ self._whitening[location].T
+                from_others = copy + (self._mean_factor - 1) * own
+                squares = np.square(own).sum(axis=1)
+                shared = np.square((from_others * own).sum(axis=1)) / (1 - self._outer_factor * squares)
+                distances[:, location] = np.square(from_others).sum(axis=1) + self._outer_factor * shared
+
+        in_blocks(measure, len(vectors), _BLOCK)
         return Scores(generalised_mean(distances, self._order), distances.reshape(images, height, width))
 
 

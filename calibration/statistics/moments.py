@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.errors import BundleError, DegenerateFeaturesError
+from calibration.statistics.location_threads import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
+
+
+_BLOCK = 16  # locations that a thread takes at a time
 
 
 @dataclass
@@ -67,13 +71,17 @@ class Moments:
             return
         mean = vectors.mean(axis=1, dtype=np.float64)
         step = mean - self.mean
-        # The step to the new mean counts as one more centred vector, so that each scatter is updated once.
-        rows = np.empty((added + 1, vectors.shape[2]))
         weighted = self._weighted(step, added)
-        for location, block in enumerate(vectors):
-            rows[:-1] = block - mean[location]
-            rows[-1] = weighted[location]
-            self.scatter[location] += rows.T @ rows
+
+        def update_scatter(block: slice) -> None:
+            # The step to the new mean counts as one more centred vector, so that each scatter is updated once.
+            rows = np.empty((added + 1, vectors.shape[2]))
+            for location in range(*block.indices(len(vectors))):
+                rows[:-1] = vectors[location] - mean[location]
+                rows[-1] = weighted[location]
+                self.scatter[location] += rows.T @ rows
+
+        in_blocks(update_scatter, len(vectors), _BLOCK)
         self._move(step, added)
         self.squares += added
 
@@ -82,8 +90,13 @@ class Moments:
         if not other.count:
             return
         step = other.mean - self.mean
-        for location, row in enumerate(self._weighted(step, other.count)):
-            self.scatter[location] += other.scatter[location] + np.outer(row, row)
+        weighted = self._weighted(step, other.count)
+
+        def add_scatter(block: slice) -> None:
+            rows = weighted[block]
+            self.scatter[block] += other.scatter[block] + rows[:, :, None] * rows[:, None]
+
+        in_blocks(add_scatter, len(weighted), _BLOCK)
         self._move(step, other.count)
         self.squares += other.squares
 

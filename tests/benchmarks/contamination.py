@@ -94,7 +94,7 @@ class Tiles:
             fit = settings.detector.fit(store, folds, self._backbone.level_channels)
             good, _ = out_of_fold_scores(store, folds, 1, fit, DamagedImages(none), lambda *_: None)
             point = working_point(good, settings.false_reject_rate, folds.parts)
-            _, odd = findings_of_alike(alike, data, good, point, self._backbone, settings, none, lambda *_: None)
+            _, odd = findings_of_alike(alike, data, good, point, fit, self._backbone, settings, none, lambda *_: None)
         scores = np.array([float(fit.head.scores(self._features[image.path][None]).score[0]) for image in test])
         defective = np.array([image.defective for image in test])
         high, low = scores[defective], scores[~defective]

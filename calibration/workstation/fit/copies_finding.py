@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from calibration.bundle.manifest import FindingRecord
 from calibration.detectors.cross_validation import augmented_folds, make_folds, out_of_fold_scores
 from calibration.detectors.damaged_images import DamagedImages
+from calibration.statistics.moments import Moments
 from calibration.statistics.threshold import working_point
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from calibration.backbones.backbone import Backbone
+    from calibration.detectors.contract import AdditiveDetector, Fit
     from calibration.detectors.feature_store import FeatureStore
     from calibration.progress import Progress
     from calibration.statistics.threshold import WorkingPoint
@@ -27,6 +30,7 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
     data: TrainingData,
     scores: NDArray[np.float64],
     point: WorkingPoint,
+    fit: Fit,
     backbone: Backbone,
     settings: Settings,
     store: FeatureStore,
@@ -39,6 +43,7 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
         data: The images.
         scores: Held-out scores, alike images together, (n,).
         point: The threshold that follows.
+        fit: Of all images.
         backbone: Where features come from.
         settings: How to calibrate.
         store: For no features.
@@ -57,14 +62,27 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
         what += "were held out together"
     else:
         return (), scores
-    folds = make_folds(count, sequential=False)
-    fit = settings.detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
-    each, _ = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, DamagedImages(store), progress)
+    each = _scores_alone(data, fit, backbone, settings, store, progress)
     alone = working_point(each, point.false_reject_rate)
     what += (
-        f". Each held out alone (--same-part none), the threshold would be {alone.threshold:,.4g} instead of "
+        f". Each held out alone (--same-part none), the threshold would be about {alone.threshold:,.3g} instead of "
         f"{point.threshold:,.4g}, and promise {point.false_reject_rate:.2%} false rejects where "
         f"{(scores > alone.threshold).mean():.0%} are expected"
     )
     images = tuple(f"{data.names[index]} is like {data.names[other]}" for index, other in pairs)
     return (FindingRecord(what=what, images=images),), each
+
+
+def _scores_alone(  # noqa: PLR0913, PLR0917 - as above
+    data: TrainingData, fit: Fit, backbone: Backbone, settings: Settings, store: FeatureStore, progress: Progress
+) -> NDArray[np.float64]:
+    """Scores of images held out alone, (n,): from the moments if the method has them, or else by another fit."""
+    count = len(data.names)
+    if fit.statistics and not settings.augment:
+        detector = cast("AdditiveDetector", settings.detector)
+        scorer = detector.leave_one_out_scorer(Moments.unpacked(fit.statistics), None)
+        return np.concatenate([each.score for each in data.features.scores(range(count), scorer)]).astype(np.float64)
+    folds = make_folds(count, sequential=False)
+    again = settings.detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
+    each, _ = out_of_fold_scores(data.features, folds, 1 + settings.augment, again, DamagedImages(store), progress)
+    return each

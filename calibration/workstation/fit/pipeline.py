@@ -33,9 +33,11 @@ from calibration.detectors.cross_validation import FOLDS, augmented_folds, out_o
 from calibration.detectors.damaged_images import DamagedImages
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.engine.cpu_cores import usable_cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import backbone_record, fused_network
 from calibration.statistics.forecast import Forecast
+from calibration.statistics.location_threads import location_threads
 from calibration.statistics.threshold import (
     chi_square_threshold,
     refuse_invalid_rate,
@@ -139,7 +141,12 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     refuse_too_large(extraction.shape, len(images) * (1 + settings.augment), settings)
     extracted = extract(images, extraction, path.parent, settings.threads, progress)
     # BLAS threads cost these small matrices more than they give, and much more next to a running agent.
-    with threadpool_limits(1, "blas"), extracted as data, FeatureStore(path.parent, extraction.shape) as store:
+    with (
+        threadpool_limits(1, "blas"),
+        location_threads(settings.threads or usable_cores()),
+        extracted as data,
+        FeatureStore(path.parent, extraction.shape) as store,
+    ):
         alike = alike_images(data, images, settings)
         folds = held_out_folds(data, images, settings, alike)
         fit = detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
@@ -147,7 +154,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
         point = working_point(scores, settings.false_reject_rate, folds.parts)
-        copies, oddness = findings_of_alike(alike, data, scores, point, backbone, settings, store, progress)
+        copies, oddness = findings_of_alike(alike, data, scores, point, fit, backbone, settings, store, progress)
 
     defects = damaged.arrays(region_px)
     forecast = Forecast.of({**defects, "good_scores": scores}, point)

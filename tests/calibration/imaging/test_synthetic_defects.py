@@ -58,7 +58,7 @@ def test_kinds_and_sizes_come_up_alike_often() -> None:
     assert {drawn.count((kind, share)) for kind in KINDS for share in SHARES} == {3}
 
 
-@pytest.mark.parametrize(("good", "defects", "images"), [(10, 40, 10), (100, 40, 20), (200, 80, 24), (5000, 120, 24)])
+@pytest.mark.parametrize(("good", "defects", "images"), [(10, 40, 10), (100, 40, 20), (400, 80, 24), (5000, 120, 24)])
 def test_the_plan_has_each_number_once_and_spreads_them_over_the_images(good: int, defects: int, images: int) -> None:
     assert affordable_defects(good) == defects
     planned = planned_defects(good, defects)
