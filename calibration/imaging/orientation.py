@@ -63,7 +63,10 @@ class Structure:
     def __init__(self, mean: Directions) -> None:
         rows, columns = mean.shape[:2]
         self._reach = int(_FARTHEST * max(rows, columns))
-        self._size = tuple(cv2.getOptimalDFTSize(side + self._reach) for side in (rows, columns))
+        # All displacements fit even into a side that is shorter than the farthest of them.
+        self._size = tuple(
+            cv2.getOptimalDFTSize(max(side + self._reach, 2 * self._reach + 1)) for side in (rows, columns)
+        )
         self.mean = mean
         self._transform = cv2.dft(self._padded(mean))
         energy = float((mean.astype(np.float64) ** 2).sum())
@@ -99,7 +102,7 @@ class Structure:
             gains = (
                 visible
                 * min(left_of[-1 - cells] - profile[centre - cells], 1.0 - left_of[cells - 1] - profile[centre + cells])
-                for cells in range(1, self._reach + 1)
+                for cells in range(1, min(self._reach + 1, len(left_of)))
             )
             noticed = (cells for cells, gain in enumerate(gains, 1) if cells >= self._nearest and gain > limit)
             found.append(next(noticed, None))

@@ -85,3 +85,18 @@ def test_edge_directions_do_not_depend_on_memory_alignment() -> None:
         copy[:] = seen
         results.add(edge_directions(copy).tobytes())
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 200), (200, 16), (40, 160)])
+@pytest.mark.parametrize("moved", [(0, 0), (9, 0), (0, 9)])
+def test_a_strip_may_be_shorter_than_the_farthest_displacement(shape: tuple[int, int], moved: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (260, 260)).astype(np.uint8)
+    whole, (rows, columns), (right, down) = cv2.GaussianBlur(noise, (0, 0), 2), shape, moved
+    mean = edge_directions(np.asarray(whole[20 : 20 + rows, 20 : 20 + columns], np.uint8))
+    seen = edge_directions(np.asarray(whole[20 - down : 20 - down + rows, 20 - right : 20 - right + columns], np.uint8))
+    structure = Structure(mean)
+    found = structure.displacement(seen)
+    assert found.cells == moved or (moved == (0, 0) and found.at_zero > 0.99)
+    to_the_side, up_or_down = structure.smallest_visible_shift(1.0, 0.05)
+    assert to_the_side is None or to_the_side < columns
+    assert up_or_down is None or up_or_down < rows
