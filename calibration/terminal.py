@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -51,6 +52,9 @@ class _Terminal(Console):
 
 console = _Terminal(highlight=False, emoji=False)
 error_console = _Terminal(stderr=True, highlight=False, emoji=False)
+
+say = partial(console.print, soft_wrap=True)
+"""Print a text that a terminal may wrap, and a file gets as one line."""
 
 
 def run(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from onnx import helper, version_converter
 
 from calibration.backbones.constant_folding import fold, foldable_tensors
 from calibration.backbones.filterbank import STRIDE, filterbank
-from calibration.backbones.onnx_file import EXPORT_AGAIN, RANK, RGB, check_input, read_model
+from calibration.backbones.onnx_file import EXPORT_AGAIN, RANK, RGB, check_input, inputs_of, read_model
 from calibration.engine.onnxruntime import REFUSALS
 from calibration.errors import BackboneError, SettingError
 from calibration.onnx_graph import FLOAT, OPSET, FeatureGraph
@@ -98,8 +98,7 @@ def onnx_backbone(
         BackboneError: Not readable, or of another form.
     """
     model, digests = read_model(path)
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    inputs = inputs_of(model)
     if len(inputs) != 1 or len(model.graph.output) != 1:
         names = ", ".join(value.name for value in (*inputs, *model.graph.output))
         remedy = "export a backbone with one image input and one feature map as output"

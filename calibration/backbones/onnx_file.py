@@ -51,15 +51,20 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     return model, tuple(hashlib.sha256(each).hexdigest() for each in contents)
 
 
+def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What the model takes; older exports list its weights among the inputs."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
+
+
 def fixed_input_size(path: Path) -> tuple[int, int] | None:
     """Height and width of the images that an ONNX file takes; None if it leaves them open, or takes no one image.
 
     Raises:
         BackboneError: See ``read_model``.
     """
-    graph = read_model(path)[0].graph
-    inputs = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
-    shapes = [[side.dim_value for side in value.type.tensor_type.shape.dim] for value in inputs]
+    model, _ = read_model(path)
+    shapes = [[side.dim_value for side in value.type.tensor_type.shape.dim] for value in inputs_of(model)]
     if len(shapes) != 1 or len(shapes[0]) != RANK or not all(shapes[0][2:]):
         return None
     return shapes[0][2], shapes[0][3]

@@ -70,7 +70,7 @@ class Padim:
         held_out: Iterator[Scorer]
         if folds.independent:
             total = store.moments(folds.images, self.vectors)
-            held_out = repeat(self._leave_one_out(total), len(folds.groups))
+            held_out = repeat(self.leave_one_out_scorer(total, None), len(folds.groups))
         else:
             total, held_out = fold_moments.moments_and_fold_heads(self, store, folds)
         return fold_moments.moment_fit(self, store, total, held_out, leave_one_out=folds.independent)
@@ -88,11 +88,7 @@ class Padim:
     ) -> LeaveOneOut:
         """Scores images of these moments, each with this weight in them, as if the moments were without them."""
         del image
-        return self._leave_one_out(moments, weight)
-
-    @staticmethod
-    def _leave_one_out(moments: Moments, image_weight: float = 1.0) -> LeaveOneOut:
-        return LeaveOneOut(moments, _regularised, own_weight=1.0, order=inf, image_weight=image_weight)
+        return LeaveOneOut(moments, _regularised, own_weight=1.0, order=inf, image_weight=weight)
 
     def parameters(self, moments: Moments) -> dict[str, float | str | bool]:
         """The parameters in force, for the manifest."""

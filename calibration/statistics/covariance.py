@@ -22,7 +22,6 @@ Float = TypeVar("Float", np.float32, np.float64)
 # A channel that is constant in good images (colour, under a monochrome camera) gets this share of the mean variance: a
 # defect that changes it then counts, but rounding noise does not.
 _VARIANCE_FLOOR = 1e-3
-_BLOCK = 16  # covariances processed at a time, which fit the processor's cache
 _SMALL = 32
 
 
@@ -84,7 +83,7 @@ def whitening(
     def whitened(block: slice) -> NDArray[Float]:
         return inverse_cholesky(regularised(covariances[block])).astype(precision)
 
-    return np.concatenate(in_blocks(whitened, len(covariances), _BLOCK))
+    return np.concatenate(in_blocks(whitened, len(covariances)))
 
 
 def inverse_cholesky(covariances: Float64) -> Float64:

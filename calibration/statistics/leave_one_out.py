@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
 
-_BLOCK = 16  # locations that a thread takes at a time
-
 
 class LeaveOneOut:
     """Scores each image, or a changed copy of it, under mean and covariance without the image.
@@ -77,7 +75,7 @@ class LeaveOneOut:
         vectors = _by_location(reduced if originals is None else originals)
 
         def measure(block: slice) -> None:
-            for location in range(*block.indices(len(vectors))):
+            for location in range(block.start, block.stop):
                 own = (vectors[location] - self._mean[location]) @ self._whitening[location].T
                 copy = own
                 if originals is not None:
@@ -87,7 +85,7 @@ class LeaveOneOut:
                 shared = np.square((from_others * own).sum(axis=1)) / (1 - self._outer_factor * squares)
                 distances[:, location] = np.square(from_others).sum(axis=1) + self._outer_factor * shared
 
-        in_blocks(measure, len(vectors), _BLOCK)
+        in_blocks(measure, len(vectors))
         return Scores(generalised_mean(distances, self._order), distances.reshape(images, height, width))
 
 

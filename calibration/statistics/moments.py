@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 
-_BLOCK = 16  # locations that a thread takes at a time
-
-
 @dataclass
 class Moments:
     """Sufficient statistics of any number of feature vectors.
@@ -76,12 +73,12 @@ class Moments:
         def update_scatter(block: slice) -> None:
             # The step to the new mean counts as one more centred vector, so that each scatter is updated once.
             rows = np.empty((added + 1, vectors.shape[2]))
-            for location in range(*block.indices(len(vectors))):
+            for location in range(block.start, block.stop):
                 rows[:-1] = vectors[location] - mean[location]
                 rows[-1] = weighted[location]
                 self.scatter[location] += rows.T @ rows
 
-        in_blocks(update_scatter, len(vectors), _BLOCK)
+        in_blocks(update_scatter, len(vectors))
         self._move(step, added)
         self.squares += added
 
@@ -96,7 +93,7 @@ class Moments:
             rows = weighted[block]
             self.scatter[block] += other.scatter[block] + rows[:, :, None] * rows[:, None]
 
-        in_blocks(add_scatter, len(weighted), _BLOCK)
+        in_blocks(add_scatter, len(weighted))
         self._move(step, other.count)
         self.squares += other.squares
 

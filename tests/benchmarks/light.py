@@ -1,4 +1,4 @@
-"""Is a change of light or focus told from runs of defects? Rows of twenty rejects, drawn from real pictures."""
+"""Are changes of light or focus distinguished from runs of defects? Rows of twenty rejects, from real pictures."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from calibration.imaging.preprocess import Preprocess
-from calibration.terminal import escape, runs_bar
+from calibration.terminal import escape, runs_bar, say
 from calibration.workstation.cli import parse
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.detector_options import parse_detector
@@ -21,7 +21,7 @@ from calibration.workstation.cli.options import (
     method,
     network,
 )
-from calibration.workstation.cli.output import print_written, say
+from calibration.workstation.cli.output import print_written
 from calibration.workstation.evaluation.averages import over_runs, over_sets
 from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, benchmark_runs, tasks
 from calibration.workstation.evaluation.evaluation import sklearn_metrics

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from calibration.terminal import console, escape
-from calibration.workstation.cli.output import print_some, say
+from calibration.terminal import console, escape, say
+from calibration.workstation.cli.output import print_some
 from calibration.workstation.evaluation.averages import over_runs, over_sets
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from calibration.deployment.engine_source import engine_folder, source_of
 from calibration.deployment.latency import measure_latency
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
-from calibration.terminal import escape, progress_bar
+from calibration.terminal import escape, progress_bar, say
 from calibration.workstation.cli.options import BundlePath
-from calibration.workstation.cli.output import say
 
 _DEFAULT = BuildOptions()
 

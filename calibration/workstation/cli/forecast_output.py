@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from calibration.terminal import console
+from calibration.terminal import console, say
 from calibration.workstation.report.forecast_words import (
     WHAT_THEY_ARE,
     blind_warning,
@@ -28,18 +28,18 @@ def print_forecast(bundle: Bundle, least_detection: float) -> None:
         return
     warning = blind_warning(forecast, record, least_detection)
     if warning:
-        _say(
+        say(
             f"[bold red]perhaps nearly blind:[/] {warning}; try it on images of real defects if you have any "
             "(shiftwatch-calibrate evaluate); another --backbone, more images, a higher --false-reject-rate or "
             "--max-ms may help"
         )
     console.print(_table(forecast, record))
-    _say(f"[bold]{smallest_found(forecast, record)}[/]")
+    say(f"[bold]{smallest_found(forecast, record)}[/]")
     own = bundle.manifest.working_point.false_reject_rate
     for point in forecast.curve(forecast.usual_rates()):
         mark = "  <- the threshold" if point.false_reject_rate == own else ""
-        _say(f"  {one_good_part_in(point.false_reject_rate)} rejected: {point.found:.0%} found{mark}")
-    _say(WHAT_THEY_ARE)
+        say(f"  {one_good_part_in(point.false_reject_rate)} rejected: {point.found:.0%} found{mark}")
+    say(WHAT_THEY_ARE)
 
 
 def _table(forecast: Forecast, record: ForecastRecord) -> Table:
@@ -51,7 +51,3 @@ def _table(forecast: Forecast, record: ForecastRecord) -> Table:
         shares = [forecast.found(sizes=[pixels], kind=kind) for kind in (*kinds, None)]
         table.add_row(side(pixels, record), *(f"{share:.0%}" for share in shares))
     return table
-
-
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True)

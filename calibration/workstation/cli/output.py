@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from calibration.plain_text import printable
 from calibration.statistics.forecast import LEAST_DETECTION
-from calibration.terminal import console, escape
+from calibration.terminal import console, escape, say
 from calibration.workstation.cli.forecast_output import print_forecast
 from calibration.workstation.cli.suspicious import print_suspicious
 from calibration.workstation.report.rows import preprocess_rows
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import AlignmentRecord
     from calibration.workstation.evaluation.evaluation import EvaluationResult
-
-say = partial(console.print, soft_wrap=True)
-"""Print a text that a terminal may wrap, and a file gets as one line."""
 
 _SHOWN = 5
 # Where about five images lie above the threshold, the upper end of the interval is within this factor of the rate.

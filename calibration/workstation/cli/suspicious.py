@@ -13,7 +13,7 @@ from rich.prompt import Confirm
 
 from calibration.statistics.outliers import stray_indices
 from calibration.statistics.threshold import working_point
-from calibration.terminal import console, escape
+from calibration.terminal import console, escape, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,15 +33,15 @@ def print_suspicious(bundle: Bundle) -> None:
     """Which good images stand out, how to look at them, how to calibrate without them; what sets the threshold."""
     names = suspicious_names(bundle)
     if names:
-        _say(f"[yellow]{len(names)} suspicious, unlike the other good images:[/]")
+        say(f"[yellow]{len(names)} suspicious, unlike the other good images:[/]")
         for line in _scores(bundle, names)[:_SHOWN]:
-            _say(f"  {escape(line)}")
+            say(f"  {escape(line)}")
         if len(names) > _SHOWN:
-            _say(f"  and {len(names) - _SHOWN} more; --suspicious FILE writes all names")
-    _say(_what_sets_the_threshold(bundle))
+            say(f"  and {len(names) - _SHOWN} more; --suspicious FILE writes all names")
+    say(_what_sets_the_threshold(bundle))
     if names:
         report = ["shiftwatch-calibrate", "report", str(bundle.path), "--out", f"{bundle.path}.html"]
-        _say(f"  look at them: {escape(shlex.join(report))}")
+        say(f"  look at them: {escape(shlex.join(report))}")
 
 
 def print_advice(bundle: Bundle) -> None:
@@ -50,9 +50,9 @@ def print_advice(bundle: Bundle) -> None:
     if not names:
         return
     if len(names) > _SHOWN:
-        _say("to leave out what is not a good part: --suspicious FILE, delete the good parts from it, --leave-out FILE")
+        say("to leave out what is not a good part: --suspicious FILE, delete the good parts from it, --leave-out FILE")
         return
-    _say(f"to leave out what is not a good part: {escape(shlex.join(_again(bundle.path, names)))}")
+    say(f"to leave out what is not a good part: {escape(shlex.join(_again(bundle.path, names)))}")
 
 
 def wants_to_leave_out(bundle: Bundle) -> list[str]:
@@ -105,7 +105,3 @@ def _what_sets_the_threshold(bundle: Bundle) -> str:
         f"the threshold is {shown(point.threshold, ' of the drawn defects found')}; "
         f"without the highest 1, 2 and 3 good images ({highest}) it would be " + ", ".join(map(shown, without))
     )
-
-
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True)

@@ -67,9 +67,11 @@ def network_sizes(images: Images, choice: BackboneChoice | Backbone, settings: S
     preprocess, max_ms = settings.preprocess, settings.learn.max_ms
     if not settings.learn.choose_size:
         return [(preprocess.height, preprocess.width)]
-    fixed = choice.input_size if isinstance(choice, Backbone) else fixed_size(choice)
-    if fixed is not None or isinstance(choice, Backbone):
-        return [fixed or (preprocess.height, preprocess.width)]
+    if isinstance(choice, Backbone):
+        return [choice.input_size]
+    fixed = fixed_size(choice)
+    if fixed is not None:
+        return [fixed]
     rows, columns = _usual_size(images, preprocess)
     usual = size_of_aspect(rows, columns, _USUAL_PIXELS)
     if max_ms is None:

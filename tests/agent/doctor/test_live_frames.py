@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OTHER = "taught from other pictures than this camera gives"
 ON_COMMAND = {"source": "command"}
 COLOURED = np.array((0.8, 1.0, 1.15))
-"""Of all plates here, so that red and blue differ."""
+"""All plates here have it, so that red and blue differ."""
 
 
 def view(number: int, *, scratched: bool = False) -> Image:

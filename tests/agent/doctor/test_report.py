@@ -70,15 +70,15 @@ def agent(*arguments: object, **environment: str) -> Outcome:
 
 @pytest.mark.slow
 def test_without_a_station_each_finding_about_the_device_is_one_line() -> None:
-    told = agent("doctor")
-    title, *lines, summary = told.out.splitlines()
+    outcome = agent("doctor")
+    title, *lines, summary = outcome.out.splitlines()
     assert title == "This device"
     found = [line.split(maxsplit=1) for line in lines if not line.startswith(" ")]
     assert {level for level, _ in found} <= {"ok", "warning", "fault"}
     assert [text[: len(name)] for name, (_, text) in zip(DEVICE, found, strict=False)] == DEVICE
     faults = [text for level, text in found if level == "fault"]
-    assert (told.code, "fault" in summary) == ((2, True) if faults else (0, False))
-    assert told.err == ""
+    assert (outcome.code, "fault" in summary) == ((2, True) if faults else (0, False))
+    assert outcome.err == ""
 
 
 @pytest.mark.slow
@@ -89,11 +89,11 @@ def test_a_healthy_station_has_no_fault_and_is_left_unchanged(
     source = write_pictures(tmp_path / "parts", good_parts(3))
     config = write_config(tmp_path, bundle, source, mosquitto.port, camera={"playback": "realtime", "frames_per_s": 5})
     before = sorted(tmp_path.rglob("*"))
-    told = agent("doctor", "--config", config, "--json")
-    found = told.station()
+    outcome = agent("doctor", "--config", config, "--json")
+    found = outcome.station()
     assert list(found) == STATION
-    assert {finding["level"] for finding in found.values()} == {"ok"}, told.out
-    assert told.code == 0
+    assert {finding["level"] for finding in found.values()} == {"ok"}, outcome.out
+    assert outcome.code == 0
     assert found["camera"]["figures"] == {"width": 96.0, "height": 72.0, "frames_per_s": 5.0}
     assert "as 'shiftwatch-doctor-" in found["broker"]["found"]
     assert "none is running" in found["agent"]["found"]
@@ -142,8 +142,8 @@ def test_a_live_camera_used_by_a_running_agent_is_left_alone(bundle: Path, tmp_p
 def test_frames_of_a_camera_that_the_agent_uses_are_not_compared(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, f"rtsp://127.0.0.1:{closed_port()}/line", closed_port())
     with state_lock(tmp_path / "state"):
-        (told,) = (each for each in network_probe.network(str(config), frames=str(tmp_path)) if "live" in each.name)
-    assert (told.level, told.found.partition(",")[0]) == ("ok", "not compared with the taught images")
+        (outcome,) = (each for each in network_probe.network(str(config), frames=str(tmp_path)) if "live" in each.name)
+    assert (outcome.level, outcome.found.partition(",")[0]) == ("ok", "not compared with the taught images")
 
 
 def test_frames_that_the_camera_gives_now_are_compared_with_the_taught_ones(bundle: Path, tmp_path: Path) -> None:
@@ -151,22 +151,22 @@ def test_frames_that_the_camera_gives_now_are_compared_with_the_taught_ones(bund
     config = str(write_config(tmp_path, bundle, source, closed_port(), camera={"frames_per_s": 100}))
     kept = tmp_path / "kept"
     kept.mkdir()
-    (told,) = camera_probe.camera(config, str(kept))
-    assert (told.level, len(list(kept.iterdir()))) == ("ok", 8)
-    (told,) = (each for each in network_probe.network(config, frames=str(kept)) if each.name == "live frames")
-    assert told.level == "fault"
-    assert told.found.startswith("0 of 8 look as taught; ")
-    assert "taught from other pictures than this camera gives: the frame is " in told.found
+    (outcome,) = camera_probe.camera(config, str(kept))
+    assert (outcome.level, len(list(kept.iterdir()))) == ("ok", 8)
+    (outcome,) = (each for each in network_probe.network(config, frames=str(kept)) if each.name == "live frames")
+    assert outcome.level == "fault"
+    assert outcome.found.startswith("0 of 8 look as taught; ")
+    assert "taught from other pictures than this camera gives: the frame is " in outcome.found
 
 
 @pytest.mark.slow
 def test_everything_that_is_wrong_with_a_station_is_a_fault_with_its_remedy(bundle: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(bundle, tmp_path / "damaged")
     (damaged / "network.onnx").write_bytes(b"other")
-    told = agent("doctor", "--config", write_config(tmp_path, damaged, "nowhere.avi", closed_port()), "--json")
-    found = told.station()
-    assert told.code == 2
-    assert json.loads(told.out)["level"] == "fault"
+    outcome = agent("doctor", "--config", write_config(tmp_path, damaged, "nowhere.avi", closed_port()), "--json")
+    found = outcome.station()
+    assert outcome.code == 2
+    assert json.loads(outcome.out)["level"] == "fault"
     for name, reason in {"camera": "no video or image folder", "broker": "refused", "bundle": "network.onnx"}.items():
         assert found[name]["level"] == "fault"
         assert reason in found[name]["found"]
@@ -238,11 +238,11 @@ def test_golden_frames_with_other_scores_are_a_fault(
 def test_a_configuration_that_is_not_usable_is_a_fault_with_all_its_problems(tmp_path: Path) -> None:
     config = tmp_path / "station.yaml"
     config.write_text("bundle: b\ncamera: {source: 0, playback: slow}\nmqtt: {port: 0}\n")
-    told = agent("doctor", "--config", config)
-    assert told.code == 2
-    assert "camera.playback: 'slow' is not allowed" in told.out
-    assert "mqtt.port: 0 is not allowed" in told.out
-    assert "Traceback" not in told.out + told.err
+    outcome = agent("doctor", "--config", config)
+    assert outcome.code == 2
+    assert "camera.playback: 'slow' is not allowed" in outcome.out
+    assert "mqtt.port: 0 is not allowed" in outcome.out
+    assert "Traceback" not in outcome.out + outcome.err
 
 
 @pytest.mark.slow
@@ -260,9 +260,9 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
     assert "engine.backend: auto" in remedy
     assert not (tmp_path / "state").exists()
 
-    told = agent("doctor", "--config", config, "--json", CUDA_VISIBLE_DEVICES="")
-    assert told.code == 2
-    network = told.station()["network"]
+    outcome = agent("doctor", "--config", config, "--json", CUDA_VISIBLE_DEVICES="")
+    assert outcome.code == 2
+    network = outcome.station()["network"]
     assert (network["level"], f"error: {network['found']}") == ("fault", error)
 
 

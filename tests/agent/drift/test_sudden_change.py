@@ -1,4 +1,4 @@
-"""A change before the camera is told from defects, however many come in a row."""
+"""A change before the camera is distinguished from defects, however many come in a row."""
 
 from __future__ import annotations
 

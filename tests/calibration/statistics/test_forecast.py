@@ -16,7 +16,7 @@ GOOD = np.exp(np.random.default_rng(0).normal(size=200))
 
 
 def forecast(shares: dict[int, float], *, each: int = 20, rate: float = 0.05) -> Forecast:
-    """Of each size, this share lies above the threshold."""
+    """Defects, of each size this share above the threshold."""
     point = working_point(GOOD, rate)
     scores = [
         point.threshold * (2.0 if number < round(share * each) else 0.5)

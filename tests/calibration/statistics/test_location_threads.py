@@ -36,15 +36,15 @@ def test_results_do_not_depend_on_the_number(threads: int) -> None:
 
 def test_blocks_keep_their_order_and_cover_everything() -> None:
     with location_threads(4):
-        blocks = in_blocks(lambda block: range(50)[block], 50, 16)
+        blocks = in_blocks(lambda block: range(50)[block], 50)
     assert [each for block in blocks for each in block] == list(range(50))
 
 
 def test_work_is_shared_within_the_block_and_only_there() -> None:
     both = threading.Barrier(2, timeout=5)
     with location_threads(2):
-        in_blocks(lambda _: both.wait(), 2, 1)  # ends only if two run at once
-    assert set(in_blocks(lambda _: threading.current_thread(), 4, 1)) == {threading.current_thread()}
+        in_blocks(lambda _: both.wait(), 32)  # ends only if two run at once
+    assert set(in_blocks(lambda _: threading.current_thread(), 64)) == {threading.current_thread()}
 
 
 def test_an_error_in_a_thread_is_raised() -> None:
@@ -52,4 +52,4 @@ def test_an_error_in_a_thread_is_raised() -> None:
         raise ZeroDivisionError(block)
 
     with location_threads(2), pytest.raises(ZeroDivisionError):
-        in_blocks(fail, 4, 1)
+        in_blocks(fail, 64)
