@@ -77,9 +77,16 @@ class Gaussian:
     """The detector and its parameters.
 
     Attributes:
-        components: ``all``; ``pca`` keeps the components of largest variance; ``npca`` (negated) those of smallest,
-            which detected defects best in the paper.
-        retained_variance: Share of the variance that ``pca`` or ``npca`` keeps, in (0, 1].
+        components: ``all``; ``pca`` keeps the principal components of largest variance; ``npca`` (negated) those of
+            smallest, which detected defects best in the paper.
+        retained_variance: Share of the variance that ``pca`` or ``npca`` keeps, in (0, 1]; see ``kept_components``.
+        distance: ``mahalanobis``, or a baseline of the paper: ``l2``, the Euclidean distance to the mean, or ``sed``,
+            the same with each channel divided by its standard deviation. Both are divided by the root of the number of
+            channels, as in the authors' code, so that levels of many channels do not outweigh the others.
+
+    References:
+        Rippel, Mertens, Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep Features for Anomaly
+        Detection", 2021: table 1 has the distances, table 3 the components.
     """
 
     name: ClassVar[str] = "gaussian"
@@ -87,11 +94,14 @@ class Gaussian:
 
     components: Literal["all", "pca", "npca"] = "all"
     retained_variance: float = 0.99
+    distance: Literal["mahalanobis", "l2", "sed"] = "mahalanobis"
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         if self.components not in {"all", "pca", "npca"}:
             raise SettingError(what=f"components = {self.components!r} is not known", remedy="give all, pca or npca")
+        if self.distance not in {"mahalanobis", "l2", "sed"}:
+            raise SettingError(what=f"distance = {self.distance!r} is not known", remedy="give mahalanobis, l2 or sed")
         if not 0.0 < self.retained_variance <= 1.0:
             raise SettingError(
                 what=f"retained_variance = {self.retained_variance} is outside (0, 1]", remedy="give a share, e.g. 0.99"
@@ -112,30 +122,78 @@ class Gaussian:
         """Fit means and whitenings of the levels."""
         held_out = (self._head(store, others, levels) for others in folds.complements())
         head = self._head(store, folds.images, levels)
-        return Fit(head, held_out, asdict(self), gaussian_scores=head.gaussian_scores)
+        sampler = head.gaussian_scores if self.distance == "mahalanobis" else None
+        return Fit(head, held_out, asdict(self), gaussian_scores=sampler)
 
     def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
         means, whitenings = [], []
         for level in _split(vectors, lengths):
             means.append(level.mean(axis=0).astype(np.float32))
-            whitenings.append(self._whitening(ledoit_wolf(level)).astype(np.float32))
+            whitenings.append(self._whitening(level).astype(np.float32))
         return GaussianHead(tuple(means), tuple(whitenings))
 
-    def _whitening(self, covariance: Float64) -> Float64:
-        """W with W^T W = the inverse covariance on the kept components."""
-        variances, components = np.linalg.eigh(covariance)
-        if variances[0] <= 0.0:
-            raise identical_features_error()
-        total = np.cumsum(variances)
-        share = total / total[-1]  # the last is exactly 1
-        first, last = 0, len(variances)
-        if self.components == "npca":
-            last = max(1, int(np.searchsorted(share, self.retained_variance, side="right")))
-        elif self.components == "pca":
-            first = int(np.searchsorted(share, 1.0 - self.retained_variance, side="right"))
-        whitening: Float64 = components[:, first:last].T / np.sqrt(variances[first:last])[:, None]
-        return whitening
+    def _whitening(self, vectors: Float64) -> Float64:
+        """W, (r, d), whose product with a centred vector is as long as its distance to the vectors, (n, d)."""
+        if self.components == "all":
+            return self._within(vectors)
+        basis = kept_components(vectors, self.components, self.retained_variance)
+        return self._within(vectors @ basis.T) @ basis
+
+    def _within(self, vectors: Float64) -> Float64:
+        channels = vectors.shape[1]
+        if self.distance == "mahalanobis":
+            return _inverse_root(ledoit_wolf(vectors))
+        if self.distance == "l2":
+            return np.asarray(np.eye(channels) / np.sqrt(channels))
+        return np.asarray(np.diag(_inverse_deviations(vectors)) / np.sqrt(channels))
+
+
+def kept_components(vectors: Float64, components: Literal["pca", "npca"], share: float) -> Float64:
+    """Principal components with the largest or the smallest variances, which together hold a share of it.
+
+    They are those of the sample covariance, of which n vectors determine n - 1 at most. As in the authors' code the
+    share is reached, not approached: ``pca`` keeps the component that exceeds it, and ``npca``, where the component
+    number k of descending variances exceeds 1 - share, keeps all from k - 1 on.
+
+    Args:
+        vectors: (n, d), two or more.
+        components: ``pca`` or ``npca``.
+        share: In (0, 1].
+
+    Returns:
+        Unit vectors, (r, d).
+
+    Raises:
+        DegenerateFeaturesError: The vectors do not vary.
+    """
+    variances, directions = np.linalg.eigh(np.cov(vectors, rowvar=False).reshape(vectors.shape[1], -1))
+    known = min(len(vectors) - 1, len(variances))
+    total = np.cumsum(np.maximum(variances[::-1][:known], 0.0))
+    if not total[-1] > 0.0:
+        raise identical_features_error()
+    exceeding = int(np.searchsorted(total, (share if components == "pca" else 1.0 - share) * total[-1], side="right"))
+    kept = slice(exceeding + 1) if components == "pca" else slice(max(exceeding - 1, 0), None)
+    basis: Float64 = directions.T[::-1][:known][kept]
+    return basis
+
+
+def _inverse_root(covariance: Float64) -> Float64:
+    """W with W^T W = the inverse."""
+    variances, directions = np.linalg.eigh(covariance)
+    if variances[0] <= 0.0:
+        raise identical_features_error()
+    root: Float64 = directions.T / np.sqrt(variances)[:, None]
+    return root
+
+
+def _inverse_deviations(vectors: Float64) -> Float64:
+    """One over the standard deviation of each channel; 0 for channels that do not vary in float32."""
+    deviations = vectors.std(axis=0, ddof=1)
+    varies = deviations > np.finfo(np.float32).eps * np.abs(vectors).max(axis=0)
+    if not varies.any():
+        raise identical_features_error()
+    return np.asarray(np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varies))
 
 
 def _split(vectors: NDArray[Any], lengths: Sequence[int]) -> list[NDArray[Any]]:

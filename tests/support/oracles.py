@@ -95,41 +95,47 @@ def generalised_mean(score_map: Float64, order: float) -> float:
 
 
 def gaussian_score(
-    good: Sequence[Float64], tested: Sequence[Float64], components: str = "all", retained: float = 1.0
+    good: Sequence[Float64],
+    tested: Sequence[Float64],
+    components: str = "all",
+    retained: float = 1.0,
+    distance: str = "mahalanobis",
 ) -> float:
     """Rippel et al. 2021, eqs. 3 and 4: the sum over levels of the distance, with its root.
 
     Args:
         good: Averaged features of each level, (n, d).
         tested: Of the picture, (d,) each.
-        components: ``all``, ``pca`` or ``npca``.
+        components: ``all``, ``pca`` or ``npca``; these two of the sample covariance, before it is shrunk.
         retained: Share of the variance that these two keep.
+        distance: ``mahalanobis``, ``l2`` or ``sed``, the root of the mean square over channels.
     """
     from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - an extra
 
     total = 0.0
     for level, vector in zip(good, tested, strict=True):
-        covariance, shift = ledoit_wolf(level)[0], vector - level.mean(axis=0)
-        if components == "all":
-            total += np.sqrt(shift @ np.linalg.solve(covariance, shift))
+        mean = level.mean(axis=0)
+        learnt, shift = level - mean, vector - mean
+        if components != "all":
+            kept = principal_components(learnt, components, retained)
+            learnt, shift = learnt @ kept.T, kept @ shift
+        if distance == "mahalanobis":
+            total += np.sqrt(shift @ np.linalg.solve(ledoit_wolf(learnt)[0], shift))
             continue
-        variances, directions = np.linalg.eigh(covariance)
-        kept = kept_components(variances, components, retained)
-        total += np.sqrt(sum((directions[:, each] @ shift) ** 2 / variances[each] for each in kept))
+        scales = [1.0 if distance == "l2" else float(np.std(channel, ddof=1)) for channel in learnt.T]
+        total += np.sqrt(np.mean([(each / scale) ** 2 for each, scale in zip(shift, scales, strict=True)]))
     return float(total)
 
 
-def kept_components(variances: Float64, components: str, retained: float) -> list[int]:
-    """Of ascending variances: without the smallest (``pca``) or the largest (``npca``) ones, one after another."""
-    kept = list(range(len(variances)))
-    wanted = retained * variances.sum()
-    if components == "pca":
-        while variances[kept[1:]].sum() >= wanted:
-            kept = kept[1:]
-    else:
-        while len(kept) > 1 and variances[kept].sum() > wanted * (1 + 1e-12):
-            kept = kept[:-1]
-    return kept
+def principal_components(centred: Float64, components: str, retained: float) -> Float64:
+    """The first whose variances exceed the share, or the last from the one before the rest is exceeded, (r, d)."""
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[: len(centred) - 1]
+    limit = (retained if components == "pca" else 1 - retained) * np.square(lengths).sum()
+    number = 0
+    while number < len(directions) - 1 and np.square(lengths[: number + 1]).sum() <= limit:
+        number += 1
+    return directions[: number + 1] if components == "pca" else directions[max(number - 1, 0) :]
 
 
 def memory_score(bank: Float64, reduced: Float64, neighbours: int) -> tuple[float, Float64]:

@@ -29,7 +29,7 @@ _DETECTORS: dict[str, type[Any]] = {
 _OPTIONS = {
     "mean_shift": {"alpha", "averaging", "location", "pooling_order", "patch", "dimensions", "modes"},
     "padim": {"dimensions"},
-    "gaussian": {"components", "retained_variance"},
+    "gaussian": {"components", "retained_variance", "distance"},
     "patchcore": {"coreset", "neighbours"},
     "patch_svdd": {"epochs", "svdd_weight"},
 }

@@ -60,6 +60,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     dimensions: option.Dimensions = None,
     components: option.Components = None,
     retained_variance: option.RetainedVariance = None,
+    distance: option.Distance = None,
     coreset: option.Coreset = None,
     neighbours: option.Neighbours = None,
     epochs: option.Epochs = None,

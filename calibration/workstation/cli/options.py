@@ -138,6 +138,13 @@ Dimensions = Annotated[
 ]
 Components = Annotated[Literal["all", "pca", "npca"] | None, method(help="gaussian: components kept.  [default: all]")]
 RetainedVariance = Annotated[float | None, method(help="gaussian: variance that pca or npca keeps.  [default: 0.99]")]
+Distance = Annotated[
+    Literal["mahalanobis", "l2", "sed"] | None,
+    method(
+        help="gaussian: distance to the mean; `l2` (Euclidean) and `sed` (each channel divided by its standard "
+        "deviation) are baselines.  [default: mahalanobis]"
+    ),
+]
 Coreset = Annotated[float | None, method(help="patchcore: share of patches kept in memory.  [default: 0.01]")]
 Neighbours = Annotated[int | None, method(help="patchcore: b of eq. 7.  [default: 9]")]
 Epochs = Annotated[int | None, method(help="patch_svdd: epochs of training.  [default: 20]")]
