@@ -41,7 +41,7 @@ class Padim:
     """
 
     name: ClassVar[str] = "padim"
-    memory_advice: ClassVar[str] = "fewer --dimensions"
+    memory_advice: ClassVar[str] = "fewer dimensions (--detector padim:dimensions=50)"
 
     dimensions: int | None = 100
 

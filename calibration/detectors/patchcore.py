@@ -98,7 +98,7 @@ class PatchCore:
     """
 
     name: ClassVar[str] = "patchcore"
-    memory_advice: ClassVar[str] = "a smaller --coreset"
+    memory_advice: ClassVar[str] = "a smaller coreset"
 
     coreset: float = 0.01
     neighbours: int = 9

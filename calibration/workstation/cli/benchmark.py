@@ -1,11 +1,15 @@
 """``shiftwatch-calibrate benchmark``: settings compared on labelled data sets."""
 # No deferred annotations here: typer reads them.
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import escape, runs_bar, say
 from calibration.workstation.cli import parse
@@ -28,9 +32,16 @@ from calibration.workstation.evaluation.evaluation import sklearn_metrics
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
 from calibration.workstation.fit.backbone_choice import backbone_choices, open_backbone
+from calibration.workstation.presets import PRESETS, Preset, preset_of
 from calibration.workstation.settings import Settings
 
-Backbones = Annotated[list[str], network(metavar="NAME|FILE.onnx|A+B", help="As for `fit`; repeat to compare.")]
+Backbones = Annotated[
+    list[str],
+    network(
+        metavar="NAME|FILE.onnx|A+B",
+        help="As for `fit`; repeat to compare.  [default: filterbank, or the preset's]",
+    ),
+]
 
 
 def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
@@ -54,22 +65,28 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     images: Annotated[
         int | None, learning(min=1, help="Learn from only this many good images, chosen by seed.")
     ] = None,
-    size: Annotated[str, learning(metavar="HxW", help="Network input, in pixels, for all sets.")] = "224x224",
+    size: Annotated[
+        str | None,
+        learning(metavar="HxW", help="Network input, in pixels, for all sets.  [default: 224x224, or the preset's]"),
+    ] = None,
     divide_brightness: DivideBrightness = False,
-    backbone: Backbones = ["filterbank"],  # noqa: B006 - typer copies it
+    backbone: Backbones = [],  # noqa: B006 - typer copies it
     stages: Annotated[
         list[str], network(metavar="PATH,...", help="For all timm models; or repeat, one for each.")
     ] = [],  # noqa: B006
     weights: Annotated[list[Path], network(metavar="FILE", help="For all timm models; or repeat, one for each.")] = [],  # noqa: B006
     mean: Mean = "0,0,0",
     std: Std = "1,1,1",
+    preset: Annotated[
+        list[str], method(metavar="|".join(PRESETS), help="As for `fit`; repeat to compare, beside --detector.")
+    ] = [],  # noqa: B006
     detector: Annotated[
         list[str],
         method(
             metavar="NAME[:OPTION=VALUE,...]",
-            help="Method, with options of `fit`, e.g. `mean_shift:alpha=1`; repeat to compare.",
+            help="As for `fit`, e.g. `mean_shift:alpha=1`; repeat to compare.  [default: mean_shift, or the presets]",
         ),
-    ] = ["mean_shift"],  # noqa: B006
+    ] = [],  # noqa: B006
     memory_limit_mib: MemoryLimit = 4096,
     csv: Annotated[
         Path | None,
@@ -89,31 +106,42 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate benchmark mvtec --detector mean_shift --detector padim --csv mvtec.csv`
 
+    `shiftwatch-calibrate benchmark mvtec --preset patchcore2022 --preset padim2021 --detector mean_shift`
+
     `shiftwatch-calibrate benchmark magnetic-tiles --folds 5 --seeds 2 --images 100`
     """
     sklearn_metrics()  # refuses before hours are spent
     if json:
         refuse_unwritable(json)
-    input_size = parse.size(size)
+    given_size = None if size is None else parse.size(size)
     normalisation = parse.colours("--mean", mean), parse.colours("--std", std)
-    named = backbone_choices(backbone, stages, weights, normalisation)
-    detectors = {text: parse_detector(text) for text in detector}
+    compared = _compared(detector, preset)
+    if backbone:
+        named = [
+            (choice, label)
+            for choice in backbone_choices(backbone, stages, weights, normalisation)
+            for label in compared
+        ]
+    else:
+        own_stages = [each.stages for each in compared.values() if each.stages]
+        own = [each.backbone for each in compared.values()]
+        named = list(zip(backbone_choices(own, stages or own_stages, weights, normalisation), compared, strict=True))
     sets = [data for source in datasets for data in labelled_sets(source)]
     divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
+    opened = cache(open_backbone)
     candidates = [
         Candidate(
-            built,
+            opened(choice, given_size or compared[label].size),
             label,
             Settings(
-                Preprocess(*input_size),
-                method,
+                Preprocess(*(given_size or compared[label].size)),
+                compared[label].detector,
                 divide_brightness=divide_brightness,
                 memory_limit_mib=memory_limit_mib,
                 threads=threads,
             ),
         )
-        for built in (open_backbone(choice, input_size) for choice in named)
-        for label, method in detectors.items()
+        for choice, label in named
     ]
     runs = _runs(tasks(divided, candidates), csv)
     print_benchmark(runs)
@@ -124,6 +152,19 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         averages = over_runs(runs)
         write_json(json, runs, [*averages, *over_sets(averages)])
         print_written("runs, means and standard errors", [json])
+
+
+def _compared(detectors: list[str], presets: list[str]) -> dict[str, Preset]:
+    """What is compared, by its name in the tables; a detector without a preset is tried on the filterbank."""
+    usual = [] if presets else [MeanShift.name]
+    alone = {text: Preset("", parse_detector(text), "filterbank", "") for text in detectors or usual}
+    refused = next((text for text, each in alone.items() if isinstance(each.detector, PatchSvdd)), None)
+    if refused:
+        raise SettingError(
+            what=f"--detector {refused} trains encoders of its own for each data set, which takes too long to compare",
+            remedy=f"calibrate with fit --detector {refused}, and evaluate the bundle",
+        )
+    return {**alone, **{name: preset_of(name) for name in presets}}
 
 
 def _runs(planned: list[Task], csv: Path | None) -> list[Run]:

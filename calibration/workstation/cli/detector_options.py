@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from calibration.detectors.gaussian import Gaussian
@@ -19,75 +19,76 @@ if TYPE_CHECKING:
 
     from calibration.detectors.contract import Detector
 
-_DETECTORS: dict[str, type[Any]] = {
-    "mean_shift": MeanShift,
-    "padim": Padim,
-    "gaussian": Gaussian,
-    "patchcore": PatchCore,
-    "patch_svdd": PatchSvdd,
-}
-_OPTIONS = {
-    "mean_shift": {"alpha", "averaging", "location", "pooling_order", "patch", "dimensions", "modes"},
-    "padim": {"dimensions"},
-    "gaussian": {"components", "retained_variance", "distance"},
-    "patchcore": {"coreset", "neighbours"},
-    "patch_svdd": {"epochs", "svdd_weight"},
-}
-DETECTOR_OPTIONS = frozenset[str]().union(*_OPTIONS.values())
+_DETECTORS: dict[str, type[Any]] = {each.name: each for each in (MeanShift, Padim, Gaussian, PatchCore, PatchSvdd)}
+DETECTOR_OPTIONS = "; ".join(
+    f"{name} ({', '.join(field.name for field in fields(detector))})" for name, detector in _DETECTORS.items()
+)
 
 
-def detector_of(name: str, options: Mapping[str, object]) -> Detector:
-    """The detector of this name; ``options`` are None where the user gave none.
+def parse_detector(text: str, base: Detector | None = None) -> Detector:
+    """``NAME`` or ``NAME:OPTION=VALUE,...``; the options are the fields of the detector.
+
+    Args:
+        text: What the user gave.
+        base: Has the values of all options that are not given; None: the defaults.
 
     Raises:
-        SettingError: An option belongs to another detector, or has a value that makes no sense.
-    """
-    given = {option: value for option, value in options.items() if value is not None}
-    for option in given:
-        if option not in _OPTIONS[name]:
-            owner = " or ".join(each for each, owned in _OPTIONS.items() if option in owned)
-            raise SettingError(
-                what=f"--{option.replace('_', '-')} belongs to --detector {owner}, not to {name}",
-                remedy=f"leave it out, or give --detector {owner}",
-            )
-    if "alpha" in given:
-        given["alpha"] = number("--alpha", str(given["alpha"]))
-    if name == "mean_shift" and given.get("location") == "global" and "averaging" in given:
-        raise SettingError(what="--location global averages over the whole image", remedy="leave out --averaging")
-    detector: Detector = _DETECTORS[name](**given)
-    return detector
-
-
-def parse_detector(text: str) -> Detector:
-    """``NAME`` or ``NAME:OPTION=VALUE,...``, with the names and options of ``detector_of``.
-
-    Raises:
-        SettingError: Anything else, or a value that makes no sense.
+        SettingError: Anything else, a value that makes no sense, or another detector than ``base``.
     """
     name, _, options = text.partition(":")
-    if name == PatchSvdd.name:
-        raise SettingError(
-            what=f"--detector {name} trains encoders of its own for each data set, which takes too long to compare",
-            remedy=f"calibrate with fit --detector {name}, and evaluate the bundle",
-        )
     if name not in _DETECTORS:
         raise SettingError(what=f"--detector {name!r} is not known", remedy=f"give one of {', '.join(_DETECTORS)}")
+    if base is not None and base.name != name:
+        raise SettingError(
+            what=f"the preset is one of {base.name}, not of {name}",
+            remedy=f"leave out --detector, or change the preset by --detector {base.name}:OPTION=VALUE",
+        )
     given = [part.partition("=") for part in options.split(",")] if options else []
-    return detector_of(name, {option: _typed(name, option, value) for option, _, value in given})
+    return with_options(base or _DETECTORS[name](), {option: _typed(name, option, value) for option, _, value in given})
+
+
+def with_options(detector: Detector, options: Mapping[str, object]) -> Detector:
+    """The detector with some options changed.
+
+    Raises:
+        SettingError: A value makes no sense.
+    """
+    if detector.name == MeanShift.name and options.get("location") == "global" and "averaging" in options:
+        raise SettingError(what="--location global averages over the whole image", remedy="leave out --averaging")
+    changeable: Any = detector  # a dataclass, which a protocol cannot express
+    changed: Detector = replace(changeable, **options)
+    return changed
+
+
+def with_mean_shift_options(detector: Detector, given: Mapping[str, object]) -> Detector:
+    """The detector with those options that ``mean_shift`` has on the command line; None where the user gave none.
+
+    Raises:
+        SettingError: It is another detector, or a value makes no sense.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and detector.name != MeanShift.name:
+        raise SettingError(
+            what=f"--{next(iter(options)).replace('_', '-')} belongs to --detector mean_shift, not to {detector.name}",
+            remedy=f"leave it out; options of {detector.name} are given as --detector {detector.name}:OPTION=VALUE",
+        )
+    if "alpha" in options:
+        options["alpha"] = number("--alpha", str(options["alpha"]))
+    return with_options(detector, options)
 
 
 def _typed(name: str, option: str, value: str) -> str | float:
     """The value, of the same type as the detector's default."""
-    if option not in _OPTIONS[name]:
+    defaults = {field.name: field.default for field in fields(_DETECTORS[name])}
+    if option not in defaults:
         raise SettingError(
             what=f"--detector {name} has no option {option!r}",
-            remedy=f"write {name}:OPTION=VALUE,... with {', '.join(sorted(_OPTIONS[name]))}",
+            remedy=f"write {name}:OPTION=VALUE,... with {', '.join(sorted(defaults))}",
         )
-    default = next(field.default for field in fields(_DETECTORS[name]) if field.name == option)
-    if isinstance(default, str):
+    if isinstance(defaults[option], str):
         return value
     given = math.inf if value == "inf" else number(f"--detector {name}:{option}", value)
-    if isinstance(default, float):
+    if isinstance(defaults[option], float):
         return given
     if not float(given).is_integer():
         raise SettingError(what=f"--detector {name}:{option} {value} is not whole", remedy="give a whole number")

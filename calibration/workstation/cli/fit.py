@@ -14,7 +14,7 @@ from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
-from calibration.workstation.cli.detector_options import DETECTOR_OPTIONS, detector_of
+from calibration.workstation.cli.detector_options import parse_detector, with_mean_shift_options
 from calibration.workstation.cli.image_names import names_of, write_names
 from calibration.workstation.cli.output import describe, print_written
 from calibration.workstation.cli.suspicious import next_free, print_advice, suspicious_names, wants_to_leave_out
@@ -23,6 +23,7 @@ from calibration.workstation.fit.backbone_choice import BackboneChoice
 from calibration.workstation.fit.extraction import Extractor, extract_here
 from calibration.workstation.fit.folds import same_part_by
 from calibration.workstation.fit.pipeline import FitOptions, calibrate_folder
+from calibration.workstation.presets import preset_of
 from calibration.workstation.settings import USUAL_SIDE, PreprocessRequest, Settings
 
 
@@ -50,7 +51,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     weights: option.Weights = None,
     mean: option.Mean = "0,0,0",
     std: option.Std = "1,1,1",
-    detector: option.DetectorName = "mean_shift",
+    preset: option.PresetName = None,
+    detector: option.DetectorText = None,
     alpha: option.Alpha = None,
     averaging: option.Averaging = None,
     location: option.Location = None,
@@ -58,13 +60,6 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     patch: option.Patch = None,
     modes: option.Modes = None,
     dimensions: option.Dimensions = None,
-    components: option.Components = None,
-    retained_variance: option.RetainedVariance = None,
-    distance: option.Distance = None,
-    coreset: option.Coreset = None,
-    neighbours: option.Neighbours = None,
-    epochs: option.Epochs = None,
-    svdd_weight: option.SvddWeight = None,
     auto: option.Auto = False,
     time_budget_s: option.TimeBudget = 300.0,
     memory_limit_mib: option.MemoryLimit = 4096,
@@ -83,10 +78,25 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate fit photos/good --auto --out washers`
 
+    `shiftwatch-calibrate fit photos/good --detector patchcore:coreset=0.1 --out washers`
+
     `shiftwatch-calibrate fit photos/good --roi 320,80,512,512 --align auto --ignore label.png --out washers`
     """
-    of_detector = {name: value for name, value in locals().items() if name in DETECTOR_OPTIONS}
-    if detector == PatchSvdd.name:
+    of_mean_shift = {
+        "alpha": alpha,
+        "averaging": averaging,
+        "location": location,
+        "pooling_order": pooling_order,
+        "patch": patch,
+        "modes": modes,
+        "dimensions": dimensions,
+    }
+    paper = None if preset is None else preset_of(preset)
+    method = parse_detector(
+        detector or (paper.detector.name if paper else MeanShift.name), paper.detector if paper else None
+    )
+    method = with_mean_shift_options(method, of_mean_shift)
+    if isinstance(method, PatchSvdd):
         given = {
             "backbone": backbone,
             "stages": stages,
@@ -97,22 +107,25 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         }
         _refuse(given, "--detector patch_svdd trains encoders of its own, to which {} does not apply")
     elif auto:
-        given = {**of_detector, "divide_brightness": divide_brightness, "detector": detector != MeanShift.name}
+        given = {**of_mean_shift, "divide_brightness": divide_brightness, "detector": detector, "preset": preset}
         _refuse(given, "--auto chooses what {} would say")
-    chosen_size = (USUAL_SIDE, USUAL_SIDE) if size == parse.AUTO else parse.size(size)
-    if size != parse.AUTO:
-        _refuse({"max_ms": max_ms}, "--size says what {} would choose")
+    if paper and backbone is None:
+        backbone, stages = paper.backbone, stages or paper.stages
+    if size != parse.AUTO or paper:
+        _refuse({"max_ms": max_ms}, f"{'--preset' if size == parse.AUTO else '--size'} says what {{}} would choose")
+    usual_size = paper.size if paper else (USUAL_SIDE, USUAL_SIDE)
+    chosen_size = usual_size if size == parse.AUTO else parse.size(size)
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
     options = FitOptions(
         source,
         out,
         Settings(
             preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi)),
-            detector=detector_of(detector, of_detector),
+            detector=method,
             learn=PreprocessRequest(
                 None if align is None else parse.displacement(align),
                 list(map(parse.ignored_area, ignore)),
-                choose_size=size == parse.AUTO,
+                choose_size=size == parse.AUTO and paper is None,
                 max_ms=max_ms,
             ),
             divide_brightness=divide_brightness,

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from calibration.workstation.cli.detector_options import DETECTOR_OPTIONS
+from calibration.workstation.presets import PRESETS
+
 learning = partial(typer.Option, rich_help_panel="What to learn from")
 network = partial(typer.Option, rich_help_panel="Backbone")
 method = partial(typer.Option, rich_help_panel="Detector")
@@ -99,9 +102,20 @@ Weights = Annotated[Path | None, network(metavar="FILE", help="Weights of the ti
 Mean = Annotated[str, network(metavar="R,G,B", help="Subtracted from the input, 0..1, of an ONNX file.")]
 Std = Annotated[str, network(metavar="R,G,B", help="Divides the input of an ONNX file after that.")]
 
-DetectorName = Annotated[
-    Literal["mean_shift", "padim", "gaussian", "patchcore", "patch_svdd"],
-    method(help="Method; `patch_svdd` trains encoders of its own."),
+PresetName = Annotated[
+    str | None,
+    method(
+        metavar="|".join(PRESETS),
+        help="Backbone, size, method and its options as a paper has them; --backbone and --size replace its own.",
+    ),
+]
+DetectorText = Annotated[
+    str | None,
+    method(
+        metavar="NAME[:OPTION=VALUE,...]",
+        help=f"Method, with options of its own, e.g. `patchcore:coreset=0.1`: {DETECTOR_OPTIONS}. `patch_svdd` trains "
+        "encoders of its own.  [default: mean_shift]",
+    ),
 ]
 Alpha = Annotated[
     str | None,
@@ -132,23 +146,7 @@ Patch = Annotated[
 Modes = Annotated[
     int | None, method(help="mean_shift: means per location, for several kinds of good parts.  [default: 1]")
 ]
-Dimensions = Annotated[
-    int | None,
-    method(help="mean_shift: random directions kept.  [default: all]  padim: random channels kept.  [default: 100]"),
-]
-Components = Annotated[Literal["all", "pca", "npca"] | None, method(help="gaussian: components kept.  [default: all]")]
-RetainedVariance = Annotated[float | None, method(help="gaussian: variance that pca or npca keeps.  [default: 0.99]")]
-Distance = Annotated[
-    Literal["mahalanobis", "l2", "sed"] | None,
-    method(
-        help="gaussian: distance to the mean; `l2` (Euclidean) and `sed` (each channel divided by its standard "
-        "deviation) are baselines.  [default: mahalanobis]"
-    ),
-]
-Coreset = Annotated[float | None, method(help="patchcore: share of patches kept in memory.  [default: 0.01]")]
-Neighbours = Annotated[int | None, method(help="patchcore: b of eq. 7.  [default: 9]")]
-Epochs = Annotated[int | None, method(help="patch_svdd: epochs of training.  [default: 20]")]
-SvddWeight = Annotated[float | None, method(help="patch_svdd: weight of the SVDD' loss.  [default: 0.001]")]
+Dimensions = Annotated[int | None, method(help="mean_shift: random directions kept.  [default: all]")]
 Auto = Annotated[
     bool,
     method(

@@ -539,7 +539,7 @@ def wide_resnet() -> Backbone:
 
 @pytest.mark.parametrize(
     ("detector", "remedy"),
-    [(MeanShift(averaging=1), "--location shared"), (Padim(dimensions=None), "fewer --dimensions")],
+    [(MeanShift(averaging=1), "--location shared"), (Padim(dimensions=None), "fewer dimensions")],
     ids=["mean_shift", "padim"],
 )
 def test_what_does_not_fit_into_memory_is_refused_with_the_remedy_before_an_image_is_read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import feature_network, feature_shape
 from calibration.onnx_graph import FLOAT, GraphBuilder
-from calibration.workstation.cli.detector_options import detector_of, parse_detector
+from calibration.workstation.cli.detector_options import parse_detector, with_mean_shift_options
 from calibration.workstation.fit.backbone_choice import (
     BackboneChoice,
     backbone_choices,
@@ -38,65 +38,45 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 SIDE = 64
 NOTHING, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-OPTIONS: dict[str, dict[str, Any]] = {
-    "mean_shift": {
-        "alpha": "0.3",
+
+
+def test_each_option_of_mean_shift_reaches_it_and_only_it() -> None:
+    given = {
+        "alpha": "0.5",
         "averaging": 3,
         "location": "shared",
         "pooling_order": 4.0,
         "patch": 2,
-        "modes": 2,
         "dimensions": 50,
-    },
-    "padim": {"dimensions": 50},
-    "gaussian": {"components": "npca", "retained_variance": 0.1},
-    "patchcore": {"coreset": 0.1, "neighbours": 5},
-}
-NONE: dict[str, Any] = dict.fromkeys(option for options in OPTIONS.values() for option in options)
-FOREIGN = [
-    (name, owner, option)
-    for name in OPTIONS
-    for owner in OPTIONS
-    for option in OPTIONS[owner]
-    if option not in OPTIONS[name]
-]
+        "modes": 2,
+    }
+    assert with_mean_shift_options(MeanShift(), given) == MeanShift(0.5, 3, "shared", 4.0, 2, 50, 2)
+    none = dict.fromkeys(given)
+    for detector in (MeanShift(), Padim(), Gaussian(), PatchCore()):
+        assert with_mean_shift_options(detector, none) == detector
+    for option, value in given.items():
+        with pytest.raises(SettingError, match=f"--{option.replace('_', '-')} belongs to --detector mean_shift"):
+            with_mean_shift_options(Padim(), {**none, option: value})
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("mean_shift", MeanShift()), ("padim", Padim()), ("gaussian", Gaussian()), ("patchcore", PatchCore())],
-)
-def test_a_detector_without_options_has_its_defaults(name: str, expected: object) -> None:
-    assert detector_of(name, NONE) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("mean_shift", MeanShift(0.3, 3, "shared", 4.0, 2, 50, 2)),
-        ("padim", Padim(50)),
-        ("gaussian", Gaussian("npca", 0.1)),
-        ("patchcore", PatchCore(0.1, 5)),
-    ],
-)
-def test_all_options_reach_the_detector(name: str, expected: object) -> None:
-    assert detector_of(name, {**NONE, **OPTIONS[name]}) == expected
-
-
-@pytest.mark.parametrize(("name", "owner", "option"), FOREIGN, ids=[f"{each[0]}, {each[2]}" for each in FOREIGN])
-def test_an_option_of_another_detector_is_refused(name: str, owner: str, option: str) -> None:
-    flag = f"--{option.replace('_', '-')}"
-    with pytest.raises(SettingError, match=rf"(?s){flag} belongs to --detector .*{owner}.*, not to {name}.*{owner}"):
-        detector_of(name, {**NONE, option: OPTIONS[owner][option]})
+def test_options_change_a_preset_and_leave_the_rest_of_it() -> None:
+    base = PatchCore(coreset=0.25, neighbours=3)
+    assert parse_detector("patchcore:neighbours=5", base) == PatchCore(coreset=0.25, neighbours=5)
+    assert parse_detector("patchcore", base) == base
 
 
 BAD = {
-    "--detector padim --alpha 0.5": ("--alpha belongs to --detector mean_shift, not to padim", "leave it out"),
-    "--retained-variance 0.5": ("--retained-variance belongs to --detector gaussian", "--detector gaussian"),
-    "--detector padim --dimensions 0": ("dimensions = 0 is too small", "1 or more"),
-    "--detector gaussian --components pca --retained-variance 2": (r"retained_variance = 2\.0", r"0\.99"),
-    "--detector patchcore --coreset 0": (r"coreset = 0\.0 is outside \(0, 1\]", r"0\.01"),
-    "--detector patchcore --neighbours 1": ("neighbours = 1 is too few", "2 or more"),
+    "--detector padim --alpha 0.5": ("--alpha belongs to --detector mean_shift, not to padim", "padim:OPTION=VALUE"),
+    "--detector padim --dimensions 9": ("--dimensions belongs to --detector mean_shift", "padim:OPTION=VALUE"),
+    "--detector oracle": ("'oracle' is not known", "one of mean_shift"),
+    "--preset oracle": ("--preset 'oracle' is not known", "one of hermann2022"),
+    "--preset padim2021 --detector patchcore": ("the preset is one of padim, not of patchcore", "padim:OPTION=VALUE"),
+    "--preset padim2021 --auto": ("--auto chooses what --preset would say", "leave out"),
+    "--location global --averaging 2": ("averages over the whole image", "leave out --averaging"),
+    "--detector padim:dimensions=0": ("dimensions = 0 is too small", "1 or more"),
+    "--detector gaussian:components=pca,retained_variance=2": (r"retained_variance = 2\.0", r"0\.99"),
+    "--detector patchcore:coreset=0": (r"coreset = 0\.0 is outside \(0, 1\]", r"0\.01"),
+    "--detector patchcore:neighbours=1": ("neighbours = 1 is too few", "2 or more"),
     "--backbone filterbank+resnet18+resnet34": ("names 2 timm models", "ONNX files"),
     "--backbone filterbank+nowhere.onnx": (r"cannot read the backbone nowhere\.onnx", "check the path"),
     "--backbone filterbank+x.onnx --weights w.pth": (
@@ -115,7 +95,7 @@ def test_fit_refuses_them_with_the_remedy(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", ["--components most", "--detector oracle"])
+@pytest.mark.parametrize("options", ["--location elsewhere", "--pooling-order most"])
 def test_fit_refuses_values_that_are_not_on_the_list(
     command: Callable[..., Outcome], good_folder: Path, tmp_path: Path, options: str
 ) -> None:

@@ -342,3 +342,14 @@ def test_time_left_follows_from_the_runs_that_are_done() -> None:
 def test_the_bar_speaks_of_runs(command: Command, kinds: Path) -> None:
     outcome = command("benchmark", kinds, *SMALL, "--folds", 2)
     assert re.search(r"washers filterbank mean_shift .* 2/2 0:00:00 left", outcome.err)
+
+
+def test_benchmark_compares_presets_and_detectors_on_one_backbone(
+    command: Command, kinds: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "runs.json"
+    options = (*SMALL, "--backbone", "filterbank", "--folds", 2, "--json", table)
+    methods = ("--preset", "padim2021", "--preset", "rippel2021", "--detector", "mean_shift")
+    assert command("benchmark", kinds, *options, *methods).code == 0
+    compared = {run["detector"] for run in json.loads(table.read_text())["runs"]}
+    assert compared == {"padim2021", "rippel2021", "mean_shift"}

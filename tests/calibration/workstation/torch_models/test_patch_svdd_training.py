@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Outcome]
 
-LITTLE = ("--size", "64", "--threads", "1", "--detector", "patch_svdd", "--epochs", "3")
+LITTLE = ("--size", "64", "--threads", "1", "--detector", "patch_svdd:epochs=3")
+OTHER = (*LITTLE[:-1], "patch_svdd:epochs=3,svdd_weight=0.5")
 
 
 @pytest.fixture(autouse=True)
@@ -333,7 +334,7 @@ def test_more_frames_than_fit_into_memory_are_a_random_choice(monkeypatch: pytes
 def test_fit_trains_writes_a_bundle_and_leaves_no_checkpoint(
     command: Command, good_folder: Path, tmp_path: Path
 ) -> None:
-    outcome = command("fit", good_folder, "--out", tmp_path / "out", *LITTLE, "--svdd-weight", "0.5")
+    outcome = command("fit", good_folder, "--out", tmp_path / "out", *OTHER)
     assert outcome.code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     manifest = open_bundle(tmp_path / "out").manifest
@@ -359,7 +360,7 @@ def test_fit_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(Checkpoint, "keep", interrupted)
     assert command("fit", good_folder, "--out", tmp_path / "out", *LITTLE).code == EXIT_INTERRUPTED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.training.pt", "whole"]
-    other = command("fit", good_folder, "--out", tmp_path / "out", *LITTLE, "--svdd-weight", "0.5")
+    other = command("fit", good_folder, "--out", tmp_path / "out", *OTHER)
     assert_refused(other, r"out\.training\.pt holds a training with other svdd-weight", "or remove .*training")
     assert command("fit", good_folder, "--out", tmp_path / "out", *LITTLE).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
@@ -373,8 +374,8 @@ BAD = {
     "--backbone filterbank": ("encoders of its own, to which --backbone does not apply", "leave out"),
     "--auto": ("encoders of its own, to which --auto does not apply", "leave out"),
     "--stages blocks.3 --weights w.pth": ("to which --stages, --weights does not apply", "leave out"),
-    "--epochs 0": ("epochs = 0 is too few", "1 or more"),
-    "--svdd-weight -1": (r"svdd_weight = -1\.0", "0 or more"),
+    "--detector patch_svdd:epochs=0": ("epochs = 0 is too few", "1 or more"),
+    "--detector patch_svdd:svdd_weight=-1": (r"svdd_weight = -1\.0", "0 or more"),
     "--false-reject-rate 2": ("makes no sense", r"0\.01"),
     "--memory-limit-mib 1": (r"10x9 locations of 64 channels need \d+ MiB .* limit is 1 MiB", "fewer --frames"),
     "--frames 0:9": ("only 9 usable images", "at least 10"),

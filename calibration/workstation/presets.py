@@ -1,0 +1,76 @@
+"""The configurations of the papers, each by one name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from calibration.detectors.gaussian import Gaussian
+from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.padim import Padim
+from calibration.detectors.patchcore import PatchCore
+from calibration.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calibration.detectors.contract import Detector
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a paper reports its figures for.
+
+    Attributes:
+        paper: Authors, year and title.
+        detector: The method with its parameters.
+        backbone: As ``--backbone`` takes it.
+        stages: As ``--stages`` takes them; the first sets the grid.
+        size: Network input, (height, width) in pixels.
+    """
+
+    paper: str
+    detector: Detector
+    backbone: str
+    stages: str
+    size: tuple[int, int] = (224, 224)
+
+
+PRESETS: Mapping[str, Preset] = {
+    "hermann2022": Preset(
+        "Hermann et al. 2022, Fast and Efficient Image Novelty Detection Based on Mean-Shifts",
+        MeanShift(alpha=1.0, averaging=2, location="shared", pooling_order=inf),
+        "efficientnet_b4",
+        "blocks.3,blocks.4",
+    ),
+    "patchcore2022": Preset(
+        "Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection",
+        PatchCore(),
+        "wide_resnet50_2",
+        "layer2,layer3",
+    ),
+    "rippel2021": Preset(
+        "Rippel et al. 2021, Modeling the Distribution of Normal Data in Pre-Trained Deep Features",
+        Gaussian(),
+        "efficientnet_b4",
+        "bn2,blocks.6,blocks.5,blocks.4,blocks.3,blocks.2,blocks.1,blocks.0,bn1",  # the coarsest first
+    ),
+    "padim2021": Preset(
+        "Defard et al. 2021, PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
+        Padim(),
+        "resnet18",
+        "layer1,layer2,layer3",
+    ),
+}
+
+
+def preset_of(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        SettingError: There is none.
+    """
+    if name not in PRESETS:
+        raise SettingError(what=f"--preset {name!r} is not known", remedy=f"give one of {', '.join(PRESETS)}")
+    return PRESETS[name]
