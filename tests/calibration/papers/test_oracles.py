@@ -7,7 +7,6 @@ from math import e, exp, sqrt
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from sklearn.covariance import ledoit_wolf as reference_ledoit_wolf
 
 from tests.calibration.papers import (
     oracle_hermann,
@@ -28,8 +27,11 @@ def test_shrinkage_of_four_samples() -> None:
     assert covariance == pytest.approx(np.diag([2 / 18 + 1.25 * 17 / 18, 0.5 / 18 + 1.25 * 17 / 18]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 50])
 def test_shrinkage_is_that_of_scikit_learn(count: int) -> None:
+    from sklearn.covariance import ledoit_wolf as reference_ledoit_wolf  # noqa: PLC0415 - takes seconds to import
+
     samples = RANDOM.normal(size=(count, 8)) @ RANDOM.normal(size=(8, 8)) + 3
     covariance, share = ledoit_wolf(samples)
     expected, expected_share = reference_ledoit_wolf(samples)
@@ -78,6 +80,10 @@ def test_hermann_averages_before_it_measures() -> None:
     assert oracle_hermann.global_score(alternating, statistics) == [0]
 
 
+def test_hermann_score_is_the_largest_of_the_map() -> None:
+    assert oracle_hermann.score(np.array([[[1.0, 2], [7, 3]], [[4, 0], [1, 0]]])).tolist() == [7, 4]
+
+
 def test_hermann_covariance_is_that_of_single_patches_around_one_mean() -> None:
     features = RANDOM.normal(size=(6, 2, 4, 4))
     statistics = oracle_hermann.fit(features, 2)
@@ -87,7 +93,7 @@ def test_hermann_covariance_is_that_of_single_patches_around_one_mean() -> None:
         for row in range(3)
         for column in range(3)
     ]
-    expected, share = reference_ledoit_wolf(np.array(rows))
+    expected, share = ledoit_wolf(np.array(rows))
     assert statistics.covariance == pytest.approx(expected)
     assert statistics.shrinkage == pytest.approx(share)
     assert statistics.mean == pytest.approx(np.mean(rows, axis=0))
@@ -198,14 +204,13 @@ def test_patchcore_coreset_of_points_on_a_line() -> None:
 
 
 def test_patchcore_weight_of_the_largest_distance() -> None:
-    bank = np.array([[0.0], [3], [90]])
+    bank = np.array([[0.0], [-1.2], [2.5]])  # nearest to 0 is -1.2, which is not what is second nearest to 1
     embedding = np.array([[[[1.0, 0.5]]]])
     assert oracle_patchcore.distance_map(embedding, bank).tolist() == [[[1, 0.5]]]
-    assert oracle_patchcore.image_score(embedding, bank, neighbours=2) == pytest.approx([1 - e / (e + e**2)])
+    assert oracle_patchcore.image_score(embedding, bank, neighbours=2) == pytest.approx([1 - e / (e + exp(2.2))])
     assert oracle_patchcore.image_score(embedding, bank, neighbours=1) == [0]
-    assert oracle_patchcore.image_score(embedding * 1e6, bank, neighbours=2) == pytest.approx(
-        [(1e6 - 90) * (1 - 1 / (1 + exp(87)))]
-    )
+    distant = oracle_patchcore.image_score(embedding * 1e6, bank, neighbours=2)
+    assert distant == pytest.approx([(1e6 - 2.5) * (1 - 1 / (1 + exp(2.5)))])
 
 
 def test_patchcore_segmentation_of_an_even_map() -> None:
