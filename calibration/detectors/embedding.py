@@ -1,4 +1,4 @@
-"""Nodes that join neighbouring grid cells into one vector, and reduce its dimensions."""
+"""Nodes that join levels, or neighbouring grid cells, into one vector for each cell, and reduce its dimensions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,34 @@ from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calibration.onnx_graph import GraphBuilder
 
 _SEED = 0
+
+
+def join_levels(graph: GraphBuilder, levels: Sequence[FeatureMap], output: str | None = None) -> FeatureMap:
+    """All levels on the grid of the first, concatenated; ``output`` names the result, None generates a name."""
+    grid = levels[0].shape[1:]
+    parts = [_on_grid(graph, level, grid) for level in levels]
+    if len(parts) == 1:
+        joined = graph.add("Identity", *parts, output=output)
+    else:
+        joined = graph.add("Concat", *parts, axis=1, output=output)
+    return FeatureMap(joined, (sum(level.shape[0] for level in levels), *grid))
+
+
+def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> str:
+    """A level on another grid: averaged if it is finer by a whole factor, else interpolated (bilinear)."""
+    _, height, width = level.shape
+    if (height, width) == grid:
+        return level.name
+    if height % grid[0] == 0 and width % grid[1] == 0:
+        cell = [height // grid[0], width // grid[1]]
+        return graph.add("AveragePool", level.name, kernel_shape=cell, strides=cell)
+    sizes = graph.ints(1, level.shape[0], *grid)
+    return graph.add("Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 def join_patches(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:

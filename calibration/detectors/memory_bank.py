@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from calibration.onnx_graph import FeatureMap, GraphBuilder
 
     Float32 = NDArray[np.float32]
+
+AHEAD = 32  # points whose distances to all others the coreset keeps
 
 
 @dataclass(frozen=True)
@@ -69,33 +71,54 @@ def sample(batches: Iterable[Float32], shape: tuple[int, int], limit: int, rando
     ``shape`` is the number of patches in all batches, and of channels: (sum of n * h * w, d).
     """
     total, channels = shape
-    chosen = np.sort(random.choice(total, min(limit, total), replace=False))
-    patches = np.empty((len(chosen), channels), np.float32)
+    return gather(batches, np.sort(random.choice(total, min(limit, total), replace=False)), channels)
+
+
+def gather(
+    batches: Iterable[Float32],
+    rows: NDArray[np.int64],
+    width: int,
+    of_patches: Callable[[Float32], Float32] = lambda patches: patches,
+) -> Float32:
+    """The patches with these numbers, rising, or what ``of_patches`` makes of them, (len(rows), width).
+
+    Args:
+        batches: Features, (n, d, h, w), whose patches are numbered one after the other.
+        rows: Numbers of the patches.
+        width: Length of a row of the result.
+        of_patches: Turns patches, (k, d), into rows of the result, (k, width).
+    """
+    gathered = np.empty((len(rows), width), np.float32)
     seen = filled = 0
     for batch in batches:
-        vectors = batch.reshape(len(batch), channels, -1).transpose(0, 2, 1).reshape(-1, channels)
-        here = chosen[(chosen >= seen) & (chosen < seen + len(vectors))] - seen
-        patches[filled : filled + len(here)] = vectors[here]
-        filled += len(here)
-        seen += len(vectors)
-    return patches
+        patches = batch.reshape(*batch.shape[:2], -1).transpose(0, 2, 1).reshape(-1, batch.shape[1])
+        end = filled + int(np.searchsorted(rows[filled:], seen + len(patches)))
+        gathered[filled:end] = of_patches(patches[rows[filled:end] - seen])
+        filled, seen = end, seen + len(patches)
+    return gathered
 
 
 def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:
     """Indices of ``count`` points, (n, d), that cover the others: each is the farthest from those chosen before.
 
     The minimax facility location problem is NP-hard; this greedy choice is within a factor of two (Roth et al. 2022,
-    algorithm 1).
+    algorithm 1). The distances of all points to the ``AHEAD`` farthest are computed at once, since most of these are
+    chosen next: one product with a matrix instead of many with a vector, each of which would read all points.
     """
     lengths = squared_lengths(points)
-    chosen = np.empty(count, np.int64)
-    chosen[0] = lengths.argmin()
     nearest = np.full(len(points), np.inf, np.float32)
-    for number in range(1, count):
-        last = chosen[number - 1]
-        np.minimum(nearest, lengths - 2 * (points @ points[last]) + lengths[last], out=nearest)
-        nearest[last] = -np.inf  # rounding must not choose it again
-        chosen[number] = nearest.argmax()
+    chosen = np.empty(count, np.int64)
+    following = int(lengths.argmin())
+    ahead = {following: points @ points[following]}
+    for number in range(count):
+        if following not in ahead:
+            farthest = np.argpartition(nearest, -min(AHEAD, len(points)))[-AHEAD:]
+            farthest[0] = following  # which is not among them if many are as far
+            ahead = dict(zip(farthest.tolist(), points[farthest] @ points.T, strict=True))
+        chosen[number] = following
+        np.minimum(nearest, lengths - 2 * ahead[following] + lengths[following], out=nearest)
+        nearest[following] = -np.inf  # rounding must not choose it again
+        following = int(nearest.argmax())
     return chosen
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from calibration.detectors.contract import Fit
+from calibration.detectors.embedding import join_levels
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import MemoryBank, greedy_coreset, sample, squared_lengths
+from calibration.detectors.memory_bank import AHEAD, MemoryBank, gather, greedy_coreset, squared_lengths
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,7 +96,7 @@ class PatchCore:
         coreset: Share of all patches that the bank holds, in (0, 1].
         neighbours: b of eq. 7.
         aggregation: Side of the averaged neighbourhood, in grid cells, odd.
-        candidates: Maximum number of patches, drawn at random, that the coreset is chosen from.
+        candidates: Maximum number of patches, drawn at random, that the coreset is chosen from; None: all.
     """
 
     name: ClassVar[str] = "patchcore"
@@ -103,7 +105,7 @@ class PatchCore:
     coreset: float = 0.01
     neighbours: int = 9
     aggregation: int = 3
-    candidates: int = 50_000
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -113,63 +115,102 @@ class PatchCore:
             raise SettingError(what=f"neighbours = {self.neighbours} is too few", remedy="give 2 or more, e.g. 9")
         if self.aggregation < 1 or self.aggregation % 2 == 0:
             raise SettingError(what=f"aggregation = {self.aggregation} is not odd", remedy="give 1, 3, 5, ...")
+        if self.candidates is not None and self.candidates < self.neighbours:
+            raise SettingError(
+                what=f"candidates = {self.candidates} is fewer than the {self.neighbours} neighbours",
+                remedy="give more, e.g. 50000",
+            )
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
-        """Average over the neighbourhood of each location; the grid stays."""
-        del levels
+        """Average each level over the neighbourhood of each of its own cells, then join the levels (eqs. 1 to 3).
+
+        Cells outside a level count as zeros, as in the authors' code.
+        """
+        del features
+        return join_levels(graph, [self._averaged(graph, level) for level in levels])
+
+    def _averaged(self, graph: GraphBuilder, level: FeatureMap) -> FeatureMap:
         window, border = self.aggregation, self.aggregation // 2
         averaged = graph.add(
             "AveragePool",
-            features.name,
+            level.name,
             kernel_shape=[window, window],
             strides=[1, 1],
             pads=[border] * 4,
-            count_include_pad=0,
+            count_include_pad=1,
         )
-        return FeatureMap(averaged, features.shape)
+        return FeatureMap(averaged, level.shape)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The candidates and their projections, four banks, the distances to one, and a batch.
+        """The projected candidates with what the coreset computes, four banks, the distances to one, and a batch.
 
         The batch counts four times: as read, as patches, as those chosen of them, and the one scored last.
         """
         channels, height, width = reduced
         total = images * height * width
-        candidates = min(self.candidates, total)
+        candidates = min(self.candidates or total, total)
         bank = self._bank_size(candidates, total)
         compared = max(3 * _BLOCK, 2 * height * width)
         batch = 4 * batch_images(reduced, images) * channels * height * width
-        numbers = candidates * (channels + _PROJECTED + 4) + bank * (4 * (channels + 2 * self.neighbours) + compared)
+        chosen = 0 if bank == candidates else candidates * (min(channels, _PROJECTED) + AHEAD + 8)
+        numbers = chosen + 4 * candidates + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
+
+    def within(self, limit_mib: float, reduced: tuple[int, int, int], images: int) -> PatchCore:
+        """The same with as many candidates as this memory allows, if their number was not given.
+
+        A bank that is too large stays as it is.
+        """
+        total = images * int(np.prod(reduced[1:]))
+        numbers = range(self._bank_size(total, total), total + 1)
+        fitting = bisect_right(numbers, limit_mib, key=lambda each: self._of(each).memory_mib(reduced, images))
+        if self.candidates is not None or fitting in {0, len(numbers)}:
+            return self
+        return self._of(numbers[fitting - 1])
+
+    def _of(self, candidates: int) -> PatchCore:
+        return replace(self, candidates=candidates)
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Choose a coreset of all patches, and for each fold one of the other folds."""
         del levels
         held_out = (self._head(store, others) for others in folds.complements())
-        head = self._head(store, folds.images)
-        return Fit(head, held_out, {**asdict(self), "bank": len(head.bank)})
+        head, patches = self._head(store, folds.images), _patches(store, folds.images)
+        counts = {"candidates": min(self.candidates or patches, patches), "patches": patches, "bank": len(head.bank)}
+        return Fit(head, held_out, {**asdict(self), **counts})
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchCoreHead:
-        random = np.random.default_rng(_SEED)
-        total = len(images) * int(np.prod(store.shape[1:]))
-        patches = sample(store.batches(images), (total, store.shape[0]), self.candidates, random)
-        mean = patches.mean(axis=0)
-        patches -= mean
-        bank = patches[greedy_coreset(_project(patches, random), self._bank_size(len(patches), total))]
+        """Two passes over the features, so that only the projected candidates and the bank are in memory."""
+        random, total, channels = np.random.default_rng(_SEED), _patches(store, images), store.shape[0]
+        rows = np.arange(total)
+        if self.candidates is not None and self.candidates < total:
+            rows = np.sort(random.choice(total, self.candidates, replace=False))
+        size = self._bank_size(len(rows), total)
+        if size < len(rows):
+            near = next(store.batches(images[:1])).mean(axis=(0, 2, 3))
+            project = _projection(channels, random)
+            width = min(channels, _PROJECTED)
+            projected = gather(store.batches(images), rows, width, lambda patches: project(patches - near))
+            rows = np.sort(rows[greedy_coreset(projected, size)])
+        bank = gather(store.batches(images), rows, channels)
+        mean = bank.mean(axis=0)
+        bank -= mean
         return PatchCoreHead(mean, bank, _nearest(bank, self.neighbours))
 
     def _bank_size(self, candidates: int, total: int) -> int:
         return min(candidates, max(self.neighbours, round(self.coreset * total)))
 
 
-def _project(points: Float32, random: np.random.Generator) -> Float32:
-    """Project at random, which nearly keeps distances (Johnson and Lindenstrauss 1984)."""
-    channels = points.shape[1]
+def _patches(store: Features, images: Sequence[int]) -> int:
+    return len(images) * int(np.prod(store.shape[1:]))
+
+
+def _projection(channels: int, random: np.random.Generator) -> Callable[[Float32], Float32]:
+    """Projects points at random, which nearly keeps distances (Johnson and Lindenstrauss 1984)."""
     if channels <= _PROJECTED:
-        return points
+        return lambda points: points
     matrix = random.standard_normal((channels, _PROJECTED)).astype(np.float32) / np.sqrt(np.float32(_PROJECTED))
-    projected: Float32 = points @ matrix
-    return projected
+    return lambda points: points @ matrix
 
 
 def _nearest(bank: Float32, count: int) -> NDArray[np.int64]:

@@ -10,13 +10,12 @@ import onnx.compose
 from onnx import helper
 
 from calibration.bundle.manifest import BackboneRecord
+from calibration.detectors.embedding import join_levels
 from calibration.errors import BundleError
 from calibration.network.half_precision import FROM_HALF, TO_HALF
 from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, copied, value_types
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from calibration.backbones.backbone import Backbone
     from calibration.detectors.contract import Detector
     from calibration.detectors.head import Head
@@ -63,7 +62,7 @@ def _up_to_head(
     """The graph from the frame to its features, and to the reduced features."""
     graph = GraphBuilder("shiftwatch")
     levels = _levels(graph, backbone, divide_brightness=divide_brightness)
-    features = _features(graph, levels)
+    features = join_levels(graph, levels, output="features")
     return graph, features, detector.reduce(graph, levels, features)
 
 
@@ -185,26 +184,3 @@ def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, uni
         levels.append(FeatureMap(f"{name}.level{index}", level.shape))
         graph.nodes.append(helper.make_node("Identity", [output.name], [levels[-1].name], name=f"{leave}/{index}"))
     return tuple(levels)
-
-
-def _features(graph: GraphBuilder, levels: Sequence[FeatureMap]) -> FeatureMap:
-    """All levels on the grid of the first, concatenated as ``features``."""
-    grid = levels[0].shape[1:]
-    parts = [_on_grid(graph, level, grid) for level in levels]
-    if len(parts) == 1:
-        graph.add("Identity", *parts, output="features")
-    else:
-        graph.add("Concat", *parts, axis=1, output="features")
-    return FeatureMap("features", (sum(level.shape[0] for level in levels), *grid))
-
-
-def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> str:
-    """A level on another grid: averaged if it is finer by a whole factor, else interpolated (bilinear)."""
-    _, height, width = level.shape
-    if (height, width) == grid:
-        return level.name
-    if height % grid[0] == 0 and width % grid[1] == 0:
-        cell = [height // grid[0], width // grid[1]]
-        return graph.add("AveragePool", level.name, kernel_shape=cell, strides=cell)
-    sizes = graph.ints(1, level.shape[0], *grid)
-    return graph.add("Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calibration.detectors.cross_validation import FOLDS
 from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.patchcore import PatchCore
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.imaging.region import Region
 from calibration.workstation.dataset import ImageFiles
@@ -97,6 +98,13 @@ class Settings:
                 what=f"contamination = {self.contamination} is outside 0 to 0.5",
                 remedy="give the share of images that may be defective, e.g. 0.05",
             )
+
+
+def within_memory(settings: Settings, shape: tuple[int, int, int], images: int) -> Settings:
+    """The settings, with as many candidates of a memory bank as their memory allows if their number was not given."""
+    if not isinstance(settings.detector, PatchCore):
+        return settings
+    return replace(settings, detector=settings.detector.within(settings.memory_limit_mib, shape, images))
 
 
 def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from calibration.workstation.cli.suspicious import print_suspicious
 from calibration.workstation.report.rows import preprocess_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from calibration.bundle.bundle import Bundle
     from calibration.bundle.manifest import AlignmentRecord
@@ -73,6 +73,7 @@ def _print_warnings(bundle: Bundle) -> None:
         print_some(escape(finding.what), finding.images)
     print_some("images skipped", manifest.images.skipped)
     print_suspicious(bundle)
+    _print_candidates(manifest.detector.parameters)
     _print_alignment(manifest.preprocess.alignment)
     if manifest.merge:
         say(
@@ -141,6 +142,15 @@ def print_some(title: str, lines: Sequence[str]) -> None:
             say(f"  {escape(line)}")
         if len(lines) > _SHOWN:
             console.print(f"  and {len(lines) - _SHOWN} more")
+
+
+def _print_candidates(parameters: Mapping[str, bool | float | str]) -> None:
+    candidates, patches = parameters.get("candidates"), parameters.get("patches")
+    if isinstance(candidates, int) and isinstance(patches, int) and candidates < patches:
+        say(
+            f"[yellow]the memory bank was chosen from {candidates:,} of {patches:,} patches:[/] a higher "
+            "--memory-limit-mib takes more of them"
+        )
 
 
 def _print_alignment(record: AlignmentRecord | None) -> None:

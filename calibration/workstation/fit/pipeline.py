@@ -54,7 +54,7 @@ from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.network_size import network_sizes
 from calibration.workstation.fit.review import review_arrays
 from calibration.workstation.image_findings import image_findings
-from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large
+from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large, within_memory
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -135,10 +135,12 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     settings = replace(settings, preprocess=learn_preprocess(images, sized, settings.learn, progress))
     backbone, settings = build_backbone(backbone, sizes, images, settings, path, progress)
     preprocess = settings.preprocess
-    detector, divide = settings.detector, settings.divide_brightness
 
     extraction = Extraction.of(backbone, settings)
-    refuse_too_large(extraction.shape, len(images) * (1 + settings.augment), settings)
+    rows = len(images) * (1 + settings.augment)
+    settings = within_memory(settings, extraction.shape, rows)
+    refuse_too_large(extraction.shape, rows, settings)
+    detector, divide = settings.detector, settings.divide_brightness
     extracted = extract(images, extraction, path.parent, settings.threads, progress)
     # BLAS threads cost these small matrices more than they give, and much more next to a running agent.
     with (

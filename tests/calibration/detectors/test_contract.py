@@ -176,7 +176,8 @@ def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
         window = patches.shape[1] if detector.location == "global" else detector.averaging
         expected = naive_pool(patches.astype(np.float32), window)
     elif isinstance(detector, PatchCore):
-        expected = naive_neighbourhoods(features, detector.aggregation)
+        averaged = [naive_neighbourhoods(level, detector.aggregation) for level in levels_of(backbone, picture)]
+        expected = np.concatenate([bilinear(level, averaged[0].shape[1:]) for level in averaged])
     elif isinstance(detector, Gaussian):
         levels = levels_of(backbone, picture)
         expected = np.concatenate([level.mean(axis=(1, 2)) for level in levels])[:, None, None]
@@ -203,13 +204,24 @@ def naive_patches(features: Float64, side: int) -> Float64:
 
 
 def naive_neighbourhoods(features: Float64, side: int) -> Float64:
-    """Each place's mean over the part of its neighbourhood that there is."""
+    """Each place's mean over its neighbourhood, which is zero outside of the level."""
     reach = side // 2
+    padded = np.pad(features, ((0, 0), (reach, reach), (reach, reach)))
     pooled = np.empty_like(features)
     for row, column in np.ndindex(*features.shape[1:]):
-        rows, columns = slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1)
-        pooled[:, row, column] = features[:, rows, columns].mean(axis=(1, 2))
+        pooled[:, row, column] = padded[:, row : row + side, column : column + side].mean(axis=(1, 2))
     return pooled
+
+
+def bilinear(level: Float64, grid: tuple[int, ...]) -> Float64:
+    """Each of the new cells between the old ones nearest to its centre, one side after the other."""
+    for axis, cells in enumerate(grid, start=1):
+        position = np.clip((np.arange(cells) + 0.5) * level.shape[axis] / cells - 0.5, 0, level.shape[axis] - 1)
+        before = position.astype(int)
+        after = np.minimum(before + 1, level.shape[axis] - 1)
+        share = np.expand_dims(position - before, [each for each in range(3) if each != axis])
+        level = level.take(before, axis) * (1 - share) + level.take(after, axis) * share
+    return level
 
 
 def levels_of(backbone: Backbone, picture: Image) -> list[Float64]:

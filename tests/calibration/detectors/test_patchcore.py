@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -222,6 +223,40 @@ def test_no_more_patches_than_the_limit_are_sampled(tmp_path: Path, limit: int) 
     assert len({tuple(row) for row in found.tolist()}) == len(found)
 
 
+def test_the_coreset_of_all_patches_covers_better_than_that_of_a_sample(tmp_path: Path) -> None:
+    patches = with_rare_ones(0, 1200, CHANNELS)
+    with FeatureStore(tmp_path, (CHANNELS, 6, 10)) as store:
+        for picture in patches.reshape(20, 6, 10, CHANNELS).transpose(0, 3, 1, 2):
+            store.append(np.ascontiguousarray(picture))
+        fits = [
+            PatchCore(coreset=0.05, candidates=limit).fit(store, Folds([range(20)]), [CHANNELS])
+            for limit in (None, 200)
+        ]
+    radii = []
+    for fit in fits:
+        assert isinstance(fit.head, PatchCoreHead)
+        bank = fit.head.bank + fit.head.mean
+        radii.append(np.linalg.norm(patches[:, None] - bank[None], axis=2).min(axis=1).max())
+    assert radii[0] < radii[1]
+    assert [fit.parameters["candidates"] for fit in fits] == [1200, 200]
+    assert {fit.parameters["patches"] for fit in fits} == {1200}
+
+
+def test_as_many_candidates_are_taken_as_the_memory_allows() -> None:
+    detector, shape = PatchCore(), (192, 14, 14)
+    needed = detector.memory_mib(shape, 761)
+    assert detector.within(needed, shape, 761) == detector
+    halved = detector.within(needed / 2, shape, 761)
+    assert halved.candidates is not None
+    assert (
+        halved.memory_mib(shape, 761)
+        <= needed / 2
+        < replace(halved, candidates=halved.candidates + 1).memory_mib(shape, 761)
+    )
+    assert PatchCore(candidates=1000).within(needed / 2, shape, 761).candidates == 1000
+    assert detector.within(1, shape, 761) == detector  # the bank alone is larger: it is refused, not made smaller
+
+
 @pytest.mark.parametrize(("coreset", "candidates", "entries"), [(0.1, 10_000, 60), (0.5, 100, 100), (0.001, 500, 9)])
 def test_the_bank_is_a_share_of_all_patches_within_the_limits(
     tmp_path: Path, coreset: float, candidates: int, entries: int
@@ -235,7 +270,8 @@ def test_the_bank_is_a_share_of_all_patches_within_the_limits(
 
 
 @pytest.mark.parametrize(
-    "options", [{"coreset": 0.0}, {"coreset": 1.1}, {"neighbours": 1}, {"aggregation": 2}, {"aggregation": 0}]
+    "options",
+    [{"coreset": 0.0}, {"coreset": 1.1}, {"neighbours": 1}, {"aggregation": 2}, {"aggregation": 0}, {"candidates": 8}],
 )
 def test_options_outside_their_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(SettingError, match=next(iter(options))):
