@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from secrets import token_hex
 from typing import Annotated, Any, Literal, TypeAlias
-from uuid import uuid4
 
 from agent.messages.fields import Bool, Int, Message, Number, Text, TimeMs, finite_or_none, key
 
@@ -59,7 +59,7 @@ Historical: TypeAlias = Annotated[Bool, key("historical", "Recorded before the c
 
 def new_id() -> str:
     """A new identity for a result, an alert or a session: 32 hexadecimal digits."""
-    return uuid4().hex
+    return token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import mtd
 import pytest
 
 MOST = 1.25
-ATTEMPTS = 3
+ATTEMPTS = 6
 
 pytestmark = pytest.mark.alone
 
@@ -30,7 +30,7 @@ def test_the_whole_loop_costs_at_most_a_quarter_more_than_the_network_alone(
     if backbone is not None:
         request.getfixturevalue("weights")  # skipped without them
     ratios = []
-    for _ in range(ATTEMPTS):  # a busy neighbour can spoil one
+    for _ in range(ATTEMPTS):  # a busy neighbour can spoil several
         known = None if backbone is None else mtd.backbone_of(backbone)
         cost = loop.measure(mosquitto, everything=everything, backbone=known)
         assert len(cost.loop_ms) == len(cost.engine_ms) == loop.BLOCK * loop.BLOCKS
