@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from calibration.detectors.head import Head, Scorer, WhiteningHead
     from calibration.onnx_graph import FeatureMap, GraphBuilder
     from calibration.statistics.moments import Moments
-    from calibration.statistics.threshold import ScoreSampler
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Fit:
         parameters: Parameters in force, for the manifest.
         statistics: Arrays with which a device can update the bundle; empty if the method has none that can be added.
         leave_one_out: Each image was left out alone, not with its fold.
-        gaussian_scores: Draws scores of good images as if features were Gaussian with known moments; None if the
-            method has no such distribution.
+        gaussian_threshold: The score that a share of good images exceeds if features are Gaussian with known moments,
+            or None if the share is too low to simulate; None if the method has no such law.
     """
 
     head: Head
@@ -63,7 +62,7 @@ class Fit:
     parameters: Mapping[str, float | str | bool]
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     leave_one_out: bool = False
-    gaussian_scores: ScoreSampler | None = None
+    gaussian_threshold: Callable[[float], float | None] | None = None
 
 
 class Detector(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
 from calibration.detectors.kmeans import SAMPLE
+from calibration.statistics.chi_square import simulated_threshold
 from calibration.statistics.moments import merged
 from calibration.statistics.scores import chi_square_scores
 
@@ -56,8 +58,8 @@ def moment_fit(
 ) -> Fit:
     """The result of a fit to these moments of all images."""
     head = detector.head(total)
-    sampler = chi_square_scores(store.shape, head.order)
-    return Fit(head, held_out, detector.parameters(total), total.packed(), leave_one_out, sampler)
+    law = partial(simulated_threshold, chi_square_scores(store.shape, head.order))
+    return Fit(head, held_out, detector.parameters(total), total.packed(), leave_one_out, law)
 
 
 def moments_and_pooled_covariances(store: Features, folds: Folds) -> tuple[Moments, list[Float64]]:

@@ -6,6 +6,7 @@ It detects defective images but does not locate the defect: its score map has a 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from calibration.detectors.contract import Fit
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
+from calibration.statistics.chi_square import chi_square_quantile, simulated_threshold
 from calibration.statistics.moments import identical_features_error
 from calibration.statistics.scores import Scores
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
+
+
+_NO_VARIANCE = 1e-10  # of the largest: what rounding leaves of none
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,14 @@ class GaussianHead:
         graph.add("Reshape", "score", graph.ints(-1, 1, 1), output="map")
         return 1, 1
 
-    def gaussian_scores(self, random: np.random.Generator, count: int) -> Float64:
-        """Draw scores as if levels were Gaussian and independent: sums of roots of chi-square (eq. 6)."""
+    def gaussian_threshold(self, share: float) -> float | None:
+        """The score that a share exceeds if levels are Gaussian: of one level by eq. 6, of a sum by simulation."""
+        if len(self.whitenings) == 1:
+            return sqrt(chi_square_quantile(share, len(self.whitenings[0])))
+        return simulated_threshold(self._draw, share)
+
+    def _draw(self, random: np.random.Generator, count: int) -> Float64:
+        """Scores of independent levels: sums of roots of chi-square."""
         roots = [np.sqrt(random.chisquare(len(whitening), count)) for whitening in self.whitenings]
         return np.asarray(np.sum(roots, axis=0))
 
@@ -122,8 +133,8 @@ class Gaussian:
         """Fit means and whitenings of the levels."""
         held_out = (self._head(store, others, levels) for others in folds.complements())
         head = self._head(store, folds.images, levels)
-        sampler = head.gaussian_scores if self.distance == "mahalanobis" else None
-        return Fit(head, held_out, asdict(self), gaussian_scores=sampler)
+        threshold = head.gaussian_threshold if self.distance == "mahalanobis" else None
+        return Fit(head, held_out, asdict(self), gaussian_threshold=threshold)
 
     def _head(self, store: Features, images: Sequence[int], lengths: Sequence[int]) -> GaussianHead:
         vectors = np.concatenate([batch.reshape(len(batch), -1) for batch in store.batches(images)]).astype(np.float64)
@@ -152,9 +163,10 @@ class Gaussian:
 def kept_components(vectors: Float64, components: Literal["pca", "npca"], share: float) -> Float64:
     """Principal components with the largest or the smallest variances, which together hold a share of it.
 
-    They are those of the sample covariance, of which n vectors determine n - 1 at most. As in the authors' code the
-    share is reached, not approached: ``pca`` keeps the component that exceeds it, and ``npca``, where the component
-    number k of descending variances exceeds 1 - share, keeps all from k - 1 on.
+    They are those of the sample covariance, without directions that have no variance: those of channels that never
+    vary, and of more channels than vectors. As in the authors' code the share is reached, not approached: ``pca`` keeps
+    the component that exceeds it, and ``npca``, where the component number k of descending variances exceeds
+    1 - share, keeps all from k - 1 on.
 
     Args:
         vectors: (n, d), two or more.
@@ -168,13 +180,13 @@ def kept_components(vectors: Float64, components: Literal["pca", "npca"], share:
         DegenerateFeaturesError: The vectors do not vary.
     """
     variances, directions = np.linalg.eigh(np.cov(vectors, rowvar=False).reshape(vectors.shape[1], -1))
-    known = min(len(vectors) - 1, len(variances))
-    total = np.cumsum(np.maximum(variances[::-1][:known], 0.0))
-    if not total[-1] > 0.0:
+    if not variances[-1] > 0.0:
         raise identical_features_error()
+    usable = int((variances > _NO_VARIANCE * variances[-1]).sum())
+    total = np.cumsum(variances[::-1][:usable])
     exceeding = int(np.searchsorted(total, (share if components == "pca" else 1.0 - share) * total[-1], side="right"))
     kept = slice(exceeding + 1) if components == "pca" else slice(max(exceeding - 1, 0), None)
-    basis: Float64 = directions.T[::-1][:known][kept]
+    basis: Float64 = directions.T[::-1][:usable][kept]
     return basis
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from calibration.statistics.threshold import lowest_supported_rate, working_point
+from calibration.statistics.threshold import CHI_SQUARE, lowest_supported_rate, share_above, working_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ RELIABLY = 0.9
 FORECAST_ARRAYS = ("defect_kinds", "defect_px", "defect_scores", "good_scores")
 LEAST_DETECTION = 0.5
 """Share of the largest defects below which a bundle is called nearly blind: it misses more of them than it finds."""
+HIGHEST_RATE = 0.5
 _RATES = (1 / 1000, 1 / 200, 1 / 100, 1 / 50, 1 / 20, 1 / 10, 1 / 5)
 _LINES = 5
 
@@ -96,13 +97,20 @@ class Forecast:
         ]
 
     @property
+    def own_rate(self) -> float:
+        """The false-reject rate of the threshold: by the good images, where chi-square set it."""
+        if self.point.method != CHI_SQUARE:
+            return self.point.false_reject_rate
+        return float(np.clip(share_above(self.good, self.point.threshold), self.lowest_rate, HIGHEST_RATE))
+
+    @property
     def lowest_rate(self) -> float:
         """The lowest false-reject rate that the good images support."""
         return lowest_supported_rate(self.point.parts or len(self.good))
 
     def usual_rates(self) -> list[float]:
         """Five round false-reject rates around that of the threshold, which is among them, ascending."""
-        own = self.point.false_reject_rate
+        own = self.own_rate
         others = [rate for rate in _RATES if rate >= self.lowest_rate and abs(log(rate / own)) > log(1.2)]
         rates = sorted([*others, own])
         start = max(0, min(rates.index(own) - _LINES // 2, len(rates) - _LINES))

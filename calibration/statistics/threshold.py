@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import atan2, ceil, cos, exp, lgamma, log, pi, sin, sqrt
 from statistics import NormalDist
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,19 +13,16 @@ from calibration.errors import SettingError
 from calibration.statistics.outliers import logarithms, stray_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
-    ScoreSampler: TypeAlias = Callable[[np.random.Generator, int], Float64]  # draws this number of scores
 
+CHI_SQUARE = "chi-square"
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
 _ENOUGH_ABOVE = 10
 _MEDIAN_VARIANCE = pi / 2  # of the median of normal values, in variances of their mean
 _ALMOST_NORMAL = 2000
-_DRAWS, _ENOUGH_DRAWS = 10_000, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class WorkingPoint:
         threshold: A score above it is a defect.
         false_reject_rate: Requested share of good parts above it.
         interval: 95 % confidence interval of that share, from the number of good images above the threshold.
-        method: ``quantile`` of the scores, or ``log-normal``: see `working_point`.
+        method: ``quantile`` of the scores, ``log-normal`` or ``chi-square``: see `working_point`.
         images: Number of good images it is based on.
         parts: Number of different parts that they show; None if each is taken for another one.
     """
@@ -49,7 +46,9 @@ class WorkingPoint:
     parts: int | None = None
 
 
-def working_point(scores: Float64, false_reject_rate: float, parts: int | None = None) -> WorkingPoint:
+def working_point(
+    scores: Float64, false_reject_rate: float, parts: int | None = None, chi_square: float | None = None
+) -> WorkingPoint:
     """Threshold that a given share of good parts exceeds.
 
     The empirical quantile where ten images lie above it, so that no single one sets it. Otherwise the logarithms of the
@@ -65,6 +64,8 @@ def working_point(scores: Float64, false_reject_rate: float, parts: int | None =
         false_reject_rate: In (0, 0.5].
         parts: Number of different parts that the images show; None takes each image for another part. Images of one
             part resemble each other, so that they prove as much as this number of images.
+        chi_square: Threshold that follows from Gaussian features and is taken as it is; the scores then say only what
+            share of good parts is above it.
 
     Raises:
         SettingError: The rate is outside (0, 0.5].
@@ -72,7 +73,7 @@ def working_point(scores: Float64, false_reject_rate: float, parts: int | None =
     refuse_invalid_rate(false_reject_rate)
     share = 1.0 if parts is None else min(1.0, parts / len(scores))
     bulk = _Bulk.of(scores, share)
-    threshold, method = bulk.quantile(false_reject_rate)
+    threshold, method = bulk.quantile(false_reject_rate) if chi_square is None else (chi_square, CHI_SQUARE)
     interval = _interval(ceil(share * int((scores > threshold).sum())), ceil(share * len(scores)))
     return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores), parts)
 
@@ -103,18 +104,6 @@ def refuse_unsupported_rate(false_reject_rate: float, images: int) -> None:
 def lowest_supported_rate(images: int) -> float:
     """The lowest false-reject rate that this many images support."""
     return _FARTHEST / images
-
-
-def chi_square_threshold(sampler: ScoreSampler | None, false_reject_rate: float) -> float | None:
-    """The threshold if features were Gaussian, for comparison (Rippel et al. 2021, eq. 6), by simulation.
-
-    None without a sampler, or if the rate is too low to simulate.
-    """
-    if sampler is None or false_reject_rate * _DRAWS < _ENOUGH_DRAWS:
-        return None
-    random = np.random.default_rng(0)
-    drawn = np.concatenate([sampler(random, _DRAWS // 20) for _ in range(20)])
-    return float(np.quantile(drawn, 1.0 - false_reject_rate))
 
 
 def expected_share_above(scores: Float64, threshold: float, images: int) -> tuple[float, float]:

@@ -37,9 +37,10 @@ from calibration.camera_checks.merge import merged_reference
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import BundleError
 from calibration.network.fusion import replace_head, without_head
+from calibration.statistics.chi_square import simulated_threshold
 from calibration.statistics.moments import Moments, merged
 from calibration.statistics.scores import chi_square_scores
-from calibration.statistics.threshold import chi_square_threshold, working_point
+from calibration.statistics.threshold import CHI_SQUARE, working_point
 from calibration.update.additive import additive_detector
 from calibration.update.merge_checks import refuse_different_features, refuse_different_settings, refuse_invalid_inputs
 from calibration.update.rescoring import KeptFrames, concatenate_scores, rescale_scores
@@ -149,8 +150,9 @@ def _golden(parents: Sequence[_Parent]) -> dict[str, NDArray[Any]]:
 def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head: WhiteningHead) -> WorkingPointRecord:
     """The working point at the lowest false-reject rate of the bundles."""
     rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
-    point = working_point(scores, rate)
-    chi_square = chi_square_threshold(chi_square_scores(parents[0].kept.reduced.shape[1:], head.order), rate)
+    chi_square = simulated_threshold(chi_square_scores(parents[0].kept.reduced.shape[1:], head.order), rate)
+    by_law = parents[0].manifest.working_point.method == CHI_SQUARE
+    point = working_point(scores, rate, chi_square=chi_square if by_law else None)
     folds = sum(parent.manifest.working_point.folds for parent in parents)
     return WorkingPointRecord.of(point, folds, chi_square)
 

@@ -9,6 +9,7 @@ import numpy as np
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import without_head
+from calibration.statistics.threshold import CHI_SQUARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,6 +79,7 @@ def _settings(manifest: Manifest) -> dict[str, object]:
         **{f"preprocess.{name}": value for name, value in manifest.preprocess.model_dump().items()},
         **{f"backbone.{name}": value for name, value in manifest.backbone.model_dump().items()},
         "augment": manifest.augment,
+        "threshold by chi-square": manifest.working_point.method == CHI_SQUARE,
         "detector": manifest.detector.name,
         **{f"detector.{name}": value for name, value in parameters.items()},
     }

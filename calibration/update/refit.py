@@ -35,11 +35,12 @@ from calibration.detectors.cross_validation import FOLDS
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DatasetError, SettingError
 from calibration.network.fusion import replace_head
+from calibration.statistics.chi_square import refuse_without_law, simulated_threshold
 from calibration.statistics.moments import Moments
 from calibration.statistics.outliers import outlier_indices
 from calibration.statistics.scores import Scores, chi_square_scores
 from calibration.statistics.threshold import (
-    chi_square_threshold,
+    CHI_SQUARE,
     refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
@@ -123,6 +124,11 @@ def refuse_invalid_plan(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
             what=f"the mode {plan.mode} keeps the backbone of the bundle; {plan.backbone} cannot be used",
             remedy="leave out the backbone; only the mode teach, which forgets the old product, accepts another",
         )
+    if plan.mode == "threshold" and bundle.manifest.working_point.method == CHI_SQUARE:
+        raise SettingError(
+            what="the threshold of this bundle follows from chi-square, which no parts change",
+            remedy="calibrate without --threshold-rule chi-square, or give another mode",
+        )
     if plan.mode != "threshold":
         additive_detector(bundle.manifest.detector)
     refuse_large_base_network(bundle, plan.backbone, parts, plan.memory_limit_mib)
@@ -165,15 +171,15 @@ def _refit_threshold(
     good = Scores(scores.score[kept], scores.map[kept])
     old_point, rate = bundle.manifest.working_point, _rate(bundle, plan)
     chi_square = old_point.chi_square if rate == old_point.false_reject_rate else None
-    point = _working_point(good, rate, len(kept), chi_square)
+    point = working_point(good.score.astype(np.float64), rate)
     damaged = damaged_for_network(bundle, parts, kept, progress)
-    forecast, defects = forecast_record(bundle, damaged, good, rate)
+    forecast, defects = forecast_record(bundle, damaged, good, point)
     manifest = _manifest(bundle, parts, plan, outliers, bundle.manifest.effective_images)
     old_reference = bundle.reference()
     frames = frame_reference(old_reference, parts, kept, sequential=plan.sequential, forget=False)
     reference = {**old_reference, **frames, **score_arrays(parts, kept, good), **defects}
     files = {name: (bundle.path / name).read_bytes() for name in (NETWORK, MOMENTS)}
-    update = {"working_point": point, "forecast": forecast}
+    update = {"working_point": WorkingPointRecord.of(point, len(kept), chi_square), "forecast": forecast}
     return manifest.model_copy(update=update), {**files, REFERENCE: npz_bytes(reference)}, outliers
 
 
@@ -195,9 +201,13 @@ def _refit_statistics(
     total = refit.moments(kept)
     head = detector.head(total)
     rate = _rate(bundle, plan)
-    chi_square = chi_square_threshold(chi_square_scores(parts.features.shape, head.order), rate)
-    point = _working_point(scores, rate, FOLDS, chi_square)
-    forecast, defects = forecast_record(bundle, damaged, scores, rate)
+    law = chi_square_scores(parts.features.shape, head.order)
+    chi_square = simulated_threshold(law, rate)
+    by_law = bundle.manifest.working_point.method == CHI_SQUARE
+    if by_law:
+        refuse_without_law(law, chi_square, rate)
+    point = working_point(scores.score.astype(np.float64), rate, chi_square=chi_square if by_law else None)
+    forecast, defects = forecast_record(bundle, damaged, scores, point)
     golden = golden_frames(parts, kept, head)
     effective_images = len(kept) if vectors_per_image is None else total.effective_count / vectors_per_image
     manifest = _manifest(bundle, parts, plan, outliers, effective_images)
@@ -220,7 +230,13 @@ def _refit_statistics(
         **defects,
     }
     files = {NETWORK: network, MOMENTS: moments, REFERENCE: npz_bytes(reference)}
-    update = {"backbone": backbone, "detector": detector_record, "working_point": point, "forecast": forecast}
+    working_point_record = WorkingPointRecord.of(point, FOLDS, chi_square)
+    update = {
+        "backbone": backbone,
+        "detector": detector_record,
+        "working_point": working_point_record,
+        "forecast": forecast,
+    }
     return manifest.model_copy(update=update), files, outliers
 
 
@@ -247,10 +263,6 @@ def _network_scores(bundle: Bundle, parts: PartStore, progress: Progress) -> Sco
 
 def _rate(bundle: Bundle, plan: RefitPlan) -> float:
     return plan.false_reject_rate or bundle.manifest.working_point.false_reject_rate
-
-
-def _working_point(scores: Scores, rate: float, folds: int, chi_square: float | None) -> WorkingPointRecord:
-    return WorkingPointRecord.of(working_point(scores.score.astype(np.float64), rate), folds, chi_square)
 
 
 def _manifest(

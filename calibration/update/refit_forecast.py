@@ -13,7 +13,6 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.region import Region
 from calibration.imaging.synthetic_defects import MOST_DRAWN, planned_defects, with_defect
 from calibration.statistics.forecast import Forecast
-from calibration.statistics.threshold import working_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
     from calibration.progress import Progress
     from calibration.statistics.scores import Scores
+    from calibration.statistics.threshold import WorkingPoint
     from calibration.update.part_store import PartStore
 
 
@@ -61,12 +61,12 @@ def damaged_for_statistics(bundle: Bundle, parts: PartStore, kept: list[int], pr
 
 
 def forecast_record(
-    bundle: Bundle, damaged: DamagedImages, scores: Scores, rate: float
+    bundle: Bundle, damaged: DamagedImages, scores: Scores, point: WorkingPoint
 ) -> tuple[ForecastRecord, dict[str, NDArray[Any]]]:
-    """Record and arrays of a refitted bundle; ``bundle`` is the old one, ``scores`` are those of the parts."""
+    """Record and arrays of a refitted bundle; ``bundle`` is the old one, ``scores`` and ``point`` are the new ones."""
     region, good = _region_of(bundle), scores.score.astype(np.float64)
     arrays = damaged.arrays(min(region.width, region.height))
-    forecast = Forecast.of({**arrays, "good_scores": good}, working_point(good, rate))
+    forecast = Forecast.of({**arrays, "good_scores": good}, point)
     before = bundle.manifest.forecast
     return ForecastRecord.of(forecast, None if before is None else before.mm_per_pixel), arrays
 

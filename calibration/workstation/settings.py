@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,8 @@ class Settings:
         tuning_s: Time for choosing detector, brightness and backbone from the images; None: they are as given.
         choice: How the settings were chosen from the images; None where a person chose them.
         false_reject_rate: Share of good parts that may be rejected.
+        threshold_rule: ``scores`` of held-out good images set the threshold, or ``chi-square``, the law that they would
+            have if features were Gaussian.
         mm_per_pixel: Of the frame, for sizes of defects; None: these are given in pixels alone.
         memory_limit_mib: What the statistics may take; calibration refuses to exceed it.
         threads: Of the network; 0 takes one for each core.
@@ -81,6 +83,7 @@ class Settings:
     tuning_s: float | None = None
     choice: ChoiceRecord | None = None
     false_reject_rate: float = 0.01
+    threshold_rule: Literal["scores", "chi-square"] = "scores"
     mm_per_pixel: float | None = None
     memory_limit_mib: int = 4096
     threads: int = 0

@@ -35,9 +35,8 @@ def print_forecast(bundle: Bundle, least_detection: float) -> None:
         )
     console.print(_table(forecast, record))
     say(f"[bold]{smallest_found(forecast, record)}[/]")
-    own = bundle.manifest.working_point.false_reject_rate
     for point in forecast.curve(forecast.usual_rates()):
-        mark = "  <- the threshold" if point.false_reject_rate == own else ""
+        mark = "  <- the threshold" if point.false_reject_rate == forecast.own_rate else ""
         say(f"  {one_good_part_in(point.false_reject_rate)} rejected: {point.found:.0%} found{mark}")
     say(WHAT_THEY_ARE)
 

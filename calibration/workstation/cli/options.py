@@ -77,6 +77,13 @@ Suspicious = Annotated[
     ),
 ]
 FalseRejectRate = Annotated[float, learning(help="Share of good parts that may be rejected.")]
+ThresholdRule = Annotated[
+    Literal["scores", "chi-square"],
+    learning(
+        help="What sets the threshold: `scores` of held-out good images, or `chi-square`, their law if features are "
+        "Gaussian; real ones rarely are, and more good parts are then rejected than asked for."
+    ),
+]
 MmPerPixel = Annotated[
     float | None, learning(metavar="MM", help="Millimetres that a frame pixel covers: sizes are then said in mm, too.")
 ]

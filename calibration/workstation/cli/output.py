@@ -9,6 +9,7 @@ from rich.table import Table
 
 from calibration.plain_text import printable
 from calibration.statistics.forecast import LEAST_DETECTION
+from calibration.statistics.threshold import CHI_SQUARE
 from calibration.terminal import console, escape, say
 from calibration.workstation.cli.forecast_output import print_forecast
 from calibration.workstation.cli.suspicious import print_suspicious
@@ -49,12 +50,15 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
     table.add_row("detector", f"{manifest.detector.name}: {parameters}")
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
+    rate = f"{point.false_reject_rate:.2%}"
     if point.chi_square is not None:
-        above = float((bundle.reference()["good_scores"] > point.chi_square).mean())
-        table.add_row(
-            "chi-square threshold", f"{point.chi_square:.6g}, for comparison: {above:.2%} of good images are above it"
-        )
-    table.add_row("false-reject rate", f"{point.false_reject_rate:.2%}, 95 % interval {low:.2%} to {high:.2%}{parts}")
+        share = float((bundle.reference()["good_scores"] > point.chi_square).mean())
+        above = f"{share:.2%} of good images are above it"
+        if point.method == CHI_SQUARE:
+            rate += f" if features were Gaussian; {above}"
+        else:
+            table.add_row("chi-square threshold", f"{point.chi_square:.6g}, for comparison: {above}")
+    table.add_row("false-reject rate", f"{rate}, 95 % interval {low:.2%} to {high:.2%}{parts}")
     table.add_row("identity", bundle.identity[:16])
     if manifest.choice:
         table.add_row("chosen", manifest.choice.reason)

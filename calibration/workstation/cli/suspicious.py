@@ -12,7 +12,7 @@ import numpy as np
 from rich.prompt import Confirm
 
 from calibration.statistics.outliers import stray_indices
-from calibration.statistics.threshold import working_point
+from calibration.statistics.threshold import CHI_SQUARE, working_point
 from calibration.terminal import console, escape, say
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def _what_sets_the_threshold(bundle: Bundle) -> str:
         found = "" if forecast is None else f" ({forecast.found(threshold=threshold):.0%}{of_what})"
         return f"{threshold:,.4g}{found}"
 
+    if point.method == CHI_SQUARE:
+        return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, whatever these images score"
     without = [working_point(ordered[:-fewer], point.false_reject_rate, point.parts).threshold for fewer in _FEWER]
     highest = ", ".join(escape(Path(str(name)).name) for name in reference["highest_names"][: _FEWER[-1]])
     return (

@@ -10,7 +10,7 @@ from calibration.bundle.manifest import FindingRecord
 from calibration.detectors.cross_validation import augmented_folds, make_folds, out_of_fold_scores
 from calibration.detectors.damaged_images import DamagedImages
 from calibration.statistics.moments import Moments
-from calibration.statistics.threshold import working_point
+from calibration.statistics.threshold import CHI_SQUARE, working_point
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,12 +63,13 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
     else:
         return (), scores
     each = _scores_alone(data, fit, backbone, settings, store, progress)
-    alone = working_point(each, point.false_reject_rate)
-    what += (
-        f". Each held out alone (--same-part none), the threshold would be about {alone.threshold:,.3g} instead of "
-        f"{point.threshold:,.4g}, and promise {point.false_reject_rate:.2%} false rejects where "
-        f"{(scores > alone.threshold).mean():.0%} are expected"
-    )
+    if point.method != CHI_SQUARE:
+        alone = working_point(each, point.false_reject_rate)
+        what += (
+            f". Each held out alone (--same-part none), the threshold would be about {alone.threshold:,.3g} instead of "
+            f"{point.threshold:,.4g}, and promise {point.false_reject_rate:.2%} false rejects where "
+            f"{(scores > alone.threshold).mean():.0%} are expected"
+        )
     images = tuple(f"{data.names[index]} is like {data.names[other]}" for index, other in pairs)
     return (FindingRecord(what=what, images=images),), each
 

@@ -36,10 +36,11 @@ from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.engine.cpu_cores import usable_cores
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.network.fusion import backbone_record, fused_network
+from calibration.statistics.chi_square import refuse_without_law
 from calibration.statistics.forecast import Forecast
 from calibration.statistics.location_threads import location_threads
 from calibration.statistics.threshold import (
-    chi_square_threshold,
+    CHI_SQUARE,
     refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
@@ -152,10 +153,14 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         alike = alike_images(data, images, settings)
         folds = held_out_folds(data, images, settings, alike)
         fit = detector.fit(data.features, augmented_folds(folds, settings.augment), backbone.level_channels)
+        chi_square = fit.gaussian_threshold(settings.false_reject_rate) if fit.gaussian_threshold else None
+        by_law = settings.threshold_rule == CHI_SQUARE
+        if by_law:
+            refuse_without_law(fit.gaussian_threshold, chi_square, settings.false_reject_rate)
         damaged = DamagedImages(store)
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
-        point = working_point(scores, settings.false_reject_rate, folds.parts)
+        point = working_point(scores, settings.false_reject_rate, folds.parts, chi_square if by_law else None)
         copies, oddness = findings_of_alike(alike, data, scores, point, fit, backbone, settings, store, progress)
 
     defects = damaged.arrays(region_px)
@@ -182,11 +187,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         augment=settings.augment,
         backbone=backbone_record(backbone),
         detector=DetectorRecord(name=detector.name, parameters=dict(fit.parameters)),
-        working_point=WorkingPointRecord.of(
-            point,
-            count if fit.leave_one_out else FOLDS,
-            chi_square_threshold(fit.gaussian_scores, point.false_reject_rate),
-        ),
+        working_point=WorkingPointRecord.of(point, count if fit.leave_one_out else FOLDS, chi_square),
         forecast=ForecastRecord.of(forecast, settings.mm_per_pixel),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.statistics.forecast import HIGHEST_RATE
 from calibration.workstation.report.histogram import HistogramMark, mark_line
 from calibration.workstation.report.html import one_in, percent
 
 if TYPE_CHECKING:
     from calibration.statistics.forecast import Forecast
 
-HIGHEST_RATE = 0.5
 _POINTS = 60
 _INSIDE = (5, 95)  # where a tick's label is not cut off, in hundredths of the plot
 _TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2)
@@ -22,7 +22,7 @@ _TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2)
 
 def detection_curve(forecast: Forecast) -> str:
     """What thresholds for all false-reject rates that the good images support would find, as a ``<div>``."""
-    own = forecast.point.false_reject_rate
+    own = forecast.own_rate
     lowest = min(forecast.lowest_rate, own)
     points = forecast.curve(np.geomspace(lowest, HIGHEST_RATE, _POINTS).tolist())
 

@@ -36,7 +36,7 @@ def forecast_of(bundle: Bundle, reference: dict[str, NDArray[Any]]) -> str:
     rates = [
         (f"{one_in(point.false_reject_rate)} rejected", _found_at(point.found, is_own=is_own))
         for point in forecast.curve(forecast.usual_rates())
-        for is_own in (point.false_reject_rate == forecast.point.false_reject_rate,)
+        for is_own in (point.false_reject_rate == forecast.own_rate,)
     ]
     return section(
         title,

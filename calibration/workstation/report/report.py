@@ -12,6 +12,7 @@ import numpy as np
 from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region
+from calibration.statistics.threshold import CHI_SQUARE
 from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
 from calibration.workstation.report.forecast import forecast_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle, GoldenCheck
     from calibration.deployment.latency import Latency
+    from calibration.statistics.threshold import WorkingPoint
 
 
 def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> None:
@@ -71,7 +73,11 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) 
     suspicious = len(reference["suspicious_names"])
     figures = (
         (f"{images.count:,}", "good images learned from", ""),
-        (one_in(point.false_reject_rate), "good parts rejected, promised", ""),
+        (
+            one_in(point.false_reject_rate),
+            f"good parts rejected, {'if features were Gaussian' if point.method == CHI_SQUARE else 'promised'}",
+            "",
+        ),
         (f"{suspicious:,}", "good images to review", "doubt" if suspicious else ""),
         (f"{speed.median_ms:.3g}{SPACE}ms", "for each image, on the machine of this report", ""),
     )
@@ -95,6 +101,9 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
             f"With 95{SPACE}% confidence the true rate is between {one_in(low)} and {one_in(high)} "
             f"({percent(low)} to {percent(high)})."
         )
+    elif point.method == CHI_SQUARE:
+        rejects = f"rejects at most {percent(high)}"
+        certainty = f"With 95{SPACE}% confidence the true rate is at most {percent(high)} ({one_in(high)})."
     else:
         rejects = f"rejects at most {percent(high)}"
         certainty = (
@@ -111,17 +120,26 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
     )
     return section(
         "What it promises",
-        f'<p class="promise">Of good parts, about {one_in(point.false_reject_rate)} will be rejected.</p>',
+        f'<p class="promise">{_promised(point, above, len(scores))}</p>',
         f"<p>{escape(certainty)}</p>",
         chart,
         '<p class="axis-title">score (logarithmic), number of images</p>',
         f"<p>A part is rejected when its score is above the threshold of <b>{number(point.threshold)}</b>; "
         f"{above:,} of the {len(scores):,} good images are above it. {_origin_of_scores(bundle)}</p>",
-        _chi_square(record.chi_square, scores),
+        _chi_square(None if point.method == CHI_SQUARE else record.chi_square, scores),
         '<p class="small">The promise is for parts, light and camera as they were when these images were taken. '
         "How many real defects are found, <code>shiftwatch-calibrate evaluate</code> measures with labelled "
         "images.</p>",
     )
+
+
+def _promised(point: WorkingPoint, above: int, images: int) -> str:
+    if point.method == CHI_SQUARE:
+        return (
+            f"If features were Gaussian, {one_in(point.false_reject_rate)} good parts would be rejected. "
+            f"Of these good images {percent(above / images)} are."
+        )
+    return f"Of good parts, about {one_in(point.false_reject_rate)} will be rejected."
 
 
 def _origin_of_scores(bundle: Bundle) -> str:

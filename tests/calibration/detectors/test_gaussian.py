@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
@@ -166,12 +167,24 @@ def test_unknown_distances_are_refused() -> None:
         Gaussian(distance="euclidean")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("levels", "tolerance"), [((4,), 1e-9), ((1, 3), 0.02)])
+def test_the_gaussian_threshold_is_the_root_of_chi_square_or_a_sum_of_such(
+    levels: tuple[int, ...], tolerance: float
+) -> None:
+    whitenings = tuple(np.eye(each, dtype=np.float32) for each in levels)
+    head = GaussianHead(tuple(np.zeros(each, np.float32) for each in levels), whitenings)
+    random = np.random.default_rng(1)
+    drawn = sum(np.sqrt(chi2(each).rvs(400_000, random_state=random)) for each in levels)
+    expected = chi2(4).isf(0.05) ** 0.5 if len(levels) == 1 else np.quantile(drawn, 0.95)
+    assert head.gaussian_threshold(0.05) == pytest.approx(expected, rel=tolerance)
+
+
 def test_the_baselines_have_no_law_of_scores(tmp_path: Path) -> None:
     good = vectors(1, 30, 4).astype(np.float32)
     with FeatureStore(tmp_path, (4, 1, 1)) as store:
         for each in good:
             store.append(each[:, None, None])
         folds = Folds([range(len(good))])
-        assert Gaussian().fit(store, folds, [4]).gaussian_scores is not None
-        assert Gaussian(distance="l2").fit(store, folds, [4]).gaussian_scores is None
-        assert Gaussian(distance="sed").fit(store, folds, [4]).gaussian_scores is None
+        assert Gaussian().fit(store, folds, [4]).gaussian_threshold is not None
+        assert Gaussian(distance="l2").fit(store, folds, [4]).gaussian_threshold is None
+        assert Gaussian(distance="sed").fit(store, folds, [4]).gaussian_threshold is None

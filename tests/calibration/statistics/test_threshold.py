@@ -13,9 +13,7 @@ from scipy.stats import t as student_t
 
 from calibration.errors import SettingError
 from calibration.statistics.outliers import stray_indices
-from calibration.statistics.scores import chi_square_scores
 from calibration.statistics.threshold import (
-    chi_square_threshold,
     refuse_unsupported_rate,
     share_above,
     student_t_quantile,
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from scipy.stats import rv_continuous
 
 DRAWS = 300
+SCORES = st.floats(0, 1e6, allow_subnormal=False)
 DISTRIBUTIONS = pytest.mark.parametrize("distribution", [expon(scale=40.0), chi2(79)], ids=["exponential", "chi2"])
 
 
@@ -186,20 +185,13 @@ def test_the_rate_that_the_refusal_names_is_accepted() -> None:
         refuse_unsupported_rate(float(f"{0.1 / images * 1.05:.2g}"), images)
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.05, 0.01])
-def test_the_chi_square_threshold_is_the_quantile_of_the_distribution(rate: float) -> None:
-    threshold = chi_square_threshold(lambda random, count: random.chisquare(50, count), rate)
-    assert threshold == pytest.approx(chi2(50).isf(rate), rel=0.02)
-
-
-def test_the_largest_of_many_locations_is_distributed_as_the_largest_of_independent_ones() -> None:
-    threshold = chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 0.05)
-    assert threshold == pytest.approx(chi2(30).ppf(0.95 ** (1 / 25)), rel=0.02)
-
-
-def test_there_is_no_chi_square_threshold_without_a_sampler_or_for_a_rate_too_low_to_simulate() -> None:
-    assert chi_square_threshold(None, 0.01) is None
-    assert chi_square_threshold(chi_square_scores((30, 5, 5), np.inf), 1e-5) is None
+def test_a_chi_square_threshold_is_taken_as_it_is_and_its_interval_is_that_of_the_scores() -> None:
+    scores = np.arange(1.0, 101.0)
+    point = working_point(scores, 0.01, chi_square=60.5)
+    assert (point.threshold, point.false_reject_rate, point.method) == (60.5, 0.01, "chi-square")
+    low, high = point.interval
+    assert low < 0.4 < high
+    assert low > 0.3
 
 
 @DISTRIBUTIONS
@@ -212,7 +204,7 @@ def test_the_share_above_a_threshold_is_the_rate_that_it_was_made_for(distributi
         assert rate - step - 1e-9 <= share_above(scores, point.threshold) <= rate + 1e-9
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=10, max_size=50), st.floats(0, 1e7), st.floats(1, 10))
+@given(st.lists(SCORES, min_size=10, max_size=50), st.floats(0, 1e7), st.floats(1, 10))
 def test_fewer_parts_are_above_a_higher_limit(scores: list[float], limit: float, times: float) -> None:
     lower, higher = (share_above(np.array(scores), each) for each in (limit, limit * times))
     assert 0 <= higher <= lower <= 1

@@ -198,6 +198,24 @@ def test_a_detector_without_moments_can_only_have_another_threshold(tmp_path: Pa
     refuse_invalid_plan(bundle, RefitPlan("threshold"), 40)
 
 
+def test_a_threshold_by_chi_square_stays_one(old: Bundle, tmp_path: Path) -> None:
+    point = old.manifest.working_point.model_copy(update={"method": "chi-square"})
+    by_law = replace(old, manifest=old.manifest.model_copy(update={"working_point": point}))
+    with pytest.raises(SettingError, match="follows from chi-square"):
+        refuse_invalid_plan(by_law, RefitPlan("threshold"), 40)
+    with (
+        OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine,
+        PartStore(tmp_path / "collected", engine) as collection,
+    ):
+        for number in range(100, 120):
+            collection.add(f"part {number}", old.preprocess(washer(number)))
+        new = refit_bundle(by_law, collection, RefitPlan("mean"), tmp_path / "new", quiet).bundle
+    refitted = new.manifest.working_point
+    assert (refitted.method, refitted.threshold) == ("chi-square", refitted.chi_square)
+    assert new.forecast is not None
+    assert new.forecast.point.threshold == refitted.threshold
+
+
 @pytest.mark.slow
 def test_a_good_refit_is_accepted(old: Bundle, tmp_path: Path) -> None:
     with (

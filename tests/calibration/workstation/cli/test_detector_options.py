@@ -77,6 +77,7 @@ BAD = {
     "--detector gaussian:components=pca,retained_variance=2": (r"retained_variance = 2\.0", r"0\.99"),
     "--detector patchcore:coreset=0": (r"coreset = 0\.0 is outside \(0, 1\]", r"0\.01"),
     "--detector patchcore:neighbours=1": ("neighbours = 1 is too few", "2 or more"),
+    "--detector patchcore --threshold-rule chi-square": ("no chi-square law", "leave out --threshold-rule"),
     "--backbone filterbank+resnet18+resnet34": ("names 2 timm models", "ONNX files"),
     "--backbone filterbank+nowhere.onnx": (r"cannot read the backbone nowhere\.onnx", "check the path"),
     "--backbone filterbank+x.onnx --weights w.pth": (

@@ -67,6 +67,22 @@ def test_all_options_reach_the_bundle(command: Command, good_folder: Path, tmp_p
     assert manifest.working_point.method == "log-normal"
 
 
+def test_fit_says_that_chi_square_set_the_threshold_and_what_good_images_say_to_it(
+    command: Command, good_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--size", "64", "--threshold-rule", "chi-square", "--false-reject-rate", "0.1"]
+    outcome = command("fit", good_folder, "-o", tmp_path / "b", *options)
+    assert outcome.code == 0
+    bundle = open_bundle(tmp_path / "b")
+    point = bundle.manifest.working_point
+    above = float((bundle.reference()["good_scores"] > point.threshold).mean())
+    assert f"{point.threshold:.6g} (chi-square)" in outcome.words
+    assert f"10.00% if features were Gaussian; {above:.2%} of good images are above it" in outcome.words
+    assert "whatever these images score" in outcome.words
+    assert "for comparison" not in outcome.words
+    assert "<- the threshold" in outcome.words
+
+
 def test_fit_says_what_will_be_found_in_pixels_and_millimetres(
     command: Command, good_folder: Path, tmp_path: Path
 ) -> None:

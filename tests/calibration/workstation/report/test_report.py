@@ -170,6 +170,21 @@ def test_a_detector_without_locations_gets_a_report_too(
     assert "Rippel et al. 2021" in report_page(bundle, CHECKS, SPEED)
 
 
+def test_a_threshold_by_chi_square_promises_nothing_but_what_gaussian_features_would_keep(
+    small_filterbank: Backbone, tmp_path: Path, good_washers: list[Image]
+) -> None:
+    settings = Settings(Preprocess(SIDE, SIDE), threshold_rule="chi-square", false_reject_rate=0.02, threads=1)
+    bundle = calibrate(Drawn(good_washers), small_filterbank, settings, tmp_path / "b", lambda *_: None)
+    point, scores = bundle.manifest.working_point, bundle.reference()["good_scores"]
+    assert (point.method, point.threshold) == ("chi-square", point.chi_square)
+    above = percent(float((scores > point.threshold).mean())).replace(SPACE, " ")
+    said = words(report_page(bundle, CHECKS, SPEED))
+    assert f"If features were Gaussian, 1 in 50 good parts would be rejected. Of these good images {above} are." in said
+    assert "good parts rejected, if features were Gaussian" in said
+    assert "about 1 in 50 will be rejected" not in said
+    assert "for comparison: if features were Gaussian" not in said.lower()
+
+
 def test_the_command_writes_the_report(command: Command, tmp_path: Path) -> None:
     folder = save(tmp_path / "pictures", [washer(number) for number in range(20)])
     (folder / "011.png").write_bytes(b"damaged")
