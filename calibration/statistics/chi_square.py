@@ -58,8 +58,8 @@ def refuse_without_law(law: object, threshold: float | None, false_reject_rate: 
     if law is None:
         raise SettingError(
             what="the scores of this detector have no chi-square law, from which a threshold would follow",
-            remedy="leave out --threshold-rule chi-square, or give --detector mean_shift, padim or gaussian (without "
-            "--modes, --distance l2 or sed)",
+            remedy="leave out --threshold-rule chi-square, or give --detector gaussian with the Mahalanobis distance, "
+            "padim, or mean_shift with one mode",
         )
     if threshold is None:
         raise SettingError(

@@ -53,8 +53,9 @@ PRESETS: Mapping[str, Preset] = {
     "rippel2021": Preset(
         "Rippel et al. 2021, Modeling the Distribution of Normal Data in Pre-Trained Deep Features",
         Gaussian(),
-        "efficientnet_b4",
+        "tf_efficientnet_b4.aa_in1k",  # the weights that the authors' efficientnet_pytorch has, with its padding
         "bn2,blocks.6,blocks.5,blocks.4,blocks.3,blocks.2,blocks.1,blocks.0,bn1",  # the coarsest first
+        (380, 380),
     ),
     "padim2021": Preset(
         "Defard et al. 2021, PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",

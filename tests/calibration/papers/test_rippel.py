@@ -14,6 +14,7 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import fused_network
 from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.presets import PRESETS
 from calibration.workstation.settings import Settings
 from tests.calibration.papers import oracle_rippel
 from tests.support.levels import CHANNELS, two_levels
@@ -62,7 +63,7 @@ def test_scores_are_those_of_the_equations(
 ) -> None:
     good, tested = levels_of(noise(0, count)), levels_of(noise(1, 6))
     expected = oracle_rippel.score(tested, oracle_rippel.fit(good, *CASES[components]))
-    detector = Gaussian(components, SHARES[components])
+    detector = PRESETS["rippel2021"].detector if components == "all" else Gaussian(components, SHARES[components])
     pooled = np.concatenate([level.mean(axis=(2, 3), keepdims=True) for level in good], axis=1).astype(np.float32)
     with stored(pooled, tmp_path) as store:
         head = detector.fit(store, Folds([range(count)]), CHANNELS).head
