@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom
+from sklearn.metrics import roc_auc_score
 
 from calibration.engine.contract import Inference
 from calibration.imaging.image_files import read_image
 from calibration.statistics.threshold import expected_share_above, working_point
-from calibration.workstation.evaluation.evaluation import evaluate
+from calibration.workstation.evaluation.evaluation import _pixel_auroc, evaluate, sklearn_metrics
 from calibration.workstation.evaluation.pixel_metrics import PixelHistogram
 from calibration.workstation.labelled_images import labelled_images
 from tests.support.fakes import FakeEngine
@@ -129,6 +130,22 @@ def test_a_map_that_shows_the_defect_alone_has_all_its_overlap() -> None:
     pixels = PixelHistogram()
     pixels.add(np.where(mask, 90.0, 3.0).astype(np.float32), mask)
     assert pixels.region_overlap() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e3, 1e30])
+def test_pixels_are_ranked_whatever_the_scale_of_the_scores(scale: float) -> None:
+    """Trained features of Patch SVDD lie so near to one another that all scores are below e^-5."""
+    random = np.random.default_rng(0)
+    mask = np.zeros((64, 64), np.bool_)
+    mask[10:20, 10:20] = True
+    score_map = np.exp(random.normal(0.0, 1.0, mask.shape) + 1.5 * mask)
+    pixels, scaled = PixelHistogram(), PixelHistogram()
+    pixels.add(score_map.astype(np.float32), mask)
+    scaled.add((scale * score_map).astype(np.float32), mask)
+    assert scaled.region_overlap() == pytest.approx(pixels.region_overlap(), abs=0.01)
+    assert _pixel_auroc(sklearn_metrics(), scaled) == pytest.approx(
+        roc_auc_score(mask.ravel(), score_map.ravel()), abs=1e-3
+    )
 
 
 def test_without_masks_there_is_no_overlap() -> None:
