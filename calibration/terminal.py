@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+_ANNOUNCED_AFTER_S = 20.0
 
 
 class _Terminal(Console):
@@ -114,7 +117,10 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar for each step, with speed and time left; yields the function that updates it."""
+    """A bar for each step, with speed and time left; yields the function that updates it.
+
+    Where there is no terminal for a bar, a step that takes long says once how much time is left.
+    """
     columns = (
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -124,13 +130,21 @@ def progress_bar() -> Iterator[Progress]:
     )
     bars = Bars(*columns, console=error_console)
     tasks: dict[str, TaskID] = {}
+    starts: dict[str, tuple[float, int]] = {}
 
     def update(step: str, done: int, total: int) -> None:
         if not tasks:
             bars.start()
         if step not in tasks:
-            tasks[step] = bars.add_task(step, total=total)
+            tasks[step] = bars.add_task(step, total=total, completed=done)
+            starts[step] = time.monotonic(), done
         bars.update(tasks[step], completed=done, total=total)
+        start_s, at_start = starts.get(step, (math.inf, done))
+        elapsed_s = time.monotonic() - start_s
+        if done > at_start and elapsed_s > _ANNOUNCED_AFTER_S and not error_console.is_terminal:
+            del starts[step]
+            left = timedelta(seconds=round(elapsed_s * (total - done) / (done - at_start)))
+            error_console.print(f"{step}: {done:,} of {total:,}, about {left} left", soft_wrap=True)
 
     try:
         yield update

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.plain_text import from_spreadsheet_cell, printable, spreadsheet_cell
-from calibration.terminal import console, escape
+from calibration.terminal import console, error_console, escape, progress_bar
 
 ANY_TEXT = st.text(st.characters())
+
+
+def test_where_no_bar_is_seen_a_long_step_says_once_how_much_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with error_console.capture() as capture, progress_bar() as progress:
+        for done, at_s in ((1000, 0), (1010, 15), (1100, 30), (1200, 60)):
+            now[0] = 100.0 + at_s
+            progress("training", done, 20_000)
+            progress("reading", done // 100, 20)  # stands still
+    said = [line for line in capture.get().splitlines() if "left" in line]
+    assert said == ["training: 1,100 of 20,000, about 1:34:30 left", "reading: 11 of 20, about 0:04:30 left"]
 
 
 @given(ANY_TEXT)
