@@ -2,25 +2,30 @@
 
 The encoders that make patches comparable are trained on all good images (`torch_models.patch_svdd`). Images that are
 held out for the threshold are held out of the memory banks only.
+
+References:
+    Yi and Yoon 2020, "Patch SVDD: Patch-level SVDD for Anomaly Detection and Segmentation", ACCV. What the paper leaves
+    open is as in the authors' code, github.com/nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import MemoryBank, greedy_coreset, sample, squared_lengths
+from calibration.detectors.memory_bank import AHEAD, MemoryBank, greedy_coreset, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,7 +36,10 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
     _Real = TypeVar("_Real", bound=np.floating[Any])
 
+EncoderKind = Literal["he", "paper", "raw"]
+
 _SEED = 0
+_SEARCHED = 2**14  # entries at a time: the distances of a frame's patches to a whole bank could take gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +74,37 @@ class PatchBank(MemoryBank):
     def distances(self, features: Float32) -> Float32:
         """Distance to the nearest entry at each location of (d, h, w): (h, w)."""
         patches = self.patches(features)
+        nearest = np.min([part.part_distances(patches) for part in self._parts()], axis=0)
+        return np.asarray(nearest).reshape(features.shape[1:])
+
+    def part_distances(self, patches: Float32) -> Float32:
+        """Distance of centred patches, (n, d), to the nearest entry: (n,)."""
         to_bank = patches @ (-2 * self.bank.T)
         to_bank += squared_lengths(self.bank)
         # The difference of vectors has more digits than that of squares: an entry of the bank has distance 0.
         nearest: Float32 = np.linalg.norm(self.bank[to_bank.argmin(axis=1)] - patches, axis=1)
-        return nearest.reshape(features.shape[1:])
+        return nearest
 
     def attach_distances(self, graph: GraphBuilder, features: FeatureMap, suffix: str) -> str:
         """Add the nodes of ``distances``; returns the name of their output, (1, 1, h, w)."""
+        parts = [
+            part.attach_part(graph, features, f"{suffix}.{number}" if number else suffix)
+            for number, part in enumerate(self._parts())
+        ]
+        nearest = graph.add("Min", *parts) if len(parts) > 1 else parts[0]
+        return graph.add("Reshape", nearest, graph.ints(1, 1, *features.shape[1:]))
+
+    def attach_part(self, graph: GraphBuilder, features: FeatureMap, suffix: str) -> str:
+        """Add the nodes of ``part_distances`` of all locations; returns the name of their output, (h * w,)."""
         patches, to_bank = self.attach_search(graph, features, suffix)
         entry = graph.add("ArgMin", to_bank, axis=1, keepdims=0)
         nearest = graph.add("Gather", f"head.bank{suffix}", entry, axis=0)
-        distances = graph.add("ReduceL2", graph.add("Sub", nearest, patches), axes=[1], keepdims=0)
-        return graph.add("Reshape", distances, graph.ints(1, 1, *features.shape[1:]))
+        return graph.add("ReduceL2", graph.add("Sub", nearest, patches), axes=[1], keepdims=0)
+
+    def _parts(self) -> Iterator[PatchBank]:
+        """The bank in parts of a size whose distances to all patches of a frame fit into memory."""
+        for start in range(0, len(self.bank), _SEARCHED):
+            yield PatchBank(self.mean, self.bank[start : start + _SEARCHED])
 
 
 @dataclass(frozen=True)
@@ -139,28 +165,43 @@ class PatchSvdd:
     """The detector and its parameters.
 
     Attributes:
-        epochs: Training epochs, of 1024 pairs of patches of each kind and size. The authors' code takes 300 epochs of a
-            hundred pairs per image.
-        svdd_weight: lambda of eq. 5, weight of the SVDD' loss against that of the position prediction. The authors'
-            code has 1; they advise 0.001 if 1 makes all features the same, as it does in short training.
-        entries: Size of each memory bank.
-        candidates: Maximum number of patches, drawn at random, that a bank is chosen from.
+        steps: Length of the training; 0 leaves the encoders random. The authors' code takes 300 epochs of a hundred
+            pairs per image, about 180,000 steps for 391 images.
+        batch: Pairs of patches of each kind and size in a step. The authors' code has 64.
+        svdd_weight: lambda of eq. 5, weight of the SVDD' loss against that of the position prediction. The default of
+            the authors' code is 1, their example has 0.001.
+        encoders: "he": standardised images, weights drawn by He et al. 2015. "paper": as the authors' code, the mean
+            image is subtracted pixel by pixel, and weights are drawn by torch's default, the last ones of the position
+            prediction scaled and not trained. "raw": no encoders; a patch is compared by 8x8 means of its pixels.
+        entries: Largest size of each memory bank, which holds all patches if there are no more; None: all, as in the
+            paper, or as many of them, drawn at random, as the memory allows.
+        candidates: Number of patches, drawn at random, that a smaller bank is chosen from to cover them.
     """
 
     name: ClassVar[str] = "patch_svdd"
-    memory_advice: ClassVar[str] = "fewer --frames"
+    memory_advice: ClassVar[str] = "fewer --frames, fewer entries"
 
-    epochs: int = 20
+    steps: int = 20_000
+    batch: int = 4
     svdd_weight: float = 0.001
-    entries: int = 2000
+    encoders: EncoderKind = "he"
+    entries: int | None = 2000
     candidates: int = 20_000
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        if self.epochs < 1:
-            raise SettingError(what=f"epochs = {self.epochs} is too few", remedy="give 1 or more")
+        if self.steps < 0:
+            raise SettingError(what=f"steps = {self.steps} is negative", remedy="give 0 or more, e.g. 20000")
+        for name, value in (("batch", self.batch), ("entries", self.entries), ("candidates", self.candidates)):
+            if value is not None and value < 1:
+                raise SettingError(what=f"{name} = {value} is too few", remedy="give 1 or more")
         if not 0.0 <= self.svdd_weight < np.inf:
             raise SettingError(what=f"svdd_weight = {self.svdd_weight} is negative", remedy="give 0 or more, e.g. 1")
+        if self.encoders not in get_args(EncoderKind):
+            raise SettingError(
+                what=f"encoders = {self.encoders!r} are not known",
+                remedy=f"give one of {', '.join(get_args(EncoderKind))}",
+            )
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Put both levels into one map: the rows of the coarse one below those of the fine one, padded with zeros."""
@@ -178,20 +219,42 @@ class PatchSvdd:
         return FeatureMap(graph.add("Concat", fine.name, padded, axis=2), stacked)
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
-        """The candidates and their indices, the distances of an image to a bank, and a batch."""
+        """The patches drawn and what their choice computes, the banks, the distances to a part of one, and a batch."""
         channels, height, width = reduced
         total = images * height * width
-        candidates = min(self.candidates, total)
-        entries = min(self.entries, candidates)
+        drawn = self._drawn(total)
+        entries = min(self.entries or total, drawn)
         batch = 4 * batch_images(reduced, images) * channels * height * width
-        numbers = 2 * total + candidates * (2 * channels + 4) + entries * (5 * channels + 2 * height * width)
+        choice = 0 if entries == drawn else drawn * (AHEAD + 8)
+        searched = min(entries, _SEARCHED) * (3 * channels + 2 * height * width)
+        numbers = 2 * total + drawn * (channels + 4) + choice + entries * 3 * channels + searched
         return 4 * (numbers + batch) / 2**20
+
+    def within(self, limit_mib: float, reduced: tuple[int, int, int], images: int) -> PatchSvdd:
+        """The same with as many entries as this memory allows, if all patches are to be kept."""
+        total = images * int(np.prod(reduced[1:]))
+        numbers = range(1, total + 1)
+        fitting = bisect_right(numbers, limit_mib, key=lambda each: self._of(each).memory_mib(reduced, images))
+        return self if self.entries is not None or fitting in {0, total} else self._of(fitting)
+
+    def _of(self, entries: int) -> PatchSvdd:
+        return replace(self, entries=entries, candidates=entries)
+
+    def _drawn(self, total: int) -> int:
+        """Patches that a bank is chosen from, or is made of if it has room for all of them."""
+        return min(max(self.entries or total, self.candidates), total)
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Choose both banks from all patches, and for each fold from those of the other folds."""
         del levels
+        head = self._head(store, folds.images)
         held_out = (self._head(store, others) for others in folds.complements())
-        return Fit(self._head(store, folds.images), held_out, asdict(self))
+        patches = [int(np.prod(grid)) * len(folds.images) for grid in level_grids(store.shape)]
+        kept = {
+            f"bank_{field.side}": f"{len(bank.bank)} of {count} patches"
+            for field, bank, count in zip((FINE, COARSE), (head.fine, head.coarse), patches, strict=True)
+        }
+        return Fit(head, held_out, {**asdict(self), "entries": self.entries or max(patches), **kept})
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchSvddHead:
         return PatchSvddHead(self._bank(store, images, level=0), self._bank(store, images, level=1))
@@ -201,10 +264,20 @@ class PatchSvdd:
         locations = int(np.prod(level_grids(store.shape)[level]))
         batches = (split_levels(batch)[level] for batch in store.batches(images))
         shape = (len(images) * locations, channels)
-        patches = sample(batches, shape, self.candidates, np.random.default_rng(_SEED))
+        patches = sample(batches, shape, self._drawn(shape[0]), np.random.default_rng(_SEED))
         mean = patches.mean(axis=0)
         patches -= mean
-        return PatchBank(mean, patches[greedy_coreset(patches, min(self.entries, len(patches)))])
+        entries = self.entries or len(patches)
+        return PatchBank(mean, patches if len(patches) <= entries else patches[greedy_coreset(patches, entries)])
+
+
+def refuse_unfit_size(height: int, width: int) -> None:
+    """Raise SettingError unless patches of both sizes fit into a network input of this size without a rest."""
+    if height % COARSE.stride or width % COARSE.stride or min(height, width) < COARSE.side:
+        raise SettingError(
+            what=f"patch_svdd cannot take a network input of {height}x{width}",
+            remedy=f"give sides of at least {COARSE.side} that are multiples of {COARSE.stride}, e.g. 224x224",
+        )
 
 
 def level_grids(reduced: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
 
@@ -62,6 +63,14 @@ PRESETS: Mapping[str, Preset] = {
         Padim(),
         "resnet18",
         "layer1,layer2,layer3",
+    ),
+    "patch_svdd2020": Preset(
+        "Yi and Yoon 2020, Patch SVDD: Patch-level SVDD for Anomaly Detection and Segmentation",
+        # Their 300 epochs, the first of which only evaluates, are 100 * images * 299 / 64 steps: this of 391 images.
+        PatchSvdd(steps=183_000, batch=64, svdd_weight=0.001, encoders="paper", entries=None),
+        "filterbank",  # not used: the detector trains its own encoders
+        "",
+        (256, 256),
     ),
 }
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calibration.detectors.cross_validation import FOLDS
 from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import DatasetError, ModelTooLargeError, SettingError
 from calibration.imaging.region import Region
@@ -104,8 +105,8 @@ class Settings:
 
 
 def within_memory(settings: Settings, shape: tuple[int, int, int], images: int) -> Settings:
-    """The settings, with as many candidates of a memory bank as their memory allows if their number was not given."""
-    if not isinstance(settings.detector, PatchCore):
+    """The settings, with a memory bank that takes as many patches as the memory allows if all are to be taken."""
+    if not isinstance(settings.detector, PatchCore | PatchSvdd):
         return settings
     return replace(settings, detector=settings.detector.within(settings.memory_limit_mib, shape, images))
 

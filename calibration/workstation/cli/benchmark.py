@@ -9,7 +9,6 @@ import typer
 
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
-from calibration.errors import SettingError
 from calibration.imaging.preprocess import Preprocess
 from calibration.terminal import escape, runs_bar, say
 from calibration.workstation.cli import parse
@@ -27,7 +26,7 @@ from calibration.workstation.cli.options import (
 )
 from calibration.workstation.cli.output import print_written
 from calibration.workstation.evaluation.averages import over_runs, over_sets
-from calibration.workstation.evaluation.benchmark import Candidate, Run, Task, benchmark_runs, tasks
+from calibration.workstation.evaluation.benchmark import OWN_ENCODERS, Candidate, Run, Task, benchmark_runs, tasks
 from calibration.workstation.evaluation.evaluation import sklearn_metrics
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
@@ -109,6 +108,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     `shiftwatch-calibrate benchmark mvtec --preset patchcore2022 --preset padim2021 --detector mean_shift`
 
     `shiftwatch-calibrate benchmark magnetic-tiles --folds 5 --seeds 2 --images 100`
+
+    `shiftwatch-calibrate benchmark nuts --detector patch_svdd:steps=0 --detector patch_svdd:encoders=raw`
     """
     sklearn_metrics()  # refuses before hours are spent
     if json:
@@ -119,8 +120,9 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     if backbone:
         named = [
             (choice, label)
-            for choice in backbone_choices(backbone, stages, weights, normalisation)
+            for number, choice in enumerate(backbone_choices(backbone, stages, weights, normalisation))
             for label in compared
+            if not (number and isinstance(compared[label].detector, PatchSvdd))  # its encoders are the same for all
         ]
     else:
         own_stages = [each.stages for each in compared.values() if each.stages]
@@ -131,7 +133,9 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
     opened = cache(open_backbone)
     candidates = [
         Candidate(
-            opened(choice, given_size or compared[label].size),
+            OWN_ENCODERS
+            if isinstance(compared[label].detector, PatchSvdd)
+            else opened(choice, given_size or compared[label].size),
             label,
             Settings(
                 Preprocess(*(given_size or compared[label].size)),
@@ -158,12 +162,6 @@ def _compared(detectors: list[str], presets: list[str]) -> dict[str, Preset]:
     """What is compared, by its name in the tables; a detector without a preset is tried on the filterbank."""
     usual = [] if presets else [MeanShift.name]
     alone = {text: Preset("", parse_detector(text), "filterbank", "") for text in detectors or usual}
-    refused = next((text for text, each in alone.items() if isinstance(each.detector, PatchSvdd)), None)
-    if refused:
-        raise SettingError(
-            what=f"--detector {refused} trains encoders of its own for each data set, which takes too long to compare",
-            remedy=f"calibrate with fit --detector {refused}, and evaluate the bundle",
-        )
     return {**alone, **{name: preset_of(name) for name in presets}}
 
 

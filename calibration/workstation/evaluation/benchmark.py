@@ -13,23 +13,28 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from calibration.backbones.backbone import Backbone
 from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError, ShiftwatchError, StorageError
 from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.evaluation.evaluation import evaluate
+from calibration.workstation.fit.backbone_choice import FILTERBANK
 from calibration.workstation.fit.pipeline import calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from calibration.backbones.backbone import Backbone
     from calibration.bundle.bundle import Bundle
     from calibration.workstation.evaluation.evaluation import EvaluationResult
     from calibration.workstation.evaluation.splits import Split
     from calibration.workstation.settings import Settings
 
 _DIGITS = 12
+_TRAINING = 0.9  # of the time of a run in which encoders are trained
+
+OWN_ENCODERS = Backbone((), "own encoders")
+"""Stands for those that ``patch_svdd`` trains in each run."""
 
 
 class Identity(BaseModel):
@@ -105,7 +110,10 @@ class Run(Identity):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting to compare; ``detector`` is the name in tables of the detector in the settings."""
+    """One setting to compare; ``detector`` is the name in tables of the detector in the settings.
+
+    The backbone of ``patch_svdd`` is ``OWN_ENCODERS``.
+    """
 
     backbone: Backbone
     detector: str
@@ -208,20 +216,26 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
     """
     split, candidate = task.split, task.candidate
     images = ImageFiles(str(split.data.source), split.learnt, copies=split.data.copies)
-    learnt = len(split.learnt)
+    backbone = candidate.backbone if candidate.backbone.graphs else FILTERBANK
+    learnt, before = len(split.learnt), 0.0
 
-    def learning(step: str, done: int, _total: int) -> None:
+    def learning(step: str, done: int, total: int) -> None:
+        nonlocal before
+        if step == "training" and total:
+            before = _TRAINING
+            progress(before * done / total)
         if step == "learning":
-            progress(done / task.images)
+            advance(done)
+
+    def advance(images: int) -> None:
+        progress(before + (1 - before) * images / task.images)
 
     with _temporary(folder) as temporary:
         start_s = time.perf_counter()
-        bundle = calibrate(images, candidate.backbone, candidate.settings, temporary / "bundle", learning)
+        bundle = calibrate(images, backbone, candidate.settings, temporary / "bundle", learning)
         fit_s = time.perf_counter() - start_s
         with OnnxRuntimeEngine(bundle.network, candidate.settings.threads) as engine:
-            evaluation = evaluate(
-                split.test, bundle, engine, lambda done, _total: progress((learnt + done) / task.images)
-            )
+            evaluation = evaluate(split.test, bundle, engine, lambda done, _total: advance(learnt + done))
             network_ms = measure_latency(bundle, engine).median_ms
         return _run(task.identity, evaluation, bundle, fit_s, network_ms)
 

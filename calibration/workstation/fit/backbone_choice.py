@@ -11,6 +11,7 @@ from calibration.backbones.onnx_file import fixed_input_size
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
 from calibration.workstation.fit.auto_tuning import tune
+from calibration.workstation.fit.raw_patches import raw_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +82,8 @@ def build_backbone(  # noqa: PLR0913, PLR0917 - from what, how and where to
     if isinstance(choice, Backbone):
         return choice, settings
     if isinstance(settings.detector, PatchSvdd):
+        if settings.detector.encoders == "raw":
+            return raw_patches(*sizes[0]), settings
         return _trained_encoders(images, settings, settings.detector, checkpoint_of(path), progress), settings
     if settings.tuning_s is None:
         return open_backbone(choice, sizes[0]), settings

@@ -72,7 +72,7 @@ DETECTORS: dict[str, Detector] = {
     "patchcore": PatchCore(coreset=0.05),
     "patchcore, all remembered": PatchCore(coreset=1.0, neighbours=3, aggregation=1),
     "patch_svdd": PatchSvdd(entries=40),
-    "patch_svdd, all remembered": PatchSvdd(),
+    "patch_svdd, all remembered": PatchSvdd(entries=None),
 }
 ONE_BY_ONE = {
     "mean_shift",
@@ -314,10 +314,10 @@ def one_place(score: float) -> tuple[float, Float64]:
     return score, np.array([[score]])
 
 
-def remembered(calibrated: Calibrated, entries: int, good: Float64, suffix: str = "") -> Float64:
+def remembered(calibrated: Calibrated, entries: int | None, good: Float64, suffix: str = "") -> Float64:
     """The bank: all patches, or those that the network holds, each of which must be another one of them."""
     patches: Float64 = good.transpose(0, 2, 3, 1).reshape(-1, good.shape[1])
-    if entries >= len(patches):
+    if entries is None or entries >= len(patches):
         return patches
     arrays = initializers(calibrated.bundle)
     bank: Float64 = arrays[f"head.bank{suffix}"].astype(np.float64) + arrays[f"head.mean{suffix}"].reshape(1, -1)

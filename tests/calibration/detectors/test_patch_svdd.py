@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from calibration.detectors import patch_svdd
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patch_svdd import PatchBank, PatchSvdd, PatchSvddHead, level_grids, split_levels
@@ -86,6 +88,18 @@ def test_the_head_is_the_map_of_the_paper(frame: tuple[int, int], offset: float)
             np.testing.assert_allclose(seen_map, score_map, rtol=1e-4)
 
 
+@pytest.mark.parametrize("searched", [1, 7, 10_000])
+def test_a_bank_is_searched_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch, searched: int) -> None:
+    good, tested = pictures(1, 3, (80, 64)), pictures(2, 1, (80, 64))
+    head = head_of(good)
+    expected = head.scores(tested)
+    monkeypatch.setattr(patch_svdd, "_SEARCHED", searched)
+    np.testing.assert_allclose(head.scores(tested).map, expected.map, rtol=1e-5)
+    score, score_map = through_onnx_runtime(head, tested[0])
+    assert score == pytest.approx(float(expected.score[0]), rel=1e-5)
+    np.testing.assert_allclose(score_map, expected.map[0], rtol=1e-5)
+
+
 def test_an_image_in_the_bank_scores_zero() -> None:
     good = pictures(1, 3, (96, 80), offset=100.0)
     head = head_of(good)
@@ -130,7 +144,7 @@ def test_the_reduced_features_hold_both_levels_of_the_network(side: tuple[int, i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("entries", "candidates"), [(10, 10_000), (10_000, 50), (10_000, 10_000)])
+@pytest.mark.parametrize(("entries", "candidates"), [(10, 10_000), (50, 20), (10_000, 50)])
 def test_the_banks_keep_to_their_limits(tmp_path: Path, entries: int, candidates: int) -> None:
     reduced = pictures(0, 12, (80, 80))
     with FeatureStore(tmp_path, reduced.shape[1:]) as store:
@@ -140,10 +154,23 @@ def test_the_banks_keep_to_their_limits(tmp_path: Path, entries: int, candidates
     assert isinstance(head, PatchSvddHead)
     for part, bank in enumerate((head.fine, head.coarse)):
         patches = patches_of(reduced, part)
-        assert len(bank.bank) == min(entries, candidates, len(patches))
+        assert len(bank.bank) == min(entries, len(patches))
         distances = np.linalg.norm((bank.bank + bank.mean)[:, None] - patches[None], axis=2)
         assert distances.min(axis=1).max() < 1e-5
         assert len(set(distances.argmin(axis=1).tolist())) == len(bank.bank)
+
+
+def test_all_patches_are_kept_that_memory_allows_and_given_numbers_stay() -> None:
+    shape, images = (64, 60, 49), 100
+    everything, given = PatchSvdd(entries=None), PatchSvdd(entries=100_000)
+    assert everything.within(4096, shape, images) == everything
+    fewer = everything.within(200, shape, images)
+    assert fewer.entries is not None
+    assert 10_000 < fewer.entries < 60 * 49 * images
+    assert (
+        fewer.memory_mib(shape, images) <= 100 < replace(fewer, entries=fewer.entries + 300).memory_mib(shape, images)
+    )
+    assert given.within(200, shape, images) == given
 
 
 def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
@@ -153,7 +180,18 @@ def test_features_of_another_backbone_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"svdd_weight": -1.0}, {"svdd_weight": float("nan")}])
-def test_options_outside_their_range_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": -1},
+        {"batch": 0},
+        {"entries": 0},
+        {"candidates": 0},
+        {"encoders": "other"},
+        {"svdd_weight": -1.0},
+        {"svdd_weight": float("nan")},
+    ],
+)
+def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(options))):
         PatchSvdd(**options)

@@ -1,4 +1,4 @@
-"""The state of a training after each epoch, from which an interrupted one continues."""
+"""The state of a training every few steps, from which an interrupted one continues."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _NOT_OURS = (EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that is replaced after each epoch, whole or not at all.
+    """A file that is replaced every few steps, whole or not at all.
 
     Attributes:
         path: The file.
-        made_from: All that determines the training, by name; a checkpoint of anything else is refused.
+        made_from: All that determines the training but its length, by name; a checkpoint of anything else is refused.
     """
 
     path: Path
     made_from: Mapping[str, str]
 
-    def restore(self, *parts: Any) -> int:  # noqa: ANN401 - torch's modules and optimisers share no type
-        """Load the state of the parts, in the order in which they were kept.
+    def restore(self, steps: int, *parts: Any) -> int:  # noqa: ANN401 - torch's modules and optimisers share no type
+        """Load the state of the parts, in the order in which they were kept, for a training of this many steps.
 
         Returns:
-            Epochs done; 0 without a file.
+            Steps done; 0 without a file.
 
         Raises:
-            SettingError: It belongs to other images or settings, or is damaged.
+            SettingError: It belongs to other images or settings, has more steps, or is damaged.
         """
         if not self.path.exists():
             return 0
         remedy = f"give the command that began it, or remove {self.path} to train from the start"
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            made_from, states, epochs = content["made_from"], content["states"], int(content["epochs"])
+            made_from, states, done = content["made_from"], content["states"], int(content["steps"])
         except (*_NOT_OURS, OSError) as error:
             raise SettingError(
                 what=f"{self.path.absolute()} is not a checkpoint of a training", remedy=remedy
@@ -56,19 +56,24 @@ class Checkpoint:
             raise SettingError(
                 what=f"{self.path.absolute()} holds a training with other {', '.join(others)}", remedy=remedy
             )
+        if done > steps:
+            raise SettingError(
+                what=f"{self.path.absolute()} holds {done} steps of a training, more than {steps}",
+                remedy=f"give steps={done} or more, or remove {self.path} to train from the start",
+            )
         for part, state in zip(parts, states, strict=True):
             part.load_state_dict(state)
-        return epochs
+        return done
 
-    def keep(self, epochs: int, *parts: Any) -> None:  # noqa: ANN401 - as above
-        """Write the state of the parts after this number of epochs.
+    def keep(self, steps: int, *parts: Any) -> None:  # noqa: ANN401 - as above
+        """Write the state of the parts after this number of steps.
 
         Raises:
-            StorageError: No room or no permission; the file of the epoch before is unchanged.
+            StorageError: No room or no permission; the file before it is unchanged.
         """
         buffer = io.BytesIO()
         states = [part.state_dict() for part in parts]
-        torch.save({"made_from": dict(self.made_from), "epochs": epochs, "states": states}, buffer)
+        torch.save({"made_from": dict(self.made_from), "steps": steps, "states": states}, buffer)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, buffer.getvalue())

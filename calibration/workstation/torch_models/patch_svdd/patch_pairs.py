@@ -28,7 +28,7 @@ class Frames(NamedTuple):
     Attributes:
         frames: (height, width, 3), uint8, RGB.
         units: Factor of each frame, which makes white 1.
-        mean: Subtracted after that, per RGB channel.
+        mean: Subtracted after that: RGB, (3,), or the mean image, (height, width, 3).
         spread: Standard deviation of all channels together, by which the result is divided.
     """
 
@@ -39,11 +39,12 @@ class Frames(NamedTuple):
 
     def cut(self, numbers: Integers, corners: Integers, side: int) -> Float32:
         """Patches of some frames at (row, column) of their upper left corner: (n, 3, side, side)."""
-        cut = [
-            self.frames[number][row : row + side, column : column + side] * np.float32(self.units[number])
-            for number, (row, column) in zip(numbers, corners, strict=True)
-        ]
-        patches: Float32 = ((np.stack(cut) - self.mean) / np.float32(self.spread)).transpose(0, 3, 1, 2)
+        mean = np.broadcast_to(self.mean, self.frames[0].shape)
+        cut = []
+        for number, (row, column) in zip(numbers, corners, strict=True):
+            here = np.s_[row : row + side, column : column + side]
+            cut.append(self.frames[number][here] * np.float32(self.units[number]) - mean[here])
+        patches: Float32 = (np.stack(cut) / np.float32(self.spread)).transpose(0, 3, 1, 2)
         return patches
 
     def _random_patches(

@@ -115,6 +115,24 @@ def test_a_run_gives_what_fit_and_evaluate_give(command: Command, root: Path, tm
     )
 
 
+@pytest.mark.slow
+def test_patch_svdd_is_compared_with_random_encoders_and_with_raw_patches(
+    command: Command, root: Path, tmp_path: Path
+) -> None:
+    """Its encoders are its own: the backbone named is for the others."""
+    pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+    compared = ("patch_svdd:steps=2", "patch_svdd:steps=0", "patch_svdd:encoders=raw", "padim")
+    detectors = [word for name in compared for word in ("--detector", name)]
+    out = tmp_path / "runs.csv"
+    outcome = command("benchmark", root / "nut", *SMALL, *detectors, "--backbone", "filterbank", "--csv", out)
+    assert outcome.code == 0
+    rows = rows_of(out)
+    expected = [(name, "own encoders" if "svdd" in name else "filterbank") for name in compared]
+    assert [(row["detector"], row["backbone"]) for row in rows] == expected
+    assert len({row["threshold"] for row in rows}) == len(compared)
+    assert all(float(row["pixel_auroc"]) > 0.5 for row in rows if row["detector"] != compared[0])
+
+
 def test_a_run_has_all_figures_of_an_evaluation() -> None:
     assert {field.name for field in fields(EvaluationResult)} - {"scored"} <= set(Run.model_fields)
 

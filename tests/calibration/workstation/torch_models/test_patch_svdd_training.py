@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,23 +33,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
+    from calibration.detectors.patch_svdd import EncoderKind
     from calibration.imaging.preprocess import Image
     from tests.support.outcome import Outcome
 
     Command = Callable[..., Outcome]
 
-LITTLE = ("--size", "64", "--threads", "1", "--detector", "patch_svdd:epochs=3")
-OTHER = (*LITTLE[:-1], "patch_svdd:epochs=3,svdd_weight=0.5")
+LITTLE = ("--size", "64", "--threads", "1", "--detector", "patch_svdd:steps=6")
+OTHER = (*LITTLE[:-1], "patch_svdd:steps=6,svdd_weight=0.5")
 
 
 @pytest.fixture(autouse=True)
 def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_STEPS", 2)
-    monkeypatch.setattr(training, "_PAIRS", 4)
+    monkeypatch.setattr(training, "_KEPT_EVERY", 2)
 
 
-def settings_of(*, epochs: int = 2, side: int = SIDE, **options: Any) -> Settings:  # noqa: ANN401 - of any kind
-    return Settings(Preprocess(side, side), PatchSvdd(epochs), threads=1, **options)
+def settings_of(detector: PatchSvdd | None = None, side: int = SIDE, **options: Any) -> Settings:  # noqa: ANN401 - of any kind
+    return Settings(Preprocess(side, side), detector or PatchSvdd(steps=4), threads=1, **options)
 
 
 def silent(_step: str, _done: int, _total: int) -> None:
@@ -134,13 +135,17 @@ def test_the_graph_gives_each_patch_the_features_that_it_has_alone(frame: tuple[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("divide", [False, True])
-def test_the_network_shows_the_encoders_what_they_were_trained_on(tmp_path: Path, *, divide: bool) -> None:
+@pytest.mark.parametrize("encoders_kind", ["he", "paper"])
+def test_the_network_shows_the_encoders_what_they_were_trained_on(
+    tmp_path: Path, encoders_kind: EncoderKind, *, divide: bool
+) -> None:
     """The same image by both ways: cut into patches, and through brightness, colour order and normalisation."""
-    settings = settings_of(divide_brightness=divide)
+    detector = PatchSvdd(steps=2, encoders=encoders_kind)
+    settings = settings_of(detector, divide_brightness=divide)
     pictures = [washer(number, scratched=True) for number in range(12)]
-    frames, _ = training._frames(Drawn(pictures), settings, silent)
+    frames, _ = training._frames(Drawn(pictures), settings, silent, mean_image=encoders_kind == "paper")
     backbone = trained(pictures, settings, tmp_path / "c.pt")
-    encoders = training.train(frames, PatchSvdd(2), Checkpoint(tmp_path / "other.pt", {}), silent)
+    encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
     network = feature_network(backbone, PatchSvdd(), divide_brightness=divide)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         fine, coarse = split_levels(engine.reduced(pictures[5]))
@@ -184,17 +189,15 @@ def test_training_learns_where_patches_lie(
     losses: list[list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A blind guess among eight directions has a loss of log 8."""
-    monkeypatch.setattr(training, "_STEPS", 25)
-    monkeypatch.setattr(training, "_PAIRS", 8)
     monkeypatch.setattr(training, "_LEARNING_RATE", 1e-3)
-    training.train(ramp(), PatchSvdd(1), Checkpoint(tmp_path / "c.pt", {}), silent)
+    training.train(ramp(), PatchSvdd(steps=25, batch=8), Checkpoint(tmp_path / "c.pt", {}), silent)
     assert np.mean([step[2] for step in losses[-10:]]) < np.log(8) - 0.05
 
 
 @pytest.mark.slow
 def test_training_draws_patches_beside_each_other_together(losses: list[list[float]], tmp_path: Path) -> None:
     """Where their loss has all the weight."""
-    training.train(ramp(), PatchSvdd(5, svdd_weight=100), Checkpoint(tmp_path / "c.pt", {}), silent)
+    training.train(ramp(), PatchSvdd(steps=10, svdd_weight=100), Checkpoint(tmp_path / "c.pt", {}), silent)
     (_, small, _, large), (_, small_then, _, large_then) = losses[0], losses[-1]
     assert small_then < 0.8 * small
     assert large_then < 0.8 * large
@@ -214,24 +217,74 @@ def interrupting(at: int) -> Callable[[str, int, int], None]:
 
 @pytest.mark.slow
 def test_training_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    settings, checkpoint = settings_of(epochs=3), tmp_path / "c.pt"
+    settings, checkpoint = settings_of(PatchSvdd(steps=5)), tmp_path / "c.pt"
     whole = trained(good(), settings, tmp_path / "whole.pt")
-    for at in (1, 3, 6):  # in each of the epochs, of two steps
+    for at in (1, 3, 5):  # the third is kept already, since it is the last step
         with pytest.raises(StoppedError):
             trained(good(), settings, checkpoint, interrupting(at))
-    seen: list[tuple[str, int]] = []
-    resumed = trained(good(), settings, checkpoint, lambda step, done, _total: seen.append((step, done)))
-    assert [done for step, done in seen if step == "training"] == [5, 6]
-    assert [done for step, done in seen if step == "epochs"] == [2, 3]
+    seen: list[int] = []
+    resumed = trained(good(), settings, checkpoint, lambda _step, done, _total: seen.append(done))
+    assert seen[-1] == 5
     assert resumed.weights_sha256 == whole.weights_sha256
     assert resumed.graphs[0].model == whole.graphs[0].model
     assert resumed == whole
 
 
 @pytest.mark.slow
+def test_an_interrupted_training_can_be_made_longer_and_not_shorter(tmp_path: Path) -> None:
+    settings, checkpoint = settings_of(PatchSvdd(steps=4)), tmp_path / "c.pt"
+    whole = trained(good(), settings_of(PatchSvdd(steps=6)), tmp_path / "whole.pt")
+    seen: list[int] = []
+    trained(good(), settings, checkpoint)
+    longer = trained(
+        good(),
+        settings_of(PatchSvdd(steps=6)),
+        checkpoint,
+        lambda step, done, _total: seen.append(done) if step == "training" else None,
+    )
+    assert seen == [4, 5, 6]
+    assert longer == whole
+    with pytest.raises(SettingError, match=r"(?s)c\.pt holds 6 steps of a training, more than 4\n.*steps=6 or more"):
+        trained(good(), settings, checkpoint)
+
+
+@pytest.mark.slow
 def test_training_changes_the_encoders_and_depends_on_its_settings(tmp_path: Path) -> None:
-    once, twice = (trained(good(), settings_of(epochs=count), tmp_path / f"{count}.pt") for count in (1, 2))
-    assert once.weights_sha256 != twice.weights_sha256
+    settings = PatchSvdd(steps=2), PatchSvdd(steps=3), PatchSvdd(steps=2, batch=5), PatchSvdd(steps=0)
+    digests = {trained(good(), settings_of(each), tmp_path / f"{each}.pt").weights_sha256 for each in settings}
+    assert len(digests) == len(settings)
+
+
+def test_without_steps_the_encoders_are_random(tmp_path: Path) -> None:
+    backbone = trained(good(), settings_of(PatchSvdd(steps=0)), tmp_path / "c.pt")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training._SEED)
+        assert backbone.weights_sha256 == (training._digest(Encoders()),)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encoders_of_the_paper_begin_as_torch_begins_and_see_each_pixel_less_its_mean(tmp_path: Path) -> None:
+    """The authors' code: images / 255 less the mean image, layers as torch makes them, a last one that stays."""
+    detector = PatchSvdd(steps=1, encoders="paper")
+    frames, _ = training._frames(Drawn(good()), settings_of(detector), silent, mean_image=True)
+    images = np.stack(good())[..., ::-1].astype(np.float64) / 255
+    patches = frames.cut(np.array([3]), np.array([[7, 5]]), 32)
+    np.testing.assert_allclose(patches[0].transpose(1, 2, 0), (images[3] - images.mean(axis=0))[7:39, 5:37], atol=1e-6)
+    kept: dict[str, Any] = {}
+
+    class Kept(Checkpoint):
+        def keep(self, steps: int, *parts: Any) -> None:  # noqa: ANN401 - torch's modules share no type
+            assert steps == 1
+            kept.update(parts[0].state_dict())
+
+    training.train(frames, detector, Kept(tmp_path / "c.pt", {}), silent)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training._SEED)
+        layer = torch.nn.Conv2d(3, 32, 3, 2)
+    name = "0.fine.0.weight"
+    assert float((kept[name] - layer.weight.detach()).abs().max()) == pytest.approx(training._LEARNING_RATE, rel=0.01)
+    for number in (0, 1):
+        np.testing.assert_allclose(kept[f"1.{number}.4.weight"].norm(dim=0), 1, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -247,8 +300,9 @@ def test_training_leaves_the_randomness_and_the_threads_of_torch_alone(tmp_path:
 OTHERS: dict[str, tuple[list[Image], Settings]] = {
     "images, region or size": ([*good()[:11], washer(99)], settings_of()),
     "brightness": (good(), settings_of(divide_brightness=True)),
-    "epochs": (good(), settings_of(epochs=5)),
-    "svdd-weight": (good(), Settings(Preprocess(SIDE, SIDE), PatchSvdd(2, 0.5), threads=1)),
+    "batch": (good(), settings_of(PatchSvdd(steps=4, batch=5))),
+    "svdd_weight": (good(), settings_of(PatchSvdd(steps=4, svdd_weight=0.5))),
+    "encoders": (good(), settings_of(PatchSvdd(steps=4, encoders="paper"))),
 }
 
 
@@ -281,7 +335,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     if damage == "list":
         torch.save([1, 2], checkpoint)
     else:
-        checkpoint.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"epochs"}[damage])
+        checkpoint.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"steps"}[damage])
     with pytest.raises(SettingError, match=r"(?s)c\.pt is not a checkpoint of a training.*remove"):
         trained(good(), settings_of(), checkpoint)
 
@@ -300,7 +354,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     with pytest.raises(StorageError, match=r"(?s)cannot keep the training in .*c\.pt: No space left.*same command"):
         checkpoint.keep(2, module)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
-    assert checkpoint.restore(module) == 1
+    assert checkpoint.restore(1, module) == 1
 
 
 @pytest.mark.parametrize(
@@ -338,8 +392,13 @@ def test_fit_trains_writes_a_bundle_and_leaves_no_checkpoint(
     assert outcome.code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     manifest = open_bundle(tmp_path / "out").manifest
-    parameters = {"epochs": 3, "svdd_weight": 0.5, "entries": 2000, "candidates": 20_000}
-    assert (manifest.detector.name, manifest.detector.parameters) == ("patch_svdd", parameters)
+    count = manifest.images.count
+    assert manifest.detector.name == "patch_svdd"
+    assert manifest.detector.parameters == {
+        **asdict(PatchSvdd(steps=6, svdd_weight=0.5)),
+        "bank_32": f"{min(2000, 81 * count)} of {81 * count} patches",
+        "bank_64": f"{count} of {count} patches",
+    }
     assert (manifest.backbone.name, manifest.backbone.channels, manifest.backbone.grid) == ("patch_svdd", 128, (9, 9))
     assert len(manifest.backbone.weights_sha256) == 1
     assert command("verify", tmp_path / "out").code == 0
@@ -352,16 +411,16 @@ def test_fit_goes_on_where_it_was_interrupted(
     assert command("fit", good_folder, "--out", tmp_path / "whole", *LITTLE).code == 0
     keep = Checkpoint.keep
 
-    def interrupted(self: Checkpoint, epochs: int, *parts: Any) -> None:  # noqa: ANN401 - passed on as they are
-        keep(self, epochs, *parts)
-        if epochs == 2:
+    def interrupted(self: Checkpoint, steps: int, *parts: Any) -> None:  # noqa: ANN401 - passed on as they are
+        keep(self, steps, *parts)
+        if steps == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoint, "keep", interrupted)
     assert command("fit", good_folder, "--out", tmp_path / "out", *LITTLE).code == EXIT_INTERRUPTED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.training.pt", "whole"]
     other = command("fit", good_folder, "--out", tmp_path / "out", *OTHER)
-    assert_refused(other, r"out\.training\.pt holds a training with other svdd-weight", "or remove .*training")
+    assert_refused(other, r"out\.training\.pt holds a training with other svdd_weight", "or remove .*training")
     assert command("fit", good_folder, "--out", tmp_path / "out", *LITTLE).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
     resumed, whole = (open_bundle(tmp_path / name).manifest for name in ("out", "whole"))
@@ -374,7 +433,7 @@ BAD = {
     "--backbone filterbank": ("encoders of its own, to which --backbone does not apply", "leave out"),
     "--auto": ("encoders of its own, to which --auto does not apply", "leave out"),
     "--stages blocks.3 --weights w.pth": ("to which --stages, --weights does not apply", "leave out"),
-    "--detector patch_svdd:epochs=0": ("epochs = 0 is too few", "1 or more"),
+    "--detector patch_svdd:steps=-1": ("steps = -1 is negative", "0 or more"),
     "--detector patch_svdd:svdd_weight=-1": (r"svdd_weight = -1\.0", "0 or more"),
     "--false-reject-rate 2": ("makes no sense", r"0\.01"),
     "--memory-limit-mib 1": (r"10x9 locations of 64 channels need \d+ MiB .* limit is 1 MiB", "fewer --frames"),
