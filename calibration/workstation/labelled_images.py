@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibration.errors import DatasetError
-from calibration.imaging.image_files import MASK_SUFFIX, image_files_in
+from calibration.imaging.image_files import IMAGE_SUFFIXES, MASK_SUFFIX, image_files_in
 from calibration.workstation.dataset import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+GOOD_FOLDERS = (GOOD, "ok")
+"""What data sets call good images; ``ok`` (BTAD) if there is no ``good``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class Labelled:
 def labelled_images(source: Path) -> list[Labelled]:
     """The labelled images of a data set.
 
-    Layouts: MVTec (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder for each kind, one
-    of them ``good`` (masks next to the images as ``<stem>.png`` where those are JPEG); and Magnetic Tile Defects
-    (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
+    Layouts: MVTec AD, MPDD and BTAD (``test/<kind>``, masks in ``ground_truth/<kind>``); a folder with one sub-folder
+    for each kind, one of them ``good`` or ``ok`` (masks next to the images as ``<stem>.png`` where those are JPEG); and
+    Magnetic Tile Defects (``MT_Free/Imgs``, ``MT_<kind>/Imgs``).
 
     Raises:
         DatasetError: None of these, or no good or no defective images.
@@ -47,11 +51,9 @@ def labelled_images(source: Path) -> list[Labelled]:
     root = source / "test" if (source / "test").is_dir() else source
     if not root.is_dir():
         raise DatasetError(what=f"{source.absolute()} is not a folder", remedy="give a folder of labelled images")
-    images = [
-        image
-        for folder in sorted(entry for entry in root.iterdir() if entry.is_dir())
-        for image in _labelled_folder(folder, source / "ground_truth")
-    ]
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    good = next((name for name in GOOD_FOLDERS if root / name in folders), GOOD)
+    images = [image for folder in folders for image in _labelled_folder(folder, good, source / "ground_truth")]
     kinds = {image.label for image in images}
     if GOOD not in kinds or len(kinds) == 1:
         raise DatasetError(
@@ -62,14 +64,17 @@ def labelled_images(source: Path) -> list[Labelled]:
     return images
 
 
-def _labelled_folder(folder: Path, ground_truth: Path) -> Iterator[Labelled]:
-    label, images = folder.name, folder
+_MASK_ENDS = tuple(f"{end}{suffix}" for suffix in (MASK_SUFFIX, *sorted(IMAGE_SUFFIXES)) for end in ("_mask", ""))
+
+
+def _labelled_folder(folder: Path, good: str, ground_truth: Path) -> Iterator[Labelled]:
+    label, images = GOOD if folder.name == good else folder.name, folder
     if label.startswith("MT_") and (folder / "Imgs").is_dir():
         label, images = folder.name.removeprefix("MT_"), folder / "Imgs"
         label = GOOD if label == "Free" else label
     found = image_files_in(images)
     for path in found:
-        named = (ground_truth / folder.name / f"{path.stem}{end}{MASK_SUFFIX}" for end in ("_mask", ""))
+        named = (ground_truth / folder.name / f"{path.stem}{end}" for end in _MASK_ENDS)
         sibling = path.with_suffix(MASK_SUFFIX)
         mask = next((each for each in (*named, sibling) if each.is_file() and each not in found), None)
         yield Labelled(path, label, None if label == GOOD else mask)

@@ -74,7 +74,7 @@ class AveragedFeatures:
         settings = mtd.settings_of(Gaussian())
         backbone = timm_backbone("tf_efficientnet_lite0", tuple(levels), mtd.LITE0, mtd.SIDE, mtd.SIDE)
         self._extraction = Extraction.of(backbone, settings)
-        self.channels = backbone.level_channels
+        self.levels, self.channels = levels, backbone.level_channels
         self._known: dict[Path, NDArray[np.float32]] = {}
         self._engine = OnnxRuntimeEngine(self._extraction.network, mtd.THREADS)
         self._engine.__enter__()
@@ -138,7 +138,7 @@ def distances_table(features: AveragedFeatures, name: str, seeds: int) -> Table:
         columns.append(
             np.mean([features.aurocs(features.head(detector, split.learnt), split) for split in divided], axis=0)
         )
-    return _levels_table(name, tuple(DISTANCES), columns)
+    return _levels_table(name, features.levels, tuple(DISTANCES), columns)
 
 
 def noise_table(features: AveragedFeatures, name: str, seeds: int) -> Table:
@@ -155,12 +155,13 @@ def noise_table(features: AveragedFeatures, name: str, seeds: int) -> Table:
         for column, count in zip(columns, counts, strict=True):
             head = features.head(Gaussian(), (*split.learnt, *shuffled[:count]))
             column.append(features.aurocs(head, split, frozenset(shuffled[: counts[-1]])))
-    return _levels_table(name, [f"{share:.0%}" for share in SHARES], [np.mean(each, axis=0) for each in columns])
+    titles, means = [f"{share:.0%}" for share in SHARES], [np.mean(each, axis=0) for each in columns]
+    return _levels_table(name, features.levels, titles, means)
 
 
-def _levels_table(name: str, titles: Sequence[str], columns: Sequence[Float64]) -> Table:
+def _levels_table(name: str, levels: Sequence[str], titles: Sequence[str], columns: Sequence[Float64]) -> Table:
     table = Table(name, *titles, box=box.MARKDOWN)
-    for label, values in zip((*LEVELS, "sum"), np.transpose(columns), strict=True):
+    for label, values in zip((*levels, "sum"), np.transpose(columns), strict=True):
         table.add_row(label, *(f"{value:.3f}" for value in values))
     return table
 
@@ -173,9 +174,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--levels", nargs="+", default=list(LEVELS))
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    features = AveragedFeatures(LEVELS)
+    features = AveragedFeatures(arguments.levels)
     for table in arguments.tables:
         for name in arguments.sets:
             if table != "noise" or name != "hazelnut":  # too few defective ones to plant and to test

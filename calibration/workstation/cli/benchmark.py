@@ -26,10 +26,19 @@ from calibration.workstation.cli.options import (
 )
 from calibration.workstation.cli.output import print_written
 from calibration.workstation.evaluation.averages import over_runs, over_sets
-from calibration.workstation.evaluation.benchmark import OWN_ENCODERS, Candidate, Run, Task, benchmark_runs, tasks
+from calibration.workstation.evaluation.benchmark import (
+    OWN_ENCODERS,
+    Candidate,
+    Run,
+    Task,
+    benchmark_runs,
+    tasks,
+    temporary_folder,
+)
 from calibration.workstation.evaluation.evaluation import sklearn_metrics
+from calibration.workstation.evaluation.labelled_set import LabelledSet
 from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritable, write_json
-from calibration.workstation.evaluation.splits import USUAL_FOLDS, LabelledSet, labelled_sets, splits
+from calibration.workstation.evaluation.splits import USUAL_FOLDS, labelled_sets, splits
 from calibration.workstation.fit.backbone_choice import backbone_choices, open_backbone
 from calibration.workstation.presets import PRESETS, Preset, preset_of
 from calibration.workstation.settings import Settings
@@ -44,11 +53,13 @@ Backbones = Annotated[
 
 
 def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
+    context: typer.Context,
     datasets: Annotated[
         list[Path],
         typer.Argument(
             metavar="DATASET",
-            help="MVTec root or category, MTD, or one folder for each kind, one of them `good`; repeatable.",
+            help="MVTec AD, VisA, MPDD, BTAD, KolektorSDD, KolektorSDD2 or CIFAR-10 (binary version) as they come, one "
+            "category of the first four, MTD, or one folder for each kind, one of them `good`; repeatable.",
         ),
     ],
     *,
@@ -128,7 +139,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         own_stages = [each.stages for each in compared.values() if each.stages]
         own = [each.backbone for each in compared.values()]
         named = list(zip(backbone_choices(own, stages or own_stages, weights, normalisation), compared, strict=True))
-    sets = [data for source in datasets for data in labelled_sets(source)]
+    unpacked = context.with_resource(temporary_folder(None))
+    sets = [data for number, source in enumerate(datasets) for data in labelled_sets(source, unpacked / str(number))]
     divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
     opened = cache(open_backbone)
     candidates = [

@@ -18,8 +18,8 @@ from calibration.workstation.cli.options import BundlePath, Threads
 from calibration.workstation.cli.output import print_evaluation, print_written
 from calibration.workstation.evaluation.evaluation import evaluate as evaluate_images
 from calibration.workstation.evaluation.evaluation import sklearn_metrics, write_figures, write_scores
+from calibration.workstation.evaluation.layouts import images_to_score
 from calibration.workstation.evaluation.plots import write_plots
-from calibration.workstation.labelled_images import labelled_images
 from calibration.workstation.report.report import write_report
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     """
     sklearn_metrics()  # refuses before any image is scored
     bundle = open_bundle(path)
-    images = labelled_images(dataset)
+    images = images_to_score(dataset)
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
         check_golden(bundle, engine)
         with progress_bar() as progress:

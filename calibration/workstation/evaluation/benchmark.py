@@ -230,7 +230,7 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
     def advance(images: int) -> None:
         progress(before + (1 - before) * images / task.images)
 
-    with _temporary(folder) as temporary:
+    with temporary_folder(folder) as temporary:
         start_s = time.perf_counter()
         bundle = calibrate(images, backbone, candidate.settings, temporary / "bundle", learning)
         fit_s = time.perf_counter() - start_s
@@ -241,7 +241,12 @@ def measured(task: Task, folder: Path | None, progress: Callable[[float], None])
 
 
 @contextmanager
-def _temporary(folder: Path | None) -> Iterator[Path]:
+def temporary_folder(folder: Path | None) -> Iterator[Path]:
+    """A folder in this one, or in the system's for temporary files; removed with its content.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
     try:
         temporary = tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder)
     except OSError as error:

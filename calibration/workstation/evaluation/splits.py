@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,43 +9,19 @@ import numpy as np
 
 from calibration.errors import DatasetError, SettingError
 from calibration.imaging.image_files import image_files_in
-from calibration.workstation.dataset import GOOD, distinct
-from calibration.workstation.labelled_images import Labelled, labelled_images
+from calibration.workstation.dataset import distinct
+from calibration.workstation.evaluation.labelled_set import LabelledSet
+from calibration.workstation.evaluation.layouts import sets_in_own_layout
+from calibration.workstation.labelled_images import GOOD_FOLDERS, labelled_images
 from calibration.workstation.settings import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from calibration.workstation.labelled_images import Labelled
+
 USUAL_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """One data set.
-
-    Attributes:
-        name: Name of its folder.
-        good: Good images to learn from, sorted.
-        test: Labelled images; of a set that is not divided, these include all of ``good``.
-        divided: The set itself says what to learn from and what to test, as MVTec does.
-        copies: Files with the bytes of one of ``good``, each with that one; they are not learned from.
-    """
-
-    name: str
-    source: Path
-    good: tuple[Path, ...]
-    test: tuple[Labelled, ...]
-    divided: bool
-    copies: tuple[tuple[Path, Path], ...] = ()
-
-    @property
-    def content_sha256(self) -> str:
-        """Digest of the names and sizes of all files: it differs where the set does."""
-        masks = (image.mask for image in self.test if image.mask)
-        files = sorted({*self.good, *(image.path for image in self.test), *masks})
-        lines = (f"{file.relative_to(self.source)} {file.stat().st_size}\n" for file in files)
-        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -67,18 +42,23 @@ class Split:
     test: tuple[Labelled, ...]
 
 
-def labelled_sets(source: Path) -> list[LabelledSet]:
+def labelled_sets(source: Path, unpacked: Path | None = None) -> list[LabelledSet]:
     """The data sets in a folder.
 
     Args:
-        source: One MVTec category (``train/good``, ``test/<kind>``), a folder of such categories, or any other layout
-            that ``labelled_images`` knows.
+        source: One category of MVTec AD, MPDD or BTAD (``train/good`` or ``train/ok``, ``test/<kind>``), a folder of
+            such categories, or any other layout that ``sets_in_own_layout`` or ``labelled_images`` knows.
+        unpacked: See ``sets_in_own_layout``.
 
     Raises:
         DatasetError: None of these, or one without good or without defective images to test.
+        StorageError: No room to unpack.
     """
     if not source.is_dir():
         raise DatasetError(what=f"{source.absolute()} is not a folder", remedy="give a folder of labelled images")
+    found = sets_in_own_layout(source, unpacked)
+    if found:
+        return found
     categories = _categories(source)
     if categories:
         return [_divided(category.resolve()) for category in categories]
@@ -89,18 +69,25 @@ def labelled_sets(source: Path) -> list[LabelledSet]:
 
 def _categories(source: Path) -> list[Path]:
     """Folders in MVTec layout: the source, or those in it, one of which may be incomplete."""
-    if (source / "train" / GOOD).is_dir():
+    if _good_folder(source):
         return [source]
     inside = [
         folder for folder in sorted(source.iterdir()) if (folder / "train").is_dir() or (folder / "test").is_dir()
     ]
-    return inside if any((folder / "train" / GOOD).is_dir() for folder in inside) else []
+    return inside if any(map(_good_folder, inside)) else []
+
+
+def _good_folder(category: Path) -> Path | None:
+    return next((folder for name in GOOD_FOLDERS if (folder := category / "train" / name).is_dir()), None)
 
 
 def _divided(category: Path) -> LabelledSet:
-    folder = category / "train" / GOOD
-    if not folder.is_dir():
-        raise DatasetError(what=f"{folder} does not exist", remedy="complete the data set, or remove that folder of it")
+    folder = _good_folder(category)
+    if folder is None:
+        raise DatasetError(
+            what=f"{category / 'train' / GOOD_FOLDERS[0]} does not exist",
+            remedy="complete the data set, or remove that folder of it",
+        )
     good, copies = distinct(image_files_in(folder))
     images = tuple(labelled_images(category))
     return LabelledSet(category.name, category, tuple(good), images, divided=True, copies=tuple(copies))
@@ -113,6 +100,9 @@ def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | No
     k-th part, fold 1 the one before it, and so on; the others are learned from, first those after the held-out part,
     then those before it. So with five folds, fold 0 of seed 0 learns from the first four fifths and tests the last, and
     with few ``images`` no two folds learn from the same.
+
+    Where each folder shows a part (KolektorSDD), the folders are shuffled and held out instead, with their defective
+    images: no part is both learned from and tested.
 
     A divided set always keeps its own test: with folds, held-out images are neither learned from nor tested (Rippel et
     al. 2021); without, all its good images are learned from, once, since a seed would change nothing.
@@ -139,10 +129,11 @@ def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | No
 
 def _refuse_too_many(data: LabelledSet, folds: int, images: int | None) -> None:
     count = len(data.good)
-    if folds > count:
+    most, what = (len(_part_folders(data)), "parts") if data.part_folders else (count, "good images")
+    if folds > most:
         raise SettingError(
-            what=f"{data.name} has {count} good images, too few for {folds} folds",
-            remedy=f"give --folds {count} or less",
+            what=f"{data.name} has {most} {what}, too few for {folds} folds",
+            remedy=f"give --folds {most} or less",
         )
     left = count - -(-count // folds) if folds else count
     if images is not None and images > left:
@@ -166,11 +157,26 @@ def _of_given(data: LabelledSet, seeds: int, images: int | None) -> Iterator[Spl
 
 
 def _fold(data: LabelledSet, seed: int, fold: int, folds: int, images: int | None) -> Split:
+    if data.part_folders:
+        return _fold_of_parts(data, seed, fold, folds, images)
     shuffled = _shuffled(data.good, seed)
     start, end = (len(shuffled) * (folds - fold - part) // folds for part in (1, 0))
     learnt, held_out = shuffled[end:] + shuffled[:start], frozenset(shuffled[start:end])
     test = (image for image in data.test if data.divided or image.defective or image.path in held_out)
     return Split(data, seed, folds, fold, learnt[:images], tuple(test))
+
+
+def _fold_of_parts(data: LabelledSet, seed: int, fold: int, folds: int, images: int | None) -> Split:
+    shuffled = _shuffled(_part_folders(data), seed)
+    start, end = (len(shuffled) * (folds - fold - part) // folds for part in (1, 0))
+    held_out = frozenset(shuffled[start:end])
+    learnt = _shuffled([path for path in data.good if path.parent not in held_out], seed)
+    test = tuple(image for image in data.test if image.path.parent in held_out)
+    return Split(data, seed, folds, fold, learnt[:images], test)
+
+
+def _part_folders(data: LabelledSet) -> list[Path]:
+    return sorted({image.path.parent for image in data.test})
 
 
 def _shuffled(paths: Sequence[Path], seed: int) -> tuple[Path, ...]:

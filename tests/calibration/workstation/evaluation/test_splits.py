@@ -13,7 +13,7 @@ from calibration.workstation.evaluation.splits import labelled_sets, splits
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calibration.workstation.evaluation.splits import LabelledSet
+    from calibration.workstation.evaluation.labelled_set import LabelledSet
 
 GOOD, DEFECTIVE = 57, 7
 
