@@ -96,6 +96,21 @@ class FeatureMap:
     shape: tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class GridCell:
+    """A cell of a feature grid, in pixels of the network input.
+
+    Attributes:
+        patch_px: R0, side of the patch that it stands for.
+        stride_px: tau, from one cell to the next.
+        field_px: Side of what it sees, its receptive field, the padded border included; None: the whole image.
+    """
+
+    patch_px: int
+    stride_px: int
+    field_px: int | None
+
+
 @dataclass(frozen=True)
 class FeatureGraph:
     """A backbone's graph, ready to be fused.

@@ -45,7 +45,9 @@ class Modes:
 
 
 def fit_modes(store: Features, images: Sequence[int], vectors: Callable[[Float32], Float32], kinds: int) -> Modes:
-    """K-means on a sample at each location (Hermann et al. 2022, several means), then the scatter of all images.
+    """K-means on a sample at each location, then the scatter of all images.
+
+    Hermann et al. 2022 have several means as well, but the same at all locations, see ``hotelling``.
 
     ``vectors`` turns features (n, d, h, w) into (locations, vectors, d).
     """

@@ -1,8 +1,9 @@
-"""Mean-shift detection (Hermann et al. 2022), with a covariance between PaDiM's and theirs.
+"""Mean-shift detection after Hermann et al. 2022, with a covariance between PaDiM's and one for all locations.
 
-With ``alpha`` = 1 this is Hermann et al.: Hotelling's T2 of the averaged features, with one covariance for all
-locations. With ``alpha`` near 0 it is PaDiM (Defard et al. 2021) at full rank. In between, each location's own
-covariance is shrunk toward the pooled one, which measured better than either (see DESIGN.md).
+With ``alpha`` = 1 all locations share one covariance, as in Hermann et al.; but it is that of averaged features around
+the mean of each location, with a ridge instead of Ledoit and Wolf's shrinkage. What they published is ``hotelling``.
+With ``alpha`` near 0 it is PaDiM (Defard et al. 2021) at full rank. In between, each location's own covariance is
+shrunk toward the pooled one, which measured better than either (see DESIGN.md).
 """
 
 from __future__ import annotations

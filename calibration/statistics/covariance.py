@@ -93,25 +93,27 @@ def inverse_cholesky(covariances: Float64) -> Float64:
         DegenerateFeaturesError: A covariance is not positive definite.
     """
     try:
-        return _inverse_triangular(np.asarray(np.linalg.cholesky(covariances), np.float64))
+        factors = np.asarray(np.linalg.cholesky(covariances), np.float64)
     except np.linalg.LinAlgError as error:
         raise DegenerateFeaturesError(
             what="a covariance is not positive definite",
             remedy="give more, and more varied, good images, or a larger alpha",
         ) from error
+    _invert_triangular(factors)
+    return factors
 
 
-def _inverse_triangular(factors: Float64) -> Float64:
-    """Inverses of lower triangular matrices, (n, d, d), by halves: [A 0; B C]^-1 = [A' 0; -C'BA' C'].
+def _invert_triangular(factors: Float64) -> None:
+    """Invert lower triangular matrices, (n, d, d), in place, by halves: [A 0; B C]^-1 = [A' 0; -C'BA' C'].
 
     A third of the arithmetic of a general inverse, and nearly all of it in matrix products.
     """
     size = factors.shape[-1]
     if size <= _SMALL:
-        return np.asarray(np.tril(np.linalg.inv(factors)))
+        factors[:] = np.tril(np.linalg.inv(factors))
+        return
     half = size // 2
-    inverse = np.zeros_like(factors)
-    upper = inverse[:, :half, :half] = _inverse_triangular(factors[:, :half, :half])
-    lower = inverse[:, half:, half:] = _inverse_triangular(factors[:, half:, half:])
-    np.negative(lower @ factors[:, half:, :half] @ upper, out=inverse[:, half:, :half])
-    return inverse
+    upper, lower, below = factors[:, :half, :half], factors[:, half:, half:], factors[:, half:, :half]
+    _invert_triangular(upper)
+    _invert_triangular(lower)
+    np.negative(lower @ below @ upper, out=below)

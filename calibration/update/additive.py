@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _REASONS = {
     "gaussian": "its shrinkage needs every feature vector, and these are not kept",
+    "hotelling": "its shrinkage needs sums over all patches, and these are not kept",
     "patchcore": "it stores patches and has no moments",
     "patch_svdd": "it trains encoders of its own for each set of images",
 }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 from calibration.detectors.gaussian import Gaussian
-from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.hotelling import Hotelling
 from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
@@ -41,9 +40,9 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "hermann2022": Preset(
         "Hermann et al. 2022, Fast and Efficient Image Novelty Detection Based on Mean-Shifts",
-        MeanShift(alpha=1.0, averaging=2, location="shared", pooling_order=inf),
+        Hotelling(patch_px=64, region_px=80),
         "efficientnet_b4",
-        "blocks.3,blocks.4",
+        "blocks.3,blocks.4",  # the paper's blocks 5 and 6
     ),
     "patchcore2022": Preset(
         "Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DETECTORS: dict[str, Detector] = {
     "mean_shift": MeanShift(),
     "mean_shift, alpha 0.3": MeanShift(alpha=0.3),
-    "mean_shift, alpha 1 (Hermann et al.)": MeanShift(alpha=1.0),
+    "mean_shift, alpha 1": MeanShift(alpha=1.0),
     "mean_shift, shared": MeanShift(location="shared"),
     "mean_shift, order 1 (mean of places)": MeanShift(pooling_order=1.0),
     "mean_shift, order 32": MeanShift(pooling_order=32.0),

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from calibration.detectors.gaussian import Gaussian
+from calibration.detectors.hotelling import Hotelling
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from calibration.detectors.contract import Detector
 
-_DETECTORS: dict[str, type[Any]] = {each.name: each for each in (MeanShift, Padim, Gaussian, PatchCore, PatchSvdd)}
+_DETECTORS: dict[str, type[Any]] = {
+    each.name: each for each in (MeanShift, Hotelling, Padim, Gaussian, PatchCore, PatchSvdd)
+}
 DETECTOR_OPTIONS = "; ".join(
     f"{name} ({', '.join(field.name for field in fields(detector))})" for name, detector in _DETECTORS.items()
 )

@@ -128,7 +128,7 @@ Alpha = Annotated[
     str | None,
     method(
         metavar="0..1",
-        help="mean_shift: weight of the pooled covariance; 1: Hermann et al., near 0: PaDiM.  [default: 0.3]",
+        help="mean_shift: weight of the pooled covariance; 1: one for all locations, near 0: PaDiM.  [default: 0.3]",
     ),
 ]
 Averaging = Annotated[int | None, method(help="mean_shift: averaged region, in grid cells.  [default: 2]")]

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_backbone
 from calibration.backbones.onnx_file import fixed_input_size
+from calibration.backbones.receptive_field import grid_cell
+from calibration.detectors.hotelling import Hotelling
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
+from calibration.network.fusion import feature_shape
 from calibration.workstation.fit.auto_tuning import tune
 from calibration.workstation.fit.raw_patches import raw_patches
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
+    from calibration.detectors.contract import Detector
     from calibration.progress import Progress
     from calibration.workstation.dataset import Images
     from calibration.workstation.settings import Settings
@@ -89,6 +93,17 @@ def build_backbone(  # noqa: PLR0913, PLR0917 - from what, how and where to
         return open_backbone(choice, sizes[0]), settings
     candidates = [backbone for size in sizes for backbone in tuning_candidates(choice, size)]
     return tune(images, candidates, settings, settings.tuning_s, progress)
+
+
+def on_grid(detector: Detector, backbone: Backbone) -> Detector:
+    """The detector with sizes that it has in pixels turned into cells of the backbone's grid.
+
+    Raises:
+        SettingError: The cells do not allow these sizes.
+    """
+    if isinstance(detector, Hotelling):
+        return detector.on_grid(grid_cell(backbone), feature_shape(backbone)[1:])
+    return detector
 
 
 def checkpoint_of(path: Path) -> Path:

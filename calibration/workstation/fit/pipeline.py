@@ -46,7 +46,13 @@ from calibration.statistics.threshold import (
     working_point,
 )
 from calibration.workstation.dataset import good_images
-from calibration.workstation.fit.backbone_choice import FILTERBANK, BackboneChoice, build_backbone, checkpoint_of
+from calibration.workstation.fit.backbone_choice import (
+    FILTERBANK,
+    BackboneChoice,
+    build_backbone,
+    checkpoint_of,
+    on_grid,
+)
 from calibration.workstation.fit.copies_finding import findings_of_alike
 from calibration.workstation.fit.defects import draw_defects
 from calibration.workstation.fit.extraction import Extraction, extract_here
@@ -135,6 +141,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     sized = settings.preprocess.of_size(*sizes[0])
     settings = replace(settings, preprocess=learn_preprocess(images, sized, settings.learn, progress))
     backbone, settings = build_backbone(backbone, sizes, images, settings, path, progress)
+    settings = replace(settings, detector=on_grid(settings.detector, backbone))
     preprocess = settings.preprocess
 
     extraction = Extraction.of(backbone, settings)

@@ -29,6 +29,9 @@ _METHODS = {
     "by the weight alpha. The score of a location is its squared Mahalanobis distance from the good parts (after "
     "Hermann et al. 2022, Defard et al. 2021, Ledoit and Wolf 2004); the score of an image is a mean in which the "
     "highest count most.",
+    "hotelling": "Patches of some cells are joined. The covariance of all of them, shrunk, whitens the difference "
+    "between the mean of the patches of a region and that of the good parts. The score of a region is Hotelling's T2 "
+    "of this shift (Hermann et al. 2022); the score of an image is the largest.",
     "padim": "For each location, the mean and the covariance of the good parts are known, over some of the "
     "features. The score of a location is its squared Mahalanobis distance from the good parts (PaDiM, Defard et al. "
     "2021); the score of an image is the largest.",

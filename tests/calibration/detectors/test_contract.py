@@ -19,6 +19,7 @@ from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.detectors.contract import Folds
 from calibration.detectors.cross_validation import make_folds
 from calibration.detectors.gaussian import Gaussian
+from calibration.detectors.hotelling import Hotelling, HotellingOnGrid
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd, split_levels
@@ -27,10 +28,11 @@ from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import DegenerateFeaturesError, ModelTooLargeError
 from calibration.imaging.preprocess import Preprocess
 from calibration.network.fusion import feature_network, feature_shape, reduced_shape
-from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
+from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder, GridCell
 from calibration.statistics.moments import Moments
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
+from tests.calibration.papers import oracle_hermann
 from tests.support.levels import CHANNELS, two_fields, two_levels
 from tests.support.network_features import features_of
 from tests.support.oracles import (
@@ -64,6 +66,9 @@ DETECTORS: dict[str, Detector] = {
     "mean_shift, patches in fewer dimensions": MeanShift(patch=2, dimensions=12, pooling_order=np.inf),
     "mean_shift, two modes": MeanShift(modes=2),
     "mean_shift, two modes, shared": MeanShift(modes=2, location="shared"),
+    "hotelling": Hotelling(patch_px=16, region_px=32),
+    "hotelling, two modes": Hotelling(patch_px=16, region_px=32, modes=2),
+    "hotelling, global": Hotelling(patch_px=16, location="global"),
     "padim": Padim(dimensions=7),
     "padim, all channels": Padim(dimensions=None),
     "gaussian": Gaussian(),
@@ -166,7 +171,9 @@ def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
     network = feature_network(backbone, detector, divide_brightness=False)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         features, reduced = features_of(engine, picture).astype(np.float64), engine.reduced(picture)
-    if isinstance(detector, MeanShift):
+    if isinstance(detector, Hotelling):
+        expected = features
+    elif isinstance(detector, MeanShift):
         patches = naive_patches(features, detector.patch)
         if detector.dimensions is not None:
             names = {each.name: numpy_helper.to_array(each) for each in network.graph.initializer}
@@ -245,6 +252,8 @@ def oracle(calibrated: Calibrated) -> Callable[[Float64], tuple[float, Float64]]
             for each, side in zip(both, (32, 64), strict=True)
         ]
         return lambda reduced: two_field_score(banks, split_levels(reduced), (SIDE, SIDE))
+    if isinstance(calibrated.detector, Hotelling):
+        return hotelling_oracle(sized(calibrated.detector, good.shape[2:]), good)
     if isinstance(calibrated.detector, Gaussian):
         chosen = calibrated.detector.components, calibrated.detector.retained_variance
         levels = split(good[:, :, 0, 0])
@@ -260,6 +269,25 @@ def oracle(calibrated: Calibrated) -> Callable[[Float64], tuple[float, Float64]]
     else:
         order, naive = np.inf, NaiveDistance.of_padim(good)
     return lambda reduced: with_score(naive.score_map(reduced), order)
+
+
+def sized(detector: Detector, grid: tuple[int, ...]) -> Detector:
+    """The detector for cells of 8 pixels, as those of ``two_levels`` are."""
+    return detector.on_grid(GridCell(8, 8, None), (grid[0], grid[1])) if isinstance(detector, Hotelling) else detector
+
+
+def hotelling_oracle(detector: Detector, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
+    assert isinstance(detector, HotellingOnGrid)
+    patch, window = detector.patch, detector.averaging
+    statistics = oracle_hermann.fit(good, patch)
+    if detector.location == "global":
+        return lambda reduced: one_place(oracle_hermann.global_score(reduced[None], statistics)[0])
+    means = oracle_hermann.location_means(good, patch, window)
+    if detector.modes > 1:
+        candidates = oracle_hermann.averages(good, patch, window).transpose(0, 2, 3, 1).reshape(-1, means.shape[1])
+        start = int(np.linalg.norm(candidates - candidates.mean(axis=0), axis=1).argmin())
+        means = oracle_hermann.several_means(good, patch, window, detector.modes, start)
+    return lambda reduced: with_score(oracle_hermann.score_map(reduced[None], statistics, window, means)[0], np.inf)
 
 
 def modes_oracle(calibrated: Calibrated, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
@@ -373,15 +401,16 @@ def test_every_good_score_comes_from_a_head_that_has_not_seen_the_image(
     ]
     reduced = reduced_of(detector, good)
     folds = make_folds(len(good), sequential=sequential)
+    on_grid = sized(detector, reduced.shape[2:])
     with stored(reduced, tmp_path) as store:
-        one_by_one = detector.fit(store, folds, CHANNELS).leave_one_out
+        one_by_one = on_grid.fit(store, folds, CHANNELS).leave_one_out
     assert one_by_one == (not sequential and kind in ONE_BY_ONE)
     # Whole folds are missing from the pooled covariance: test_leave_one_out.py has the exact formula.
     tolerance = 0.3 if one_by_one and "mean_shift" in kind else 1e-4
     for part in [[number] for number in range(len(good))] if one_by_one else folds.groups:
         others = np.delete(reduced, part, axis=0)
         with stored(others, tmp_path) as store:
-            head = detector.fit(store, Folds([range(6), range(6, len(others))]), CHANNELS).head
+            head = on_grid.fit(store, Folds([range(6), range(6, len(others))]), CHANNELS).head
         np.testing.assert_allclose(scores[part], head.scores(reduced[part]).score, rtol=tolerance)
 
 
@@ -392,11 +421,13 @@ def test_held_out_scores_do_not_depend_on_the_images_of_the_fold(kind: str, tmp_
     folds = Folds([range(5), range(5, 10), range(10, 15)])
     spoilt = reduced.copy()
     spoilt[7] += np.random.default_rng(0).normal(size=spoilt.shape[1:])
-    scores = []
+    detector, scores = sized(DETECTORS[kind], reduced.shape[2:]), []
     for features in (reduced, spoilt):
         with stored(features, tmp_path) as store:
-            scores.append([head.scores(reduced).score for head in DETECTORS[kind].fit(store, folds, CHANNELS).held_out])
-    same = [np.array_equal(one, other) for one, other in zip(*scores, strict=True)]
+            scores.append([head.scores(reduced).score for head in detector.fit(store, folds, CHANNELS).held_out])
+    # Where the sums of a fold are taken from those of all images, its rounding is left.
+    rounding = 1e-6 if isinstance(detector, Hotelling) else 0.0
+    same = [np.allclose(one, other, rtol=rounding, atol=0.0) for one, other in zip(*scores, strict=True)]
     assert same == [False, True, False]
 
 
@@ -463,7 +494,7 @@ def test_the_manifest_has_the_parameters_of_the_detector(calibrated_by: Callable
 def test_the_bundle_keeps_moments_if_it_can(calibrated_by: Callable[[str], Calibrated], kind: str) -> None:
     calibrated = calibrated_by(kind)
     arrays = calibrated.bundle.moments()
-    if isinstance(calibrated.detector, (Gaussian, PatchCore, PatchSvdd)) or "modes" in kind:
+    if isinstance(calibrated.detector, (Gaussian, Hotelling, PatchCore, PatchSvdd)) or "modes" in kind:
         assert arrays == {}
         return
     moments = Moments.unpacked(arrays)
@@ -495,6 +526,7 @@ def test_the_bundle_can_be_evaluated_with_and_without_masks(
 
 
 SHAPES = {
+    "hotelling": (200, 10, 10),
     "local": (60, 7, 7),
     "global": (500, 1, 1),
     "shared": (160, 14, 14),
@@ -508,9 +540,10 @@ SHAPES = {
 @EACH
 def test_a_fit_takes_no_more_memory_than_stated(kind: str, tmp_path: Path) -> None:
     shape = next((each for name, each in SHAPES.items() if name in kind), SHAPES["local"])
-    detector, count = DETECTORS[kind], 3 * COUNT if "patchcore" not in kind else COUNT
-    if detector == DETECTORS["patchcore, all remembered"]:
+    count = 3 * COUNT if "patchcore" not in kind else COUNT
+    if kind == "patchcore, all remembered":
         shape = (8, 10, 10)
+    detector = sized(DETECTORS[kind], shape[1:])
     assert taken_mib(detector, count, shape, tmp_path) <= detector.memory_mib(shape, count)
 
 

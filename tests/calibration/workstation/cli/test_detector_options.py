@@ -196,7 +196,7 @@ def test_a_detector_is_described_in_one_word(text: str, expected: object) -> Non
 @pytest.mark.parametrize(
     ("text", "what", "remedy"),
     [
-        ("mean", "'mean' is not known", "one of mean_shift, padim"),
+        ("mean", "'mean' is not known", "one of mean_shift, hotelling, padim"),
         ("padim:alpha=1", "--detector padim has no option 'alpha'", "padim:OPTION=VALUE,... with dimensions"),
         ("padim:dimensions", "--detector padim:dimensions '' is not understood", "a number"),
         ("padim:dimensions=2.5", "2.5 is not whole", "a whole number"),

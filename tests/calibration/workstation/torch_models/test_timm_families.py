@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from calibration.backbones.receptive_field import grid_cell
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import BackboneError
@@ -167,6 +168,9 @@ def test_each_family_gives_what_torch_gives(name: str) -> None:
     assert tuple(level.shape for level in part.levels) == FAMILIES[name].levels
     assert_close(exported(backbone), on_first_grid(maps_by_torch(name)))
     assert {node.op_type for node in part.model.graph.node} <= READ_BY_TENSORRT
+    cell, step = grid_cell(backbone), FAMILIES[name].size[0] // FAMILIES[name].levels[0][1]
+    assert (cell.patch_px, cell.stride_px) == (step, step)
+    assert (cell.field_px is None) == (name in TRANSFORMERS or "swin" in name)
     assert [(each.domain, each.version) for each in part.model.opset_import] == [("", OPSET)]
 
 
