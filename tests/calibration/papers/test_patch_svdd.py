@@ -82,7 +82,7 @@ def test_the_preset_gives_the_map_of_the_paper_from_pixels_on(tmp_path: Path, mo
     settings = Settings(Preprocess(*size), detector, false_reject_rate=0.1, threads=1)
     bundle = calibrate(Drawn(good), FILTERBANK, settings, tmp_path / "bundle", silent)
 
-    frames, _ = training._frames(Drawn(good), settings, silent, mean_image=True)
+    frames, _ = training.training_frames(Drawn(good), settings, silent, mean_image=True)
     encoders = training.train(frames, detector, Checkpoint(tmp_path / "again.pt", {}), silent).double()
     images = np.stack([*good, tested])[..., ::-1].astype(np.float64) / 255
     centred = (images - images[:-1].mean(axis=0)).transpose(0, 3, 1, 2)

@@ -67,7 +67,7 @@ def trained_encoders(
         ModelTooLargeError: The memory banks would not fit.
         StorageError: No room for the checkpoint.
     """
-    frames, digest = _frames(images, settings, progress, mean_image=detector.encoders == "paper")
+    frames, digest = training_frames(images, settings, progress, mean_image=detector.encoders == "paper")
     made_from = {
         "images, region or size": digest,
         "brightness": str(settings.divide_brightness),
@@ -78,6 +78,11 @@ def trained_encoders(
     }
     with _threads(settings.threads):
         encoders = train(frames, detector, Checkpoint(checkpoint, made_from), progress)
+    return encoder_backbone(encoders, frames, detector)
+
+
+def encoder_backbone(encoders: Encoders, frames: Frames, detector: PatchSvdd) -> Backbone:
+    """The encoders on whole frames, which they see as they saw those that they were trained on."""
     height, width = frames.frames[0].shape[:2]
     if detector.encoders == "paper":
         graph = FeatureGraph(over_frames(encoders, height, width, frames.mean))
@@ -87,7 +92,9 @@ def trained_encoders(
     return Backbone((graph,), detector.name, (), (_digest(encoders),))
 
 
-def _frames(images: Images, settings: Settings, progress: Progress, *, mean_image: bool = False) -> tuple[Frames, str]:
+def training_frames(
+    images: Images, settings: Settings, progress: Progress, *, mean_image: bool = False
+) -> tuple[Frames, str]:
     """Frames to train on, a random choice where memory is short, and a digest of all images.
 
     Refuses what calibration would refuse after the training.

@@ -143,7 +143,7 @@ def test_the_network_shows_the_encoders_what_they_were_trained_on(
     detector = PatchSvdd(steps=2, encoders=encoders_kind)
     settings = settings_of(detector, divide_brightness=divide)
     pictures = [washer(number, scratched=True) for number in range(12)]
-    frames, _ = training._frames(Drawn(pictures), settings, silent, mean_image=encoders_kind == "paper")
+    frames, _ = training.training_frames(Drawn(pictures), settings, silent, mean_image=encoders_kind == "paper")
     backbone = trained(pictures, settings, tmp_path / "c.pt")
     encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
     network = feature_network(backbone, PatchSvdd(), divide_brightness=divide)
@@ -156,7 +156,7 @@ def test_the_network_shows_the_encoders_what_they_were_trained_on(
 
 
 def test_what_was_trained_is_standardised() -> None:
-    frames, _ = training._frames(Drawn(good()), settings_of(), silent)
+    frames, _ = training.training_frames(Drawn(good()), settings_of(), silent)
     everything = np.concatenate([frames.cut(np.array([number]), np.array([[0, 0]]), SIDE) for number in range(12)])
     np.testing.assert_allclose(everything.mean(axis=(0, 2, 3)), 0, atol=1e-4)
     assert everything.std() == pytest.approx(1, rel=1e-4)
@@ -266,7 +266,7 @@ def test_without_steps_the_encoders_are_random(tmp_path: Path) -> None:
 def test_encoders_of_the_paper_begin_as_torch_begins_and_see_each_pixel_less_its_mean(tmp_path: Path) -> None:
     """The authors' code: images / 255 less the mean image, layers as torch makes them, a last one that stays."""
     detector = PatchSvdd(steps=1, encoders="paper")
-    frames, _ = training._frames(Drawn(good()), settings_of(detector), silent, mean_image=True)
+    frames, _ = training.training_frames(Drawn(good()), settings_of(detector), silent, mean_image=True)
     images = np.stack(good())[..., ::-1].astype(np.float64) / 255
     patches = frames.cut(np.array([3]), np.array([[7, 5]]), 32)
     np.testing.assert_allclose(patches[0].transpose(1, 2, 0), (images[3] - images.mean(axis=0))[7:39, 5:37], atol=1e-6)
@@ -374,13 +374,13 @@ def test_images_that_teach_nothing_are_refused_before_training(
 def test_more_frames_than_fit_into_memory_are_a_random_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_FRAMES_BYTES", 5 * 3 * SIDE * SIDE)
     pictures = good(40)
-    frames, digest = training._frames(Drawn(pictures), settings_of(), silent)
+    frames, digest = training.training_frames(Drawn(pictures), settings_of(), silent)
     indices = [
         next(i for i, each in enumerate(pictures) if np.array_equal(kept[..., ::-1], each)) for kept in frames.frames
     ]
     assert len(set(indices)) == 5
     assert max(indices) > 5
-    _, other = training._frames(Drawn([*pictures[:39], washer(99)]), settings_of(), silent)
+    _, other = training.training_frames(Drawn([*pictures[:39], washer(99)]), settings_of(), silent)
     assert digest != other
 
 
