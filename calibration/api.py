@@ -20,7 +20,7 @@ from calibration.errors import SettingError, ShiftwatchError
 from calibration.imaging.heatmap import overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess, Region, as_bgr8, prepare_image
-from calibration.imaging.score_map import cover_region
+from calibration.imaging.score_map import cover_region, map_threshold
 from calibration.progress import silent
 from calibration.statistics.forecast import LEAST_DETECTION
 
@@ -66,7 +66,8 @@ class Inspection:
     @cached_property
     def heatmap(self) -> Image:
         """The image with heat where scores come near the threshold, outlined where they are above it; BGR."""
-        return overlay(self.image, self.region, self.score_map, self.threshold)
+        threshold = map_threshold(self.score_map, self.score, self.threshold)
+        return overlay(self.image, self.region, self.score_map, threshold)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from agent.inspection.record_writer import at_once
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult, to_json
 from agent.trigger.plc_handshake import Answer
 from calibration.imaging.region import whole_frame
-from calibration.imaging.score_map import cover_region
+from calibration.imaging.score_map import cover_region, map_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +196,8 @@ def _defects(inspection: PartInspection) -> tuple[tuple[Heat, ...], tuple[Defect
     for zone in sorted(rejected, key=lambda zone: zone.ratio, reverse=True):
         score, recipe = zone.frame_score, zone.frame_score.recipe
         if zone.inference is not None and score.frame.seq == inspection.frame.seq:
-            score_map, threshold = cover_region(zone.inference.map, recipe.grid), recipe.rules.threshold
+            score_map = cover_region(zone.inference.map, recipe.grid)
+            threshold = map_threshold(score_map, zone.inference.score, recipe.rules.threshold)
             heat.append(Heat(score.region, score_map, threshold))
             regions += defect_regions(score_map, threshold, score.region or frame, frame, recipe.zone or None)
     return tuple(heat), tuple(regions)

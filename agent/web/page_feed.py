@@ -13,6 +13,7 @@ from agent.errors import PageError
 from agent.messages.records import Evaluation
 from agent.web.child_handle import PageProcess
 from agent.web.ipc import PageReport, ShownFrame
+from calibration.imaging.score_map import map_threshold
 
 if TYPE_CHECKING:
     import socket
@@ -174,7 +175,10 @@ class PageFeed:
 
 def _show(process: PageProcess, part: PartInspection) -> bool:
     image, recipe = part.frame.image, part.recipe
-    score_map = None if part.inference is None else part.inference.map
+    score_map, threshold = None, recipe.rules.threshold
+    if part.inference is not None:
+        score_map = part.inference.map
+        threshold = map_threshold(score_map, part.inference.score, threshold)
     region = part.region or recipe.preprocess.region
     shown = ShownFrame(
         result_id=part.result_id,
@@ -184,6 +188,6 @@ def _show(process: PageProcess, part: PartInspection) -> bool:
         map_shape=None if score_map is None else (score_map.shape[0], score_map.shape[1]),
         grid=recipe.grid,
         region=None if region is None else (region.x, region.y, region.width, region.height),
-        threshold=recipe.rules.threshold,
+        threshold=threshold,
     )
     return process.show(image, score_map, shown)

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-def join_levels(graph: GraphBuilder, levels: Sequence[FeatureMap], output: str | None = None) -> FeatureMap:
-    """All levels on the grid of the first, concatenated; ``output`` names the result, None generates a name."""
+def join_levels(
+    graph: GraphBuilder, levels: Sequence[FeatureMap], output: str | None = None, *, copied: bool = False
+) -> FeatureMap:
+    """All levels on the grid of the first, concatenated.
+
+    Args:
+        graph: The graph to extend.
+        levels: On any grids.
+        output: Name of the result; None generates one.
+        copied: Cells of coarser levels are copied to all that they cover, instead of interpolated.
+    """
     grid = levels[0].shape[1:]
-    parts = [_on_grid(graph, level, grid) for level in levels]
+    parts = [_on_grid(graph, level, grid, copied=copied) for level in levels]
     if len(parts) == 1:
         joined = graph.add("Identity", *parts, output=output)
     else:
@@ -28,16 +37,18 @@ def join_levels(graph: GraphBuilder, levels: Sequence[FeatureMap], output: str |
     return FeatureMap(joined, (sum(level.shape[0] for level in levels), *grid))
 
 
-def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int]) -> str:
-    """A level on another grid: averaged if it is finer by a whole factor, else interpolated (bilinear)."""
+def _on_grid(graph: GraphBuilder, level: FeatureMap, grid: tuple[int, int], *, copied: bool) -> str:
+    """A level on another grid: averaged if it is finer by a whole factor, else copied or interpolated (bilinear)."""
     _, height, width = level.shape
     if (height, width) == grid:
         return level.name
     if height % grid[0] == 0 and width % grid[1] == 0:
         cell = [height // grid[0], width // grid[1]]
         return graph.add("AveragePool", level.name, kernel_shape=cell, strides=cell)
-    sizes = graph.ints(1, level.shape[0], *grid)
-    return graph.add("Resize", level.name, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")
+    how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    if copied:
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return graph.add("Resize", level.name, "", "", graph.ints(1, level.shape[0], *grid), **how)
 
 
 def join_patches(graph: GraphBuilder, features: FeatureMap, side: int) -> FeatureMap:

@@ -58,7 +58,7 @@ def moment_fit(
 ) -> Fit:
     """The result of a fit to these moments of all images."""
     head = detector.head(total)
-    law = partial(simulated_threshold, chi_square_scores(store.shape, head.order))
+    law = partial(simulated_threshold, chi_square_scores(store.shape, head.order, head.smoothing))
     return Fit(head, held_out, detector.parameters(total), total.packed(), leave_one_out, law)
 
 

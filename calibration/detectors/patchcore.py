@@ -1,20 +1,21 @@
-"""PatchCore (Roth et al. 2022): distance to the nearest patch of a small bank of good ones."""
+"""PatchCore (Roth et al. 2022): a small bank of good patches, from which those of an image are far if it is not."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from calibration.detectors.contract import Fit
 from calibration.detectors.embedding import join_levels
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import AHEAD, MemoryBank, gather, greedy_coreset, squared_lengths
+from calibration.detectors.memory_bank import AHEAD, gather, greedy_coreset
+from calibration.detectors.patchcore_head import BLOCK, PatchCoreHead, nearest_entries
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
-from calibration.statistics.scores import Scores
+from calibration.statistics.smoothing import Smoothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,63 +30,7 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _PROJECTED = 128
-_BLOCK = 64  # entries of the bank whose distances to all others are in memory at a time
-
-
-@dataclass(frozen=True)
-class PatchCoreHead(MemoryBank):
-    """Distance to the memory bank, with the re-weighted largest one as the score (eqs. 6 and 7).
-
-    Attributes:
-        neighbours: Indices of the b nearest entries of each entry, itself included, (m, b), int64.
-    """
-
-    neighbours: NDArray[np.int64]
-
-    def scores(self, reduced: Float32) -> Scores:
-        """Map and score of images, (n, d, h, w)."""
-        count, _, height, width = reduced.shape
-        score = np.empty(count, np.float32)
-        maps = np.empty((count, height, width), np.float32)
-        for number, features in enumerate(reduced):
-            patches = self.patches(features)
-            squares = _squared_distances(patches, self.bank)
-            smallest = squares.min(axis=1)
-            worst = int(smallest.argmax())
-            around = self.bank[self.neighbours[squares[worst].argmin()]]
-            to_neighbours = np.sqrt(np.square(patches[worst] - around).sum(axis=1))
-            # The nearest is among its own neighbours, and a difference has more digits than that of two squares.
-            nearest = to_neighbours.min()
-            # exp(s*) / sum of exp, with the largest exponent taken out of both.
-            relative = np.exp(to_neighbours - to_neighbours.max())
-            weight = 1 - relative.min() / relative.sum()
-            score[number], maps[number] = weight * nearest, np.sqrt(smallest).reshape(height, width)
-        return Scores(score, maps)
-
-    def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
-        """Add the search, a minimum over the bank, and the weight of eq. 7."""
-        _, height, width = reduced.shape
-        patches, to_bank = self.attach_search(graph, reduced)
-        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
-        own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
-        squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
-        graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width), output="map")
-        self._attach_score(graph, squares, patches, to_bank)
-        return height, width
-
-    def _attach_score(self, graph: GraphBuilder, squares: str, patches: str, to_bank: str) -> None:
-        """Eq. 7: the largest distance counts less where the bank is sparse."""
-        worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
-        nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
-        table = graph.constant("head.neighbours", self.neighbours)
-        around = graph.add("Gather", "head.bank", graph.add("Gather", table, nearest, axis=0), axis=0)
-        difference = graph.add("Sub", around, graph.add("Gather", patches, worst, axis=0))
-        to_neighbours = graph.add("ReduceL2", difference, axes=[1], keepdims=0)
-        largest = graph.add("ReduceMin", to_neighbours, axes=[0], keepdims=1)
-        # The nearest has the least share of the sum.
-        share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=0), axes=[0], keepdims=1)
-        weight = graph.add("Sub", graph.floats(1.0), share)
-        graph.add("Mul", largest, weight, output="score")
+_PER_LEVEL = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +40,12 @@ class PatchCore:
     Attributes:
         coreset: Share of all patches that the bank holds, in (0, 1].
         neighbours: b of eq. 7.
-        aggregation: Side of the averaged neighbourhood, in grid cells, odd.
+        aggregation: p, side of the averaged neighbourhood, in cells of each level, odd.
+        stride: s of eq. 3, cells from one patch to the next.
+        dimensions: d, channels that all levels are pooled to, an equal share each, after 1024 of each as in the
+            authors' code; None: no pooling over channels.
+        smoothing: Sigma, in pixels of the network input, of the Gaussian that blurs the map (section 3.3: 4), enlarged
+            to the input's size first; None: the map has the features' grid.
         candidates: Maximum number of patches, drawn at random, that the coreset is chosen from; None: all.
     """
 
@@ -106,6 +56,9 @@ class PatchCore:
     neighbours: int = 9
     aggregation: int = 3
     candidates: int | None = None
+    stride: int = 1
+    dimensions: int | None = None
+    smoothing: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -115,46 +68,79 @@ class PatchCore:
             raise SettingError(what=f"neighbours = {self.neighbours} is too few", remedy="give 2 or more, e.g. 9")
         if self.aggregation < 1 or self.aggregation % 2 == 0:
             raise SettingError(what=f"aggregation = {self.aggregation} is not odd", remedy="give 1, 3, 5, ...")
+        for name, value in (("stride", self.stride), ("dimensions", self.dimensions), ("smoothing", self.smoothing)):
+            if value is not None and value < 1:
+                raise SettingError(what=f"{name} = {value} is too small", remedy="give 1 or more")
         if self.candidates is not None and self.candidates < self.neighbours:
             raise SettingError(
                 what=f"candidates = {self.candidates} is fewer than the {self.neighbours} neighbours",
                 remedy="give more, e.g. 50000",
             )
 
+    def on_image(self, size: tuple[int, int]) -> PatchCore:
+        """The detector for a network input of this size, (height, width)."""
+        sized = {**asdict(self), "map_height": size[0], "map_width": size[1]}
+        return PatchCoreOnImage(**sized) if self.smoothing else self
+
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Average each level over the neighbourhood of each of its own cells, then join the levels (eqs. 1 to 3).
 
         Cells outside a level count as zeros, as in the authors' code.
-        """
-        del features
-        return join_levels(graph, [self._averaged(graph, level) for level in levels])
 
-    def _averaged(self, graph: GraphBuilder, level: FeatureMap) -> FeatureMap:
-        window, border = self.aggregation, self.aggregation // 2
-        averaged = graph.add(
-            "AveragePool",
-            level.name,
-            kernel_shape=[window, window],
-            strides=[1, 1],
-            pads=[border] * 4,
-            count_include_pad=1,
-        )
-        return FeatureMap(averaged, level.shape)
+        Raises:
+            SettingError: The stride does not divide the grid, or the channels cannot be pooled to the dimensions.
+        """
+        height, width = features.shape[1:]
+        if height % self.stride or width % self.stride:
+            raise SettingError(
+                what=f"stride = {self.stride} does not divide the {height}x{width} grid", remedy="give 1 or 2"
+            )
+        return join_levels(graph, [self._aggregated(graph, level, len(levels)) for level in levels])
+
+    def _aggregated(self, graph: GraphBuilder, level: FeatureMap, levels: int) -> FeatureMap:
+        channels, *sides = level.shape
+        window: dict[str, Any] = {
+            "kernel_shape": [self.aggregation] * 2,
+            "strides": [self.stride] * 2,
+            "pads": [self.aggregation // 2] * 4,
+        }
+        height, width = (-(-side // self.stride) for side in sides)
+        if self.dimensions is None:
+            averaged = graph.add("AveragePool", level.name, count_include_pad=1, **window)
+            return FeatureMap(averaged, (channels, height, width))
+        share, bins = self.dimensions // levels, _PER_LEVEL * levels // self.dimensions
+        if share * levels != self.dimensions or channels % share or bins * self.dimensions != _PER_LEVEL * levels:
+            raise SettingError(
+                what=f"{channels} channels of one of {levels} levels cannot be pooled to an equal share of "
+                f"dimensions = {self.dimensions}",
+                remedy=f"give a power of two, {levels} times a divisor of the channels of each level",
+            )
+        kernel = _bin_weights(channels // share * self.aggregation**2, bins)
+        weights = np.tile(kernel.reshape(1, -1, self.aggregation, self.aggregation), (share, 1, 1, 1))
+        pooled = graph.add("Conv", level.name, graph.constant(f"reduce.{level.name}", weights), group=share, **window)
+        return FeatureMap(pooled, (share, height, width))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
         """The projected candidates with what the coreset computes, four banks, the distances to one, and a batch.
 
-        The batch counts four times: as read, as patches, as those chosen of them, and the one scored last.
+        The batch counts five times: as read, as patches, as those chosen of them, centred, and the one scored last.
         """
         channels, height, width = reduced
         total = images * height * width
         candidates = min(self.candidates or total, total)
         bank = self._bank_size(candidates, total)
-        compared = max(3 * _BLOCK, 2 * height * width)
-        batch = 4 * batch_images(reduced, images) * channels * height * width
+        compared = max(3 * BLOCK, 2 * height * width)
+        smoothing = self._smoothing((height, width))
+        map_pixels = 0 if smoothing is None else smoothing.size[0] * smoothing.size[1]
+        batch = batch_images(reduced, images) * (5 * channels * height * width + 3 * map_pixels)
         chosen = 0 if bank == candidates else candidates * (min(channels, _PROJECTED) + AHEAD + 8)
         numbers = chosen + 4 * candidates + bank * (4 * (channels + 2 * self.neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
+
+    def _smoothing(self, grid: tuple[int, int]) -> Smoothing | None:
+        """Of maps of this grid: back to the features' grid, if patches are farther apart."""
+        assert self.smoothing is None  # noqa: S101 - see ``on_image``
+        return None if self.stride == 1 else Smoothing((grid[0] * self.stride, grid[1] * self.stride), 0, self.stride)
 
     def within(self, limit_mib: float, reduced: tuple[int, int, int], images: int) -> PatchCore:
         """The same with as many candidates as this memory allows, if their number was not given.
@@ -176,13 +162,17 @@ class PatchCore:
         del levels
         held_out = (self._head(store, others) for others in folds.complements())
         head, patches = self._head(store, folds.images), _patches(store, folds.images)
+        given = {name: value for name, value in asdict(self).items() if value is not None}
         counts = {"candidates": min(self.candidates or patches, patches), "patches": patches, "bank": len(head.bank)}
-        return Fit(head, held_out, {**asdict(self), **counts})
+        return Fit(head, held_out, {**given, **counts})
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchCoreHead:
         """Two passes over the features, so that only the projected candidates and the bank are in memory."""
         random, total, channels = np.random.default_rng(_SEED), _patches(store, images), store.shape[0]
         rows = np.arange(total)
+        for name, value in (("stride", self.stride), ("dimensions", self.dimensions), ("smoothing", self.smoothing)):
+            if value is not None and value < 1:
+                raise SettingError(what=f"{name} = {value} is too small", remedy="give 1 or more")
         if self.candidates is not None and self.candidates < total:
             rows = np.sort(random.choice(total, self.candidates, replace=False))
         size = self._bank_size(len(rows), total)
@@ -191,14 +181,38 @@ class PatchCore:
             project = _projection(channels, random)
             width = min(channels, _PROJECTED)
             projected = gather(store.batches(images), rows, width, lambda patches: project(patches - near))
+            projected -= projected.mean(axis=0)
             rows = np.sort(rows[greedy_coreset(projected, size)])
         bank = gather(store.batches(images), rows, channels)
         mean = bank.mean(axis=0)
         bank -= mean
-        return PatchCoreHead(mean, bank, _nearest(bank, self.neighbours))
+        smoothing = self._smoothing((store.shape[1], store.shape[2]))
+        return PatchCoreHead(mean, bank, nearest_entries(bank, self.neighbours), smoothing)
 
     def _bank_size(self, candidates: int, total: int) -> int:
         return min(candidates, max(self.neighbours, round(self.coreset * total)))
+
+
+@dataclass(frozen=True, slots=True)
+class PatchCoreOnImage(PatchCore):
+    """The detector with smoothed maps of this size, which is that of the network input."""
+
+    map_height: int = 0
+    map_width: int = 0
+
+    def _smoothing(self, grid: tuple[int, int]) -> Smoothing | None:
+        del grid
+        assert self.smoothing is not None  # noqa: S101 - see ``on_image``
+        return Smoothing((self.map_height, self.map_width), self.smoothing, self.stride)
+
+
+def _bin_weights(values: int, bins: int) -> Float32:
+    """Weight of each value in the mean over bins of their means; bins overlap by the values that they divide."""
+    weights = np.zeros(values)
+    for number in range(bins):
+        part = slice(number * values // bins, -(-(number + 1) * values // bins))
+        weights[part] += 1 / (part.stop - part.start) / bins
+    return weights.astype(np.float32)
 
 
 def _patches(store: Features, images: Sequence[int]) -> int:
@@ -211,24 +225,3 @@ def _projection(channels: int, random: np.random.Generator) -> Callable[[Float32
         return lambda points: points
     matrix = random.standard_normal((channels, _PROJECTED)).astype(np.float32) / np.sqrt(np.float32(_PROJECTED))
     return lambda points: points @ matrix
-
-
-def _nearest(bank: Float32, count: int) -> NDArray[np.int64]:
-    """Indices of the nearest entries of each entry, itself included, (m, count), or (m, m) if the bank is small."""
-    count = min(count, len(bank))
-    nearest = np.empty((len(bank), count), np.int64)
-    for start in range(0, len(bank), _BLOCK):
-        block = bank[start : start + _BLOCK]
-        squares = _squared_distances(block, bank)
-        rows = np.arange(len(block))
-        squares[rows, start + rows] = -1.0  # itself first, even among copies
-        nearest[start : start + _BLOCK] = np.argpartition(squares, count - 1, axis=1)[:, :count]
-    return nearest
-
-
-def _squared_distances(points: Float32, others: Float32) -> Float32:
-    squares: Float32 = points @ others.T
-    squares *= -2
-    squares += squared_lengths(points)[:, None]
-    squares += squared_lengths(others)
-    return np.maximum(squares, 0.0, out=squares)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def map_threshold(score_map: NDArray[np.float32], score: float, threshold: float) -> float:
+    """The threshold of a score for the places of its map, which may all be lower than the score if it was smoothed.
+
+    It then is as far below the map's peak as the threshold is below the score, so that a defect has a place.
+    """
+    peak = float(score_map.max())
+    return threshold * peak / score if 0 < peak < score < inf else threshold
 
 
 def cover_region(score_map: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:

@@ -77,8 +77,8 @@ def replace_head(network: bytes, head: Head) -> bytes:
         BundleError: The head is of another kind.
     """
     inputs, outputs, graph, reduced = _without_head(network)
-    head.attach(graph, reduced)
-    return graph.model(inputs, outputs).SerializeToString()
+    grid = head.attach(graph, reduced)
+    return graph.model(inputs, {**outputs, "map": (FLOAT, (1, *grid))}).SerializeToString()
 
 
 def without_head(network: bytes) -> bytes:
@@ -124,6 +124,8 @@ def _without_head(
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in of_head}
     inputs, outputs = value_types(model.graph.input), value_types(model.graph.output)
     _, (_, height, width) = outputs["map"]
+    if "head.rows" in sizes:  # the map is smoothed
+        height, width = sizes["head.rows"][1], sizes["head.columns"][0]
     return inputs, outputs, graph, FeatureMap(reduced, (sizes["head.whitening"][1], height, width))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.statistics.covariance import whitening
 from calibration.statistics.location_threads import in_blocks
-from calibration.statistics.scores import Scores, generalised_mean
+from calibration.statistics.scores import Scores, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.statistics.moments import Moments
+    from calibration.statistics.smoothing import Smoothing
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
@@ -43,9 +44,10 @@ class LeaveOneOut:
         own_weight: w, weight of a location's own covariance.
         order: Order of the generalised mean.
         image_weight: u, weight in the moments of each image that will be scored.
+        smoothing: Of the score maps; the largest of a smoothed map is the score, whatever the order.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the scores depend on
         self,
         moments: Moments,
         regularised: Callable[[Float64], Float64],
@@ -53,11 +55,12 @@ class LeaveOneOut:
         own_weight: float,
         order: float,
         image_weight: float = 1.0,
+        smoothing: Smoothing | None = None,
     ) -> None:
         others = moments.count - image_weight
         freedom = others - (moments.squares - image_weight**2) / others
         scale = moments.degrees_of_freedom / freedom
-        self._mean, self._order = moments.mean, order
+        self._mean, self._order, self._smoothing = moments.mean, order, smoothing
         self._whitening = whitening(moments.covariance(), lambda local: regularised(local * scale), np.float64)
         self._mean_factor = moments.count / others  # n / (n - u)
         self._outer_factor = own_weight * image_weight * self._mean_factor / freedom  # c
@@ -86,7 +89,7 @@ class LeaveOneOut:
                 distances[:, location] = np.square(from_others).sum(axis=1) + self._outer_factor * shared
 
         in_blocks(measure, len(vectors))
-        return Scores(generalised_mean(distances, self._order), distances.reshape(images, height, width))
+        return scores_of(distances.reshape(images, height, width), self._order, self._smoothing)
 
 
 def _by_location(reduced: Float32) -> Float32:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calibration.statistics.smoothing import Smoothing
+
     Float32 = NDArray[np.float32]
 
 
 EPSILON = 1e-30
+_SMOOTHED = 64  # maps that are smoothed at a time
 
 
 class Scores(NamedTuple):
@@ -44,17 +47,31 @@ def generalised_mean(distances: Float32, order: float) -> Float32:
     return mean
 
 
+def scores_of(squares: Float32, order: float, smoothing: Smoothing | None) -> Scores:
+    """Scores and maps from squared distances, (n, h, w).
+
+    Smoothed maps are of the distances, not of their squares, and the score is the largest of the map.
+    """
+    if smoothing is None:
+        return Scores(generalised_mean(squares.reshape(len(squares), -1), order), squares)
+    smoothed = smoothing(np.sqrt(squares))
+    return Scores(smoothed.max(axis=(1, 2)), smoothed)
+
+
 def chi_square_scores(
-    shape: tuple[int, ...], order: float
+    shape: tuple[int, ...], order: float, smoothing: Smoothing | None = None
 ) -> Callable[[np.random.Generator, int], NDArray[np.float64]]:
     """Sampler of `WhiteningHead` scores if T2 were chi-square with d degrees of freedom, independent per location.
 
-    ``shape`` is that of the reduced features, (d, h, w); ``order`` that of the generalised mean.
+    ``shape`` is that of the reduced features, (d, h, w); ``order`` that of the generalised mean; see ``scores_of``.
     """
     channels, height, width = shape
 
     def draw(random: np.random.Generator, count: int) -> NDArray[np.float64]:
-        distances = random.chisquare(channels, (count, height * width)).astype(np.float32)
-        return generalised_mean(distances, order).astype(np.float64)
+        squares = random.chisquare(channels, (count, height, width)).astype(np.float32)
+        if smoothing is None:
+            return scores_of(squares, order, None).score.astype(np.float64)
+        few = np.array_split(squares, -(-count // _SMOOTHED))  # smoothed maps are large
+        return np.concatenate([scores_of(each, order, smoothing).score for each in few]).astype(np.float64)
 
     return draw

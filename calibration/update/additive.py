@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from calibration.detectors.mean_shift import MeanShift
-from calibration.detectors.padim import Padim
+from calibration.detectors.padim import Padim, PadimOnImage
 from calibration.errors import SettingError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def additive_detector(record: DetectorRecord) -> AdditiveDetector:
         SettingError: The head does not.
     """
     if record.name == Padim.name:
-        return Padim(int(record.parameters["dimensions"]))
+        of_padim: dict[str, Any] = dict(record.parameters)
+        return PadimOnImage(**of_padim) if "smoothing" in of_padim else Padim(**of_padim)
     reason = _MODES if record.parameters.get("modes", 1) != 1 else _REASONS.get(record.name)
     if reason is not None:
         raise SettingError(

@@ -150,7 +150,8 @@ def _golden(parents: Sequence[_Parent]) -> dict[str, NDArray[Any]]:
 def _working_point(parents: Sequence[_Parent], scores: NDArray[np.float64], head: WhiteningHead) -> WorkingPointRecord:
     """The working point at the lowest false-reject rate of the bundles."""
     rate = min(parent.manifest.working_point.false_reject_rate for parent in parents)
-    chi_square = simulated_threshold(chi_square_scores(parents[0].kept.reduced.shape[1:], head.order), rate)
+    law = chi_square_scores(parents[0].kept.reduced.shape[1:], head.order, head.smoothing)
+    chi_square = simulated_threshold(law, rate)
     by_law = parents[0].manifest.working_point.method == CHI_SQUARE
     point = working_point(scores, rate, chi_square=chi_square if by_law else None)
     folds = sum(parent.manifest.working_point.folds for parent in parents)

@@ -201,7 +201,7 @@ def _refit_statistics(
     total = refit.moments(kept)
     head = detector.head(total)
     rate = _rate(bundle, plan)
-    law = chi_square_scores(parts.features.shape, head.order)
+    law = chi_square_scores(parts.features.shape, head.order, head.smoothing)
     chi_square = simulated_threshold(law, rate)
     by_law = bundle.manifest.working_point.method == CHI_SQUARE
     if by_law:

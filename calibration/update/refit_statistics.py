@@ -102,19 +102,19 @@ class Refit:
         Damaged copies of them, if there are any, are scored with the fold of their original.
         """
         folds = make_folds(len(kept), sequential=sequential)
-        score = np.empty(len(kept), np.float32)
-        maps = np.empty((len(kept), *self._parts.features.shape[1:]), np.float32)
+        scored: list[Scores] = []
         for number, (fold, others) in enumerate(zip(folds.groups, folds.complements(), strict=True), start=1):
             head, held_out = (
                 self._detector.head(self.moments([kept[row] for row in others])),
                 [kept[row] for row in fold],
             )
-            score[list(fold)], maps[list(fold)] = self._scores(head, held_out)
+            scored.append(self._scores(head, held_out))
             if damaged is not None:
                 damaged.score(held_out, head, self._parts.features)
             del head  # it would stay in memory while the next one is made
             progress("learning", number, len(folds.groups) + 1)
-        return Scores(score, maps)
+        order = np.argsort([row for fold in folds.groups for row in fold])
+        return Scores(*(np.concatenate(part)[order] for part in zip(*scored, strict=True)))
 
     def moments(self, indices: list[int]) -> Moments:
         """The updated moments, from the old bundle and these parts."""

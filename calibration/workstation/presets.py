@@ -46,7 +46,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "patchcore2022": Preset(
         "Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection",
-        PatchCore(),
+        PatchCore(coreset=0.01, neighbours=9, aggregation=3, dimensions=1024, smoothing=4),
         "wide_resnet50_2",
         "layer2,layer3",
     ),
@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "padim2021": Preset(
         "Defard et al. 2021, PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
-        Padim(),
+        Padim(dimensions=100, smoothing=4),
         "resnet18",
         "layer1,layer2,layer3",
     ),

@@ -23,7 +23,8 @@ from rich.table import Table
 from calibration.backbones.backbone import Backbone
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
-from calibration.detectors.patchcore import PatchCore, PatchCoreHead
+from calibration.detectors.patchcore import PatchCore
+from calibration.detectors.patchcore_head import PatchCoreHead
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.network.fusion import feature_network, reduced_shape

@@ -128,7 +128,7 @@ def seen(of: Result | None = None, *, size: tuple[int, int] = (48, 64), captured
                 grid=(4, 4),
                 rules=SimpleNamespace(threshold=10.0),
             ),
-            inference=SimpleNamespace(map=score_map),
+            inference=SimpleNamespace(score=100.0, map=score_map),
             decision=SimpleNamespace(verdict=SimpleNamespace(evaluation=evaluation)),
         ),
     )

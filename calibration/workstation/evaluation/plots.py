@@ -14,7 +14,7 @@ import numpy as np
 from calibration.errors import SettingError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
-from calibration.imaging.score_map import cover_region
+from calibration.imaging.score_map import cover_region, map_threshold
 from calibration.plain_text import printable
 from calibration.workstation.output_files import accessible
 
@@ -119,7 +119,8 @@ def _gallery(title: str, worst: Sequence[Scored], bundle: Bundle, engine: Engine
         frame = read_image(each.image.path)
         location = bundle.preprocess.locate(frame)
         score_map = cover_region(engine(bundle.preprocess.network_input(frame, location.region)).map, grid)
-        heat = overlay(frame, location.region, score_map, display_threshold(score_map, threshold))
+        shown_from = display_threshold(score_map, map_threshold(score_map, each.score, threshold))
+        heat = overlay(frame, location.region, score_map, shown_from)
         for axes, shown in ((plain, frame), (heated, heat)):
             axes.imshow(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB))
             axes.set_axis_off()

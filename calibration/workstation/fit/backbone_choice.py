@@ -10,7 +10,9 @@ from calibration.backbones.backbone import Backbone, filterbank_backbone, onnx_b
 from calibration.backbones.onnx_file import fixed_input_size
 from calibration.backbones.receptive_field import grid_cell
 from calibration.detectors.hotelling import Hotelling
+from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
+from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
 from calibration.network.fusion import feature_shape
 from calibration.workstation.fit.auto_tuning import tune
@@ -96,13 +98,15 @@ def build_backbone(  # noqa: PLR0913, PLR0917 - from what, how and where to
 
 
 def on_grid(detector: Detector, backbone: Backbone) -> Detector:
-    """The detector with sizes that it has in pixels turned into cells of the backbone's grid.
+    """The detector for the input and the grid of a backbone: sizes that it has in pixels turned into cells.
 
     Raises:
         SettingError: The cells do not allow these sizes.
     """
     if isinstance(detector, Hotelling):
         return detector.on_grid(grid_cell(backbone), feature_shape(backbone)[1:])
+    if isinstance(detector, (Padim, PatchCore)):
+        return detector.on_image(backbone.input_size)
     return detector
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
-from calibration.imaging.score_map import cover_region
+from calibration.imaging.score_map import cover_region, map_threshold
 from calibration.statistics.threshold import CHI_SQUARE
 from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
@@ -208,7 +208,7 @@ def _pair(
     """An image and its heat map; below the threshold, the heat is relative to the highest score of the image itself."""
     name, score, threshold = caption
     shown = enlarged(frame)
-    heat = overlay(shown, None, score_map, display_threshold(score_map, threshold))
+    heat = overlay(shown, None, score_map, display_threshold(score_map, map_threshold(score_map, score, threshold)))
     short = Path(name).name
     badge = ' <span class="badge">stands out</span>' if suspicious else ""
     verdict = "would be rejected" if score > threshold else "passes"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -33,7 +32,8 @@ from calibration.statistics.moments import Moments
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
 from tests.calibration.papers import oracle_hermann
-from tests.support.levels import CHANNELS, two_fields, two_levels
+from tests.calibration.papers.oracle_resampling import bilinear, gaussian_blur
+from tests.support.levels import CHANNELS, levels_of, two_fields, two_levels
 from tests.support.network_features import features_of
 from tests.support.oracles import (
     NaiveDistance,
@@ -71,11 +71,13 @@ DETECTORS: dict[str, Detector] = {
     "hotelling, global": Hotelling(patch_px=16, location="global"),
     "padim": Padim(dimensions=7),
     "padim, all channels": Padim(dimensions=None),
+    "padim, smoothed": Padim(dimensions=7, smoothing=3).on_image((SIDE, SIDE)),
     "gaussian": Gaussian(),
     "gaussian, pca": Gaussian("pca"),
     "gaussian, npca": Gaussian("npca"),
     "patchcore": PatchCore(coreset=0.05),
     "patchcore, all remembered": PatchCore(coreset=1.0, neighbours=3, aggregation=1),
+    "patchcore, smoothed": PatchCore(coreset=0.05, smoothing=3).on_image((SIDE, SIDE)),
     "patch_svdd": PatchSvdd(entries=40),
     "patch_svdd, all remembered": PatchSvdd(entries=None),
 }
@@ -86,6 +88,7 @@ ONE_BY_ONE = {
     "mean_shift, global",
     "padim",
     "padim, all channels",
+    "padim, smoothed",
 }
 EACH = pytest.mark.parametrize("kind", DETECTORS)
 COUNT = 24
@@ -183,19 +186,21 @@ def test_the_reduction_is_that_of_the_formulas(kind: str) -> None:
         window = patches.shape[1] if detector.location == "global" else detector.averaging
         expected = naive_pool(patches.astype(np.float32), window)
     elif isinstance(detector, PatchCore):
-        averaged = [naive_neighbourhoods(level, detector.aggregation) for level in levels_of(backbone, picture)]
-        expected = np.concatenate([bilinear(level, averaged[0].shape[1:]) for level in averaged])
+        averaged = [naive_neighbourhoods(level[0], detector.aggregation) for level in levels_of(backbone, [picture])]
+        expected = np.concatenate([bilinear(level, (8, 8)) for level in averaged])
     elif isinstance(detector, Gaussian):
-        levels = levels_of(backbone, picture)
-        expected = np.concatenate([level.mean(axis=(1, 2)) for level in levels])[:, None, None]
+        levels = levels_of(backbone, [picture])
+        expected = np.concatenate([level[0].mean(axis=(1, 2)) for level in levels])[:, None, None]
     elif isinstance(detector, PatchSvdd):
-        fine, coarse = levels_of(backbone, picture)
+        fine, coarse = (level[0] for level in levels_of(backbone, [picture]))
         expected = np.zeros((8, 9 + 1, 9))
         expected[:, :9], expected[:, 9:, :1] = fine, coarse
     else:
-        chosen = np.abs(reduced[:, None] - features[None]).max(axis=(2, 3)).argmin(axis=1)
+        copied = [np.kron(level[0], np.ones([8 // level.shape[2]] * 2)) for level in levels_of(backbone, [picture])]
+        joined = np.concatenate(copied)
+        chosen = np.abs(reduced[:, None] - joined[None]).max(axis=(2, 3)).argmin(axis=1)
         assert (np.diff(chosen) > 0).all()
-        expected = features[chosen]
+        expected = joined[chosen]
     np.testing.assert_allclose(reduced, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -220,31 +225,11 @@ def naive_neighbourhoods(features: Float64, side: int) -> Float64:
     return pooled
 
 
-def bilinear(level: Float64, grid: tuple[int, ...]) -> Float64:
-    """Each of the new cells between the old ones nearest to its centre, one side after the other."""
-    for axis, cells in enumerate(grid, start=1):
-        position = np.clip((np.arange(cells) + 0.5) * level.shape[axis] / cells - 0.5, 0, level.shape[axis] - 1)
-        before = position.astype(int)
-        after = np.minimum(before + 1, level.shape[axis] - 1)
-        share = np.expand_dims(position - before, [each for each in range(3) if each != axis])
-        level = level.take(before, axis) * (1 - share) + level.take(after, axis) * share
-    return level
-
-
-def levels_of(backbone: Backbone, picture: Image) -> list[Float64]:
-    (graph,) = backbone.graphs
-    image = ((picture[..., ::-1] / 255 - graph.mean) / graph.std).transpose(2, 0, 1)[None].astype(np.float32)
-    session = ort.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return [np.asarray(level[0], np.float64) for level in session.run(None, {"image": image})]
-
-
 def oracle(calibrated: Calibrated) -> Callable[[Float64], tuple[float, Float64]]:
     """Score and map of reduced features, (d, h, w)."""
     good = reduced_of(calibrated.detector, calibrated.good).astype(np.float64)
     if isinstance(calibrated.detector, PatchCore):
-        detector, places = calibrated.detector, good.size // good.shape[1]
-        bank = remembered(calibrated, round(detector.coreset * places), good)
-        return lambda reduced: memory_score(bank, reduced, detector.neighbours)
+        return patchcore_oracle(calibrated, good)
     if isinstance(calibrated.detector, PatchSvdd):
         both = split_levels(good)
         banks = [
@@ -260,15 +245,42 @@ def oracle(calibrated: Calibrated) -> Callable[[Float64], tuple[float, Float64]]
         return lambda reduced: one_place(
             gaussian_score(levels, [each[0] for each in split(reduced[None, :, 0, 0])], *chosen)
         )
-    if isinstance(calibrated.detector, MeanShift) and calibrated.detector.modes > 1:
+    if isinstance(calibrated.detector, Padim):
+        return padim_oracle(calibrated.detector, good)
+    return mean_shift_oracle(calibrated, good)
+
+
+def mean_shift_oracle(calibrated: Calibrated, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
+    detector = calibrated.detector
+    assert isinstance(detector, MeanShift)
+    if detector.modes > 1:
         return modes_oracle(calibrated, good)
-    if isinstance(calibrated.detector, MeanShift):
-        order = calibrated.detector.pooling_order
-        alpha = calibrated.bundle.manifest.detector.parameters["alpha"]
-        naive = NaiveDistance.of_mean_shift(good, calibrated.detector, float(alpha))
-    else:
-        order, naive = np.inf, NaiveDistance.of_padim(good)
-    return lambda reduced: with_score(naive.score_map(reduced), order)
+    alpha = calibrated.bundle.manifest.detector.parameters["alpha"]
+    naive = NaiveDistance.of_mean_shift(good, detector, float(alpha))
+    return lambda reduced: with_score(naive.score_map(reduced), detector.pooling_order)
+
+
+def patchcore_oracle(calibrated: Calibrated, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
+    detector = calibrated.detector
+    assert isinstance(detector, PatchCore)
+    bank = remembered(calibrated, round(detector.coreset * (good.size // good.shape[1])), good)
+
+    def expected(reduced: Float64) -> tuple[float, Float64]:
+        score, score_map = memory_score(bank, reduced, detector.neighbours)
+        return score, smoothed(score_map, detector.smoothing)
+
+    return expected
+
+
+def padim_oracle(detector: Detector, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:
+    assert isinstance(detector, Padim)
+    naive, sigma = NaiveDistance.of_padim(good), detector.smoothing
+
+    def expected(reduced: Float64) -> tuple[float, Float64]:
+        squares = naive.score_map(reduced)
+        return with_score(squares if sigma is None else smoothed(np.sqrt(squares), sigma), np.inf)
+
+    return expected
 
 
 def sized(detector: Detector, grid: tuple[int, ...]) -> Detector:
@@ -288,6 +300,11 @@ def hotelling_oracle(detector: Detector, good: Float64) -> Callable[[Float64], t
         start = int(np.linalg.norm(candidates - candidates.mean(axis=0), axis=1).argmin())
         means = oracle_hermann.several_means(good, patch, window, detector.modes, start)
     return lambda reduced: with_score(oracle_hermann.score_map(reduced[None], statistics, window, means)[0], np.inf)
+
+
+def smoothed(score_map: Float64, sigma: int | None) -> Float64:
+    """In pixels of the network input; None leaves it."""
+    return score_map if sigma is None else gaussian_blur(bilinear(score_map, (SIDE, SIDE)), sigma)
 
 
 def modes_oracle(calibrated: Calibrated, good: Float64) -> Callable[[Float64], tuple[float, Float64]]:

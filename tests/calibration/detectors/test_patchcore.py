@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from calibration.detectors.contract import Folds
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.memory_bank import greedy_coreset, sample
-from calibration.detectors.patchcore import PatchCore, PatchCoreHead, _nearest
+from calibration.detectors.patchcore import PatchCore
+from calibration.detectors.patchcore_head import PatchCoreHead, nearest_entries
 from calibration.errors import SettingError
 from calibration.onnx_graph import FLOAT, FeatureMap, GraphBuilder
 from tests.support.oracles import memory_score
@@ -43,7 +44,7 @@ def pictures(seed: int, count: int, offset: float = 0.0) -> Float32:
 
 def head_of(bank: Float32, neighbours: int) -> PatchCoreHead:
     mean = bank.mean(axis=0)
-    return PatchCoreHead(mean, bank - mean, _nearest(bank - mean, neighbours))
+    return PatchCoreHead(mean, bank - mean, nearest_entries(bank - mean, neighbours))
 
 
 def through_onnx_runtime(head: PatchCoreHead, reduced: Float32) -> tuple[float, Float32]:
@@ -126,7 +127,7 @@ def test_a_distance_whose_exponential_overflows_is_kept() -> None:
 def test_each_entry_is_among_its_nearest_ones_even_among_copies(seed: int, entries: int, count: int) -> None:
     bank = points(seed, entries, channels=3)
     bank[entries // 2 :] = bank[0]
-    nearest = _nearest(bank, count)
+    nearest = nearest_entries(bank, count)
     assert nearest.shape == (entries, min(count, entries))
     distances = np.linalg.norm(bank[:, None].astype(np.float64) - bank[None], axis=2)
     for entry, found in enumerate(nearest):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.imaging.score_map import cover_region
+from calibration.imaging.score_map import cover_region, map_threshold
+from calibration.statistics.smoothing import Smoothing
 
 sides = st.integers(1, 7)
 
@@ -47,3 +48,25 @@ def test_a_map_as_large_as_the_grid_is_not_moved() -> None:
 def test_a_map_larger_than_the_grid_already_covers_the_region() -> None:
     score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.testing.assert_array_equal(cover_region(score_map, (2, 2)), np.kron(score_map, np.ones((2, 2))))
+
+
+def test_a_smoothed_map_covers_the_region_where_its_peak_is() -> None:
+    """Pixels of the network input, whatever the grid: the map already reaches from edge to edge."""
+    slope = np.zeros((1, 14, 14), np.float32)
+    slope[0, 2:5, 9:12] = 1.0
+    slope[0, 3, 10] = 2.0
+    for size in ((224, 224), (224, 112), (96, 160)):
+        smoothed = Smoothing(size, 4)(slope)[0]
+        covered = cover_region(smoothed, (14, 14))
+        row, column = np.unravel_index(covered.argmax(), covered.shape)
+        place = (row + 0.5) / covered.shape[0], (column + 0.5) / covered.shape[1]
+        assert place == pytest.approx((3.5 / 14, 10.5 / 14), abs=1 / 96)
+
+
+def test_what_scores_above_the_threshold_has_a_place_in_a_smoothed_map() -> None:
+    score_map = np.array([[1.0, 4.0], [2.0, 3.0]], np.float32)
+    assert map_threshold(score_map, 5.0, 4.5) == pytest.approx(3.6)
+    assert map_threshold(score_map, 5.0, 6.0) > 4.0
+    assert map_threshold(score_map, 3.0, 2.5) == 2.5
+    assert map_threshold(np.zeros((2, 2), np.float32), 5.0, 4.5) == 4.5
+    assert map_threshold(score_map, np.inf, 4.5) == 4.5

@@ -72,8 +72,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         SETTINGS(MeanShift(averaging=1, location="shared", pooling_order=np.inf), divide_brightness=True),
         SETTINGS(MeanShift(location="global", averaging=1)),
         SETTINGS(Padim(9)),
+        SETTINGS(Padim(9, smoothing=3)),
     ],
-    ids=["local, with copies", "fewer dimensions, brightness divided", "shared", "global", "padim"],
+    ids=["local, with copies", "fewer dimensions, brightness divided", "shared", "global", "padim", "padim, smoothed"],
 )
 def test_teaching_on_the_filterbank_equals_a_calibration_on_the_filterbank(
     settings: Settings, tmp_path: Path, small_filterbank: Backbone

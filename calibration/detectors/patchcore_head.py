@@ -1,0 +1,105 @@
+"""PatchCore's head: the search for the nearest good patch, with the weight of eq. 7 (Roth et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.detectors.head import attach_smoothing
+from calibration.detectors.memory_bank import MemoryBank, squared_lengths
+from calibration.statistics.scores import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from calibration.onnx_graph import FeatureMap, GraphBuilder
+    from calibration.statistics.smoothing import Smoothing
+
+    Float32 = NDArray[np.float32]
+
+BLOCK = 64  # entries of the bank whose distances to all others are in memory at a time
+
+
+@dataclass(frozen=True)
+class PatchCoreHead(MemoryBank):
+    """Distance to the memory bank, with the re-weighted largest one as the score (eqs. 6 and 7).
+
+    Attributes:
+        neighbours: Indices of the b nearest entries of each entry, itself included, (m, b), int64.
+        smoothing: Of the map; the score follows from the distances before it. None: the map is on the patches' grid.
+    """
+
+    neighbours: NDArray[np.int64]
+    smoothing: Smoothing | None = None
+
+    def scores(self, reduced: Float32) -> Scores:
+        """Map and score of images, (n, d, h, w)."""
+        count, _, height, width = reduced.shape
+        score = np.empty(count, np.float32)
+        maps = np.empty((count, height, width), np.float32)
+        for number, features in enumerate(reduced):
+            patches = self.patches(features)
+            squares = _squared_distances(patches, self.bank)
+            smallest = squares.min(axis=1)
+            worst = int(smallest.argmax())
+            around = self.bank[self.neighbours[squares[worst].argmin()]]
+            to_neighbours = np.sqrt(np.square(patches[worst] - around).sum(axis=1))
+            # The nearest is among its own neighbours, and a difference has more digits than that of two squares.
+            nearest = to_neighbours.min()
+            # exp(s*) / sum of exp, with the largest exponent taken out of both.
+            relative = np.exp(to_neighbours - to_neighbours.max())
+            weight = 1 - relative.min() / relative.sum()
+            score[number], maps[number] = weight * nearest, np.sqrt(smallest).reshape(height, width)
+        return Scores(score, maps if self.smoothing is None else self.smoothing(maps))
+
+    def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
+        """Add the search, a minimum over the bank, and the weight of eq. 7."""
+        _, height, width = reduced.shape
+        patches, to_bank = self.attach_search(graph, reduced)
+        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
+        own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
+        squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
+        output = "map" if self.smoothing is None else None
+        distances = graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width), output=output)
+        self._attach_score(graph, squares, patches, to_bank)
+        if self.smoothing is None:
+            return height, width
+        attach_smoothing(graph, distances, (height, width), self.smoothing)
+        return self.smoothing.size
+
+    def _attach_score(self, graph: GraphBuilder, squares: str, patches: str, to_bank: str) -> None:
+        """Eq. 7: the largest distance counts less where the bank is sparse."""
+        worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
+        nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
+        table = graph.constant("head.neighbours", self.neighbours)
+        around = graph.add("Gather", "head.bank", graph.add("Gather", table, nearest, axis=0), axis=0)
+        difference = graph.add("Sub", around, graph.add("Gather", patches, worst, axis=0))
+        to_neighbours = graph.add("ReduceL2", difference, axes=[1], keepdims=0)
+        largest = graph.add("ReduceMin", to_neighbours, axes=[0], keepdims=1)
+        # The nearest has the least share of the sum.
+        share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=0), axes=[0], keepdims=1)
+        weight = graph.add("Sub", graph.floats(1.0), share)
+        graph.add("Mul", largest, weight, output="score")
+
+
+def nearest_entries(bank: Float32, count: int) -> NDArray[np.int64]:
+    """Indices of the nearest entries of each entry, itself included, (m, count), or (m, m) if the bank is small."""
+    count = min(count, len(bank))
+    nearest = np.empty((len(bank), count), np.int64)
+    for start in range(0, len(bank), BLOCK):
+        block = bank[start : start + BLOCK]
+        squares = _squared_distances(block, bank)
+        rows = np.arange(len(block))
+        squares[rows, start + rows] = -1.0  # itself first, even among copies
+        nearest[start : start + BLOCK] = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    return nearest
+
+
+def _squared_distances(points: Float32, others: Float32) -> Float32:
+    squares: Float32 = points @ others.T
+    squares *= -2
+    squares += squared_lengths(points)[:, None]
+    squares += squared_lengths(others)
+    return np.maximum(squares, 0.0, out=squares)
