@@ -58,7 +58,7 @@ class MeanShift:
     """
 
     name: ClassVar[str] = "mean_shift"
-    memory_advice: ClassVar[str] = "--location shared, fewer --dimensions"
+    memory_advice: ClassVar[str] = "--location shared, fewer --dimensions, for large patches --detector hotelling"
 
     alpha: float = 0.3
     averaging: int = 2

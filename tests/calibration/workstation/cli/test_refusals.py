@@ -74,6 +74,8 @@ BAD_OPTIONS = {
     "--alpha nan": ("--alpha nan is not finite", "a number"),
     "--alpha 0,5": ("--alpha 0,5 is 2 numbers", "decimal point"),
     "--alpha some": ("--alpha 'some' is not understood", "a number"),
+    "--detector hotelling:patch_px=40,region_px=40": ("patch_px = 40 is not possible", "give 16, 32, 48, 64"),
+    "--detector hotelling": ("region_px = 80 is larger than the 4x4 cells", "64 or less, or a larger --size"),
     "--averaging 0": ("averaging = 0 cells is too small", "1 or more"),
     "--averaging 5": ("5 cells is larger than the 4x4 grid", "--averaging 4 or less"),
     "--frames 5": ("--frames '5' is not a range", "START:STOP:STEP"),
