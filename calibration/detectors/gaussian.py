@@ -17,6 +17,7 @@ from calibration.onnx_graph import FeatureMap
 from calibration.statistics.chi_square import chi_square_quantile, simulated_threshold
 from calibration.statistics.moments import identical_features_error
 from calibration.statistics.scores import Scores
+from calibration.statistics.shrinkage import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,20 +215,8 @@ def _split(vectors: NDArray[Any], lengths: Sequence[int]) -> list[NDArray[Any]]:
 
 
 def ledoit_wolf(vectors: Float64) -> Float64:
-    """Covariance shrunk toward a multiple of the identity with the least expected error.
-
-    Args:
-        vectors: (n, d).
-
-    References:
-        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, lemma 3.2.
-    """
-    count, channels = vectors.shape
+    """Covariance of vectors, (n, d), shrunk as `shrink` does."""
     centred = vectors - vectors.mean(axis=0)
-    covariance = centred.T @ centred / count
-    scale = np.trace(covariance) / channels
-    distance = np.square(covariance - scale * np.eye(channels)).sum()
-    spread = (np.square(np.square(centred).sum(axis=1)).sum() / count - np.square(covariance).sum()) / count
-    share = min(1.0, spread / distance) if distance else 1.0
-    shrunk: Float64 = (1 - share) * covariance + share * scale * np.eye(channels)
-    return shrunk
+    covariance: Float64 = centred.T @ centred / len(vectors)
+    shrink(covariance, float(np.square(np.square(centred).sum(axis=1)).mean()), len(vectors))
+    return covariance
