@@ -173,9 +173,10 @@ class PatchSvdd:
         encoders: "he": standardised images, weights drawn by He et al. 2015. "paper": as the authors' code, the mean
             image is subtracted pixel by pixel, and weights are drawn by torch's default, the last ones of the position
             prediction scaled and not trained. "raw": no encoders; a patch is compared by 8x8 means of its pixels.
-        entries: Largest size of each memory bank, which holds all patches if there are no more; None: all, as in the
-            paper, or as many of them, drawn at random, as the memory allows.
-        candidates: Number of patches, drawn at random, that a smaller bank is chosen from to cover them.
+        entries: Largest size of each memory bank; None: all patches, as in the paper, or as many of them, drawn at
+            random, as the memory allows.
+        candidates: Number of patches, drawn at random, that a smaller bank is chosen from to cover them; None: all, or
+            as many as the memory allows.
     """
 
     name: ClassVar[str] = "patch_svdd"
@@ -186,7 +187,7 @@ class PatchSvdd:
     svdd_weight: float = 0.001
     encoders: EncoderKind = "he"
     entries: int | None = 2000
-    candidates: int = 20_000
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -231,30 +232,29 @@ class PatchSvdd:
         return 4 * (numbers + batch) / 2**20
 
     def within(self, limit_mib: float, reduced: tuple[int, int, int], images: int) -> PatchSvdd:
-        """The same with as many entries as this memory allows, if all patches are to be kept."""
+        """The same with as many patches as this memory allows, if their number was not given."""
         total = images * int(np.prod(reduced[1:]))
         numbers = range(1, total + 1)
         fitting = bisect_right(numbers, limit_mib, key=lambda each: self._of(each).memory_mib(reduced, images))
-        return self if self.entries is not None or fitting in {0, total} else self._of(fitting)
+        given = self.entries is not None and self.candidates is not None
+        return self if given or fitting in {0, total} else self._of(fitting)
 
-    def _of(self, entries: int) -> PatchSvdd:
-        return replace(self, entries=entries, candidates=entries)
+    def _of(self, patches: int) -> PatchSvdd:
+        return replace(self, entries=self.entries or patches, candidates=self.candidates or patches)
 
     def _drawn(self, total: int) -> int:
         """Patches that a bank is chosen from, or is made of if it has room for all of them."""
-        return min(max(self.entries or total, self.candidates), total)
+        return min(max(self.entries or total, self.candidates or total), total)
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Choose both banks from all patches, and for each fold from those of the other folds."""
         del levels
         head = self._head(store, folds.images)
         held_out = (self._head(store, others) for others in folds.complements())
-        patches = [int(np.prod(grid)) * len(folds.images) for grid in level_grids(store.shape)]
-        kept = {
-            f"bank_{field.side}": f"{len(bank.bank)} of {count} patches"
-            for field, bank, count in zip((FINE, COARSE), (head.fine, head.coarse), patches, strict=True)
-        }
-        return Fit(head, held_out, {**asdict(self), "entries": self.entries or max(patches), **kept})
+        patches = int(np.prod(level_grids(store.shape)[0])) * len(folds.images)
+        banks = {f"bank_{field.side}": len(bank.bank) for field, bank in ((FINE, head.fine), (COARSE, head.coarse))}
+        counts = {"entries": self.entries or patches, "candidates": self._drawn(patches), "patches": patches, **banks}
+        return Fit(head, held_out, {**asdict(self), **counts})
 
     def _head(self, store: Features, images: Sequence[int]) -> PatchSvddHead:
         return PatchSvddHead(self._bank(store, images, level=0), self._bank(store, images, level=1))

@@ -162,13 +162,17 @@ def test_the_banks_keep_to_their_limits(tmp_path: Path, entries: int, candidates
 
 def test_all_patches_are_kept_that_memory_allows_and_given_numbers_stay() -> None:
     shape, images = (64, 60, 49), 100
-    everything, given = PatchSvdd(entries=None), PatchSvdd(entries=100_000)
+    everything, given = PatchSvdd(entries=None), PatchSvdd(entries=100_000, candidates=200_000)
     assert everything.within(4096, shape, images) == everything
     fewer = everything.within(700, shape, images)
     assert fewer.entries is not None
     assert 10_000 < fewer.entries < 60 * 49 * images
     more = replace(fewer, entries=fewer.entries + 300)
     assert fewer.memory_mib(shape, images) <= 700 < more.memory_mib(shape, images)
+    chosen = PatchSvdd().within(150, shape, images)
+    assert chosen.entries == PatchSvdd().entries
+    assert chosen.candidates is not None
+    assert 10_000 < chosen.candidates < 60 * 49 * images
     assert given.within(700, shape, images) == given
 
 

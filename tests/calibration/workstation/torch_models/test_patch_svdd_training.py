@@ -393,12 +393,9 @@ def test_fit_trains_writes_a_bundle_and_leaves_no_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     manifest = open_bundle(tmp_path / "out").manifest
     count = manifest.images.count
+    patches = {"candidates": 81 * count, "patches": 81 * count, "bank_32": min(2000, 81 * count), "bank_64": count}
     assert manifest.detector.name == "patch_svdd"
-    assert manifest.detector.parameters == {
-        **asdict(PatchSvdd(steps=6, svdd_weight=0.5)),
-        "bank_32": f"{min(2000, 81 * count)} of {81 * count} patches",
-        "bank_64": f"{count} of {count} patches",
-    }
+    assert manifest.detector.parameters == {**asdict(PatchSvdd(steps=6, svdd_weight=0.5)), **patches}
     assert (manifest.backbone.name, manifest.backbone.channels, manifest.backbone.grid) == ("patch_svdd", 128, (9, 9))
     assert len(manifest.backbone.weights_sha256) == 1
     assert command("verify", tmp_path / "out").code == 0
