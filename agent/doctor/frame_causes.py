@@ -162,8 +162,7 @@ def _causes_to_undo(frames: Sequence[Image], taught: Taught) -> Iterator[tuple[C
         yield _light_cause(usual, seen, "likely"), lambda frame: np.clip(frame * gain, 0, 255).astype(np.uint8)
     text = "the frames are noisier or sharper than in calibration, or have the edges of compression"
     remedy = f"lower the gain, switch off sharpening, compress less, {_AGAIN}"
-    region = taught.preprocess.region
-    side = _BLUR_PX * max(1, round((frames[0].shape[1] if region is None else region.width) / taught.preprocess.width))
+    side = _BLUR_PX * max(1, round(taught.preprocess.area(frames[0]).width / taught.preprocess.width))
     yield (
         Cause(text, remedy, "sure"),
         partial(_blurred, side),

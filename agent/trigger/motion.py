@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent.trigger.part import Part
 from agent.trigger.stillness import Stillness, cells_of
 from calibration.errors import DatasetError
-from calibration.imaging.region import bounding_region, crop, whole_frame
+from calibration.imaging.region import bounding_region, crop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,6 +140,4 @@ def _inspected(frame: Frame, recipes: Sequence[Recipe]) -> Image:
     """
     for recipe in recipes:
         recipe.preprocess.region_of_interest(frame.image)
-    return crop(
-        frame.image, bounding_region([recipe.preprocess.region or whole_frame(frame.image) for recipe in recipes])
-    )
+    return crop(frame.image, bounding_region([recipe.preprocess.area(frame.image) for recipe in recipes]))

@@ -84,6 +84,7 @@ class PreprocessRecord(_Record):
     alignment: AlignmentRecord | None = None
     ignored: IgnoredRecord | None = None
     averages_each_side: bool = False
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class BackboneRecord(_Record):

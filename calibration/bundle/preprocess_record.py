@@ -43,6 +43,7 @@ def preprocess_to_record(
         alignment=_alignment_record(alignment, locations) if alignment else None,
         ignored=IgnoredRecord(share=round(float(mask.area.mean()), 4), colours=mask.colours.tolist()) if mask else None,
         averages_each_side=preprocess.averages_each_side,
+        crop=preprocess.crop,
     )
 
 
@@ -72,7 +73,14 @@ def preprocess_from_record(record: PreprocessRecord, load: Callable[[str], NDArr
     if record.ignored is not None:
         ignored = IgnoreMask(load(_LABELS), np.array(record.ignored.colours, np.uint8))
     return Preprocess(
-        record.height, record.width, record.region, record.frame_size, alignment, ignored, record.averages_each_side
+        record.height,
+        record.width,
+        record.region,
+        record.frame_size,
+        alignment,
+        ignored,
+        record.averages_each_side,
+        record.crop,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.errors import DatasetError
+from calibration.errors import DatasetError, SettingError
 from calibration.imaging.alignment import PartLocation
 from calibration.imaging.region import Image, Region, crop, crop_padded, whole_frame
 
@@ -36,6 +36,7 @@ class Preprocess:
         ignore_mask: Areas that are not inspected; None inspects everything.
         averages_each_side: A side that shrinks is averaged whatever the other one does. Bundles from before did so
             only if both shrink, and keep to it.
+        crop: Share of each side of the region that is inspected, in its middle.
     """
 
     height: int
@@ -45,6 +46,12 @@ class Preprocess:
     alignment: Alignment | None = None
     ignore_mask: IgnoreMask | None = None
     averages_each_side: bool = True
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if not 0.0 < self.crop <= 1.0:
+            raise SettingError(what=f"crop = {self.crop} is outside (0, 1]", remedy="give a share, e.g. 0.875")
 
     def of_size(self, height: int, width: int) -> Preprocess:
         """The same, for another size of the network input."""
@@ -64,12 +71,17 @@ class Preprocess:
                 f"but calibration used frames of {columns}x{rows}",
                 remedy="use frames of that size: --align and --ignore refer to locations in them",
             )
-        return frame if self.region is None else crop(frame, self.region)
+        return crop(frame, self.area(frame))
+
+    def area(self, frame: NDArray[Any]) -> Region:
+        """The region of interest of a frame before alignment; it may reach beyond the frame."""
+        region = self.region or whole_frame(frame)
+        return region if self.crop == 1.0 else region.centred(self.crop)
 
     def locate(self, frame: Image) -> PartLocation:
         """Where in the frame the part is inspected; raises what ``region_of_interest`` raises."""
         self.region_of_interest(frame)
-        region = self.region or whole_frame(frame)
+        region = self.area(frame)
         return PartLocation(region) if self.alignment is None else self.alignment(frame, region)
 
     def network_input(self, frame: Image, region: Region) -> Image:

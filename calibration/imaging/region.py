@@ -35,6 +35,11 @@ class Region:
         """The rectangle, shifted."""
         return Region(self.x + right, self.y + down, self.width, self.height)
 
+    def centred(self, share: float) -> Region:
+        """The rectangle in its middle with this share of each side."""
+        width, height = (max(1, round(side * share)) for side in (self.width, self.height))
+        return Region(self.x + (self.width - width) // 2, self.y + (self.height - height) // 2, width, height)
+
     def clipped(self, rows: int, columns: int) -> Region:
         """The part of it that lies inside a frame of this size.
 

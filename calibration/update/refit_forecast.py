@@ -10,7 +10,6 @@ import numpy as np
 from calibration.bundle.manifest import ForecastRecord
 from calibration.detectors.damaged_images import DamagedImages
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.imaging.region import Region
 from calibration.imaging.synthetic_defects import MOST_DRAWN, planned_defects, with_defect
 from calibration.statistics.forecast import Forecast
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.imaging.preprocess import Image
+    from calibration.imaging.region import Region
     from calibration.progress import Progress
     from calibration.statistics.scores import Scores
     from calibration.statistics.threshold import WorkingPoint
@@ -75,7 +75,7 @@ def _region_of(bundle: Bundle) -> Region:
     """The inspected region, or one as large as the network input where the bundle does not know the frame."""
     preprocess, size = bundle.preprocess, bundle.reference().get("frame_size", ())
     rows, columns = map(int, size) if len(size) else (preprocess.height, preprocess.width)
-    return preprocess.region or Region(0, 0, columns, rows)
+    return preprocess.area(np.empty((rows, columns)))
 
 
 def _drawn(bundle: Bundle, parts: PartStore, kept: list[int], progress: Progress) -> Iterator[_DamagedPart]:

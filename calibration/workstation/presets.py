@@ -28,6 +28,7 @@ class Preset:
         backbone: As ``--backbone`` takes it.
         stages: As ``--stages`` takes them; the first sets the grid.
         size: Network input, (height, width) in pixels.
+        crop: Share of each side of the image that is inspected, in its middle.
     """
 
     paper: str
@@ -35,6 +36,7 @@ class Preset:
     backbone: str
     stages: str
     size: tuple[int, int] = (224, 224)
+    crop: float = 1.0
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -49,6 +51,7 @@ PRESETS: Mapping[str, Preset] = {
         PatchCore(coreset=0.01, neighbours=9, aggregation=3, dimensions=1024, smoothing=4),
         "wide_resnet50_2",
         "layer2,layer3",
+        crop=224 / 256,
     ),
     "rippel2021": Preset(
         "Rippel et al. 2021, Modeling the Distribution of Normal Data in Pre-Trained Deep Features",
@@ -62,6 +65,7 @@ PRESETS: Mapping[str, Preset] = {
         Padim(dimensions=100, smoothing=4),
         "resnet18",
         "layer1,layer2,layer3",
+        crop=224 / 256,
     ),
     "patch_svdd2020": Preset(
         "Yi and Yoon 2020, Patch SVDD: Patch-level SVDD for Anomaly Detection and Segmentation",

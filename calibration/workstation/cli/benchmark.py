@@ -15,6 +15,7 @@ from calibration.workstation.cli import parse
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.detector_options import parse_detector
 from calibration.workstation.cli.options import (
+    Crop,
     DivideBrightness,
     Mean,
     MemoryLimit,
@@ -79,6 +80,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         str | None,
         learning(metavar="HxW", help="Network input, in pixels, for all sets.  [default: 224x224, or the preset's]"),
     ] = None,
+    crop: Crop = None,
     divide_brightness: DivideBrightness = False,
     backbone: Backbones = [],  # noqa: B006 - typer copies it
     stages: Annotated[
@@ -150,7 +152,7 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
             else opened(choice, given_size or compared[label].size),
             label,
             Settings(
-                Preprocess(*(given_size or compared[label].size)),
+                Preprocess(*(given_size or compared[label].size), crop=compared[label].crop if crop is None else crop),
                 compared[label].detector,
                 divide_brightness=divide_brightness,
                 memory_limit_mib=memory_limit_mib,

@@ -33,6 +33,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     *,
     frames: option.Frames = ":",
     roi: option.Roi = None,
+    crop: option.Crop = None,
     align: option.Align = None,
     ignore: option.Ignore = [],  # noqa: B006 - typer copies it
     leave_out: option.LeaveOut = [],  # noqa: B006 - typer copies it
@@ -114,6 +115,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         backbone, stages = paper.backbone, stages or paper.stages
     if size != parse.AUTO or paper:
         _refuse({"max_ms": max_ms}, f"{'--preset' if size == parse.AUTO else '--size'} says what {{}} would choose")
+    if crop is None:
+        crop = paper.crop if paper else 1.0
     usual_size = paper.size if paper else (USUAL_SIDE, USUAL_SIDE)
     chosen_size = usual_size if size == parse.AUTO else parse.size(size)
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
@@ -121,7 +124,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         source,
         out,
         Settings(
-            preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi)),
+            preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi), crop=crop),
             detector=method,
             learn=PreprocessRequest(
                 None if align is None else parse.displacement(align),

@@ -23,6 +23,13 @@ Source = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")]
 Frames = Annotated[str, learning(help="START:STOP:STEP of a video or of the sorted images.")]
 Roi = Annotated[str | None, learning(metavar="X,Y,W,H", help="Region of interest, in frame pixels.")]
+Crop = Annotated[
+    float | None,
+    learning(
+        metavar="0..1",
+        help="Inspect only this share of each side of the region, in its middle.  [default: 1, or the preset's]",
+    ),
+]
 Align = Annotated[
     str | None,
     learning(

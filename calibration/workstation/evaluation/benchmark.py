@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from calibration.bundle.bundle import Bundle
+    from calibration.imaging.preprocess import Preprocess
     from calibration.workstation.evaluation.evaluation import EvaluationResult
     from calibration.workstation.evaluation.splits import Split
     from calibration.workstation.settings import Settings
@@ -44,7 +45,7 @@ class Identity(BaseModel):
         folds: Parts of the good images; None where all of them are learned from.
         fold: Part that is held out.
         learnt: Number of good images to learn from.
-        size: Network input, ``HEIGHTxWIDTH``.
+        size: Network input, ``HEIGHTxWIDTH``, and the share of each side of the image that it shows, if not all.
         parameters: All parameters of the detector, given or not.
         backbone_sha256: First digits, over weights and normalisation.
         set_sha256: First digits, over names and sizes of the files.
@@ -162,6 +163,11 @@ def _row(identity: Identity) -> tuple[str, str, str]:
     return identity.set, identity.backbone, identity.detector
 
 
+def _size_of(preprocess: Preprocess) -> str:
+    crop = "" if preprocess.crop == 1.0 else f" of {preprocess.crop:g}"
+    return f"{preprocess.height}x{preprocess.width}{crop}"
+
+
 def _identity(split: Split, candidate: Candidate, content_sha256: str) -> Identity:
     backbone, settings = candidate.backbone, candidate.settings
     weights = (backbone.weights_sha256, [(graph.mean, graph.std) for graph in backbone.graphs])
@@ -173,7 +179,7 @@ def _identity(split: Split, candidate: Candidate, content_sha256: str) -> Identi
         folds=split.folds,
         fold=split.fold,
         learnt=len(split.learnt),
-        size=f"{settings.preprocess.height}x{settings.preprocess.width}",
+        size=_size_of(settings.preprocess),
         divide_brightness=settings.divide_brightness,
         threads=settings.threads,
         parameters=repr(settings.detector),

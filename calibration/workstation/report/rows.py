@@ -36,7 +36,7 @@ def network_pixel(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]
     rows, columns = size or (record.height, record.width)
     if region is not None:
         rows, columns = region.height, region.width
-    return columns / record.width, rows / record.height
+    return record.crop * columns / record.width, record.crop * rows / record.height
 
 
 def preprocess_rows(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]]) -> list[tuple[str, str]]:
@@ -45,6 +45,8 @@ def preprocess_rows(record: PreprocessRecord, reference: Mapping[str, NDArray[An
     covers = f"; a network pixel covers {width:.2g} x {height:.2g} frame pixels"
     known = record.region is not None or len(reference.get("frame_size", ()))
     rows = [("Network input", f"{record.width} x {record.height} pixels{covers if known else ''}")]
+    if record.crop < 1:
+        rows.append(("Crop", f"the middle {record.crop:.1%} of each side of the region"))
     if record.alignment is not None:
         rows.append(("Alignment", _alignment(record.alignment)))
     if record.ignored is not None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibration.imaging.preprocess import Preprocess
+from calibration.errors import SettingError
+from calibration.imaging.preprocess import Preprocess, Region
 
 SIDE = 64
 ACROSS = Preprocess(SIDE, SIDE)
@@ -42,3 +43,27 @@ def test_a_bundle_from_before_resizes_as_it_was_calibrated() -> None:
 def test_a_smaller_frame_grows_as_before(rows: int, columns: int) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (rows, columns, 3), np.uint8)
     np.testing.assert_array_equal(replace(ACROSS, averages_each_side=False)(frame), ACROSS(frame))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (103, 200), (51, 40)])
+def test_a_crop_takes_the_middle_of_a_frame_of_any_size(size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    location = replace(ACROSS, crop=0.5).locate(frame)
+    region = location.region
+    assert (region.height, region.width) == (round(size[0] / 2), round(size[1] / 2))
+    assert abs(2 * region.x + region.width - size[1]) <= 1
+    assert abs(2 * region.y + region.height - size[0]) <= 1
+    np.testing.assert_array_equal(replace(ACROSS, crop=0.5)(frame), replace(ACROSS, region=region)(frame))
+
+
+def test_a_crop_takes_the_middle_of_the_region() -> None:
+    frame = np.zeros((100, 100, 3), np.uint8)
+    cropped = replace(ACROSS, region=Region(10, 20, 40, 60), crop=0.75)
+    assert cropped.area(frame) == Region(15, 27, 30, 45)
+    assert cropped.region_of_interest(frame).shape == (45, 30, 3)
+
+
+@pytest.mark.parametrize("crop", [0.0, 1.1])
+def test_a_crop_that_is_no_share_is_refused(crop: float) -> None:
+    with pytest.raises(SettingError, match="crop"):
+        Preprocess(SIDE, SIDE, crop=crop)
