@@ -293,6 +293,15 @@ def test_every_difference_is_listed(washers: Washers, tmp_path: Path) -> None:
     assert "with the same options" in said
 
 
+def test_thresholds_by_chi_square_are_merged_to_one_by_chi_square(washers: Washers, tmp_path: Path) -> None:
+    law = {"threshold_rule": "chi-square"}
+    ours, theirs = (washers(first, first + 12, f"law {first}", **law) for first in (0, 12))
+    point = merge([ours, theirs], [1, 1], tmp_path / "both", 1).manifest.working_point
+    assert (point.method, point.threshold) == ("chi-square", point.chi_square)
+    with pytest.raises(SettingError, match="threshold by chi-square is True and False"):
+        merge([ours, washers(16, 40)], [1, 1], tmp_path / "mixed", 1)
+
+
 def test_differences_outside_the_manifest_are_found_in_the_features(tmp_path: Path) -> None:
     path = backbone_file(tmp_path)
     bundles = [
