@@ -24,6 +24,7 @@ from agent.from_config import empty_place_of, engine_deployment
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose_backend, open_engine
 from calibration.errors import BundleError, DatasetError, EngineError
+from calibration.statistics.threshold import HIGHEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,6 +102,13 @@ def _empty_place_findings(config: AgentConfig, bundle: Bundle) -> Iterator[Findi
 
 def _bundle_finding(bundle: Bundle) -> Finding:
     manifest = bundle.manifest
+    if manifest.working_point.method == HIGHEST:
+        return Finding(
+            "bundle",
+            "warning",
+            f"{bundle.path.name}: its {manifest.images.count} images are too few to promise a false-reject rate",
+            "calibrate again with 10 images of good parts or more, better a hundred",
+        )
     method = f"{manifest.detector.name} on {manifest.backbone.name}, {manifest.images.count} images"
     name = f"{bundle.path.name}, {bundle.identity[:12]}"
     return ok("bundle", f"{name}: {method}, {manifest.created_at[:10]}; all files undamaged")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from calibration.statistics.threshold import CHI_SQUARE, lowest_supported_rate, share_above, working_point
+from calibration.statistics.threshold import CHI_SQUARE, HIGHEST, lowest_supported_rate, share_above, working_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,7 +109,12 @@ class Forecast:
         return lowest_supported_rate(self.point.parts or len(self.good))
 
     def usual_rates(self) -> list[float]:
-        """Five round false-reject rates around that of the threshold, which is among them, ascending."""
+        """Five round false-reject rates around that of the threshold, which is among them, ascending.
+
+        None if there are too few images for any.
+        """
+        if self.point.method == HIGHEST:
+            return []
         own = self.own_rate
         others = [rate for rate in _RATES if rate >= self.lowest_rate and abs(log(rate / own)) > log(1.2)]
         rates = sorted([*others, own])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 CHI_SQUARE = "chi-square"
+HIGHEST = "highest of few"
 _CONFIDENCE = 0.95
 _FARTHEST = 0.1
 _ENOUGH_ABOVE = 10
@@ -33,7 +34,8 @@ class WorkingPoint:
         threshold: A score above it is a defect.
         false_reject_rate: Requested share of good parts above it.
         interval: 95 % confidence interval of that share, from the number of good images above the threshold.
-        method: ``quantile`` of the scores, ``log-normal`` or ``chi-square``: see `working_point`.
+        method: ``quantile`` of the scores, ``log-normal`` or ``chi-square``: see `working_point`. ``highest of few``
+            promises nothing: see `highest_of_few`.
         images: Number of good images it is based on.
         parts: Number of different parts that they show; None if each is taken for another one.
     """
@@ -76,6 +78,15 @@ def working_point(
     threshold, method = bulk.quantile(false_reject_rate) if chi_square is None else (chi_square, CHI_SQUARE)
     interval = _interval(ceil(share * int((scores > threshold).sum())), ceil(share * len(scores)))
     return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores), parts)
+
+
+def highest_of_few(scores: Float64) -> WorkingPoint:
+    """The highest score as the threshold, where there are too few images to promise a rate.
+
+    Of n + 1 good parts that are alike each is as likely the highest, so that 1 / (n + 1) are expected above it.
+    """
+    threshold = max(float(scores.max()), float(np.finfo(np.float32).tiny))
+    return WorkingPoint(threshold, 1 / (len(scores) + 1), _interval(0, len(scores)), HIGHEST, len(scores))
 
 
 def refuse_invalid_rate(false_reject_rate: float) -> None:

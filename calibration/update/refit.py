@@ -41,6 +41,7 @@ from calibration.statistics.outliers import outlier_indices
 from calibration.statistics.scores import Scores, chi_square_scores
 from calibration.statistics.threshold import (
     CHI_SQUARE,
+    HIGHEST,
     refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
@@ -64,6 +65,7 @@ Mode: TypeAlias = Literal["threshold", "mean", "full", "teach"]
 
 MINIMUM_PARTS = 2 * FOLDS
 _MEDIAN_LIMIT = 8.0  # median score of the parts, in thresholds, above which they are another product
+_USUAL_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,9 @@ def _network_scores(bundle: Bundle, parts: PartStore, progress: Progress) -> Sco
 
 
 def _rate(bundle: Bundle, plan: RefitPlan) -> float:
-    return plan.false_reject_rate or bundle.manifest.working_point.false_reject_rate
+    """What is requested, else the rate of the bundle, unless that is none that was promised."""
+    point = bundle.manifest.working_point
+    return plan.false_reject_rate or (_USUAL_RATE if point.method == HIGHEST else point.false_reject_rate)
 
 
 def _manifest(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Area: TypeAlias = Region | NDArray[np.bool_]
 
 MINIMUM_IMAGES = 2 * FOLDS
+FEWEST_IMAGES = 2
 AUTO_PX = 0
 USUAL_SIDE = 224
 
@@ -124,13 +125,18 @@ def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Setting
         )
 
 
-def refuse_too_few(count: int, images: Images) -> None:
+def least_images(detector: Detector) -> int:
+    """The number of images that a detector needs; from fewer than ``MINIMUM_IMAGES``, no false-reject rate follows."""
+    return FEWEST_IMAGES if isinstance(detector, PatchCore) else MINIMUM_IMAGES
+
+
+def refuse_too_few(count: int, images: Images, least: int = MINIMUM_IMAGES) -> None:
     """Raise DatasetError unless enough images were usable."""
-    if count < MINIMUM_IMAGES:
+    if count < least:
         skipped = f" ({len(images.skipped)} were not readable: {'; '.join(images.skipped[:3])})"
         copies = len(images.copies) if isinstance(images, ImageFiles) else 0
         raise DatasetError(
             what=f"only {count} usable images in {images.source}{skipped if images.skipped else ''}"
             f"{f'; {copies} more are identical copies of these' if copies else ''}",
-            remedy=f"give at least {MINIMUM_IMAGES}; a hundred or more make a threshold that keeps its promise",
+            remedy=f"give at least {least}; a hundred or more make a threshold that keeps its promise",
         )

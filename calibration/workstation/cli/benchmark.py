@@ -42,7 +42,7 @@ from calibration.workstation.evaluation.run_log import RunFile, refuse_unwritabl
 from calibration.workstation.evaluation.splits import USUAL_FOLDS, labelled_sets, splits
 from calibration.workstation.fit.backbone_choice import backbone_choices, open_backbone
 from calibration.workstation.presets import PRESETS, Preset, preset_of
-from calibration.workstation.settings import Settings
+from calibration.workstation.settings import Settings, least_images
 
 Backbones = Annotated[
     list[str],
@@ -143,7 +143,8 @@ def benchmark(  # noqa: PLR0913 - one parameter for each option of the command
         named = list(zip(backbone_choices(own, stages or own_stages, weights, normalisation), compared, strict=True))
     unpacked = context.with_resource(temporary_folder(None))
     sets = [data for number, source in enumerate(datasets) for data in labelled_sets(source, unpacked / str(number))]
-    divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images)]
+    least = max(least_images(each.detector) for each in compared.values())
+    divided = [split for data in sets for split in splits(data, seeds=seeds, folds=folds, images=images, least=least)]
     opened = cache(open_backbone)
     candidates = [
         Candidate(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from calibration.plain_text import printable
 from calibration.statistics.forecast import LEAST_DETECTION
-from calibration.statistics.threshold import CHI_SQUARE
+from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.terminal import console, escape, say
 from calibration.workstation.cli.forecast_output import print_forecast
 from calibration.workstation.cli.suspicious import print_suspicious
@@ -50,7 +50,7 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     parameters = ", ".join(f"{name} {value}" for name, value in manifest.detector.parameters.items())
     table.add_row("detector", f"{manifest.detector.name}: {parameters}")
     table.add_row("threshold", f"{point.threshold:.6g} ({point.method})")
-    rate = f"{point.false_reject_rate:.2%}"
+    rate = f"{point.false_reject_rate:.2%}{' expected, not promised' if point.method == HIGHEST else ''}"
     if point.chi_square is not None:
         share = float((bundle.reference()["good_scores"] > point.chi_square).mean())
         above = f"{share:.2%} of good images are above it"
@@ -86,7 +86,13 @@ def _print_warnings(bundle: Bundle) -> None:
             "(shiftwatch-calibrate evaluate), and set it on the device (shiftwatch-agent command threshold)"
         )
     low, high = point.interval
-    if low > point.false_reject_rate:
+    if point.method == HIGHEST:
+        say(
+            f"[yellow]no promise:[/] {manifest.images.count} images are too few for a false-reject rate. The threshold "
+            f"is the highest score of an image that was held out; one good part in {manifest.images.count + 1} may be "
+            f"expected above it, and up to {high:.0%} may be. Calibrate again with 10 images or more, better a hundred"
+        )
+    elif low > point.false_reject_rate:
         above = int((bundle.reference()["good_scores"] > point.threshold).sum())
         say(
             f"[yellow]{above} of {manifest.images.count} good images are above the threshold:[/] if parts like these "
@@ -114,11 +120,9 @@ def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
     table.add_row("best F1", f"{result.best_f1:.4f} at {result.best_f1_threshold:.6g}")
     table.add_row("false rejects when all are detected", f"{result.false_reject_rate_at_full_detection:.2%}")
     table.add_row("threshold", f"{result.threshold:.6g}", style="bold")
-    low, high = result.expected_false_reject_rate
     table.add_row(
         "false-reject rate",
-        f"observed {result.false_reject_rate:.2%} of {good}; promised {result.promised_false_reject_rate:.2%}, "
-        f"expected {low:.2%} to {high:.2%}: {'kept' if result.promise_kept else '[bold red]NOT kept[/]'}",
+        f"observed {result.false_reject_rate:.2%} of {good}; {_promise(result, bundle)}",
     )
     detected = sum(each.score > result.threshold for each in result.defective)
     table.add_row("detection rate", f"{result.detection_rate:.2%} ({detected} of {defective})")
@@ -131,6 +135,14 @@ def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
             f"[bold red]not a fair test:[/] {learned} of the {good} good images lie in a folder that was learned from; "
             "keep some images aside and give those"
         )
+
+
+def _promise(result: EvaluationResult, bundle: Bundle) -> str:
+    low, high = result.expected_false_reject_rate
+    if bundle.manifest.working_point.method == HIGHEST:
+        return f"nothing promised by {bundle.manifest.images.count} images"
+    kept = "kept" if result.promise_kept else "[bold red]NOT kept[/]"
+    return f"promised {result.promised_false_reject_rate:.2%}, expected {low:.2%} to {high:.2%}: {kept}"
 
 
 def print_written(what: str, paths: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.prompt import Confirm
 
 from calibration.statistics.outliers import stray_indices
-from calibration.statistics.threshold import CHI_SQUARE, working_point
+from calibration.statistics.threshold import CHI_SQUARE, HIGHEST, working_point
 from calibration.terminal import console, escape, say
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def _what_sets_the_threshold(bundle: Bundle) -> str:
 
     if point.method == CHI_SQUARE:
         return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, whatever these images score"
+    if point.method == HIGHEST:
+        return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, the highest of these scores"
     without = [working_point(ordered[:-fewer], point.false_reject_rate, point.parts).threshold for fewer in _FEWER]
     highest = ", ".join(escape(Path(str(name)).name) for name in reference["highest_names"][: _FEWER[-1]])
     return (

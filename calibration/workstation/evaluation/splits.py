@@ -93,7 +93,9 @@ def _divided(category: Path) -> LabelledSet:
     return LabelledSet(category.name, category, tuple(good), images, divided=True, copies=tuple(copies))
 
 
-def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | None) -> list[Split]:
+def splits(
+    data: LabelledSet, *, seeds: int, folds: int | None, images: int | None, least: int = MINIMUM_IMAGES
+) -> list[Split]:
     """All divisions of a set.
 
     Seed s shuffles the sorted good images with ``default_rng(s).permutation``. Of k folds, fold 0 holds out the last
@@ -112,12 +114,13 @@ def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | No
         seeds: Number of shuffles.
         folds: Parts of the good images; None: five, or none for a divided set.
         images: Learn from only this many, the first ones; the test stays the same.
+        least: Number of images that all detectors can learn from.
 
     Raises:
         SettingError: More folds or images than there are good ones.
         DatasetError: Too few good images to learn from.
     """
-    _refuse_too_many(data, folds or (0 if data.divided else USUAL_FOLDS), images)
+    _refuse_too_many(data, folds or (0 if data.divided else USUAL_FOLDS), images, least)
     if data.divided and folds is None:
         return list(_of_given(data, seeds, images))
     return [
@@ -127,7 +130,7 @@ def splits(data: LabelledSet, *, seeds: int, folds: int | None, images: int | No
     ]
 
 
-def _refuse_too_many(data: LabelledSet, folds: int, images: int | None) -> None:
+def _refuse_too_many(data: LabelledSet, folds: int, images: int | None, least: int) -> None:
     count = len(data.good)
     most, what = (len(_part_folders(data)), "parts") if data.part_folders else (count, "good images")
     if folds > most:
@@ -141,10 +144,10 @@ def _refuse_too_many(data: LabelledSet, folds: int, images: int | None) -> None:
             what=f"{data.name} has {left} good images to learn from, not {images}",
             remedy=f"give --images {left} or less, or leave it out to learn from all",
         )
-    if (images or left) < MINIMUM_IMAGES:
+    if (images or left) < least:
         raise DatasetError(
             what=f"{data.name}: {images or left} good images are too few to learn from",
-            remedy=f"learn from at least {MINIMUM_IMAGES}; each good image can be used to learn or to test, not both",
+            remedy=f"learn from at least {least}; each good image can be used to learn or to test, not both",
         )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from calibration.detectors.contract import Folds
 from calibration.detectors.cross_validation import make_folds
 from calibration.errors import DatasetError, SettingError
 from calibration.statistics.threshold import refuse_unsupported_rate
 from calibration.workstation.fit.near_copies import Alike, near_copies
-from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_few
+from calibration.workstation.settings import MINIMUM_IMAGES, least_images, refuse_too_few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from calibration.detectors.contract import Folds
     from calibration.workstation.dataset import Images
     from calibration.workstation.fit.extraction import TrainingData
     from calibration.workstation.settings import Settings
@@ -31,9 +31,11 @@ def held_out_folds(data: TrainingData, images: Images, settings: Settings, alike
         DegenerateFeaturesError: All images are alike.
     """
     count, rate = len(data.names), settings.false_reject_rate
-    refuse_too_few(count, images)
-    refuse_unsupported_rate(rate, count)
+    refuse_too_few(count, images, least_images(settings.detector))
     data.features.refuse_copies()
+    if count < MINIMUM_IMAGES:
+        return Folds([[index] for index in range(count)])
+    refuse_unsupported_rate(rate, count)
     parts = None if alike.parts is None else list(map(str, alike.parts))
     if settings.part_of is not None:
         parts = parts_shown(data.names, settings.part_of, MINIMUM_IMAGES)

@@ -29,7 +29,7 @@ from calibration.bundle.manifest import (
     software_versions,
 )
 from calibration.bundle.preprocess_record import preprocess_to_arrays, preprocess_to_record
-from calibration.detectors.cross_validation import FOLDS, augmented_folds, out_of_fold_scores
+from calibration.detectors.cross_validation import augmented_folds, out_of_fold_scores
 from calibration.detectors.damaged_images import DamagedImages
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.patch_svdd import PatchSvdd
@@ -41,6 +41,7 @@ from calibration.statistics.forecast import Forecast
 from calibration.statistics.location_threads import location_threads
 from calibration.statistics.threshold import (
     CHI_SQUARE,
+    highest_of_few,
     refuse_invalid_rate,
     refuse_unsupported_rate,
     working_point,
@@ -167,7 +168,10 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         damaged = DamagedImages(store)
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
-        point = working_point(scores, settings.false_reject_rate, folds.parts, chi_square if by_law else None)
+        if len(scores) < MINIMUM_IMAGES:
+            point = highest_of_few(scores)
+        else:
+            point = working_point(scores, settings.false_reject_rate, folds.parts, chi_square if by_law else None)
         copies, oddness = findings_of_alike(alike, data, scores, point, fit, backbone, settings, store, progress)
 
     defects = damaged.arrays(region_px)
@@ -194,7 +198,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         augment=settings.augment,
         backbone=backbone_record(backbone),
         detector=DetectorRecord(name=detector.name, parameters=dict(fit.parameters)),
-        working_point=WorkingPointRecord.of(point, count if fit.leave_one_out else FOLDS, chi_square),
+        working_point=WorkingPointRecord.of(point, count if fit.leave_one_out else len(folds.groups), chi_square),
         forecast=ForecastRecord.of(forecast, settings.mm_per_pixel),
         choice=settings.choice,
         golden_tolerance=GOLDEN_TOLERANCE,

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from calibration.imaging.heatmap import hatched
-from calibration.statistics.threshold import CHI_SQUARE
+from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.workstation.report.histogram import histogram
 from calibration.workstation.report.html import SPACE, bullets, enlarged, img, section, table
 from calibration.workstation.report.rows import check_rows, network_pixel, preprocess_rows
@@ -125,6 +125,7 @@ def method_of(bundle: Bundle) -> str:
     stages = f" ({escape(', '.join(backbone.stages))})" if backbone.stages else ""
     tail = {
         CHI_SQUARE: "what a sum of squares of Gaussian features exceeds (Rippel et al. 2021, eq. 6)",
+        HIGHEST: "the highest of the scores above, of too few images to promise a rate",
         "tail": "generalised Pareto tail fitted to the highest fifth of the scores above",
         "log-normal": "quantile of the log-normal law that the scores above their median follow",
     }.get(manifest.working_point.method, "quantile of the scores above")

@@ -12,7 +12,7 @@ import numpy as np
 from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region, map_threshold
-from calibration.statistics.threshold import CHI_SQUARE
+from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
 from calibration.workstation.report.forecast import forecast_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle, GoldenCheck
     from calibration.deployment.latency import Latency
     from calibration.statistics.threshold import WorkingPoint
+_BY_METHOD = {CHI_SQUARE: "if features were Gaussian", HIGHEST: "expected, not promised"}
 
 
 def write_report(path: Path, bundle: Bundle, checks: Sequence[GoldenCheck], speed: Latency) -> None:
@@ -75,7 +76,7 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) 
         (f"{images.count:,}", "good images learned from", ""),
         (
             one_in(point.false_reject_rate),
-            f"good parts rejected, {'if features were Gaussian' if point.method == CHI_SQUARE else 'promised'}",
+            f"good parts rejected, {_BY_METHOD.get(point.method, 'promised')}",
             "",
         ),
         (f"{suspicious:,}", "good images to review", "doubt" if suspicious else ""),
@@ -101,7 +102,7 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
             f"With 95{SPACE}% confidence the true rate is between {one_in(low)} and {one_in(high)} "
             f"({percent(low)} to {percent(high)})."
         )
-    elif point.method == CHI_SQUARE:
+    elif point.method in {CHI_SQUARE, HIGHEST}:
         rejects = f"rejects at most {percent(high)}"
         certainty = f"With 95{SPACE}% confidence the true rate is at most {percent(high)} ({one_in(high)})."
     else:
@@ -138,6 +139,11 @@ def _promised(point: WorkingPoint, above: int, images: int) -> str:
         return (
             f"If features were Gaussian, {one_in(point.false_reject_rate)} good parts would be rejected. "
             f"Of these good images {percent(above / images)} are."
+        )
+    if point.method == HIGHEST:
+        return (
+            f"{images} images are too few to promise a false-reject rate: the threshold is the highest of their "
+            f"held-out scores. If other good parts are alike, {one_in(point.false_reject_rate)} will be rejected."
         )
     return f"Of good parts, about {one_in(point.false_reject_rate)} will be rejected."
 

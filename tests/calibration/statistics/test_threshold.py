@@ -14,6 +14,7 @@ from scipy.stats import t as student_t
 from calibration.errors import SettingError
 from calibration.statistics.outliers import stray_indices
 from calibration.statistics.threshold import (
+    highest_of_few,
     refuse_unsupported_rate,
     share_above,
     student_t_quantile,
@@ -208,3 +209,15 @@ def test_the_share_above_a_threshold_is_the_rate_that_it_was_made_for(distributi
 def test_fewer_parts_are_above_a_higher_limit(scores: list[float], limit: float, times: float) -> None:
     lower, higher = (share_above(np.array(scores), each) for each in (limit, limit * times))
     assert 0 <= higher <= lower <= 1
+
+
+@pytest.mark.parametrize("images", [2, 5, 9])
+def test_as_many_good_parts_as_expected_are_above_the_highest_of_few(images: int) -> None:
+    drawn = np.random.default_rng(0).lognormal(size=(20_000, images + 1))
+    points = [highest_of_few(scores[:-1]) for scores in drawn[:100]]
+    assert {point.method for point in points} == {"highest of few"}
+    assert {point.false_reject_rate for point in points} == {1 / (images + 1)}
+    assert [point.threshold for point in points] == drawn[:100, :-1].max(axis=1).tolist()
+    assert (drawn[:, -1] > drawn[:, :-1].max(axis=1)).mean() == pytest.approx(1 / (images + 1), rel=0.05)
+    assert points[0].interval[0] == 0.0
+    assert points[0].interval[1] == pytest.approx(1 - 0.05 ** (1 / images))
