@@ -45,6 +45,7 @@ PRESETS: Mapping[str, Preset] = {
         Hotelling(patch_px=64, region_px=80),
         "efficientnet_b4",
         "blocks.3,blocks.4",  # the paper's blocks 5 and 6
+        crop=224 / 256,
     ),
     "patchcore2022": Preset(
         "Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection",
