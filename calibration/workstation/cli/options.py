@@ -111,8 +111,14 @@ BackboneName = Annotated[
         help="`filterbank` (no weights), a timm name, an ONNX file, or several joined by `+`.  [default: filterbank]",
     ),
 ]
-Stages = Annotated[str, network(metavar="PATH,...", help="Stages of a timm model, e.g. `blocks.3,blocks.4`.")]
-Weights = Annotated[Path | None, network(metavar="FILE", help="Weights of the timm model; else timm downloads them.")]
+Stages = Annotated[
+    str,
+    network(metavar="PATH,...", help="Stages of a timm model, e.g. `blocks.3,blocks.4`; of several, joined by `+`."),
+]
+Weights = Annotated[
+    Path | None,
+    network(metavar="FILE", help="Weights of the timm model, or of several, joined by `+`; else timm downloads them."),
+]
 Mean = Annotated[str, network(metavar="R,G,B", help="Subtracted from the input, 0..1, of an ONNX file.")]
 Std = Annotated[str, network(metavar="R,G,B", help="Divides the input of an ONNX file after that.")]
 

@@ -37,8 +37,9 @@ class BackboneChoice:
 
     Attributes:
         names: ``filterbank``, a timm name or an ONNX file, several of them joined by ``+``.
-        stages: Stages of the timm model among them, joined by commas.
-        weights: File with the weights of the timm model; None: timm downloads them.
+        stages: Stages of the timm model among them, joined by commas; of several models one after the other, joined by
+            ``+``.
+        weights: File with the weights of the timm model, or of several, joined by ``+``; None: timm downloads them.
         mean: Subtracted from the input of ONNX files, RGB, 0 to 1.
         std: Divides the input of ONNX files, RGB.
     """
@@ -51,11 +52,22 @@ class BackboneChoice:
 
     @property
     def parts(self) -> list[BackboneChoice]:
-        """Each backbone of several, alone; stages and weights go to the timm model."""
+        """Each backbone of several, alone; stages and weights go to the timm models, in their order."""
+        several = len(self.timm_models) > 1
+        stages = iter(self.stages.split("+") if several else [self.stages])
+        weights = iter(str(self.weights).split("+") if several and self.weights else [self.weights])
         return [
-            replace(self, names=name) if is_timm(name) else replace(self, names=name, stages="", weights=None)
+            self._alone(name, next(stages, ""), next(weights, None)) if is_timm(name) else self._alone(name, "", None)
             for name in self.names.split("+")
         ]
+
+    @property
+    def timm_models(self) -> list[str]:
+        """The names that are those of timm models."""
+        return [name for name in self.names.split("+") if is_timm(name)]
+
+    def _alone(self, name: str, stages: str, weights: str | Path | None) -> BackboneChoice:
+        return replace(self, names=name, stages=stages, weights=None if weights is None else Path(weights))
 
 
 FILTERBANK = BackboneChoice()
@@ -119,20 +131,22 @@ def open_backbone(choice: BackboneChoice, size: tuple[int, int]) -> Backbone:
     """The backbone, or several on the same frame; the grid is that of the first.
 
     Raises:
-        SettingError: Stages or weights without a timm model, several timm models, or torch is not installed.
+        SettingError: Stages or weights without a timm model, or not of each one, or torch is not installed.
         BackboneError: One of them cannot be loaded.
     """
-    timm_models = [name for name in choice.names.split("+") if is_timm(name)]
+    timm_models = choice.timm_models
     if (choice.weights is not None or choice.stages) and not timm_models:
         raise SettingError(
             what=f"--weights and --stages belong to a timm model, not to {choice.names}",
             remedy="name one: --backbone NAME --stages PATH,...",
         )
-    if len(timm_models) > 1:
-        raise SettingError(
-            what=f"--backbone {choice.names} names {len(timm_models)} timm models",
-            remedy="give one; others can be joined as ONNX files",
-        )
+    for option, given in (("--stages", choice.stages), ("--weights", str(choice.weights or ""))):
+        named = given.count("+") + 1
+        if len(timm_models) > 1 and named != len(timm_models) and (given or option == "--stages"):
+            raise SettingError(
+                what=f"--backbone {choice.names} names {len(timm_models)} timm models, {option} has those of {named}",
+                remedy=f"join those of each by +, in the same order: {option} A+B",
+            )
     first, *others = (_open_one(part, size) for part in choice.parts)
     for other in others:
         first += other
@@ -186,11 +200,11 @@ def _timm(name: str) -> ModuleType:
 
 def tuning_candidates(choice: BackboneChoice, size: tuple[int, int]) -> list[Backbone]:
     """What ``--auto`` may choose from: the backbone named, then each part of it alone, then each stage alone."""
-    parts, stages = choice.parts, [stage for stage in choice.stages.split(",") if stage]
+    parts = choice.parts
     candidates = [choice, *(parts if len(parts) > 1 else ())]
-    if len(stages) > 1:
-        timm_model = next(part for part in parts if part.stages)
-        candidates += [replace(timm_model, stages=stage) for stage in stages]
+    for part in parts:
+        stages = [stage for stage in part.stages.split(",") if stage]
+        candidates += [replace(part, stages=stage) for stage in stages if len(stages) > 1]
     return [open_backbone(each, size) for each in candidates]
 
 

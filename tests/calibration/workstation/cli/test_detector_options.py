@@ -78,7 +78,8 @@ BAD = {
     "--detector patchcore:coreset=0": (r"coreset = 0\.0 is outside \(0, 1\]", r"0\.01"),
     "--detector patchcore:neighbours=1": ("neighbours = 1 is too few", "2 or more"),
     "--detector patchcore --threshold-rule chi-square": ("no chi-square law", "leave out --threshold-rule"),
-    "--backbone filterbank+resnet18+resnet34": ("names 2 timm models", "ONNX files"),
+    "--backbone filterbank+resnet18+resnet34 --stages layer1": ("2 timm models, --stages has those of 1", r"A\+B"),
+    "--backbone resnet18+resnet34 --stages layer1+layer2 --weights x.pth": ("--weights has those of 1", r"A\+B"),
     "--backbone filterbank+nowhere.onnx": (r"cannot read the backbone nowhere\.onnx", "check the path"),
     "--backbone filterbank+x.onnx --weights w.pth": (
         "--weights and --stages belong to a timm model",
@@ -162,9 +163,14 @@ def test_any_other_grid_is_interpolated_as_torch_does(tmp_path: Path, first: int
     np.testing.assert_allclose(both[3:], expected[0].numpy(), atol=1e-5)
 
 
-def test_two_timm_models_are_refused() -> None:
-    with pytest.raises(SettingError, match="names 2 timm models"):
-        chosen("resnet18+filterbank+resnet34")
+def test_stages_and_weights_of_several_timm_models_go_to_each_in_turn() -> None:
+    choice = BackboneChoice("resnet18+filterbank+resnet34", "layer1,layer2+layer3", Path("a.pth+b.pth"))
+    parts = [(part.names, part.stages, part.weights) for part in choice.parts]
+    assert parts == [
+        ("resnet18", "layer1,layer2", Path("a.pth")),
+        ("filterbank", "", None),
+        ("resnet34", "layer3", Path("b.pth")),
+    ]
 
 
 def test_a_joined_backbone_is_calibrated_and_verified(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from calibration.errors import BackboneError
 from calibration.network.fusion import feature_shape
+from calibration.workstation.fit.backbone_choice import BackboneChoice, open_backbone
 from tests.support.seen_by_torch import assert_close, exported, image, on_first_grid
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
@@ -17,8 +19,6 @@ timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftw
 from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: E402 - it imports torch, which may be absent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -155,3 +155,12 @@ def test_without_a_network_the_download_says_what_to_do(monkeypatch: pytest.Monk
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(BackboneError, match=r"(?s)could not be downloaded: could not reach the hub.*--weights FILE"):
         timm_backbone(LITE0, ["blocks.2"], None, *SIZE)
+
+
+@pytest.mark.slow
+def test_two_timm_models_are_joined_each_with_its_stages(random_weights: Path) -> None:
+    names, weights = f"{LITE0}+{LITE0}", Path(f"{random_weights}+{random_weights}")
+    both = open_backbone(BackboneChoice(names, "blocks.2+blocks.3,blocks.4", weights), SIZE)
+    assert both.stages == ("blocks.2", "blocks.3", "blocks.4")
+    assert [len(graph.levels) for graph in both.graphs] == [1, 2]
+    assert feature_shape(both) == (40 + 80 + 112, SIZE[0] // 8, SIZE[1] // 8)
