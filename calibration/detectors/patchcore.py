@@ -170,9 +170,6 @@ class PatchCore:
         """Two passes over the features, so that only the projected candidates and the bank are in memory."""
         random, total, channels = np.random.default_rng(_SEED), _patches(store, images), store.shape[0]
         rows = np.arange(total)
-        for name, value in (("stride", self.stride), ("dimensions", self.dimensions), ("smoothing", self.smoothing)):
-            if value is not None and value < 1:
-                raise SettingError(what=f"{name} = {value} is too small", remedy="give 1 or more")
         if self.candidates is not None and self.candidates < total:
             rows = np.sort(random.choice(total, self.candidates, replace=False))
         size = self._bank_size(len(rows), total)

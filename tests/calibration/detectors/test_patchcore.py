@@ -272,7 +272,17 @@ def test_the_bank_is_a_share_of_all_patches_within_the_limits(
 
 @pytest.mark.parametrize(
     "options",
-    [{"coreset": 0.0}, {"coreset": 1.1}, {"neighbours": 1}, {"aggregation": 2}, {"aggregation": 0}, {"candidates": 8}],
+    [
+        {"coreset": 0.0},
+        {"coreset": 1.1},
+        {"neighbours": 1},
+        {"aggregation": 2},
+        {"aggregation": 0},
+        {"candidates": 8},
+        {"stride": 0},
+        {"dimensions": 0},
+        {"smoothing": 0},
+    ],
 )
 def test_options_outside_their_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(SettingError, match=next(iter(options))):
