@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from calibration.detectors.contract import Fit
 from calibration.detectors.embedding import join_levels
 from calibration.detectors.feature_store import batch_images
 from calibration.detectors.memory_bank import AHEAD, gather, greedy_coreset
-from calibration.detectors.patchcore_head import BLOCK, PatchCoreHead, nearest_entries
+from calibration.detectors.patchcore_head import BLOCK, EnsembleHead, PatchCoreHead, nearest_entries
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.smoothing import Smoothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,6 +47,8 @@ class PatchCore:
             authors' code; None: no pooling over channels.
         smoothing: Sigma, in pixels of the network input, of the Gaussian that blurs the map (section 3.3: 4), enlarged
             to the input's size first; None: the map has the features' grid.
+        banks: ``one`` for the joined features of all backbones, or one for ``each`` backbone, whose scores and maps are
+            averaged (section 4.2's ensembles).
         candidates: Maximum number of patches, drawn at random, that the coreset is chosen from; None: all.
     """
 
@@ -59,6 +62,7 @@ class PatchCore:
     stride: int = 1
     dimensions: int | None = None
     smoothing: int | None = None
+    banks: Literal["one", "each"] = "one"
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -68,6 +72,8 @@ class PatchCore:
             raise SettingError(what=f"neighbours = {self.neighbours} is too few", remedy="give 2 or more, e.g. 9")
         if self.aggregation < 1 or self.aggregation % 2 == 0:
             raise SettingError(what=f"aggregation = {self.aggregation} is not odd", remedy="give 1, 3, 5, ...")
+        if self.banks not in {"one", "each"}:
+            raise SettingError(what=f"banks = {self.banks!r} is not known", remedy="give one or each")
         for name, value in (("stride", self.stride), ("dimensions", self.dimensions), ("smoothing", self.smoothing)):
             if value is not None and value < 1:
                 raise SettingError(what=f"{name} = {value} is too small", remedy="give 1 or more")
@@ -77,10 +83,12 @@ class PatchCore:
                 remedy="give more, e.g. 50000",
             )
 
-    def on_image(self, size: tuple[int, int]) -> PatchCore:
-        """The detector for a network input of this size, (height, width)."""
-        sized = {**asdict(self), "map_height": size[0], "map_width": size[1]}
-        return PatchCoreOnImage(**sized) if self.smoothing else self
+    def on_image(self, size: tuple[int, int], levels: Sequence[int] = ()) -> PatchCore:
+        """The detector for a network input of this size, (height, width), and backbones of these numbers of levels."""
+        if not self.smoothing and self.banks == "one":
+            return self
+        members = ",".join(map(str, levels)) if self.banks == "each" else ""
+        return PatchCoreOnImage(**{**asdict(self), "map_height": size[0], "map_width": size[1], "members": members})
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
         """Average each level over the neighbourhood of each of its own cells, then join the levels (eqs. 1 to 3).
@@ -95,7 +103,19 @@ class PatchCore:
             raise SettingError(
                 what=f"stride = {self.stride} does not divide the {height}x{width} grid", remedy="give 1 or 2"
             )
-        return join_levels(graph, [self._aggregated(graph, level, len(levels)) for level in levels])
+        return join_levels(
+            graph,
+            [
+                self._aggregated(graph, level, part.stop - part.start)
+                for part in self._members(len(levels))
+                for level in levels[part]
+            ],
+        )
+
+    def _members(self, levels: int) -> list[slice]:
+        """The levels that share a bank."""
+        assert self.banks == "one"  # noqa: S101 - see ``on_image``
+        return [slice(0, levels)]
 
     def _aggregated(self, graph: GraphBuilder, level: FeatureMap, levels: int) -> FeatureMap:
         channels, *sides = level.shape
@@ -134,13 +154,14 @@ class PatchCore:
         map_pixels = 0 if smoothing is None else smoothing.size[0] * smoothing.size[1]
         batch = batch_images(reduced, images) * (5 * channels * height * width + 3 * map_pixels)
         chosen = 0 if bank == candidates else candidates * (min(channels, _PROJECTED) + AHEAD + 8)
-        numbers = chosen + 4 * candidates + bank * (4 * (channels + 2 * self.neighbours) + compared)
+        neighbours = 2 * self.neighbours * len(self._members(1))
+        numbers = chosen + 4 * candidates + bank * (4 * (channels + neighbours) + compared)
         return 4 * (numbers + batch) / 2**20
 
     def _smoothing(self, grid: tuple[int, int]) -> Smoothing | None:
         """Of maps of this grid: back to the features' grid, if patches are farther apart."""
         assert self.smoothing is None  # noqa: S101 - see ``on_image``
-        return None if self.stride == 1 else Smoothing((grid[0] * self.stride, grid[1] * self.stride), 0, self.stride)
+        return _back_to_features(grid, self.stride)
 
     def within(self, limit_mib: float, reduced: tuple[int, int, int], images: int) -> PatchCore:
         """The same with as many candidates as this memory allows, if their number was not given.
@@ -159,32 +180,47 @@ class PatchCore:
 
     def fit(self, store: Features, folds: Folds, levels: Sequence[int]) -> Fit:
         """Choose a coreset of all patches, and for each fold one of the other folds."""
-        del levels
-        held_out = (self._head(store, others) for others in folds.complements())
-        head, patches = self._head(store, folds.images), _patches(store, folds.images)
+        members = self._members(len(levels))
+        widths = [self.dimensions or sum(levels[part]) for part in members]
+        held_out = (self._head(store, others, widths) for others in folds.complements())
+        head, patches = self._head(store, folds.images, widths), _patches(store, folds.images)
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        counts = {"candidates": min(self.candidates or patches, patches), "patches": patches, "bank": len(head.bank)}
+        candidates = min(self.candidates or patches, patches)
+        counts = {"candidates": candidates, "patches": patches, "bank": self._bank_size(candidates, patches)}
         return Fit(head, held_out, {**given, **counts})
 
-    def _head(self, store: Features, images: Sequence[int]) -> PatchCoreHead:
-        """Two passes over the features, so that only the projected candidates and the bank are in memory."""
-        random, total, channels = np.random.default_rng(_SEED), _patches(store, images), store.shape[0]
+    def _head(self, store: Features, images: Sequence[int], widths: Sequence[int] = ()) -> PatchCoreHead | EnsembleHead:
+        """The head of these images; ``widths`` are the channels of each bank, if there are several."""
+        smoothing = self._smoothing((store.shape[1], store.shape[2]))
+        if len(widths) <= 1:
+            return replace(self._bank(store, images, slice(None)), smoothing=smoothing)
+        ends = np.cumsum(widths).tolist()
+        parts = [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]
+        return EnsembleHead.of([self._bank(store, images, part) for part in parts], smoothing)
+
+    def _bank(self, store: Features, images: Sequence[int], part: slice) -> PatchCoreHead:
+        """Two passes over these channels, so that only the projected candidates and the bank are in memory."""
+
+        def batches(chosen: Sequence[int]) -> Iterator[Float32]:
+            return (batch[:, part] for batch in store.batches(chosen))
+
+        random, total = np.random.default_rng(_SEED), _patches(store, images)
+        channels = len(range(store.shape[0])[part])
         rows = np.arange(total)
         if self.candidates is not None and self.candidates < total:
             rows = np.sort(random.choice(total, self.candidates, replace=False))
         size = self._bank_size(len(rows), total)
         if size < len(rows):
-            near = next(store.batches(images[:1])).mean(axis=(0, 2, 3))
+            near = next(batches(images[:1])).mean(axis=(0, 2, 3))
             project = _projection(channels, random)
             width = min(channels, _PROJECTED)
-            projected = gather(store.batches(images), rows, width, lambda patches: project(patches - near))
+            projected = gather(batches(images), rows, width, lambda patches: project(patches - near))
             projected -= projected.mean(axis=0)
             rows = np.sort(rows[greedy_coreset(projected, size)])
-        bank = gather(store.batches(images), rows, channels)
+        bank = gather(batches(images), rows, channels)
         mean = bank.mean(axis=0)
         bank -= mean
-        smoothing = self._smoothing((store.shape[1], store.shape[2]))
-        return PatchCoreHead(mean, bank, nearest_entries(bank, self.neighbours), smoothing)
+        return PatchCoreHead(mean, bank, nearest_entries(bank, self.neighbours))
 
     def _bank_size(self, candidates: int, total: int) -> int:
         return min(candidates, max(self.neighbours, round(self.coreset * total)))
@@ -192,15 +228,28 @@ class PatchCore:
 
 @dataclass(frozen=True, slots=True)
 class PatchCoreOnImage(PatchCore):
-    """The detector with smoothed maps of this size, which is that of the network input."""
+    """The detector for a network input of this size, which is that of smoothed maps, and for several backbones.
+
+    Attributes:
+        members: Number of levels of each backbone, joined by commas; empty if they share a bank.
+    """
 
     map_height: int = 0
     map_width: int = 0
+    members: str = ""
+
+    def _members(self, levels: int) -> list[slice]:
+        ends = np.cumsum([int(each) for each in self.members.split(",")] if self.members else [levels]).tolist()
+        return [slice(start, end) for start, end in pairwise([0, *ends])]
 
     def _smoothing(self, grid: tuple[int, int]) -> Smoothing | None:
-        del grid
-        assert self.smoothing is not None  # noqa: S101 - see ``on_image``
+        if self.smoothing is None:
+            return _back_to_features(grid, self.stride)
         return Smoothing((self.map_height, self.map_width), self.smoothing, self.stride)
+
+
+def _back_to_features(grid: tuple[int, int], stride: int) -> Smoothing | None:
+    return None if stride == 1 else Smoothing((grid[0] * stride, grid[1] * stride), 0, stride)
 
 
 def _bin_weights(values: int, bins: int) -> Float32:

@@ -9,12 +9,15 @@ import numpy as np
 
 from calibration.detectors.head import attach_smoothing
 from calibration.detectors.memory_bank import MemoryBank, squared_lengths
+from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from calibration.onnx_graph import FeatureMap, GraphBuilder
+    from calibration.onnx_graph import GraphBuilder
     from calibration.statistics.smoothing import Smoothing
 
     Float32 = NDArray[np.float32]
@@ -56,32 +59,99 @@ class PatchCoreHead(MemoryBank):
 
     def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
         """Add the search, a minimum over the bank, and the weight of eq. 7."""
+        score, distances = self.attach_member(graph, reduced, "")
+        graph.add("Identity", score, output="score")
+        return _attach_map(graph, distances, reduced, self.smoothing)
+
+    def attach_member(self, graph: GraphBuilder, reduced: FeatureMap, suffix: str) -> tuple[str, str]:
+        """Add the nodes of one of several banks; returns the names of the score, (1,), and distances, (1, h, w)."""
         _, height, width = reduced.shape
-        patches, to_bank = self.attach_search(graph, reduced)
+        patches, to_bank = self.attach_search(graph, reduced, suffix)
         smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
         own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
         squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
-        output = "map" if self.smoothing is None else None
-        distances = graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width), output=output)
-        self._attach_score(graph, squares, patches, to_bank)
-        if self.smoothing is None:
-            return height, width
-        attach_smoothing(graph, distances, (height, width), self.smoothing)
-        return self.smoothing.size
-
-    def _attach_score(self, graph: GraphBuilder, squares: str, patches: str, to_bank: str) -> None:
-        """Eq. 7: the largest distance counts less where the bank is sparse."""
+        distances = graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width))
+        # Eq. 7: the largest distance counts less where the bank is sparse.
         worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
         nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
-        table = graph.constant("head.neighbours", self.neighbours)
-        around = graph.add("Gather", "head.bank", graph.add("Gather", table, nearest, axis=0), axis=0)
+        table = graph.constant(f"head.neighbours{suffix}", self.neighbours)
+        around = graph.add("Gather", f"head.bank{suffix}", graph.add("Gather", table, nearest, axis=0), axis=0)
         difference = graph.add("Sub", around, graph.add("Gather", patches, worst, axis=0))
         to_neighbours = graph.add("ReduceL2", difference, axes=[1], keepdims=0)
         largest = graph.add("ReduceMin", to_neighbours, axes=[0], keepdims=1)
         # The nearest has the least share of the sum.
         share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=0), axes=[0], keepdims=1)
         weight = graph.add("Sub", graph.floats(1.0), share)
-        graph.add("Mul", largest, weight, output="score")
+        return graph.add("Mul", largest, weight), distances
+
+    def usual_distance(self) -> float:
+        """Mean distance of an entry from the nearest other one: what good patches are about as far from the bank."""
+        total = 0.0
+        for number, around in enumerate(self.neighbours):
+            others = self.bank[around[around != number]]
+            total += float(np.linalg.norm(others - self.bank[number], axis=1).min())
+        return max(total / len(self.bank), float(np.finfo(np.float32).tiny))
+
+
+@dataclass(frozen=True)
+class EnsembleHead:
+    """A bank for each of several backbones; score and map are the means of theirs, each in its own usual distance.
+
+    Attributes:
+        members: One head for each backbone, whose own smoothing is not used.
+        factors: Of the score and the distances of each, float32.
+        smoothing: Of the mean map.
+    """
+
+    members: tuple[PatchCoreHead, ...]
+    factors: Float32
+    smoothing: Smoothing | None = None
+
+    @classmethod
+    def of(cls, members: Sequence[PatchCoreHead], smoothing: Smoothing | None) -> EnsembleHead:
+        """The mean of these heads."""
+        usual = np.array([member.usual_distance() for member in members])
+        return cls(tuple(members), (1 / usual / len(members)).astype(np.float32), smoothing)
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the features of each."""
+        return [len(member.mean) for member in self.members]
+
+    def scores(self, reduced: Float32) -> Scores:
+        """Map and score of images, (n, d, h, w)."""
+        parts = np.split(reduced, np.cumsum(self.channels)[:-1], axis=1)
+        scored = [member.scores(part) for member, part in zip(self.members, parts, strict=True)]
+        score = np.sum([each.score * factor for each, factor in zip(scored, self.factors, strict=True)], axis=0)
+        maps = np.sum([each.map * factor for each, factor in zip(scored, self.factors, strict=True)], axis=0)
+        return Scores(score, maps if self.smoothing is None else self.smoothing(maps))
+
+    def attach(self, graph: GraphBuilder, reduced: FeatureMap) -> tuple[int, int]:
+        """Add the search in each bank, and the means."""
+        scores, maps, stop = [], [], 0
+        for number, (member, channels) in enumerate(zip(self.members, self.channels, strict=True)):
+            start, stop = stop, stop + channels
+            part = graph.add("Slice", reduced.name, graph.ints(start), graph.ints(stop), graph.ints(1))
+            score, distances = member.attach_member(
+                graph, FeatureMap(part, (channels, *reduced.shape[1:])), f".{number}"
+            )
+            scale = graph.constant(f"head.scale.{number}", self.factors[number : number + 1])
+            scores.append(graph.add("Mul", score, scale))
+            maps.append(graph.add("Mul", distances, scale))
+        graph.add("Sum", *scores, output="score")
+        return _attach_map(graph, graph.add("Sum", *maps), reduced, self.smoothing)
+
+
+def _attach_map(
+    graph: GraphBuilder, distances: str, reduced: FeatureMap, smoothing: Smoothing | None
+) -> tuple[int, int]:
+    """Add the output ``map``; returns its rows and columns."""
+    grid = reduced.shape[1:]
+    if smoothing is None:
+        graph.add("Identity", distances, output="map")
+        return grid
+    attach_smoothing(graph, distances, grid, smoothing)
+    return smoothing.size
 
 
 def nearest_entries(bank: Float32, count: int) -> NDArray[np.int64]:

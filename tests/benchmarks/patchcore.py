@@ -16,6 +16,7 @@ from calibration.detectors.embedding import join_levels
 from calibration.detectors.feature_store import FeatureStore
 from calibration.detectors.memory_bank import gather, squared_lengths
 from calibration.detectors.patchcore import PatchCore
+from calibration.detectors.patchcore_head import PatchCoreHead
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
 from calibration.imaging.preprocess import Preprocess
@@ -115,6 +116,7 @@ def main() -> None:
                 start_s = time.process_time()
                 head = detector._head(store, learnt)
                 taken_s = time.process_time() - start_s
+                assert isinstance(head, PatchCoreHead)
                 scores = np.concatenate([scored.score for scored in store.scores(tested, head)])
                 auroc = roc_auc_score(truth, scores)
                 mtd.console.print(

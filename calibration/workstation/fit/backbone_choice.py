@@ -117,8 +117,10 @@ def on_grid(detector: Detector, backbone: Backbone) -> Detector:
     """
     if isinstance(detector, Hotelling):
         return detector.on_grid(grid_cell(backbone), feature_shape(backbone)[1:])
-    if isinstance(detector, (Padim, PatchCore)):
+    if isinstance(detector, Padim):
         return detector.on_image(backbone.input_size)
+    if isinstance(detector, PatchCore):
+        return detector.on_image(backbone.input_size, [len(graph.levels) for graph in backbone.graphs])
     return detector
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -282,8 +282,9 @@ def test_the_bank_is_a_share_of_all_patches_within_the_limits(
         {"stride": 0},
         {"dimensions": 0},
         {"smoothing": 0},
+        {"banks": "two"},
     ],
 )
-def test_options_outside_their_range_are_refused(options: dict[str, int]) -> None:
+def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(options))):
         PatchCore(**options)

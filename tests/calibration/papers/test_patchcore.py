@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from calibration.detectors.patchcore import PatchCore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -86,6 +88,29 @@ def test_patches_bank_score_and_map_are_those_of_the_equations(kind: str, tmp_pa
             assert seen.score == pytest.approx(scores[number], rel=1e-4)
             if detector.stride == 1:
                 np.testing.assert_allclose(seen.map, maps[number], rtol=1e-4)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_each_in_the_usual_distance_of_its_bank(tmp_path: Path) -> None:
+    """The paper scales by the largest score of the test set, which a bundle does not know."""
+    members, scores, maps = (two_levels(), wide_levels()), [], []
+    both = members[0] + members[1]
+    for number, backbone in enumerate((*members, both)):
+        detector = PatchCore(coreset=0.05, neighbours=4, banks="each", smoothing=4 if backbone is both else None)
+        settings = Settings(Preprocess(SIDE, SIDE), detector, threads=1)
+        bundle = calibrate(Drawn(GOOD), backbone, settings, tmp_path / str(number), lambda *_: None)
+        with OnnxRuntimeEngine(bundle.network, 1) as engine:
+            seen = [engine(frame) for frame in TESTED]
+        if backbone is not both:
+            arrays = {each.name: numpy_helper.to_array(each) for each in onnx.load(bundle.network).graph.initializer}
+            bank = arrays["head.bank"].astype(np.float64)
+            between = np.linalg.norm(bank[:, None] - bank[None], axis=2) + np.diag(np.full(len(bank), np.inf))
+            usual = between.min(axis=1).mean()
+            scores.append([each.score / usual for each in seen])
+            maps.append([each.map / usual for each in seen])
+    np.testing.assert_allclose([each.score for each in seen], np.mean(scores, axis=0), rtol=1e-4)
+    expected = oracle.segmentation(np.mean(maps, axis=0), (SIDE, SIDE))
+    np.testing.assert_allclose([each.map for each in seen], expected, rtol=1e-4)
+    assert bundle.reference()["good_scores"].min() > 0
 
 
 def test_the_preset_has_the_sizes_of_the_paper() -> None:
