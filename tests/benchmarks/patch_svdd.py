@@ -114,7 +114,9 @@ def print_curve(split: Split, frames: Frames, detector: PatchSvdd, arguments: ar
         row("raw patches", raw_patches(arguments.side, arguments.side), ["", ""])
     for seed in SEEDS if "random" in arguments.rows else ():
         torch.manual_seed(seed)
-        row(f"random, seed {seed}", encoder_backbone(Encoders(), frames, detector), ["", ""])
+        row(
+            f"random, seed {seed}", encoder_backbone(Encoders(he=detector.encoders == "he"), frames, detector), ["", ""]
+        )
     for path in sorted(arguments.folder.glob("[0-9]*.pt")) if "trained" in arguments.rows else ():
         encoders, shares = restored(path, frames)
         row(f"{int(path.stem):,} steps", encoder_backbone(encoders, frames, detector), shares)
@@ -130,15 +132,17 @@ def main() -> None:
     parser.add_argument("--set", default="metal_plate", help="in MVTec layout")
     parser.add_argument("--side", type=int, default=mtd.SIDE, help="of the network input")
     parser.add_argument("--steps", type=int, default=default.steps)
+    parser.add_argument("--encoders", choices=("he", "paper"), default=default.encoders, help="how they begin")
     parser.add_argument("--entries", type=int, default=default.entries, help="of each bank; 0: all patches")
     parser.add_argument("--rows", nargs="+", choices=("raw", "random", "trained"), default=["raw", "random", "trained"])
     arguments = parser.parse_args()
     torch.set_num_threads(mtd.THREADS)
-    detector = PatchSvdd(steps=arguments.steps, entries=arguments.entries or None)
+    detector = PatchSvdd(steps=arguments.steps, encoders=arguments.encoders, entries=arguments.entries or None)
     (split,) = splits(labelled_sets(mtd.DATA / arguments.set)[0], seeds=1, folds=None, images=None)
     preprocess = Preprocess(arguments.side, arguments.side)
     settings = Settings(preprocess, detector, memory_limit_mib=_MEMORY_MIB)
-    frames, digest = training_frames(ImageFiles(arguments.set, split.learnt), settings, silent)
+    images = ImageFiles(arguments.set, split.learnt)
+    frames, digest = training_frames(images, settings, silent, mean_image=detector.encoders == "paper")
     if arguments.what == "curve":
         print_curve(split, frames, detector, arguments)
         return
