@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import mtd
 
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.benchmark_output import print_benchmark
 from calibration.workstation.cli.detector_options import parse_detector
-from calibration.workstation.evaluation.benchmark import Candidate, Run, benchmark_runs, tasks
+from calibration.workstation.evaluation.benchmark import OWN_ENCODERS, Candidate, Run, benchmark_runs, tasks
 from calibration.workstation.evaluation.splits import Split, labelled_sets, splits
 from calibration.workstation.presets import PRESETS
 from calibration.workstation.settings import Settings
@@ -61,7 +62,9 @@ def candidates_of(backbones: list[str], detectors: list[str], presets: list[str]
     """Each detector on each backbone, then the presets on Lite0."""
     for backbone in map(backbone_of, backbones):
         for text in detectors:
-            yield Candidate(backbone, text, _settings(Settings(Preprocess(mtd.SIDE, mtd.SIDE), parse_detector(text))))
+            settings = _settings(Settings(Preprocess(mtd.SIDE, mtd.SIDE), parse_detector(text)))
+            own = isinstance(settings.detector, PatchSvdd)
+            yield Candidate(OWN_ENCODERS if own else backbone, text, settings)
     for name in presets:
         from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch takes seconds
 
