@@ -106,7 +106,7 @@ def _bundle_finding(bundle: Bundle) -> Finding:
         return Finding(
             "bundle",
             "warning",
-            f"{bundle.path.name}: its {manifest.images.count} images are too few to promise a false-reject rate",
+            f"{bundle.path.name}: learned from too few images to promise a false-reject rate ({manifest.images.count})",
             "calibrate again with 10 images of good parts or more, better a hundred",
         )
     method = f"{manifest.detector.name} on {manifest.backbone.name}, {manifest.images.count} images"

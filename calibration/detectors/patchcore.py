@@ -87,7 +87,7 @@ class PatchCore:
         """The detector for a network input of this size, (height, width), and backbones of these numbers of levels."""
         if not self.smoothing and self.banks == "one":
             return self
-        members = ",".join(map(str, levels)) if self.banks == "each" else ""
+        members = ",".join(map(str, levels)) if self.banks == "each" else None
         return PatchCoreOnImage(**{**asdict(self), "map_height": size[0], "map_width": size[1], "members": members})
 
     def reduce(self, graph: GraphBuilder, levels: Sequence[FeatureMap], features: FeatureMap) -> FeatureMap:
@@ -231,12 +231,12 @@ class PatchCoreOnImage(PatchCore):
     """The detector for a network input of this size, which is that of smoothed maps, and for several backbones.
 
     Attributes:
-        members: Number of levels of each backbone, joined by commas; empty if they share a bank.
+        members: Number of levels of each backbone, joined by commas; None if they share a bank.
     """
 
     map_height: int = 0
     map_width: int = 0
-    members: str = ""
+    members: str | None = None
 
     def _members(self, levels: int) -> list[slice]:
         ends = np.cumsum([int(each) for each in self.members.split(",")] if self.members else [levels]).tolist()

@@ -80,13 +80,14 @@ def working_point(
     return WorkingPoint(threshold, false_reject_rate, interval, method, len(scores), parts)
 
 
-def highest_of_few(scores: Float64) -> WorkingPoint:
+def highest_of_few(scores: Float64, images: int) -> WorkingPoint:
     """The highest score as the threshold, where there are too few images to promise a rate.
 
     Of n + 1 good parts that are alike each is as likely the highest, so that 1 / (n + 1) are expected above it.
+    ``images`` is n; there are more scores than that if a single image was varied.
     """
     threshold = max(float(scores.max()), float(np.finfo(np.float32).tiny))
-    return WorkingPoint(threshold, 1 / (len(scores) + 1), _interval(0, len(scores)), HIGHEST, len(scores))
+    return WorkingPoint(threshold, 1 / (images + 1), _interval(0, images), HIGHEST, images)
 
 
 def refuse_invalid_rate(false_reject_rate: float) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Area: TypeAlias = Region | NDArray[np.bool_]
 
 MINIMUM_IMAGES = 2 * FOLDS
-FEWEST_IMAGES = 2
 AUTO_PX = 0
 USUAL_SIDE = 224
 
@@ -127,7 +126,7 @@ def refuse_too_large(shape: tuple[int, int, int], images: int, settings: Setting
 
 def least_images(detector: Detector) -> int:
     """The number of images that a detector needs; from fewer than ``MINIMUM_IMAGES``, no false-reject rate follows."""
-    return FEWEST_IMAGES if isinstance(detector, PatchCore) else MINIMUM_IMAGES
+    return 1 if isinstance(detector, PatchCore) else MINIMUM_IMAGES
 
 
 def refuse_too_few(count: int, images: Images, least: int = MINIMUM_IMAGES) -> None:

@@ -87,10 +87,11 @@ def _print_warnings(bundle: Bundle) -> None:
         )
     low, high = point.interval
     if point.method == HIGHEST:
+        scored = "a varied copy of it" if manifest.images.count == 1 else "an image that was held out"
         say(
-            f"[yellow]no promise:[/] {manifest.images.count} images are too few for a false-reject rate. The threshold "
-            f"is the highest score of an image that was held out; one good part in {manifest.images.count + 1} may be "
-            f"expected above it, and up to {high:.0%} may be. Calibrate again with 10 images or more, better a hundred"
+            f"[yellow]no promise:[/] too few images for a false-reject rate ({manifest.images.count}). The threshold "
+            f"is the highest score of {scored}; one good part in {manifest.images.count + 1} may be expected above it, "
+            f"and up to {high:.0%} may be. Calibrate again with 10 images or more, better a hundred"
         )
     elif low > point.false_reject_rate:
         above = int((bundle.reference()["good_scores"] > point.threshold).sum())
@@ -140,7 +141,7 @@ def print_evaluation(result: EvaluationResult, bundle: Bundle) -> None:
 def _promise(result: EvaluationResult, bundle: Bundle) -> str:
     low, high = result.expected_false_reject_rate
     if bundle.manifest.working_point.method == HIGHEST:
-        return f"nothing promised by {bundle.manifest.images.count} images"
+        return f"nothing promised: too few images ({bundle.manifest.images.count})"
     kept = "kept" if result.promise_kept else "[bold red]NOT kept[/]"
     return f"promised {result.promised_false_reject_rate:.2%}, expected {low:.2%} to {high:.2%}: {kept}"
 

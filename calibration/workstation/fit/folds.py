@@ -31,7 +31,7 @@ def held_out_folds(data: TrainingData, images: Images, settings: Settings, alike
         DegenerateFeaturesError: All images are alike.
     """
     count, rate = len(data.names), settings.false_reject_rate
-    refuse_too_few(count, images, least_images(settings.detector))
+    refuse_too_few(count, images, max(2, least_images(settings.detector)))
     data.features.refuse_copies()
     if count < MINIMUM_IMAGES:
         return Folds([[index] for index in range(count)])

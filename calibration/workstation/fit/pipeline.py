@@ -60,9 +60,10 @@ from calibration.workstation.fit.extraction import Extraction, extract_here
 from calibration.workstation.fit.folds import alike_images, held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.network_size import network_sizes
+from calibration.workstation.fit.one_image import VariedCopies
 from calibration.workstation.fit.review import review_arrays
 from calibration.workstation.image_findings import image_findings
-from calibration.workstation.settings import MINIMUM_IMAGES, refuse_too_large, within_memory
+from calibration.workstation.settings import MINIMUM_IMAGES, least_images, refuse_too_large, within_memory
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -134,6 +135,9 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         BundleError: The folder exists.
         StorageError: No room; nothing half-written is left.
     """
+    given = images
+    if len(images) == 1 and least_images(settings.detector) == 1:
+        images = VariedCopies(images)
     refuse_existing(path)
     refuse_invalid_rate(settings.false_reject_rate)
     refuse_unsupported_rate(settings.false_reject_rate, max(len(images), MINIMUM_IMAGES))
@@ -169,7 +173,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         region_px = draw_defects(images, data.names, extraction, damaged, settings.threads, progress)
         scores, highest = out_of_fold_scores(data.features, folds, 1 + settings.augment, fit, damaged, progress)
         if len(scores) < MINIMUM_IMAGES:
-            point = highest_of_few(scores)
+            point = highest_of_few(scores, min(len(scores), len(given)))
         else:
             point = working_point(scores, settings.false_reject_rate, folds.parts, chi_square if by_law else None)
         copies, oddness = findings_of_alike(alike, data, scores, point, fit, backbone, settings, store, progress)
@@ -183,7 +187,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
     with OnnxRuntimeEngine(network, settings.threads) as engine:
         refuse_mismatch(golden_checks(golden, point.threshold, engine), GOLDEN_TOLERANCE, "the exported network")
 
-    count = len(data.names)
+    count = min(len(data.names), len(given))
     manifest = Manifest(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         software=software_versions(),
@@ -192,7 +196,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
             count=count,
             skipped=tuple(images.skipped),
             left_out=images.left_out,
-            findings=(*copies, *image_findings(images)),
+            findings=(*copies, *image_findings(given)),
         ),
         preprocess=preprocess_to_record(preprocess, data.locations, divide_brightness=divide),
         augment=settings.augment,

@@ -141,9 +141,10 @@ def _promised(point: WorkingPoint, above: int, images: int) -> str:
             f"Of these good images {percent(above / images)} are."
         )
     if point.method == HIGHEST:
+        images = round(1 / point.false_reject_rate) - 1
         return (
-            f"{images} images are too few to promise a false-reject rate: the threshold is the highest of their "
-            f"held-out scores. If other good parts are alike, {one_in(point.false_reject_rate)} will be rejected."
+            f"Too few images to promise a false-reject rate ({images}): the threshold is the highest of their held-out "
+            f"scores. If other good parts are alike, {one_in(point.false_reject_rate)} will be rejected."
         )
     return f"Of good parts, about {one_in(point.false_reject_rate)} will be rejected."
 

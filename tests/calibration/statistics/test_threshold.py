@@ -214,7 +214,7 @@ def test_fewer_parts_are_above_a_higher_limit(scores: list[float], limit: float,
 @pytest.mark.parametrize("images", [2, 5, 9])
 def test_as_many_good_parts_as_expected_are_above_the_highest_of_few(images: int) -> None:
     drawn = np.random.default_rng(0).lognormal(size=(20_000, images + 1))
-    points = [highest_of_few(scores[:-1]) for scores in drawn[:100]]
+    points = [highest_of_few(scores[:-1], images) for scores in drawn[:100]]
     assert {point.method for point in points} == {"highest of few"}
     assert {point.false_reject_rate for point in points} == {1 / (images + 1)}
     assert [point.threshold for point in points] == drawn[:100, :-1].max(axis=1).tolist()
