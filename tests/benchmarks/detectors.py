@@ -1,7 +1,7 @@
 """Every detector on every backbone, and the papers' presets, on sets of real defects; unknown parts first.
 
 Presets are tried on Lite0, cut where its levels come nearest to those of the paper's network: ImageNet weights of
-those networks are not among the data.
+those networks are not among the data. Size and crop are the paper's; a defect beyond the crop is not seen.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def candidates_of(backbones: list[str], detectors: list[str], presets: list[str]
     for name in presets:
         from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: PLC0415 - torch takes seconds
 
-        stages = tuple(STAGES[name].split(","))
-        lite0 = timm_backbone("tf_efficientnet_lite0", stages, mtd.LITE0, mtd.SIDE, mtd.SIDE)
-        yield Candidate(lite0, name, _settings(Settings(Preprocess(mtd.SIDE, mtd.SIDE), PRESETS[name].detector)))
+        preset, stages = PRESETS[name], tuple(STAGES[name].split(","))
+        lite0 = timm_backbone("tf_efficientnet_lite0", stages, mtd.LITE0, *preset.size)
+        yield Candidate(lite0, name, _settings(Settings(Preprocess(*preset.size, crop=preset.crop), preset.detector)))
 
 
 def _settings(settings: Settings) -> Settings:
