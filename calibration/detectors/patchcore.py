@@ -128,16 +128,19 @@ class PatchCore:
         if self.dimensions is None:
             averaged = graph.add("AveragePool", level.name, count_include_pad=1, **window)
             return FeatureMap(averaged, (channels, height, width))
-        share, bins = self.dimensions // levels, _PER_LEVEL * levels // self.dimensions
-        if share * levels != self.dimensions or channels % share or bins * self.dimensions != _PER_LEVEL * levels:
+        share, rest = divmod(self.dimensions, levels)
+        if rest:
             raise SettingError(
-                what=f"{channels} channels of one of {levels} levels cannot be pooled to an equal share of "
-                f"dimensions = {self.dimensions}",
-                remedy=f"give a power of two, {levels} times a divisor of the channels of each level",
+                what=f"{levels} levels cannot have an equal share of dimensions = {self.dimensions}",
+                remedy=f"give a multiple of {levels}, e.g. {_PER_LEVEL - _PER_LEVEL % levels}",
             )
-        kernel = _bin_weights(channels // share * self.aggregation**2, bins)
-        weights = np.tile(kernel.reshape(1, -1, self.aggregation, self.aggregation), (share, 1, 1, 1))
-        pooled = graph.add("Conv", level.name, graph.constant(f"reduce.{level.name}", weights), group=share, **window)
+        weights = _pooling(channels * self.aggregation**2, share).reshape(share, -1, *window["kernel_shape"])
+        groups = 1
+        if channels % share == 0:
+            blocks = np.split(weights, share, axis=1)
+            if not any(np.delete(block, number, axis=0).any() for number, block in enumerate(blocks)):
+                groups, weights = share, np.stack([block[number] for number, block in enumerate(blocks)])
+        pooled = graph.add("Conv", level.name, graph.constant(f"reduce.{level.name}", weights), group=groups, **window)
         return FeatureMap(pooled, (share, height, width))
 
     def memory_mib(self, reduced: tuple[int, int, int], images: int) -> float:
@@ -252,13 +255,18 @@ def _back_to_features(grid: tuple[int, int], stride: int) -> Smoothing | None:
     return None if stride == 1 else Smoothing((grid[0] * stride, grid[1] * stride), 0, stride)
 
 
-def _bin_weights(values: int, bins: int) -> Float32:
-    """Weight of each value in the mean over bins of their means; bins overlap by the values that they divide."""
-    weights = np.zeros(values)
-    for number in range(bins):
+def _pooling(values: int, bins: int) -> Float32:
+    """Means of ``_PER_LEVEL`` bins over all values, then of ``bins`` over these, as one matrix (bins, values)."""
+    return (_bin_means(_PER_LEVEL, bins) @ _bin_means(values, _PER_LEVEL)).astype(np.float32)
+
+
+def _bin_means(values: int, bins: int) -> NDArray[np.float64]:
+    """Matrix (bins, values) that takes means over equal bins, which share the values that they divide."""
+    means = np.zeros((bins, values))
+    for number, row in enumerate(means):
         part = slice(number * values // bins, -(-(number + 1) * values // bins))
-        weights[part] += 1 / (part.stop - part.start) / bins
-    return weights.astype(np.float32)
+        row[part] = 1 / (part.stop - part.start)
+    return means
 
 
 def _patches(store: Features, images: Sequence[int]) -> int:

@@ -50,7 +50,7 @@ PRESETS: Mapping[str, Preset] = {
     "patchcore2022": Preset(
         "Roth et al. 2022, Towards Total Recall in Industrial Anomaly Detection",
         PatchCore(coreset=0.01, neighbours=9, aggregation=3, dimensions=1024, smoothing=4),
-        "wide_resnet50_2",
+        "wide_resnet50_2.tv_in1k",  # the weights of torchvision, as the authors
         "layer2,layer3",
         crop=224 / 256,
     ),
@@ -64,7 +64,7 @@ PRESETS: Mapping[str, Preset] = {
     "padim2021": Preset(
         "Defard et al. 2021, PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
         Padim(dimensions=100, smoothing=4),
-        "resnet18",
+        "resnet18.tv_in1k",  # the weights of torchvision, as in the usual code
         "layer1,layer2,layer3",
         crop=224 / 256,
     ),

@@ -39,6 +39,8 @@ KINDS = {
     "as it is": (PatchCore(coreset=0.05), two_levels()),
     "every second cell, five cells wide": (PatchCore(coreset=0.1, aggregation=5, stride=2, neighbours=3), two_levels()),
     "channels pooled": (PatchCore(coreset=0.05, dimensions=4), two_levels()),
+    "channels pooled across": (PatchCore(coreset=0.05, dimensions=10), two_levels()),
+    "more than there are channels": (PatchCore(coreset=0.05, dimensions=256), two_levels()),
     "smoothed": (PatchCore(coreset=0.05, smoothing=4), two_levels()),
     "all patches": (PatchCore(coreset=1.0, smoothing=2), two_levels()),
     "patchcore2022": (PRESET, wide_levels()),
@@ -123,7 +125,7 @@ def test_the_preset_has_the_sizes_of_the_paper() -> None:
     ("detector", "message"),
     [
         (PatchCore(stride=3), "stride = 3 does not divide the 8x8 grid"),
-        (PatchCore(dimensions=6), "channels of one of 2 levels cannot be pooled"),
+        (PatchCore(dimensions=5), "2 levels cannot have an equal share of dimensions = 5"),
     ],
 )
 def test_what_the_levels_do_not_allow_is_refused(detector: PatchCore, message: str) -> None:
