@@ -162,7 +162,7 @@ class PatchCore:
         return 4 * (numbers + batch) / 2**20
 
     def _smoothing(self, grid: tuple[int, int]) -> Smoothing | None:
-        """Of maps of this grid: back to the features' grid, if patches are farther apart."""
+        """How maps of this grid are made smooth: back to the features' grid, if patches are farther apart."""
         assert self.smoothing is None  # noqa: S101 - see ``on_image``
         return _back_to_features(grid, self.stride)
 

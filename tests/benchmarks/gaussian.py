@@ -98,7 +98,7 @@ class AveragedFeatures:
         return head
 
     def aurocs(self, head: GaussianHead, split: Split, left_out: frozenset[Path] = frozenset()) -> Float64:
-        """Of each level alone, and of their sum."""
+        """AUROC of each level alone, and of their sum."""
         test = [image for image in split.test if image.path not in left_out]
         vectors = self.of([image.path for image in test])[:, :, 0, 0].astype(np.float64)
         levels = np.split(vectors, np.cumsum(self.channels)[:-1], axis=1)

@@ -26,7 +26,7 @@ class VariedCopies:
         self._images = images
 
     def __len__(self) -> int:
-        """Of the image and its copies."""
+        """The image and its copies."""
         return 1 + _COPIES
 
     def __iter__(self) -> Iterator[NamedImage]:
