@@ -102,7 +102,7 @@ def _what_sets_the_threshold(bundle: Bundle) -> str:
     if point.method == CHI_SQUARE:
         return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, whatever these images score"
     if point.method == HIGHEST:
-        return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, the highest of these scores"
+        return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, the highest score"
     without = [working_point(ordered[:-fewer], point.false_reject_rate, point.parts).threshold for fewer in _FEWER]
     highest = ", ".join(escape(Path(str(name)).name) for name in reference["highest_names"][: _FEWER[-1]])
     return (

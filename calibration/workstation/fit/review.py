@@ -9,6 +9,7 @@ import numpy as np
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import prepare_image
 from calibration.statistics.outliers import outlier_indices
+from calibration.workstation.settings import MINIMUM_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,8 @@ def review_arrays(  # noqa: PLR0913, PLR0917 - of what, and how it was scored
     """
     chosen = [names[index] for index in highest.indices]
     frames = {name: prepare_image(settings.preprocess, name, image)[0] for name, image in read_again(images, chosen)}
-    suspects = outlier_indices(oddness, settings.contamination)
+    # Of a few images none can be called unlike the others.
+    suspects = outlier_indices(oddness, settings.contamination) if len(scores) >= MINIMUM_IMAGES else []
     return {
         "highest_frames": np.stack([frames[name] for name in chosen]),
         "highest_names": np.array(chosen),

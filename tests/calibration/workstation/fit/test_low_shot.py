@@ -39,6 +39,7 @@ def test_a_bundle_of_a_few_images_says_that_it_promises_nothing(
     assert (point.method, point.folds, len(scores)) == ("highest of few", scored, scored)
     assert bundle.manifest.images.count == count
     assert point.threshold == scores.max()
+    assert not len(bundle.reference()["suspicious_names"])
     assert point.false_reject_rate == 1 / (count + 1)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         assert engine(washer(100, scratched=True)).score > point.threshold
