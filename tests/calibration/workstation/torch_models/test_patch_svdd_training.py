@@ -145,7 +145,8 @@ def test_the_network_shows_the_encoders_what_they_were_trained_on(
     pictures = [washer(number, scratched=True) for number in range(12)]
     frames, _ = training.training_frames(Drawn(pictures), settings, silent, mean_image=encoders_kind == "paper")
     backbone = trained(pictures, settings, tmp_path / "c.pt")
-    encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
+    with training._threads(settings.threads):  # as before, since another number of threads sums in another order
+        encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
     network = feature_network(backbone, PatchSvdd(), divide_brightness=divide)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         fine, coarse = split_levels(engine.reduced(pictures[5]))
