@@ -93,7 +93,8 @@ def test_the_preset_gives_the_map_of_the_paper_from_pixels_on(tmp_path: Path, mo
         with torch.no_grad():
             return np.asarray(encode(torch.from_numpy(patch[None]))[0].numpy(), np.float64)
 
-    embedded = [oracle_patch_svdd.embed(centred, vector, field.side, field.stride) for field in (FINE, COARSE)]
+    with training._threads(settings.threads):
+        embedded = [oracle_patch_svdd.embed(centred, vector, field.side, field.stride) for field in (FINE, COARSE)]
     expected = oracle([(vectors[-1:], vectors[:-1]) for vectors in embedded], size)
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         seen = engine(tested)

@@ -29,7 +29,7 @@ from calibration.workstation.torch_models.patch_svdd.encoders import Encoders, o
 from calibration.workstation.torch_models.patch_svdd.patch_pairs import Frames  # noqa: E402 - as above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
@@ -145,8 +145,7 @@ def test_the_network_shows_the_encoders_what_they_were_trained_on(
     pictures = [washer(number, scratched=True) for number in range(12)]
     frames, _ = training.training_frames(Drawn(pictures), settings, silent, mean_image=encoders_kind == "paper")
     backbone = trained(pictures, settings, tmp_path / "c.pt")
-    with training._threads(settings.threads):  # as before, since another number of threads sums in another order
-        encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
+    encoders = training.train(frames, detector, Checkpoint(tmp_path / "other.pt", {}), silent)
     network = feature_network(backbone, PatchSvdd(), divide_brightness=divide)
     with OnnxRuntimeEngine(network.SerializeToString(), 1) as engine:
         fine, coarse = split_levels(engine.reduced(pictures[5]))
@@ -161,6 +160,13 @@ def test_what_was_trained_is_standardised() -> None:
     everything = np.concatenate([frames.cut(np.array([number]), np.array([[0, 0]]), SIDE) for number in range(12)])
     np.testing.assert_allclose(everything.mean(axis=(0, 2, 3)), 0, atol=1e-4)
     assert everything.std() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As calibration in these tests, since another number of threads sums in another order; and for small networks."""
+    with training._threads(1):
+        yield
 
 
 @pytest.fixture
