@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,15 @@ def gather(
         gathered[filled:end] = of_patches(patches[rows[filled:end] - seen])
         filled, seen = end, seen + len(patches)
     return gathered
+
+
+def most_that_fit(numbers: range, limit_mib: float, memory_mib: Callable[[int], float]) -> int | None:
+    """The largest of these numbers of patches whose memory, which rises with it, is within the limit.
+
+    None if all are, or none is.
+    """
+    fitting = bisect_right(numbers, limit_mib, key=memory_mib)
+    return None if fitting in {0, len(numbers)} else numbers[fitting - 1]
 
 
 def greedy_coreset(points: Float32, count: int) -> NDArray[np.int64]:

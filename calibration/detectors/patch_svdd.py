@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -19,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.detectors.contract import Fit
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import AHEAD, MemoryBank, greedy_coreset, sample, squared_lengths
+from calibration.detectors.memory_bank import AHEAD, MemoryBank, greedy_coreset, most_that_fit, sample, squared_lengths
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
 from calibration.statistics.scores import Scores
@@ -235,9 +234,9 @@ class PatchSvdd:
         """The same with as many patches as this memory allows, if their number was not given."""
         total = images * int(np.prod(reduced[1:]))
         numbers = range(1, total + 1)
-        fitting = bisect_right(numbers, limit_mib, key=lambda each: self._of(each).memory_mib(reduced, images))
+        most = most_that_fit(numbers, limit_mib, lambda each: self._of(each).memory_mib(reduced, images))
         given = self.entries is not None and self.candidates is not None
-        return self if given or fitting in {0, total} else self._of(fitting)
+        return self if given or most is None else self._of(most)
 
     def _of(self, patches: int) -> PatchSvdd:
         return replace(self, entries=self.entries or patches, candidates=self.candidates or patches)

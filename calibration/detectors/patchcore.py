@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,7 +11,7 @@ import numpy as np
 from calibration.detectors.contract import Fit
 from calibration.detectors.embedding import join_levels
 from calibration.detectors.feature_store import batch_images
-from calibration.detectors.memory_bank import AHEAD, gather, greedy_coreset
+from calibration.detectors.memory_bank import AHEAD, gather, greedy_coreset, most_that_fit
 from calibration.detectors.patchcore_head import BLOCK, EnsembleHead, PatchCoreHead, nearest_entries
 from calibration.errors import SettingError
 from calibration.onnx_graph import FeatureMap
@@ -173,10 +172,8 @@ class PatchCore:
         """
         total = images * int(np.prod(reduced[1:]))
         numbers = range(self._bank_size(total, total), total + 1)
-        fitting = bisect_right(numbers, limit_mib, key=lambda each: self._of(each).memory_mib(reduced, images))
-        if self.candidates is not None or fitting in {0, len(numbers)}:
-            return self
-        return self._of(numbers[fitting - 1])
+        most = most_that_fit(numbers, limit_mib, lambda each: self._of(each).memory_mib(reduced, images))
+        return self if self.candidates is not None or most is None else self._of(most)
 
     def _of(self, candidates: int) -> PatchCore:
         return replace(self, candidates=candidates)

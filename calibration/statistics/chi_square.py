@@ -29,13 +29,18 @@ def simulated_threshold(sampler: ScoreSampler, share: float) -> float | None:
 
 
 def chi_square_quantile(share: float, freedom: int) -> float:
-    """The value that a share in (0, 1) of chi-square exceeds, by bisection."""
-    low, high = 0.0, float(freedom)
-    while chi_square_share_above(high, freedom) > share:
+    """The value that a share in (0, 1) of chi-square exceeds."""
+    return exceeded_by(share, lambda value: chi_square_share_above(value, freedom), float(freedom))
+
+
+def exceeded_by(share: float, share_above: Callable[[float], float], guess: float) -> float:
+    """The value, 0 or more, that this share of a distribution exceeds, by bisection from a guess above 0."""
+    low, high = 0.0, guess
+    while share_above(high) > share:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if chi_square_share_above(middle, freedom) > share else (low, middle)
+        low, high = (middle, high) if share_above(middle) > share else (low, middle)
     return (low + high) / 2
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.errors import SettingError
+from calibration.statistics.chi_square import exceeded_by
 from calibration.statistics.outliers import logarithms, stray_indices
 
 if TYPE_CHECKING:
@@ -240,14 +241,8 @@ def student_t_share_above(value: float, freedom: int) -> float:
 
 
 def student_t_quantile(share: float, freedom: int) -> float:
-    """The value that a share in (0, 0.5] of Student's t exceeds, by bisection."""
-    low, high = 0.0, 1.0
-    while student_t_share_above(high, freedom) > share:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_t_share_above(middle, freedom) > share else (low, middle)
-    return (low + high) / 2
+    """The value that a share in (0, 0.5] of Student's t exceeds."""
+    return exceeded_by(share, lambda value: student_t_share_above(value, freedom), 1.0)
 
 
 def share_above_quantile(count: int, above: int, probability: float) -> float:

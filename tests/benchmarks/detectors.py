@@ -34,7 +34,7 @@ STAGES = {
     "rippel2021": "bn2,blocks.6,blocks.5,blocks.4,blocks.3,blocks.2,blocks.1,blocks.0,bn1",
     "padim2021": "blocks.1,blocks.2,blocks.4",
 }
-"""Of Lite0, for each preset that has a backbone."""
+"""Stages of Lite0 for each preset that has a backbone."""
 SETS = ("mtd by tile", "ksdd", "metal_plate", "mtd by protocol", "hazelnut")
 _MEMORY_MIB = 8192
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.calibration.papers import oracle_patch_svdd, oracle_patchcore
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -139,26 +141,22 @@ def principal_components(centred: Float64, components: str, retained: float) -> 
 
 
 def memory_score(bank: Float64, reduced: Float64, neighbours: int) -> tuple[float, Float64]:
-    """Roth et al. 2022, eqs. 6 and 7, with every distance written out.
+    """Roth et al. 2022, eqs. 6 and 7, for one picture.
 
     Args:
         bank: M, (m, d).
         reduced: Patches of the picture, (d, h, w).
         neighbours: b.
     """
-    distances = np.array([np.linalg.norm(bank - patch, axis=1) for patch in reduced.reshape(len(reduced), -1).T])
-    nearest = distances.min(axis=1)
-    worst = int(nearest.argmax())
-    closest = bank[distances[worst].argmin()]
-    around = np.linalg.norm(bank - closest, axis=1).argsort()[:neighbours]
-    weight = 1 - np.exp(nearest[worst]) / np.exp(distances[worst, around]).sum()
-    return float(weight * nearest[worst]), nearest.reshape(reduced.shape[1:])
+    image = reduced[None]
+    score = oracle_patchcore.image_score(image, bank, neighbours)
+    return float(score[0]), oracle_patchcore.distance_map(image, bank)[0]
 
 
 def two_field_score(
     banks: Sequence[Float64], levels: Sequence[Float64], frame: tuple[int, int]
 ) -> tuple[float, Float64]:
-    """Yi and Yoon 2020, section 3.4, pixel by pixel: each patch gives its distance to all that it covers.
+    """Yi and Yoon 2020, section 3.4, for one picture.
 
     Args:
         banks: Good patches of 32 and of 64 pixels, (m, d) each.
@@ -168,12 +166,9 @@ def two_field_score(
     Returns:
         The largest product, and the products at every fourth pixel, between which they do not change.
     """
-    product = np.ones(frame)
+    maps = []
     for bank, level, side, stride in zip(banks, levels, (32, 64), (4, 16), strict=True):
-        total, count = np.zeros(frame), np.zeros(frame)
-        for row, column in np.ndindex(*level.shape[1:]):
-            covered = np.s_[row * stride : row * stride + side, column * stride : column * stride + side]
-            total[covered] += np.linalg.norm(bank - level[:, row, column], axis=1).min()
-            count[covered] += 1
-        product *= total / count
-    return float(product.max()), product[::4, ::4]
+        scores = oracle_patch_svdd.patch_scores(level.transpose(1, 2, 0)[None], bank[None, None])[0]
+        maps.append(oracle_patch_svdd.pixel_map(scores, frame, side, stride))
+    product = oracle_patch_svdd.anomaly_map(maps)
+    return oracle_patch_svdd.image_score(product), product[::4, ::4]

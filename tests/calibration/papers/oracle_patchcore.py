@@ -53,7 +53,7 @@ def neighbourhoods(level: NDArray[np.float64], size: int, stride: int = 1) -> ND
 
 
 def adaptive_average(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Values (n, v, h, w) averaged into so many overlapping bins along the second axis: (n, bins, h, w)."""
+    """Values (n, v, h, w) averaged into this number of overlapping bins along the second axis: (n, bins, h, w)."""
     length = values.shape[1]
     means = [
         values[:, floor(index * length / bins) : ceil((index + 1) * length / bins)].mean(axis=1)

@@ -95,7 +95,7 @@ def score(levels: Sequence[NDArray[np.float64]], gaussians: Sequence[Gaussian]) 
 
 
 def within_sigmas(sigmas: float) -> float:
-    """Probability that a normal variable is within so many standard deviations of its mean: 0.9973 for 3."""
+    """Probability that a normal variable is within this number of standard deviations of its mean: 0.9973 for 3."""
     return erf(sigmas / sqrt(2))
 
 

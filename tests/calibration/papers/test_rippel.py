@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from calibration.detectors.contract import Folds
@@ -17,7 +16,7 @@ from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.presets import PRESETS
 from calibration.workstation.settings import Settings
 from tests.calibration.papers import oracle_rippel
-from tests.support.levels import CHANNELS, two_levels
+from tests.support.levels import CHANNELS, levels_of, two_levels
 from tests.support.stored import stored
 from tests.support.washers import SIDE, Drawn
 
@@ -45,23 +44,12 @@ def noise(seed: int, count: int) -> list[Image]:
     return list(np.kron(coarse, np.ones((1, 8, 8, 1))).astype(np.uint8))
 
 
-def levels_of(images: list[Image]) -> list[Float64]:
-    """What the backbone gives, on its two grids: (n, c, h, w) each."""
-    (graph,) = two_levels().graphs
-    session = ort.InferenceSession(graph.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows = []
-    for image in images:
-        inputs = ((image[..., ::-1] / 255 - graph.mean) / graph.std).transpose(2, 0, 1)[None].astype(np.float32)
-        rows.append(session.run(None, {"image": inputs}))
-    return [np.concatenate(level).astype(np.float64) for level in zip(*rows, strict=True)]
-
-
 @pytest.mark.parametrize("count", [40, 12], ids=["more images than channels", "few images"])
 @pytest.mark.parametrize("components", CASES)
 def test_scores_are_those_of_the_equations(
     components: Literal["all", "pca", "npca"], count: int, tmp_path: Path
 ) -> None:
-    good, tested = levels_of(noise(0, count)), levels_of(noise(1, 6))
+    good, tested = levels_of(two_levels(), noise(0, count)), levels_of(two_levels(), noise(1, 6))
     expected = oracle_rippel.score(tested, oracle_rippel.fit(good, *CASES[components]))
     detector = PRESETS["rippel2021"].detector if components == "all" else Gaussian(components, SHARES[components])
     pooled = np.concatenate([level.mean(axis=(2, 3), keepdims=True) for level in good], axis=1).astype(np.float32)
@@ -79,7 +67,7 @@ def test_scores_are_those_of_the_equations(
 def test_baselines_are_the_distances_by_channel_summed_over_levels(
     distance: Literal["l2", "sed"], tmp_path: Path
 ) -> None:
-    good, tested = levels_of(noise(0, 20)), levels_of(noise(1, 6))
+    good, tested = levels_of(two_levels(), noise(0, 20)), levels_of(two_levels(), noise(1, 6))
     of_level = oracle_rippel.l2_distances if distance == "l2" else oracle_rippel.sed_distances
     gaussians = oracle_rippel.fit(good)
     expected = sum(of_level(*each, per_channel=True) for each in zip(tested, gaussians, strict=True))
@@ -93,7 +81,7 @@ def test_baselines_are_the_distances_by_channel_summed_over_levels(
 
 
 def test_the_threshold_of_one_level_is_that_of_chi_square(tmp_path: Path) -> None:
-    good = levels_of(noise(0, 40))[:1]
+    good = levels_of(two_levels(), noise(0, 40))[:1]
     (gaussian,) = oracle_rippel.fit(good)
     probability = oracle_rippel.within_sigmas(3)
     with stored(oracle_rippel.pooled(good[0])[:, :, None, None].astype(np.float32), tmp_path) as store:
@@ -108,6 +96,8 @@ def test_a_bundle_by_chi_square_says_so_and_scores_as_the_equations_do(tmp_path:
     bundle = calibrate(Drawn(images), two_levels(), settings, tmp_path / "bundle", lambda *_: None)
     point = bundle.manifest.working_point
     assert (point.method, point.threshold) == ("chi-square", point.chi_square)
-    expected = oracle_rippel.score(levels_of(noise(1, 6)), oracle_rippel.fit(levels_of(images)))
+    expected = oracle_rippel.score(
+        levels_of(two_levels(), noise(1, 6)), oracle_rippel.fit(levels_of(two_levels(), images))
+    )
     with OnnxRuntimeEngine(bundle.network, 1) as engine:
         np.testing.assert_allclose([engine(image).score for image in noise(1, 6)], expected, rtol=1e-4)
