@@ -19,6 +19,7 @@ from agent.audit import cli as audit_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
 from agent.config.exposure import exposures
+from agent.config.option import ConfigFile, station_if_only
 from agent.doctor import report as doctor_report
 from agent.from_config import archive_folder, station_topics
 from agent.install import cli as install_command
@@ -29,6 +30,7 @@ from agent.state_owner import become, name_of, owner_of
 from agent.station.run import Stop, Summary, run_station
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError
+from calibration.plain_text import counted
 from calibration.terminal import EXIT_ERROR, console, ending_signals, escape, run
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def _common(
 
 @app.command("run")
 def run_command(
-    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of one station.")],
+    config: ConfigFile,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
@@ -115,21 +117,22 @@ def _summary_text(summary: Summary) -> str:
     verdicts = Counter(summary.verdicts) + Counter({Evaluation.NOT_DECIDABLE: summary.missed})
     without_part = {reason: count for reason, count in summary.dropped.items() if reason in NO_LOSS}
     dropped = {reason: count for reason, count in summary.dropped.items() if reason not in NO_LOSS}
-    counted = _counted({name: verdicts[each] for each, name in _VERDICTS.items()})
+    by_verdict = _listed({name: verdicts[each] for each, name in _VERDICTS.items()})
+    results = summary.results + summary.missed
     texts = [
-        f"{summary.captured} frames captured, {summary.results + summary.missed} results ({counted})",
+        f"{counted(summary.captured, 'frame')} captured, {counted(results, 'result')} ({by_verdict})",
         f"{summary.missed} of them for parts without a frame" if summary.missed else "",
-        f"{summary.late} parts without a verdict within plc.deadline_ms" if summary.late else "",
-        f"frames without a part: {_counted(without_part)}" if without_part else "",
-        f"frames dropped: {_counted(dropped) or 'none'}",
-        f"records lost: {_counted(summary.lost)}" if summary.lost else "",
-        f"{summary.waited} records had waited since earlier runs" if summary.waited else "",
-        f"{summary.published} records published, {summary.waiting} wait in the outbox",
+        f"{counted(summary.late, 'part')} without a verdict within plc.deadline_ms" if summary.late else "",
+        f"frames without a part: {_listed(without_part)}" if without_part else "",
+        f"frames dropped: {_listed(dropped) or 'none'}",
+        f"records lost: {_listed(summary.lost)}" if summary.lost else "",
+        f"{counted(summary.waited, 'record')} had waited since earlier runs" if summary.waited else "",
+        f"{counted(summary.published, 'record')} published, {summary.waiting} waiting in the outbox",
     ]
     return "; ".join(filter(None, texts))
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
@@ -158,7 +161,12 @@ def config_command(
 def doctor_command(
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", metavar="FILE.yaml", help="Also check this station: camera, broker, bundle."),
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE.yaml",
+            help="Also check this station: camera, broker, bundle; default: the only one here.",
+        ),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -169,6 +177,7 @@ def doctor_command(
 
     Examples: `shiftwatch-agent doctor`; `shiftwatch-agent doctor --config station.yaml`
     """
+    config = config or station_if_only()
     report: dict[str, list[Finding]] = {}
     width = console.width if console.is_terminal else None
     with console.status("") as status:

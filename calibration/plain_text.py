@@ -7,6 +7,7 @@ from __future__ import annotations
 
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What a spreadsheet computes; the full-width forms as well."""
+_LONGEST = 15  # digits that a float64 keeps
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -33,6 +34,24 @@ def spreadsheet_cell(text: str) -> str:
 def from_spreadsheet_cell(cell: str) -> str:
     """The text of a cell that `spreadsheet_cell` made."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def counted(count: int, noun: str, separator: str = "") -> str:
+    """The count with its noun: ``1 image``, ``2248 images``, ``2,248 entries``.
+
+    Args:
+        count: 0 or more.
+        noun: For one.
+        separator: Of thousands; none for what programs read.
+    """
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:{separator}} {noun[:-1]}ies" if noun.endswith("y") else f"{count:{separator}} {noun}s"
+
+
+def rounded(value: float, digits: int) -> str:
+    """The value with this many significant digits, and never as 1e+02: ``100``, ``0.0123``, ``2,400,000``."""
+    return f"{float(f'{value:.{digits}g}'):,.{_LONGEST}g}"
 
 
 def _is_formula(text: str) -> bool:

@@ -130,6 +130,7 @@ def progress_bar() -> Iterator[Progress]:
     )
     bars = Bars(*columns, console=error_console)
     tasks: dict[str, TaskID] = {}
+    counts: dict[str, int] = {}
     starts: dict[str, tuple[float, int]] = {}
 
     def update(step: str, done: int, total: int) -> None:
@@ -139,6 +140,7 @@ def progress_bar() -> Iterator[Progress]:
             tasks[step] = bars.add_task(step, total=total, completed=done)
             starts[step] = time.monotonic(), done
         bars.update(tasks[step], completed=done, total=total)
+        counts[step] = done
         start_s, at_start = starts.get(step, (math.inf, done))
         elapsed_s = time.monotonic() - start_s
         if done > at_start and elapsed_s > _ANNOUNCED_AFTER_S and not error_console.is_terminal:
@@ -148,6 +150,8 @@ def progress_bar() -> Iterator[Progress]:
 
     try:
         yield update
+        for step, count in counts.items():  # a step may need fewer rounds than it announced
+            bars.update(tasks[step], total=count)
     finally:
         if tasks:
             bars.stop()

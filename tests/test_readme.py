@@ -132,7 +132,7 @@ def test_every_later_command_runs(clone: Path) -> None:
             if line.endswith("config > station.yaml"):
                 edit_as_the_readme_says(clone / "station.yaml", port)
     assert (clone / "bundle" / "network.onnx").is_file()
-    assert (clone / "report.html").is_file()
+    assert (clone / "bundle.report.html").is_file()
     assert (clone / "state" / "archive").is_dir()
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from calibration.plain_text import rounded
+
 if TYPE_CHECKING:
     from calibration.imaging.heatmap import Colour
     from calibration.imaging.preprocess import Image
@@ -38,13 +40,13 @@ def captioned(image: Image, score: float, threshold: float, created_at_ms: int) 
     rows, columns = image.shape[:2]
     bar = np.full((max(_LOWEST_BAR_PX, round(0.06 * min(rows, columns))), columns, 3), _BAR, np.uint8)
     verdict, colour = _verdict(score, threshold)
-    score_text = f"score {score:.4g}" if math.isfinite(score) else "no score"
+    score_text = f"score {rounded(score, 4)}" if math.isfinite(score) else "no score"
     when = datetime.fromtimestamp(created_at_ms / 1000, tz=timezone.utc)
     padding = bar.shape[0] // 2
     left = 2 * padding + _text_width(bar, verdict)
     bar[:, :left] = colour
     _write(bar, verdict, padding, _WHITE)
-    for text in (score_text, f"threshold {threshold:.4g}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
+    for text in (score_text, f"threshold {rounded(threshold, 4)}", f"{when:%Y-%m-%d %H:%M:%S}Z"):
         left += padding
         if left + _text_width(bar, text) > columns:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from enum import Enum
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +21,7 @@ from agent.archive.query import ArchiveQuery, open_reader
 from agent.archive.time_argument import time_ms
 from agent.clock import now_ms
 from agent.config import model as configuration
+from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
 from agent.messages.records import to_json
 from agent.state_owner import acting_as, owner_of, owns_part_of, present_rights
 from calibration.terminal import console, error_console, escape, progress_bar
@@ -49,7 +50,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]
 Result = Annotated[str, typer.Argument(metavar="RESULT", help="resultId, or its start, as `list` prints it.")]
 OfClass = Annotated[Class | None, typer.Option("--class", help="Only with this verdict.")]
 Since = Annotated[
@@ -71,7 +71,7 @@ def list_command(  # noqa: PLR0913 - one for each question
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Largest number of images.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Print the archived images, the newest first.
+    """Print the archived images, the newest first; `archive show RESULT` and `--json` have the paths of their files.
 
     Example: `shiftwatch-agent archive list --config station.yaml --class not_ok --since 2h`
     """

@@ -15,6 +15,7 @@ from agent.archive.files import read
 from agent.archive.quota import MIB
 from agent.errors import ArchiveError
 from agent.messages.records import to_json
+from calibration.plain_text import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,14 +30,13 @@ _ID_DIGITS = 8
 
 
 def table(images: Sequence[ArchivedImage]) -> Table:
-    """A table with one row per image; with labels, if there are any."""
+    """A table with one row per image, 80 columns wide; with labels, if there are any."""
     is_marked = any(image.label for image in images)
     columns = ["time", "result", "part", "class", *(["marked"] if is_marked else [])]
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         rows.add_column(column, overflow="fold", no_wrap=column != "part")
-    rows.add_column("score/threshold", justify="right", no_wrap=True)
-    rows.add_column("path", overflow="fold")
+    rows.add_column("score/thr.", justify="right", no_wrap=True)
     for image in images:
         texts = [
             local(image.created_at_ms),
@@ -44,8 +44,7 @@ def table(images: Sequence[ArchivedImage]) -> Table:
             printable(image.part_id or ""),
             CLASS_NAMES[image.evaluation],
             *([image.label or ""] if is_marked else []),
-            "none" if image.ratio is None else f"{image.ratio:.3g}",
-            image.path,
+            "none" if image.ratio is None else rounded(image.ratio, 3),
         ]
         rows.add_row(*map(Text, texts))
     return rows

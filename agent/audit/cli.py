@@ -17,9 +17,11 @@ from agent.audit.entry import newest_lines, older_file, parse_line
 from agent.audit.log import audit_file_errors
 from agent.audit.verify import Break, Findings, verify
 from agent.config import model as configuration
+from agent.config.option import only_station
 from agent.messages.records import to_json
 from agent.state_owner import acting_as, owner_of
 from calibration.errors import SettingError
+from calibration.plain_text import counted
 from calibration.terminal import EXIT_ERROR, console, error_console, escape
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ app = typer.Typer(
 )
 LogFile = Annotated[Path | None, typer.Argument(metavar="FILE", help=f"The log file: {FILE_NAME} in the state_dir.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="Use the log of this station.")
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE.yaml", help="Use the log of this station; default: the only one here."
+    ),
 ]
 
 
@@ -56,8 +61,8 @@ def verify_command(
 
     Examples: `shiftwatch-agent audit verify --config station.yaml`; `shiftwatch-agent audit verify FILE --head HASH`
     """
-    path = _log_path(file, config)
-    with acting_as(_owner_of(path, config)):
+    path, owner = _log_of(file, config)
+    with acting_as(owner):
         found = verify(path, None if head is None else _parse_hash(head))
     console.print(escape(_summary(path, found)), soft_wrap=True)
     if found.broken is not None:
@@ -87,8 +92,8 @@ def show_command(
 
     Example: `shiftwatch-agent audit show --config station.yaml --last 50`
     """
-    path = _log_path(file, config)
-    with acting_as(_owner_of(path, config)), audit_file_errors("read", path):
+    path, owner = _log_of(file, config)
+    with acting_as(owner), audit_file_errors("read", path):
         lines = list(islice(newest_lines(path), last))[::-1]
     entries = [parse_line(line) for line in lines]
     if as_json:
@@ -100,17 +105,14 @@ def show_command(
         error_console.print(f"damaged lines among them: {damaged}; run shiftwatch-agent audit verify")
 
 
-def _log_path(file: Path | None, config: Path | None) -> Path:
-    if file is not None and config is None:
-        return file
-    if config is not None and file is None:
-        return configuration.load(config).state_dir / FILE_NAME
-    raise SettingError(what="the log is not given", remedy="give either FILE or --config")
-
-
-def _owner_of(path: Path, config: Path | None) -> Rights | None:
-    """Who owns the log of a station; a file that is named belongs to those who name it."""
-    return None if config is None else owner_of(path.parent)
+def _log_of(file: Path | None, config: Path | None) -> tuple[Path, Rights | None]:
+    """The log, and who owns it; a file that is named belongs to those who name it."""
+    if file is None:
+        path = configuration.load(config or only_station()).state_dir / FILE_NAME
+        return path, owner_of(path.parent)
+    if config is not None:
+        raise SettingError(what="both FILE and --config are given", remedy="give one of them")
+    return file, None
 
 
 def _parse_hash(head: str) -> str:
@@ -125,9 +127,10 @@ def _parse_hash(head: str) -> str:
 def _summary(path: Path, found: Findings) -> str:
     if found.first_ms is None or found.last_ms is None:
         return f"{path}: no entries"
-    cuts = f", continued {found.recoveries} times after a power cut" if found.recoveries else ""
+    cuts = f", continued {counted(found.recoveries, 'time')} after a power cut" if found.recoveries else ""
     removed = f", after {found.removed} older ones that were removed" if found.removed else ""
-    return f"{path}: {found.entries} entries, {_local(found.first_ms)} to {_local(found.last_ms)}{removed}{cuts}"
+    entries = counted(found.entries, "entry")
+    return f"{path}: {entries}, {_local(found.first_ms)} to {_local(found.last_ms)}{removed}{cuts}"
 
 
 def _position(path: Path, found: Findings, broken: Break) -> str:
@@ -146,12 +149,18 @@ def _table(entries: list[Entry | None]) -> Table:
         if entry is None:
             table.add_row("", Text("damaged", "red"))
             continue
-        what = " ".join(f"{key}={_value(value)}" for key, value in entry.fields.items() if key != "by")
+        fields = {key: _without_null(value) for key, value in entry.fields.items() if key != "by" and value is not None}
+        what = " ".join(f"{key}={_value(value)}" for key, value in fields.items())
         by = entry.fields.get("by")
         table.add_row(
             _local(entry.time_ms), Text(_value(entry.event)), Text("" if by is None else _value(by)), Text(what)
         )
     return table
+
+
+def _without_null(value: object) -> object:
+    """The arguments of a command without those that were not given."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def _value(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
@@ -11,16 +10,18 @@ import typer
 from agent.clock import now_ms
 from agent.commands.control_socket import ask_station
 from agent.config import model as configuration
+from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
 from calibration.terminal import EXIT_ERROR, console, escape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.messages.records import Payload
 
 app = typer.Typer(
     help="Command the agent that runs on this device; the same commands come over MQTT.", no_args_is_help=True
 )
 Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Zone, if the station has several.")]
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of its station.")]
 
 
 _TRIGGER_EXPIRES_MS = 1000
@@ -28,7 +29,7 @@ _TRIGGER_EXPIRES_MS = 1000
 
 @app.command("trigger")
 def trigger(
-    config: Config,
+    config: ConfigFile,
     part_id: Annotated[str | None, typer.Argument(metavar="[PART]", help="Name of the part.")] = None,
 ) -> None:
     """Inspect the part that is before the camera now.
@@ -41,7 +42,7 @@ def trigger(
 
 @app.command("pause")
 def pause(
-    config: Config,
+    config: ConfigFile,
     reason: Annotated[str | None, typer.Option(help="Why; appears in `status` and in the audit log.")] = None,
 ) -> None:
     """Inspect nothing until `resume`, or until the agent starts again; the line receives no verdicts.
@@ -52,7 +53,7 @@ def pause(
 
 
 @app.command("resume")
-def resume(config: Config) -> None:
+def resume(config: ConfigFile) -> None:
     """Inspect again.
 
     Example: `shiftwatch-agent command resume --config station.yaml`
@@ -62,7 +63,7 @@ def resume(config: Config) -> None:
 
 @app.command("threshold")
 def threshold(
-    config: Config,
+    config: ConfigFile,
     value: Annotated[
         float | None, typer.Argument(metavar="[SCORE]", help="Parts with a higher score are NotOK.")
     ] = None,
@@ -83,7 +84,7 @@ def threshold(
 
 @app.command("rollback")
 def rollback(
-    config: Config,
+    config: ConfigFile,
     bundle: Annotated[
         str | None, typer.Argument(metavar="[HASH]", help="Bundle to go back to; by default the one before this.")
     ] = None,

@@ -23,6 +23,7 @@ from agent.messages.records import Evaluation
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.errors import EngineError, StorageError
 from calibration.imaging.preprocess import Preprocess
+from calibration.plain_text import rounded
 from calibration.terminal import console, escape, progress_bar
 from calibration.workstation.dataset import good_images
 from calibration.workstation.fit.pipeline import calibrate
@@ -90,7 +91,9 @@ def run_demo(folder: Path) -> Outcome:
         truth = _record_videos(folder)
         console.print("[bold]2. Calibrate with the good parts[/], without weights, without a GPU")
         bundle = _calibrate(folder)
-        console.print(f"   threshold {bundle.manifest.working_point.threshold:.4g}, bundle {bundle.identity[:12]}")
+        console.print(
+            f"   threshold {rounded(bundle.manifest.working_point.threshold, 4)}, bundle {bundle.identity[:12]}"
+        )
         console.print("[bold]3. Inspect[/]: the agent publishes over MQTT; these are its alerts")
         outcome = _inspect(folder, truth, port)
     print_outcome(outcome)

@@ -14,6 +14,7 @@ from agent.frame_checks.camera_checks import FrameChecks
 from agent.from_config import empty_place_of, rules_of
 from agent.messages.records import ResultCode
 from calibration.errors import DatasetError
+from calibration.plain_text import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,5 +138,5 @@ def _empty_or_other(cause: Cause | None, unlike: float, *, is_empty_known: bool)
 
 
 def _range(ratios: Sequence[float]) -> str:
-    ends = [f"{each:,.0f}" if each >= 10 else f"{each:.2g}" for each in (min(ratios), max(ratios))]  # noqa: PLR2004
+    ends = [rounded(each, 2) for each in (min(ratios), max(ratios))]
     return " to ".join(dict.fromkeys(ends))

@@ -24,6 +24,7 @@ from agent.from_config import empty_place_of, engine_deployment
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import choose_backend, open_engine
 from calibration.errors import BundleError, DatasetError, EngineError
+from calibration.plain_text import counted
 from calibration.statistics.threshold import HIGHEST
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _bundle_finding(bundle: Bundle) -> Finding:
             f"{bundle.path.name}: learned from too few images to promise a false-reject rate ({manifest.images.count})",
             "calibrate again with 10 images of good parts or more, better a hundred",
         )
-    method = f"{manifest.detector.name} on {manifest.backbone.name}, {manifest.images.count} images"
+    method = f"{manifest.detector.name} on {manifest.backbone.name}, {counted(manifest.images.count, 'image')}"
     name = f"{bundle.path.name}, {bundle.identity[:12]}"
     return ok("bundle", f"{name}: {method}, {manifest.created_at[:10]}; all files undamaged")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from agent.drift.reference_ranks import effective_count
 from agent.drift.sudden_change import TOLERANCE
+from calibration.plain_text import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ class FirstPartsFinding:
     def words(self) -> str:
         """The difference in words."""
         look = "" if self.look is None else f"are {self.look} and "
-        return f"the first {PARTS} parts {look}score {self.ratio:.2g} times as high as calibrated"
+        return f"the first {PARTS} parts {look}score {rounded(self.ratio, 2)} times as high as calibrated"
 
     @property
     def remedy(self) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from agent.camera.shown_source import without_passwords
 from agent.config import model as configuration
+from agent.config.option import CONFIGURATIONS
 from agent.errors import InstallError
 from agent.install.installer import (
     check_name,
@@ -24,7 +25,7 @@ from agent.install.installer import (
     write,
 )
 from agent.install.station_file import for_service, unseen_paths
-from agent.install.unit_files import CONFIGURATIONS, STATES, TARGET, UNITS, File, unit_files
+from agent.install.unit_files import STATES, TARGET, UNITS, File, unit_files
 from calibration.terminal import console, escape
 
 if TYPE_CHECKING:

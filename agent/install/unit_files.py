@@ -12,7 +12,6 @@ from agent.errors import InstallError
 UNIT = "shiftwatch-agent@.service"
 TARGET = "shiftwatch-agents.target"
 UNITS = Path("/etc/systemd/system")
-CONFIGURATIONS = Path("/etc/shiftwatch")
 STATES = Path("/var/lib/shiftwatch")
 _TARGETS = {
     UNIT: UNITS / UNIT,

@@ -16,16 +16,17 @@ from rich.text import Text
 from agent.commands.control_socket import ask_station
 from agent.commands.schema import MOST_PARTS
 from agent.config import model as configuration
+from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
 from agent.state_owner import acting_as, owner_of
 from agent.zones.versions import Versions
 from agent.zones.zone import folder_of, versions_file
+from calibration.plain_text import rounded
 from calibration.terminal import EXIT_ERROR, EXIT_INTERRUPTED, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
 
 app = typer.Typer()
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration of the station.")]
 _LABELS = {
     "collected": "parts collected",
     "notCollected": "not collected",
@@ -228,4 +229,5 @@ def _value(name: str, value: object) -> str:
 def _marked(result: Payload) -> str:
     """One marked defect under the old and the new bundle."""
     before, now = ("found" if result[key] else "missed" for key in ("foundBefore", "found"))
-    return f"{result['resultId'][:12]} {result['scoreBefore']:,.4g} ({before}) -> {result['score']:,.4g} ({now})"
+    scores = rounded(result["scoreBefore"], 4), rounded(result["score"], 4)
+    return f"{result['resultId'][:12]} {scores[0]} ({before}) -> {scores[1]} ({now})"

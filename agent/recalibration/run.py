@@ -22,6 +22,7 @@ from agent.recalibration.part_sampler import PartSampler
 from agent.recalibration.progress import audit_fields
 from agent.recalibration.worker_handle import WorkerHandle
 from calibration.errors import ShiftwatchError
+from calibration.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,7 +227,7 @@ class RecalibrationRun:
             "recalibrated",
             command.command_id,
             command.by,
-            f"recalibrated, {arguments.mode}, {self.figures['parts']} parts{because}",
+            f"recalibrated, {arguments.mode}, {counted(self.figures['parts'], 'part')}{because}",
             self._labelled_since_ms if arguments.mode == "threshold" else self._began_ms,
             audit_fields(self._task, self.figures),
         )

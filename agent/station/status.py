@@ -15,6 +15,7 @@ from agent.drift.report import drift_payload
 from agent.messages.payloads import NO_LOSS, AlertState, BundleInfo, Health, Info
 from agent.messages.records import Evaluation, ResultCode
 from agent.station.settled_state import RUNNING, Condition, SettledState
+from calibration.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,10 +112,10 @@ class StationStatus(StationState):
         """A summary for people."""
         state, reason = self.state()
         why = f" ({reason})" if reason else ""
-        frames = f"{self.camera.captured} frames captured, {self.metrics.results} results"
+        frames = f"{counted(self.camera.captured, 'frame')} captured, {counted(self.metrics.results, 'result')}"
         drifts = [f"; {words}" for zone, report in self.drifts.items() if (words := report.words_in(zone))]
         lost = sum(count for reason, count in self.dropped().items() if reason not in NO_LOSS)
-        waiting = f"{lost} dropped, {self.outbox.depth()} records wait"
+        waiting = f"{lost} dropped, {counted(self.outbox.depth(), 'record')} waiting"
         return f"{state}{why}; {frames}, {waiting}{''.join(drifts)}"
 
     @property

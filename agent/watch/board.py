@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent.messages.payloads import AlertState, CommandAck, Health, PlcMessage, Status
@@ -76,9 +76,31 @@ class StationBoard:
             self.result_count += 1
             return True
         if isinstance(message, CommandAck):
-            self.acks.append((root, now_ms, message))
-            return True
+            return self._take_ack(root, message, now_ms)
         return _update(station, message, now_ms)
+
+    def _take_ack(self, root: str, ack: CommandAck, now_ms: int) -> bool:
+        """A command keeps one place however often it is answered; more progress in the same phase is no news."""
+        earlier = [each for each in self.acks if each[0] == root and _is_same_command(each[2], ack)]
+        for each in earlier:
+            self.acks.remove(each)
+        self.acks.append((root, now_ms, ack))
+        return not (earlier and _is_same_phase(earlier[-1][2], ack))
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all stations are paused, so that no results come."""
+        statuses = [station.status for station in self.stations.values()]
+        return bool(statuses) and all(status is not None and status.state == "paused" for status in statuses)
+
+
+def _is_same_command(before: CommandAck, now: CommandAck) -> bool:
+    """An answer to a command that could not be read has no id, and stands alone."""
+    return now.command_id is not None and (before.command_id, before.command) == (now.command_id, now.command)
+
+
+def _is_same_phase(before: CommandAck, now: CommandAck) -> bool:
+    return now.progress not in {None, 1} and replace(before, progress=None) == replace(now, progress=None)
 
 
 def _update(station: StationView, message: Message, now_ms: int) -> bool:

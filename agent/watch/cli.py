@@ -15,19 +15,23 @@ import typer
 from rich.live import Live
 
 from agent.config import model as configuration
+from agent.config.option import station_if_only
 from agent.from_config import broker_settings, read_secret, station_topics
 from agent.mqtt.connect import BrokerSettings
 from agent.watch.output import LineOutput, ScreenOutput
 from agent.watch.subscribe import subscribe
 from calibration.errors import SettingError
-from calibration.terminal import console, ending_signals
+from calibration.terminal import EXIT_ERROR, console, ending_signals, error_console, escape
 
 _ALL_STATIONS = "+/+/+/+/+/vision/+"
 _PORT, _TLS_PORT = 1883, 8883
 
 app = typer.Typer()
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE.yaml", help="Watch this station, at its broker.")
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE.yaml", help="Watch this station, at its broker; default: the only one here."
+    ),
 ]
 PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE", help="File that holds the password.")]
 CaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust; default: the system's.")]
@@ -48,7 +52,9 @@ def watch_command(  # noqa: PLR0913 - one for each option
     password_file: PasswordFile = None,
     tls: Annotated[bool, typer.Option("--tls", help="Use TLS, and verify the broker's certificate.")] = False,
     ca_file: CaFile = None,
-    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N results.")] = None,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="End after N results, or when all stations are paused.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as one JSON object.")] = False,
 ) -> None:
     """Show what stations publish, live, until Ctrl-C. In a pipe: one line for each result, alert, status and answer.
@@ -58,11 +64,12 @@ def watch_command(  # noqa: PLR0913 - one for each option
     Examples: `shiftwatch-agent watch --config station.yaml`;
     `shiftwatch-agent watch --host broker --topic 'acme/+/+/line2/+/vision/+' | grep NotOK`
     """
-    given = (host, port, topic, username, password_file, tls or None, ca_file)
+    is_broker_given = any(
+        each is not None for each in (host, port, topic, username, password_file, tls or None, ca_file)
+    )
+    _refuse(is_broker_given and config is not None, "--config together with broker options", "give one of them")
+    config = config if is_broker_given else config or station_if_only()
     if config is not None:
-        _refuse(
-            any(option is not None for option in given), "--config together with broker options", "give one of them"
-        )
         loaded = configuration.load(config)
         settings, root = broker_settings(loaded), station_topics(loaded.station).root
     else:
@@ -86,13 +93,18 @@ def _watch(settings: BrokerSettings, topic: str, count: int | None, *, as_json: 
         sys.stdout.reconfigure(errors="replace")  # a part may have a name that this terminal cannot show
     for number in ending_signals():  # a shell has the first ignored in the background
         signal.signal(number, signal.default_int_handler)
+    output: LineOutput | ScreenOutput
     with suppress(KeyboardInterrupt):
         if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
-            with closing(LineOutput(settings.address, count, as_json=as_json)) as lines:
-                subscribe(settings, topic, lines)
+            with closing(LineOutput(settings.address, count, as_json=as_json)) as output:
+                subscribe(settings, topic, output)
         else:
             with Live(console=console, auto_refresh=False) as live:
-                subscribe(settings, topic, ScreenOutput(live, settings.address, topic, count))
+                output = ScreenOutput(live, settings.address, topic, count)
+                subscribe(settings, topic, output)
+        if output.limit.shortfall is not None:
+            error_console.print(escape(output.limit.shortfall))
+            raise typer.Exit(EXIT_ERROR)
 
 
 def _below(root: str) -> str:

@@ -24,20 +24,57 @@ if TYPE_CHECKING:
     from agent.mqtt.connection import Received
 
 _REDRAW_S, _REDRAW_IDLE_S = 0.1, 1.0
+_STATES_KNOWN_S = 1.0
+"""From the subscription until the broker has sent the state of every station."""
+
+
+class Limit:
+    """When an output has shown enough.
+
+    Args:
+        count: Results after which it is done; None for never.
+    """
+
+    def __init__(self, board: StationBoard, count: int | None) -> None:
+        self._board = board
+        self._count = count
+        self._subscribed_s = float("inf")
+        self.is_paused = False
+
+    def subscribed(self) -> None:
+        """The broker sends the states of the stations now."""
+        self._subscribed_s = time.monotonic()
+
+    def look(self) -> None:
+        """Notice that no more results come."""
+        are_known = time.monotonic() - self._subscribed_s > _STATES_KNOWN_S
+        self.is_paused = self._count is not None and are_known and self._board.is_paused
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether all results came, or no more come."""
+        return self._count is not None and (self.is_paused or self._board.result_count >= self._count)
+
+    @property
+    def shortfall(self) -> str | None:
+        """Why fewer results came."""
+        if not self.is_paused or self._count is None or self._board.result_count >= self._count:
+            return None
+        return f"{self._board.result_count} of {self._count} results came; every station is paused"
 
 
 class LineOutput:
     """Prints each change to standard output, one line each, and problems to standard error.
 
     Args:
-        count: Results after which it is done; None for never.
+        count: See `Limit`.
         as_json: Print every message, as one JSON object with topic and content.
     """
 
     def __init__(self, address: str, count: int | None, *, as_json: bool) -> None:
         self._board = StationBoard()
         self._address = address
-        self._count = count
+        self.limit = Limit(self._board, count)
         self._as_json = as_json
         self._is_connected: bool | None = None
         self._is_read = True
@@ -49,12 +86,13 @@ class LineOutput:
 
     @property
     def is_done(self) -> bool:
-        """Whether there were ``count`` results, or the reader of the output is gone."""
-        return not self._is_read or (self._count is not None and self._board.result_count >= self._count)
+        """Whether the limit is reached, or the reader of the output is gone."""
+        return not self._is_read or self.limit.is_reached
 
     def connected(self) -> None:
         """Report it."""
         self._is_connected = True
+        self.limit.subscribed()
         error_console.print(f"connected to {escape(self._address)}", soft_wrap=True)
 
     def disconnected(self, why: str, retry_s: float) -> None:
@@ -78,6 +116,7 @@ class LineOutput:
 
     def idle(self) -> None:
         """Check that the output is still read: `watch | head -1` must not wait for a second line."""
+        self.limit.look()
         self._is_read = self._is_read and not _reader_is_gone()
 
     def _print(self, text: str) -> None:
@@ -94,7 +133,7 @@ class ScreenOutput:
     """Redraws the board when something is new, at most ten times a second, and every second as ages grow.
 
     Args:
-        count: Results after which it is done; None for never.
+        count: See `Limit`.
     """
 
     def __init__(self, live: Live, address: str, topic: str, count: int | None) -> None:
@@ -102,7 +141,7 @@ class ScreenOutput:
         self._live = live
         self._address = address
         self._topic = topic
-        self._count = count
+        self.limit = Limit(self._board, count)
         self._connection = Text(f"connecting to {address}", "yellow")
         self._is_new = True
         self._drawn_s = float("-inf")
@@ -110,11 +149,12 @@ class ScreenOutput:
 
     @property
     def is_done(self) -> bool:
-        """Whether there were ``count`` results."""
-        return self._count is not None and self._board.result_count >= self._count
+        """Whether the limit is reached."""
+        return self.limit.is_reached
 
     def connected(self) -> None:
         """Show it."""
+        self.limit.subscribed()
         self._connection, self._is_new = Text(f"connected to {self._address}", "green"), True
 
     def disconnected(self, why: str, retry_s: float) -> None:
@@ -130,6 +170,7 @@ class ScreenOutput:
 
     def idle(self) -> None:
         """Redraw, if it is time to."""
+        self.limit.look()
         age_s = time.monotonic() - self._drawn_s
         if age_s >= (_REDRAW_S if self._is_new and not self.is_done else _REDRAW_IDLE_S) or self.is_done:
             self._is_new = False

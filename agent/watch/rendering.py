@@ -42,7 +42,9 @@ def outcome_text(ack: CommandAck) -> str:
         return f"refused: {ack.error or 'no reason given'}"
     if ack.error:
         return f"failed: {ack.error}"
-    return "accepted" if ack.progress is None else f"accepted, {ack.progress:g} done"
+    if ack.progress is None or ack.progress >= 1:
+        return "done" if ack.progress else "accepted"
+    return f"{ack.phase or 'under way'}, {ack.progress:.0%}"
 
 
 def score_ratio(result: Result) -> float | None:

@@ -7,6 +7,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING, NamedTuple
 
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.plain_text import rounded
 from calibration.statistics.threshold import share_above
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ThresholdProposal(NamedTuple):
     def words(self) -> str:
         """The proposal and its cost, for people."""
         return (
-            f"threshold {self.threshold:,g} instead of {self.instead_of:,.4g} would find {self.found} of the "
+            f"threshold {self.threshold:,g} instead of {rounded(self.instead_of, 4)} would find {self.found} of the "
             f"{self.marked} marked defects and reject about 1 good part in {_one_in(self.false_rejects)} instead of "
             f"1 in {_one_in(self.false_rejects_now)}"
         )
@@ -120,4 +121,4 @@ def _three_digits_below(value: float) -> float:
 
 
 def _one_in(rate: float) -> str:
-    return f"{float(f'{1 / max(rate, _LEAST_RATE):.2g}'):,.10g}"
+    return rounded(1 / max(rate, _LEAST_RATE), 2)

@@ -112,7 +112,8 @@ def refuse_invalid_plan(bundle: Bundle, plan: RefitPlan, parts: int) -> None:
     """
     if parts < MINIMUM_PARTS:
         raise SettingError(
-            what=f"{parts} parts are too few to refit a bundle", remedy=f"give {MINIMUM_PARTS} or more; better 100"
+            what=f"too few parts to refit a bundle: {parts}",
+            remedy=f"give {MINIMUM_PARTS} or more; better 100",
         )
     rate = _rate(bundle, plan)
     refuse_invalid_rate(rate)

@@ -75,7 +75,7 @@ class Sum:
 def summed_up(log: str) -> Sum:
     line = log.strip().splitlines()[-1]
     found = re.search(
-        r"stopped: (\d+) frames captured, (\d+) results .+; (\d+) records published, (\d+) wait",
+        r"stopped: (\d+) frames? captured, (\d+) results? .+; (\d+) records? published, (\d+) waiting",
         line,
     )
     assert found, log
@@ -382,7 +382,7 @@ def test_the_last_line_reports_what_became_of_every_frame(
     said = caplog.records[-1].getMessage()
     assert said == (
         "stopped: 7 frames captured, 6 results (6 OK, 0 NotOK, 0 not decidable); frames dropped: 1 unreadable; "
-        "0 records published, 6 wait in the outbox"
+        "0 records published, 6 waiting in the outbox"
     )
 
 
@@ -408,7 +408,7 @@ NOTHING = Summary(
             NOTHING,
             (
                 "0 frames captured, 0 results (0 OK, 0 NotOK, 0 not decidable); frames dropped: none; "
-                "0 records published, 0 wait in the outbox"
+                "0 records published, 0 waiting in the outbox"
             ),
         ),
         (
@@ -416,28 +416,28 @@ NOTHING = Summary(
             (
                 "0 frames captured, 6 results (0 OK, 0 NotOK, 6 not decidable); 6 of them for parts without a frame; "
                 "7 parts without a verdict within plc.deadline_ms; frames dropped: none; 6 records published, "
-                "0 wait in the outbox"
+                "0 waiting in the outbox"
             ),
         ),
         (
             replace(NOTHING, captured=7, results=7, verdicts=VERDICTS, waited=6, published=12, waiting=1),
             (
                 "7 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames dropped: none; "
-                "6 records had waited since earlier runs; 12 records published, 1 wait in the outbox"
+                "6 records had waited since earlier runs; 12 records published, 1 waiting in the outbox"
             ),
         ),
         (
             replace(NOTHING, captured=1207, results=7, verdicts=VERDICTS, dropped={"moving": 1198, "superseded": 2}),
             (
                 "1207 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames without a part: 1198 moving; "
-                "frames dropped: 2 superseded; 0 records published, 0 wait in the outbox"
+                "frames dropped: 2 superseded; 0 records published, 0 waiting in the outbox"
             ),
         ),
         (
             replace(NOTHING, captured=7, results=7, verdicts=VERDICTS, lost={"outbox_unwritable": 3}),
             (
                 "7 frames captured, 7 results (5 OK, 2 NotOK, 0 not decidable); frames dropped: none; "
-                "records lost: 3 outbox_unwritable; 0 records published, 0 wait in the outbox"
+                "records lost: 3 outbox_unwritable; 0 records published, 0 waiting in the outbox"
             ),
         ),
     ],

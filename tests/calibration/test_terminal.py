@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from calibration.plain_text import from_spreadsheet_cell, printable, spreadsheet_cell
+from calibration.plain_text import counted, from_spreadsheet_cell, printable, rounded, spreadsheet_cell
 from calibration.terminal import console, error_console, escape, progress_bar
 
 ANY_TEXT = st.text(st.characters())
@@ -29,6 +29,46 @@ def test_where_no_bar_is_seen_a_long_step_says_once_how_much_time_is_left(monkey
             progress("reading", done // 100, 20)  # stands still
     said = [line for line in capture.get().splitlines() if "left" in line]
     assert said == ["training: 1,100 of 20,000, about 1:34:30 left", "reading: 11 of 20, about 0:04:30 left"]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_step_that_needs_fewer_rounds_than_it_announced_ends_as_complete(
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    monkeypatch.setattr(error_console, "_force_terminal", is_terminal)
+    with error_console.capture() as capture, progress_bar() as progress:
+        for done in range(876):
+            progress("looking", done, 2248)
+    last = [line for line in capture.get().splitlines() if "looking" in line][-1]
+    assert "875/875" in last
+    assert "2248" not in last
+
+
+def test_a_step_that_fails_keeps_how_far_it_came() -> None:
+    with error_console.capture() as capture, pytest.raises(KeyError), progress_bar() as progress:  # noqa: PT012
+        progress("looking", 875, 2248)
+        raise KeyError
+    assert " 875/2248" in capture.get().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(99.96, 2, "100"), (0.995, 2, "0.99"), (123_456.0, 3, "123,000"), (1.234e-3, 2, "0.0012"), (2.0, 3, "2")],
+)
+def test_a_rounded_number_has_no_exponent(value: float, digits: int, text: str) -> None:
+    assert rounded(value, digits) == text
+
+
+@given(st.floats(1e-4, 1e12), st.integers(1, 6))
+def test_a_rounded_number_is_the_nearest_with_so_few_digits(value: float, digits: int) -> None:
+    text = rounded(value, digits)
+    assert "e" not in text
+    assert float(text.replace(",", "")) == float(f"{value:.{digits}g}")
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(each, "image") for each in (0, 1, 2248)] == ["0 images", "1 image", "2248 images"]
+    assert [counted(each, "entry", ",") for each in (1, 2248)] == ["1 entry", "2,248 entries"]
 
 
 @given(ANY_TEXT)

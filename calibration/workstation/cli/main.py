@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.bundle.bundle import Bundle, check_golden, open_bundle
 from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.terminal import console, escape, progress_bar, run
@@ -57,8 +57,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     dataset: Annotated[Path, typer.Argument(help="MVTec layout, or one folder for each kind, one of them `good`.")],
     *,
     scores: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write the score of every image, as CSV.")
-    ] = Path("scores.csv"),
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write the score of every image.  [default: BUNDLE.scores.csv]"),
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write all figures, as JSON.")] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to draw curves, histograms and the worst mistakes.")
@@ -67,7 +68,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Score labelled images, and measure how well the bundle separates good from defective ones.
 
-    Example: `shiftwatch-calibrate evaluate washers photos/labelled --scores washers.csv --plots washers-plots`
+    Example: `shiftwatch-calibrate evaluate washers photos/labelled --plots washers-plots`
     """
     sklearn_metrics()  # refuses before any image is scored
     bundle = open_bundle(path)
@@ -77,8 +78,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
         with progress_bar() as progress:
             result = evaluate_images(images, bundle, engine, lambda done, total: progress("scoring", done, total))
         print_evaluation(result, bundle)
-        write_scores(scores, result)
-        print_written("scores of all images", [scores])
+        table = scores or _beside(bundle, "scores.csv")
+        write_scores(table, result)
+        print_written("scores of all images", [table])
         if json:
             write_figures(json, result, bundle)
             print_written("all figures", [json])
@@ -92,22 +94,32 @@ app.command()(benchmark)
 @app.command()
 def report(
     path: BundlePath,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page to write.  [default: BUNDLE.report.html]"),
+    ] = None,
     threads: Threads = 0,
 ) -> None:
     """Write a page, for a browser or a printer, on what a bundle has learned and what it promises.
 
-    Example: `shiftwatch-calibrate report washers --out washers.html`
+    Example: `shiftwatch-calibrate report washers`
     """
     bundle = open_bundle(path)
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
         checks = check_golden(bundle, engine)
         speed = measure_latency(bundle, engine)
-    write_report(out, bundle, checks, speed)
-    print_written("report", [out])
+    written = out or _beside(bundle, "report.html")
+    write_report(written, bundle, checks, speed)
+    print_written("report", [written])
 
 
 app.command()(build)
+
+
+def _beside(bundle: Bundle, suffix: str) -> Path:
+    """A file next to the bundle and named after it, so that it is never taken for another bundle's."""
+    path = bundle.path.absolute()
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from calibration.plain_text import printable
+from calibration.plain_text import counted, printable
 from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.terminal import console, escape, say
@@ -63,7 +63,7 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     if manifest.choice:
         table.add_row("chosen", manifest.choice.reason)
     for parent in manifest.merge.parents if manifest.merge else ():
-        images = f"{parent.images} images of weight {parent.weight:g} from {', '.join(parent.sources)}"
+        images = f"{counted(parent.images, 'image')} of weight {parent.weight:g} from {', '.join(parent.sources)}"
         table.add_row("merged", f"{parent.identity[:16]}: {escape(images)}")
     _print_warnings(bundle)
     console.print(table)

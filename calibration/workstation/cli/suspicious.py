@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.prompt import Confirm
 
+from calibration.plain_text import rounded
 from calibration.statistics.outliers import stray_indices
 from calibration.statistics.threshold import CHI_SQUARE, HIGHEST, working_point
 from calibration.terminal import console, escape, say
@@ -40,7 +41,7 @@ def print_suspicious(bundle: Bundle) -> None:
             say(f"  and {len(names) - _SHOWN} more; --suspicious FILE writes all names")
     say(_what_sets_the_threshold(bundle))
     if names:
-        report = ["shiftwatch-calibrate", "report", str(bundle.path), "--out", f"{bundle.path}.html"]
+        report = ["shiftwatch-calibrate", "report", str(bundle.path)]
         say(f"  look at them: {escape(shlex.join(report))}")
 
 
@@ -84,7 +85,7 @@ def _scores(bundle: Bundle, names: Sequence[str]) -> list[str]:
     strays = stray_indices(good)
     least_stray = float(good[strays[-1]]) if strays else float("inf")
     return [
-        f"{name}  {score:,.4g}, {score / threshold:,.3g} times the threshold"
+        f"{name}  {rounded(score, 4)}, {rounded(score / threshold, 3)} times the threshold"
         + ("; it does not count for the threshold" if score >= least_stray else "")
         for name, score in zip(names, reference["suspicious_scores"].tolist(), strict=True)
     ]
@@ -97,7 +98,7 @@ def _what_sets_the_threshold(bundle: Bundle) -> str:
 
     def shown(threshold: float, of_what: str = "") -> str:
         found = "" if forecast is None else f" ({forecast.found(threshold=threshold):.0%}{of_what})"
-        return f"{threshold:,.4g}{found}"
+        return f"{rounded(threshold, 4)}{found}"
 
     if point.method == CHI_SQUARE:
         return f"the threshold is {shown(point.threshold, ' of the drawn defects found')}, whatever these images score"

@@ -15,7 +15,7 @@ from calibration.errors import SettingError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region, map_threshold
-from calibration.plain_text import printable
+from calibration.plain_text import printable, rounded
 from calibration.workstation.output_files import accessible
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def _histograms(evaluation: EvaluationResult) -> Any:  # noqa: ANN401
         weights = np.full(len(part), 1 / len(part))
         scores = [each.score for each in part]
         axes.hist(scores, edges, weights=weights, color=colour, alpha=0.6, label=f"{len(part)} {name}")
-    axes.axvline(evaluation.threshold, color=_LINE, linestyle="--", label=f"threshold {evaluation.threshold:.4g}")
+    axes.axvline(
+        evaluation.threshold, color=_LINE, linestyle="--", label=f"threshold {rounded(evaluation.threshold, 4)}"
+    )
     axes.set(title="Scores", xlabel="score", ylabel="share of images", xscale="log")
     axes.legend(frameon=False)
     return figure

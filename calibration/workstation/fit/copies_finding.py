@@ -9,6 +9,7 @@ import numpy as np
 from calibration.bundle.manifest import FindingRecord
 from calibration.detectors.cross_validation import augmented_folds, make_folds, out_of_fold_scores
 from calibration.detectors.damaged_images import DamagedImages
+from calibration.plain_text import rounded
 from calibration.statistics.moments import Moments
 from calibration.statistics.threshold import CHI_SQUARE, working_point
 
@@ -66,9 +67,9 @@ def findings_of_alike(  # noqa: PLR0913, PLR0917 - what was found, in what, and 
     if point.method != CHI_SQUARE:
         alone = working_point(each, point.false_reject_rate)
         what += (
-            f". Each held out alone (--same-part none), the threshold would be about {alone.threshold:,.3g} instead of "
-            f"{point.threshold:,.4g}, and promise {point.false_reject_rate:.2%} false rejects where "
-            f"{(scores > alone.threshold).mean():.0%} are expected"
+            ". Each held out alone (--same-part none), the threshold would be about "
+            f"{rounded(alone.threshold, 3)} instead of {rounded(point.threshold, 4)}, and promise "
+            f"{point.false_reject_rate:.2%} false rejects where {(scores > alone.threshold).mean():.0%} are expected"
         )
     images = tuple(f"{data.names[index]} is like {data.names[other]}" for index, other in pairs)
     return (FindingRecord(what=what, images=images),), each

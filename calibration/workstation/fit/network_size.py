@@ -13,6 +13,7 @@ from calibration.backbones.backbone import Backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import SettingError
 from calibration.network.fusion import feature_network
+from calibration.plain_text import rounded
 from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.fit.backbone_choice import fixed_size, open_backbone
 from calibration.workstation.settings import USUAL_SIDE
@@ -125,7 +126,8 @@ def _within(max_ms: float, region: tuple[int, int], choice: BackboneChoice, sett
     if not fitting:
         size, fastest_ms = min(tried.items(), key=lambda each: each[1])
         raise SettingError(
-            what=f"--max-ms {max_ms:g} is too short: at {size[0]}x{size[1]} the network takes {fastest_ms:.3g} ms here",
+            what=f"--max-ms {max_ms:g} is too short: at {size[0]}x{size[1]} the network takes "
+            f"{rounded(fastest_ms, 3)} ms here",
             remedy="give more time, or a faster backbone, such as filterbank",
         )
     return max(fitting, key=area)

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from calibration.imaging.heatmap import hatched
+from calibration.plain_text import counted, rounded
 from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.workstation.report.histogram import histogram
 from calibration.workstation.report.html import SPACE, bullets, enlarged, img, section, table
@@ -96,7 +97,10 @@ def _finding(finding: FindingRecord) -> str:
 def _merged_from(bundle: Bundle) -> list[tuple[str, str]]:
     merge = bundle.manifest.merge
     parents = merge.parents if merge else ()
-    each = ((f"{parent.images:,} images, each counting {parent.weight:g}", parent.identity) for parent in parents)
+    each = (
+        (f"{counted(parent.images, 'image', ',')}, each counting {parent.weight:g}", parent.identity)
+        for parent in parents
+    )
     return [("Merged from", f'{images}, of bundle <span class="mono">{name[:16]}</span>') for images, name in each]
 
 
@@ -156,7 +160,7 @@ def machine_of(checks: Sequence[GoldenCheck], speed: Latency) -> str:
             [
                 ("Machine", escape(speed.processor)),
                 ("Runtime", escape(speed.backend)),
-                ("Time of the network", f"{speed.median_ms:.3g}{SPACE}ms, the median of {speed.runs} runs"),
+                ("Time of the network", f"{rounded(speed.median_ms, 3)}{SPACE}ms, the median of {speed.runs} runs"),
                 ("Golden frames", f"{len(checks)} scored again, at most {deviation:.1e} away from calibration"),
             ]
         ),

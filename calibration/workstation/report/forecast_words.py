@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from calibration.plain_text import rounded
 from calibration.statistics.forecast import RELIABLY
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ def smallest_found(forecast: Forecast, record: ForecastRecord) -> str:
 
 def side(pixels: float, record: ForecastRecord) -> str:
     """A length in the frame."""
-    millimetres = "" if record.mm_per_pixel is None else f" ({pixels * record.mm_per_pixel:.2g} mm)"
+    millimetres = "" if record.mm_per_pixel is None else f" ({rounded(pixels * record.mm_per_pixel, 2)} mm)"
     return f"{pixels:.0f} pixels{millimetres}"
 
 
 def one_good_part_in(rate: float) -> str:
     """A false-reject rate in terms of the line, with two digits."""
-    return f"1 good part in {float(f'{1 / rate:.2g}'):,.10g}"
+    return f"1 good part in {rounded(1 / rate, 2)}"
 
 
 def blind_warning(forecast: Forecast, record: ForecastRecord, least_detection: float) -> str | None:

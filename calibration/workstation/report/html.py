@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from calibration.plain_text import rounded
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
 _JPEG_QUALITY = 85
 _IMAGE_PX = 448
-_LONG = 1e4
-_ALMOST_ALL = 0.995
 SPACE = "\u00a0"
 
 
@@ -78,14 +78,14 @@ def enlarged(image: Image) -> Image:
 
 def number(value: float) -> str:
     """Four digits."""
-    return f"{value:,.4g}" if value < _LONG else f"{value:.4g}"
+    return rounded(value, 4)
 
 
 def percent(rate: float) -> str:
     """A rate, 0 to 1, with two digits."""
-    return f"{100 * rate:.2g}{SPACE}%" if rate < _ALMOST_ALL else f"{100 * rate:.0f}{SPACE}%"
+    return f"{rounded(100 * rate, 2)}{SPACE}%"
 
 
 def one_in(rate: float) -> str:
     """A rate as people say it: 1 in 120, with three digits."""
-    return f"1 in {round(float(f'{1 / rate:.3g}')):,}"
+    return f"1 in {rounded(round(1 / rate), 3)}"

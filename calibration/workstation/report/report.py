@@ -12,6 +12,7 @@ import numpy as np
 from calibration.errors import BundleError
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.score_map import cover_region, map_threshold
+from calibration.plain_text import counted, rounded
 from calibration.statistics.threshold import CHI_SQUARE, HIGHEST
 from calibration.workstation.output_files import accessible
 from calibration.workstation.report.facts import checks_of, identity_of, learned_from, machine_of, method_of, when_of
@@ -80,7 +81,7 @@ def _header(bundle: Bundle, reference: dict[str, NDArray[Any]], speed: Latency) 
             "",
         ),
         (f"{suspicious:,}", "good images to review", "doubt" if suspicious else ""),
-        (f"{speed.median_ms:.3g}{SPACE}ms", "for each image, on the machine of this report", ""),
+        (f"{rounded(speed.median_ms, 3)}{SPACE}ms", "for each image, on the machine of this report", ""),
     )
     cells = "".join(
         f'<div class="{kind}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for value, name, kind in figures
@@ -108,14 +109,16 @@ def _promise(bundle: Bundle, scores: NDArray[np.float64]) -> str:
     else:
         rejects = f"rejects at most {percent(high)}"
         certainty = (
-            f"So low a rate cannot be seen in {point.images:,} images: the threshold follows from the law of their "
-            f"scores. With 95{SPACE}% confidence, they prove a rate of at most {percent(high)} ({one_in(high)}). To "
+            f"So low a rate cannot be seen in {counted(point.images, 'image', ',')}: the threshold follows from the "
+            f"law of their scores. With 95{SPACE}% confidence, they prove a rate of at most {percent(high)} "
+            f"({one_in(high)}). To "
             f"measure the rate itself, calibrate with {math.ceil(1 / point.false_reject_rate):,} images or more."
         )
     positive = np.maximum(scores, np.finfo(np.float64).tiny)
     chart = histogram(
         positive,
-        f"Scores of {len(scores)} good images; {above} are above the threshold of {point.threshold:.4g}",
+        f"Scores of {counted(len(scores), 'good image', ',')}; {above} are above the threshold of "
+        f"{number(point.threshold)}",
         mark=HistogramMark(point.threshold, f"threshold {number(point.threshold)}", rejects),
         logarithmic=True,
     )

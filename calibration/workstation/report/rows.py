@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.camera_checks.frame_statistics import mean_grey_level
 from calibration.camera_checks.limits import limits_from_arrays
+from calibration.plain_text import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ def network_pixel(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]
 def preprocess_rows(record: PreprocessRecord, reference: Mapping[str, NDArray[Any]]) -> list[tuple[str, str]]:
     """Name and text of how a frame becomes network input, and of what that has learned."""
     width, height = network_pixel(record, reference)
-    covers = f"; a network pixel covers {width:.2g} x {height:.2g} frame pixels"
+    covers = f"; a network pixel covers {rounded(width, 2)} x {rounded(height, 2)} frame pixels"
     known = record.region is not None or len(reference.get("frame_size", ()))
     rows = [("Network input", f"{record.width} x {record.height} pixels{covers if known else ''}")]
     if record.crop < 1:
@@ -85,11 +86,11 @@ def _state(name: str, limit: float, reference: Mapping[str, NDArray[Any]], netwo
     size = " x ".join(str(side) for side in reference["frame_size"][::-1])
     return {
         "resolution": f"not {size} pixels",
-        "frozen": f"a change of at most {limit:.2g} grey levels from frame to frame",
+        "frozen": f"a change of at most {rounded(limit, 2)} grey levels from frame to frame",
         "dark": f"mean brightness below {mean_grey_level(limit):.0f} of 255",
         "over_exposed": f"mean brightness above {mean_grey_level(limit):.0f} of 255",
-        "blurred_detail": f"variance of the Laplacian below {math.expm1(limit):.3g}",
-        "blurred_edges": f"fine to coarse gradients below {math.exp(limit):.2g}",
+        "blurred_detail": f"variance of the Laplacian below {rounded(math.expm1(limit), 3)}",
+        "blurred_edges": f"fine to coarse gradients below {rounded(math.exp(limit), 2)}",
         "blocked": f"more than {limit:.0%} of the image unlike any good frame",
     }[name]
 

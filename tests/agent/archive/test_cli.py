@@ -100,15 +100,23 @@ def test_the_newest_are_listed_first_with_what_there_is_in_all(archive: Command)
     code, out, _ = archive("list", "--limit", 3)
     assert code == 0
     head, *rows, last = out.splitlines()
-    assert head.split() == ["time", "result", "part", "class", "score/threshold", "path"]
+    assert head.split() == ["time", "result", "part", "class", "score/thr."]
     assert len(rows) == 3
     assert rows[1].split()[2:6] == [result_id(58)[:8], "SN-58", "ok", "1.58"]
-    assert rows[1].split()[6].endswith("_58.png")
-    assert rows[0].rstrip().endswith("_59.png")
     assert "none" in rows[0]
     assert "3 of 60 found" in last
     assert "ok 36 (0.3 MiB" in last
     assert "not_ok 12 (" in last
+
+
+def test_a_list_has_one_line_for_each_image_in_80_columns(archive: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert archive("mark", result_id(3), "defect")[0] == 0
+    head, *rows, last = archive("list", "--limit", COUNT - 1, "--until", "1h")[1].splitlines()
+    assert "marked" in head
+    assert len(rows) == COUNT - 1
+    assert max(map(len, rows)) <= 80
+    assert f"{COUNT - 1} of {COUNT - 1} found" in last
 
 
 def test_a_part_name_does_not_steer_the_terminal(archive: Command) -> None:

@@ -84,13 +84,25 @@ def test_the_log_is_found_by_the_configuration(
     assert out.encode() == log.read_bytes().splitlines(keepends=True)[-1]
 
 
-@pytest.mark.parametrize("both", [True, False])
 def test_file_and_configuration_exclude_each_other(
-    audit: Callable[..., tuple[int, str, str]], log: Path, tmp_path: Path, *, both: bool
+    audit: Callable[..., tuple[int, str, str]], log: Path, tmp_path: Path
 ) -> None:
-    code, _, err = audit("verify", *([log, "--config", tmp_path / "station.yaml"] if both else []))
+    code, _, err = audit("verify", log, "--config", tmp_path / "station.yaml")
     assert code == 2
-    assert "give either FILE or --config" in err
+    assert "both FILE and --config are given" in err
+
+
+def test_the_log_of_the_only_station_here_needs_no_option(
+    audit: Callable[..., tuple[int, str, str]], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = audit("verify")
+    assert code == 2
+    assert "there is no station here" in err
+    write_config(tmp_path, tmp_path, 0, 1883)
+    assert audit("verify")[0] == 0
+    assert len(audit("show", "--last", 3)[1].splitlines()) == 4
+    assert log.exists()
 
 
 def test_a_missing_log_is_reported(audit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
@@ -108,6 +120,13 @@ def test_the_last_entries_are_shown_the_newest_last(audit: Callable[..., tuple[i
     assert len(rows) == 21
     assert '"value":29' in rows[-1]
     assert "Jürgen [red]" in rows[-1]
+
+
+def test_arguments_that_were_not_given_are_not_shown(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:
+    AuditLog(log).append("recalibrate", by=None, reason=None, args={"mode": "full", "seconds": None, "zone": None})
+    row = audit("show", log)[1].splitlines()[-1]
+    assert "null" not in row
+    assert row.rstrip().endswith('args={"mode":"full"}')
 
 
 def test_control_characters_are_shown_as_text(audit: Callable[..., tuple[int, str, str]], log: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_demo_leaves_no_process_no_port_and_no_record_behind(
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1)
     assert [line for line in _command_lines() if str(folder) in line] == []
-    assert (folder / "agent.log").read_text().rstrip().endswith("records published, 0 wait in the outbox")
+    assert (folder / "agent.log").read_text().rstrip().endswith("records published, 0 waiting in the outbox")
 
 
 def test_the_demo_may_be_run_again_in_its_own_folder(tmp_path: Path) -> None:

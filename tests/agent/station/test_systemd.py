@@ -167,7 +167,7 @@ def test_a_station_reports_that_it_watches_that_it_continues_and_that_it_stops(
         assert later.keys() == {"STATUS", "WATCHDOG"}
     assert later["STATUS"].startswith("running; ")
     assert "frames captured" in later["STATUS"]
-    assert "records wait" in later["STATUS"]
+    assert "waiting" in later["STATUS"]
     station.end()
     systemd.hear_all()
     assert systemd.heard[-1] == {"STOPPING": "1"}

@@ -184,6 +184,34 @@ def test_answers_to_commands_are_shown(plant: Plant) -> None:
     ]
 
 
+def test_a_command_that_takes_long_has_one_row_and_a_line_for_each_phase(plant: Plant) -> None:
+    answer = {"commandId": "1", "command": "recalibrate", "accepted": True, "error": None, "auditHash": None}
+    for phase, progress in (("collecting", 0.0), ("collecting", 0.088), ("collecting", 0.1), ("fitting", 0.5)):
+        plant.publish("cmd/ack", {**answer, "phase": phase, "progress": progress})
+    assert row_with(plant.shown(), "recalibrate")[-2:] == ["fitting,", "50%"]
+    plant.publish("cmd/ack", {**answer, "progress": 1.0})
+    assert row_with(plant.shown(), "recalibrate")[-1] == "done"
+    assert len([row for row in plant.shown() if "recalibrate" in row]) == 1
+    assert [each.split(" id=1 ")[1] for each in plant.lines] == ["collecting, 0%", "fitting, 50%", "done"]
+
+
+def test_answers_to_commands_that_could_not_be_read_are_all_shown(plant: Plant) -> None:
+    for _ in range(2):
+        refusal = {"commandId": None, "command": "pause", "accepted": False, "error": "not JSON", "progress": None}
+        plant.publish("cmd/ack", {**refusal, "auditHash": None})
+    assert len(plant.lines) == len(plant.board.acks) == 2
+
+
+def test_stations_are_paused_only_if_all_are(plant: Plant) -> None:
+    assert not plant.board.is_paused
+    plant.publish("status", status("paused", "lens is being cleaned"))
+    assert plant.board.is_paused
+    plant.publish("status", status(), OTHER)
+    assert not plant.board.is_paused
+    plant.publish("status", status("paused"), OTHER)
+    assert plant.board.is_paused
+
+
 def test_stations_with_a_problem_come_first_with_the_reason(plant: Plant) -> None:
     plant.publish("status", status())
     plant.publish("status", status("lost", "the camera gives no frames"), OTHER)

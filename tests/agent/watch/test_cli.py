@@ -114,6 +114,17 @@ def test_a_line_is_printed_for_each_result_until_there_were_enough(
 
 
 @pytest.mark.slow
+def test_a_count_of_results_is_not_awaited_from_paused_stations(
+    mosquitto: Mosquitto, watch: Callable[..., Watching]
+) -> None:
+    mosquitto.start()
+    publish(mosquitto.port, (f"{ROOT}/status", status("paused", "lens is being cleaned")), retain=True)
+    watching = watch("--host", "127.0.0.1", "--port", mosquitto.port, "--count", 2)
+    assert watching.process.wait(PATIENCE_S) == 2
+    assert "0 of 2 results came; every station is paused" in watching.err
+
+
+@pytest.mark.slow
 def test_only_the_topics_asked_for_are_watched_and_json_has_them_whole(
     mosquitto: Mosquitto, watch: Callable[..., Watching]
 ) -> None:

@@ -85,7 +85,7 @@ def test_the_report_that_is_advised_can_be_written(command: Command, with_stray:
     outcome = command("fit", with_stray, "-o", tmp_path / "b", "--size", "64")
     (advice,) = re.findall(r"look at them: (.*)", outcome.out)
     assert command(*shlex.split(advice)[1:]).code == 0
-    assert STRAY in (tmp_path / "b.html").read_text()
+    assert STRAY in (tmp_path / "b.report.html").read_text()
 
 
 def test_images_are_left_out_by_name_and_by_file(command: Command, good_folder: Path, tmp_path: Path) -> None:
