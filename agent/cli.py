@@ -16,6 +16,7 @@ import typer
 from agent import logs
 from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
+from agent.capture import cli as capture_command
 from agent.commands import cli as command_command
 from agent.config import model as configuration
 from agent.config.exposure import exposures
@@ -54,6 +55,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(capture_command.app)
 app.add_typer(watch_command.app)
 app.add_typer(install_command.app)
 app.add_typer(recalibrate_command.app)

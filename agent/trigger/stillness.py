@@ -91,6 +91,10 @@ class Stillness:
         """Measure motion against the last image from now on."""
         self.has_moved, self._settled, self._largest = False, self._before, 0.0
 
+    def resembles(self, other: Cells) -> bool:
+        """Whether the last image is like another one, so that nothing has come or gone between the two."""
+        return other.shape == self._before.shape and self._is_within(_MOVED, other, self._before)
+
     def _is_within(self, times: float, reference: Cells, cells: Cells) -> bool:
         return _change(reference, cells) <= times * self._floor
 

@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import itertools
 import signal
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import pytest
 
 from agent.doctor.camera_probe import camera
 from agent.doctor.network_probe import network
-from tests.support.stations import Agent, closed_port, good_parts, until, write_config
+from tests.support.network_camera import NetworkCamera
+from tests.support.stations import Agent, closed_port, until, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Self
 
     from tests.support.real_broker import Listener, Mosquitto
 
 BACK_WITHIN_S = 30.0
 """Ten seconds between two attempts, and a busy machine."""
-PICTURES = [cv2.imencode(".jpg", image)[1].tobytes() for image in good_parts(5)]
-
-
-class _Stream(BaseHTTPRequestHandler):
-    """Twenty pictures a second, until its camera is switched off."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        number = 0
-        while not self.server.is_off.wait(0.05):  # type: ignore[attr-defined]
-            picture = PICTURES[number % len(PICTURES)]
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-            self.wfile.write(head.encode() + picture + b"\r\n")
-            number += 1
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class NetworkCamera(ThreadingHTTPServer):
-    """On from enter to exit."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Stream)
-        self.is_off = threading.Event()
-
-    def handle_error(self, *_: object) -> None:
-        """Viewers may go at any time."""
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.is_off.set()
-        self.shutdown()
-        self.server_close()
 
 
 def children_of(process: int) -> list[int]:

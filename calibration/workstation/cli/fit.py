@@ -14,6 +14,7 @@ from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
 from calibration.workstation.cli import parse
+from calibration.workstation.cli.camera_images import images_from
 from calibration.workstation.cli.detector_options import parse_detector, with_mean_shift_options
 from calibration.workstation.cli.image_names import names_of, write_names
 from calibration.workstation.cli.output import describe, print_written
@@ -32,6 +33,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     out: option.Out,
     *,
     frames: option.Frames = ":",
+    images: option.ImageCount = 100,
+    settled: option.Settled = False,
     roi: option.Roi = None,
     crop: option.Crop = None,
     align: option.Align = None,
@@ -75,6 +78,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     `shiftwatch-calibrate fit photos/good --out washers`
 
     `shiftwatch-calibrate fit line3.mp4 --frames 0:400 --roi 320,80,512,512 --out washers`
+
+    `shiftwatch-calibrate fit rtsp://camera3/stream --images 200 --settled --out washers`
 
     `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
 
@@ -121,7 +126,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     chosen_size = usual_size if size == parse.AUTO else parse.size(size)
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
     options = FitOptions(
-        source,
+        images_from(source, out, images, roi, settled=settled),
         out,
         Settings(
             preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi), crop=crop),

@@ -18,10 +18,20 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that 
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the network; 0: one for each core.")]
 
 Source = Annotated[
-    Path, typer.Argument(help="Folder of images of good parts, MVTec layout (train/good is taken), or a video.")
+    str,
+    typer.Argument(
+        help="Folder of images of good parts, MVTec layout (train/good is taken), a video, or a camera: device number, "
+        "URL or pipeline."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")]
 Frames = Annotated[str, learning(help="START:STOP:STEP of a video or of the sorted images.")]
+ImageCount = Annotated[
+    int, learning("--images", metavar="N", min=1, help="Of a camera: images to record, into BUNDLE.images.")
+]
+Settled = Annotated[
+    bool, learning("--settled", help="Of a camera: record one image of each part that comes and stands still.")
+]
 Roi = Annotated[str | None, learning(metavar="X,Y,W,H", help="Region of interest, in frame pixels.")]
 Crop = Annotated[
     float | None,

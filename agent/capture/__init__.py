@@ -1,0 +1,1 @@
+"""`shiftwatch-agent capture`: images of good parts from a camera, as calibration needs them."""
