@@ -161,7 +161,7 @@ class Assembly:
         )
 
     def _bundle_swap(self, loader: BundleLoader) -> BundleSwap:
-        in_loop = "tensorrt" in loader.backends.available
+        in_loop = loader.backends.belongs_to_thread
         return BundleSwap(self._audit, loader.load, in_loop=in_loop, changed=self._announce_change)
 
     def _commands(self, config: AgentConfig, token: str | None, parts: Trigger, swaps: BundleSwap) -> CommandDispatcher:

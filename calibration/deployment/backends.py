@@ -67,11 +67,13 @@ class Backend:
         require: Raises EngineError if the GPU or a library is missing. It must not crash the process.
         open: Creates the engine without entering it.
         check: Runs the caller's check on the entered engine, and repairs the engine if it can.
+        belongs_to_thread: The engine may only be used by the thread that entered it.
     """
 
     require: Callable[[], None]
     open: Callable[[Deployment], Engine]
     check: Callable[[Engine, Deployment, Check], object] = lambda engine, _, check: check(engine)
+    belongs_to_thread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class BackendChoice:
     def available(self) -> tuple[str, ...]:
         """Backends that can run here, best first."""
         return tuple(name for name, obstacle in self.obstacles.items() if obstacle is None)
+
+    @property
+    def belongs_to_thread(self) -> bool:
+        """Whether one of them can only be used by the thread that opens it."""
+        return any(BACKENDS[name].belongs_to_thread for name in self.available)
 
     @property
     def reason(self) -> str:
@@ -167,7 +174,7 @@ def _open_cpu(deployment: Deployment) -> Engine:
 
 
 BACKENDS: Mapping[str, Backend] = {
-    "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _check_tensorrt),
+    "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _check_tensorrt, belongs_to_thread=True),
     "cuda": Backend(_require_cuda_provider, _open_cuda),
     "onnxruntime": Backend(_require_nothing, _open_cpu),
 }

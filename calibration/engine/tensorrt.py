@@ -18,7 +18,7 @@ from calibration.engine.contract import Inference
 from calibration.engine.cuda import PyCuda
 from calibration.engine.tensorrt_build import BuildOptions, build
 from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Record, plan_digest
-from calibration.engine.tensorrt_library import library
+from calibration.engine.tensorrt_library import TENSORRT
 from calibration.engine.tensorrt_program import Program
 from calibration.errors import EngineError, ScoreMismatchError
 from calibration.progress import silent
@@ -26,13 +26,13 @@ from calibration.progress import silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
     from calibration.engine.cuda import Cuda
+    from calibration.engine.tensorrt_library import Library
     from calibration.imaging.preprocess import Image
     from calibration.progress import Progress
 
@@ -74,13 +74,13 @@ class TensorRTEngine:
         progress: Called with (phase, done, total) while building, from other threads.
         cancel: Set it to stop a build early.
         may_build: Whether entering may build; otherwise the engine must be in the folder.
+        library: TensorRT, or TensorRT for RTX.
         cuda: Opens the GPU.
 
     Attributes:
         built_because: Why the engine was built; None if a kept one was loaded.
     """
 
-    backend = "tensorrt"
     tolerance = 0.03  # half precision: the worst of 583 magnetic tiles with six settings was 0.022
     _record: Record
 
@@ -93,8 +93,11 @@ class TensorRTEngine:
         progress: Progress = silent,
         cancel: Event | None = None,
         may_build: bool = True,
+        library: Library = TENSORRT,
         cuda: Callable[[], Cuda] = PyCuda,
     ) -> None:
+        self.backend = library.backend
+        self._library = library
         self._source = source
         self._folder = EngineFolder(folder)
         self._options = options or BuildOptions.of_record(self._folder.options())
@@ -109,7 +112,6 @@ class TensorRTEngine:
         """Build the engine if necessary, load it and warm up."""
         self._cuda.__enter__()  # first, because TensorRT crashes the process without a driver
         try:
-            self._tensorrt: ModuleType = library()
             self._load()
         except BaseException:
             self._close()
@@ -184,7 +186,9 @@ class TensorRTEngine:
             self._open(found)
             return
         if not self._may_build:
-            raise EngineError(what=f"no TensorRT engine is ready: {found}", remedy="build it first; this takes minutes")
+            raise EngineError(
+                what=f"no {self._library.name} engine is ready: {found}", remedy="build it first; this takes minutes"
+            )
         with self._folder.locked():
             found = self._folder.find(self._key())  # another process may have built it meanwhile
             self._open(self._built(found) if isinstance(found, str) else found)
@@ -192,17 +196,23 @@ class TensorRTEngine:
     def _built(self, reason: str) -> Cached:
         """Build and write to the folder; ``reason`` goes into the log."""
         self.built_because = reason
-        log.info("building the TensorRT engine, which takes minutes: %s", reason)
+        log.info(
+            "building the %s engine%s: %s",
+            self._library.name,
+            ", which takes minutes" * (not self._library.builds_ahead),
+            reason,
+        )
         network = self._source.read()
-        built = build(self._tensorrt, network, self._options, self._folder.timings(), self._progress, self._cancel)
-        self._folder.keep_timings(built.timings)
+        built = build(self._library, network, self._options, self._folder.timings(), self._progress, self._cancel)
+        if built.timings:
+            self._folder.keep_timings(built.timings)
         cached = Cached(built.plan, Record(key=self._key(), plan_sha256=plan_digest(built.plan)))
         self._folder.keep(cached)
         return cached
 
     def _open(self, cached: Cached) -> None:
         self._record = cached.record
-        self._program = Program(self._tensorrt, self._cuda, cached.plan)
+        self._program = Program(self._library, self._cuda, cached.plan)
         if self._cuda.gpu.integrated and self._record.mapped_ms is None:
             self._record = self._record.model_copy(
                 update={
@@ -220,7 +230,7 @@ class TensorRTEngine:
         gpu = self._cuda.gpu
         return Key(
             network=self._source.identity,
-            tensorrt=self._tensorrt.__version__,
+            tensorrt=self._library.imported().__version__,
             gpu=gpu.name,
             compute_capability=gpu.compute_capability,
             options=asdict(self._options),

@@ -1,7 +1,8 @@
-"""Builds a TensorRT engine from ONNX on the device that will run it. This takes minutes, so progress is reported.
+"""Builds a TensorRT engine from ONNX. On the device that will run it this takes minutes, so progress is reported.
 
 Each layer keeps its precision in the ONNX graph ("strongly typed"), in every version from 10.3 to 11.4. Only weights
-named ``head.*`` can be replaced in the finished engine, because TensorRT does not fuse replaceable weights.
+named ``head.*`` can be replaced in the finished engine, because TensorRT does not fuse replaceable weights. In one that
+TensorRT for RTX builds ahead of time, none can.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import tensorrt as trt
 
-    from calibration.engine.tensorrt_library import Journal
+    from calibration.engine.tensorrt_library import Journal, Library
     from calibration.progress import Progress
 
 
@@ -63,7 +64,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A serialised engine, and the measured speeds of layers, which make the next build faster."""
+    """A serialised engine, and the measured speeds of layers, which make the next build faster; empty without any."""
 
     plan: bytes
     timings: bytes
@@ -105,9 +106,9 @@ class Phases:
 
 
 def build(  # noqa: PLR0913, PLR0917 - each is needed once
-    tensorrt: ModuleType, network: bytes, options: BuildOptions, timings: bytes, progress: Progress, cancel: Event
+    library: Library, network: bytes, options: BuildOptions, timings: bytes, progress: Progress, cancel: Event
 ) -> Built:
-    """Build an engine for the GPU of this machine.
+    """Build an engine: with TensorRT for the GPU of this machine, with TensorRT for RTX for any that it supports.
 
     ``timings`` are the speeds of layers from an earlier build, or empty. TensorRT's threads call ``progress``. To stop
     the build, set ``cancel`` from another thread; Ctrl-C sets it as well.
@@ -116,53 +117,59 @@ def build(  # noqa: PLR0913, PLR0917 - each is needed once
         EngineError: The network cannot be read, memory is short, or the build was cancelled.
         KeyboardInterrupt: Ctrl-C; raised once TensorRT has stopped.
     """
-    journal = process_journal(tensorrt)
-    monitor = _monitor(tensorrt, Phases(progress, cancel))  # here, because it must outlive the builder
-    with journal.explained(what="TensorRT cannot start to build", remedy=_MEMORY_LEVERS):
-        return _build(tensorrt, network, options, timings, journal, monitor, cancel)
+    journal = process_journal(library)
+    monitor = _monitor(library.imported(), Phases(progress, cancel))  # here, because it must outlive the builder
+    with journal.explained(what=f"{library.name} cannot start to build", remedy=_MEMORY_LEVERS):
+        return _build(journal, network, options, timings, monitor, cancel)
 
 
 def _build(  # noqa: PLR0913, PLR0917 - as above
-    tensorrt: ModuleType,
+    journal: Journal,
     network: bytes,
     options: BuildOptions,
     timings: bytes,
-    journal: Journal,
     monitor: trt.IProgressMonitor,
     cancel: Event,
 ) -> Built:
+    library = journal.library
+    tensorrt: ModuleType = library.imported()
     builder: trt.Builder = tensorrt.Builder(journal.logger)
     definition: trt.INetworkDefinition = builder.create_network(
         1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     )
     parser: trt.OnnxParser = tensorrt.OnnxParser(definition, journal.logger)  # owns the weights during the build
     if not parser.parse(network):
-        raise _parser_error(tensorrt, parser)
-    config = _build_config(tensorrt, builder, options, timings)
+        raise _parser_error(library, parser)
+    config = _build_config(tensorrt, builder, options)
     config.progress_monitor = monitor
-    _mark_head_refittable(tensorrt, definition, config, network)
+    if not library.builds_ahead:  # a new head is then a new build; and timings would be asked of a GPU
+        _use_timings(config, timings)
+        _mark_head_refittable(tensorrt, definition, config, network)
     with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
         # In another thread: a call into TensorRT would hold up signals in this one.
         built: trt.IHostMemory | None = thread.submit(builder.build_serialized_network, definition, config).result()
     if built is None:
-        raise _build_error(tensorrt, journal, options, cancel)
+        raise _build_error(journal, options, cancel)
+    if library.builds_ahead:
+        return Built(bytes(built), b"")
     cache: trt.ITimingCache = config.get_timing_cache()
     return Built(bytes(built), bytes(cache.serialize()))
 
 
-def _build_config(
-    tensorrt: ModuleType, builder: trt.Builder, options: BuildOptions, timings: bytes
-) -> trt.IBuilderConfig:
+def _build_config(tensorrt: ModuleType, builder: trt.Builder, options: BuildOptions) -> trt.IBuilderConfig:
     config: trt.IBuilderConfig = builder.create_builder_config()
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, but precise to three digits only
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, options.tactic_memory_mib << 20)
     config.builder_optimization_level = options.optimisation_level
+    return config
+
+
+def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> None:
     known: trt.ITimingCache | None = config.create_timing_cache(timings)
     if known is None or not config.set_timing_cache(known, ignore_mismatch=False):
         log.info("the kept layer timings belong to another GPU or TensorRT; measuring again")
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
-    return config
 
 
 def _mark_head_refittable(
@@ -203,7 +210,7 @@ def _control_c_cancels(cancel: Event) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _parser_error(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
+def _parser_error(library: Library, parser: trt.OnnxParser) -> EngineError:
     lines = []
     for number in range(min(parser.num_errors, _PARSER_LINES)):
         error: trt.ParserError = parser.get_error(number)
@@ -211,23 +218,22 @@ def _parser_error(tensorrt: ModuleType, parser: trt.OnnxParser) -> EngineError:
         lines.append(f"{node}{error.desc().strip()}")
     more = parser.num_errors - len(lines)
     return EngineError(
-        what=f"TensorRT {tensorrt.__version__} cannot read the network: {'; '.join(lines) or 'no reason given'}"
+        what=f"{library.product} cannot read the network: {'; '.join(lines) or 'no reason given'}"
         + (f"; and {more} more" if more > 0 else ""),
         remedy="calibrate with another backbone, update TensorRT, or use onnxruntime",
     )
 
 
-def _build_error(tensorrt: ModuleType, journal: Journal, options: BuildOptions, cancel: Event) -> EngineError:
+def _build_error(journal: Journal, options: BuildOptions, cancel: Event) -> EngineError:
     if cancel.is_set():
         return EngineError(what="the build of the engine was cancelled", remedy="start it again; nothing was changed")
+    product = journal.library.product
     messages = " ".join(journal.errors).lower()
     if any(sign in messages for sign in _SIGNS_OF_LITTLE_MEMORY):
         limits = f"workspace {options.workspace_mib} MiB, tactics {options.tactic_memory_mib} MiB"
-        return journal.error(
-            what=f"TensorRT {tensorrt.__version__} ran out of memory while building ({limits})", remedy=_MEMORY_LEVERS
-        )
+        return journal.error(what=f"{product} ran out of memory while building ({limits})", remedy=_MEMORY_LEVERS)
     return journal.error(
-        what=f"TensorRT {tensorrt.__version__} cannot build the engine",
+        what=f"{product} cannot build the engine",
         remedy="see its log above; update TensorRT, or use onnxruntime",
     )
 

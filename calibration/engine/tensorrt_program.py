@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.engine.cuda import Cuda
-    from calibration.engine.tensorrt_library import Journal
+    from calibration.engine.tensorrt_library import Journal, Library
     from calibration.imaging.preprocess import Image
 
 _RELOAD = "delete the engine's folder, so that it is rebuilt; if that does not help, restart the device"
@@ -35,18 +35,21 @@ class Program:
         EngineError: TensorRT cannot load it, memory is short, or it was not built from a fused network.
     """
 
-    def __init__(self, tensorrt: ModuleType, cuda: Cuda, plan: bytes) -> None:
+    def __init__(self, library: Library, cuda: Cuda, plan: bytes) -> None:
+        tensorrt: ModuleType = library.imported()
+        self._name = library.name
         self._tensorrt: ModuleType = tensorrt
         self._cuda = cuda
-        self._journal: Journal = process_journal(tensorrt)
+        self._journal: Journal = process_journal(library)
         self._owner = get_ident()
         self._buffers: Buffers | None = None
-        with self._journal.explained(what="TensorRT cannot load the engine", remedy=_RELOAD), ExitStack() as resources:
+        failed = f"{library.name} cannot load the engine"
+        with self._journal.explained(what=failed, remedy=_RELOAD), ExitStack() as resources:
             resources.callback(self._drop_references)
             self._runtime: trt.Runtime = tensorrt.Runtime(self._journal.logger)
             self._engine: trt.ICudaEngine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
-                raise self._journal.error(what="TensorRT cannot load the engine", remedy=_RELOAD)
+                raise self._journal.error(what=failed, remedy=_RELOAD)
             self.tensors = _tensors(tensorrt, self._engine)
             check_tensors(self.tensors)
             self._context: trt.IExecutionContext = self._engine.create_execution_context()
@@ -60,7 +63,7 @@ class Program:
         self._buffers = Buffers(self._cuda, self.tensors, mapped=mapped)
         for name, address in self._buffers.addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise self._journal.error(what=f"TensorRT does not accept the buffer for {name}", remedy=_BUILD)
+                raise self._journal.error(what=f"{self._name} does not accept the buffer for {name}", remedy=_BUILD)
 
     def run(self, frame: Image) -> list[NDArray[Any]]:
         """Score and map of one frame, each with a batch of one. No work is in flight afterwards, also after an error.
@@ -80,7 +83,8 @@ class Program:
             self._journal.errors.clear()
             if not self._context.execute_async_v3(self._cuda.stream):
                 raise self._journal.error(
-                    what="TensorRT cannot run the network", remedy="restart; if it happens again, " + _BUILD
+                    what=f"{self._name} cannot run the network",
+                    remedy="restart; if it happens again, " + _BUILD,
                 )
             self._buffers.fetch()
         finally:
@@ -100,7 +104,7 @@ class Program:
         """
         try:
             self._cuda.synchronise()
-            with self._journal.explained(what="TensorRT cannot replace the head's weights", remedy=_BUILD):
+            with self._journal.explained(what=f"{self._name} cannot replace the head's weights", remedy=_BUILD):
                 self._refit(head)
         except EngineError:
             self.close()
@@ -113,20 +117,21 @@ class Program:
             for name, weights in arrays.items():
                 if not refitter.set_named_weights(name, self._tensorrt.Weights(weights)):
                     raise self._journal.error(
-                        what=f"TensorRT does not accept new weights for {name}, {weights.shape}", remedy=_BUILD
+                        what=f"{self._name} does not accept new weights for {name}, {weights.shape}",
+                        remedy=_BUILD,
                     )
             missing: list[str] = refitter.get_missing_weights()
             if missing:
                 raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=_BUILD)
             if not refitter.refit_cuda_engine():
-                raise self._journal.error(what="TensorRT cannot replace the head's weights", remedy=_BUILD)
+                raise self._journal.error(what=f"{self._name} cannot replace the head's weights", remedy=_BUILD)
         finally:
             del refitter  # it refers to the engine, and an error's traceback would keep it alive
 
     def serialised(self) -> bytes:
         """The engine with its current weights."""
         self._cuda.synchronise()
-        with self._journal.explained(what="TensorRT cannot serialise the engine", remedy=_BUILD):
+        with self._journal.explained(what=f"{self._name} cannot serialise the engine", remedy=_BUILD):
             return bytes(self._engine.serialize())
 
     def activation_bytes(self) -> int:

@@ -11,6 +11,7 @@ import json
 import sys
 import weakref
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = "10.
     module = ModuleType("tensorrt")
     module.__dict__.update({name: value for name, value in globals().items() if name[0] != "_"})
     module.__dict__["__version__"] = version
+    module.__spec__ = ModuleSpec("tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     _world.__dict__.update(_World(cuda).__dict__)
     return _world

@@ -12,7 +12,7 @@ from threading import Event
 import numpy as np
 
 from calibration.engine.tensorrt_build import Phases, _monitor
-from calibration.engine.tensorrt_library import library, process_journal
+from calibration.engine.tensorrt_library import TENSORRT, process_journal
 from calibration.errors import EngineError
 from tests.support.tensorrt_names import load
 
@@ -21,9 +21,9 @@ def main() -> None:
     """Use each once."""
     bindings = load(Path(sys.argv[1]), Path(sys.argv[2]))
     sys.modules["tensorrt"] = bindings
-    assert library() is bindings
+    assert TENSORRT.imported() is bindings
 
-    journal = process_journal(bindings)
+    journal = process_journal(TENSORRT)
     assert isinstance(journal.logger, bindings.ILogger)
     severity = bindings.ILogger.Severity
     for level in (severity.INTERNAL_ERROR, severity.ERROR, severity.INFO, severity.VERBOSE):

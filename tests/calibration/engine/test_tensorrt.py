@@ -14,7 +14,7 @@ from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import Source, TensorRTEngine
-from calibration.engine.tensorrt_library import library
+from calibration.engine.tensorrt_library import TENSORRT
 from calibration.errors import EngineError
 from tests.support import fake_tensorrt
 from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda
@@ -318,6 +318,6 @@ def test_a_tensorrt_older_than_10_3_is_refused(
     fake_tensorrt.install(monkeypatch, cuda, version)
     if old:
         with pytest.raises(EngineError, match=rf"TensorRT {version} is too old"):
-            library()
+            TENSORRT.imported()
     else:
-        assert library().__version__ == version
+        assert TENSORRT.imported().__version__ == version
