@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support import built_table
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -87,3 +89,8 @@ def process_locks() -> None:
 def weights() -> Path:
     """Folder of real pretrained weights, beside the data."""
     return _folder(_data().parent / "weights")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What NVIDIA's parser and builder made of each network."""
+    built_table.write(terminalreporter)

@@ -67,20 +67,21 @@ class PatchCoreHead(MemoryBank):
         """Add the nodes of one of several banks; returns the names of the score, (1,), and distances, (1, h, w)."""
         _, height, width = reduced.shape
         patches, to_bank = self.attach_search(graph, reduced, suffix)
-        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=0)
-        own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=0)
+        smallest = graph.add("ReduceMin", to_bank, axes=[1], keepdims=1)
+        own = graph.add("ReduceSumSquare", patches, axes=[1], keepdims=1)
         squares = graph.add("Relu", graph.add("Add", smallest, own))  # rounding may take it below zero
         distances = graph.add("Reshape", graph.add("Sqrt", squares), graph.ints(1, height, width))
-        # Eq. 7: the largest distance counts less where the bank is sparse.
+        # Eq. 7: the largest distance counts less where the bank is sparse. All tensors keep a dimension of one, because
+        # TensorRT takes no ArgMax of a vector.
         worst = graph.add("ArgMax", squares, axis=0, keepdims=0)
-        nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=0, keepdims=0)
+        nearest = graph.add("ArgMin", graph.add("Gather", to_bank, worst, axis=0), axis=1, keepdims=0)
         table = graph.constant(f"head.neighbours{suffix}", self.neighbours)
         around = graph.add("Gather", f"head.bank{suffix}", graph.add("Gather", table, nearest, axis=0), axis=0)
         difference = graph.add("Sub", around, graph.add("Gather", patches, worst, axis=0))
-        to_neighbours = graph.add("ReduceL2", difference, axes=[1], keepdims=0)
-        largest = graph.add("ReduceMin", to_neighbours, axes=[0], keepdims=1)
+        to_neighbours = graph.add("ReduceL2", difference, axes=[2], keepdims=0)
+        largest = graph.add("ReduceMin", to_neighbours, axes=[1], keepdims=0)
         # The nearest has the least share of the sum.
-        share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=0), axes=[0], keepdims=1)
+        share = graph.add("ReduceMin", graph.add("Softmax", to_neighbours, axis=1), axes=[1], keepdims=0)
         weight = graph.add("Sub", graph.floats(1.0), share)
         return graph.add("Mul", largest, weight), distances
 

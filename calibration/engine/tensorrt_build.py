@@ -215,12 +215,12 @@ def _parser_error(library: Library, parser: trt.OnnxParser) -> EngineError:
     for number in range(min(parser.num_errors, _PARSER_LINES)):
         error: trt.ParserError = parser.get_error(number)
         node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
-        lines.append(f"{node}{error.desc().strip()}")
+        lines.append(node + " ".join(error.desc().split()))
     more = parser.num_errors - len(lines)
     return EngineError(
         what=f"{library.product} cannot read the network: {'; '.join(lines) or 'no reason given'}"
         + (f"; and {more} more" if more > 0 else ""),
-        remedy="calibrate with another backbone, update TensorRT, or use onnxruntime",
+        remedy=f"calibrate again, with this version or another backbone; or update {library.name}, or use onnxruntime",
     )
 
 

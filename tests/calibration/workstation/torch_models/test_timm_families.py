@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import copy
-import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from calibration.backbones.backbone import Backbone
 from calibration.backbones.receptive_field import grid_cell
 from calibration.detectors.gaussian import Gaussian
 from calibration.detectors.mean_shift import MeanShift
+from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import BackboneError
 from calibration.imaging.preprocess import Preprocess
-from calibration.network.fusion import feature_network
-from calibration.network.half_precision import half_precision
-from calibration.onnx_graph import OPSET
+from calibration.onnx_graph import OPSET, FeatureGraph
 from calibration.workstation.fit.pipeline import calibrate
+from calibration.workstation.presets import PRESETS, Preset
 from calibration.workstation.settings import Settings
+from tests.support.networks import network_of
+from tests.support.real_tensorrt import prove
 from tests.support.seen_by_torch import assert_close, exported, image, on_first_grid, reduced
 from tests.support.washers import Drawn, washer
 
 torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
 timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
 
+from timm.models import efficientnet  # noqa: E402 - an extra
 from timm.models.vision_transformer import checkpoint_filter_fn  # noqa: E402 - an extra
 from torch import nn  # noqa: E402 - an extra
 
+from calibration.workstation.torch_models.patch_svdd.encoders import Encoders, over_frames  # noqa: E402 - as below
 from calibration.workstation.torch_models.timm_backbone import _arrangement, _tokens, timm_backbone  # noqa: E402 - it imports torch, which may be absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from calibration.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,6 @@ TRANSFORMERS = [name for name in FAMILIES if "vit" in name or "deit" in name]
 EACH = pytest.mark.parametrize("name", FAMILIES)
 EACH_TRANSFORMER = pytest.mark.parametrize("name", TRANSFORMERS)
 
-# What TensorRT 8.5's parser reads, and LayerNormalization, which came with 8.6 (NVIDIA's docs/operators.md).
-READ_BY_TENSORRT = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Equal Erf Exp Expand
-        Flatten Floor Gather Gemm GlobalAveragePool Identity LayerNormalization MatMul MaxPool Mod Mul Neg Pad Pow
-        ReduceMean Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
-        """,
-    )
-)
 CREATE = timm.create_model
 PICTURES = Drawn([washer(number) for number in range(10)])
 
@@ -167,7 +158,6 @@ def test_each_family_gives_what_torch_gives(name: str) -> None:
     (part,) = backbone.graphs
     assert tuple(level.shape for level in part.levels) == FAMILIES[name].levels
     assert_close(exported(backbone), on_first_grid(maps_by_torch(name)))
-    assert {node.op_type for node in part.model.graph.node} <= READ_BY_TENSORRT
     cell, step = grid_cell(backbone), FAMILIES[name].size[0] // FAMILIES[name].levels[0][1]
     assert (cell.patch_px, cell.stride_px) == (step, step)
     assert (cell.field_px is None) == (name in TRANSFORMERS or "swin" in name)
@@ -186,10 +176,37 @@ def test_each_family_can_be_calibrated(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @EACH
-def test_each_family_can_be_computed_in_half_precision(name: str) -> None:
-    network = feature_network(backbone_of(name), Gaussian(), divide_brightness=False)
-    casts = [node for node in half_precision(network).graph.node if node.op_type == "Cast"]
-    assert len(casts) == 2 + len(FAMILIES[name].levels)
+def test_nvidia_builds_each_family_in_both_precisions(name: str, request: pytest.FixtureRequest) -> None:
+    prove(name, network_of(backbone_of(name), MeanShift(location="shared")), request)
+
+
+def preset_backbone(preset: Preset) -> Backbone:
+    """The preset's backbone and stages; smaller images, fewer channels and layers."""
+    if isinstance(preset.detector, PatchSvdd):
+        mean = np.zeros((96, 96, 3), np.float32)
+        return Backbone((FeatureGraph(over_frames(Encoders(), 96, 96, mean)),), preset.detector.name)
+    name, stages = preset.backbone.partition(".")[0], tuple(preset.stages.split(","))
+    if "resnet" in name:
+        assert FAMILIES[name].stages == stages
+        return backbone_of(name)
+    whole: Any = efficientnet._gen_efficientnet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            efficientnet,
+            "_gen_efficientnet",
+            lambda name, channel_multiplier, depth_multiplier, **options: whole(name, 0.25, 0.2, **options),  # noqa: ARG005
+        )
+        patch.setattr(timm, "create_model", lambda name, **_: CREATE(name, pretrained=False))
+        return timm_backbone(preset.backbone, stages, None, 96, 96)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_nvidia_builds_each_preset_in_both_precisions(name: str, request: pytest.FixtureRequest) -> None:
+    detector = PRESETS[name].detector
+    if isinstance(detector, PatchSvdd):
+        detector = replace(detector, entries=100)  # all patches, of noise: half a minute
+    prove(f"preset {name}", network_of(preset_backbone(PRESETS[name]), detector), request)
 
 
 @pytest.mark.slow
