@@ -29,6 +29,7 @@ from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
 from agent.state_owner import become, name_of, owner_of
 from agent.station.run import Stop, Summary, run_station
+from agent.statistics import cli as stats_command
 from agent.watch import cli as watch_command
 from calibration.errors import ShiftwatchError
 from calibration.plain_text import counted
@@ -58,6 +59,7 @@ app = typer.Typer(
 app.add_typer(capture_command.app)
 app.add_typer(watch_command.app)
 app.add_typer(install_command.app)
+app.add_typer(stats_command.app)
 app.add_typer(recalibrate_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")

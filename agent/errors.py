@@ -14,6 +14,7 @@ ShiftwatchError
 ├── PageError                 install the extra `web`, or give the page a free port and address
 ├── InstallError              become root, or remove the obstacle; nothing was written
 ├── ArchiveError              name another image, fix permissions, or let the agent rebuild the index
+├── StatisticsError           let the agent run once, or fix permissions
 ├── StateFolderError          give the files of the state folder to the agent's user
 ├── StateOwnerError           give the command as the user who owns the state folder
 ├── AgentRunningError         stop the other agent, or give this one a state folder of its own
@@ -103,6 +104,10 @@ class InstallError(ShiftwatchError):
 
 class OutboxError(ShiftwatchError):
     """The outbox cannot be opened: fix the disk, or install the version that wrote the file."""
+
+
+class StatisticsError(ShiftwatchError):
+    """The statistics cannot be read: let the agent run once, or fix permissions."""
 
 
 class StateFolderError(ShiftwatchError):

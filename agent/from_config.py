@@ -24,7 +24,9 @@ from agent.inspection.combine import FrameCombiner
 from agent.messages.topics import SparkplugTopics, Topics
 from agent.mqtt.connect import BrokerSettings
 from agent.outbox.background import BackgroundOutbox
+from agent.outbox.outbox import Outbox
 from agent.recalibration.plan import RecalibrationPlan
+from agent.statistics.history import FILE_NAME, History
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.deployment.backends import Deployment
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
 _RECHECK_MS = 100
+_NEWEST = 3  # records of the outbox: a result, and the alerts that came with it
 _ONE_PART_S = 1.0  # where each frame is inspected, those of this time may show the same part
 
 
@@ -198,6 +201,19 @@ def open_archive(config: AgentConfig) -> Archive | None:
     return Archive(
         archive_folder(config), section.max_mib, max_age_days=section.max_age_days, ok_every=section.ok_every
     )
+
+
+def open_history(config: AgentConfig, outbox: Outbox) -> History | None:
+    """The statistics; None where they are off.
+
+    Includes the last results of the agent before, if it was killed between recording and counting one.
+    """
+    if not config.statistics.enabled:
+        return None
+    history = History(config.state_dir / FILE_NAME, config.statistics.results)
+    for record in Outbox.waiting(outbox, outbox.last_id - _NEWEST, _NEWEST):  # whatever time the disk takes
+        history.put(record.kind, record.record_id, record.topic, record.payload, record.created_at_ms)
+    return history
 
 
 def recalibration_plan(config: AgentConfig) -> RecalibrationPlan:

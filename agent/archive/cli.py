@@ -18,10 +18,10 @@ from agent.archive.export import Exported, Target
 from agent.archive.export import export as export_image
 from agent.archive.label import mark as mark_image
 from agent.archive.query import ArchiveQuery, open_reader
-from agent.archive.time_argument import time_ms
 from agent.clock import now_ms
 from agent.config import model as configuration
 from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
+from agent.config.time_argument import time_ms
 from agent.messages.records import to_json
 from agent.state_owner import acting_as, owner_of, owns_part_of, present_rights
 from calibration.terminal import console, error_console, escape, progress_bar

@@ -256,13 +256,15 @@ def _allowed_number(schema: dict[str, Any]) -> str:
     kind = "a whole number" if schema["type"] == "integer" else "a number"
     low, high, above = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMinimum")
     if above is not None:
-        return f"{kind} above {above:g}" + (f", at most {high:g}" if high is not None else "")
-    return f"{kind}, {low:g} to {high:g}" if high is not None else f"{kind}, {low:g} or more"
+        return f"{kind} above {above:g}" + (f", at most {high:.10g}" if high is not None else "")
+    return f"{kind}, {low:g} to {high:.10g}" if high is not None else f"{kind}, {low:g} or more"
 
 
 def _default_text(default: object) -> str:
     if isinstance(default, list):
         return f"`[{', '.join(default)}]`"
+    if isinstance(default, dict):
+        return f"`{{{', '.join(f'{name}: {value}' for name, value in default.items())}}}`"
     return "none" if default is None else f"`{_shown(default).strip(chr(39))}`"
 
 

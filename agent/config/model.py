@@ -32,6 +32,7 @@ from agent.config.services import (
     MqttConfig,
     OutboxConfig,
     SparkplugConfig,
+    StatisticsConfig,
     WebConfig,
 )
 from agent.config.types import Bundles, FilePath, Section
@@ -66,6 +67,7 @@ class AgentConfig(Section):
     engine: EngineConfig = EngineConfig()
     archive: ArchiveConfig = ArchiveConfig()
     outbox: OutboxConfig = OutboxConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
     metrics: MetricsConfig = MetricsConfig()
     web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()

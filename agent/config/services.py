@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.types import FilePath, Host, Level, Section, mqtt_version
+from agent.config.types import FilePath, Host, Level, Section, Shifts, mqtt_version
 from agent.logs import LogFormat
 from calibration.engine.cpu_cores import usable_cores
 
@@ -154,6 +154,27 @@ class OutboxConfig(Section):
     max_age_days: int = Field(
         default=30, ge=1, description="Days of running after which a waiting result is dropped; alerts stay."
     )
+
+
+class StatisticsConfig(Section):
+    """Counts of parts, verdicts and causes, kept for a year or more in a few MiB."""
+
+    enabled: bool = Field(default=True, description="Count results in `statistics.sqlite`.")
+    results: int = Field(
+        default=100_000,
+        ge=1000,
+        le=10_000_000,
+        description="Results that are also kept one by one, for `stats --results`; 100 bytes each.",
+    )
+    shifts: Shifts = Field(
+        default={"early": "06:00", "late": "14:00", "night": "22:00"},
+        description="Name of each shift and when it begins, by the clock of this device.",
+    )
+
+    def shift_minutes(self) -> dict[str, int]:
+        """Name of each shift -> its start, minutes after midnight."""
+        starts = {name: start.split(":") for name, start in self.shifts.items()}
+        return {name: 60 * int(hour) + int(minute) for name, (hour, minute) in starts.items()}
 
 
 class MetricsConfig(Section):

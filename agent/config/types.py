@@ -14,6 +14,7 @@ from agent.camera.sources import is_file_name
 
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; Linux takes no more
 _LONGEST_HOST = 253
+_TIME = r"([01]\d|2[0-3]):(00|15|30|45)"
 _ZONE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 
@@ -76,6 +77,19 @@ def _bundle_path(path: object, info: ValidationInfo) -> object:
     return _from_folder(path, info)
 
 
+def _shifts(shifts: object) -> object:
+    if not isinstance(shifts, dict) or not shifts:
+        raise ValueError  # as above
+    # YAML reads 14:00 as a number of minutes.
+    return {str(name): f"{at // 60:02}:{at % 60:02}" if type(at) is int else at for name, at in shifts.items()}
+
+
+def _starts_apart(shifts: dict[str, str]) -> dict[str, str]:
+    if any(not re.fullmatch(_TIME, str(at)) for at in shifts.values()) or len(set(shifts.values())) < len(shifts):
+        raise ValueError  # as above
+    return shifts
+
+
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
 Level: TypeAlias = Annotated[
     str,
@@ -98,6 +112,12 @@ Bundles: TypeAlias = Annotated[
     dict[str, Path],
     BeforeValidator(_by_zone),
     Field(json_schema_extra={"allowed": "a path, or for each zone its name (letters, digits, - and _) and a path"}),
+]
+Shifts: TypeAlias = Annotated[
+    dict[str, str],
+    BeforeValidator(_shifts),
+    AfterValidator(_starts_apart),
+    Field(json_schema_extra={"allowed": "for each shift its name and start, on a quarter of an hour: `early: 06:00`"}),
 ]
 NumberOrAuto: TypeAlias = Annotated[
     float | Literal["auto"] | None,

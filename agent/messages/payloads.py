@@ -102,6 +102,9 @@ class Health(Message):
     not_decidable: Annotated[Int, key("notDecidable", "Results that are NotDecidable.")] = 0
     missed: Annotated[Int, key("missed", "Parts that had no frame; each has a result, too.")] = 0
     outbox_faults: Annotated[Int, key("outboxFaults", "How often results could not be stored.")] = 0
+    this_hour: Annotated[
+        dict[str, Int], key("thisHour", "`ok`, `notOk`, `notDecidable` since the hour began (UTC), over restarts.")
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

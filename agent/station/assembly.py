@@ -20,7 +20,15 @@ from agent.commands.handlers import CommandHandlers
 from agent.commands.mark import MarkCommand
 from agent.commands.rollback import RollbackCommand
 from agent.errors import AuditError, PublisherDiedError
-from agent.from_config import archive_folder, combiner_of, open_archive, recalibration_plan, station_topics, trigger_of
+from agent.from_config import (
+    archive_folder,
+    combiner_of,
+    open_archive,
+    open_history,
+    recalibration_plan,
+    station_topics,
+    trigger_of,
+)
 from agent.inspection.loop import inspect
 from agent.inspection.record_writer import RecordWriter
 from agent.inspection.recorder import FanOut, Recorder
@@ -110,6 +118,7 @@ class Assembly:
 
         # What is kept and shown.
         self._archive, self._page = open_archive(config), page_of(config, stack)
+        self._history = open_history(config, outbox)
         self._active_alerts = ActiveAlerts(config.state_dir / "active_alert.json")
         self._audit = AuditLog(config.state_dir / "audit.jsonl")
         self._service_manager = ServiceManager()
@@ -150,7 +159,7 @@ class Assembly:
 
         # Where results go.
         self._recorder = Recorder(
-            FanOut(outbox, *edge_nodes, *pages),
+            FanOut(outbox, *edge_nodes, *pages, *([] if self._history is None else [self._history])),
             self._archive,
             self._handshake,
             self.publisher,
@@ -190,6 +199,7 @@ class Assembly:
             handshake=self._handshake,
             commands=commands,
             archive=self._archive,
+            history=self._history,
             active_alerts=self._active_alerts,
             source=without_password(str(config.camera.source)),
             state_dir=config.state_dir,
@@ -206,7 +216,8 @@ class Assembly:
                 client.start()
             # Left in the opposite order: after the last images come the last records.
             stack.callback(self._stop_clients)
-            for part in (self._records, self._archive, self._page, self._recalibrations, self._control_socket):
+            kept = (self._history, self._records, self._archive)
+            for part in (*kept, self._page, self._recalibrations, self._control_socket):
                 if part is not None:
                     stack.enter_context(part)
             self._inspect()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent.metrics.loop_metrics import LoopMetrics
     from agent.outbox.outbox import Outbox
     from agent.recalibration.command import RecalibrationCommand
+    from agent.statistics.history import History
     from agent.trigger.plc_handshake import Handshake
     from agent.trigger.trigger import Trigger
     from agent.zones.active_bundle import ActiveBundle
@@ -102,6 +103,7 @@ class StationStatus(StationState):
     handshake: Handshake
     commands: CommandDispatcher
     archive: Archive | None
+    history: History | None
     active_alerts: ActiveAlerts
     source: str
     state_dir: Path
@@ -139,13 +141,15 @@ class StationStatus(StationState):
         images = {} if self.archive is None else {f"archive: {why}": n for why, n in self.archive.dropped.items()}
         refused = {f"command: {name}": count for name, count in dict(self.commands.refused).items()}
         page = self.page_dropped
-        return _sum(
+        not_counted = {} if self.history is None else {"statistics: unwritable": self.history.not_counted}
+        return +_sum(
             self.frames_dropped(),
             self.records_lost(),
             self.handshake.dropped,
             images,
             refused,
             page,
+            not_counted,
         )
 
     def records_lost(self) -> Counter[str]:
@@ -171,6 +175,7 @@ class StationStatus(StationState):
             not_ok=self.metrics.verdicts[Evaluation.NOT_OK],
             not_decidable=self.metrics.verdicts[Evaluation.NOT_DECIDABLE],
             missed=self.metrics.missed,
+            this_hour={} if self.history is None else self.history.this_hour,
             last_result_age_ms=self.metrics.last_result_age_ms(),
             camera=self.camera.state,
             dropped=self.dropped(),

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ if __name__ == "__main__":
 from bad_line import BadLine
 from books import Arrivals, Ledger, problems
 
+from agent.statistics.history import FILE_NAME
+from agent.statistics.tables import counts_between, opened
 from tests.support.real_broker import Mosquitto, mosquitto_binary
 from tests.support.stations import (
     Agent,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
+
+    from agent.statistics.tables import Counts
 
 KEEPALIVE_S = 5
 _PARTS_FOR_AN_ALERT = 36
@@ -182,8 +186,12 @@ def run_chaos(plan: Plan, seed: int, folder: Path, bundle: Path, broker: Mosquit
         ledger.read()
         first = arrivals.first
         log = (folder / "station.log").read_text()
+    results = sum("alertId" not in content for content in first.values())
+    counted = sum(each.results for each in _counts(folder / "state" / FILE_NAME))
     counts = {
         "recorded": len(ledger.ids),
+        "results published": results,
+        "results counted": counted,
         "of these results": ledger.results,
         "alerts begun": ledger.new_alerts,
         "delivered": len(first),
@@ -197,7 +205,13 @@ def run_chaos(plan: Plan, seed: int, folder: Path, bundle: Path, broker: Mosquit
         "waiting at the end": len(kept_records(folder)),
         "seconds": round(time.monotonic() - began_s, 1),
     }
-    return Outcome(counts, problems(ledger, arrivals, plan.agent_kills))
+    miscounted = [f"{results} results were published, {counted} counted"] if results != counted else []
+    return Outcome(counts, [*problems(ledger, arrivals, plan.agent_kills), *miscounted])
+
+
+def _counts(file: Path) -> list[Counts]:
+    with closing(opened(file)) as database:
+        return counts_between(database, 0, 2**52)
 
 
 def _drain(calm_station: Path, ledger: Ledger, arrivals: Arrivals) -> None:

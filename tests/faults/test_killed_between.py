@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.statistics.history import FILE_NAME
+from agent.statistics.tables import counts_between, opened
 from tests.support.stations import (
     Agent,
     broken_parts,
@@ -43,6 +46,22 @@ main()
 """
 NEW = "arguments[0] == 'alert' and ':new:' in arguments[1]"
 END = "arguments[0] == 'alert' and ':end:' in arguments[1]"
+
+
+def test_a_result_that_was_recorded_is_counted_though_the_agent_dies_before_it_can_count(
+    bundle: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, bundle, write_pictures(tmp_path / "parts", good_parts(3)), closed_port())
+    wrapper = KILLED.format(owner="Outbox", method="put", when="arguments[0] == 'result'", before=False)
+    for run in (1, 2):
+        with Agent(config, wrapper=wrapper) as agent:
+            assert agent.wait() == -signal.SIGKILL, agent.log
+        assert len(kept_records(tmp_path)) == run
+    with Agent(config) as agent:
+        assert agent.wait() == 0, agent.log
+    with closing(opened(tmp_path / "state" / FILE_NAME)) as database:
+        counted = sum(each.results for each in counts_between(database, 0, 2**52))
+    assert counted == sum(record.kind == "result" for record in kept_records(tmp_path)) == 5
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])

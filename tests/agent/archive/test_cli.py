@@ -15,8 +15,8 @@ import pytest
 from agent.archive.quota import MIB, Limits
 from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
-from agent.archive.time_argument import time_ms
 from agent.cli import main
+from agent.config.time_argument import time_ms
 from agent.messages.records import DefectRegion, Evaluation, Result
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_image

@@ -118,6 +118,7 @@ SENT = (
         camera="running",
         dropped={"superseded": 1},
         disk_free_bytes=2**40,
+        this_hour={"ok": 5, "notOk": 1, "notDecidable": 0},
     ),
     Health(
         timestamp_ms=1,

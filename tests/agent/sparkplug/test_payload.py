@@ -54,7 +54,8 @@ TYPES: dict[Group, str] = {
     "calibratedAt DATE_TIME, camera STRING, zones STRING",
     "health": "fps DOUBLE, p50 STRING, p99 STRING, captured INT64, results INT64, lastResultAge INT64, camera STRING, "
     "dropped STRING, outboxDepth INT64, diskFree INT64, temperature DOUBLE, drift STRING, recalibration STRING, "
-    "resultsPerSecond DOUBLE, ok INT64, notOk INT64, notDecidable INT64, missed INT64, outboxFaults INT64",
+    "resultsPerSecond DOUBLE, ok INT64, notOk INT64, notDecidable INT64, missed INT64, outboxFaults INT64, "
+    "thisHour STRING",
 }
 NEVER_NULL: dict[str, tuple[int, type]] = {
     "result/seq": (INT64, int),

@@ -237,6 +237,7 @@ HEALTH: dict[str, type | tuple[type, ...]] = {
     "dropped": dict,
     "outboxDepth": int,
     "outboxFaults": int,
+    "thisHour": dict,
     "diskFree": int,
     "temperature": (float, type(None)),
     "drift": dict,
