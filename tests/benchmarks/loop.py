@@ -57,6 +57,7 @@ from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
 from agent.outbox.outbox import Outbox
+from agent.statistics.history import FILE_NAME, History
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
 from agent.web.ipc import PageOrder
@@ -217,7 +218,8 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         active_alerts = ActiveAlerts(folder / "active_alert.json")
         metrics = LoopMetrics()
         page = stack.enter_context(watched(folder, metrics)) if everything else None
-        store = outbox if page is None else FanOut(outbox, page)
+        history = stack.enter_context(History(folder / FILE_NAME, 100_000))
+        store = FanOut(outbox, *([] if page is None else [page]), history)
         recorder = Recorder(store, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
 
         def heartbeat(seen: PartInspection | None) -> None:
