@@ -4,6 +4,8 @@ The names ``tensorrt`` and ``trt`` are the module. The class of every other valu
 annotation (``builder: trt.Builder``), or from what NVIDIA's own docstring says a method returns. A value of TensorRT
 whose class cannot be told must not be used: that is a finding, too, so that nothing is left out unseen.
 
+What is reached for the other of NVIDIA's two libraries alone is left out, see ``one_library``.
+
 Run as a program, in a process of its own for each version: ``tensorrt_names.py WHEEL STUBS < sources.json``.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import importlib
 import inspect
 import json
 import re
@@ -20,6 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.one_library import reached
+
+RTX = "tensorrt_rtx_bindings"
 MODULE_NAMES = ("tensorrt", "trt")
 _PLAIN = re.compile(
     r"(int|bool|str|float|bytes|None|tuple|dict|capsule|numpy\.\w+|"
@@ -232,7 +238,7 @@ class Findings(ast.NodeVisitor):
     def _of_text(self, text: str | None) -> Value:
         if text is None or re.fullmatch(_PLAIN, text):
             return None
-        found = re.fullmatch(r"tensorrt_bindings\.tensorrt\.([\w.]+)", text)
+        found = re.fullmatch(r"tensorrt(?:_rtx)?_bindings\.tensorrt(?:_rtx)?\.([\w.]+)", text)
         if found is None:
             return UNKNOWN
         what = self.bindings
@@ -377,13 +383,11 @@ def fake_problems(bindings: Any, tree: ast.Module) -> list[str]:  # noqa: ANN401
 
 
 def load(wheel: Path, stubs: Path) -> Any:  # noqa: ANN401
-    """NVIDIA's bindings, unpacked, on libraries that hold nothing."""
+    """NVIDIA's bindings: of TensorRT for RTX as installed, or unpacked ones of TensorRT, on libraries of nothing."""
     for library in sorted(stubs.iterdir()):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     sys.path.insert(0, str(wheel))
-    import tensorrt_bindings  # noqa: PLC0415 - found only now
-
-    return tensorrt_bindings
+    return importlib.import_module(RTX if (wheel / RTX).is_dir() else "tensorrt_bindings")
 
 
 def main() -> None:
@@ -392,7 +396,8 @@ def main() -> None:
     bindings = load(Path(sys.argv[1]), Path(sys.argv[2]))
     jobs = {}
     for job, files in request["jobs"].items():
-        found = Findings(bindings, {name: ast.parse(text) for name, text in files.items()})
+        trees = {name: ast.parse(text) for name, text in files.items()}
+        found = Findings(bindings, reached(trees, builds_ahead=bindings.__name__ == RTX))
         jobs[job] = {"uses": sorted(found.uses), "problems": found.problems}
     fakes = {name: fake_problems(bindings, ast.parse(text)) for name, text in request["fakes"].items()}
     json.dump({"version": bindings.__version__, "jobs": jobs, "fakes": fakes}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Every name of TensorRT that the source uses exists in NVIDIA's own bindings, from 10.3 to 11.4."""
+"""Every name that the source uses exists in NVIDIA's own bindings: TensorRT from 10.3 to 11.4, TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.real_tensorrt import rtx
 from tests.support.stub_library import stub_library
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ WHEELS = {
     "11.0.0.114": "manylinux_2_28_x86_64",
     "11.4.0.106": "manylinux_2_28_x86_64",
 }
+RTX = "TensorRT for RTX"
 LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
 FUNCTIONS = (
     *("createInferBuilder_INTERNAL", "createInferRuntime_INTERNAL", "createInferRefitter_INTERNAL"),
@@ -38,13 +40,16 @@ FUNCTIONS = (
 )
 
 pytestmark = pytest.mark.slow
-ALL = frozenset(WHEELS)
+TENSORRT = frozenset(WHEELS)
+ALL = TENSORRT | {RTX}
+NONE: frozenset[str] = frozenset()
 ELEVEN = frozenset(version for version in WHEELS if version.startswith("11"))
+AHEAD = "def f(library: Library, config: trt.IBuilderConfig, network: trt.INetworkDefinition):\n    "
 # Source -> the versions in which it must be found out, and with which words.
 PLANTED = {
     "flag": (
         "def f(config: trt.IBuilderConfig, tensorrt):\n    config.set_flag(tensorrt.BuilderFlag.FP16)",
-        ELEVEN,
+        ELEVEN | {RTX},
         "no BuilderFlag.FP16",
     ),
     "level": (
@@ -60,7 +65,7 @@ PLANTED = {
             "def f(runtime: trt.Runtime, plan: bytes):\n"
             "    return runtime.deserialize_cuda_engine(plan).device_memory_size"
         ),
-        ELEVEN,
+        ELEVEN | {RTX},
         "no ICudaEngine.device_memory_size",
     ),
     "keyword": (
@@ -103,6 +108,30 @@ PLANTED = {
         ALL,
         "annotate self.b",
     ),
+    "for RTX everywhere": (AHEAD + "config.num_compute_capabilities = 1", TENSORRT, "no IBuilderConfig.num_compute"),
+    "for RTX alone": (AHEAD + "if library.builds_ahead:\n        config.num_compute_capabilities = 1", NONE, ""),
+    "for the wrong one": (
+        AHEAD + "if not library.builds_ahead:\n        config.num_compute_capabilities = 1",
+        TENSORRT,
+        "no IBuilderConfig.num_compute",
+    ),
+    "behind a return": (
+        AHEAD + "if not library.builds_ahead:\n        return\n    config.num_compute_capabilities = 1\n    config.x()",
+        frozenset({RTX}),
+        r"no IBuilderConfig\.x",
+    ),
+    "called for RTX alone": (
+        AHEAD + "return g(config) if library.builds_ahead else None\n"
+        "def g(config: trt.IBuilderConfig):\n    config.num_compute_capabilities = 1\n    config.x()",
+        frozenset({RTX}),
+        r"no IBuilderConfig\.x",
+    ),
+    "called for both": (
+        AHEAD + "if library.builds_ahead:\n        g(config)\n    return g(config)\n"
+        "def g(config: trt.IBuilderConfig):\n    config.num_compute_capabilities = 1",
+        TENSORRT,
+        "no IBuilderConfig.num_compute",
+    ),
 }
 
 
@@ -140,15 +169,16 @@ def download(folder: Path, version: str, tag: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Version -> its unpacked bindings, from the package index or the folder SHIFTWATCH_WHEELS."""
+    """Version -> its bindings: from the package index or the folder SHIFTWATCH_WHEELS; of RTX, those installed."""
     if platform.machine() != "x86_64":
         impossible("NVIDIA has bindings of all these versions for x86-64 only")
+    installed = Path(str(rtx().__file__)).parents[1]
     folder = Path(os.environ.get("SHIFTWATCH_WHEELS") or tmp_path_factory.mktemp("wheels"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with ThreadPoolExecutor(len(WHEELS)) as threads:
             found = threads.map(lambda item: download(folder, *item), WHEELS.items())
-            return dict(zip(WHEELS, found, strict=True))
+            return {**dict(zip(WHEELS, found, strict=True)), RTX: installed}
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["pip does not say why"])[-1]
         impossible(f"cannot download NVIDIA's bindings: {reason}")
@@ -157,9 +187,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Version -> folder of the libraries that its bindings want, with nothing in them."""
-    folders = {version: tmp_path_factory.mktemp("stubs") for version in WHEELS}
-    for version, folder in folders.items():
+    """Version -> folder of the libraries that its bindings want, with nothing in them; those of RTX have real ones."""
+    folders = {version: tmp_path_factory.mktemp("stubs") for version in (*WHEELS, RTX)}
+    for version in WHEELS:
+        folder = folders[version]
         for library in LIBRARIES:
             soname = f"{library}.so.{version.partition('.')[0]}"
             (folder / soname).write_bytes(stub_library(soname, FUNCTIONS, platform.machine()))
@@ -177,6 +208,7 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
         ended = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, SUPPORT / "tensorrt_names.py", wheels[version], stubs[version]],
             input=request,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
             capture_output=True,
             text=True,
             check=False,
@@ -186,16 +218,16 @@ def findings(wheels: dict[str, Path], stubs: dict[str, Path]) -> dict[str, Mappi
         return result
 
     with ThreadPoolExecutor(2) as threads:
-        return dict(zip(WHEELS, threads.map(find, WHEELS), strict=True))
+        return dict(zip(wheels, threads.map(find, wheels), strict=True))
 
 
-@pytest.mark.parametrize("version", WHEELS)
+@pytest.mark.parametrize("version", [*WHEELS, RTX])
 def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], version: str) -> None:
     found = findings[version]
-    assert found["version"] == version
+    assert found["version"] == (rtx().__version__ if version == RTX else version)
     ours = found["jobs"]["ours"]
     assert ours["problems"] == []
-    # The reader must have read: these are used on every path.
+    # The reader must have read: these are used on every path,
     assert {
         "Builder.build_serialized_network",
         "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
@@ -203,6 +235,10 @@ def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], 
         "Refitter.set_named_weights",
         "IProgressMonitor.step_complete",
     } <= set(ours["uses"])
+    # and these where engines are built for this GPU.
+    assert ({"IBuilderConfig.set_timing_cache", "BuilderFlag.REFIT_INDIVIDUAL"} <= set(ours["uses"])) != (
+        version == RTX
+    )
 
 
 @pytest.mark.parametrize("name", PLANTED)
