@@ -29,8 +29,9 @@ from agent.recalibration.plan import RecalibrationPlan
 from agent.statistics.history import FILE_NAME, History
 from agent.trigger.motion import OnMotion
 from agent.trigger.trigger import EveryFrame, OnCommand
+from calibration.bundle.bundle import NETWORK
 from calibration.deployment.backends import Deployment
-from calibration.deployment.engine_source import engine_folder
+from calibration.deployment.engine_source import engine_folder, fastest_file
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import as_bgr8
 from calibration.imaging.utf8_name import utf8_name
@@ -296,7 +297,10 @@ def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:
     """What engines need to run a bundle on this device; they are kept next to it, if that folder is writable."""
-    folder = engine_folder(bundle)
+    folder, fastest = engine_folder(bundle), fastest_file(bundle)
+    kept = config.state_dir / "engines"
+    if not os.access(fastest.parent, os.W_OK):
+        fastest = kept / f"{bundle.manifest.files[NETWORK][:12]}.fastest.json"
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        folder = config.state_dir / "engines"
-    return Deployment(bundle, config.engine.thread_count(), folder, progress)
+        folder = kept
+    return Deployment(bundle, config.engine.thread_count(), folder, progress, fastest_file=fastest)

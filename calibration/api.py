@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from calibration.bundle.bundle import check_golden
 from calibration.bundle.bundle import open_bundle as open_folder
 from calibration.deployment.backends import AUTO, BACKENDS, Deployment, choose_backend, open_engine
-from calibration.deployment.engine_source import engine_folder
+from calibration.deployment.engine_source import engine_folder, fastest_file
 from calibration.errors import SettingError, ShiftwatchError
 from calibration.imaging.heatmap import overlay
 from calibration.imaging.image_files import read_image
@@ -121,8 +121,9 @@ def inspector(
 
     Args:
         bundle: An open bundle, or its folder.
-        backend: ``tensorrt``, ``cuda``, ``onnxruntime`` (the CPU), or ``auto``: the best that this machine has.
-            TensorRT builds its engine at the first use, which takes minutes, and keeps it next to the bundle.
+        backend: ``tensorrt``, ``cuda``, ``openvino``, ``onnxruntime`` (the CPU), or ``auto``: the best that this
+            machine has. TensorRT builds its engine at the first use, which takes minutes, and keeps it next to the
+            bundle; so is kept, after a second, whether OpenVINO or ONNX Runtime is faster.
         threads: CPU threads; 0 takes one for each core.
         progress: Receives the progress of building a TensorRT engine.
 
@@ -135,7 +136,7 @@ def inspector(
     if backend not in {AUTO, *BACKENDS}:
         raise SettingError(what=f"backend {backend!r} is not known", remedy=f"give {', '.join([AUTO, *BACKENDS])}")
     opened = open_bundle(bundle) if isinstance(bundle, str | Path) else bundle
-    deployment = Deployment(opened, threads, engine_folder(opened), progress)
+    deployment = Deployment(opened, threads, engine_folder(opened), progress, fastest_file=fastest_file(opened))
     with open_engine(choose_backend(backend), deployment, lambda engine: check_golden(opened, engine)) as best:
         yield Inspector(opened, best.engine, best.reason)
 

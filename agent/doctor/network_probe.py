@@ -127,7 +127,10 @@ def _engine_findings(
     copy = Path(tempfile.mkdtemp()) / "engines"
     if deployment.cache_dir.is_dir():
         shutil.copytree(deployment.cache_dir, copy)
-    copied = replace(deployment, cache_dir=copy)
+    fastest = copy.with_name("fastest.json")
+    if deployment.fastest_file is not None and deployment.fastest_file.is_file():
+        shutil.copy(deployment.fastest_file, fastest)
+    copied = replace(deployment, cache_dir=copy, fastest_file=fastest)
     with open_engine(choice, copied, lambda engine: check_golden(bundle, engine)) as opened:
         engine = opened.engine
         yield ok("network", f"runs on {engine.backend} ({opened.reason})")

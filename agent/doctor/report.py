@@ -28,6 +28,7 @@ _DEVICE = (
     Check("Python", software.python, 15, _RESTART),
     Check("OpenCV", software.opencv, 15, "reinstall it: pip install --force-reinstall opencv-python-headless"),
     Check("ONNX Runtime", software.onnxruntime, 15, "reinstall it: pip install --force-reinstall onnxruntime"),
+    Check("OpenVINO", software.openvino, 15, "reinstall it: pip install --force-reinstall openvino"),
     Check("NVIDIA GPU", software.gpu, 20, "the driver hangs or is broken: restart the device, and see `dmesg`"),
     Check("machine", machine.machine, 15, _RESTART),
     Check("cameras", camera_devices.cameras, 15, "a camera driver hangs: unplug the camera, or restart the device"),

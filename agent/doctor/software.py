@@ -1,4 +1,4 @@
-"""Checks the installed software: Python, OpenCV, ONNX Runtime, TensorRT and the GPU driver."""
+"""Checks the installed software: Python, OpenCV, ONNX Runtime, OpenVINO, TensorRT and the GPU driver."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from agent.doctor.finding import Finding, ok, warn_if
 from agent.doctor.system import text_of
 from calibration.deployment.backends import AUTO, choose_backend
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
+from calibration.engine.openvino import devices, library
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ def onnxruntime() -> Iterator[Finding]:
     yield warn_if(both, "ONNX Runtime", found, remedy)
 
 
+def openvino() -> Iterator[Finding]:
+    """Report the version of OpenVINO, and the processors that it can use."""
+    if importlib.util.find_spec("openvino") is None:
+        yield ok("OpenVINO", "not installed; it is faster for some networks: pip install '.[openvino]'")
+        return
+    try:
+        found = "; ".join(f"{name}: {', '.join(capabilities)}" for name, capabilities in devices())
+        yield ok("OpenVINO", f"{library().__version__.partition('-')[0]}, {found}")
+    except EngineError as error:
+        yield Finding("OpenVINO", "warning", error.what, error.remedy)
+
+
 def is_installed(package: str) -> bool:
     """Whether pip has installed a package."""
     try:
@@ -76,7 +89,9 @@ def gpu() -> Iterator[Finding]:
         yield gpu_finding(driver)
         yield tensorrt_finding(needed=True)
     choice = choose_backend(AUTO)
-    yield ok("backend", f"auto selects {choice.available[0]} ({choice.reason})")
+    best = choice.available[0]
+    selected = best if best != "openvino" else "openvino or onnxruntime, whichever is faster for the bundle"
+    yield ok("backend", f"auto selects {selected} ({choice.reason})")
 
 
 def gpu_finding(driver: CudaDriver) -> Finding:

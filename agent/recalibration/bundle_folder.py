@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(\d{8})T(\d{6})Z-[0-9a-f]{8}")
-_ENGINE = ".tensorrt"
 _FREE_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.02
 
@@ -103,9 +102,12 @@ class BundleFolder:
 
     @staticmethod
     def remove(path: Path) -> None:
-        """Remove a bundle and its engine."""
+        """Remove a bundle, its engines and what was measured."""
         shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(path.with_name(f"{path.name}{_ENGINE}"), ignore_errors=True)
+        for beside in path.parent.glob(f"{path.name}.*"):
+            shutil.rmtree(beside, ignore_errors=True)
+            if beside.is_file():
+                beside.unlink(missing_ok=True)
 
     def _made(self) -> list[Path]:
         """The bundles, the oldest first."""

@@ -2,8 +2,9 @@
 
 `choose_backend` finds out which backends can run here, without loading any: is there a GPU, are libraries installed?
 `open_engine` opens the best of them. An engine that does not load, or scores golden frames differently from
-calibration, is closed and logged, and the next best backend is tried. A backend that the configuration names is the
-only candidate.
+calibration, is closed and logged, and the next best backend is tried. On a processor it depends on the network whether
+OpenVINO or ONNX Runtime is faster, so that is measured at the first start. A backend that the configuration names is
+the only candidate.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, cast
 import onnxruntime as ort
 
 from calibration.deployment.engine_source import source_of
+from calibration.deployment.fastest import ENGINES, EXACT, Measured, kept_or_measured
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.engine.openvino import require_compiling
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.errors import EngineError, ScoreMismatchError
 
@@ -48,7 +51,9 @@ class Deployment:
         cache_dir: Folder for engines that are built on the device; created when needed.
         progress: Called with (step, done, total) while an engine is built.
         cancel: Set it to stop a build early.
-        may_build: Whether an engine may be built, which takes minutes; otherwise one must be in ``cache_dir``.
+        may_build: Whether an engine may be built, which takes minutes; otherwise one must be in ``cache_dir``. And
+            whether there is time to measure which engine is fastest.
+        fastest_file: File that keeps which engine is fastest on the processor; without one each opening measures.
     """
 
     bundle: Bundle
@@ -57,6 +62,11 @@ class Deployment:
     progress: Progress
     cancel: Event | None = None
     may_build: bool = True
+    fastest_file: Path | None = None
+
+    def measured(self) -> Measured | None:
+        """Which engine is fastest on this machine's processor; None if that is unknown and there is no time."""
+        return kept_or_measured(self.bundle, self.threads, self.fastest_file, may_measure=self.may_build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,14 @@ class Backend:
         open: Creates the engine without entering it.
         check: Runs the caller's check on the entered engine, and repairs the engine if it can.
         belongs_to_thread: The engine may only be used by the thread that entered it.
+        is_measured: ``auto`` takes it only where it was measured to be fastest.
     """
 
     require: Callable[[], None]
     open: Callable[[Deployment], Engine]
     check: Callable[[Engine, Deployment, Check], object] = lambda engine, _, check: check(engine)
     belongs_to_thread: bool = False
+    is_measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +117,8 @@ class BackendChoice:
 
     def explain(self, obstacles: Iterable[str | None]) -> str:
         """Why no better backend is used, each obstacle once: several backends may lack the same driver."""
-        joined = "; ".join(dict.fromkeys(filter(None, obstacles)))
-        return joined or ("named in the configuration" if self.named else "the best there is")
+        named = ["named in the configuration"] if self.named else []
+        return "; ".join(dict.fromkeys([*named, *filter(None, obstacles)])) or "the best there is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +156,12 @@ def _require_cuda_provider() -> None:
         )
 
 
+def _require_openvino() -> None:
+    if importlib.util.find_spec("openvino") is None:
+        raise EngineError(what="OpenVINO is not installed", remedy="pip install '.[openvino]'")
+    require_compiling()
+
+
 def _require_nothing() -> None:
     """ONNX Runtime on the CPU runs everywhere."""
 
@@ -169,6 +187,14 @@ def _open_cuda(deployment: Deployment) -> Engine:
     return OnnxRuntimeEngine(deployment.bundle.network, deployment.threads, "cuda")
 
 
+def _open_openvino(deployment: Deployment) -> Engine:
+    measured = deployment.measured()
+    name = EXACT if measured is None else measured.fastest(of_openvino=True)
+    if name is None:
+        raise EngineError(what=f"OpenVINO cannot run this network: {measured}", remedy="use onnxruntime")
+    return ENGINES[name](deployment.bundle, deployment.threads)
+
+
 def _open_cpu(deployment: Deployment) -> Engine:
     return OnnxRuntimeEngine(deployment.bundle.network, deployment.threads)
 
@@ -176,6 +202,7 @@ def _open_cpu(deployment: Deployment) -> Engine:
 BACKENDS: Mapping[str, Backend] = {
     "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _check_tensorrt, belongs_to_thread=True),
     "cuda": Backend(_require_cuda_provider, _open_cuda),
+    "openvino": Backend(_require_openvino, _open_openvino, is_measured=True),
     "onnxruntime": Backend(_require_nothing, _open_cpu),
 }
 """All backends, best first."""
@@ -234,6 +261,11 @@ def open_engine(
             continue
         try:
             with ExitStack() as attempt:  # closes an engine that fails
+                if backends[name].is_measured:
+                    measured = deployment.measured()
+                    obstacles.append(str(measured or "not measured yet which engine is fastest"))
+                    if not choice.named and (measured is None or not measured.prefers_openvino):
+                        continue
                 engine = attempt.enter_context(backends[name].open(deployment))
                 backends[name].check(engine, deployment, check)
                 opened = attempt.pop_all()

@@ -23,6 +23,12 @@ def engine_folder(bundle: Bundle) -> Path:
     return path.with_name(f"{path.name}.tensorrt")
 
 
+def fastest_file(bundle: Bundle) -> Path:
+    """The file next to the bundle that keeps which engine is fastest on the processor: ``washers.fastest.json``."""
+    path = bundle.path.absolute()
+    return path.with_name(f"{path.name}.fastest.json")
+
+
 def source_of(bundle: Bundle) -> Source:
     """The bundle's network with its backbone in half precision."""
 

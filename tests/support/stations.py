@@ -116,7 +116,7 @@ def write_config(
         "camera": {"source": str(source) if isinstance(source, Path) else source, "playback": "fast", **(camera or {})},
         "station": {**levels, "name": "station1"},
         "mqtt": {"host": "127.0.0.1", "port": port},
-        "engine": {"threads": 1},
+        "engine": {"threads": 1, "backend": "onnxruntime"},  # `auto` would measure first, at each start
         "decision": {"threshold": THRESHOLD},
         **more,
     }

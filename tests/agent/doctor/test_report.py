@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Listener, Mosquitto
 
-DEVICE = ["shiftwatch", "Python", "OpenCV", "ONNX Runtime", "NVIDIA GPU", "TensorRT", "backend"]
+DEVICE = ["shiftwatch", "Python", "OpenCV", "ONNX Runtime", "OpenVINO", "NVIDIA GPU", "TensorRT", "backend"]
 STATION = [
     "configuration",
     "disk",

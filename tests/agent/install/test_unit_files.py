@@ -152,6 +152,31 @@ def test_the_agent_works_under_the_filter_of_its_unit(
     assert "ERROR" not in agent.log
 
 
+@pytest.mark.slow
+def test_openvino_works_under_the_filter_once_compiling_is_allowed(
+    filtered: Path, bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    code = f"""
+import calibration
+for name in "auto", "openvino":
+    try:
+        with calibration.inspector({str(bundle)!r}, backend=name, threads=2) as inspect:
+            print(inspect.engine.backend, "|", inspect.reason)
+    except calibration.ShiftwatchError as error:
+        print(error.remedy)
+"""
+    forbidden = call(*confined_python(filtered, "-c", code))
+    auto, named = forbidden.stdout.splitlines()
+    assert auto.startswith("onnxruntime-cpu |"), forbidden.stderr
+    assert "OpenVINO compiles the network, which this process may not do" in auto
+    assert "MemoryDenyWriteExecute=no" in named
+    permissive = tmp_path / UNIT
+    permissive.write_text(filtered.read_text().replace("\nMemoryDenyWriteExecute=yes", "\nMemoryDenyWriteExecute=no"))
+    allowed = call(*confined_python(permissive, "-c", code))
+    assert re.search(r"^openvino-cpu.* \|.*OpenVINO [0-9.]+", allowed.stdout, re.MULTILINE), allowed.stderr
+
+
 @pytest.fixture
 def limits() -> Iterator[cgroups.Group]:
     """The limits of the unit, on a machine that lets this user set them."""
