@@ -38,6 +38,7 @@ _MEMORY_LEVERS = (
 # The first appears when memory limits have ruled out every way to compute a layer.
 _SIGNS_OF_LITTLE_MEMORY = ("could not find any implementation for node", "out of memory", "outofmemory", "cuda error 2")
 _PARSER_LINES = 3
+_NO_DRIVER = "CUDA driver version is insufficient"  # of any refusal on a machine without a GPU, and so no reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,10 @@ def _parser_error(library: Library, parser: trt.OnnxParser) -> EngineError:
     lines = []
     for number in range(min(parser.num_errors, _PARSER_LINES)):
         error: trt.ParserError = parser.get_error(number)
+        code: trt.ErrorCode = error.code()
         node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
-        lines.append(node + " ".join(error.desc().split()))
+        said = [line.strip() for line in error.desc().splitlines() if _NO_DRIVER not in line]
+        lines.append(f"{node}{code.name}, {' '.join(said)}")
     more = parser.num_errors - len(lines)
     return EngineError(
         what=f"{library.product} cannot read the network: {'; '.join(lines) or 'no reason given'}"
@@ -234,7 +237,7 @@ def _build_error(journal: Journal, options: BuildOptions, cancel: Event) -> Engi
         return journal.error(what=f"{product} ran out of memory while building ({limits})", remedy=_MEMORY_LEVERS)
     return journal.error(
         what=f"{product} cannot build the engine",
-        remedy="see its log above; update TensorRT, or use onnxruntime",
+        remedy=f"see its log above; update {journal.library.name}, or use onnxruntime",
     )
 
 

@@ -35,16 +35,11 @@ class _World:
     Attributes:
         builds: Configurations of the builds so far.
         roundings: Factors that spoil the outputs of the next engines, one for each that is loaded or exchanged.
-        during_build: Called between the steps of a build.
     """
 
     cuda: FakeCuda
     builds: list[IBuilderConfig] = field(default_factory=list)
     refits: int = 0
-    during_build: Callable[[], None] = lambda: None
-    steps: int = 3
-    build_errors: tuple[str, ...] = ()
-    parser_errors: tuple[tuple[str, str, str], ...] | None = None
     enqueue: Callable[[], bool] = lambda: True
     refuse: set[str] = field(default_factory=set)
     roundings: list[float] = field(default_factory=list)
@@ -158,47 +153,21 @@ class INetworkDefinition:
         return True
 
 
-class ParserError:
-    def __init__(self, node: str, operator: str, text: str) -> None:
-        self._node, self._operator, self._text = node, operator, text
-
-    def node_name(self) -> str:
-        return self._node
-
-    def node_operator(self) -> str:
-        return self._operator
-
-    def desc(self) -> str:
-        return self._text
-
-
 class OnnxParser:
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
         assert isinstance(logger, ILogger)
         self._network = network
 
     def parse(self, model: bytes) -> bool:
-        if _world.parser_errors is not None:
-            return False
         self._network._onnx = model
         self._network._parser = weakref.ref(self)
         return True
-
-    @property
-    def num_errors(self) -> int:
-        return len(_world.parser_errors or ())
-
-    def get_error(self, index: int) -> ParserError:
-        return ParserError(*(_world.parser_errors or ())[index])
 
 
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         assert _world.cuda.entered, "no GPU: TensorRT crashes here"
-        self._logger = logger
-        if "builder" in _world.refuse:
-            message = "pybind11::init(): factory function returned nullptr"
-            raise TypeError(message)
+        assert isinstance(logger, ILogger)
 
     def create_network(self, flags: int) -> INetworkDefinition:
         return INetworkDefinition(flags)
@@ -206,30 +175,15 @@ class Builder:
     def create_builder_config(self) -> IBuilderConfig:
         return IBuilderConfig()
 
-    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes:
         assert network._parser() is not None, "the parser owns the weights"
         _world.builds.append(config)
         config._marked = tuple(network._marked)
-        for message in _world.build_errors:
-            self._logger.log(ILogger.ERROR, message)
-        if _world.build_errors or not self._steps(config.progress_monitor):
-            return None
+        assert config.progress_monitor is not None
+        config.progress_monitor.phase_start("Building", None, 1)
+        config.progress_monitor.phase_finish("Building")
         refittable = network._marked if BuilderFlag.REFIT_INDIVIDUAL in config._flags else []
         return json.dumps(refittable).encode() + b"\n" + (network._onnx or b"")
-
-    def _steps(self, monitor: IProgressMonitor | None) -> bool:
-        assert monitor is not None
-        monitor.phase_start("Building", None, _world.steps)
-        monitor.phase_start("Timing", "Building", 1)
-        monitor.phase_start("Layer", "Timing", 9)
-        monitor.step_complete("Layer", 0)
-        monitor.phase_finish("Timing")
-        for step in range(_world.steps):
-            _world.during_build()
-            if not monitor.step_complete("Building", step):
-                return False
-        monitor.phase_finish("Building")
-        return True
 
 
 class Runtime:
