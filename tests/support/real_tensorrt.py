@@ -70,9 +70,9 @@ class Parsed:
     def __init__(self, network: onnx.ModelProto) -> None:
         trt, self._network = rtx(), network
         logger = process_journal(TENSORRT_RTX).logger
-        self._builder = trt.Builder(logger)
+        self.builder = trt.Builder(logger)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self.definition = self._builder.create_network(flags)
+        self.definition = self.builder.create_network(flags)
         self._parser = trt.OnnxParser(self.definition, logger)  # owns the weights
         self.read = self._parser.parse(network.SerializeToString())
 

@@ -18,14 +18,14 @@ from onnx import helper, numpy_helper
 
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.tensorrt import Source, TensorRTEngine
-from calibration.engine.tensorrt_build import BuildOptions, Built, Phases, _build_error, build
+from calibration.engine.tensorrt_build import BuildOptions, Built, Phases, _build_error, _mark_head_refittable, build
 from calibration.engine.tensorrt_library import TENSORRT_RTX, process_journal
 from calibration.errors import EngineError
 from calibration.onnx_graph import FLOAT, copied
 from tests.support import fake_tensorrt
 from tests.support.levels import two_levels
 from tests.support.networks import network_of
-from tests.support.real_tensorrt import rtx
+from tests.support.real_tensorrt import Parsed, rtx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +59,16 @@ def test_an_engine_whose_head_cannot_be_marked_still_scores(
     with engine():
         assert world.builds[0]._flags == set()
     assert "cannot replace head.mean, head.whitening" in caplog.text
+
+
+def test_nvidias_library_marks_the_weights_of_the_head_and_no_others(network: onnx.ModelProto) -> None:
+    parsed, trt = Parsed(network), rtx()
+    config = parsed.builder.create_builder_config()
+    _mark_head_refittable(trt, parsed.definition, config, network.SerializeToString())
+    assert config.get_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
+    names = [tensor.name for tensor in network.graph.initializer]
+    marked = [name for name in names if parsed.definition.are_weights_marked_refittable(name)]
+    assert marked == ["head.mean", "head.whitening"]
 
 
 def test_phases_may_come_from_many_threads_at_once() -> None:

@@ -22,6 +22,7 @@ from calibration.network.half_precision import half_precision
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
 from tests.support.levels import two_levels
 from tests.support.networks import network_of
+from tests.support.real_tensorrt import prove
 from tests.support.washers import SIDE
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ def weights_for(source: str, request: pytest.FixtureRequest) -> Path | None:
     if "lite0" in source:
         pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
     return weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["lite0", "mobilenet", "lite0+filterbank"])
+def test_nvidia_builds_backbones_with_real_weights(source: str, request: pytest.FixtureRequest) -> None:
+    prove(
+        f"{source}, real weights", fitted_network(source, "mean_shift, shared", weights_for(source, request)), request
+    )
 
 
 def precisions(network: onnx.ModelProto) -> dict[str, int]:

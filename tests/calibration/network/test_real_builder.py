@@ -1,6 +1,7 @@
 """NVIDIA's own parser and builder take every network: all detectors with all their options, all kinds of backbones.
 
-Families of timm, and the presets, are in ``test_timm_families``, which has exported them.
+Families of timm and the presets are in ``test_timm_families``, real weights in ``test_half_precision``: both have
+exported them anyway.
 """
 
 from __future__ import annotations
@@ -131,11 +132,6 @@ def test_every_kind_of_backbone_is_built(
     prove(f"{name}, brightness divided" if divide_brightness else name, network, request)
 
 
-def test_the_real_mobilenet_is_built(weights: Path, request: pytest.FixtureRequest) -> None:
-    backbone = onnx_backbone(weights / "mobilenet_v2_stride16.onnx", 224, 224)
-    prove("mobilenet_v2_stride16.onnx", network_of(backbone, MeanShift(location="shared")), request)
-
-
 def test_no_detector_and_no_option_is_left_out() -> None:
     given = [parse_detector(spec) for spec in DETECTORS]
     for name, detector in _DETECTORS.items():
@@ -195,7 +191,7 @@ PLANTED: dict[str, tuple[Callable[[onnx.ModelProto], None], type[Exception], str
     "ArgMax of a vector": (
         argmax_of_a_vector,
         EngineError,
-        r"cannot read the network: node planted/argmax \(ArgMax\): .*at least 2 dimensions",
+        r"cannot read the network: node planted/argmax \(ArgMax\): .*at least 2 dimensions.*\n *calibrate again",
     ),
     "unsupported operator": (unsupported_operator, EngineError, r"cannot read the network: node planted/det \(Det\)"),
     "cast that is missing": (lambda network: unhalved(network, f"{TO_HALF}backbone"), EngineError, "cannot read"),
