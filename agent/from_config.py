@@ -32,6 +32,7 @@ from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.bundle.bundle import NETWORK
 from calibration.deployment.backends import Deployment
 from calibration.deployment.engine_source import engine_folder, fastest_file
+from calibration.engine.tensorrt_library import TENSORRT_RTX
 from calibration.errors import DatasetError
 from calibration.imaging.preprocess import as_bgr8
 from calibration.imaging.utf8_name import utf8_name
@@ -297,10 +298,19 @@ def drift_of(config: AgentConfig, bundle: Bundle) -> DriftWatch | None:
 
 def engine_deployment(config: AgentConfig, bundle: Bundle, progress: Progress) -> Deployment:
     """What engines need to run a bundle on this device; they are kept next to it, if that folder is writable."""
-    folder, fastest = engine_folder(bundle), fastest_file(bundle)
     kept = config.state_dir / "engines"
+
+    def folder(backend: str) -> Path:
+        beside = engine_folder(bundle, backend)
+        is_writable = os.access(beside if beside.exists() else beside.parent, os.W_OK)
+        return beside if is_writable or _is_built_ahead(beside) else kept / beside.name
+
+    fastest = fastest_file(bundle)
     if not os.access(fastest.parent, os.W_OK):
         fastest = kept / f"{bundle.manifest.files[NETWORK][:12]}.fastest.json"
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        folder = kept
     return Deployment(bundle, config.engine.thread_count(), folder, progress, fastest_file=fastest)
+
+
+def _is_built_ahead(folder: Path) -> bool:
+    """Whether an engine came with the bundle, which need not be written again."""
+    return folder.suffix == f".{TENSORRT_RTX.backend}" and folder.exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,9 +121,10 @@ def inspector(
 
     Args:
         bundle: An open bundle, or its folder.
-        backend: ``tensorrt``, ``cuda``, ``openvino``, ``onnxruntime`` (the CPU), or ``auto``: the best that this
-            machine has. TensorRT builds its engine at the first use, which takes minutes, and keeps it next to the
-            bundle; so is kept, after a second, whether OpenVINO or ONNX Runtime is faster.
+        backend: ``tensorrt``, ``tensorrt_rtx``, ``cuda``, ``openvino``, ``onnxruntime`` (the CPU), or ``auto``: the
+            best that this machine has. TensorRT builds its engine at the first use, which takes minutes, and keeps it
+            next to the bundle; TensorRT for RTX takes seconds. So is kept, after a second, whether OpenVINO or ONNX
+            Runtime is faster.
         threads: CPU threads; 0 takes one for each core.
         progress: Receives the progress of building a TensorRT engine.
 
@@ -136,7 +137,8 @@ def inspector(
     if backend not in {AUTO, *BACKENDS}:
         raise SettingError(what=f"backend {backend!r} is not known", remedy=f"give {', '.join([AUTO, *BACKENDS])}")
     opened = open_bundle(bundle) if isinstance(bundle, str | Path) else bundle
-    deployment = Deployment(opened, threads, engine_folder(opened), progress, fastest_file=fastest_file(opened))
+    folder, fastest = partial(engine_folder, opened), fastest_file(opened)
+    deployment = Deployment(opened, threads, folder, progress, fastest_file=fastest)
     with open_engine(choose_backend(backend), deployment, lambda engine: check_golden(opened, engine)) as best:
         yield Inspector(opened, best.engine, best.reason)
 

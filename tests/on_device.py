@@ -33,8 +33,9 @@ from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import Source, TensorRTEngine, replace_engine_head
+from calibration.engine.tensorrt import TensorRTEngine, replace_engine_head
 from calibration.engine.tensorrt_build import HEAD, BuildOptions
+from calibration.engine.tensorrt_kept import Source
 from calibration.errors import ScoreMismatchError, ShiftwatchError
 from calibration.terminal import error_console, progress_bar
 

@@ -104,11 +104,11 @@ class SparkplugConfig(Section):
 class EngineConfig(Section):
     """How the network runs."""
 
-    backend: Literal["auto", "tensorrt", "cuda", "openvino", "onnxruntime"] = Field(
+    backend: Literal["auto", "tensorrt", "tensorrt_rtx", "cuda", "openvino", "onnxruntime"] = Field(
         default="auto",
-        description="What runs the network: TensorRT, ONNX Runtime with CUDA, OpenVINO or ONNX Runtime on the CPU. "
-        "`auto` takes the first that is installed and gives the scores of calibration, and of the last two the faster; "
-        "a named one that cannot run is an error.",
+        description="What runs the network: TensorRT, TensorRT for RTX, ONNX Runtime with CUDA, OpenVINO or ONNX "
+        "Runtime on the CPU. `auto` takes the first that is installed and gives the scores of calibration, and of the "
+        "last two the faster; a named one that cannot run is an error.",
     )
     threads: int = Field(
         default=0,

@@ -120,17 +120,18 @@ def _engine_findings(
 ) -> Iterator[Finding]:
     choice = choose_backend(config.engine.backend)
     deployment = engine_deployment(config, bundle, lambda *_: None)
-    if choice.available[0] == "tensorrt" and not any(deployment.cache_dir.glob("*")):
+    if choice.available[0] == "tensorrt" and not any(deployment.folder("tensorrt").glob("*")):
         remedy = "start the agent, which builds one in some minutes; then run the doctor again"
         yield Finding("network", "warning", "not tried: TensorRT has built no engine for it yet", remedy)
         return
-    copy = Path(tempfile.mkdtemp()) / "engines"
-    if deployment.cache_dir.is_dir():
-        shutil.copytree(deployment.cache_dir, copy)
-    fastest = copy.with_name("fastest.json")
+    copy = Path(tempfile.mkdtemp())
+    for backend in choice.available:
+        if deployment.folder(backend).is_dir():
+            shutil.copytree(deployment.folder(backend), copy / backend)
+    fastest = copy / "fastest.json"
     if deployment.fastest_file is not None and deployment.fastest_file.is_file():
         shutil.copy(deployment.fastest_file, fastest)
-    copied = replace(deployment, cache_dir=copy, fastest_file=fastest)
+    copied = replace(deployment, folder=copy.joinpath, fastest_file=fastest)
     with open_engine(choice, copied, lambda engine: check_golden(bundle, engine)) as opened:
         engine = opened.engine
         yield ok("network", f"runs on {engine.backend} ({opened.reason})")

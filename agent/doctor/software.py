@@ -1,11 +1,11 @@
-"""Checks the installed software: Python, OpenCV, ONNX Runtime, OpenVINO, TensorRT and the GPU driver."""
+"""Checks the installed software: Python, OpenCV, the runtimes of the network and the GPU driver."""
 
 from __future__ import annotations
 
 import importlib.util
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,15 @@ from agent.doctor.system import text_of
 from calibration.deployment.backends import AUTO, choose_backend
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.engine.openvino import devices, library
+from calibration.engine.tensorrt_library import LIBRARIES, TENSORRT_RTX
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from calibration.deployment.backends import BackendChoice
+    from calibration.engine.cuda_driver import Gpu
+    from calibration.engine.tensorrt_library import Library
 
 _NVIDIA = "0x10de"
 
@@ -80,15 +85,15 @@ def is_installed(package: str) -> bool:
 
 def gpu() -> Iterator[Finding]:
     """Check CUDA driver, GPU and TensorRT, and report what ``engine.backend: auto`` selects."""
+    choice = choose_backend(AUTO)
     try:
         driver = cuda_driver()
     except EngineError as error:
         yield no_gpu_finding(error, is_there=has_nvidia(Path("/")))
-        yield tensorrt_finding(needed=False)
+        yield tensorrt_finding(choice, None)
     else:
         yield gpu_finding(driver)
-        yield tensorrt_finding(needed=True)
-    choice = choose_backend(AUTO)
+        yield tensorrt_finding(choice, driver.gpus[0])
     best = choice.available[0]
     selected = best if best != "openvino" else "openvino or onnxruntime, whichever is faster for the bundle"
     yield ok("backend", f"auto selects {selected} ({choice.reason})")
@@ -121,14 +126,24 @@ def has_nvidia(root: Path) -> bool:
     )
 
 
-def tensorrt_finding(*, needed: bool) -> Finding:
-    """Check whether TensorRT and pycuda are installed, without an import, which can crash if there is no driver."""
-    missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
-    if not missing:
-        return ok("TensorRT", f"{version_of('tensorrt')}, pycuda {version_of('pycuda')}")
-    found = f"not installed: {' and '.join(missing)}" + "; only useful with an NVIDIA GPU" * (not needed)
-    remedy = "the GPU is fastest with it: pip install '.[tensorrt]'; on a Jetson use the system's TensorRT, in an "
-    return warn_if(needed, "TensorRT", found, f"{remedy}environment created with --system-site-packages")
+def tensorrt_finding(choice: BackendChoice, gpu: Gpu | None) -> Finding:
+    """Check which of NVIDIA's libraries is installed and why not used, without an import: it may crash."""
+    if gpu is None:
+        rtx = f"{TENSORRT_RTX.name} builds engines for other machines: shiftwatch-calibrate build --for rtx"
+        found = "; ".join(map(_installed, LIBRARIES)) + "; only useful with an NVIDIA GPU"
+        return ok("TensorRT", f"{found}; {rtx}" if TENSORRT_RTX.module else found)
+    obstacles = {library: choice.obstacles[library.backend] for library in LIBRARIES}
+    used = [f"{_installed(library)}, for {gpu.name}" for library, obstacle in obstacles.items() if obstacle is None]
+    unused = [f"{library.name} not used: {obstacle}" for library, obstacle in obstacles.items() if obstacle is not None]
+    remedy = f"the GPU is fastest with it: {'; '.join(f'{library.name}: {library.install}' for library in LIBRARIES)}"
+    return warn_if(not used, "TensorRT", "; ".join([*used, *unused]), remedy)
+
+
+def _installed(library: Library) -> str:
+    if library.module is None:
+        return f"{library.name} not installed"
+    (package,) = packages_distributions().get(library.module, [library.module])[:1]
+    return f"{library.name} {version_of(package)}"
 
 
 def version_of(package: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import logging
+import platform
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -24,6 +25,8 @@ from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.openvino import require_compiling
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
+from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX
+from calibration.engine.tensorrt_rtx import refuse_other_gpus
 from calibration.errors import EngineError, ScoreMismatchError
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
+    from calibration.engine.tensorrt_library import Library
     from calibration.progress import Progress
 
     Check = Callable[[Engine], object]
@@ -48,17 +52,17 @@ class Deployment:
 
     Attributes:
         threads: CPU threads of one inference; 0 uses one for each core.
-        cache_dir: Folder for engines that are built on the device; created when needed.
+        folder: Backend -> folder of the engine that is built for it; created when needed.
         progress: Called with (step, done, total) while an engine is built.
         cancel: Set it to stop a build early.
-        may_build: Whether an engine may be built, which takes minutes; otherwise one must be in ``cache_dir``. And
+        may_build: Whether an engine may be built, which takes minutes; otherwise one must be in its folder. And
             whether there is time to measure which engine is fastest.
         fastest_file: File that keeps which engine is fastest on the processor; without one each opening measures.
     """
 
     bundle: Bundle
     threads: int
-    cache_dir: Path
+    folder: Callable[[str], Path]
     progress: Progress
     cancel: Event | None = None
     may_build: bool = True
@@ -139,12 +143,24 @@ def _require_gpu() -> None:
 
 def _require_tensorrt() -> None:
     _require_gpu()
-    for module in ("tensorrt", "pycuda"):
-        if importlib.util.find_spec(module) is None:
-            raise EngineError(
-                what=f"the Python package {module} is not installed",
-                remedy="pip install '.[tensorrt]'; on a Jetson into an environment created with --system-site-packages",
-            )
+    _require_packages(TENSORRT)
+
+
+def _require_tensorrt_rtx() -> None:
+    gpu = cuda_driver().gpus[0]
+    if gpu.integrated or platform.machine() != "x86_64":
+        raise EngineError(
+            what=f"TensorRT for RTX is for graphics cards in x86-64 PCs; this is {gpu.name} ({platform.machine()})",
+            remedy="use TensorRT, which JetPack has",
+        )
+    refuse_other_gpus(gpu.compute_capability)
+    _require_packages(TENSORRT_RTX)
+
+
+def _require_packages(library: Library) -> None:
+    missing = library.modules[-1] if library.module is None else "pycuda"
+    if library.module is None or importlib.util.find_spec("pycuda") is None:
+        raise EngineError(what=f"the Python package {missing} is not installed", remedy=library.install)
 
 
 def _require_cuda_provider() -> None:
@@ -166,14 +182,19 @@ def _require_nothing() -> None:
     """ONNX Runtime on the CPU runs everywhere."""
 
 
-def _open_tensorrt(deployment: Deployment) -> Engine:
+def _open_tensorrt(deployment: Deployment, library: Library = TENSORRT) -> Engine:
     return TensorRTEngine(
         source_of(deployment.bundle),
-        deployment.cache_dir,
+        deployment.folder(library.backend),
         progress=deployment.progress,
         cancel=deployment.cancel,
         may_build=deployment.may_build,
+        library=library,
     )
+
+
+def _open_tensorrt_rtx(deployment: Deployment) -> Engine:
+    return _open_tensorrt(deployment, TENSORRT_RTX)
 
 
 def _check_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
@@ -201,6 +222,7 @@ def _open_cpu(deployment: Deployment) -> Engine:
 
 BACKENDS: Mapping[str, Backend] = {
     "tensorrt": Backend(_require_tensorrt, _open_tensorrt, _check_tensorrt, belongs_to_thread=True),
+    "tensorrt_rtx": Backend(_require_tensorrt_rtx, _open_tensorrt_rtx, _check_tensorrt, belongs_to_thread=True),
     "cuda": Backend(_require_cuda_provider, _open_cuda),
     "openvino": Backend(_require_openvino, _open_openvino, is_measured=True),
     "onnxruntime": Backend(_require_nothing, _open_cpu),

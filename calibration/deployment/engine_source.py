@@ -1,4 +1,4 @@
-"""What a bundle's TensorRT engine is built from, and where it is kept."""
+"""What a bundle's engine is built from, and where it is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from calibration.bundle.bundle import NETWORK
-from calibration.engine.tensorrt import Source
+from calibration.engine.tensorrt_kept import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 _FLAVOUR = "half precision 1"  # increase the number whenever the output of `half_precision` changes
 
 
-def engine_folder(bundle: Bundle) -> Path:
+def engine_folder(bundle: Bundle, backend: str) -> Path:
     """The folder next to the bundle, which itself is never changed: ``washers.tensorrt`` for ``washers``."""
     path = bundle.path.absolute()
-    return path.with_name(f"{path.name}.tensorrt")
+    return path.with_name(f"{path.name}.{backend}")
 
 
 def fastest_file(bundle: Bundle) -> Path:

@@ -1,14 +1,13 @@
 """The TensorRT engine for NVIDIA GPUs, Jetson devices among them.
 
 The first start builds the engine, which takes minutes, and keeps it in a folder. Later starts load it from there,
-unless network, TensorRT, GPU or build options have changed.
+unless network, TensorRT, GPU or build options have changed. With TensorRT for RTX the engine was built ahead of time;
+the first start compiles it for the GPU and keeps what was compiled.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from hashlib import sha256
 from statistics import median
 from threading import Event
 from time import perf_counter
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from calibration.engine.contract import Inference
 from calibration.engine.cuda import PyCuda
-from calibration.engine.tensorrt_build import BuildOptions, build
-from calibration.engine.tensorrt_cache import Cached, EngineFolder, Key, Record, plan_digest
+from calibration.engine.tensorrt_cache import Cached, plan_digest
+from calibration.engine.tensorrt_kept import KeptEngine
 from calibration.engine.tensorrt_library import TENSORRT
 from calibration.engine.tensorrt_program import Program
-from calibration.errors import EngineError, ScoreMismatchError
+from calibration.errors import EngineError, ScoreMismatchError, StorageError
 from calibration.progress import silent
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from calibration.engine.cuda import Cuda
+    from calibration.engine.tensorrt_build import BuildOptions
+    from calibration.engine.tensorrt_cache import Key, Record
+    from calibration.engine.tensorrt_kept import Source
     from calibration.engine.tensorrt_library import Library
     from calibration.imaging.preprocess import Image
     from calibration.progress import Progress
@@ -42,24 +44,6 @@ log = logging.getLogger(__name__)
 
 _WARM_UP_RUNS = 3
 _TIMED_RUNS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the ONNX network comes from.
-
-    Attributes:
-        identity: Differs whenever the content differs.
-        read: Returns the content. Called only when an engine must be built.
-    """
-
-    identity: str
-    read: Callable[[], bytes]
-
-    @staticmethod
-    def of(network: bytes) -> Source:
-        """A network in memory, identified by its SHA-256."""
-        return Source(sha256(network).hexdigest(), lambda: network)
 
 
 class TensorRTEngine:
@@ -76,9 +60,6 @@ class TensorRTEngine:
         may_build: Whether entering may build; otherwise the engine must be in the folder.
         library: TensorRT, or TensorRT for RTX.
         cuda: Opens the GPU.
-
-    Attributes:
-        built_because: Why the engine was built; None if a kept one was loaded.
     """
 
     tolerance = 0.03  # half precision: the worst of 583 magnetic tiles with six settings was 0.022
@@ -98,21 +79,16 @@ class TensorRTEngine:
     ) -> None:
         self.backend = library.backend
         self._library = library
-        self._source = source
-        self._folder = EngineFolder(folder)
-        self._options = options or BuildOptions.of_record(self._folder.options())
-        self._progress = progress
-        self._cancel = cancel or Event()
+        self._kept = KeptEngine(library, source, folder, options, progress, cancel or Event())
         self._may_build = may_build
         self._cuda = cuda()
         self._program: Program | None = None
-        self.built_because: str | None = None
 
     def __enter__(self) -> Self:
         """Build the engine if necessary, load it and warm up."""
         self._cuda.__enter__()  # first, because TensorRT crashes the process without a driver
         try:
-            self._load()
+            self._open(self._kept.find(self._cuda.gpu, may_build=self._may_build))
         except BaseException:
             self._close()
             raise
@@ -141,17 +117,16 @@ class TensorRTEngine:
         Raises:
             StorageError: The disk is full or not writable.
         """
-        self._source = source
-        plan = self._running.serialised()
-        self._record = self._record.model_copy(update={"key": self._key(), "plan_sha256": plan_digest(plan)})
-        self._folder.keep(Cached(plan, self._record))
+        self._kept.source = source
+        plan, key = self._running.serialised(), self._kept.key(self._cuda.gpu)
+        self._record = self._record.model_copy(update={"key": key, "plan_sha256": plan_digest(plan)})
+        self._kept.folder.keep(Cached(plan, self._record))
 
     def rebuild(self, source: Source, reason: str) -> None:
         """Build from a network, whatever engine is kept. Frames cannot be scored meanwhile."""
         self._close_program()
-        self._source = source
-        with self._folder.locked():
-            self._open(self._built(reason))
+        self._kept.source = source
+        self._open(self._kept.rebuild(self._cuda.gpu, reason))
 
     def measured_ms(self, *, mapped: bool, runs: int = _TIMED_RUNS) -> list[float]:
         """Time single frames with mapped or copied buffers. The engine then keeps these buffers."""
@@ -165,9 +140,19 @@ class TensorRTEngine:
         return times_ms[_WARM_UP_RUNS:]
 
     @property
+    def built_because(self) -> str | None:
+        """Why the engine was built; None if a kept one was loaded."""
+        return self._kept.built_because
+
+    @property
     def key(self) -> Key:
         """What the engine was built for."""
         return self._record.key
+
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether another head needs another engine, which is built ahead of time in under a second."""
+        return self._library.builds_ahead
 
     @property
     def activation_bytes(self) -> int:
@@ -180,61 +165,39 @@ class TensorRTEngine:
             raise EngineError(what="the engine is not open", remedy="restart the agent")
         return self._program
 
-    def _load(self) -> None:
-        found = self._folder.find(self._key())
-        if isinstance(found, Cached):
-            self._open(found)
-            return
-        if not self._may_build:
-            raise EngineError(
-                what=f"no {self._library.name} engine is ready: {found}", remedy="build it first; this takes minutes"
-            )
-        with self._folder.locked():
-            found = self._folder.find(self._key())  # another process may have built it meanwhile
-            self._open(self._built(found) if isinstance(found, str) else found)
-
-    def _built(self, reason: str) -> Cached:
-        """Build and write to the folder; ``reason`` goes into the log."""
-        self.built_because = reason
-        log.info(
-            "building the %s engine%s: %s",
-            self._library.name,
-            ", which takes minutes" * (not self._library.builds_ahead),
-            reason,
-        )
-        network = self._source.read()
-        built = build(self._library, network, self._options, self._folder.timings(), self._progress, self._cancel)
-        if built.timings:
-            self._folder.keep_timings(built.timings)
-        cached = Cached(built.plan, Record(key=self._key(), plan_sha256=plan_digest(built.plan)))
-        self._folder.keep(cached)
-        return cached
-
     def _open(self, cached: Cached) -> None:
         self._record = cached.record
-        self._program = Program(self._library, self._cuda, cached.plan)
-        if self._cuda.gpu.integrated and self._record.mapped_ms is None:
-            self._record = self._record.model_copy(
-                update={
-                    "mapped_ms": median(self.measured_ms(mapped=True)),
-                    "copied_ms": median(self.measured_ms(mapped=False)),
-                }
-            )
-            if self.built_because is not None:  # otherwise the folder may be read-only
-                self._folder.keep(Cached(cached.plan, self._record))
+        start_s = perf_counter()
+        self._program = Program(self._library, self._cuda, cached.plan, self._kept.folder.kernels())
+        self._measure_buffers(cached.plan)
         self._program.attach(mapped=self._record.mapped)
         for _ in range(_WARM_UP_RUNS):
             self._program.run_blank()
+        if self._library.builds_ahead:
+            self._keep_kernels((perf_counter() - start_s) * 1000)
 
-    def _key(self) -> Key:
-        gpu = self._cuda.gpu
-        return Key(
-            network=self._source.identity,
-            tensorrt=self._library.imported().__version__,
-            gpu=gpu.name,
-            compute_capability=gpu.compute_capability,
-            options=asdict(self._options),
-        )
+    def _measure_buffers(self, plan: bytes) -> None:
+        if not self._cuda.gpu.integrated or self._record.mapped_ms is not None:
+            return
+        times_ms = {
+            "mapped_ms": median(self.measured_ms(mapped=True)),
+            "copied_ms": median(self.measured_ms(mapped=False)),
+        }
+        self._record = self._record.model_copy(update=times_ms)
+        if self.built_because is not None:  # otherwise the folder may be read-only
+            self._kept.folder.keep(Cached(plan, self._record))
+
+    def _keep_kernels(self, loaded_ms: float) -> None:
+        kernels = self._running.new_kernels
+        how = "with the kernels of an earlier start" if kernels is None else f"compiling it for {self._cuda.gpu.name}"
+        log.info("the %s engine was loaded in %.1f s, %s", self._library.name, loaded_ms / 1000, how)
+        if kernels is None:
+            return
+        self._record = self._record.model_copy(update={"compiled_ms": loaded_ms})
+        try:
+            self._kept.folder.keep_kernels(kernels, self._record)
+        except StorageError as error:
+            log.warning("%s; so it is compiled at each start", error.what)
 
     def _close(self) -> None:
         try:
@@ -266,8 +229,8 @@ def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> No
 def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
     """Give an entered engine the head of another network with the same backbone, and check its scores.
 
-    This takes seconds instead of the minutes of a build. ``head`` maps ONNX names (``head.*``) to weights of unchanged
-    shapes.
+    With TensorRT this takes seconds instead of the minutes of a build; TensorRT for RTX builds in under a second.
+    ``head`` maps ONNX names (``head.*``) to weights of unchanged shapes.
 
     Returns:
         Whether replacing the weights was enough. Otherwise the engine was rebuilt.
@@ -277,6 +240,10 @@ def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[st
         EngineError: The engine cannot be built.
         StorageError: The engine runs with the new head, but cannot be kept for the next start.
     """
+    if engine.builds_ahead:
+        engine.rebuild(source, "it has a new head")
+        check(engine)
+        return False
     try:
         engine.refit(head)
         check(engine)

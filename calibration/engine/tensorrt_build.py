@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from threading import Event, Lock, current_thread, main_thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibration.engine.tensorrt_library import process_journal
+from calibration.engine.tensorrt_rtx import set_targets
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
@@ -50,16 +51,19 @@ class BuildOptions:
         tactic_memory_mib: Memory that the build may use to try ways to compute a layer. On a Jetson, where GPU and CPU
             share memory, it limits everything that the build allocates.
         optimisation_level: 0 builds at once, 5 tries everything; TensorRT's default is 3.
+        compute_capabilities: Those that an engine is built for ahead of time; empty for any. TensorRT for RTX heeds
+            nothing else, TensorRT all else.
     """
 
     workspace_mib: int = 1024
     tactic_memory_mib: int = 2048
     optimisation_level: int = 3
+    compute_capabilities: tuple[str, ...] = ()
 
     @classmethod
-    def of_record(cls, options: Mapping[str, int] | None) -> BuildOptions:
+    def of_record(cls, options: Mapping[str, Any] | None) -> BuildOptions:
         """Options of an earlier build; the defaults without one, or if its version had other options."""
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} - {"compute_capabilities"}
         return cls(**options) if options is not None and set(options) == known else cls()
 
 
@@ -141,9 +145,13 @@ def _build(  # noqa: PLR0913, PLR0917 - as above
     parser: trt.OnnxParser = tensorrt.OnnxParser(definition, journal.logger)  # owns the weights during the build
     if not parser.parse(network):
         raise _parser_error(library, parser)
-    config = _build_config(tensorrt, builder, options)
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, but precise to three digits only
     config.progress_monitor = monitor
-    if not library.builds_ahead:  # a new head is then a new build; and timings would be asked of a GPU
+    if library.builds_ahead:
+        set_targets(tensorrt, config, options.compute_capabilities)
+    else:
+        _set_limits(tensorrt, config, options)
         _use_timings(config, timings)
         _mark_head_refittable(tensorrt, definition, config, network)
     with _control_c_cancels(cancel), ThreadPoolExecutor(1, "tensorrt-build") as thread:
@@ -157,13 +165,10 @@ def _build(  # noqa: PLR0913, PLR0917 - as above
     return Built(bytes(built), bytes(cache.serialize()))
 
 
-def _build_config(tensorrt: ModuleType, builder: trt.Builder, options: BuildOptions) -> trt.IBuilderConfig:
-    config: trt.IBuilderConfig = builder.create_builder_config()
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, but precise to three digits only
+def _set_limits(tensorrt: ModuleType, config: trt.IBuilderConfig, options: BuildOptions) -> None:
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, options.tactic_memory_mib << 20)
     config.builder_optimization_level = options.optimisation_level
-    return config
 
 
 def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> None:

@@ -1,8 +1,9 @@
-"""The folder next to a bundle that keeps the TensorRT engine built for it.
+"""The folder next to a bundle that keeps the engine that TensorRT, or TensorRT for RTX, has built for it.
 
 ``engine.plan``    the serialised engine
 ``engine.json``    what the engine was built for, and its SHA-256; written last, so it never describes half an engine
-``timings.cache``  speeds of layers, which make the next build faster
+``timings.cache``  speeds of layers, which make TensorRT's next build faster
+``kernels.cache``  what TensorRT for RTX has compiled for the GPU, which makes the next start faster
 
 The folder may be deleted at any time: the engine is then rebuilt.
 """
@@ -27,11 +28,23 @@ if TYPE_CHECKING:
 PLAN = "engine.plan"
 RECORD = "engine.json"
 TIMINGS = "timings.cache"
+KERNELS = "kernels.cache"
 _LOCK = "lock"
+
+ANY = "any"
+"""In a key: the engine was built ahead of time, for whatever GPU the library supports."""
 
 
 class Key(BaseModel):
-    """What an engine was built for; it cannot be used for anything else. ``network`` is `Source.identity`."""
+    """What an engine was built for; it cannot be used for anything else.
+
+    Attributes:
+        network: `Source.identity`.
+        tensorrt: Version of the library.
+        gpu: Name of the GPU, or `ANY`.
+        compute_capability: That of the GPU; several joined by commas, or `ANY`, of an engine built ahead of time.
+        options: Options of the build.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +53,15 @@ class Key(BaseModel):
     gpu: str
     compute_capability: str
     options: dict[str, int]
+
+    @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        """Those that it was built for; empty for any."""
+        return () if self.compute_capability == ANY else tuple(self.compute_capability.split(", "))
+
+    def serves(self, compute_capability: str) -> bool:
+        """Whether a GPU of this compute capability is among them."""
+        return not self.compute_capabilities or compute_capability in self.compute_capabilities
 
     def differences(self, other: Key) -> list[str]:
         """Each value that differs in the other key, in words."""
@@ -50,7 +72,13 @@ class Key(BaseModel):
 
 
 class Record(BaseModel):
-    """The content of ``engine.json``, with the time of one frame with mapped and copied buffers if measured."""
+    """The content of ``engine.json``, with what was measured.
+
+    Attributes:
+        mapped_ms: Time of one frame with mapped buffers.
+        copied_ms: With copied ones.
+        compiled_ms: Time to load the engine when the GPU's kernels had to be compiled.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +87,7 @@ class Record(BaseModel):
     plan_sha256: str
     mapped_ms: float | None = None
     copied_ms: float | None = None
+    compiled_ms: float | None = None
 
     @property
     def mapped(self) -> bool:
@@ -80,17 +109,17 @@ class EngineFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def options(self) -> dict[str, int] | None:
-        """Build options of the kept engine, whatever it was built for; None without one."""
+    def key(self) -> Key | None:
+        """What the kept engine was built for, whatever that is; None without one."""
         try:
-            return self._record().key.options
+            return self.record().key
         except (OSError, ValidationError):
             return None
 
     def find(self, key: Key) -> Cached | str:
         """The undamaged engine for exactly this network, TensorRT, GPU and options; or the reason why there is none."""
         try:
-            record = self._record()
+            record = self.record()
             differences = record.key.differences(key)
             if differences:
                 return "; ".join(differences)
@@ -110,6 +139,7 @@ class EngineFolder:
             StorageError: The disk is full or not writable. The folder then holds the old engine or no usable one.
         """
         with self._storage_errors():
+            (self.path / KERNELS).unlink(missing_ok=True)
             replace_file(self.path / PLAN, cached.plan)
             replace_file(self.path / RECORD, cached.record.model_dump_json(indent=2).encode())
 
@@ -129,6 +159,23 @@ class EngineFolder:
         with self._storage_errors():
             replace_file(self.path / TIMINGS, timings)
 
+    def kernels(self) -> bytes:
+        """What was compiled for the kept engine; empty without any. The library notices what does not fit the GPU."""
+        try:
+            return (self.path / KERNELS).read_bytes()
+        except OSError:
+            return b""
+
+    def keep_kernels(self, kernels: bytes, record: Record) -> None:
+        """Write what was compiled for the kept engine, and how long that took.
+
+        Raises:
+            StorageError: The disk is full or not writable.
+        """
+        with self._storage_errors():
+            replace_file(self.path / KERNELS, kernels)
+            replace_file(self.path / RECORD, record.model_dump_json(indent=2).encode())
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until no other build runs, then lock: two builds would compete for memory and spoil their timings.
@@ -143,7 +190,13 @@ class EngineFolder:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _record(self) -> Record:
+    def record(self) -> Record:
+        """What is kept.
+
+        Raises:
+            OSError: Nothing is, or it cannot be read.
+            ValidationError: It is damaged.
+        """
         return Record.model_validate_json((self.path / RECORD).read_bytes())
 
     @contextmanager

@@ -98,6 +98,7 @@ TENSORRT_RTX = Library(
     install="on x86-64 Linux: pip install '.[rtx]'",
     compute_capabilities=("8.0", "8.6", "8.9", "12.0", "12.1"),
 )
+LIBRARIES = (TENSORRT, TENSORRT_RTX)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.engine.buffers import FRAME, Buffers, Tensor, check_tensors
 from calibration.engine.tensorrt_library import process_journal
+from calibration.engine.tensorrt_rtx import Kernels
 from calibration.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ _MEMORY = "close other programs, or choose a smaller backbone or --size"
 class Program:
     """A loaded engine. The GPU must be open, because TensorRT crashes without one.
 
+    Args:
+        library: What built it.
+        cuda: The GPU.
+        plan: The serialised engine.
+        kernels: What TensorRT for RTX compiled for it at an earlier start.
+
     Raises:
         EngineError: TensorRT cannot load it, memory is short, or it was not built from a fused network.
     """
 
-    def __init__(self, library: Library, cuda: Cuda, plan: bytes) -> None:
+    def __init__(self, library: Library, cuda: Cuda, plan: bytes, kernels: bytes = b"") -> None:
         tensorrt: ModuleType = library.imported()
         self._name = library.name
         self._tensorrt: ModuleType = tensorrt
@@ -52,10 +59,18 @@ class Program:
                 raise self._journal.error(what=failed, remedy=_RELOAD)
             self.tensors = _tensors(tensorrt, self._engine)
             check_tensors(self.tensors)
-            self._context: trt.IExecutionContext = self._engine.create_execution_context()
+            self._kernels = Kernels(self._engine, kernels) if library.builds_ahead else None
+            self._context: trt.IExecutionContext = (
+                self._kernels.context(self._engine) if self._kernels else self._engine.create_execution_context()
+            )
             if self._context is None:
                 raise self._journal.error(what="the GPU has no memory left for the engine", remedy=_MEMORY)
             self._resources = resources.pop_all()
+
+    @property
+    def new_kernels(self) -> bytes | None:
+        """What was compiled when it was loaded, to be kept; None without anything to keep."""
+        return self._kernels.serialised() if self._kernels and self._kernels.are_new else None
 
     def attach(self, *, mapped: bool) -> None:
         """Allocate buffers, after releasing those before."""
@@ -156,6 +171,7 @@ class Program:
     def _drop_references(self) -> None:
         """Pybind11 destroys each object with its last reference: dependent objects go first."""
         self._context = None
+        self._kernels = None
         self._engine = None
         self._runtime = None
 

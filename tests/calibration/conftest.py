@@ -12,11 +12,12 @@ from calibration.backbones.backbone import filterbank_backbone
 from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.deployment.engine_source import source_of
 from calibration.engine.tensorrt import TensorRTEngine
+from calibration.engine.tensorrt_library import LIBRARIES
 from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.cli.main import main
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
-from tests.support import fake_tensorrt
+from tests.support import fake_tensorrt, fake_tensorrt_rtx
 from tests.support.fake_gpu import FakeCuda
 from tests.support.outcome import Outcome
 from tests.support.washers import SIDE, Drawn, save, washer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.backbones.backbone import Backbone
+    from calibration.engine.tensorrt_library import Library
     from calibration.imaging.preprocess import Image
 
 
@@ -89,19 +91,32 @@ def cuda() -> FakeCuda:
     return FakeCuda()
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Any:  # noqa: ANN401
-    """TensorRT on it."""
-    return fake_tensorrt.install(monkeypatch, cuda)
+@pytest.fixture(params=LIBRARIES, ids=lambda library: library.backend)
+def library(request: pytest.FixtureRequest) -> Library:
+    """TensorRT, and TensorRT for RTX."""
+    found: Library = request.param
+    return found
 
 
 @pytest.fixture
-def engine(learnt: Bundle, world: Any, cuda: FakeCuda, tmp_path: Path) -> Callable[..., TensorRTEngine]:  # noqa: ANN401, ARG001
-    """Makes TensorRT engines of the washers' network."""
+def world(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, library: Library) -> Any:  # noqa: ANN401
+    """The library on it."""
+    fake = fake_tensorrt_rtx if library.builds_ahead else fake_tensorrt
+    return fake.install(monkeypatch, cuda)
+
+
+@pytest.fixture
+def engine(
+    learnt: Bundle,
+    world: Any,  # noqa: ANN401, ARG001
+    cuda: FakeCuda,
+    library: Library,
+    tmp_path: Path,
+) -> Callable[..., TensorRTEngine]:
+    """Makes engines of the washers' network."""
+    defaults = {"source": source_of(learnt), "folder": tmp_path / "e", "cuda": lambda: cuda, "library": library}
 
     def make(**changes: Any) -> TensorRTEngine:  # noqa: ANN401
-        return TensorRTEngine(
-            **{"source": source_of(learnt), "folder": tmp_path / "e", "cuda": lambda: cuda, **changes}
-        )
+        return TensorRTEngine(**{**defaults, **changes})
 
     return make

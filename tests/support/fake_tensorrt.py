@@ -12,7 +12,7 @@ import sys
 import weakref
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from onnx import TensorProto, numpy_helper
 from tests.support.fake_gpu import FakeCuda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pytest
 
@@ -34,12 +34,14 @@ class _World:
 
     Attributes:
         builds: Configurations of the builds so far.
+        compiled: How often TensorRT for RTX has compiled an engine's kernels.
         roundings: Factors that spoil the outputs of the next engines, one for each that is loaded or exchanged.
     """
 
     cuda: FakeCuda
     builds: list[IBuilderConfig] = field(default_factory=list)
     refits: int = 0
+    compiled: int = 0
     enqueue: Callable[[], bool] = lambda: True
     refuse: set[str] = field(default_factory=set)
     roundings: list[float] = field(default_factory=list)
@@ -51,13 +53,20 @@ class _World:
 _world = _World(FakeCuda())
 
 
-def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = "10.3.0") -> _World:
-    """Make ``import tensorrt`` find this."""
-    module = ModuleType("tensorrt")
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: FakeCuda,
+    version: str = "10.3.0",
+    name: str = "tensorrt",
+    changes: Mapping[str, object] = MappingProxyType({}),
+) -> _World:
+    """Make ``import tensorrt`` find this, with changes."""
+    module = ModuleType(name)
     module.__dict__.update({name: value for name, value in globals().items() if name[0] != "_"})
+    module.__dict__.update(changes)
     module.__dict__["__version__"] = version
-    module.__spec__ = ModuleSpec("tensorrt", None)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    module.__spec__ = ModuleSpec(name, None)
+    monkeypatch.setitem(sys.modules, name, module)
     _world.__dict__.update(_World(cuda).__dict__)
     return _world
 
@@ -165,8 +174,10 @@ class OnnxParser:
 
 
 class Builder:
+    _needs_gpu = True
+
     def __init__(self, logger: ILogger) -> None:
-        assert _world.cuda.entered, "no GPU: TensorRT crashes here"
+        assert _world.cuda.entered or not self._needs_gpu, "no GPU: TensorRT crashes here"
         assert isinstance(logger, ILogger)
 
     def create_network(self, flags: int) -> INetworkDefinition:
@@ -196,7 +207,10 @@ class Runtime:
         if "plan" in _world.refuse:
             self._logger.log(ILogger.ERROR, "Version tag does not match")
             return None
-        return ICudaEngine(bytes(serialized_engine))
+        return self._engine(bytes(serialized_engine))
+
+    def _engine(self, plan: bytes) -> ICudaEngine:
+        return ICudaEngine(plan)
 
 
 class ICudaEngine:

@@ -72,11 +72,15 @@ class _Decided(ast.NodeTransformer):
 
 
 class _Without(ast.NodeTransformer):
-    """Drops functions of these names."""
+    """Drops functions and classes of these names."""
 
     def __init__(self, names: set[str]) -> None:
         self._names = names
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
         """Drop it, or look inside."""
+        return None if node.name in self._names else self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
+        """As a function."""
         return None if node.name in self._names else self.generic_visit(node)

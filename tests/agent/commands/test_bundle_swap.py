@@ -51,8 +51,8 @@ class Builds:
         assert self.gate.wait(PATIENCE_S)
         if self.fails or (deployment.cancel is not None and deployment.cancel.is_set()):
             raise EngineError(what="the engine cannot be built", remedy="free memory")
-        deployment.cache_dir.mkdir(exist_ok=True)
-        (deployment.cache_dir / "built").touch()
+        deployment.folder("tensorrt").mkdir(exist_ok=True)
+        (deployment.folder("tensorrt") / "built").touch()
 
 
 class SlowToBuild(OnnxRuntimeEngine):
@@ -65,7 +65,7 @@ class SlowToBuild(OnnxRuntimeEngine):
         self._builds, self._deployment = builds, deployment
 
     def __enter__(self) -> Any:  # noqa: ANN401 - itself
-        if not (self._deployment.cache_dir / "built").exists():
+        if not (self._deployment.folder("tensorrt") / "built").exists():
             self._builds.build(self._deployment)
         self._owner = threading.get_ident()
         return super().__enter__()

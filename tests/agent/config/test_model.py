@@ -175,7 +175,10 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ),
         (
             "engine: {backend: gpu}",
-            "engine.backend: 'gpu' is not allowed; use one of: auto, tensorrt, cuda, openvino, onnxruntime",
+            (
+                "engine.backend: 'gpu' is not allowed; use one of: auto, tensorrt, tensorrt_rtx, cuda, openvino, "
+                "onnxruntime"
+            ),
         ),
         ("mqtt: {port: '1883'}", "mqtt.port: '1883' is not allowed; use a whole number, 1 to 65535"),
         ("mqtt: {protocol: 4}", "mqtt.protocol: 4 is not allowed; use one of: 5, 3.1.1"),

@@ -246,7 +246,7 @@ def test_a_configuration_that_is_not_usable_is_a_fault_with_all_its_problems(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorrt", "cuda"])
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx", "cuda"])
 def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
     bundle: Path, tmp_path: Path, backend: str
 ) -> None:

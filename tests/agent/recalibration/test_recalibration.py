@@ -474,7 +474,8 @@ def test_old_bundles_go_and_those_in_use_stay(tmp_path: Path) -> None:
     names = [f"2026010{day}T000000Z-0123456{day}" for day in range(1, 7)]
     for name in [*names, "by-hand", ".half"]:
         (tmp_path / name).mkdir()
-    (tmp_path / f"{names[1]}.tensorrt").mkdir()
+    for backend in ("tensorrt", "tensorrt_rtx"):
+        (tmp_path / f"{names[1]}.{backend}").mkdir()
     made = BundleFolder(tmp_path)
     made.remove_left_overs()
     made.prune(3, [tmp_path / names[0]])

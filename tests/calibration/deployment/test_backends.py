@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"
-DEPLOYMENT = Deployment(
-    cast("Bundle", SimpleNamespace(network=Path("network.onnx"))), 1, Path("engines"), lambda *_: None
-)
+DEPLOYMENT = Deployment(cast("Bundle", SimpleNamespace(network=Path("network.onnx"))), 1, Path, lambda *_: None)
 
 
 class FakeEngine:

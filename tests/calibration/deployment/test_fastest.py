@@ -158,7 +158,7 @@ def test_what_cannot_be_kept_is_logged_and_used(
 
 
 def deployment(bundle: Bundle, folder: Path) -> Deployment:
-    return Deployment(bundle, 1, folder, lambda *_: None, fastest_file=folder / "washers.fastest.json")
+    return Deployment(bundle, 1, folder.joinpath, lambda *_: None, fastest_file=folder / "washers.fastest.json")
 
 
 def opened(name: str, wanted: Deployment) -> tuple[str, str]:

@@ -154,7 +154,7 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
         "from calibration.engine.tensorrt import TensorRTEngine\n"
         "from calibration.errors import EngineError\n"
         "bundle = open_bundle(Path(sys.argv[1]))\n"
-        "try:\n    TensorRTEngine(source_of(bundle), engine_folder(bundle)).__enter__()\n"
+        "try:\n    TensorRTEngine(source_of(bundle), engine_folder(bundle, 'tensorrt')).__enter__()\n"
         "except EngineError as error:\n    print(error)\n"
     )
     ended = subprocess.run(  # noqa: S603 - our own program

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import Source, TensorRTEngine
-from calibration.engine.tensorrt_library import TENSORRT
+from calibration.engine.tensorrt_kept import Source
+from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX
 from calibration.errors import EngineError
 from tests.support import fake_tensorrt
 from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.bundle.bundle import Bundle
+    from calibration.engine.tensorrt import TensorRTEngine
+    from calibration.engine.tensorrt_library import Library
 
     Opener = Callable[..., TensorRTEngine]
 
@@ -33,9 +35,9 @@ def frame(learnt: Bundle) -> Any:  # noqa: ANN401
     return learnt.golden().frames[0]
 
 
-def test_it_scores_as_onnx_runtime_does(engine: Opener, learnt: Bundle) -> None:
+def test_it_scores_as_onnx_runtime_does(engine: Opener, learnt: Bundle, library: Library) -> None:
     with engine() as mine, OnnxRuntimeEngine(learnt.network, 1) as reference:
-        assert mine.backend == "tensorrt"
+        assert mine.backend == library.backend
         check_golden(learnt, mine)
         for frame in learnt.golden().frames:
             here, there = mine(frame), reference(frame)
@@ -43,6 +45,7 @@ def test_it_scores_as_onnx_runtime_does(engine: Opener, learnt: Bundle) -> None:
             np.testing.assert_allclose(here.map, there.map, rtol=1e-5)
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 @pytest.mark.parametrize("mapped_s", [0.001, 0.003])
 def test_a_result_does_not_change_when_the_next_frame_is_scored(
     engine: Opener, learnt: Bundle, cuda: FakeCuda, mapped_s: float
@@ -238,7 +241,7 @@ def test_memory_that_runs_out_while_buffers_are_made_is_a_clear_error_and_all_is
     ("refuse", "what"),
     [
         ("context", "no memory left for the engine"),
-        ("plan", r"cannot load the engine \(TensorRT says: Version tag does not match\)"),
+        ("plan", r"cannot load the engine \(TensorRT.* says: Version tag does not match\)"),
         ("address of map", "does not accept the buffer for map"),
     ],
 )
@@ -262,6 +265,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> None:
     monkeypatch.setattr("calibration.engine.tensorrt.perf_counter", lambda: cuda.clock_s)
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("mapped_s", "downloads"), [(0.001, 0), (0.003, 2)])
 def test_the_first_start_on_a_jetson_measures_which_buffers_are_quicker_and_later_ones_remember(
@@ -293,13 +297,16 @@ def test_on_a_gpu_with_memory_of_its_own_buffers_are_copied_and_nothing_is_measu
 
 
 def test_the_engine_lies_beside_the_bundle(learnt: Bundle) -> None:
-    assert engine_folder(learnt) == learnt.path.parent / "washers.tensorrt"
+    assert engine_folder(learnt, "tensorrt") == learnt.path.parent / "washers.tensorrt"
 
 
 def test_an_engine_that_may_not_be_built_here_is_refused_at_once_and_loaded_once_it_is_ready(
     engine: Opener, learnt: Bundle, cuda: FakeCuda
 ) -> None:
-    with pytest.raises(EngineError, match=r"no TensorRT engine is ready: no engine in .* yet"), engine(may_build=False):
+    with (
+        pytest.raises(EngineError, match=r"no TensorRT.* engine is ready: no engine in .* yet"),
+        engine(may_build=False),
+    ):
         pytest.fail("it was built")
     assert not cuda.living
     with engine() as built:
@@ -310,14 +317,13 @@ def test_an_engine_that_may_not_be_built_here_is_refused_at_once_and_loaded_once
 
 
 @pytest.mark.parametrize(
-    ("version", "old"), [("10.2.0.19", True), ("8.6.1", True), ("10.3.0", False), ("11.4.0", False)]
+    ("library", "old", "new"), [(TENSORRT, "10.2.0.19", "10.3.0"), (TENSORRT_RTX, "1.6.1", "1.7.0")]
 )
-def test_a_tensorrt_older_than_10_3_is_refused(
-    monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str, *, old: bool
+def test_a_library_that_is_too_old_is_refused(
+    monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, library: Library, old: str, new: str
 ) -> None:
-    fake_tensorrt.install(monkeypatch, cuda, version)
-    if old:
-        with pytest.raises(EngineError, match=rf"TensorRT {version} is too old"):
-            TENSORRT.imported()
-    else:
-        assert TENSORRT.imported().__version__ == version
+    fake_tensorrt.install(monkeypatch, cuda, old, library.modules[0])
+    with pytest.raises(EngineError, match=rf"{library.name} {old} is too old"):
+        library.imported()
+    fake_tensorrt.install(monkeypatch, cuda, new, library.modules[0])
+    assert library.imported().__version__ == new

@@ -17,9 +17,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from calibration.detectors.mean_shift import MeanShift
-from calibration.engine.tensorrt import Source, TensorRTEngine
+from calibration.engine.tensorrt import TensorRTEngine
 from calibration.engine.tensorrt_build import BuildOptions, Built, Phases, _build_error, _mark_head_refittable, build
-from calibration.engine.tensorrt_library import TENSORRT_RTX, process_journal
+from calibration.engine.tensorrt_kept import Source
+from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX, process_journal
 from calibration.errors import EngineError
 from calibration.onnx_graph import FLOAT, copied
 from tests.support import fake_tensorrt
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Opener = Callable[..., TensorRTEngine]
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_the_engine_keeps_the_graphs_precision_and_only_the_head_can_be_replaced(
     engine: Opener,
     world: Any,  # noqa: ANN401
@@ -50,6 +52,7 @@ def test_the_engine_keeps_the_graphs_precision_and_only_the_head_can_be_replaced
     assert config._marked == ("head.mean", "head.whitening")
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_an_engine_whose_head_cannot_be_marked_still_scores(
     engine: Opener,
     world: Any,  # noqa: ANN401

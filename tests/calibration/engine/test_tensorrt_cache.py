@@ -15,9 +15,11 @@ import pytest
 
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import source_of
-from calibration.engine.tensorrt import Source, check_or_rebuild
+from calibration.engine.tensorrt import check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.engine.tensorrt_cache import PLAN, RECORD, TIMINGS
+from calibration.engine.tensorrt_kept import Source
+from calibration.engine.tensorrt_library import TENSORRT
 from calibration.errors import ScoreMismatchError, StorageError
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def other_options(_world: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"options": BuildOptions(workspace_mib=512)}
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -94,6 +97,7 @@ def test_an_engine_built_for_something_else_is_rebuilt_with_the_reason(
     assert len(kept.builds) == 2
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_without_options_the_kept_engine_is_used_and_its_options_for_the_next_build(
     engine: Opener,
     kept: Any,  # noqa: ANN401
@@ -168,6 +172,7 @@ def test_an_engine_without_its_record_is_not_used(
     assert len(kept.builds) == 3
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_the_record_says_what_the_engine_is_for(kept: Any, folder: Path, learnt: Bundle) -> None:  # noqa: ANN401, ARG001
     record = json.loads((folder / RECORD).read_text())
     assert record["key"] == {
@@ -181,6 +186,7 @@ def test_the_record_says_what_the_engine_is_for(kept: Any, folder: Path, learnt:
     assert (folder / PLAN).stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_layer_timings_are_reused_and_foreign_ones_do_no_harm(
     engine: Opener,
     kept: Any,  # noqa: ANN401
@@ -193,6 +199,7 @@ def test_layer_timings_are_reused_and_foreign_ones_do_no_harm(
         assert (folder / TIMINGS).read_bytes() == b"timed "
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 def test_an_unwritable_folder_is_reported_before_the_build(
     engine: Opener,
     world: Any,  # noqa: ANN401
@@ -206,6 +213,7 @@ def test_an_unwritable_folder_is_reported_before_the_build(
     assert cuda.events[-1] == "left"
 
 
+@pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 @pytest.mark.parametrize("failing", range(6))
 def test_a_full_disk_leaves_nothing_half_written_and_the_next_start_builds(  # noqa: PLR0913, PLR0917
     engine: Opener,

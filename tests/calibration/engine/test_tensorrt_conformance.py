@@ -239,6 +239,8 @@ def test_all_that_we_use_is_in_tensorrt(findings: dict[str, Mapping[str, Any]], 
     assert ({"IBuilderConfig.set_timing_cache", "BuilderFlag.REFIT_INDIVIDUAL"} <= set(ours["uses"])) != (
         version == RTX
     )
+    of_rtx = {"IBuilderConfig.set_compute_capability", "IRuntimeCache.deserialize"}
+    assert of_rtx & set(ours["uses"]) == (of_rtx if version == RTX else set())
 
 
 @pytest.mark.parametrize("name", PLANTED)

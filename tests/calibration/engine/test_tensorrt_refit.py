@@ -12,7 +12,9 @@ from onnx import numpy_helper
 from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
 from calibration.deployment.engine_source import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import Source, TensorRTEngine, replace_engine_head
+from calibration.engine.tensorrt import TensorRTEngine, replace_engine_head
+from calibration.engine.tensorrt_kept import Source
+from calibration.engine.tensorrt_library import TENSORRT
 from calibration.errors import EngineError, ScoreMismatchError
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     Opener = Callable[..., TensorRTEngine]
 else:
     from dataclasses import dataclass
+
+
+pytestmark = pytest.mark.parametrize("library", [TENSORRT], indirect=True)
 
 
 @dataclass
