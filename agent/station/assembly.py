@@ -46,7 +46,7 @@ from agent.station.systemd import ServiceManager
 from agent.station.web_page import page_of
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.standstill import Standstill
-from agent.trigger.trigger import OnCommand, UnlessPaused
+from agent.trigger.trigger import BetweenParts, OnCommand, UnlessPaused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ class Assembly:
         self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict, waits=waits)
         parts = trigger_of(config.trigger, self._handshake, controls.active_recipes)
         self._is_triggered_by_line = isinstance(parts, OnCommand)
-        self._trigger = UnlessPaused(parts, lambda: controls.is_paused)
+        self._trigger: Trigger = UnlessPaused(parts, lambda: controls.is_paused)
         self._combine = combiner_of(config.trigger, state.why_no_verdict)
 
         # What is kept and shown.
@@ -154,6 +154,8 @@ class Assembly:
         self._root = topics.root
         self.collector = StatusCollector(self.status, self._clients, topics.root, station.version)
         pages = () if self._page is None else (self._page,)
+        if self._page is not None:
+            self._trigger = BetweenParts(self._trigger, self._page.show_between)
         for page in pages:
             page.use_state(lambda: page_state(self.status, self._clients))
 

@@ -109,6 +109,35 @@ class OnCommand:
         return current
 
 
+class BetweenParts:
+    """A trigger whose frames without a part are shown to someone.
+
+    Args:
+        trigger: Decides.
+        show: Takes each such frame; must not wait.
+    """
+
+    def __init__(self, trigger: Trigger, show: Callable[[Frame], object]) -> None:
+        self._trigger = trigger
+        self._show = show
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """See Trigger."""
+        return self._trigger.dropped
+
+    def withdraw(self, parts: list[Part]) -> list[Part]:
+        """See Trigger."""
+        return self._trigger.withdraw(parts)
+
+    def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
+        """See Trigger."""
+        part = self._trigger(frame, current)
+        if part is None and not frame.is_damaged:
+            self._show(frame)
+        return part
+
+
 class UnlessPaused:
     """A trigger that finds no part while the station is paused."""
 

@@ -29,8 +29,8 @@ class Dashboard:
     """Results and state that the agent has sent, for one thread.
 
     The chart consists of bins of a quarter of a second. Each keeps its worst score, so that the chart costs the same at
-    one part a minute and at two hundred a second, and shows every reject. Scores of several zones are divided by their
-    thresholds, because nothing else makes them comparable.
+    one part a minute and at two hundred a second, and shows every reject. Scores are multiples of their thresholds,
+    which makes zones and bundles comparable.
 
     Args:
         clock_s: Monotonic.
@@ -105,37 +105,34 @@ class Dashboard:
     def _add_to_bin(self, entry: Payload) -> None:
         self._count += 1
         start_ms = entry["at"] // BIN_MS * BIN_MS
-        score, threshold, evaluation = *_charted(entry), entry["evaluation"]
+        ratio, evaluation = entry["ratio"], entry["evaluation"]
         if self._bins and self._bins[-1][0] == start_ms:
             newest = self._bins[-1]
-            newest[1] = max((each for each in (newest[1], score) if each is not None), default=None)
-            newest[2] = threshold
-            newest[3] = max(newest[3], evaluation, key=lambda each: _RANK[Evaluation(each)])
-            newest[4:] = [newest[4] + 1, self._count]
+            newest[1] = max((each for each in (newest[1], ratio) if each is not None), default=None)
+            newest[2] = max(newest[2], evaluation, key=lambda each: _RANK[Evaluation(each)])
+            newest[3:] = [newest[3] + 1, self._count]
         else:
-            self._bins.append([start_ms, score, threshold, evaluation, 1, self._count])
-
-
-def _charted(entry: Payload) -> tuple[float | None, float | None]:
-    """Score and threshold."""
-    score, threshold = entry["score"], entry["threshold"]
-    if entry["zone"] is None or not threshold:
-        return score, threshold
-    return None if score is None else score / threshold, 1.0
+            self._bins.append([start_ms, ratio, evaluation, 1, self._count])
 
 
 def _entry(result: Payload) -> Payload:
-    code = result["resultCode"]
+    """A result as the page shows it: with the verdict that the line was given."""
+    code, evaluation = ResultCode(result["resultCode"]), Evaluation(result["resultEvaluation"])
+    given, why = evaluation, CODES[code]
+    if code is ResultCode.TOO_LATE and evaluation is not Evaluation.NOT_DECIDABLE:
+        given, why = Evaluation.NOT_DECIDABLE, f"too late: the line was told NOT DECIDABLE ({VERDICTS[evaluation]})"
+    score, threshold = result["score"], result["threshold"]
     return {
         "id": result["resultId"],
         "seq": result["seq"],
         "part": result["partId"],
         "at": result["creationTime"],
-        "evaluation": result["resultEvaluation"],
-        "verdict": VERDICTS[Evaluation(result["resultEvaluation"])],
+        "evaluation": given,
+        "verdict": VERDICTS[given],
         "code": code,
-        "why": CODES[ResultCode(code)],
-        "score": result["score"],
-        "threshold": result["threshold"],
+        "why": why,
+        "score": score,
+        "threshold": threshold,
+        "ratio": score / threshold if score is not None and threshold else None,
         "zone": result["zone"],
     }

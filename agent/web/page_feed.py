@@ -9,6 +9,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from agent.backoff import Backoff, BackoffLimits
+from agent.camera import Frame
 from agent.errors import PageError
 from agent.messages.records import Evaluation
 from agent.web.child_handle import PageProcess
@@ -32,6 +33,8 @@ _MOST_WAITING = 4096
 _LARGEST_BATCH_BYTES = 32 * 1024
 _SILENT_AFTER_S = 30.0
 _REJECT_FIRST_NS = 1_000_000_000
+_BETWEEN_AFTER_NS = 2_000_000_000
+"""A part stays in the picture for so long, unless the next one comes."""
 _NOT_TAKEN = "web: page does not take results"
 RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=30.0)
 
@@ -74,6 +77,7 @@ class PageFeed:
         self._batch: bytes | None = None
         self._newest: PartInspection | None = None
         self._newest_reject: PartInspection | None = None
+        self._between: Frame | None = None
         self._stopping = threading.Event()
         self._is_loss_logged = False
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
@@ -94,6 +98,10 @@ class PageFeed:
         self._newest = part
         if part.decision.verdict.evaluation is Evaluation.NOT_OK:
             self._newest_reject = part
+
+    def show_between(self, frame: Frame) -> None:
+        """Offer a frame without a part; it is shown when no part has come for a while."""
+        self._between = frame
 
     def use_state(self, state: Callable[[], Payload]) -> None:
         """Set what gives the state of the station, once a second while a browser watches; before enter."""
@@ -137,12 +145,14 @@ class PageFeed:
             if is_frame_due and has_all and part is not None and part is not shown and _show(process, part):
                 is_frame_due, shown, self._newest_reject = False, part, None
 
-    def _part_to_show(self) -> PartInspection | None:
-        newest, reject = self._newest, self._newest_reject
-        if newest is None or reject is None:
-            return newest
-        is_old = newest.frame.captured_ns - reject.frame.captured_ns > _REJECT_FIRST_NS
-        return newest if is_old else reject
+    def _part_to_show(self) -> PartInspection | Frame | None:
+        newest, reject, between = self._newest, self._newest_reject, self._between
+        if newest is None:
+            return between
+        if between is not None and between.captured_ns - newest.frame.captured_ns > _BETWEEN_AFTER_NS:
+            return between
+        is_recent = reject is not None and newest.frame.captured_ns - reject.frame.captured_ns <= _REJECT_FIRST_NS
+        return reject if is_recent else newest
 
     def _send_results(self, process: PageProcess) -> bool:
         """Whether the process has all of them now."""
@@ -173,7 +183,26 @@ class PageFeed:
         self._is_loss_logged = False
 
 
-def _show(process: PageProcess, part: PartInspection) -> bool:
+def _show(process: PageProcess, shown: PartInspection | Frame) -> bool:
+    return _show_frame(process, shown) if isinstance(shown, Frame) else _show_part(process, shown)
+
+
+def _show_frame(process: PageProcess, frame: Frame) -> bool:
+    rows, columns = frame.image.shape[:2]
+    shown = ShownFrame(
+        result_id=f"between-{frame.seq}",
+        captured_at_ms=frame.captured_at_ms,
+        rows=rows,
+        columns=columns,
+        map_shape=None,
+        grid=(1, 1),
+        region=None,
+        threshold=1.0,
+    )
+    return process.show(frame.image, None, shown)
+
+
+def _show_part(process: PageProcess, part: PartInspection) -> bool:
     image, recipe = part.frame.image, part.recipe
     score_map, threshold = None, recipe.rules.threshold
     if part.inference is not None:

@@ -1,6 +1,6 @@
 // The newest kept pictures of a verdict, and their labels.
 
-import { dayAndClock, element, number } from "./format.js";
+import { dayAndClock, element, multiple } from "./format.js";
 
 const AT_MOST_EVERY_MS = 5000;
 const OK_EVERY_MS = 60000; // few of them are kept
@@ -71,7 +71,7 @@ export class Archive {
   }
 
   fill(item, entry) {
-    const ratio = entry.ratio === null ? "" : ` · ${number(entry.ratio)} × threshold`;
+    const ratio = entry.ratio === null ? "" : ` · ${multiple(entry.ratio)} threshold`;
     item.querySelector(".caption").textContent = `${dayAndClock(entry.at)}${entry.part ? ` · ${entry.part}` : ""}${ratio}`;
     item.querySelector(".label").textContent = entry.label ? `marked ${entry.label} by ${entry.by}` : "";
     const other = (entry.label ?? (entry.ok ? "good" : "defect")) === "good" ? "defect" : "good";

@@ -1,4 +1,4 @@
-// Scores of the last minutes on a logarithmic scale, with the threshold of that time.
+// Scores of the last minutes, as multiples of the threshold of that time, on a logarithmic scale.
 
 import { number } from "./format.js";
 
@@ -16,9 +16,8 @@ export class Chart {
   constructor(svg, caption) {
     this.svg = svg;
     this.caption = caption;
-    this.bins = new Map(); // start time -> score, threshold, evaluation, count
-    this.proposed = null;
-    this.hasZones = false; // if so, scores are divided by their thresholds
+    this.bins = new Map(); // start time -> score as a multiple of the threshold, evaluation, count
+    this.proposed = null; // a multiple of the present threshold
     new ResizeObserver(() => this.draw(this.now)).observe(svg);
   }
 
@@ -27,16 +26,16 @@ export class Chart {
     for (const [at, ...rest] of bins) this.bins.set(at, rest);
   }
 
-  // The number of points above a threshold, and of all points with a score.
-  above(threshold) {
+  // The number of points above a multiple of the threshold, and of all points with a score.
+  above(multiple) {
     const scores = this.points().map((point) => point.score).filter((score) => score !== null);
-    return [scores.filter((score) => score > threshold).length, scores.length];
+    return [scores.filter((score) => score > multiple).length, scores.length];
   }
 
   points() {
     const longest = WINDOWS_MS[WINDOWS_MS.length - 1];
     for (const at of this.bins.keys()) if (at < this.now - longest) this.bins.delete(at);
-    return [...this.bins].map(([at, [score, threshold, evaluation, count]]) => ({ at, score, threshold, evaluation, count }));
+    return [...this.bins].map(([at, [score, evaluation, count]]) => ({ at, score, evaluation, count }));
   }
 
   draw(now) {
@@ -56,24 +55,23 @@ export class Chart {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(
       ...this.grid(ticks(low, high), y, right), ...this.times(windowMs, x, bottom),
-      ...this.thresholds(points, x, y, right), ...this.marks(points, x, y, bottom),
+      ...this.thresholds(y, right), ...this.marks(points, x, y, bottom),
     );
     this.describe(points, windowMs);
   }
 
   limits(points) {
     const scores = points.map((point) => point.score).filter((score) => score > 0);
-    const all = [...scores, ...points.map((point) => point.threshold), ...(this.proposed ? [this.proposed] : [])].filter((each) => each > 0);
-    if (!all.length) return [1, 10];
+    const all = [...scores, 1, ...(this.proposed ? [this.proposed] : [])];
     const low = all.reduce((a, b) => Math.min(a, b));
     const high = all.reduce((a, b) => Math.max(a, b));
-    return [low / 1.25, Math.max(high * 1.25, low * 2)];
+    return [Math.min(low / 1.25, 0.5), Math.max(high * 1.25, 2)];
   }
 
   grid(values, y, right) {
     return values.flatMap((value) => [
       line("grid", MARGIN.left, y(value), right, y(value)),
-      text("tick", MARGIN.left - 8, y(value) + 4, number(value), "end"),
+      text("tick", MARGIN.left - 8, y(value) + 4, `${number(value)} ×`, "end"),
     ]);
   }
 
@@ -88,17 +86,9 @@ export class Chart {
     return made;
   }
 
-  thresholds(points, x, y, right) {
-    if (!points.length) return [];
-    let steps = "";
-    let before = null;
-    for (const { at, threshold } of points) {
-      if (threshold === before) continue;
-      steps += before === null ? `M${MARGIN.left},${y(threshold)}` : `H${x(at)}V${y(threshold)}`;
-      before = threshold;
-    }
-    const made = [path("threshold", `${steps}H${right}`)];
-    if (this.proposed && this.proposed !== before) made.push(line("proposed", MARGIN.left, y(this.proposed), right, y(this.proposed)));
+  thresholds(y, right) {
+    const made = [line("threshold", MARGIN.left, y(1), right, y(1))];
+    if (this.proposed && this.proposed !== 1) made.push(line("proposed", MARGIN.left, y(this.proposed), right, y(this.proposed)));
     return made;
   }
 
@@ -114,9 +104,10 @@ export class Chart {
   describe(points, windowMs) {
     const counts = { ok: 0, doubt: 0, "not-ok": 0 };
     for (const { evaluation, count } of points) counts[KINDS[evaluation]] += count;
-    const threshold = points.length ? number(points[points.length - 1].threshold) : "unknown";
+    const span = `last ${windowMs / 60e3} min`;
+    const said = `${counts["not-ok"]} NOT OK, ${counts.doubt} NOT DECIDABLE, ${counts.ok} OK`;
     this.caption.textContent = points.length
-      ? `The worst score of each quarter of a second, last ${windowMs / 60e3} min; ${this.hasZones ? "divided by the threshold of its zone" : `threshold ${threshold}`}.`
+      ? `The worst score of each quarter of a second, as a multiple of the threshold; ${span}: ${said}.`
       : "No score yet.";
   }
 }

@@ -76,11 +76,12 @@ export class Controls {
   propose(threshold, isFromSlider) {
     this.isEdited = true;
     const isAlone = Object.keys(this.thresholds).length === 1; // otherwise the chart shows other zones as well
-    this.chart.proposed = isAlone && threshold > 0 ? threshold : null;
+    const multiple = threshold / this.thresholds[this.zone].now;
+    this.chart.proposed = isAlone && threshold > 0 ? multiple : null;
     if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
     else if (threshold > 0) get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
     get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
-    const [above, of] = this.chart.above(threshold);
+    const [above, of] = this.chart.above(multiple);
     get("threshold-effect").textContent = isAlone && threshold > 0 ? `${above} of the ${of} points in the chart lie above ${number(threshold)}.` : "";
   }
 

@@ -9,6 +9,12 @@ export function number(value) {
   return Number(value.toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 6 });
 }
 
+// A score as a multiple of its threshold: 0.53 ×, 1.84 ×, 12.3 ×.
+export function multiple(ratio) {
+  const size = Math.abs(ratio);
+  return `${size >= 1e4 ? number(ratio) : Number(ratio.toPrecision(size < 1 ? 2 : 3)).toLocaleString("en")} ×`;
+}
+
 export function clock(ms) {
   return new Date(ms).toLocaleTimeString("en-GB", { hour12: false });
 }

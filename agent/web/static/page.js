@@ -34,7 +34,6 @@ const receivers = {
   update(update) {
     agentSilentMs = update.silentMs;
     chart.take(update.bins, update.isWhole);
-    chart.hasZones = Object.keys(update.state?.thresholds ?? {}).length > 1;
     station.take(update);
     if (update.state) controls.take(update.state);
     if (!get("archive").hidden) archive.take(update.rejects[0]?.id ?? "none");
@@ -55,7 +54,7 @@ function show() {
   station.show(connection.isLive, isSilent, connection.now());
   const pictureAge = picture.at === null ? null : connection.now() - picture.at;
   get("picture-age").textContent = pictureAge === null ? "" : age(pictureAge);
-  get("stage").classList.toggle("old", !isLive || pictureAge > PICTURE_OLD_AFTER_MS);
+  get("stage").classList.toggle("old", !picture.isHeld && (!isLive || pictureAge > PICTURE_OLD_AFTER_MS));
 }
 
 setInterval(show, 500);

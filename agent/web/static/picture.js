@@ -1,4 +1,5 @@
 // The newest picture, its heat map and its defect marks: fetched one by one, as fast as this device can show them.
+// A picture of a part stays while someone looks at it: with the pointer or a finger on it, or the focus.
 
 import { SHAPES, shape } from "./format.js";
 
@@ -13,6 +14,11 @@ export class Picture {
     this.id = "";
     this.fetched = 0;
     this.heldUntil = 0;
+    this.isOfPart = false;
+    this.isLookedAt = false;
+    const stage = get("stage");
+    for (const event of ["pointerenter", "focus"]) stage.addEventListener(event, () => this.look(true));
+    for (const event of ["pointerleave", "blur"]) stage.addEventListener(event, () => this.look(false));
     get("show-heat").addEventListener("change", () => this.style());
     get("show-marks").addEventListener("change", () => this.style());
     get("opacity").addEventListener("input", () => this.style());
@@ -24,7 +30,7 @@ export class Picture {
     for (;;) {
       const began = performance.now();
       try {
-        if (!document.hidden && performance.now() >= this.heldUntil) await this.next();
+        if (!document.hidden && performance.now() >= this.heldUntil && !this.isHeld) await this.next();
         else await sleep(AGAIN_AFTER_MS);
       } catch {
         await sleep(AGAIN_AFTER_MS); // the page shows that the connection is lost, and how old the picture is
@@ -33,9 +39,18 @@ export class Picture {
     }
   }
 
+  get isHeld() {
+    return this.isLookedAt && this.isOfPart;
+  }
+
+  look(isLookedAt) {
+    this.isLookedAt = isLookedAt;
+    get("held").hidden = !this.isHeld;
+  }
+
   async next() {
     const response = await fetch(`picture?after=${this.id}`, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
-    if (response.status === 204) return;
+    if (response.status === 204 || this.isHeld) return;
     if (!response.ok) throw new Error(`${response.status}`);
     const content = await response.arrayBuffer();
     const length = new DataView(content).getUint32(0);
@@ -46,11 +61,13 @@ export class Picture {
     if (about.heatBytes) await draw(get("heat"), new Blob([content.slice(heatAt)], { type: "image/png" }));
     get("heat").hidden = !about.heatBytes;
     this.place(about);
-    const isReject = about.evaluation !== null && about.evaluation !== 1;
+    this.isOfPart = about.evaluation !== null;
+    this.look(this.isLookedAt);
+    const isReject = this.isOfPart && about.evaluation !== 1;
     this.heldUntil = isReject && get("hold").checked ? performance.now() + HELD_MS : 0;
-    get("picture-of").replaceChildren(...(about.evaluation === null ? [] : [shape(about.evaluation), ` ${about.verdict}`]),
-      ` ${about.part ?? `#${about.seq}`}`);
-    get("picture-of").className = `of ${SHAPES[about.evaluation ?? 0]}`;
+    get("picture-of").replaceChildren(...(this.isOfPart
+      ? [shape(about.evaluation), ` ${about.verdict} ${about.part ?? `#${about.seq}`}`] : ["between parts"]));
+    get("picture-of").className = this.isOfPart ? `of ${SHAPES[about.evaluation]}` : "of";
     this.id = about.id;
     this.at = about.at;
     this.fetched += 1;

@@ -1,8 +1,9 @@
 // Verdict, lists, state and alerts.
 
-import { SHAPES, age, clock, dayAndClock, element, number, shape } from "./format.js";
+import { SHAPES, age, clock, dayAndClock, element, multiple, number, shape } from "./format.js";
 
-const OLD_AFTER_MS = 10000;
+const OLD_AFTER_MS = 10 * 60000; // on a slow line the last verdict stays the last
+const RECENT_MS = 10000;
 const STATES = { paused: "PAUSED", lost: "CAMERA LOST", closed: "CAMERA CLOSED", fault: "FAULT", running: "" };
 // Reasons in `dropped` of frames that need no result of their own: see messages/payloads.py.
 const NO_LOSS = new Set(["skipped", "untriggered", "moving", "unsettled", "empty", "paused", "combined"]);
@@ -36,14 +37,15 @@ export class Station {
 }
 
 function verdict(shown, now) {
-  const ratio = shown.score === null ? "no score" : `score ${number(shown.score)} · threshold ${number(shown.threshold)}`;
+  const ratio = shown.ratio === null ? "no score"
+    : `${multiple(shown.ratio)} threshold (score ${number(shown.score)}, threshold ${number(shown.threshold)})`;
   const part = shown.part === null ? `frame ${shown.seq ?? "none"}` : `part ${shown.part}`;
   const of = shown.of > 1 ? `worst of ${shown.of} in a second · ` : "";
   const zone = shown.zone === null ? "" : `${shown.zone}: `;
-  const isOld = now - shown.at > OLD_AFTER_MS;
-  const when = isOld ? `${age(now - shown.at)}, at ${dayAndClock(shown.at)}` : clock(shown.at);
+  const sinceMs = now - shown.at;
+  const when = sinceMs > RECENT_MS ? `${age(sinceMs)}, at ${dayAndClock(shown.at)}` : clock(shown.at);
   setVerdict(SHAPES[shown.evaluation], shown.verdict, shown.why, `${of}${part} · ${zone}${ratio} · ${when}`);
-  get("verdict").classList.toggle("old", isOld);
+  get("verdict").classList.toggle("old", sinceMs > OLD_AFTER_MS);
 }
 
 function setVerdict(kind, word, why, detail) {
@@ -63,17 +65,27 @@ function write(target, text) {
 
 function rows(table, entries) {
   const made = entries.map((entry) => {
+    const name = entry.part ?? (entry.seq === null ? "" : `#${entry.seq}`);
+    const why = [entry.why, entry.evaluation === 1 ? "" : entry.zone].filter(Boolean).join(", ");
     const row = element("tr", "",
-      element("td", "time", clock(entry.at)),
-      element("td", "verdict", shape(entry.evaluation), ` ${entry.verdict}`),
-      element("td", "part", entry.part ?? (entry.seq === null ? "" : `#${entry.seq}`)),
-      element("td", "score", entry.score === null ? "" : number(entry.score)),
-      element("td", "code", [entry.why, entry.evaluation === 1 ? "" : entry.zone].filter(Boolean).join(", ")));
+      cell("time", clock(entry.at)),
+      cell("verdict", shape(entry.evaluation), ` ${entry.verdict}`),
+      cell("part", name),
+      cell("score", entry.ratio === null ? "" : multiple(entry.ratio)),
+      cell("reason", why));
+    row.setAttribute("role", "row"); // rows are laid out as grids, which browsers do not call rows
+    row.querySelector(".part").title = name;
     row.className = SHAPES[entry.evaluation];
     return row;
   });
-  const none = element("tr", "", element("td", "", "none"));
+  const none = element("tr", "", cell("", "none"));
   table.tBodies[0].replaceChildren(...(made.length ? made : [none]));
+}
+
+function cell(name, ...content) {
+  const made = element("td", name, ...content);
+  made.setAttribute("role", "cell");
+  return made;
 }
 
 function alerts(active) {
@@ -114,9 +126,7 @@ function figures(state, update) {
 }
 
 function zoneFigures(zone, bundle, now, base) {
-  const of = zone ? `, ${zone}` : "";
-  return [
-    [`Threshold${of}`, now === base ? `${number(now)}, the bundle's or configured` : `${number(now)}, set by command; before: ${number(base)}`],
-    [`Bundle${of}`, `${bundle.bundleHash.slice(0, 12)}, calibrated ${new Date(bundle.calibratedAt).toLocaleDateString("en-CA")}, on ${bundle.backend}`],
-  ];
+  const set = now === base ? "the bundle's or configured" : `set by command; before: ${number(base)}`;
+  const made = `bundle ${bundle.bundleHash.slice(0, 12)}, calibrated ${new Date(bundle.calibratedAt).toLocaleDateString("en-CA")}, on ${bundle.backend}`;
+  return [[zone ? `Zone ${zone}` : "Threshold", `${zone ? "threshold " : ""}${number(now)}, ${set}; ${made}`]];
 }

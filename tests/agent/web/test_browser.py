@@ -93,7 +93,7 @@ def check_what_is_seen(tab: Tab) -> None:
     tab.until("document.querySelector('#marks .defect') !== null")
     tab.until("(document.querySelector('#chart .mark.not-ok')?.getAttribute('d') ?? '').length > 10")
     tab.until("(document.querySelector('#chart .mark.ok')?.getAttribute('d') ?? '').length > 10")
-    assert tab.ask("document.querySelector('#chart .threshold').getAttribute('d').length") > 0
+    assert tab.ask("document.querySelector('#chart .threshold').getBoundingClientRect().width") > 100
     assert "NOT OK" in tab.until(f"{text('rejects')}")
     figures = tab.until(f"{text('figures')}.includes('MQTTconnected') && {text('figures')}")
     assert "inspecting" in figures

@@ -32,12 +32,29 @@ def test_a_bin_of_the_chart_keeps_its_worst_score_and_verdict(board: Dashboard) 
         [{**result(0, score).payload(), "creationTime": 1000 + place} for place, score in enumerate(scores)]
     )
     _, update = board.update(0)
-    assert update["bins"] == [[1000, 50.0, 10.0, Evaluation.NOT_OK, 3]]
+    assert update["bins"] == [[1000, 5.0, Evaluation.NOT_OK, 3]]
 
 
 def test_a_frame_without_a_score_is_still_a_point_of_the_chart(board: Dashboard) -> None:
     board.take_results([result(0, float("nan")).payload()])
     assert board.update(0)[1]["bins"][0][1] is None
+
+
+@pytest.mark.parametrize("score", [1.0, 50.0])
+def test_a_verdict_that_came_too_late_is_shown_as_the_line_was_told(board: Dashboard, score: float) -> None:
+    late = {**result(0, score).payload(), "resultCode": ResultCode.TOO_LATE.value}
+    board.take_results([late])
+    update = board.update(0)[1]
+    for entry in (update["shown"], update["last"][0], update["rejects"][0], board.about(late["resultId"])):
+        assert (entry["evaluation"], entry["verdict"]) == (Evaluation.NOT_DECIDABLE, "NOT DECIDABLE")
+    verdict = "NOT OK" if score > 10 else "OK"
+    assert update["shown"]["why"] == f"too late: the line was told NOT DECIDABLE ({verdict})"
+    assert update["bins"][0][2] == Evaluation.NOT_DECIDABLE
+
+
+def test_scores_are_multiples_of_the_threshold(board: Dashboard) -> None:
+    board.take_results([result(0, 50.0).payload(), {**result(1).payload(), "threshold": None}])
+    assert [entry["ratio"] for entry in board.update(0)[1]["last"]] == [None, 5.0]
 
 
 def test_the_chart_is_bounded_whatever_comes(board: Dashboard) -> None:

@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from agent.camera import Frame
 from agent.config.model import load
 from agent.errors import ConfigError, PageError
 from agent.from_config import web_token
@@ -70,6 +72,24 @@ def test_a_process_that_hangs_does_not_delay_the_loop_and_missed_results_are_cou
 
 
 @pytest.mark.slow
+def between(seq: int, captured_ns: int) -> Frame:
+    return Frame(seq, np.full((48, 64, 3), seq, np.uint8), 1_000_000, captured_ns)
+
+
+def test_a_frame_without_a_part_is_shown_when_no_part_has_come_for_a_while(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        served.page.show_between(between(1, 0))
+        about, _ = served.picture()
+        assert (about["id"], about["evaluation"], about["columns"]) == ("between-1", None, 64)
+        part = result(2)
+        served.put(part)
+        served.page.show(seen(part, captured_ns=1_000_000_000))
+        served.page.show_between(between(3, 2_900_000_000))  # the part is still to be seen
+        assert served.picture(about["id"])[0]["id"] == part.result_id
+        served.page.show_between(between(4, 3_100_000_000))
+        assert served.picture(part.result_id)[0]["id"] == "between-4"
+
+
 def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, silent_after_s=2.5) as served:
         assert served.ask("/").status == 200
