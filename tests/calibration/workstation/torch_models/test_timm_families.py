@@ -177,7 +177,7 @@ def test_each_family_can_be_calibrated(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @EACH
 def test_nvidia_builds_each_family_in_both_precisions(name: str, request: pytest.FixtureRequest) -> None:
-    prove(name, network_of(backbone_of(name), MeanShift(location="shared")), request)
+    prove(name, network_of(backbone_of(name), MeanShift(location="shared", dimensions=8)), request)
 
 
 def preset_backbone(preset: Preset) -> Backbone:
