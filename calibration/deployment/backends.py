@@ -57,7 +57,7 @@ class Deployment:
         cancel: Set it to stop a build early.
         may_build: Whether an engine may be built, which takes minutes; otherwise one must be in its folder. And
             whether there is time to measure which engine is fastest.
-        fastest_file: File that keeps which engine is fastest on the processor; without one each opening measures.
+        fastest_file: File that keeps which engine is fastest on the processor; without one each start measures.
     """
 
     bundle: Bundle

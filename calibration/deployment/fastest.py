@@ -1,15 +1,20 @@
 """Measures which engine runs a bundle's network fastest on this machine's own processor, and keeps the answer.
 
-An engine whose scores of the golden frames differ from calibration's does not count.
+An engine whose scores of the golden frames differ from calibration's does not count. The measurement is a process of
+its own: a library that crashes on this processor ends only that, and one that is not used takes no memory afterwards.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from contextlib import ExitStack
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from math import inf, isnan
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +23,7 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from calibration.atomic_file import replace_file
-from calibration.bundle.bundle import NETWORK, golden_checks
+from calibration.bundle.bundle import NETWORK, golden_checks, open_bundle
 from calibration.deployment.engine_source import source_of
 from calibration.deployment.latency import processor_name
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -27,7 +32,6 @@ from calibration.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MEASURING_S = 1.0
+_LIMIT_S = 120
 _FEWEST_TURNS, _MOST_TURNS = 5, 30
 _TENFOLD = 10.0
 _CLEARLY = 0.9
@@ -135,39 +140,76 @@ class Measured(BaseModel):
         return f"{', '.join(parts)}; measured at the first start"
 
 
+_not_kept: dict[Key, Measured] = {}
+
+
 def kept_or_measured(bundle: Bundle, threads: int, file: Path | None, *, may_measure: bool) -> Measured | None:
     """The measurement that the file keeps, else a new one, which takes a second or two and is kept.
 
     Args:
         bundle: Bundle to run.
         threads: CPU threads of one inference; 0 uses one for each core.
-        file: Keeps the measurement; None keeps it nowhere.
+        file: Keeps the measurement; without one, or where it cannot be written, this process remembers it.
         may_measure: Whether there is time to measure.
 
     Returns:
         None if nothing is kept and there is no time.
 
     Raises:
-        EngineError: OpenVINO cannot be loaded.
+        EngineError: The measurement could not start, or hung.
     """
     key = Key.of(bundle, threads)
-    try:
-        kept = None if file is None else Measured.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
-        kept = None
+    kept = _not_kept.get(key)
+    if file is not None:
+        with suppress(OSError, ValidationError):
+            kept = Measured.model_validate_json(file.read_bytes())
     if kept is not None and kept.key == key:
         return kept
     if not may_measure:
         return None
-    measured = _measured(bundle, key, engines_here())
+    measured = _measured_apart(bundle, key)
     log.info("%s", measured)
-    if file is not None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, measured.model_dump_json(indent=2).encode())
-        except OSError as error:
-            log.warning("which engine is fastest cannot be kept in %s: %s", file, error.strerror)
+    if file is None:
+        _not_kept[key] = measured
+        return measured
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, measured.model_dump_json(indent=2).encode())
+    except OSError as error:
+        log.warning("which engine is fastest cannot be kept in %s: %s", file, error.strerror)
+        _not_kept[key] = measured
     return measured
+
+
+def _measured_apart(bundle: Bundle, key: Key) -> Measured:
+    arguments = (os.fsencode(bundle.path), key.threads)
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import print_measured; print_measured{arguments!r}"
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(
+            what=f"it cannot be measured which engine is fastest: {error.__class__.__name__}",
+            remedy="close other programs and start again",
+        ) from error
+    try:
+        return Measured.model_validate_json(ended.stdout)
+    except ValidationError:
+        lines = ended.stderr.decode(errors="replace").split("\n") if ended.returncode > 0 else []
+        said = next((line for line in reversed(lines) if line.strip()), f"exit code {ended.returncode}")
+        return Measured(key=key, times_ms={}, refused={EXACT: f"it ended with {said.strip()}"})
+
+
+def print_measured(path: bytes, threads: int) -> None:
+    """Measure in this process, and print the content of the file.
+
+    Raises:
+        BundleError: The bundle is not usable.
+        EngineError: OpenVINO cannot be loaded.
+    """
+    bundle = open_bundle(Path(os.fsdecode(path)))
+    sys.stdout.write(_measured(bundle, Key.of(bundle, threads), engines_here()).model_dump_json())
 
 
 def _measured(bundle: Bundle, key: Key, engines: Mapping[str, Open]) -> Measured:

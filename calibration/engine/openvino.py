@@ -37,9 +37,9 @@ _PRECISIONS: dict[Precision, dict[str, str]] = {
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
     "as in the network": {"EXECUTION_MODE_HINT": "ACCURACY"},
 }
-# Golden frames are few: for BF16, which has 3 bits fewer than FP16, the worst of 583 magnetic tiles was two to three
-# times as far off as the worst golden frame.
-_TOLERANCES: dict[Precision, float] = {"f32": 0.0, "bf16": 0.01, "as in the network": 0.03}
+# Golden frames are few: in BF16, which has 3 bits fewer than FP16, the worst of 583 magnetic tiles was 1.3 to 5.4 times
+# as far off as the worst golden frame.
+_TOLERANCES: dict[Precision, float] = {"f32": 0.0, "bf16": 0.005, "as in the network": 0.03}
 
 
 def library() -> ModuleType:

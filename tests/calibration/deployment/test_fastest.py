@@ -51,9 +51,10 @@ class Timed(OnnxRuntimeEngine):
 def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The engines of this machine, to be filled."""
     engines: dict[str, Any] = {}
-    monkeypatch.setattr(fastest, "engines_here", lambda: engines)
+    monkeypatch.setattr(fastest, "_measured_apart", lambda bundle, key: fastest._measured(bundle, key, engines))
     monkeypatch.setattr(fastest, "perf_counter", lambda: Timed.clock_ms / 1000)
     monkeypatch.setattr(Timed, "order", [])
+    monkeypatch.setattr(fastest, "_not_kept", {})
     return engines
 
 
@@ -155,6 +156,10 @@ def test_what_cannot_be_kept_is_logged_and_used(
     (tmp_path / "engines").write_text("a file where the folder should be")
     assert kept_or_measured(learnt, 1, tmp_path / "engines" / "a.json", may_measure=True) is not None
     assert "cannot be kept in" in caplog.text
+    here.clear()
+    again = kept_or_measured(learnt, 1, tmp_path / "engines" / "a.json", may_measure=True)
+    assert again is not None
+    assert again.times_ms, "this process remembers it"
 
 
 def deployment(bundle: Bundle, folder: Path) -> Deployment:
@@ -237,3 +242,34 @@ def test_a_real_measurement_has_every_engine_of_this_processor_or_why_not(learnt
     changed = wanted.fastest_file.stat().st_mtime_ns
     assert opened("auto", wanted) == (backend, reason)
     assert wanted.fastest_file.stat().st_mtime_ns == changed
+
+
+@pytest.mark.parametrize(
+    ("crash", "why"),
+    [("os.kill(os.getpid(), 11)", "exit code -11"), ("sys.exit('no memory left')", "no memory left")],
+)
+def test_a_library_that_crashes_ends_the_measurement_alone_and_is_not_tried_again(
+    learnt: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, why: str
+) -> None:
+    need_openvino()
+    (tmp_path / "openvino.py").write_text(f"import os, sys\n{crash}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = deployment(learnt, tmp_path)
+    backend, reason = opened("auto", wanted)
+    assert backend == "onnxruntime-cpu"
+    assert f"OpenVINO refused (it ended with {why})" in reason
+    assert opened("auto", replace(wanted, may_build=False)) == (backend, reason)
+
+
+def test_a_measurement_that_hangs_is_ended_and_tried_again_at_the_next_start(
+    learnt: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_openvino()
+    monkeypatch.setattr(fastest, "_LIMIT_S", 0.01)
+    wanted = deployment(learnt, tmp_path)
+    backend, reason = opened("auto", wanted)
+    assert (backend, reason.endswith("it cannot be measured which engine is fastest: TimeoutExpired")) == (
+        "onnxruntime-cpu",
+        True,
+    )
+    assert list(tmp_path.iterdir()) == []
