@@ -18,6 +18,7 @@ from agent.archive import cli as archive_command
 from agent.audit import cli as audit_command
 from agent.capture import cli as capture_command
 from agent.commands import cli as command_command
+from agent.commands.mark_cli import mark_command
 from agent.config import model as configuration
 from agent.config.exposure import exposures
 from agent.config.option import ConfigFile, station_if_only
@@ -63,6 +64,7 @@ app.add_typer(stats_command.app)
 app.add_typer(recalibrate_command.app)
 app.add_typer(command_command.app, name="command")
 app.add_typer(audit_command.app, name="audit")
+archive_command.app.command("mark")(mark_command)
 app.add_typer(archive_command.app, name="archive")
 _VERDICTS = {Evaluation.OK: "OK", Evaluation.NOT_OK: "NotOK", Evaluation.NOT_DECIDABLE: "not decidable"}
 _STDERR = 2

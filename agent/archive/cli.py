@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from enum import Enum
 from pathlib import Path  # noqa: TC003 - typer reads it
@@ -13,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.archive import rendering
-from agent.archive.entry import CLASS_NAMES, CLASSES, Mark, storable
+from agent.archive.entry import CLASSES, storable
 from agent.archive.export import Exported, Target
 from agent.archive.export import export as export_image
-from agent.archive.label import mark as mark_image
 from agent.archive.query import ArchiveQuery, open_reader
 from agent.clock import now_ms
 from agent.config import model as configuration
@@ -36,13 +34,6 @@ class Class(str, Enum):
     OK = "ok"
     NOT_OK = "not_ok"
     NOT_DECIDABLE = "not_decidable"
-
-
-class LabelArgument(str, Enum):
-    """Label that a person can give an image."""
-
-    GOOD = "good"
-    DEFECT = "defect"
 
 
 app = typer.Typer(
@@ -116,26 +107,6 @@ def show_command(
     console.print(table)
 
 
-@app.command("mark")
-def mark_command(
-    result: Result,
-    label: Annotated[LabelArgument, typer.Argument(help="What the image shows.")],
-    config: ConfigFile,
-    *,
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who marks it; by default the user.")] = None,
-) -> None:
-    """Mark what an image shows, whatever the verdict was; an earlier mark is replaced.
-
-    Example: `shiftwatch-agent archive mark 3f2a9c01 good --by "M. Bauer" --config station.yaml`
-    """
-    mark = Mark("good" if label is LabelArgument.GOOD else "defect", storable(by or _user()), now_ms())
-    folder = _folder(config)
-    with acting_as(_owner_of(folder)):
-        image = mark_image(folder, result, mark)
-    words = f"{image.result_id}, {CLASS_NAMES[image.evaluation]}: {mark.label}, says {rendering.printable(mark.by)}"
-    console.print(escape(words), soft_wrap=True)
-
-
 @app.command("export")
 def export_command(  # noqa: PLR0913 - one for each question
     target: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder; created if it does not exist.")],
@@ -203,10 +174,3 @@ def _query(  # noqa: PLR0913 - one for each question
         min_score=min_score,
         labelled=labelled,
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, for example in a container
-        return "unknown"

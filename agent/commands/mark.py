@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from agent.archive.entry import Mark
+from agent.archive.entry import Mark, storable
 from agent.archive.label import mark
 from agent.clock import now_ms
 from agent.commands.dispatcher import final_ack
@@ -42,7 +42,11 @@ class MarkCommand:
 
     def _work(self, directory: Path, command: Command, arguments: MarkArguments) -> None:
         try:
-            mark(directory, arguments.result_id, Mark(arguments.label, command.by or "mqtt", now_ms()))
+            mark(
+                directory,
+                arguments.result_id,
+                Mark(arguments.label, storable(arguments.by or command.by or "mqtt"), now_ms()),
+            )
         except ArchiveError as error:
             self._follow_up(final_ack(command, error))
         else:

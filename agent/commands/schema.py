@@ -91,10 +91,11 @@ class RecalibrateArguments(Strict):
 
 
 class MarkArguments(Strict):
-    """For ``mark``: what the image of a result shows; the identity of the result, or its start."""
+    """For ``mark``: what the image of a result shows; the identity of the result, or its start; who saw it."""
 
     result_id: Annotated[str, Field(min_length=8, max_length=64, pattern="^[0-9a-f]*$")]
     label: Literal["good", "defect"]
+    by: Annotated[str, Field(max_length=200)] | None = None
 
 
 def _checked_id(value: object) -> CommandId:

@@ -15,6 +15,7 @@ import pytest
 from agent.archive.quota import MIB, Limits
 from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
+from agent.audit.verify import verify
 from agent.cli import main
 from agent.config.time_argument import time_ms
 from agent.messages.records import DefectRegion, Evaluation, Result
@@ -174,6 +175,17 @@ def test_a_mark_is_listed_and_shown(archive: Command) -> None:
     assert abs(shown["markedAt"] - time.time() * 1000) < HOUR_MS
 
 
+def test_a_mark_is_in_the_audit_log_which_stays_intact(archive: Command, tmp_path: Path) -> None:
+    for seq in (57, 58):
+        assert archive("mark", result_id(seq), "defect", "--by", "Jürgen")[0] == 0
+    log = tmp_path / "state" / "audit.jsonl"
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["event"], each["command"], each["via"]) for each in entries] == 2 * [("command", "mark", "local")]
+    marks = [{"resultId": result_id(seq), "label": "defect", "by": "Jürgen"} for seq in (57, 58)]
+    assert [each["args"] for each in entries] == marks
+    assert verify(log, None).is_sound
+
+
 def exported(target: Path) -> dict[str, list[int]]:
     return {
         str(folder.relative_to(target)): sorted(int(path.stem.split("_")[2]) for path in folder.glob("*.png"))
@@ -298,6 +310,8 @@ def test_an_agent_keeps_images_of_each_class_and_they_can_be_asked_for_while_it_
         until(lambda: kept("ok") >= 3 and kept("not_ok") >= 3)
         assert kept("not_decidable") == 1
         newest = json.loads(ask("list", "--json", "--class", "not_ok").splitlines()[0])["resultId"]
-        assert "good" in ask("mark", newest, "good")
+        assert "good, says M. Bauer" in ask("mark", newest, "good", "--by", "M. Bauer")
+        assert json.loads(ask("show", newest, "--json"))["markedBy"] == "M. Bauer"
+        assert verify(folder / "state" / "audit.jsonl", None).is_sound
         assert "into train/good" in ask("export", tmp_path / "out")
         assert agent.process.poll() is None, agent.log

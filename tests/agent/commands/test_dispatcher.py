@@ -199,7 +199,7 @@ def test_an_image_is_marked_next_to_other_commands_and_the_second_answer_reports
     until(lambda: desk.told)
     assert (desk.told[0]["accepted"], desk.told[0]["progress"]) == (False, 1.0)
     assert "archive" in desk.told[0]["error"]
-    assert desk.entries[-1]["args"] == {"resultId": "0123456789abcdef", "label": "good"}
+    assert desk.entries[-1]["args"] == {"resultId": "0123456789abcdef", "label": "good", "by": None}
     assert not desk.give("mark", {"resultId": "0123456789abcdef", "label": "nice"}, commandId="2")["accepted"]
 
 
@@ -288,7 +288,7 @@ def test_a_number_as_command_id_is_accepted_and_answered_with_it(desk: Desk, num
 @pytest.mark.parametrize(
     ("name", "args", "remedy"),
     [
-        ("mark", {"resultId": "0123", "label": "good"}, "this command takes resultId, label"),
+        ("mark", {"resultId": "0123", "label": "good"}, "this command takes resultId, label, by"),
         ("pause", {"why": "lens"}, "this command takes reason"),
         ("resume", {"reason": "lens"}, "this command takes none"),
         ("threshold", {}, "this command takes threshold, zone"),

@@ -153,7 +153,7 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
             picture = archive.named(str(marked))
         assert (picture.evaluation, picture.label, picture.marked_by) == (CLASSES[verdict], label, "web")
         entry = audited(folder)[-1]
-        assert (entry["command"], entry["args"]) == ("mark", {"resultId": marked, "label": label})
+        assert (entry["command"], entry["args"]) == ("mark", {"resultId": marked, "label": label, "by": None})
 
 
 def check_that_a_phone_shows_it_all(tab: Tab) -> None:
