@@ -151,7 +151,7 @@ class TensorRTEngine:
 
     @property
     def builds_ahead(self) -> bool:
-        """Whether another head needs another engine, which is built ahead of time in under a second."""
+        """Whether another head needs another engine, which is built ahead of time in a second or two."""
         return self._library.builds_ahead
 
     @property
@@ -229,7 +229,7 @@ def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> No
 def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
     """Give an entered engine the head of another network with the same backbone, and check its scores.
 
-    With TensorRT this takes seconds instead of the minutes of a build; TensorRT for RTX builds in under a second.
+    With TensorRT this takes seconds instead of the minutes of a build; TensorRT for RTX builds in a second or two.
     ``head`` maps ONNX names (``head.*``) to weights of unchanged shapes.
 
     Returns:

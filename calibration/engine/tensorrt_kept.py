@@ -84,7 +84,7 @@ class KeptEngine:
 
         Raises:
             EngineError: It cannot be built, or may not.
-            StorageError: It cannot be kept. An engine that is built in a second is then used all the same.
+            StorageError: It cannot be kept. One that was built ahead of time is then used all the same.
         """
         found = self.folder.find(self.key(gpu))
         if isinstance(found, Cached):

@@ -1,7 +1,7 @@
 """NVIDIA's two libraries with one interface: imported when needed, and their failures turned into errors.
 
 TensorRT builds an engine on the GPU that runs it, in minutes. TensorRT for RTX builds ahead of time, on any machine and
-in under a second, and compiles for the GPU when the engine is loaded. All that differs follows from their `Library`.
+in a second or two, and compiles for the GPU when the engine is loaded. All that differs follows from their `Library`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Library:
 
     @property
     def builds_ahead(self) -> bool:
-        """Whether it builds ahead of time, in under a second, for GPUs that this machine need not have."""
+        """Whether it builds ahead of time, in a second or two, for GPUs that this machine need not have."""
         return bool(self.compute_capabilities)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Driver:
     """Make ``import pycuda.driver`` find this."""
     driver = Driver(cuda)
     package = ModuleType("pycuda")
+    package.__spec__ = ModuleSpec("pycuda", None)
     package.driver = driver  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)

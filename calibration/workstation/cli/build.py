@@ -11,6 +11,7 @@ import typer
 from calibration.bundle.bundle import Bundle, check_golden, open_bundle
 from calibration.deployment.backends import BACKENDS
 from calibration.deployment.engine_source import engine_folder, source_of
+from calibration.deployment.kept_engines import gpus_of
 from calibration.deployment.latency import measure_latency
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
@@ -29,7 +30,7 @@ Target = Annotated[
     typer.Option(
         "--for",
         help="`tensorrt`: for the GPU of this machine, a Jetson for example, in minutes. `rtx`: TensorRT for RTX, for "
-        "PCs with a GeForce or RTX GPU, in a second, on any x86-64 machine, with or without a GPU.",
+        "PCs with a GeForce or RTX GPU, in a second or two, on any x86-64 machine, with or without a GPU.",
     ),
 ]
 Capabilities = Annotated[
@@ -127,7 +128,7 @@ def _build_ahead(bundle: Bundle, options: BuildOptions) -> None:
         cached = kept.find(None)
         took = f"{len(cached.plan) / 1e6:.1f} MB in {time.perf_counter() - start_s:.1f} s"
         why = f"built ({escape(kept.built_because)}), {took}" if kept.built_because else "kept from before"
-        what = f"{why}; {_for(cached.record.key)}, with {TENSORRT_RTX.product}"
+        what = f"{why}; {gpus_of(cached.record.key)}, with {TENSORRT_RTX.product}"
         done = _checked(bundle, TENSORRT_RTX, options, progress) if _runs_here(cached.record.key) else _UNCHECKED
     _say(bundle, TENSORRT_RTX, f"{what}; {done}")
 
@@ -148,12 +149,6 @@ def _checked(bundle: Bundle, library: Library, options: BuildOptions, progress: 
         return checked
     done = f"built ({escape(engine.built_because)})" if engine.built_because else "kept from before"
     return f"{done}; {checked}"
-
-
-def _for(key: Key) -> str:
-    if key.compute_capabilities:
-        return f"for compute capability {key.compute_capability}"
-    return f"for all GPUs of compute capability {', '.join(TENSORRT_RTX.compute_capabilities)}"
 
 
 def _runs_here(key: Key) -> bool:

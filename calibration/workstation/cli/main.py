@@ -7,9 +7,11 @@ import typer
 from rich.table import Table
 
 from calibration.bundle.bundle import Bundle, check_golden, open_bundle
+from calibration.deployment.kept_engines import check_kept_engines
 from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.terminal import console, escape, progress_bar, run
+from calibration.errors import EngineError
+from calibration.terminal import console, escape, progress_bar, run, say
 from calibration.workstation.cli.benchmark import benchmark
 from calibration.workstation.cli.build import build
 from calibration.workstation.cli.fit import fit
@@ -36,7 +38,7 @@ app.command()(merge)
 
 @app.command()
 def verify(path: BundlePath, threads: Threads = 0) -> None:
-    """Check a bundle's files and score its golden frames again.
+    """Check a bundle's files and the engines next to it, and score its golden frames again.
 
     Example: `shiftwatch-calibrate verify washers`
     """
@@ -49,6 +51,13 @@ def verify(path: BundlePath, threads: Threads = 0) -> None:
         table.add_row(name, f"{check.expected:.6g}", f"{check.actual:.6g}", f"{check.deviation:.1e}")
     console.print(table)
     console.print(f"{escape(str(path))}: all files are intact, all scores within {bundle.manifest.golden_tolerance:g}")
+    kept = list(check_kept_engines(bundle))
+    for each in kept:
+        if isinstance(each, str):
+            say(escape(each))
+    for each in kept:
+        if isinstance(each, EngineError):
+            raise each
 
 
 @app.command()
