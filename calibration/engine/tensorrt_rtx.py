@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from calibration.engine.tensorrt_library import TENSORRT_RTX
@@ -41,7 +42,7 @@ def refuse_other_gpus(compute_capability: str) -> None:
             + (f", which is {known}" if known else "")
             + f"; it can for {', '.join(possible)}",
             remedy="on such a GPU use TensorRT: run `shiftwatch-calibrate build BUNDLE` on that device"
-            if known
+            if re.fullmatch(r"\d+\.\d", compute_capability)
             else "`shiftwatch-agent doctor` on the device says which compute capability its GPU has",
         )
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import platform
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -21,8 +23,10 @@ from calibration.deployment.backends import (
     choose_backend,
     open_engine,
 )
+from calibration.engine.cuda_driver import CudaDriver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.errors import EngineError, ScoreMismatchError
+from tests.support.fake_gpu import DESKTOP, ORIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
     from calibration.engine.contract import Engine, Inference
+    from calibration.engine.cuda_driver import Gpu
     from calibration.imaging.preprocess import Image
 
 NO_DRIVER = "no CUDA driver: libcuda.so.1 not found"
@@ -180,6 +185,38 @@ def test_tensorrt_needs_its_python_packages(monkeypatch: pytest.MonkeyPatch, abs
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else object())
     with pytest.raises(EngineError, match=f"tensorrt cannot run here: the Python package {absent} is not installed"):
         choose_backend("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "machine", "why"),
+    [
+        (DESKTOP, "x86_64", None),
+        (replace(DESKTOP, compute_capability="12.1"), "x86_64", None),
+        (replace(DESKTOP, compute_capability="7.5"), "x86_64", "compute capability 7.5, which is Turing"),
+        (
+            replace(DESKTOP, compute_capability="9.0"),
+            "x86_64",
+            "9.0, which is a GPU for data centres",
+        ),
+        (replace(DESKTOP, compute_capability="13.0"), "x86_64", "13.0; it can for 8.0, 8.6, 8.9, 12.0, 12.1"),
+        (DESKTOP, "aarch64", "graphics cards in x86-64 PCs; this is NVIDIA RTX 4000 (aarch64)"),
+        (ORIN, "x86_64", "graphics cards in x86-64 PCs; this is Orin (x86_64)"),
+    ],
+)
+def test_tensorrt_for_rtx_comes_after_tensorrt_on_the_gpus_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch, gpu: Gpu, machine: str, why: str | None
+) -> None:
+    monkeypatch.setattr(backends_module, "cuda_driver", lambda: CudaDriver((12, 8), (gpu,)))
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt" else object())
+    choice = choose_backend("auto")
+    assert list(choice.obstacles)[:3] == ["tensorrt", "tensorrt_rtx", "cuda"]
+    assert choice.obstacles["tensorrt"] == "the Python package tensorrt is not installed"
+    found = choice.obstacles["tensorrt_rtx"]
+    assert found is None if why is None else why in str(found)
+    assert choice.belongs_to_thread == (why is None)
+    if why is None:
+        assert choice.reason == "the Python package tensorrt is not installed"
 
 
 @pytest.mark.usefixtures("_gpu")

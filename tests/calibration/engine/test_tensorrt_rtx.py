@@ -118,6 +118,7 @@ def test_the_fake_has_nothing_that_the_library_has_not() -> None:
         ("8.7", "which is a Jetson Orin", "use TensorRT"),
         ("9.0", "which is a GPU for data centres", "use TensorRT"),
         ("11.0", "which is a Jetson Thor", "use TensorRT"),
+        ("13.0", "capability 13.0; it can for 8.0", "use TensorRT"),
         ("8", "capability 8; it can for 8.0, 8.6, 8.9, 12.0, 12.1", "shiftwatch-agent doctor"),
         ("SM86", "capability SM86; it can for", "shiftwatch-agent doctor"),
     ],
