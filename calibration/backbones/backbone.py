@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, version_converter
 
-from calibration.backbones.constant_folding import fold, foldable_tensors
+from calibration.backbones.constant_folding import absorb_paddings, fold, foldable_tensors
 from calibration.backbones.filterbank import STRIDE, filterbank
 from calibration.backbones.onnx_file import EXPORT_AGAIN, RANK, RGB, check_input, inputs_of, read_model
 from calibration.engine.onnxruntime import REFUSALS
@@ -151,6 +151,7 @@ def with_output_shapes(model: onnx.ModelProto, name: str, remedy: str = EXPORT_A
         ) from error
     del model.graph.value_info[:], model.graph.output[outputs:]
     fold(model.graph, dict(zip(constants, results[outputs:], strict=True)))
+    absorb_paddings(model.graph)
     for output, level in zip(model.graph.output, results[:outputs], strict=True):
         if level.ndim != RANK or len(level) != 1 or level.dtype != np.float32:
             raise BackboneError(

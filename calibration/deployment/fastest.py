@@ -208,6 +208,7 @@ def print_measured(path: bytes, threads: int) -> None:
         BundleError: The bundle is not usable.
         EngineError: OpenVINO cannot be loaded.
     """
+    os.nice(19)  # an inspection may be running beside it; what is compared takes turns
     bundle = open_bundle(Path(os.fsdecode(path)))
     sys.stdout.write(_measured(bundle, Key.of(bundle, threads), engines_here()).model_dump_json())
 

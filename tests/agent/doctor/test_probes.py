@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import itertools
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections import namedtuple
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,6 +164,24 @@ def test_both_onnx_runtimes_at_once_are_a_warning(monkeypatch: pytest.MonkeyPatc
     (finding,) = software.onnxruntime()
     assert finding.level == "warning"
     assert "overwrite each other" in finding.remedy
+
+
+def test_openvino_is_reported_with_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "library", lambda: SimpleNamespace(__version__="2026.4.1-22982-releases"))
+    monkeypatch.setattr(software, "devices", lambda: [("CPU", ["FP32", "BF16"]), ("GPU", ["FP16"])])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    assert [each.found for each in software.openvino()] == ["2026.4.1, CPU: FP32, BF16; GPU: FP16"]
+
+    def fail() -> None:
+        raise EngineError(what="OpenVINO cannot be loaded: libtbb", remedy="install it")
+
+    monkeypatch.setattr(software, "devices", fail)
+    (broken,) = software.openvino()
+    assert (broken.level, broken.found) == ("warning", "OpenVINO cannot be loaded: libtbb")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    (absent,) = software.openvino()
+    assert absent.level == "ok"
+    assert "pip install" in absent.remedy + absent.found
 
 
 CARD = Gpu("RTX 4000", "8.9", 20 << 30, integrated=False)

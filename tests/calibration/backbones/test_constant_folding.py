@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.backbones.backbone import with_output_shapes
-from calibration.backbones.constant_folding import fold, foldable_tensors
+from calibration.backbones.constant_folding import absorb_paddings, fold, foldable_tensors
 from calibration.onnx_graph import FLOAT
 
 INTEGER = TensorProto.INT64
@@ -97,3 +97,59 @@ def test_the_folded_graph_depends_on_the_image_as_before(picture: np.ndarray) ->
     session = ort.InferenceSession(folded.SerializeToString(), providers=["CPUExecutionProvider"])
     whole = 2 * np.pad(np.maximum(picture, 0), ((0, 0), (0, 0), (0, 1), (0, 1)))
     np.testing.assert_array_equal(session.run(None, {"image": picture})[0], whole)
+
+
+def padded_convolution(**changes: object) -> onnx.ModelProto:
+    """A padding in front of two convolutions, one of which pads as well."""
+    given: dict[str, object] = {"pads": [0, 0, 1, 0, 0, 0, 2, 1], "value": np.float32(0), "mode": "constant", **changes}
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 3, 3)).astype(np.float32)
+    return model_of(
+        [
+            helper.make_node("Pad", ["image", "pads", "value"], ["padded"], mode=given["mode"]),
+            helper.make_node("Conv", ["padded", "kernel"], ["one"], pads=[1, 1, 0, 0]),
+            helper.make_node("Conv", ["padded", "kernel"], ["other"]),
+            helper.make_node("Slice", ["one", "start", "end", "axes"], ["cut"]),
+            helper.make_node("Add", ["cut", str(given.get("adds", "other"))], ["features"]),
+        ],
+        pads=np.array(given["pads"]),
+        value=given["value"],
+        kernel=kernel,
+        start=np.array([1, 1]),
+        end=np.array([99, 99]),
+        axes=np.array([2, 3]),
+    )
+
+
+def test_a_padding_with_zeros_is_left_to_the_convolutions_that_read_it() -> None:
+    model = padded_convolution()
+    expected = run(model)
+    absorb_paddings(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Conv", "Slice", "Add"]
+    assert {tensor.name for tensor in model.graph.initializer} == {"kernel", "start", "end", "axes"}
+    np.testing.assert_array_equal(run(model), expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "reflect"},
+        {"value": np.float32(1)},
+        {"pads": [0, 0, 0, 0, 0, 0, 0, -1]},
+        {"pads": [0, 1, 0, 0, 0, -1, 0, 0]},
+        {"adds": "padded"},
+    ],
+    ids=["reflected", "ones", "cropped", "channels", "read by others"],
+)
+def test_any_other_padding_stays(changes: dict[str, object]) -> None:
+    model = padded_convolution(**changes)
+    before = model.SerializeToString()
+    absorb_paddings(model.graph)
+    assert model.SerializeToString() == before
+
+
+def test_a_padded_image_that_is_a_level_stays() -> None:
+    model = padded_convolution()
+    model.graph.output.add().name = "padded"
+    before = model.SerializeToString()
+    absorb_paddings(model.graph)
+    assert model.SerializeToString() == before
