@@ -1,7 +1,8 @@
-"""The password of the broker: from where it comes, and where it never shows."""
+"""The password of the broker, from where it comes and where it never shows; and where engines are kept."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from agent.config.model import load
 from agent.errors import ConfigError
-from agent.from_config import broker_settings
+from agent.from_config import broker_settings, engine_deployment
+from calibration.bundle.bundle import open_bundle
+from calibration.progress import silent
 from tests.support.stations import Agent, closed_port, good_parts, until, write_config, write_pictures
 
 if TYPE_CHECKING:
@@ -70,3 +73,26 @@ def test_the_password_is_in_no_log_and_no_list_of_processes(
         assert all(b"hush" not in text for text in shown)
     assert (" connected to " in agent.log) == is_right
     assert "hush" not in agent.log
+
+
+def test_engines_are_kept_beside_a_bundle_that_can_be_written_and_in_the_state_otherwise(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = shutil.copytree(bundle, tmp_path / "bundles" / "washers")
+    config = load(write_config(tmp_path, mine, 0, closed_port()))
+    folder = engine_deployment(config, open_bundle(mine), silent).folder
+    beside, state = mine.with_name("washers.tensorrt"), config.state_dir / "engines" / "washers.tensorrt"
+    assert folder("tensorrt") == beside
+    read_only: set[Path] = {mine.parent}
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) not in read_only)
+    assert folder("tensorrt") == state
+    beside.mkdir()
+    assert folder("tensorrt") == beside
+    read_only.add(beside)
+    assert folder("tensorrt") == state
+
+    shipped = mine.with_name("washers.tensorrt_rtx")
+    read_only.add(shipped)
+    assert folder("tensorrt_rtx") == config.state_dir / "engines" / shipped.name
+    shipped.mkdir()
+    assert folder("tensorrt_rtx") == shipped, "built ahead of time, it need not be written"
