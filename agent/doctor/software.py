@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from calibration.engine.tensorrt_library import Library
 
 _NVIDIA = "0x10de"
+_PRECISIONS = ("FP32", "FP16", "BF16")
 
 
 def python() -> Iterator[Finding]:
@@ -68,7 +69,8 @@ def openvino() -> Iterator[Finding]:
         yield ok("OpenVINO", "not installed; it is faster for some networks: pip install '.[openvino]'")
         return
     try:
-        found = "; ".join(f"{name}: {', '.join(capabilities)}" for name, capabilities in devices())
+        precisions = {name: [each for each in _PRECISIONS if each in can] for name, can in devices()}
+        found = "; ".join(f"{name}: {', '.join(each)}" for name, each in precisions.items())
         yield ok("OpenVINO", f"{library().__version__.partition('-')[0]}, {found}")
     except EngineError as error:
         yield Finding("OpenVINO", "warning", error.what, error.remedy)

@@ -167,8 +167,8 @@ def kept_or_measured(bundle: Bundle, threads: int, file: Path | None, *, may_mea
         return kept
     if not may_measure:
         return None
+    log.info("measuring which engine is fastest on this processor, which takes seconds")
     measured = _measured_apart(bundle, key)
-    log.info("%s", measured)
     if file is None:
         _not_kept[key] = measured
         return measured

@@ -129,7 +129,7 @@ class OpenVinoEngine:
             scoring = openvino.Model([model.output(name) for name in _OUTPUTS], model.get_parameters())
             self._request = core.compile_model(scoring, self._device, self._properties).create_infer_request()
             self._request.set_input_tensor(openvino.Tensor(self._frame[None], shared_memory=True))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the second: a message that is not UTF-8
             raise EngineError(
                 what=f"OpenVINO {openvino.__version__.partition('-')[0]} cannot load the network: {_reason(error)}",
                 remedy="use another backend, or calibrate again",
@@ -184,7 +184,7 @@ def _frame_shape(model: Any) -> tuple[int, int, int]:  # noqa: ANN401 - OpenVINO
     )
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """The line that says most: those before it name places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith(("Exception from", "Check '"))), lines[-1])

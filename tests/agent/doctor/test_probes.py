@@ -168,7 +168,7 @@ def test_both_onnx_runtimes_at_once_are_a_warning(monkeypatch: pytest.MonkeyPatc
 
 def test_openvino_is_reported_with_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "library", lambda: SimpleNamespace(__version__="2026.4.1-22982-releases"))
-    monkeypatch.setattr(software, "devices", lambda: [("CPU", ["FP32", "BF16"]), ("GPU", ["FP16"])])
+    monkeypatch.setattr(software, "devices", lambda: [("CPU", ["BF16", "WINOGRAD", "FP32"]), ("GPU", ["FP16"])])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     assert [each.found for each in software.openvino()] == ["2026.4.1, CPU: FP32, BF16; GPU: FP16"]
 

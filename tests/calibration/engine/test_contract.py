@@ -106,6 +106,12 @@ def test_what_is_not_a_network_is_refused(create: Create, content: bytes) -> Non
     assert "Exception from" not in refusal.value.what
 
 
+def test_a_network_with_a_damaged_name_is_refused(create: Create, learnt: Bundle) -> None:
+    damaged = learnt.network.read_bytes().replace(b"AveragePool", b"\xd9veragePool")  # not UTF-8 either
+    with pytest.raises(EngineError, match="cannot load the network"), create(damaged, 1):
+        pass
+
+
 def test_a_network_that_takes_no_frame_is_refused(create: Create, learnt: Bundle) -> None:
     network = onnx.load(learnt.network)
     dimension = network.graph.input[0].type.tensor_type.shape.dim[0]
