@@ -40,6 +40,7 @@ class ArchivedImage(NamedTuple):
         path: Path of the frame below the archive, ``imageRef`` of the result.
         seq: Number of the frame in its session.
         code: ``resultCode``.
+        zone: The zone farthest above its threshold; empty where there is one bundle, or nothing NotOK.
         score: None without a score.
         bytes: Space that its files take on the disk.
         label: Label that a person gave it; None without one.
@@ -54,6 +55,7 @@ class ArchivedImage(NamedTuple):
     created_at_ms: int
     evaluation: Evaluation
     code: int
+    zone: str
     score: float | None
     threshold: float
     bytes: int
@@ -146,9 +148,16 @@ def zones_labelled(numbers: bytes) -> set[str]:
 
 
 def _zones(numbers: bytes) -> dict[str, tuple[Evaluation, float]]:
+    """As `_zones_of`; empty for damaged numbers."""
+    try:
+        return _zones_of(json.loads(numbers))
+    except ValueError:
+        return {}
+
+
+def _zones_of(content: Payload) -> dict[str, tuple[Evaluation, float]]:
     """Evaluation and margin of each zone that this frame decided; -1 without a margin, as of the score 0."""
     try:
-        content = json.loads(numbers)
         seq, zones = content["seq"], dict(content["zones"]).items()
         return {
             name: (Evaluation(zone["resultEvaluation"]), float(-1.0 if zone["margin"] is None else zone["margin"]))
@@ -157,6 +166,13 @@ def _zones(numbers: bytes) -> dict[str, tuple[Evaluation, float]]:
         }
     except (KeyError, TypeError, ValueError):
         return {}
+
+
+def _worst_zone(content: Payload) -> str:
+    """The NotOK zone with the largest margin; empty without one."""
+    zones = _zones_of(content)
+    rejected = [name for name, (evaluation, _) in zones.items() if evaluation is Evaluation.NOT_OK]
+    return storable(max(rejected, key=lambda name: zones[name][1], default=""))
 
 
 def mark_from(content: bytes) -> Mark | None:
@@ -216,6 +232,7 @@ def _image(path: str, numbers: Any, room_bytes: int) -> ArchivedImage:  # noqa: 
         created_at_ms=_whole(numbers["creationTime"]),
         evaluation=Evaluation(numbers.get("resultEvaluation", Evaluation.NOT_OK)),
         code=_whole(numbers.get("resultCode", 0)),
+        zone=_worst_zone(numbers),
         score=None if score is None else float(score),
         threshold=float(numbers["threshold"]),
         bytes=room_bytes,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.sqlite"
 _SUFFIXES = ("", "-wal", "-shm")
-_VERSION = 0x5357_4101
+_VERSION = 0x5357_4102
 _PAGE_BYTES = 4096
 _LOG_PAGES = (8, 256)
 _LOG_SHARE = 32
@@ -36,6 +36,7 @@ CREATE TABLE picture (
     created_at_ms INTEGER NOT NULL,
     evaluation INTEGER NOT NULL,
     code INTEGER NOT NULL,
+    zone TEXT NOT NULL,
     score REAL,
     threshold REAL NOT NULL,
     bytes INTEGER NOT NULL,
@@ -47,8 +48,8 @@ CREATE INDEX by_class ON picture (evaluation, id);
 CREATE INDEX by_time ON picture (created_at_ms);
 """
 _INSERT = """
-INSERT INTO picture (path, result_id, part_id, seq, created_at_ms, evaluation, code, score, threshold, bytes, label,
-    marked_by, marked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO picture (path, result_id, part_id, seq, created_at_ms, evaluation, code, zone, score, threshold, bytes,
+    label, marked_by, marked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _OLDEST = "SELECT path, bytes FROM picture WHERE evaluation = ? ORDER BY id LIMIT ?"
 _FROM_TO = "SELECT path FROM picture WHERE created_at_ms BETWEEN ? AND ? ORDER BY created_at_ms LIMIT ?"

@@ -23,7 +23,7 @@ _TIMEOUT_S = 10.0
 _EVER_MS = 2**62
 _MAX_MATCHES = 5
 _COLUMNS = """
-SELECT path, result_id, part_id, seq, created_at_ms, evaluation, code, score, threshold, bytes, label, marked_by,
+SELECT path, result_id, part_id, seq, created_at_ms, evaluation, code, zone, score, threshold, bytes, label, marked_by,
     marked_at_ms FROM picture
 """
 _WHERE = """
@@ -32,9 +32,19 @@ WHERE created_at_ms BETWEEN :since_ms AND :until_ms
     AND (:part_id IS NULL OR part_id = :part_id)
     AND (:min_score IS NULL OR score >= :min_score)
     AND (NOT :labelled OR label IS NOT NULL)
+    AND (:label IS NULL OR coalesce(label, '') = :label)
+    AND (:code IS NULL OR code = :code)
+    AND (:zone IS NULL OR zone = :zone)
+    AND (:part_text IS NULL OR instr(lower(coalesce(part_id, '')), lower(:part_text)))
+    AND (:min_ratio IS NULL OR score >= :min_ratio * threshold)
 """
 _NEWEST = f"{_COLUMNS} {_WHERE} ORDER BY created_at_ms DESC, id DESC LIMIT :limit"
 _NEXT = f"{_COLUMNS} {_WHERE} AND path > :after ORDER BY path LIMIT :limit"
+_OLDER = f"""
+{_COLUMNS} {_WHERE} AND (created_at_ms, id) < (SELECT created_at_ms, id FROM picture WHERE result_id = :before LIMIT 1)
+ORDER BY created_at_ms DESC, id DESC LIMIT :limit
+"""  # noqa: S608 - our own words
+_ZONES = "SELECT DISTINCT zone FROM picture WHERE zone != '' ORDER BY zone"
 _COUNT = f"SELECT count(*) FROM picture {_WHERE}"  # noqa: S608 - our own words
 _BY_ID = f"{_COLUMNS} WHERE substr(result_id, 1, length(:id)) = :id LIMIT {_MAX_MATCHES}"
 _TOTALS = "SELECT evaluation, count(*), sum(bytes), min(created_at_ms) FROM picture GROUP BY evaluation"
@@ -51,6 +61,11 @@ class ArchiveQuery:
         part_id: None takes all parts.
         min_score: None takes images without a score as well.
         labelled: Only images with a label.
+        label: Only images with this label; empty for those without one.
+        code: Only with this ``resultCode``.
+        zone: Only where this zone was farthest above its threshold.
+        part_text: Only of parts whose name contains this, in capitals or not.
+        min_ratio: Only with a score of this many times the threshold or more.
     """
 
     evaluation: Evaluation | None = None
@@ -59,6 +74,11 @@ class ArchiveQuery:
     part_id: str | None = None
     min_score: float | None = None
     labelled: bool = False
+    label: str | None = None
+    code: int | None = None
+    zone: str | None = None
+    part_text: str | None = None
+    min_ratio: float | None = None
 
     def values(self) -> dict[str, Any]:
         """Parameters of the statements."""
@@ -84,6 +104,15 @@ class ArchiveReader:
         """The newest images first."""
         rows = self._database.execute(_NEWEST, {**query.values(), "limit": limit})
         return [_image(row) for row in rows]
+
+    def older(self, query: ArchiveQuery, before: str, limit: int) -> list[ArchivedImage]:
+        """The newest of those older than the image of a result; none if that has been removed."""
+        rows = self._database.execute(_OLDER, {**query.values(), "before": before, "limit": limit})
+        return [_image(row) for row in rows]
+
+    def zones(self) -> list[str]:
+        """Zones with an image on which they were NotOK."""
+        return [zone for (zone,) in self._database.execute(_ZONES)]
 
     def count(self, query: ArchiveQuery) -> int:
         """Number of images."""

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from agent.commands.control_socket import ask_station
 from agent.errors import ArchiveError, StationUnreachableError
-from agent.messages.records import Evaluation, to_json
+from agent.messages.records import to_json
 from agent.web.gallery import SIZES_PX
 from agent.web.request_guard import RequestGuard
 from agent.web.token_auth import RefusedError
@@ -41,7 +41,6 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _COMMANDS = {"threshold", "pause", "resume"}
-_VERDICTS = {"not_ok": Evaluation.NOT_OK, "ok": Evaluation.OK}
 _PICTURE_WITHIN_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
 
@@ -120,16 +119,13 @@ class Routes:
         return Response(content, 204 if content is None else 200, media_type="application/octet-stream")
 
     async def _archive(self, request: Request) -> Response:
-        verdict = _VERDICTS.get(request.query_params.get("verdict", "not_ok"))
-        if verdict is None:
-            raise RefusedError(400, f"verdict is {' or '.join(_VERDICTS)}")
-        return JSONResponse(await run_in_threadpool(self._kept_images().newest, verdict))
+        return JSONResponse(await run_in_threadpool(self._kept_images().found, request.query_params))
 
     async def _archived(self, request: Request) -> Response:
-        size_px = SIZES_PX.get(request.path_params["size"])
-        if size_px is None:
+        size = request.path_params["size"]
+        if size not in SIZES_PX:
             raise RefusedError(404, f"there are: {', '.join(SIZES_PX)}")
-        content = await run_in_threadpool(self._kept_images().jpeg, _result_of(request), size_px)
+        content = await run_in_threadpool(self._kept_images().jpeg, _result_of(request), size)
         return Response(content, media_type="image/jpeg")
 
     async def _mark(self, request: Request) -> Response:

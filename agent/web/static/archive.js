@@ -4,6 +4,7 @@ import { dayAndClock, element, multiple } from "./format.js";
 
 const AT_MOST_EVERY_MS = 5000;
 const OK_EVERY_MS = 60000; // few of them are kept
+const MOST = 24;
 const get = (id) => document.getElementById(id);
 
 export class Archive {
@@ -34,8 +35,8 @@ export class Archive {
       const response = await fetch(`archive?verdict=${verdict}`, { signal: AbortSignal.timeout(10000) });
       const content = await response.json();
       if (verdict !== get("archive-verdict").value) return; // another one was chosen meanwhile
-      get("archive-caption").textContent = response.ok ? (content.length ? "" : "None yet.") : content.error;
-      if (response.ok) this.show(content);
+      get("archive-caption").textContent = response.ok ? (content.images.length ? "" : "None yet.") : content.error;
+      if (response.ok) this.show(content.images.slice(0, MOST));
     } catch {
       get("archive-caption").textContent = "The list cannot be loaded now.";
     }
@@ -74,7 +75,7 @@ export class Archive {
     const ratio = entry.ratio === null ? "" : ` · ${multiple(entry.ratio)} threshold`;
     item.querySelector(".caption").textContent = `${dayAndClock(entry.at)}${entry.part ? ` · ${entry.part}` : ""}${ratio}`;
     item.querySelector(".label").textContent = entry.label ? `marked ${entry.label} by ${entry.by}` : "";
-    const other = (entry.label ?? (entry.ok ? "good" : "defect")) === "good" ? "defect" : "good";
+    const other = (entry.label ?? (entry.evaluation === 1 ? "good" : "defect")) === "good" ? "defect" : "good";
     const button = element("button", "", other === "good" ? "This was good" : "This was a defect");
     button.type = "button";
     button.addEventListener("click", () => this.mark(item, entry, other));

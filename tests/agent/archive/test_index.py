@@ -101,7 +101,7 @@ def test_a_row_says_what_was_kept(archive: Path) -> None:
     assert [picture.path for picture in found] == frames(archive)
     for picture in found:
         reference, kept = snapshot(picture.seq).reference, snapshot(picture.seq).result
-        assert picture[:8] == (
+        assert (*picture[:7], picture.score) == (
             reference,
             kept.result_id,
             kept.part_id,
@@ -295,7 +295,7 @@ def test_an_index_that_is_not_complete_is_completed_before_anything_is_written(a
 def test_an_index_shrinks_with_the_archive(tmp_path: Path) -> None:
     with closing(Index(tmp_path / INDEX_NAME, 100 * MIB)) as index:
         many = [
-            ArchivedImage(f"2026-09-21/{n:06}-000_{n}.png", f"{n:032}", None, n, n, Evaluation.OK, 0, 1.0, 1.0, 64)
+            ArchivedImage(f"2026-09-21/{n:06}-000_{n}.png", f"{n:032}", None, n, n, Evaluation.OK, 0, "", 1.0, 1.0, 64)
             for n in range(8000)
         ]
         for picture in many:

@@ -49,7 +49,18 @@ def test_every_answer_forbids_content_from_other_sites(served: Served, path: str
 
 
 def test_the_page_loads_nothing_from_other_sites(served: Served) -> None:
-    for name in ("", "page.css", "page.js", "chart.js", "picture.js", "station.js", "controls.js", "archive.js"):
+    for name in (
+        "",
+        "page.css",
+        "page.js",
+        "chart.js",
+        "picture.js",
+        "station.js",
+        "controls.js",
+        "archive.js",
+        "gallery.html",
+        "gallery.js",
+    ):
         text = served.ask(f"/{name}").read().decode()
         links = [line for line in text.splitlines() if "//" in line.replace("// ", "")]
         assert [line for line in links if "http://www.w3.org/" not in line] == []
