@@ -33,14 +33,15 @@ from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda import PyCuda
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.tensorrt import TensorRTEngine, replace_engine_head
-from calibration.engine.tensorrt_build import HEAD, BuildOptions
+from calibration.engine.tensorrt import TensorRTEngine
+from calibration.engine.tensorrt_build import BuildOptions
+from calibration.engine.tensorrt_head import HEAD
 from calibration.engine.tensorrt_kept import Source
 from calibration.errors import ScoreMismatchError, ShiftwatchError
 from calibration.terminal import error_console, progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from calibration.engine.contract import Engine
     from calibration.engine.cuda_driver import Gpu
@@ -76,18 +77,16 @@ def _worse(known: float, found: float) -> float:
     return max(known, float(found)) if np.isfinite(found) else float("inf")
 
 
-def changed_head(network: bytes) -> tuple[bytes, Mapping[str, np.ndarray[Any, Any]]]:
-    """The network with every weight of its head changed a little at random, and the new head."""
+def changed_head(network: bytes) -> bytes:
+    """The network with every weight of its head changed a little at random."""
     model = onnx.load_from_string(network)
     random = np.random.default_rng(1)
-    head = {}
     for tensor in model.graph.initializer:
         if tensor.name.startswith(HEAD):
             weights = numpy_helper.to_array(tensor)
             moved = weights * random.uniform(0.9, 1.1, weights.shape).astype(np.float32)
-            head[tensor.name] = moved
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-    return model.SerializeToString(), head
+    return model.SerializeToString()
 
 
 def times(engine: TensorRTEngine, *, mapped: bool) -> dict[str, float]:
@@ -131,8 +130,8 @@ def accept(bundle: Bundle, gpu: Gpu, folder: Path, tolerance: float) -> dict[str
         "gpu": {"name": gpu.name, "compute_capability": gpu.compute_capability, "integrated": gpu.integrated},
         "tolerance": tolerance,
     }
-    changed, head = changed_head(source.read())
-    truth, _ = changed_head(bundle.network.read_bytes())  # with the same random changes
+    changed = changed_head(source.read())
+    truth = changed_head(bundle.network.read_bytes())  # with the same random changes
     with progress_bar() as progress, OnnxRuntimeEngine(bundle.network) as reference, OnnxRuntimeEngine(truth) as other:
         start_s = time.perf_counter()
         with lowest_free_memory() as memory:
@@ -146,24 +145,20 @@ def accept(bundle: Bundle, gpu: Gpu, folder: Path, tolerance: float) -> dict[str
             result["copied"] = times(engine, mapped=False)
             if gpu.integrated:
                 result["mapped"] = times(engine, mapped=True)
-            start_s = time.perf_counter()
-            new = Source.of(changed)
-            result["exchange"] = {"enough": replace_engine_head(engine, new, head, _no_check)}
-            result["exchange"]["s"] = round(time.perf_counter() - start_s, 2)
-            result["exchange"]["differences"] = compare(engine, other, frames, threshold)
         finally:
             engine.__exit__(None, None, None)
-        with TensorRTEngine(new, folder, BuildOptions()) as again:
+        new, start_s = Source.of(changed), time.perf_counter()
+        with TensorRTEngine(new, folder / "new", BuildOptions(), predecessor=folder) as swapped:
+            result["exchange"] = {"enough": swapped.has_new_head, "s": round(time.perf_counter() - start_s, 2)}
+            result["exchange"]["differences"] = compare(swapped, other, frames, threshold)
+            swapped.keep_proven()
+        with TensorRTEngine(new, folder / "new", BuildOptions()) as again:
             result["loaded_again"] = {
                 "built": again.built_because,
                 "differences": compare(again, other, frames, threshold),
             }
     result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return result
-
-
-def _no_check(_engine: TensorRTEngine) -> None:
-    """The comparison follows, and is reported whatever its result."""
 
 
 def verdict(result: dict[str, Any]) -> list[str]:

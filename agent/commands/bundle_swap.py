@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 class LoadBundle(Protocol):
     """See `agent.station.bundle_loader.BundleLoader.load`."""
 
-    def __call__(self, bundle: Bundle, zone: str, *, may_build: bool = True) -> ActiveBundle:
+    def __call__(
+        self, bundle: Bundle, zone: str, *, may_build: bool = True, instead_of: Bundle | None = None
+    ) -> ActiveBundle:
         """See there."""
 
 
@@ -111,7 +113,7 @@ class BundleSwap:
         swap = _Swap(self, zone, reason, ended, allowed)
         try:
             swap.bundle = _opened(path, identity)
-            loaded = self.load(swap.bundle, zone.name)
+            loaded = self.load(swap.bundle, zone.name, instead_of=zone.active.bundle)
             if self._in_loop:
                 loaded.close()
             else:

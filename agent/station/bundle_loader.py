@@ -18,6 +18,7 @@ from agent.zones.zone import Zone, folder_of, versions_file
 from calibration.bundle.bundle import check_golden, open_bundle
 from calibration.deployment.backends import open_engine
 from calibration.errors import BundleError, EngineError, ShiftwatchError
+from calibration.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,13 +72,17 @@ class BundleLoader:
         active = self.load(first_bundle(configured, versions, name), name)
         return Zone(name, folder, self.config.bundle[name], versions, active)
 
-    def load(self, bundle: Bundle, zone: str, *, may_build: bool = True) -> ActiveBundle:
+    def load(
+        self, bundle: Bundle, zone: str, *, may_build: bool = True, instead_of: Bundle | None = None
+    ) -> ActiveBundle:
         """Load the network of a bundle and check it on the golden frames.
 
         Args:
             bundle: The bundle.
             zone: Name of the zone.
             may_build: Whether an engine may be built on this device, which takes minutes.
+            instead_of: The active bundle. If the networks differ in their heads alone, its engine makes a build
+                needless.
 
         Raises:
             ConfigError: Its threshold and the configured rules, or its frames and the empty place, do not fit.
@@ -86,7 +91,12 @@ class BundleLoader:
         """
         config = self.config
         rules, empty_place = rules_of(config, bundle), empty_place_of(config, bundle)
-        deployment = replace(engine_deployment(config, bundle, _BuildLog()), cancel=self.cancel, may_build=may_build)
+        deployment = replace(
+            engine_deployment(config, bundle, _BuildLog()),
+            cancel=self.cancel,
+            may_build=may_build,
+            predecessor=None if instead_of is None else engine_deployment(config, instead_of, silent).folder,
+        )
         with _naming(zone), ExitStack() as stack:
             opened = open_engine(self.backends, deployment, lambda engine: check_golden(bundle, engine))
             active = stack.enter_context(opened)

@@ -57,6 +57,8 @@ class Deployment:
         cancel: Set it to stop a build early.
         may_build: Whether an engine may be built, which takes minutes; otherwise one must be in its folder. And
             whether there is time to measure which engine is fastest.
+        predecessor: As ``folder``, of the active bundle; an engine can be made from the one there, which stays as it
+            is, if the networks differ in their heads alone.
         fastest_file: File that keeps which engine is fastest on the processor; without one each start measures.
     """
 
@@ -66,6 +68,7 @@ class Deployment:
     progress: Progress
     cancel: Event | None = None
     may_build: bool = True
+    predecessor: Callable[[str], Path] | None = None
     fastest_file: Path | None = None
 
     def measured(self) -> Measured | None:
@@ -189,6 +192,7 @@ def _open_tensorrt(deployment: Deployment, library: Library = TENSORRT) -> Engin
         progress=deployment.progress,
         cancel=deployment.cancel,
         may_build=deployment.may_build,
+        predecessor=deployment.predecessor and deployment.predecessor(library.backend),
         library=library,
     )
 
@@ -199,7 +203,7 @@ def _open_tensorrt_rtx(deployment: Deployment) -> Engine:
 
 def _check_tensorrt(engine: Engine, deployment: Deployment, check: Check) -> None:
     if deployment.may_build:
-        check_or_rebuild(cast("TensorRTEngine", engine), source_of(deployment.bundle), check)
+        check_or_rebuild(cast("TensorRTEngine", engine), check)
     else:
         check(engine)
 

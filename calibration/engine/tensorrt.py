@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from calibration.engine.contract import Inference
 from calibration.engine.cuda import PyCuda
-from calibration.engine.tensorrt_cache import Cached, plan_digest
+from calibration.engine.tensorrt_cache import Cached
 from calibration.engine.tensorrt_kept import KeptEngine
 from calibration.engine.tensorrt_library import TENSORRT
 from calibration.engine.tensorrt_program import Program
@@ -58,6 +58,8 @@ class TensorRTEngine:
         progress: Called with (phase, done, total) while building, from other threads.
         cancel: Set it to stop a build early.
         may_build: Whether entering may build; otherwise the engine must be in the folder.
+        predecessor: Folder of the engine of another bundle. If the networks differ in their heads alone, that engine is
+            given the new head, in seconds instead of the minutes of a build; `check_or_rebuild` then keeps it.
         library: TensorRT, or TensorRT for RTX.
         cuda: Opens the GPU.
     """
@@ -74,21 +76,23 @@ class TensorRTEngine:
         progress: Progress = silent,
         cancel: Event | None = None,
         may_build: bool = True,
+        predecessor: Path | None = None,
         library: Library = TENSORRT,
         cuda: Callable[[], Cuda] = PyCuda,
     ) -> None:
         self.backend = library.backend
         self._library = library
-        self._kept = KeptEngine(library, source, folder, options, progress, cancel or Event())
+        self._kept = KeptEngine(library, source, folder, options, progress, cancel or Event(), predecessor)
         self._may_build = may_build
         self._cuda = cuda()
         self._program: Program | None = None
+        self._unproven: bytes | None = None
 
     def __enter__(self) -> Self:
         """Build the engine if necessary, load it and warm up."""
         self._cuda.__enter__()  # first, because TensorRT crashes the process without a driver
         try:
-            self._open(self._kept.find(self._cuda.gpu, may_build=self._may_build))
+            self._find_and_open()
         except BaseException:
             self._close()
             raise
@@ -103,29 +107,20 @@ class TensorRTEngine:
         score, score_map = self._running.run(frame)
         return Inference(float(score[0]), score_map[0])
 
-    def refit(self, head: Mapping[str, NDArray[Any]]) -> None:
-        """Replace the weights of the head; see `replace_engine_head`.
-
-        Raises:
-            EngineError: TensorRT refuses. The engine is closed until it is rebuilt.
-        """
-        self._running.refit(head)
-
-    def keep(self, source: Source) -> None:
-        """Write the current engine to its folder, as the engine of another network.
+    def keep_proven(self) -> None:
+        """Write an engine that was given another head to its folder, once its scores are right.
 
         Raises:
             StorageError: The disk is full or not writable.
         """
-        self._kept.source = source
-        plan, key = self._running.serialised(), self._kept.key(self._cuda.gpu)
-        self._record = self._record.model_copy(update={"key": key, "plan_sha256": plan_digest(plan)})
-        self._kept.folder.keep(Cached(plan, self._record))
+        plan, self._unproven = self._unproven, None
+        if plan is not None:
+            self._kept.folder.keep(Cached(plan, self._record))
 
-    def rebuild(self, source: Source, reason: str) -> None:
-        """Build from a network, whatever engine is kept. Frames cannot be scored meanwhile."""
+    def rebuild(self, reason: str) -> None:
+        """Build, whatever engine is kept. Frames cannot be scored meanwhile."""
         self._close_program()
-        self._kept.source = source
+        self._unproven = None
         self._open(self._kept.rebuild(self._cuda.gpu, reason))
 
     def measured_ms(self, *, mapped: bool, runs: int = _TIMED_RUNS) -> list[float]:
@@ -150,9 +145,9 @@ class TensorRTEngine:
         return self._record.key
 
     @property
-    def builds_ahead(self) -> bool:
-        """Whether another head needs another engine, which is built ahead of time in a second or two."""
-        return self._library.builds_ahead
+    def has_new_head(self) -> bool:
+        """Whether it is the engine of another network with this one's head, neither proven nor kept yet."""
+        return self._unproven is not None
 
     @property
     def activation_bytes(self) -> int:
@@ -164,6 +159,27 @@ class TensorRTEngine:
         if self._program is None:
             raise EngineError(what="the engine is not open", remedy="restart the agent")
         return self._program
+
+    def _find_and_open(self) -> None:
+        refit = None if self._library.builds_ahead else self._refitted
+        cached = self._kept.find(self._cuda.gpu, may_build=self._may_build, refit=refit)
+        try:
+            self._open(cached)
+        except EngineError as error:
+            if self._unproven is None:
+                raise
+            self.rebuild(f"the engine with a new head cannot be loaded: {error.what}")
+
+    def _refitted(self, plan: bytes, head: Mapping[str, NDArray[Any]]) -> bytes:
+        start_s = perf_counter()
+        program = Program(self._library, self._cuda, plan)
+        try:
+            program.refit(head)
+            self._unproven = program.serialised()
+        finally:
+            program.close()
+        log.info("the engine of the bundle before was given the new head in %.1f s", perf_counter() - start_s)
+        return self._unproven
 
     def _open(self, cached: Cached) -> None:
         self._record = cached.record
@@ -211,48 +227,20 @@ class TensorRTEngine:
             program.close()
 
 
-def check_or_rebuild(engine: TensorRTEngine, source: Source, check: Check) -> None:
-    """Check the scores of an engine that was just opened. Rebuild it once if it was loaded from disk and fails.
+def check_or_rebuild(engine: TensorRTEngine, check: Check) -> None:
+    """Check the scores of an engine that was just opened. Build it once if it was not built and fails.
 
     Raises:
         ScoreMismatchError: A newly built engine fails as well.
+        StorageError: It has a new head, and cannot be kept.
     """
     try:
         check(engine)
     except ScoreMismatchError as error:
         if engine.built_because is not None:
             raise
-        engine.rebuild(source, f"the kept engine has other scores: {error.what}")
+        which = "engine with a new head" if engine.has_new_head else "kept engine"
+        engine.rebuild(f"the {which} has other scores: {error.what}")
         check(engine)
-
-
-def replace_engine_head(engine: TensorRTEngine, source: Source, head: Mapping[str, NDArray[Any]], check: Check) -> bool:
-    """Give an entered engine the head of another network with the same backbone, and check its scores.
-
-    With TensorRT this takes seconds instead of the minutes of a build; TensorRT for RTX builds in a second or two.
-    ``head`` maps ONNX names (``head.*``) to weights of unchanged shapes.
-
-    Returns:
-        Whether replacing the weights was enough. Otherwise the engine was rebuilt.
-
-    Raises:
-        ScoreMismatchError: The rebuilt engine fails as well.
-        EngineError: The engine cannot be built.
-        StorageError: The engine runs with the new head, but cannot be kept for the next start.
-    """
-    if engine.builds_ahead:
-        engine.rebuild(source, "it has a new head")
-        check(engine)
-        return False
-    try:
-        engine.refit(head)
-        check(engine)
-    except (EngineError, ScoreMismatchError) as error:
-        reason = error.what
     else:
-        engine.keep(source)
-        return True
-    log.warning("the head cannot be replaced, so the engine is rebuilt: %s", reason)
-    engine.rebuild(source, f"its head could not be replaced: {reason}")
-    check(engine)
-    return False
+        engine.keep_proven()

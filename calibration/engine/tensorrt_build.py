@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from threading import Event, Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
+from calibration.engine.tensorrt_head import head_weights
 from calibration.engine.tensorrt_library import process_journal
 from calibration.engine.tensorrt_rtx import set_targets
 from calibration.errors import EngineError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HEAD = "head."
 _MEMORY_LEVERS = (
     "close other programs, give the build more with --workspace-mib and --tactic-memory-mib, or let it try less with "
     "--optimisation-level 1; a smaller --size or backbone needs less"
@@ -181,10 +181,7 @@ def _use_timings(config: trt.IBuilderConfig, timings: bytes) -> None:
 def _mark_head_refittable(
     tensorrt: ModuleType, definition: trt.INetworkDefinition, config: trt.IBuilderConfig, network: bytes
 ) -> None:
-    import onnx  # noqa: PLC0415 - needed only to build an engine, not to run one
-
-    initialisers = onnx.load_from_string(network).graph.initializer
-    names = [tensor.name for tensor in initialisers if tensor.name.startswith(HEAD)]
+    names = list(head_weights(network))
     refused = [name for name in names if not definition.mark_weights_refittable(name)]
     if refused:  # scores are right all the same, but a new head needs a new build
         log.warning("TensorRT cannot replace %s in this engine", ", ".join(refused))

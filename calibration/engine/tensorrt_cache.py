@@ -75,6 +75,7 @@ class Record(BaseModel):
     """The content of ``engine.json``, with what was measured.
 
     Attributes:
+        body: See `tensorrt_head.body_digest`.
         mapped_ms: Time of one frame with mapped buffers.
         copied_ms: With copied ones.
         compiled_ms: Time to load the engine when the GPU's kernels had to be compiled.
@@ -85,6 +86,7 @@ class Record(BaseModel):
     schema_version: Literal[1] = 1
     key: Key
     plan_sha256: str
+    body: str | None = None
     mapped_ms: float | None = None
     copied_ms: float | None = None
     compiled_ms: float | None = None

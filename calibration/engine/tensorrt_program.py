@@ -144,10 +144,14 @@ class Program:
             del refitter  # it refers to the engine, and an error's traceback would keep it alive
 
     def serialised(self) -> bytes:
-        """The engine with its current weights."""
+        """The engine with its current weights, whose head can be replaced again."""
         self._cuda.synchronise()
         with self._journal.explained(what=f"{self._name} cannot serialise the engine", remedy=_BUILD):
-            return bytes(self._engine.serialize())
+            config: trt.ISerializationConfig = self._engine.create_serialization_config()
+            keep_refittable = getattr(self._tensorrt.SerializationFlag, "INCLUDE_REFIT", None)
+            if keep_refittable is not None:  # since 10.14
+                config.set_flag(keep_refittable)
+            return bytes(self._engine.serialize_with_config(config))
 
     def activation_bytes(self) -> int:
         """GPU memory that one run needs in addition to weights and buffers."""

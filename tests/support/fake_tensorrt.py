@@ -73,6 +73,7 @@ def install(
 
 BuilderFlag = enum.Enum("BuilderFlag", "TF32 REFIT_INDIVIDUAL")
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE TACTIC_DRAM")
+SerializationFlag = enum.Enum("SerializationFlag", "INCLUDE_REFIT")  # since 10.14
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
 TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT")
 _TYPES: dict[int, type[np.generic]] = {
@@ -186,12 +187,14 @@ class Builder:
     def create_builder_config(self) -> IBuilderConfig:
         return IBuilderConfig()
 
-    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes:
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
         assert network._parser() is not None, "the parser owns the weights"
         _world.builds.append(config)
         config._marked = tuple(network._marked)
         assert config.progress_monitor is not None
         config.progress_monitor.phase_start("Building", None, 1)
+        if not config.progress_monitor.step_complete("Building", 0):
+            return None
         config.progress_monitor.phase_finish("Building")
         refittable = network._marked if BuilderFlag.REFIT_INDIVIDUAL in config._flags else []
         return json.dumps(refittable).encode() + b"\n" + (network._onnx or b"")
@@ -253,8 +256,20 @@ class ICudaEngine:
     def create_execution_context(self) -> IExecutionContext | None:
         return None if "context" in _world.refuse else IExecutionContext(self)
 
-    def serialize(self) -> bytes:
-        return json.dumps(self._refittable).encode() + b"\n" + self._model.SerializeToString()
+    def create_serialization_config(self) -> ISerializationConfig:
+        return ISerializationConfig()
+
+    def serialize_with_config(self, arg0: ISerializationConfig) -> bytes:
+        refittable = self._refittable if arg0._flags else []  # without INCLUDE_REFIT never again
+        return json.dumps(refittable).encode() + b"\n" + self._model.SerializeToString()
+
+
+class ISerializationConfig:
+    def __init__(self) -> None:
+        self._flags: set[SerializationFlag] = set()
+
+    def set_flag(self, flag: SerializationFlag) -> None:
+        self._flags.add(flag)
 
 
 class IExecutionContext:

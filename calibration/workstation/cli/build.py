@@ -142,7 +142,7 @@ _UNCHECKED = (
 def _checked(bundle: Bundle, library: Library, options: BuildOptions, progress: Progress) -> str:
     source, folder = source_of(bundle), engine_folder(bundle, library.backend)
     with TensorRTEngine(source, folder, options, progress=progress, library=library) as engine:
-        check_or_rebuild(engine, source, lambda opened: check_golden(bundle, opened))
+        check_or_rebuild(engine, lambda opened: check_golden(bundle, opened))
         speed = measure_latency(bundle, engine)
     checked = f"golden frames score as calibrated; {speed.median_ms:.2f} ms a frame"
     if library.builds_ahead and engine.built_because is None:

@@ -1,11 +1,11 @@
-"""A swap on a device whose engines take minutes to build and belong to the thread that loaded them."""
+"""A swap on a device whose engines take minutes to make and belong to the thread that loaded them."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +16,18 @@ from agent.config.model import load
 from agent.station.bundle_loader import BundleLoader
 from calibration.bundle.bundle import open_bundle
 from calibration.deployment.backends import BACKENDS, Backend, Deployment, choose_backend
+from calibration.deployment.engine_source import engine_folder
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
+from calibration.engine.tensorrt_cache import RECORD, Cached
+from calibration.engine.tensorrt_kept import KeptEngine
 from calibration.errors import EngineError
-from tests.support.stations import strided_backbone, teach, write_config
+from calibration.network.fusion import without_head
+from calibration.progress import silent
+from calibration.update.part_store import PartStore
+from calibration.update.refit import RefitPlan, refit_bundle
+from tests.support import fake_pycuda, fake_tensorrt
+from tests.support.fake_gpu import ORIN, FakeCuda
+from tests.support.stations import Taught, strided_backbone, teach, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,3 +174,113 @@ def test_a_station_that_stops_cancels_the_build(device: Device) -> None:
     device.builds.gate.set()
     beside.join(PATIENCE_S)
     assert [error and error.what for error in device.ended] == ["the engine cannot be built"]
+
+
+@dataclass
+class Jetson:
+    """A station with TensorRT on the fake GPU.
+
+    Attributes:
+        makers: Thread of each engine that was built or was given a new head.
+        device: With the recalibrated bundle as the other one.
+    """
+
+    world: Any
+    makers: list[str]
+    device: Device
+
+    @property
+    def made(self) -> tuple[int, int]:
+        """How many engines were built, and how many were given a new head."""
+        return len(self.world.builds), self.world.refits
+
+    def swap(self) -> None:
+        """Activate the other bundle; the loop scores one part before and one after."""
+        self.device.score()
+        self.device.activate().join(PATIENCE_S)
+        self.device.score()
+
+
+@pytest.fixture(scope="module")
+def relearnt(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a recalibration makes of the bundle."""
+    old, folder = open_bundle(bundle), tmp_path_factory.mktemp("relearnt")
+    with (
+        OnnxRuntimeEngine(without_head(old.network.read_bytes()), 1) as engine,
+        PartStore(folder / "parts", engine) as parts,
+    ):
+        for name, picture in Taught():
+            parts.add(name, old.preprocess(picture))
+        refit_bundle(old, parts, RefitPlan(), folder / "bundle", silent)
+    return folder / "bundle"
+
+
+@pytest.fixture
+def jetson(bundle: Path, relearnt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jetson]:
+    cuda = FakeCuda(ORIN)
+    fake_pycuda.install(monkeypatch, cuda)
+    world, makers = fake_tensorrt.install(monkeypatch, cuda), list[str]()
+    find = KeptEngine.find
+
+    def found(kept: KeptEngine, *arguments: Any, **options: Any) -> Cached:  # noqa: ANN401
+        before = len(world.builds), world.refits
+        cached = find(kept, *arguments, **options)
+        if (len(world.builds), world.refits) != before:
+            makers.append(threading.current_thread().name)
+        return cached
+
+    monkeypatch.setattr(KeptEngine, "find", found)
+    monkeypatch.setitem(BACKENDS, "tensorrt", replace(BACKENDS["tensorrt"], require=lambda: None))
+    mine = shutil.copytree(bundle, tmp_path / "mine")
+    config = load(write_config(tmp_path, mine, tmp_path / "frames", 1883, engine={"backend": "tensorrt"}))
+    cancel = threading.Event()
+    loader = BundleLoader(config, choose_backend("tensorrt"), cancel)
+    zone = loader.open_zone("", open_bundle(mine))
+    makers.clear()
+    swap = BundleSwap(AuditLog(tmp_path / "audit.jsonl"), loader.load, in_loop=True, changed=lambda: None)
+    other = open_bundle(shutil.copytree(relearnt, tmp_path / "its"))
+    with ExitStack() as stack:
+        stack.callback(zone.close)
+        yield Jetson(world, makers, Device(zone, other, swap, Builds(), cancel))
+    assert not cuda.living
+
+
+def test_the_engine_of_a_recalibrated_bundle_is_that_of_the_active_one_with_a_new_head(jetson: Jetson) -> None:
+    before, device = jetson.device.zone.active.bundle, jetson.device
+    jetson.swap()
+    assert device.ended == [None]
+    assert device.zone.active.bundle.identity == device.other.identity
+    assert device.zone.active.recipe.engine.backend == "tensorrt"
+    assert jetson.made == (1, 1)
+    assert jetson.makers == ["beside"]
+    device.other = before  # a rollback: its engine lies where it was
+    jetson.swap()
+    assert device.score() == before.identity
+    assert device.ended == [None, None]
+    assert jetson.made == (1, 1)
+
+
+def test_an_engine_that_scores_otherwise_with_the_new_head_is_built_beside_the_loop(jetson: Jetson) -> None:
+    jetson.world.roundings = [1.0, 1.0, 1.1]  # loaded, exchanged, loaded with the new head
+    jetson.swap()
+    assert jetson.device.ended == [None]
+    assert jetson.device.score() == jetson.device.other.identity
+    assert jetson.made == (2, 1)
+
+
+def test_without_the_engine_of_the_active_bundle_one_is_built_beside_the_loop(jetson: Jetson) -> None:
+    shutil.rmtree(engine_folder(jetson.device.zone.active.bundle, "tensorrt"))
+    jetson.swap()
+    assert jetson.device.score() == jetson.device.other.identity
+    assert jetson.made == (2, 0)
+    assert jetson.makers == ["beside"]
+
+
+def test_a_station_that_stops_makes_no_engine(jetson: Jetson) -> None:
+    before = jetson.device.zone.active.bundle.identity
+    jetson.device.cancel.set()
+    jetson.swap()
+    assert ["cancelled" in str(error and error.what) for error in jetson.device.ended] == [True]
+    assert jetson.device.score() == before
+    assert not engine_folder(jetson.device.other, "tensorrt").joinpath(RECORD).exists()
+    assert jetson.world.refits == 0

@@ -265,7 +265,7 @@ def test_a_kept_engine_with_other_scores_is_rebuilt_once(
 ) -> None:
     kept.roundings = [1.1]  # of the first engine loaded from now on
     with engine() as opened:
-        check_or_rebuild(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
+        check_or_rebuild(opened, lambda candidate: check_golden(learnt, candidate))
         assert "has other scores" in (opened.built_because or "")
     assert len(kept.builds) == 2
 
@@ -277,5 +277,5 @@ def test_a_new_engine_with_other_scores_is_refused_and_not_rebuilt(
 ) -> None:
     world.roundings = [1.1]
     with engine() as opened, pytest.raises(ScoreMismatchError, match=r"golden frame \d"):
-        check_or_rebuild(opened, source_of(learnt), lambda candidate: check_golden(learnt, candidate))
+        check_or_rebuild(opened, lambda candidate: check_golden(learnt, candidate))
     assert len(world.builds) == 1

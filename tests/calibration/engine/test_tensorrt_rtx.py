@@ -13,7 +13,6 @@ import pytest
 from calibration.atomic_file import replace_file
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import source_of
-from calibration.engine.tensorrt import check_or_rebuild, replace_engine_head
 from calibration.engine.tensorrt_build import BuildOptions
 from calibration.engine.tensorrt_cache import KERNELS, PLAN, RECORD, EngineFolder
 from calibration.engine.tensorrt_kept import KeptEngine, Source
@@ -260,18 +259,3 @@ def test_kernels_that_cannot_be_kept_leave_the_engine_as_it_was(
     with engine() as opened:
         assert opened.built_because is None
     assert (len(world.builds), world.compiled) == (1, 3)
-
-
-@only_rtx
-def test_a_new_head_is_a_new_engine(engine: Opener, world: Any, learnt: Bundle, folder: Path) -> None:  # noqa: ANN401
-    changed = Source("a new head", source_of(learnt).read)
-    with engine() as opened:
-        check = [0]
-        assert not replace_engine_head(opened, changed, {}, lambda _: check.append(1))
-        assert check == [0, 1]
-        check_golden(learnt, opened)
-    assert EngineFolder(folder).record().key.network == "a new head"
-    assert (len(world.builds), world.refits, world.compiled) == (2, 0, 2)
-    with engine(source=changed, may_build=False) as again:
-        check_or_rebuild(again, changed, lambda loaded: check_golden(learnt, loaded))
-    assert len(world.builds) == 2
