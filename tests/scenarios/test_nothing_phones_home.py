@@ -98,5 +98,6 @@ def test_a_station_leaves_nothing_in_the_home_and_looks_nothing_up(home: Path, b
         python("agent.cli", "archive", "list", "--config", config),
         [*python("agent.cli", "config", config)],
     )
+    assert f"the network runs on {engine['backend']}-cpu" in printed[0]
     assert "20 frames captured" in printed[0]
     assert list(home.rglob("*")) == []

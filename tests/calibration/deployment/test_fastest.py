@@ -87,6 +87,22 @@ def test_what_is_named_is_chosen_among_openvinos_own(learnt: Bundle) -> None:
     assert none.fastest(of_openvino=True) is None
 
 
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        ([("CPU", ["FP32", "INT8"])], {"ONNX Runtime", "OpenVINO"}),
+        ([("CPU", ["FP32", "BF16"])], {"ONNX Runtime", "OpenVINO", "OpenVINO BF16"}),
+        ([("CPU", ["FP32", "FP16"]), ("NPU", ["FP16"])], {"ONNX Runtime", "OpenVINO", "OpenVINO FP16"}),
+        ([("CPU", ["FP32"]), ("GPU", ["FP32", "FP16"])], {"ONNX Runtime", "OpenVINO", "OpenVINO on the GPU"}),
+    ],
+)
+def test_only_what_the_processor_is_made_for_is_measured(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[str, list[str]]], names: set[str]
+) -> None:
+    monkeypatch.setattr(fastest, "devices", lambda: found)
+    assert {*engines_here()} == names
+
+
 def test_engines_take_turns_and_those_with_other_scores_do_not_count(learnt: Bundle, here: dict[str, Any]) -> None:
     here |= {
         "ONNX Runtime": lambda bundle, _: Timed(bundle, 8.8),
