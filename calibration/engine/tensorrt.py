@@ -184,7 +184,9 @@ class TensorRTEngine:
     def _open(self, cached: Cached) -> None:
         self._record = cached.record
         start_s = perf_counter()
-        self._program = Program(self._library, self._cuda, cached.plan, self._kept.folder.kernels())
+        # Otherwise they are those of an engine that another one was copied over.
+        kernels = self._kept.folder.kernels() if self._record.compiled_ms is not None else b""
+        self._program = Program(self._library, self._cuda, cached.plan, kernels)
         self._measure_buffers(cached.plan)
         self._program.attach(mapped=self._record.mapped)
         for _ in range(_WARM_UP_RUNS):

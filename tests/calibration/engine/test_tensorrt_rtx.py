@@ -168,6 +168,22 @@ def test_kernels_that_do_not_fit_are_ignored_and_replaced(
 
 
 @only_rtx
+def test_kernels_of_an_engine_that_another_one_was_copied_over_are_replaced(
+    engine: Opener,
+    world: Any,  # noqa: ANN401
+    folder: Path,
+) -> None:
+    with engine():
+        pass
+    record = EngineFolder(folder).record()
+    (folder / RECORD).write_text(record.model_copy(update={"compiled_ms": None}).model_dump_json())
+    for _ in range(2):
+        with engine():
+            pass
+    assert (len(world.builds), world.compiled) == (1, 2)
+
+
+@only_rtx
 def test_an_engine_for_any_gpu_is_compiled_for_another_one_without_a_build(
     engine: Opener,
     world: Any,  # noqa: ANN401
