@@ -40,6 +40,7 @@ def page_of(config: AgentConfig, stack: ExitStack) -> PageFeed | None:
         token=web_token(config),
         state_dir=str(config.state_dir.absolute()),
         has_archive=config.archive.enabled,
+        shifts=config.statistics.shift_minutes(),
         station=station_topics(config.station).root,
         version=version("shiftwatch"),
         log_level=config.log.level,

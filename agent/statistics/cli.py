@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import sqlite3
 import sys
 from collections import Counter
-from contextlib import closing, contextmanager
-from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,29 +16,23 @@ from agent.clock import now_ms
 from agent.config import model as configuration
 from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
 from agent.config.time_argument import time_ms
-from agent.errors import StatisticsError
 from agent.messages.records import Evaluation
 from agent.state_owner import acting_as, owner_of
+from agent.statistics.csv_rows import result_rows, total_rows
 from agent.statistics.history import FILE_NAME
-from agent.statistics.summary import cause_of, totals
-from agent.statistics.tables import counts_between, results_between
-from calibration.plain_text import counted, rounded, spreadsheet_cell
+from agent.statistics.summary import totals
+from agent.statistics.tables import counts_between, reading, results_between
+from calibration.plain_text import counted, rounded
 from calibration.terminal import console, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
+    from datetime import datetime
 
     from agent.statistics.summary import Total
-    from agent.statistics.tables import OneResult
 
 app = typer.Typer()
 _CAUSES_SHOWN = 10
-_VERDICTS: dict[int, str] = {
-    Evaluation.OK: "ok",
-    Evaluation.NOT_OK: "not_ok",
-    Evaluation.NOT_DECIDABLE: "not_decidable",
-}
 
 
 class By(str, Enum):
@@ -53,7 +44,6 @@ class By(str, Enum):
 
 
 _USUAL_SPAN = {By.HOUR: "24h", By.SHIFT: "1w", By.DAY: "30d"}
-_COLUMNS = ("parts", "ok", "not_ok", "not_decidable", "rejects", "mean_score", "mean_threshold", "highest_ratio")
 
 
 @app.command("stats")
@@ -82,30 +72,15 @@ def stats_command(  # noqa: PLR0913 - one for each question
     since_ms = time_ms(since or _USUAL_SPAN[by], asked_at_ms)
     until_ms = time_ms(until, asked_at_ms) if until else asked_at_ms
     path = loaded.state_dir / FILE_NAME
-    with acting_as(owner_of(loaded.state_dir)), _opened(path) as database:
+    with acting_as(owner_of(loaded.state_dir)), reading(path) as database:
         if results:
-            _print_results(results_between(database, since_ms, until_ms))
+            csv.writer(sys.stdout).writerows(result_rows(results_between(database, since_ms, until_ms)))
             return
         found = totals(counts_between(database, since_ms, until_ms), by.value, loaded.statistics.shift_minutes())
     if as_csv:
-        _print_csv(found)
+        csv.writer(sys.stdout).writerows(total_rows(found))
     else:
         _print_table(found, by)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The file, for reading.
-
-    Raises:
-        StatisticsError: There is none, or it cannot be read.
-    """
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            yield database
-    except sqlite3.Error as error:
-        what = f"cannot read {path}: {error}" if path.exists() else f"there are no statistics yet: no {path}"
-        raise StatisticsError(what=what, remedy="let the agent of this station run; or check its state_dir") from error
 
 
 def _print_table(found: Mapping[tuple[datetime, str], Total], by: By) -> None:
@@ -118,14 +93,13 @@ def _print_table(found: Mapping[tuple[datetime, str], Total], by: By) -> None:
     causes: Counter[str] = Counter()
     for (start, shift), total in found.items():
         causes.update(total.causes)
-        mean = None if not total.mean_threshold else (total.mean_score or 0.0) / total.mean_threshold
         time = f"{start:%Y-%m-%d}" if by is By.DAY else f"{start:%m-%d %H:%M}"
         table.add_row(
             *map(Text, (time, *([shift] if by is By.SHIFT else []))),
             f"{total.parts:,}",
             *(f"{total.verdicts[each]:,}" for each in (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)),
             f"{100 * total.rejects:.1f} %",
-            "" if mean is None else f"{mean:.2f}",
+            "" if total.mean_ratio is None else f"{total.mean_ratio:.2f}",
             "" if total.highest is None else f"{rounded(total.highest, 3)}",
         )
     if not found:
@@ -137,27 +111,3 @@ def _print_table(found: Mapping[tuple[datetime, str], Total], by: By) -> None:
         console.print(Text(f"  {count:>9,}  {share:>4.0%}  {cause}"))
     if len(causes) > _CAUSES_SHOWN:
         say(f"  and {counted(len(causes) - _CAUSES_SHOWN, 'more cause')}")
-
-
-def _print_csv(found: Mapping[tuple[datetime, str], Total]) -> None:
-    causes = sorted({cause for total in found.values() for cause in total.causes})
-    rows = csv.writer(sys.stdout)
-    rows.writerow(["from", "shift", *_COLUMNS, *map(spreadsheet_cell, causes)])
-    for (start, shift), total in found.items():
-        verdicts = (total.verdicts[each] for each in (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE))
-        figures = (f"{total.rejects:.6f}", total.mean_score, total.mean_threshold, total.highest)
-        counts = (total.causes[cause] for cause in causes)
-        rows.writerow([start.isoformat(), spreadsheet_cell(shift), total.parts, *verdicts, *figures, *counts])
-
-
-def _print_results(results: Iterable[OneResult]) -> None:
-    rows = csv.writer(sys.stdout)
-    rows.writerow([*("time", "result_id", "seq", "part_id", "verdict", "cause", "zone", "score", "threshold")])
-    for each in results:
-        time = datetime.fromtimestamp(each.created_at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
-        is_ok = each.evaluation == Evaluation.OK
-        why = "" if is_ok else cause_of(each.evaluation, each.code, "")
-        texts = (spreadsheet_cell(each.part_id or ""), _VERDICTS.get(each.evaluation, "undefined"), why)
-        rows.writerow(
-            [time, each.result_id, each.seq, *texts, spreadsheet_cell(each.zone or ""), each.score, each.threshold]
-        )

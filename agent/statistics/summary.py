@@ -44,10 +44,19 @@ class Total:
         self.verdicts[counts.evaluation] += counts.results
         if counts.evaluation != Evaluation.OK:
             self.causes[cause_of(counts.evaluation, counts.code, counts.zone)] += counts.results
-        self.scored += counts.scored
-        self.scores += counts.scores
-        self.thresholds += counts.thresholds
-        self.highest = max((each for each in (self.highest, counts.highest) if each is not None), default=None)
+        self._add_scores(counts)
+
+    def include(self, other: Total) -> None:
+        """Add all of another time."""
+        self.verdicts.update(other.verdicts)
+        self.causes.update(other.causes)
+        self._add_scores(other)
+
+    def _add_scores(self, more: Counts | Total) -> None:
+        self.scored += more.scored
+        self.scores += more.scores
+        self.thresholds += more.thresholds
+        self.highest = max((each for each in (self.highest, more.highest) if each is not None), default=None)
 
     @property
     def parts(self) -> int:
@@ -69,6 +78,11 @@ class Total:
         """Mean threshold of the same results."""
         return self.thresholds / self.scored if self.scored else None
 
+    @property
+    def mean_ratio(self) -> float | None:
+        """Mean score as a multiple of the mean threshold."""
+        return self.scores / self.thresholds if self.thresholds else None
+
 
 def cause_of(evaluation: int, code: int, zone: str) -> str:
     """Why a result is not OK: a defect, with its zone where there are several, or the meaning of its code."""
@@ -84,10 +98,13 @@ def totals(counts: Iterable[Counts], by: By, shifts: Mapping[str, int]) -> dict[
         by: What to add up to.
         shifts: Name of each shift -> its start, minutes after midnight, a multiple of 15.
     """
-    found: dict[tuple[datetime, str], Total] = {}
+    quarters: dict[int, Total] = {}
     for each in counts:
-        local = datetime.fromtimestamp(each.quarter * QUARTER_MS / 1000).astimezone()
-        found.setdefault(_start(local, by, shifts), Total()).add(each)
+        quarters.setdefault(each.quarter, Total()).add(each)
+    found: dict[tuple[datetime, str], Total] = {}
+    for quarter, total in quarters.items():
+        local = datetime.fromtimestamp(quarter * QUARTER_MS / 1000).astimezone()
+        found.setdefault(_start(local, by, shifts), Total()).include(total)
     return dict(sorted(found.items()))
 
 

@@ -6,8 +6,10 @@ Counts belong to quarters of an hour in UTC, so that they add up to hours, shift
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+
+from agent.errors import StatisticsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,6 +140,21 @@ def opened(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file, for reading while an agent writes it.
+
+    Raises:
+        StatisticsError: There is none, or it cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            yield database
+    except sqlite3.Error as error:
+        what = f"cannot read {path}: {error}" if path.exists() else f"there are no statistics yet: no {path}"
+        raise StatisticsError(what=what, remedy="let the agent of this station run; or check its state_dir") from error
 
 
 def insert(database: sqlite3.Connection, results: Sequence[OneResult]) -> None:

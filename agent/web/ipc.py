@@ -15,7 +15,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agent.logs import LogFormat
     from calibration.imaging.heatmap import Array
@@ -38,6 +38,7 @@ class PageOrder:
         token: Required for changes; None leaves the page read-only.
         state_dir: Where the control socket and the archive are.
         has_archive: Whether images are kept.
+        shifts: Name of each shift -> its start, minutes after midnight.
         station: Topic root.
         version: Version of shiftwatch.
         log_level: Name of the lowest level that is logged.
@@ -48,6 +49,7 @@ class PageOrder:
     token: str | None
     state_dir: str
     has_archive: bool
+    shifts: Mapping[str, int]
     station: str
     version: str
     log_level: str

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agent.commands.control_socket import ask_station
-from agent.errors import ArchiveError, StationUnreachableError
+from agent.errors import ArchiveError, StationUnreachableError, StatisticsError
 from agent.messages.records import to_json
 from agent.web.gallery import SIZES_PX
 from agent.web.request_guard import RequestGuard
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent.web.dashboard import Dashboard
     from agent.web.frame_stream import FrameStream
     from agent.web.gallery import Gallery
+    from agent.web.past_results import PastResults
     from agent.web.token_auth import TokenAuth
     from calibration.errors import ShiftwatchError
 
@@ -40,6 +41,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_ANSWERED = (RefusedError, ArchiveError, StatisticsError, StationUnreachableError)
 _COMMANDS = {"threshold", "pause", "resume"}
 _PICTURE_WITHIN_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
@@ -52,6 +54,7 @@ class Routes:
         stream: Frames, and news of updates.
         dashboard: Results and state.
         gallery: The archive; None if no images are kept.
+        past: The statistics.
         auth: Checks the token of changes.
         state_dir: Where the agent takes commands.
         about: Station and version, for viewers.
@@ -62,6 +65,7 @@ class Routes:
         stream: FrameStream,
         dashboard: Dashboard,
         gallery: Gallery | None,
+        past: PastResults,
         auth: TokenAuth,
         state_dir: Path,
         about: Payload,
@@ -69,6 +73,7 @@ class Routes:
         self._stream = stream
         self._dashboard = dashboard
         self._gallery = gallery
+        self._past = past
         self._auth = auth
         self._state_dir = state_dir
         self._about = {**about, "canChange": auth.is_possible, "hasArchive": gallery is not None}
@@ -84,12 +89,15 @@ class Routes:
                 Route("/archive", self._archive),
                 Route("/archive/{result}/{size}.jpg", self._archived),
                 Route("/archive/{result}", self._mark, methods=["POST"]),
+                Route("/statistics", self._statistics),
+                Route("/statistics.csv", self._statistics_csv),
+                Route("/results.csv", self._results_csv),
                 Route("/unlock", self._unlock, methods=["POST"]),
                 Route("/command/{name}", self._command, methods=["POST"]),
                 Route("/{name}", self._file),
             ],
             middleware=[Middleware(RequestGuard, names=names)],
-            exception_handlers=dict.fromkeys((RefusedError, ArchiveError, StationUnreachableError), _error_response),
+            exception_handlers=dict.fromkeys(_ANSWERED, _error_response),
         )
 
     async def _file(self, request: Request) -> Response:
@@ -127,6 +135,15 @@ class Routes:
             raise RefusedError(404, f"there are: {', '.join(SIZES_PX)}")
         content = await run_in_threadpool(self._kept_images().jpeg, _result_of(request), size)
         return Response(content, media_type="image/jpeg")
+
+    async def _statistics(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._past.totals, request.query_params))
+
+    async def _statistics_csv(self, request: Request) -> Response:
+        return _csv(await run_in_threadpool(self._past.totals_csv, request.query_params), "statistics")
+
+    async def _results_csv(self, request: Request) -> Response:
+        return _csv(await run_in_threadpool(self._past.results_csv, request.query_params), "results")
 
     async def _mark(self, request: Request) -> Response:
         self._check(request)
@@ -167,6 +184,11 @@ class Routes:
         return self._gallery
 
 
+def _csv(text: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+
 def _result_of(request: Request) -> str:
     result = str(request.path_params["result"])
     if not _RESULT_ID.fullmatch(result):
@@ -187,5 +209,5 @@ async def _object(request: Request) -> Payload:
 def _error_response(_: Request, error: Exception) -> Response:
     if isinstance(error, RefusedError):
         return JSONResponse({"error": str(error)}, error.status)
-    status = 404 if isinstance(error, ArchiveError) else 503
+    status = 503 if isinstance(error, StationUnreachableError) else 404
     return JSONResponse({"error": cast("ShiftwatchError", error).one_line}, status)

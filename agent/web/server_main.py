@@ -18,6 +18,7 @@ from agent.web.dashboard import Dashboard
 from agent.web.frame_stream import FrameStream
 from agent.web.gallery import Gallery
 from agent.web.ipc import PageOrder, SharedImage
+from agent.web.past_results import PastResults
 from agent.web.routes import Routes
 from agent.web.token_auth import TokenAuth
 
@@ -41,7 +42,8 @@ async def _serve(order: PageOrder, to_agent: socket.socket, shared: SharedImage,
     state_dir = Path(order.state_dir)
     gallery = Gallery(state_dir / "archive") if order.has_archive else None
     about = {"station": order.station, "version": order.version}
-    routes = Routes(stream, dashboard, gallery, TokenAuth(order.token), state_dir, about)
+    past = PastResults(state_dir, order.shifts)
+    routes = Routes(stream, dashboard, gallery, past, TokenAuth(order.token), state_dir, about)
     server = uvicorn.Server(
         uvicorn.Config(
             routes.app(order.names),

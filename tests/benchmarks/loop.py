@@ -252,6 +252,7 @@ def watched(folder: Path, metrics: LoopMetrics) -> Iterator[PageFeed]:
         token=None,
         state_dir=str(folder),
         has_archive=True,
+        shifts={},
         station="benchmark",
         version="0",
         log_level="warning",

@@ -84,6 +84,7 @@ def serving(folder: Path, *, token: str | None = TOKEN, names: tuple[str, ...] =
         token=token,
         state_dir=str(folder),
         has_archive=True,
+        shifts={"early": 360, "late": 840, "night": 1320},
         station="acme/vision/station1",
         version="1.2.3",
         log_level="info",

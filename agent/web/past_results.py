@@ -1,0 +1,103 @@
+"""The statistics of the station for browsers, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from agent.clock import now_ms
+from agent.messages.records import Evaluation
+from agent.statistics.csv_rows import result_rows, total_rows
+from agent.statistics.history import FILE_NAME
+from agent.statistics.summary import totals
+from agent.statistics.tables import counts_between, reading, results_between
+from agent.web.token_auth import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from agent.messages.records import Payload
+    from agent.statistics.summary import By, Total
+
+_MOST_PERIODS = 1000
+_LATEST_MS = 2**53
+_BY: dict[str, By] = {"hour": "hour", "shift": "shift", "day": "day"}
+
+
+class PastResults:
+    """Reads what the agent counts; from any thread.
+
+    Args:
+        state_dir: State folder of the station.
+        shifts: Name of each shift -> its start, minutes after midnight.
+    """
+
+    def __init__(self, state_dir: Path, shifts: Mapping[str, int]) -> None:
+        self._file = state_dir / FILE_NAME
+        self._shifts = shifts
+
+    def totals(self, asked: Mapping[str, str]) -> Payload:
+        """Totals by hour, shift or day, the newest last, and of all causes.
+
+        Args:
+            asked: As in an address: ``by``, ``since`` and ``until`` (ms since 1970).
+
+        Raises:
+            RefusedError: What is asked for makes no sense.
+            StatisticsError: There are none, or they cannot be read.
+        """
+        found = self._found(asked)
+        causes = sum((total.causes for total in found.values()), Counter[str]())
+        return {
+            "periods": [_period(*each, total) for each, total in list(found.items())[-_MOST_PERIODS:]],
+            "causes": causes.most_common(),
+        }
+
+    def totals_csv(self, asked: Mapping[str, str]) -> str:
+        """The same as CSV, with all periods."""
+        return _as_csv(total_rows(self._found(asked)))
+
+    def results_csv(self, asked: Mapping[str, str]) -> str:
+        """Single results as CSV, as far back as they are kept."""
+        _, *span = _asked(asked)
+        with reading(self._file) as database:
+            return _as_csv(result_rows(results_between(database, *span)))
+
+    def _found(self, asked: Mapping[str, str]) -> dict[tuple[datetime, str], Total]:
+        by, *span = _asked(asked)
+        with reading(self._file) as database:
+            return totals(counts_between(database, *span), by, self._shifts)
+
+
+def _asked(asked: Mapping[str, str]) -> tuple[By, int, int]:
+    try:
+        by = _BY[asked.get("by", "hour")]
+        since_ms, until_ms = int(asked.get("since") or 0), int(asked.get("until") or now_ms())
+    except (KeyError, ValueError) as error:
+        raise RefusedError(400, f"it is not clear which statistics are asked for: {error}") from error
+    if not (0 <= since_ms <= _LATEST_MS and 0 <= until_ms <= _LATEST_MS):
+        raise RefusedError(400, "times are milliseconds since 1970")
+    return by, since_ms, until_ms
+
+
+def _period(start: datetime, shift: str, total: Total) -> Payload:
+    return {
+        "at": round(start.timestamp() * 1000),
+        "shift": shift,
+        "ok": total.verdicts[Evaluation.OK],
+        "notOk": total.verdicts[Evaluation.NOT_OK],
+        "notDecidable": total.verdicts[Evaluation.NOT_DECIDABLE],
+        "mean": total.mean_ratio,
+        "highest": total.highest,
+        "threshold": total.mean_threshold,
+    }
+
+
+def _as_csv(rows: Iterable[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
