@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _Message = TypeVar("_Message", onnx.ModelProto, onnx.NodeProto, onnx.TensorProto)
 
+# Nodes with these in their names do nothing in FP32: they are the borders of what may be computed in half precision.
+# ``to_half/backbone1`` leads to tensors whose names all begin with ``backbone1/``. Where a backbone returns to FP32
+# before its end, the constants behind that border have ``from_half/`` in their names, too.
+TO_HALF = "to_half/"
+FROM_HALF = "from_half/"
+
 OPSET = 17
 FLOAT = int(TensorProto.FLOAT)
 UINT8 = int(TensorProto.UINT8)
@@ -117,16 +123,14 @@ class FeatureGraph:
 
     Attributes:
         model: ONNX model with one input (1, 3, height, width), float RGB, and one output for each level,
-            (1, channels, h, w).
+            (1, channels, h, w). What half precision cannot hold comes behind an ``Identity`` to ``from_half/...``.
         mean: Mean of each RGB channel, subtracted from the image scaled to 0..1.
         std: Standard deviation of each RGB channel; divides the result.
-        fp16_safe: Half precision can hold its numbers, so that a GPU may compute it in FP16.
     """
 
     model: onnx.ModelProto
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    fp16_safe: bool = True
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -73,8 +73,7 @@ def filterbank_backbone(height: int, width: int) -> Backbone:
             what=f"filterbank cannot take a network input of {height}x{width}",
             remedy=f"use sides of at least {4 * STRIDE} that are multiples of {STRIDE}, e.g. 224x224",
         )
-    # Energies near their floor are squares that FP16 would round to zero.
-    return Backbone((FeatureGraph(filterbank(height, width), fp16_safe=False),), "filterbank")
+    return Backbone((FeatureGraph(filterbank(height, width)),), "filterbank")
 
 
 def onnx_backbone(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from calibration.onnx_graph import FLOAT, GraphBuilder
+from calibration.onnx_graph import FLOAT, FROM_HALF, GraphBuilder
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +25,10 @@ _KERNEL = 9
 _SIGMA = 2.0
 _WAVELENGTH = 4.5
 _ASPECT = 0.7
-_SURROUND_FLOOR = 0.01
+# FP16 rounds squares of small responses to zero, so all responses are amplified, which changes no bit in FP32. Not more
+# than this: in a black frame divided by its own brightness, white pixels are 115, and FP16 ends at a square of 65504.
+_GAIN = 4.0
+_SURROUND_FLOOR = 0.01 * _GAIN
 # Patterns and contrasts below these are sensor noise.
 _ENERGY_FLOOR = 0.05
 _CONTRAST_FLOOR = 0.01
@@ -59,7 +62,7 @@ def filterbank(height: int, width: int) -> onnx.ModelProto:
     graph = GraphBuilder("filterbank")
     colour = _mix(graph, graph.constant("filterbank.opponent", _OPPONENT.astype(np.float32)), "image", (height, width))
     bank = _Bank(
-        gabor=graph.constant("filterbank.gabor", gabor_bank()),
+        gabor=graph.constant("filterbank.gabor", np.float32(_GAIN) * gabor_bank()),
         pairs=graph.constant("filterbank.pairs", np.tile(np.eye(ORIENTATIONS, dtype=np.float32), 2)[:, :, None, None]),
         mean=graph.constant("filterbank.mean", np.full((1, ORIENTATIONS), 1 / ORIENTATIONS, np.float32)),
     )
@@ -72,8 +75,20 @@ def filterbank(height: int, width: int) -> onnx.ModelProto:
         energy = _oriented_energy(graph, colour, bank, (height >> level, width >> level))
         energies += [_grid(graph, "AveragePool", energy, cell), _grid(graph, "MaxPool", energy, cell)]
         contrasts.append(_grid(graph, "AveragePool", _contrast(graph, colour), cell))
+    # What FP16 would round here, nothing averages out: a channel that is constant in grey images has no variance, and
+    # the head counts each difference in standard deviations.
+    brightness, energy, contrast = (
+        graph.add("Identity", source, output=f"{FROM_HALF}{name}")
+        for name, source in (
+            ("brightness", brightness),
+            ("energies", graph.add("Concat", *energies, axis=1)),
+            ("contrasts", graph.add("Concat", *contrasts, axis=1)),
+        )
+    )
     # Both vary by factors: their logarithms are close to the Gaussian that the statistics assume.
-    logarithms = [_logarithm(graph, energies, _ENERGY_FLOOR), _logarithm(graph, contrasts, _CONTRAST_FLOOR)]
+    energy_floor = graph.constant(f"{FROM_HALF}energy_floor", np.array([_ENERGY_FLOOR], np.float32))
+    contrast_floor = graph.constant(f"{FROM_HALF}contrast_floor", np.array([_CONTRAST_FLOOR], np.float32))
+    logarithms = [_logarithm(graph, energy, energy_floor), _logarithm(graph, contrast, contrast_floor)]
     graph.add("Concat", brightness, *logarithms, axis=1, output="features")
     return graph.model(
         {"image": (FLOAT, (1, 3, height, width))},
@@ -111,8 +126,8 @@ def _contrast(graph: GraphBuilder, colour: str) -> str:
     return graph.add("Abs", graph.add("Sub", colour, _local_mean(graph, colour, _SURROUND)))
 
 
-def _logarithm(graph: GraphBuilder, sources: list[str], floor: float) -> str:
-    return graph.add("Log", graph.add("Add", graph.add("Concat", *sources, axis=1), graph.floats(floor)))
+def _logarithm(graph: GraphBuilder, source: str, floor: str) -> str:
+    return graph.add("Log", graph.add("Add", source, floor))
 
 
 def _local_mean(graph: GraphBuilder, source: str, window: int) -> str:

@@ -12,8 +12,7 @@ from onnx import helper
 from calibration.bundle.manifest import BackboneRecord
 from calibration.detectors.embedding import join_levels
 from calibration.errors import BundleError
-from calibration.network.half_precision import FROM_HALF, TO_HALF
-from calibration.onnx_graph import FLOAT, UINT8, FeatureMap, GraphBuilder, copied, value_types
+from calibration.onnx_graph import FLOAT, FROM_HALF, TO_HALF, UINT8, FeatureMap, GraphBuilder, copied, value_types
 
 if TYPE_CHECKING:
     from calibration.backbones.backbone import Backbone
@@ -177,12 +176,13 @@ def _part(graph: GraphBuilder, part: FeatureGraph, number: int, pixels: str, uni
     planes = graph.add("Gemm", to_rgb, pixels, graph.constant(f"{name}.offset", offset[:, None]), transB=1)
     image = graph.add("Transpose", graph.add("Reshape", planes, graph.ints(3, -1, height, width)), perm=[1, 0, 2, 3])
     inner = onnx.compose.add_prefix(part.model, f"{name}/").graph
-    entry, leave = (f"{TO_HALF}{name}", f"{FROM_HALF}{name}") if part.fp16_safe else (f"to/{name}", f"from/{name}")
-    graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=entry))
+    graph.nodes.append(helper.make_node("Identity", [image], [inner.input[0].name], name=f"{TO_HALF}{name}"))
     graph.nodes.extend(inner.node)
     graph.initializers.extend(inner.initializer)
     levels = []
     for index, (output, level) in enumerate(zip(inner.output, part.levels, strict=True)):
         levels.append(FeatureMap(f"{name}.level{index}", level.shape))
-        graph.nodes.append(helper.make_node("Identity", [output.name], [levels[-1].name], name=f"{leave}/{index}"))
+        graph.nodes.append(
+            helper.make_node("Identity", [output.name], [levels[-1].name], name=f"{FROM_HALF}{name}/{index}")
+        )
     return tuple(levels)

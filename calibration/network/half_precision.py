@@ -13,15 +13,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.errors import EngineError
-from calibration.onnx_graph import copied
+from calibration.onnx_graph import FROM_HALF, TO_HALF, copied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# Nodes with these prefixes do nothing in FP32: they are the borders of what may be computed in half precision. The
-# border ``to_half/backbone1`` leads to tensors whose names all begin with ``backbone1/``.
-TO_HALF = "to_half/"
-FROM_HALF = "from_half/"
 
 _LARGEST = float(np.finfo(np.float16).max)
 _REASON_WIDTH = 250
@@ -31,7 +26,7 @@ _REMEDY = "build for FP32, or calibrate with another backbone"
 def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
     """The network with FP16 between its borders: one cast into each backbone, one out of each of its levels.
 
-    Everything else stays FP32: the normalised image, a backbone without borders, the reduction, the head.
+    Everything else stays FP32: the normalised image, the logarithms of the filterbank, the reduction, the head.
 
     Args:
         network: Made by ``fusion.fused_network``; not changed.
@@ -45,16 +40,17 @@ def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
     if not inside:
         return half
     for node in nodes:
-        if node.name.startswith((TO_HALF, FROM_HALF)):
+        if node.name.startswith(TO_HALF) or FROM_HALF in node.name:
             precision = TensorProto.FLOAT16 if node.name.startswith(TO_HALF) else TensorProto.FLOAT
             node.CopyFrom(helper.make_node("Cast", node.input, node.output, node.name, to=precision))
         elif node.op_type == "Cast" and node.output[0].startswith(inside):
             _cast_to_half(node)
     # The scales of a Resize are FP32 whatever its input is.
-    scales = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:3]}
+    single = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:3]}
+    single.update(tensor.name for tensor in initializers if FROM_HALF in tensor.name)
     kernels = {node.input[1] for node in nodes if node.op_type == "Conv"}
     for tensor in initializers:
-        if tensor.name.startswith(inside) and tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
+        if tensor.name.startswith(inside) and tensor.data_type == TensorProto.FLOAT and tensor.name not in single:
             values = _within_half(tensor)
             rounded = _rounded_kernel(values) if tensor.name in kernels else values.astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))

@@ -16,7 +16,8 @@ import pytest
 from calibration.engine.tensorrt_build import BuildOptions, build
 from calibration.engine.tensorrt_library import TENSORRT_RTX, process_journal
 from calibration.errors import EngineError
-from calibration.network.half_precision import FROM_HALF, TO_HALF, half_precision
+from calibration.network.half_precision import half_precision
+from calibration.onnx_graph import FROM_HALF, TO_HALF
 from calibration.progress import silent
 from tests.support.built_table import add_row
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from calibration.bundle.bundle import check_golden
-from calibration.deployment.engine_source import engine_folder
+from calibration.deployment.engine_source import engine_folder, source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt_kept import Source
 from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX
@@ -36,7 +36,7 @@ def frame(learnt: Bundle) -> Any:  # noqa: ANN401
 
 
 def test_it_scores_as_onnx_runtime_does(engine: Opener, learnt: Bundle, library: Library) -> None:
-    with engine() as mine, OnnxRuntimeEngine(learnt.network, 1) as reference:
+    with engine() as mine, OnnxRuntimeEngine(source_of(learnt).read(), 1) as reference:
         assert mine.backend == library.backend
         check_golden(learnt, mine)
         for frame in learnt.golden().frames:

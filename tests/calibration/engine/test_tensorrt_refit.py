@@ -56,7 +56,7 @@ class Relearnt:
 
 
 def relearnt_by(learnt: Bundle, factor: float) -> Relearnt:
-    model = onnx.load_from_string(learnt.network.read_bytes())
+    model = onnx.load_from_string(source_of(learnt).read())
     for tensor in model.graph.initializer:
         if tensor.name.startswith("head."):
             changed = numpy_helper.to_array(tensor) * np.float32(factor)

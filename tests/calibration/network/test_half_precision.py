@@ -44,6 +44,7 @@ DETECTORS: dict[str, Detector] = {
     "gaussian, npca": Gaussian("npca"),
     "patchcore": PatchCore(),
 }
+FILTERBANK_BORDERS = ("brightness", "energies", "contrasts")
 BACKBONES = ("filterbank", "two levels", "lite0", "mobilenet", "lite0+filterbank")
 
 
@@ -129,16 +130,21 @@ def casts(network: onnx.ModelProto) -> list[tuple[str, int]]:
 def test_there_is_one_cast_into_each_backbone_and_one_out_of_each_level(variants: Variants) -> None:
     ((frame, precision),) = casts(variants.single)
     assert precision == FLOAT
-    levels = {"filterbank": 0, "mobilenet": 1}.get(variants.source, 2)
     found = casts(variants.half)
     assert found[0] == (frame, FLOAT)
-    assert found[2:] == [(f"backbone.level{number}", FLOAT) for number in range(levels)]
-    if levels:
-        assert found[1] == (inputs_of_backbone(variants.half)[0], FLOAT16)
+    assert [name for name, precision in found[1:] if precision == FLOAT16] == [
+        f"{name}/image" for name in names(variants)
+    ]
+    levels = [node.output[0] for node in variants.single.graph.node if node.name.startswith("from_half/")]
+    assert len(levels) == {"filterbank": 1, "mobilenet": 1, "lite0+filterbank": 3}.get(variants.source, 2)
+    inside = [f"{names(variants)[-1]}/from_half/{name}" for name in FILTERBANK_BORDERS]
+    expected = levels + inside if "filterbank" in variants.source else levels
+    assert sorted(name for name, precision in found[1:] if precision == FLOAT) == sorted(expected)
 
 
-def inputs_of_backbone(network: onnx.ModelProto) -> list[str]:
-    return [node.output[0] for node in network.graph.node if node.name == "to_half/backbone"]
+def names(variants: Variants) -> list[str]:
+    """Of the backbones."""
+    return ["backbone", "backbone1"][: 1 + variants.source.count("+")]
 
 
 @pytest.mark.slow
@@ -146,10 +152,23 @@ def test_only_the_nodes_between_the_borders_have_half_precision(variants: Varian
     before, after = precisions(variants.single), precisions(variants.half)
     assert after.keys() == before.keys()
     assert FLOAT16 not in before.values()
-    assert (FLOAT16 in after.values()) == (variants.source != "filterbank")
+    assert FLOAT16 in after.values()
+    behind = behind_borders(variants.single)
+    logarithms = [node.output[0] for node in variants.single.graph.node if node.op_type == "Log"]
+    assert len(logarithms) == (2 if "filterbank" in variants.source else 0)
+    assert behind.issuperset(logarithms)
     for name, precision in before.items():
-        half = precision == FLOAT and name.startswith("backbone/") and variants.source != "filterbank"
+        half = precision == FLOAT and name.startswith(("backbone/", "backbone1/")) and name not in behind
         assert after[name] == (FLOAT16 if half else precision), name
+
+
+def behind_borders(network: onnx.ModelProto) -> set[str]:
+    """What lies behind the borders inside a backbone, with its constants."""
+    behind = {node.output[0] for node in network.graph.node if "/from_half/" in node.output[0]}
+    for node in network.graph.node:
+        if not behind.isdisjoint(node.input):
+            behind.update(node.input, node.output)
+    return behind
 
 
 @pytest.mark.slow
@@ -190,16 +209,25 @@ def test_backbones_compute_only_what_depends_on_the_image(variants: Variants) ->
         varying.update(node.output)
 
 
-def test_each_backbone_that_is_safe_in_half_precision_has_its_own_borders() -> None:
+def test_each_backbone_has_its_own_borders() -> None:
     backbone = filterbank_backbone(SIDE, SIDE) + two_levels() + two_levels()
     half = half_precision(feature_network(backbone, Gaussian(), divide_brightness=False))
-    levels: list[tuple[str, int]] = [(f"backbone{part}.level{level}", FLOAT) for part in (1, 2) for level in (0, 1)]
-    images: list[tuple[str, int]] = [("backbone1/image", FLOAT16), ("backbone2/image", FLOAT16)]
-    assert sorted(casts(half)[1:]) == sorted(levels + images)
+    levels = ["backbone.level0", *(f"backbone{part}.level{level}" for part in (1, 2) for level in (0, 1))]
+    leaving = levels + [f"backbone/from_half/{name}" for name in FILTERBANK_BORDERS]
+    entering = [f"backbone{part}/image" for part in ("", 1, 2)]
+    expected = [(name, FLOAT) for name in leaving] + [(name, FLOAT16) for name in entering]
+    assert sorted(casts(half)[1:]) == sorted(expected)
     after = precisions(half)
-    assert {after[name] for name in after if name.startswith("backbone/")} == {FLOAT, TensorProto.INT64}
     for part in ("backbone1/", "backbone2/"):
         assert {after[name] for name in after if name.startswith(part)} == {FLOAT16}
+
+
+def test_a_network_without_borders_stays_as_it_is() -> None:
+    """Bundles of version 0.1.0 have such a filterbank."""
+    network = fitted_network("filterbank", "mean_shift")
+    for node in network.graph.node:
+        node.name = node.name.replace("_half/", "/")
+    assert half_precision(network) == network
 
 
 def test_the_network_of_the_bundle_is_not_changed() -> None:

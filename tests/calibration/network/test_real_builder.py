@@ -21,8 +21,8 @@ from calibration.detectors import patch_svdd
 from calibration.detectors.mean_shift import MeanShift
 from calibration.errors import EngineError
 from calibration.network.fusion import fused_network
-from calibration.network.half_precision import FROM_HALF, TO_HALF, half_precision
-from calibration.onnx_graph import FLOAT
+from calibration.network.half_precision import half_precision
+from calibration.onnx_graph import FLOAT, FROM_HALF, TO_HALF
 from calibration.workstation.cli.detector_options import _DETECTORS, parse_detector
 from calibration.workstation.fit.raw_patches import raw_patches
 from tests.support.levels import two_fields, two_levels
