@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.bundle.bundle import GoldenCheck, refuse_mismatch
+from calibration.deployment.engine_source import source_of
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_build import BuildOptions
@@ -291,7 +292,7 @@ def test_tensorrt_for_rtx_builds_ahead_of_time_instead(
 
 
 def test_bodies_are_the_same_only_if_all_but_the_values_of_the_head_is(learnt: Bundle, relearnt: Relearnt) -> None:
-    network = learnt.network.read_bytes()
+    network = source_of(learnt).read()
     assert body_digest(network) == body_digest(relearnt.network)
 
     def changed(change: Callable[[onnx.GraphProto], object]) -> str:
