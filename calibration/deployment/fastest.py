@@ -101,7 +101,7 @@ class Measured(BaseModel):
 
     Attributes:
         key: What was measured.
-        times_ms: Engine -> median time of a frame, most exact first.
+        times_ms: Engine -> time of a frame, most exact first.
         refused: Engine -> why it does not count.
     """
 
@@ -238,7 +238,11 @@ def _deviation(bundle: Bundle, engine: Engine) -> float:
 
 
 def _times_ms(bundle: Bundle, engines: Mapping[str, Engine]) -> dict[str, float]:
-    """Median time of a frame. The engines take turns, so that whatever else runs here slows all of them."""
+    """Median time of a frame with the first engine, and with the others by the median of their ratios to it.
+
+    The engines take turns, so that whatever else runs here slows all of them. On two cores with twice as many busy
+    programs the ratios within a turn scattered by two thirds of what those of medians or of least times did.
+    """
     times_ms: dict[str, list[float]] = {name: [] for name in engines}
     end_s = perf_counter() + _MEASURING_S
     for turn, frame in zip(range(_MOST_TURNS), itertools.cycle(bundle.golden().frames), strict=False):
@@ -249,4 +253,8 @@ def _times_ms(bundle: Bundle, engines: Mapping[str, Engine]) -> dict[str, float]
             start_s = perf_counter()
             engine(frame)
             times_ms[name].append((perf_counter() - start_s) * 1000)
-    return {name: median(each) for name, each in times_ms.items()}
+    first = next(iter(times_ms.values()), [])
+    return {
+        name: median(first) * median(mine / its for mine, its in zip(each, first, strict=True))
+        for name, each in times_ms.items()
+    }

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 
 class Timed(OnnxRuntimeEngine):
-    """Takes so many milliseconds of a clock of its own for a frame; ``order`` has those of each frame."""
+    """Takes so many milliseconds of a clock of its own for a frame; ``order`` has those of each frame.
+
+    From the frame ``busy_from`` on, counted over all engines, everything takes ten times as long.
+    """
 
     clock_ms: ClassVar[float] = 0.0
     order: ClassVar[list[float]] = []
+    busy_from: ClassVar[int] = 10**9
 
     def __init__(self, bundle: Bundle, time_ms: float, *, error: float = 0.0, loads: bool = True) -> None:
         super().__init__(bundle.network, 1)
@@ -41,7 +45,7 @@ class Timed(OnnxRuntimeEngine):
         return super().__enter__()
 
     def __call__(self, frame: Image) -> Inference:
-        Timed.clock_ms += self._time_ms
+        Timed.clock_ms += self._time_ms * (10 if len(Timed.order) >= Timed.busy_from else 1)
         Timed.order.append(self._time_ms)
         found = super().__call__(frame)
         return replace(found, score=found.score * (1 + self._error))
@@ -120,6 +124,20 @@ def test_engines_take_turns_and_those_with_other_scores_do_not_count(learnt: Bun
     )
     frames = len(learnt.golden().frames)
     assert Timed.order[4 * frames :][:8] == [8.8, 8.8, 8.5, 8.5] * 2
+
+
+@pytest.mark.parametrize("busy_from", [42, 43, 46, 47])
+def test_a_machine_that_becomes_busy_meanwhile_slows_all_engines(
+    learnt: Bundle, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch, busy_from: int
+) -> None:
+    monkeypatch.setattr(Timed, "busy_from", busy_from)
+    here |= {
+        "ONNX Runtime": lambda bundle, _: Timed(bundle, 4.0),
+        "OpenVINO": lambda bundle, _: Timed(bundle, 2.0),
+    }
+    measured = kept_or_measured(learnt, 1, None, may_measure=True)
+    assert measured is not None
+    assert measured.times_ms["OpenVINO"] / measured.times_ms["ONNX Runtime"] == pytest.approx(0.5)
 
 
 def test_a_slow_network_is_measured_a_few_times_only(learnt: Bundle, here: dict[str, Any]) -> None:
