@@ -1,24 +1,26 @@
-"""Acceptance run on a new device: does TensorRT give the scores of ONNX Runtime, and how fast?
+"""Acceptance run on a new device: do NVIDIA's libraries give the scores of ONNX Runtime, and how fast?
 
-    python tests/on_device.py BUNDLE [--out on_device.json] [--tolerance 0.03] [--folder ENGINES]
+    python tests/on_device.py BUNDLE [--library tensorrt|tensorrt_rtx] [--out on_device.json] [--folder ENGINES]
 
-Builds the bundle's engine in an empty folder, compares golden frames and 200 random ones with ONNX Runtime,
-replaces the head with a changed one and compares again, loads the changed engine from disk, times mapped and copied
-buffers, and writes everything to one JSON file. Exit code 0: passed. 1: a score differs. 2: it cannot run here, for a
-reason given in one line.
+For TensorRT and TensorRT for RTX, whichever are installed: builds the engine in an empty folder, compares golden frames
+and 200 random ones with ONNX Runtime, makes the engines of two recalibrated heads one after the other, loads the kept
+one with each CUDA binding that is installed, and measures times and memory. Everything goes into one JSON file, and
+beside it into one page, ``on_device.html``, to be sent back; both are written after each step, so that they tell where
+a library crashed. ON_DEVICE.md says more. Exit code 0: passed. 1: a check failed. 2: it cannot run here, for a reason
+given in one line.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import platform
+import logging
 import resource
 import sys
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,50 +28,190 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # else tests/calibration hides the package
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from calibration.bundle.bundle import Bundle, open_bundle
+from calibration.deployment.backends import BACKENDS
 from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda import PyCuda
-from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.tensorrt import TensorRTEngine
-from calibration.engine.tensorrt_build import BuildOptions
-from calibration.engine.tensorrt_head import HEAD
+from calibration.engine.tensorrt_cache import KERNELS, PLAN, EngineFolder
 from calibration.engine.tensorrt_kept import Source
-from calibration.errors import ScoreMismatchError, ShiftwatchError
+from calibration.engine.tensorrt_library import LIBRARIES
+from calibration.errors import EngineError, ShiftwatchError
 from calibration.terminal import error_console, progress_bar
+from tests.support.acceptance import Reference, changed_head, frames_to_compare, lowest_free_memory
+from tests.support.acceptance_page import page_of
+from tests.support.this_machine import machine, packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from calibration.engine.contract import Engine
-    from calibration.engine.cuda_driver import Gpu
-    from calibration.imaging.preprocess import Image
+    from calibration.engine.cuda import Cuda
+    from calibration.engine.tensorrt_library import Library
 
-RANDOM_FRAMES = 200
 TIMED_RUNS = 500
-EXIT_DIFFERENT, EXIT_CANNOT = 1, 2
+SAME = 1e-6  # relative; the same engine on the same GPU
+EXIT_FAILED, EXIT_CANNOT = 1, 2
+BINDINGS: Mapping[str, tuple[str, Callable[[], Cuda]]] = {"pycuda": ("pycuda", PyCuda)}
+"""CUDA binding -> its module, and what opens the GPU with it; the first choice first."""
 
 
-def frames_to_compare(bundle: Bundle) -> list[Image]:
-    """The golden frames, and random ones: half of them noise, half golden frames with noise on them."""
-    random = np.random.default_rng(0)
-    golden = list(bundle.golden().frames)
-    noise = random.integers(0, 256, (RANDOM_FRAMES, *golden[0].shape), np.uint8)
-    disturbed = [np.where(frame > 224, frame, golden[n % len(golden)]) for n, frame in enumerate(noise[::2])]
-    return [*golden, *noise[1::2], *disturbed]
+class LogLines(logging.Handler):
+    """Appends what is logged to a list: why an engine was built, and what NVIDIA's libraries say."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.INFO)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`."""
+        self._lines.append(f"{record.levelname}: {record.getMessage()}")
 
 
-def compare(engine: Engine, reference: Engine, frames: Sequence[Image], threshold: float) -> dict[str, float]:
-    """Largest relative differences of score and map; scores below 1 % of the threshold count as 1 % of it."""
-    worst = {"score": 0.0, "map": 0.0}
-    for frame in frames:
-        mine, theirs = engine(frame), reference(frame)
-        scale = max(abs(theirs.score), 0.01 * threshold)
-        worst["score"] = _worse(worst["score"], abs(mine.score - theirs.score) / scale)
-        worst["map"] = _worse(worst["map"], float(np.abs(mine.map - theirs.map).max()) / max(theirs.map.max(), scale))
-    return worst
+class Acceptance:
+    """One run; ``result`` holds what it found so far.
+
+    Args:
+        bundle: The bundle.
+        tolerance: Largest relative difference of a score.
+        save: Called with the result after each step.
+    """
+
+    def __init__(self, bundle: Bundle, tolerance: float, save: Callable[[dict[str, Any]], object]) -> None:
+        self.bundle = bundle
+        self._source = source_of(bundle)
+        self._save = save
+        self._frames = frames_to_compare(bundle)
+        self.result: dict[str, Any] = {
+            "schema_version": 2,
+            "bundle": bundle.identity,
+            "backbone": bundle.manifest.backbone.name,
+            "machine": machine(),
+            "packages": packages(),
+            "tolerance": tolerance,
+            "libraries": {},
+            "checks": [],
+            "log": [],
+        }
+        self._tolerance = tolerance
+        self._networks, self._references = [self._source.read()], [self._reference(bundle.network.read_bytes())]
+        for seed in (1, 2):  # the reference has the same random changes
+            self._networks.append(changed_head(self._networks[0], seed))
+            self._references.append(self._reference(changed_head(bundle.network.read_bytes(), seed)))
+        p50, p99 = np.percentile(self._references[0].times_ms, [50, 99])
+        self.result["onnxruntime_cpu"] = {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+
+    def run(self, library: Library, folder: Path) -> None:
+        """Everything with one library; an error ends it, and is a failed check."""
+        found: dict[str, Any] = {"name": library.name, "version": library.imported().__version__}
+        self.result["libraries"][library.backend] = found
+        with self._step(library, "end without an error"):
+            self._measure(library, folder, found)
+
+    def skip(self, library: Library, error: EngineError) -> None:
+        """Note why a library is not tried."""
+        self.result["libraries"][library.backend] = {"name": library.name, "not_run": f"{error.what}; {error.remedy}"}
+        self._save(self.result)
+
+    def _measure(self, library: Library, folder: Path, found: dict[str, Any]) -> None:
+        names = [name for name, (module, _) in BINDINGS.items() if importlib.util.find_spec(module) is not None]
+        cuda = BINDINGS[names[0]][1]
+        kept = [folder / name for name in ("0", "1", "2")]  # the bundle, and two recalibrated heads
+        with ExitStack() as stack:
+            start_s = time.perf_counter()
+            with progress_bar() as progress, lowest_free_memory(cuda) as found["build_memory"]:
+                engine = stack.enter_context(
+                    TensorRTEngine(self._source, kept[0], progress=progress, library=library, cuda=cuda)
+                )
+            found["build_s"] = round(time.perf_counter() - start_s, 2)
+            compiled_ms = EngineFolder(kept[0]).record().compiled_ms
+            found["compiled_s"] = None if compiled_ms is None else round(compiled_ms / 1000, 2)
+            found["activation_bytes"] = engine.activation_bytes
+            found["plan_bytes"] = (kept[0] / PLAN).stat().st_size
+            self._compare(library, "score as ONNX Runtime", found, engine, self._references[0])
+        for number in (1, 2):
+            self._exchange(library, kept, number, cuda, found)
+        found["bindings"] = {}
+        for name in names:
+            self._load_again(library, kept[2], name, found["bindings"])
+        found["kernels_bytes"] = (kept[2] / KERNELS).stat().st_size if (kept[2] / KERNELS).exists() else None
+        if library.builds_ahead:
+            self._check(library, "keep what was compiled", passed=bool(found["kernels_bytes"]))
+        found["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _exchange(
+        self, library: Library, kept: Sequence[Path], number: int, cuda: Callable[[], Cuda], found: dict[str, Any]
+    ) -> None:
+        """Make the engine of a recalibrated bundle, as a station does."""
+        start_s = time.perf_counter()
+        source, before = Source.of(self._networks[number]), kept[number - 1]
+        with TensorRTEngine(source, kept[number], predecessor=before, library=library, cuda=cuda) as engine:
+            new = found[f"head_{number}"] = {
+                "s": round(time.perf_counter() - start_s, 2),
+                "by": "new weights" if engine.has_new_head else "a build",
+            }
+            self._compare(library, f"score as ONNX Runtime with head {number}", new, engine, self._references[number])
+            if number == 1 and not library.builds_ahead:
+                self._check(library, "take a new head without a build", passed=engine.has_new_head, found=new["by"])
+            engine.keep_proven()
+
+    def _load_again(self, library: Library, folder: Path, name: str, bindings: dict[str, Any]) -> None:
+        """Load the kept engine with one of the CUDA bindings, and time single frames."""
+        start_s = time.perf_counter()
+        source = Source.of(self._networks[2])
+        with TensorRTEngine(source, folder, may_build=False, library=library, cuda=BINDINGS[name][1]) as engine:
+            mine: dict[str, Any] = {"load_s": round(time.perf_counter() - start_s, 2)}
+            self._compare(library, f"score as ONNX Runtime when loaded with {name}", mine, engine, self._references[2])
+            for kind in ("copied", "mapped") if self.result["machine"]["gpu"]["integrated"] else ("copied",):
+                times_ms = engine.measured_ms(mapped=kind == "mapped", runs=TIMED_RUNS)
+                p50, p99 = np.percentile(times_ms, [50, 99])
+                mine[kind] = {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+        for other, their in bindings.items():
+            apart = max(abs(a - b) / max(abs(b), SAME) for a, b in zip(mine["scores"], their["scores"], strict=True))
+            self._check(
+                library, f"score the same with {name} and {other}", passed=apart <= SAME, found=f"{100 * apart:.1g} %"
+            )
+        bindings[name] = mine
+
+    def _reference(self, network: bytes) -> Reference:
+        return Reference.of(network, self._frames)
+
+    def _compare(
+        self, library: Library, check: str, found: dict[str, Any], engine: Engine, reference: Reference
+    ) -> None:
+        """Largest relative differences of score and map; scores below 1 % of the threshold count as 1 % of it."""
+        least = 0.01 * self.bundle.manifest.working_point.threshold
+        worst = {"score": 0.0, "map": 0.0}
+        scores = []
+        for frame, theirs in zip(self._frames, reference.results, strict=True):
+            mine, scale = engine(frame), max(abs(theirs.score), least)
+            scores.append(mine.score)
+            worst["score"] = _worse(worst["score"], abs(mine.score - theirs.score) / scale)
+            worst["map"] = _worse(
+                worst["map"], float(np.abs(mine.map - theirs.map).max()) / max(theirs.map.max(), scale)
+            )
+        found["differences"] = worst
+        found["scores"] = scores[: len(self.bundle.golden().frames)]
+        self._check(library, check, passed=worst["score"] <= self._tolerance, found=f"{100 * worst['score']:.2g} %")
+
+    @contextmanager
+    def _step(self, library: Library, check: str) -> Iterator[None]:
+        """A check that fails if the process dies or an error is raised."""
+        at = len(self.result["checks"])
+        self._check(library, check, passed=False, found="the process died here")
+        try:
+            yield
+        except ShiftwatchError as error:
+            self.result["checks"][at]["found"] = f"{error.what}; {error.remedy}"
+        else:
+            self.result["checks"][at].update(passed=True, found="")
+        self._save(self.result)
+
+    def _check(self, library: Library, check: str, *, passed: bool, found: str = "") -> None:
+        entry = {"library": library.name, "check": check, "passed": passed, "found": found}
+        self.result["checks"].append(entry)
+        self._save(self.result)
 
 
 def _worse(known: float, found: float) -> float:
@@ -77,131 +219,67 @@ def _worse(known: float, found: float) -> float:
     return max(known, float(found)) if np.isfinite(found) else float("inf")
 
 
-def changed_head(network: bytes) -> bytes:
-    """The network with every weight of its head changed a little at random."""
-    model = onnx.load_from_string(network)
-    random = np.random.default_rng(1)
-    for tensor in model.graph.initializer:
-        if tensor.name.startswith(HEAD):
-            weights = numpy_helper.to_array(tensor)
-            moved = weights * random.uniform(0.9, 1.1, weights.shape).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-    return model.SerializeToString()
-
-
-def times(engine: TensorRTEngine, *, mapped: bool) -> dict[str, float]:
-    """Percentiles of the time of one frame."""
-    p50, p99 = np.percentile(engine.measured_ms(mapped=mapped, runs=TIMED_RUNS), [50, 99])
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
-
-
-@contextmanager
-def lowest_free_memory() -> Iterator[dict[str, int]]:
-    """Watch the GPU's memory in another thread, which has its own context."""
-    found = {"free_before_bytes": 0, "free_lowest_bytes": 0}
-    done, begun = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        with PyCuda() as cuda:
-            found["free_before_bytes"] = found["free_lowest_bytes"] = cuda.free_bytes()
-            begun.set()
-            while not done.wait(0.05):
-                found["free_lowest_bytes"] = min(found["free_lowest_bytes"], cuda.free_bytes())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    begun.wait(10)
-    try:
-        yield found
-    finally:
-        done.set()
-        watcher.join()
-
-
-def accept(bundle: Bundle, gpu: Gpu, folder: Path, tolerance: float) -> dict[str, Any]:
-    """Run every comparison and measurement."""
-    source = source_of(bundle)
-    threshold = bundle.manifest.working_point.threshold
-    frames = frames_to_compare(bundle)
-    result: dict[str, Any] = {
-        "bundle": bundle.identity,
-        "backbone": bundle.manifest.backbone.name,
-        "machine": platform.platform(),
-        "gpu": {"name": gpu.name, "compute_capability": gpu.compute_capability, "integrated": gpu.integrated},
-        "tolerance": tolerance,
-    }
-    changed = changed_head(source.read())
-    truth = changed_head(bundle.network.read_bytes())  # with the same random changes
-    with progress_bar() as progress, OnnxRuntimeEngine(bundle.network) as reference, OnnxRuntimeEngine(truth) as other:
-        start_s = time.perf_counter()
-        with lowest_free_memory() as memory:
-            engine = TensorRTEngine(source, folder, BuildOptions(), progress=progress).__enter__()
-        result["build_s"] = round(time.perf_counter() - start_s, 1)
-        result["build_memory"] = memory
-        try:
-            result["tensorrt"] = engine.key.tensorrt
-            result["activation_bytes"] = engine.activation_bytes
-            result["differences"] = compare(engine, reference, frames, threshold)
-            result["copied"] = times(engine, mapped=False)
-            if gpu.integrated:
-                result["mapped"] = times(engine, mapped=True)
-        finally:
-            engine.__exit__(None, None, None)
-        new, start_s = Source.of(changed), time.perf_counter()
-        with TensorRTEngine(new, folder / "new", BuildOptions(), predecessor=folder) as swapped:
-            result["exchange"] = {"enough": swapped.has_new_head, "s": round(time.perf_counter() - start_s, 2)}
-            result["exchange"]["differences"] = compare(swapped, other, frames, threshold)
-            swapped.keep_proven()
-        with TensorRTEngine(new, folder / "new", BuildOptions()) as again:
-            result["loaded_again"] = {
-                "built": again.built_because,
-                "differences": compare(again, other, frames, threshold),
-            }
-    result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return result
-
-
-def verdict(result: dict[str, Any]) -> list[str]:
-    """Everything that is wrong."""
-    problems = [
-        f"{part}: the score differs by {found['differences']['score']:.2g}"
-        for part, found in (
-            ("engine", result),
-            ("new head", result["exchange"]),
-            ("kept", result["loaded_again"]),
-        )
-        if not found["differences"]["score"] <= result["tolerance"]
-    ]
-    if not result["exchange"]["enough"]:
-        problems.append("the head could not be replaced; the engine was rebuilt")
-    if result["loaded_again"]["built"] is not None:
-        problems.append(f"the kept engine was not used: {result['loaded_again']['built']}")
-    return problems
-
-
 def main() -> int:
-    """Run, write the JSON, and print the result in one line."""
+    """Run, write the files, and print the result in one line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--library", choices=[each.backend for each in LIBRARIES], help="default: all installed ones")
     parser.add_argument("--out", type=Path, default=Path("on_device.json"))
     parser.add_argument("--tolerance", type=float, help="of scores, relative; default: that of half precision")
     parser.add_argument("--folder", type=Path, help="for engines, empty; default: a temporary one")
     given = parser.parse_args()
+    page = given.out.with_suffix(".html")
+
+    def save(result: dict[str, Any]) -> None:
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        page.write_text(page_of(result), encoding="utf-8")
+
+    obstacles = {library: _obstacle(library) for library in LIBRARIES if given.library in {None, library.backend}}
     try:
-        bundle = open_bundle(given.bundle)
-        with PyCuda() as cuda, tempfile.TemporaryDirectory() as temporary:
-            folder = given.folder or Path(temporary)
-            result = accept(bundle, cuda.gpu, folder, given.tolerance or TensorRTEngine.tolerance)
-    except ScoreMismatchError as error:
-        error_console.print(f"differs: {error.what}", markup=False, soft_wrap=True)
-        return EXIT_DIFFERENT
+        _refuse_if_none(list(obstacles.values()))
+        with tempfile.TemporaryDirectory() as temporary:
+            acceptance = Acceptance(open_bundle(given.bundle), given.tolerance or TensorRTEngine.tolerance, save)
+            with _logged_into(acceptance.result["log"]):
+                for library, obstacle in obstacles.items():
+                    if obstacle is not None:
+                        acceptance.skip(library, obstacle)
+                    else:
+                        acceptance.run(library, (given.folder or Path(temporary)) / library.backend)
     except ShiftwatchError as error:
         error_console.print(f"cannot run here: {error.what}; {error.remedy}", markup=False, soft_wrap=True)
         return EXIT_CANNOT
-    problems = verdict(result)
-    given.out.write_text(json.dumps({**result, "problems": problems}, indent=2) + "\n")
-    print("; ".join(problems) or "all checks passed", f"({given.out})")  # noqa: T201 - a program, not the library
-    return EXIT_DIFFERENT if problems else 0
+    failed = [each for each in acceptance.result["checks"] if not each["passed"]]
+    said = "; ".join(f"{each['library']} does not {each['check']}: {each['found']}" for each in failed)
+    print(said or "all checks passed", f"({given.out}, {page})")  # noqa: T201 - a program, not the library
+    return EXIT_FAILED if failed else 0
+
+
+@contextmanager
+def _logged_into(lines: list[str]) -> Iterator[None]:
+    log, handler = logging.getLogger("calibration"), LogLines(lines)
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def _refuse_if_none(obstacles: Sequence[EngineError | None]) -> None:
+    errors = [error for error in obstacles if error is not None]
+    if len(errors) == len(obstacles):
+        whats, remedies = ("; ".join(dict.fromkeys(getattr(e, name) for e in errors)) for name in ("what", "remedy"))
+        raise EngineError(what=whats, remedy=remedies)
+
+
+def _obstacle(library: Library) -> EngineError | None:
+    try:
+        BACKENDS[library.backend].require()
+    except EngineError as error:
+        return error
+    return None
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ DOCUMENTS = [
     *sorted((PROJECT / ".github").glob("*.md")),
     *sorted(path for top in ("agent", "calibration") for path in (PROJECT / top).rglob("DESIGN.md")),
     PROJECT / "tests" / "benchmarks" / "README.md",
+    PROJECT / "tests" / "ON_DEVICE.md",
 ]
 LONGEST_README, LONGEST_DESIGN, LONGEST_LINE = 150, 200, 120
 LARGEST_IMAGE_BYTES = 150 * 1024

@@ -163,19 +163,3 @@ def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("pycuda is not installed")
     assert "use onnxruntime" in ended.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("bare")
-def test_the_acceptance_run_ends_with_code_2_and_one_clear_line(learnt: Bundle, tmp_path: Path) -> None:
-    ended = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, PROJECT / "tests" / "on_device.py", learnt.path, "--out", tmp_path / "out.json"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("cannot run here: pycuda is not installed")
-    assert len(ended.stderr.splitlines()) == 1
-    assert not (tmp_path / "out.json").exists()

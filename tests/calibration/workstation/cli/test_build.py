@@ -1,8 +1,7 @@
-"""``shiftwatch-calibrate build`` and the acceptance run on a device, as a person meets them, on the fake GPU."""
+"""``shiftwatch-calibrate build`` as a person meets it, on the fake GPU."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -15,21 +14,17 @@ from calibration.deployment import backends
 from calibration.engine.cuda_driver import CudaDriver
 from calibration.workstation.cli import build
 from tests.support import fake_pycuda, fake_tensorrt, fake_tensorrt_rtx
-from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda
+from tests.support.fake_gpu import DESKTOP, FakeCuda
 from tests.support.outcome import assert_refused
 from tests.support.real_tensorrt import rtx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from calibration.bundle.bundle import Bundle
-    from calibration.engine.cuda_driver import Gpu
     from tests.support.outcome import Outcome
 
     Command = Callable[..., Outcome]
-
-ON_DEVICE = Path(__file__).resolve().parents[3] / "on_device.py"
 
 
 @pytest.fixture
@@ -152,72 +147,3 @@ def test_an_engine_for_rtx_is_checked_where_the_gpu_can_run_it(  # noqa: PLR0913
     assert ("golden frames score as calibrated" in outcome.words) == checked
     assert ("no GPU here can run it" in outcome.words) != checked
     assert (Path(f"{bundle.path}.tensorrt_rtx") / "kernels.cache").exists() == checked
-
-
-@pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch, learnt: Bundle, tmp_path: Path) -> Callable[..., tuple[int, Any]]:
-    """Runs the acceptance run; gives its exit code and its JSON."""
-    specification = importlib.util.spec_from_file_location("on_device", ON_DEVICE)
-    assert specification is not None
-    assert specification.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "RANDOM_FRAMES", 8)
-    monkeypatch.setattr(module, "TIMED_RUNS", 5)
-
-    def run() -> tuple[int, Any]:
-        out = tmp_path / "on_device.json"
-        monkeypatch.setattr(sys, "argv", ["on_device.py", str(learnt.path), "--out", str(out)])
-        return module.main(), json.loads(out.read_text()) if out.exists() else None
-
-    return run
-
-
-@pytest.mark.parametrize(("gpu", "timed"), [(ORIN, {"copied", "mapped"}), (DESKTOP, {"copied"})])
-def test_the_acceptance_run_measures_everything(
-    on_device: Callable[..., tuple[int, Any]],
-    device: Any,  # noqa: ANN401
-    gpu: Gpu,
-    timed: set[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Rounded weights are a difference, too.
-    monkeypatch.setattr("calibration.network.half_precision.half_precision", lambda network: network)
-    device.cuda.gpu = gpu
-    code, result = on_device()
-    assert (code, result["problems"]) == (0, [])
-    assert result["differences"]["score"] < 1e-5
-    assert result["exchange"]["enough"]
-    assert result["exchange"]["differences"]["score"] < 1e-5
-    assert result["loaded_again"]["built"] is None
-    assert timed == {"copied", "mapped"} & set(result)
-    assert all(result[name]["p50_ms"] <= result[name]["p99_ms"] for name in timed)
-    assert result["build_memory"]["free_lowest_bytes"] <= result["build_memory"]["free_before_bytes"]
-    assert result["peak_resident_bytes"] > 1 << 20
-    assert result["tensorrt"] == "10.3.0"
-
-
-@pytest.mark.parametrize(
-    ("roundings", "what"),
-    [([1.1], "engine: the score differs"), ([1.0, 1.0, 1.0, 1.1], "new head: the score differs")],
-)
-def test_the_acceptance_run_finds_a_score_that_differs(
-    on_device: Callable[..., tuple[int, Any]],
-    device: Any,  # noqa: ANN401
-    roundings: list[float],
-    what: str,
-) -> None:
-    device.roundings = roundings
-    code, result = on_device()
-    assert code == 1
-    assert what in "; ".join(result["problems"])
-
-
-def test_the_acceptance_run_notices_that_the_head_could_not_be_exchanged(
-    on_device: Callable[..., tuple[int, Any]],
-    device: Any,  # noqa: ANN401
-) -> None:
-    device.refuse = {"mark"}
-    code, result = on_device()
-    assert code == 1
-    assert result["problems"] == ["the head could not be replaced; the engine was rebuilt"]
