@@ -240,8 +240,7 @@ def _deviation(bundle: Bundle, engine: Engine) -> float:
 def _times_ms(bundle: Bundle, engines: Mapping[str, Engine]) -> dict[str, float]:
     """Median time of a frame with the first engine, and with the others by the median of their ratios to it.
 
-    The engines take turns, so that whatever else runs here slows all of them. On two cores with twice as many busy
-    programs the ratios within a turn scattered by two thirds of what those of medians or of least times did.
+    The engines take turns, so that whatever else runs here slows all of them.
     """
     times_ms: dict[str, list[float]] = {name: [] for name in engines}
     end_s = perf_counter() + _MEASURING_S
