@@ -182,6 +182,11 @@ def with_other_scores(folder: Path, world: Any) -> None:  # noqa: ANN401, ARG001
     world.roundings = [1.0, 1.0, 1.01]  # loaded, exchanged, loaded with the new head
 
 
+def that_does_not_run(folder: Path, world: Any) -> None:  # noqa: ANN401, ARG001
+    answers = iter([False])  # the first that is run is the one with the new head
+    world.enqueue = lambda: next(answers, True)
+
+
 @only_tensorrt
 @pytest.mark.parametrize(
     ("spoil", "refits", "why"),
@@ -194,6 +199,7 @@ def with_other_scores(folder: Path, world: Any) -> None:  # noqa: ANN401, ARG001
         (refused("refit"), 0, "cannot replace the head's weights"),
         (refused("missing"), 0, "lacks head.forgotten"),
         (with_other_scores, 1, "the engine with a new head has other scores"),
+        (that_does_not_run, 1, "the engine with a new head cannot be loaded"),
     ],
 )
 def test_an_engine_is_built_where_the_other_one_cannot_be_given_the_head(
