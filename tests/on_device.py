@@ -13,7 +13,6 @@ given in one line.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import resource
@@ -32,7 +31,7 @@ import numpy as np
 from calibration.bundle.bundle import Bundle, open_bundle
 from calibration.deployment.backends import BACKENDS
 from calibration.deployment.engine_source import source_of
-from calibration.engine.cuda import PyCuda
+from calibration.engine.cuda_choice import BINDINGS, chosen_binding
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.engine.tensorrt_cache import KERNELS, PLAN, EngineFolder
 from calibration.engine.tensorrt_kept import Source
@@ -44,17 +43,16 @@ from tests.support.acceptance_page import page_of
 from tests.support.this_machine import machine, packages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from calibration.engine.contract import Engine
     from calibration.engine.cuda import Cuda
+    from calibration.engine.cuda_choice import Binding
     from calibration.engine.tensorrt_library import Library
 
 TIMED_RUNS = 500
 SAME = 1e-6  # relative; the same engine on the same GPU
 EXIT_FAILED, EXIT_CANNOT = 1, 2
-BINDINGS: Mapping[str, tuple[str, Callable[[], Cuda]]] = {"pycuda": ("pycuda", PyCuda)}
-"""CUDA binding -> its module, and what opens the GPU with it; the first choice first."""
 
 
 class LogLines(logging.Handler):
@@ -115,8 +113,7 @@ class Acceptance:
         self._save(self.result)
 
     def _measure(self, library: Library, folder: Path, found: dict[str, Any]) -> None:
-        names = [name for name, (module, _) in BINDINGS.items() if importlib.util.find_spec(module) is not None]
-        cuda = BINDINGS[names[0]][1]
+        cuda = chosen_binding().open
         kept = [folder / name for name in ("0", "1", "2")]  # the bundle, and two recalibrated heads
         with ExitStack() as stack:
             start_s = time.perf_counter()
@@ -133,8 +130,9 @@ class Acceptance:
         for number in (1, 2):
             self._exchange(library, kept, number, cuda, found)
         found["bindings"] = {}
-        for name in names:
-            self._load_again(library, kept[2], name, found["bindings"])
+        for binding in BINDINGS:
+            if binding.installed:
+                self._load_again(library, kept[2], binding, found["bindings"])
         found["kernels_bytes"] = (kept[2] / KERNELS).stat().st_size if (kept[2] / KERNELS).exists() else None
         if library.builds_ahead:
             self._check(library, "keep what was compiled", passed=bool(found["kernels_bytes"]))
@@ -156,11 +154,12 @@ class Acceptance:
                 self._check(library, "take a new head without a build", passed=engine.has_new_head, found=new["by"])
             engine.keep_proven()
 
-    def _load_again(self, library: Library, folder: Path, name: str, bindings: dict[str, Any]) -> None:
+    def _load_again(self, library: Library, folder: Path, binding: Binding, bindings: dict[str, Any]) -> None:
         """Load the kept engine with one of the CUDA bindings, and time single frames."""
+        name = binding.package
         start_s = time.perf_counter()
         source = Source.of(self._networks[2])
-        with TensorRTEngine(source, folder, may_build=False, library=library, cuda=BINDINGS[name][1]) as engine:
+        with TensorRTEngine(source, folder, may_build=False, library=library, cuda=binding.open) as engine:
             mine: dict[str, Any] = {"load_s": round(time.perf_counter() - start_s, 2)}
             self._compare(library, f"score as ONNX Runtime when loaded with {name}", mine, engine, self._references[2])
             for kind in ("copied", "mapped") if self.result["machine"]["gpu"]["integrated"] else ("copied",):

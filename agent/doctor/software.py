@@ -15,6 +15,7 @@ import onnxruntime as ort
 from agent.doctor.finding import Finding, ok, warn_if
 from agent.doctor.system import text_of
 from calibration.deployment.backends import AUTO, choose_backend
+from calibration.engine.cuda_choice import chosen_binding
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.engine.openvino import devices, library
 from calibration.engine.tensorrt_library import LIBRARIES, TENSORRT_RTX
@@ -130,15 +131,29 @@ def has_nvidia(root: Path) -> bool:
 
 def tensorrt_finding(choice: BackendChoice, gpu: Gpu | None) -> Finding:
     """Check which of NVIDIA's libraries is installed and why not used, without an import: it may crash."""
+    binding, how = _binding()
     if gpu is None:
         rtx = f"{TENSORRT_RTX.name} builds engines for other machines: shiftwatch-calibrate build --for rtx"
-        found = "; ".join(map(_installed, LIBRARIES)) + "; only useful with an NVIDIA GPU"
+        found = "; ".join([*map(_installed, LIBRARIES), binding]) + "; only useful with an NVIDIA GPU"
         return ok("TensorRT", f"{found}; {rtx}" if TENSORRT_RTX.module else found)
     obstacles = {library: choice.obstacles[library.backend] for library in LIBRARIES}
-    used = [f"{_installed(library)}, for {gpu.name}" for library, obstacle in obstacles.items() if obstacle is None]
+    used = [
+        f"{_installed(library)}, for {gpu.name}, through {binding}"
+        for library, obstacle in obstacles.items()
+        if obstacle is None
+    ]
     unused = [f"{library.name} not used: {obstacle}" for library, obstacle in obstacles.items() if obstacle is not None]
-    remedy = f"the GPU is fastest with it: {'; '.join(f'{library.name}: {library.install}' for library in LIBRARIES)}"
-    return warn_if(not used, "TensorRT", "; ".join([*used, *unused]), remedy)
+    installs = "; ".join([*(f"{library.name}: {library.install}" for library in LIBRARIES), *how])
+    return warn_if(not used, "TensorRT", "; ".join([*used, *unused]), f"the GPU is fastest with it: {installs}")
+
+
+def _binding() -> tuple[str, list[str]]:
+    """The package through which the GPU is used, and how to install one if there is none."""
+    try:
+        package = chosen_binding().package
+    except EngineError as error:
+        return "neither pycuda nor cuda-bindings", [f"CUDA for Python: {error.remedy}"]
+    return f"{package} {version_of(package)}", []
 
 
 def _installed(library: Library) -> str:

@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from calibration.deployment.engine_source import source_of
 from calibration.deployment.fastest import ENGINES, EXACT, Measured, kept_or_measured
+from calibration.engine.cuda_choice import chosen_binding
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.openvino import require_compiling
@@ -161,9 +162,9 @@ def _require_tensorrt_rtx() -> None:
 
 
 def _require_packages(library: Library) -> None:
-    missing = library.modules[-1] if library.module is None else "pycuda"
-    if library.module is None or importlib.util.find_spec("pycuda") is None:
-        raise EngineError(what=f"the Python package {missing} is not installed", remedy=library.install)
+    if library.module is None:
+        raise EngineError(what=f"the Python package {library.modules[-1]} is not installed", remedy=library.install)
+    chosen_binding()
 
 
 def _require_cuda_provider() -> None:

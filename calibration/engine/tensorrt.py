@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from calibration.engine.contract import Inference
-from calibration.engine.cuda import PyCuda
+from calibration.engine.cuda_choice import open_cuda
 from calibration.engine.tensorrt_cache import Cached
 from calibration.engine.tensorrt_kept import KeptEngine
 from calibration.engine.tensorrt_library import TENSORRT
@@ -78,7 +78,7 @@ class TensorRTEngine:
         may_build: bool = True,
         predecessor: Path | None = None,
         library: Library = TENSORRT,
-        cuda: Callable[[], Cuda] = PyCuda,
+        cuda: Callable[[], Cuda] = open_cuda,
     ) -> None:
         self.backend = library.backend
         self._library = library

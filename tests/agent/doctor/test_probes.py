@@ -27,7 +27,9 @@ from agent.doctor.isolation import Check
 from agent.doctor.system import output_of
 from agent.errors import CameraError
 from calibration.deployment.backends import BackendChoice
+from calibration.engine.cuda_choice import Binding
 from calibration.engine.cuda_driver import CudaDriver, Gpu
+from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt_library import Library
 from calibration.errors import EngineError
 from tests.support.stations import until
@@ -190,22 +192,27 @@ CARD = Gpu("RTX 4000", "8.9", 20 << 30, integrated=False)
 def test_tensorrt_is_said_to_be_used_for_which_gpu_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Library, "module", property(lambda library: library.modules[-1]))
     monkeypatch.setattr(software, "packages_distributions", lambda: {"tensorrt_rtx_bindings": ["pip"]})
-    choice = BackendChoice({"tensorrt": "pycuda is not installed", "tensorrt_rtx": None}, named=False)
+    monkeypatch.setattr(software, "chosen_binding", lambda: Binding("pip", "pip", PyCuda))
+    choice = BackendChoice({"tensorrt": "it is too old", "tensorrt_rtx": None}, named=False)
     finding = software.tensorrt_finding(choice, CARD)
-    used = f"TensorRT for RTX {version('pip')}, for RTX 4000"
-    assert (finding.level, finding.found) == ("ok", f"{used}; TensorRT not used: pycuda is not installed")
+    used = f"TensorRT for RTX {version('pip')}, for RTX 4000, through pip {version('pip')}"
+    assert (finding.level, finding.found) == ("ok", f"{used}; TensorRT not used: it is too old")
     assert "shiftwatch-calibrate build --for rtx" in software.tensorrt_finding(choice, None).found
 
 
 def test_missing_tensorrt_is_a_warning_only_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Library, "module", None)
+    monkeypatch.setattr(Binding, "installed", False)
     choice = BackendChoice({"tensorrt": "it is not installed", "tensorrt_rtx": "it is not installed"}, named=False)
     assert software.tensorrt_finding(choice, None) == ok(
-        "TensorRT", "TensorRT not installed; TensorRT for RTX not installed; only useful with an NVIDIA GPU"
+        "TensorRT",
+        "TensorRT not installed; TensorRT for RTX not installed; neither pycuda nor cuda-bindings; "
+        "only useful with an NVIDIA GPU",
     )
     finding = software.tensorrt_finding(choice, CARD)
     assert finding.level == "warning"
     assert "pip install '.[rtx]'" in finding.remedy
+    assert "pip install '.[cuda-bindings]'" in finding.remedy
 
 
 def test_a_processor_with_more_to_do_than_cores_is_a_warning() -> None:

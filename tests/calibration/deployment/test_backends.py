@@ -179,12 +179,21 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends_module, "cuda_driver", lambda: None)
 
 
-@pytest.mark.usefixtures("_gpu")
-@pytest.mark.parametrize("absent", ["tensorrt", "pycuda"])
-def test_tensorrt_needs_its_python_packages(monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else object())
-    with pytest.raises(EngineError, match=f"tensorrt cannot run here: the Python package {absent} is not installed"):
-        choose_backend("tensorrt")
+@pytest.mark.parametrize(
+    ("absent", "what"),
+    [
+        ({"tensorrt"}, "the Python package tensorrt is not installed"),
+        ({"pycuda", "cuda.bindings"}, "neither of the Python packages pycuda and cuda-bindings is installed"),
+        ({"pycuda"}, None),
+        ({"cuda.bindings"}, None),
+    ],
+)
+def test_tensorrt_needs_its_python_package_and_one_for_cuda(
+    monkeypatch: pytest.MonkeyPatch, absent: set[str], what: str | None
+) -> None:
+    monkeypatch.setattr(backends_module, "cuda_driver", lambda: CudaDriver((12, 8), (ORIN,)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
+    assert choose_backend("auto").obstacles["tensorrt"] == what
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from calibration.deployment import backends
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.errors import EngineError
-from tests.support import acceptance, fake_pycuda, fake_tensorrt, fake_tensorrt_rtx, this_machine
+from tests.support import acceptance, fake_cuda_bindings, fake_pycuda, fake_tensorrt, fake_tensorrt_rtx, this_machine
 from tests.support.fake_gpu import DESKTOP, ORIN, FakeCuda
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "on_device.py"
 
 @dataclass
 class Device:
-    """A machine with TensorRT, TensorRT for RTX and pycuda, and the program."""
+    """A machine with TensorRT, TensorRT for RTX, pycuda and cuda-bindings, and the program."""
 
     world: Any
     program: Any
@@ -58,6 +58,7 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, learnt: Bundle, tmp_path: Path) -> Device:
+    fake_cuda_bindings.install(monkeypatch, cuda)
     fake_pycuda.install(monkeypatch, cuda)
     fake_tensorrt_rtx.install(monkeypatch, cuda)
     world = fake_tensorrt.install(monkeypatch, cuda)
@@ -88,9 +89,10 @@ def test_each_library_is_measured_and_all_is_on_the_page(
     assert found["version"] == "10.3.0"
     assert found["differences"]["score"] < 1e-5
     assert [found[f"head_{number}"]["by"] for number in (1, 2)] == ["new weights", "new weights"]
-    (loaded,) = found["bindings"].values()
-    assert {"copied", "mapped"} & set(loaded) == kinds
-    assert all(loaded[kind]["p50_ms"] <= loaded[kind]["p99_ms"] for kind in kinds)
+    assert list(found["bindings"]) == ["pycuda", "cuda-bindings"]
+    for loaded in found["bindings"].values():
+        assert {"copied", "mapped"} & set(loaded) == kinds
+        assert all(loaded[kind]["p50_ms"] <= loaded[kind]["p99_ms"] for kind in kinds)
     assert found["build_memory"]["free_lowest_bytes"] <= found["build_memory"]["free_before_bytes"]
     assert found["peak_resident_bytes"] > 1 << 20
     assert "all checks passed" in device.page
@@ -109,16 +111,22 @@ def test_each_library_is_measured_and_all_is_on_the_page(
 @pytest.mark.parametrize(
     ("roundings", "failed"),
     [
-        ([1.1], "TensorRT: score as ONNX Runtime: 10 %"),
-        ([1.0, 1.0, 1.0, 1.1], "TensorRT: score as ONNX Runtime with head 1: 10 %"),
-        ([1.0] * 7 + [1.1], "TensorRT: score as ONNX Runtime when loaded with pycuda: 10 %"),
+        ([1.1], ["score as ONNX Runtime: 10 %"]),
+        ([1.0, 1.0, 1.0, 1.1], ["score as ONNX Runtime with head 1: 10 %"]),
+        (
+            [1.0] * 7 + [1.1],
+            [
+                "score as ONNX Runtime when loaded with pycuda: 10 %",
+                "score the same with cuda-bindings and pycuda: 9 %",
+            ],
+        ),
     ],
 )
-def test_a_score_that_differs_is_found(device: Device, roundings: list[float], failed: str) -> None:
+def test_a_score_that_differs_is_found(device: Device, roundings: list[float], failed: list[str]) -> None:
     device.world.roundings = roundings
     assert device.run("--library", "tensorrt") == 1
-    assert device.failed == [failed]
-    assert "1 check failed" in device.page
+    assert device.failed == [f"TensorRT: {each}" for each in failed]
+    assert f"{len(failed)} check" in device.page
     assert "FAILED" in device.page
 
 
@@ -151,7 +159,8 @@ def test_a_crash_leaves_what_was_found_before_it(device: Device) -> None:
 def test_the_one_library_that_is_asked_for_must_be_installed(
     device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    device.monkeypatch.setitem(sys.modules, "pycuda", None)
+    for module in ("pycuda", "cuda.bindings"):
+        device.monkeypatch.setitem(sys.modules, module, None)
     assert device.run("--library", "tensorrt_rtx") == 2
     assert capsys.readouterr().err.startswith("cannot run here: ")
     assert not device.out.exists()

@@ -61,9 +61,10 @@ def test_an_engine_that_scores_otherwise_is_refused(command: Command, device: An
 def test_build_without_a_gpu_says_so_and_what_can_be_built(
     command: Command, learnt: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pycuda", None)
+    for module in ("pycuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, module, None)
     outcome = command("build", learnt.path)
-    assert_refused(outcome, "pycuda is not installed", "build here with --for rtx")
+    assert_refused(outcome, "neither of the Python packages pycuda and cuda-bindings", "build here with --for rtx")
 
 
 def test_an_engine_for_rtx_is_built_without_a_gpu_and_checked_by_verify(command: Command, bundle: Bundle) -> None:
