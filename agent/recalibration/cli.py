@@ -17,51 +17,16 @@ from agent.commands.control_socket import ask_station
 from agent.commands.schema import MOST_PARTS
 from agent.config import model as configuration
 from agent.config.option import ConfigFile  # noqa: TC001 - typer reads it
+from agent.messages.figures import figure_rows
 from agent.state_owner import acting_as, owner_of
 from agent.zones.versions import Versions
 from agent.zones.zone import folder_of, versions_file
-from calibration.plain_text import rounded
 from calibration.terminal import EXIT_ERROR, EXIT_INTERRUPTED, console, error_console, escape
 
 if TYPE_CHECKING:
     from agent.messages.records import Payload
 
 app = typer.Typer()
-_LABELS = {
-    "collected": "parts collected",
-    "notCollected": "not collected",
-    "leftOut": "left out as suspicious",
-    "leftOutResults": "these results",
-    "markedGood": "images labelled good, added",
-    "markedGoodLeftOut": "of these left out as suspicious",
-    "thresholdBefore": "threshold before",
-    "threshold": "threshold",
-    "falseRejects": "false rejects among the parts",
-    "syntheticFoundBefore": "synthetic defects found before",
-    "syntheticFound": "synthetic defects found",
-    "largestSyntheticFound": "of the largest found",
-    "largestSyntheticPx": "their side in frame pixels",
-    "smallestFoundPx": "side from which 9 in 10 are found",
-    "markedDefects": "images labelled as defects",
-    "markedDefectsFoundBefore": "of these found before",
-    "markedDefectsFound": "of these found",
-    "markedDefectResults": "their scores",
-    "objections": "objections",
-    "shadowParts": "parts scored by both bundles",
-    "agreement": "of these with the same verdict",
-    "notOkBefore": "of these NotOK before",
-    "notOk": "of these NotOK",
-    "bundle": "bundle",
-}
-_SHARES = {
-    "falseRejects",
-    "syntheticFoundBefore",
-    "syntheticFound",
-    "largestSyntheticFound",
-    "agreement",
-    "notOkBefore",
-    "notOk",
-}
 
 
 class Mode(str, Enum):
@@ -208,26 +173,6 @@ def _table(figures: Payload) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, label in _LABELS.items():
-        if figures.get(name) not in (None, [], {}):
-            table.add_row(label, Text(_value(name, figures[name])))
+    for label, value in figure_rows(figures):
+        table.add_row(label, Text(value))
     return table
-
-
-def _value(name: str, value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{count} {cause}" for cause, count in value.items())
-    if name == "markedDefectResults" and isinstance(value, list):
-        return "; ".join(map(_marked, value))
-    if isinstance(value, list):
-        return "; ".join(map(str, value))
-    if isinstance(value, float):
-        return f"{value:.1%}" if name in _SHARES else f"{value:g}"
-    return str(value)
-
-
-def _marked(result: Payload) -> str:
-    """One marked defect under the old and the new bundle."""
-    before, now = ("found" if result[key] else "missed" for key in ("foundBefore", "found"))
-    scores = rounded(result["scoreBefore"], 4), rounded(result["score"], 4)
-    return f"{result['resultId'][:12]} {scores[0]} ({before}) -> {scores[1]} ({now})"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from agent.mqtt.client_thread import BrokerClient
     from agent.station.status import StationStatus
 
+_VERSIONS = 20
+
 
 def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payload:
     """The state of the station now; from any thread, without waiting.
@@ -33,6 +35,19 @@ def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payloa
             {"name": name, "connected": client.connected, "waiting": client.waiting, "error": client.last_error}
             for name, client in zip(("MQTT", "Sparkplug"), clients, strict=False)
         ],
+        "versions": {
+            zone.name: [
+                {
+                    "identity": each.identity,
+                    "at": each.since_ms,
+                    "threshold": each.threshold,
+                    "by": each.by,
+                    "why": each.why,
+                }
+                for each in reversed(zone.versions.served[-_VERSIONS:])
+            ]
+            for zone in status.controls.zones
+        },
         "thresholds": {
             zone.name: {"now": zone.active.recipe.rules.threshold, "base": zone.active.base_threshold}
             for zone in status.controls.zones

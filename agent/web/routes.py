@@ -18,11 +18,12 @@ from agent.commands.control_socket import ask_station
 from agent.errors import ArchiveError, StationUnreachableError, StatisticsError
 from agent.messages.records import to_json
 from agent.web.gallery import SIZES_PX
+from agent.web.recalibration import Recalibration
 from agent.web.request_guard import RequestGuard
 from agent.web.token_auth import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from starlette.requests import Request
 
@@ -42,7 +43,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _ANSWERED = (RefusedError, ArchiveError, StatisticsError, StationUnreachableError)
-_COMMANDS = {"threshold", "pause", "resume"}
+_COMMANDS = {"threshold", "pause", "resume", "rollback"}
 _PICTURE_WITHIN_S = 5.0
 _RESULT_ID = re.compile("[0-9a-f]{32}")
 
@@ -74,6 +75,7 @@ class Routes:
         self._dashboard = dashboard
         self._gallery = gallery
         self._past = past
+        self._recalibrations = Recalibration(self._answers)
         self._auth = auth
         self._state_dir = state_dir
         self._about = {**about, "canChange": auth.is_possible, "hasArchive": gallery is not None}
@@ -92,6 +94,8 @@ class Routes:
                 Route("/statistics", self._statistics),
                 Route("/statistics.csv", self._statistics_csv),
                 Route("/results.csv", self._results_csv),
+                Route("/recalibration", self._recalibration),
+                Route("/recalibration", self._recalibrate, methods=["POST"]),
                 Route("/unlock", self._unlock, methods=["POST"]),
                 Route("/command/{name}", self._command, methods=["POST"]),
                 Route("/{name}", self._file),
@@ -150,6 +154,18 @@ class Routes:
         label = (await _object(request)).get("label")
         return await self._commanded("mark", {"resultId": _result_of(request), "label": label})
 
+    async def _recalibration(self, _: Request) -> Response:
+        return JSONResponse(self._recalibrations.ended())
+
+    async def _recalibrate(self, request: Request) -> Response:
+        """Begin one, or cancel it; how it goes on is in the state of the station, how it ended in `_recalibration`."""
+        self._check(request)
+        answer = await run_in_threadpool(self._recalibrations.start, await _object(request))
+        if not answer["accepted"]:
+            raise RefusedError(409, str(answer["error"]))
+        self._stream.ask_soon()
+        return JSONResponse({"auditHash": answer["auditHash"]})
+
     async def _unlock(self, request: Request) -> Response:
         self._check(request)
         return Response(status_code=204)
@@ -170,9 +186,11 @@ class Routes:
 
     def _send_command(self, name: str, args: Payload) -> tuple[Payload, Payload]:
         """The first and the last answer."""
-        command = {"command": name, "commandId": uuid4().hex, "args": args}
-        answers = list(ask_station(self._state_dir, command))
+        answers = list(self._answers(name, args))
         return answers[0], answers[-1]
+
+    def _answers(self, name: str, args: Payload) -> Iterator[Payload]:
+        return ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args})
 
     def _check(self, request: Request) -> None:
         address = "" if request.client is None else request.client.host

@@ -114,15 +114,25 @@ def test_a_request_that_is_too_large_is_refused(served: Served) -> None:
 
 
 def test_changes_need_the_token(served: Served) -> None:
-    for path in ("/command/threshold", "/command/pause", "/command/resume", "/unlock", f"/archive/{'a' * 32}"):
+    for path in (
+        "/command/threshold",
+        "/command/pause",
+        "/command/resume",
+        "/unlock",
+        f"/archive/{'a' * 32}",
+        "/recalibration",
+    ):
         assert served.post(path, {}, token=None) == (401, {"error": "this needs the token"})
-        assert served.ask(path).status in {404, 405}
+        assert path == "/recalibration" or served.ask(path).status in {404, 405}
     # Who has it gets further: here is no agent, and no picture.
     status, answer = served.post("/command/pause", {"reason": None})
     assert (status, "no agent is running" in answer["error"]) == (503, True)
     status, answer = served.post(f"/archive/{'a' * 32}", {"label": "good"})
     assert (status, "no agent is running" in answer["error"]) == (503, True)
-    assert served.post("/command/rollback", {})[0] == 404
+    for path in ("/command/rollback", "/recalibration"):
+        status, answer = served.post(path, {})
+        assert (status, "no agent is running" in answer["error"]) == (503, True)
+    assert served.post("/command/trigger", {})[0] == 404
     assert served.post("/command/pause", [1])[0] == 400
     assert served.post("/unlock", {})[0] == 204
 
