@@ -44,7 +44,7 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
         f"<td>{'passed' if each['passed'] else '<strong>FAILED</strong>'}</td><td>{escape(each['found'])}</td></tr>"
         for each in checks
     )
-    return f"<table>{head}{rows}</table>"
+    return _matrix(head, rows)
 
 
 def _times(result: Mapping[str, Any]) -> str:
@@ -59,7 +59,12 @@ def _times(result: Mapping[str, Any]) -> str:
         for kind in ("copied", "mapped")
         if kind in measured
     ]
-    return f"<table>{head}{''.join(rows)}</table>"
+    return _matrix(head, "".join(rows))
+
+
+def _matrix(head: str, rows: str) -> str:
+    """A table of several columns, which stays one on narrow screens."""
+    return f'<table class="matrix"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
 def _time_row(engine: str, binding: str, kind: str, times: Mapping[str, float]) -> str:
