@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from calibration.errors import ScoreMismatchError
 from tests.support.stations import Agent, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.support.real_broker import Listener, Mosquitto
@@ -247,12 +248,13 @@ def test_a_configuration_that_is_not_usable_is_a_fault_with_all_its_problems(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx", "cuda"])
-def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
-    bundle: Path, tmp_path: Path, backend: str
+def test_a_named_backend_without_a_gpu_ends_run_with_one_clear_line(
+    bundle: Path, tmp_path: Path, bare: Mapping[str, str], backend: str
 ) -> None:
     source = write_pictures(tmp_path / "parts", good_parts(1))
     config = write_config(tmp_path, bundle, source, closed_port(), engine={"backend": backend})
-    ran = agent("run", "--config", config, CUDA_VISIBLE_DEVICES="")
+    ran, bare_ran = (agent("run", "--config", config, CUDA_VISIBLE_DEVICES="", **packages) for packages in ({}, bare))
+    assert ran == bare_ran, "the driver is missed first, whatever is installed"
     assert ran.code == 2
     error, remedy = ran.err.splitlines()
     assert error.startswith(f"error: the backend {backend} cannot run here: ")
@@ -260,10 +262,48 @@ def test_a_named_backend_without_a_gpu_ends_run_and_doctor_with_one_clear_line(
     assert "engine.backend: auto" in remedy
     assert not (tmp_path / "state").exists()
 
+
+@pytest.mark.slow
+def test_a_named_backend_without_a_gpu_is_a_fault_for_the_doctor(bundle: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "parts", good_parts(1))
+    config = write_config(tmp_path, bundle, source, closed_port(), engine={"backend": "tensorrt"})
     outcome = agent("doctor", "--config", config, "--json", CUDA_VISIBLE_DEVICES="")
     assert outcome.code == 2
     network = outcome.station()["network"]
-    assert (network["level"], f"error: {network['found']}") == ("fault", error)
+    assert network["level"] == "fault"
+    assert network["found"].startswith("the backend tensorrt cannot run here: ")
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Mapping[str, str]:
+    """Environment in which the packages for GPUs and OpenVINO are not installed."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    absent = ("pycuda", "cuda.bindings", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "openvino")
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "auto"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_station_without_a_gpu_runs_on_its_processor_and_says_why(
+    bundle: Path, tmp_path: Path, bare: Mapping[str, str], backend: str, *, installed: bool
+) -> None:
+    source = write_pictures(tmp_path / "parts", good_parts(1))
+    config = write_config(tmp_path, bundle, source, closed_port(), engine={"backend": backend, "threads": 1})
+    ran = agent("run", "--config", config, CUDA_VISIBLE_DEVICES="", **({} if installed else bare))
+    has_openvino = installed and find_spec("openvino") is not None
+    if backend == "openvino" and not has_openvino:
+        assert ran.code == 2
+        error, _ = ran.err.splitlines()
+        assert error == "error: the backend openvino cannot run here: OpenVINO is not installed"
+        return
+    assert ran.code == 0
+    (line,) = (line for line in ran.err.splitlines() if "the network runs on" in line)
+    assert ("CUDA driver" in line) == (backend == "auto")
+    assert ("OpenVINO is not installed" in line) == (backend == "auto" and not has_openvino)
+    assert "1 result (1 OK" in ran.err
 
 
 def test_the_doctor_does_not_build_a_tensorrt_engine(

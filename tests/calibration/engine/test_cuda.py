@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import pytest
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import source_of
 from calibration.engine.cuda_bindings import CudaBindings
-from calibration.engine.cuda_choice import chosen_binding, open_cuda
+from calibration.engine.cuda_choice import BINDINGS, chosen_binding, open_cuda
+from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.errors import EngineError
@@ -257,29 +259,43 @@ def test_the_whole_engine_runs_on_either_package(
     assert driver.cuda.events[-5:] == ["context gone", "engine gone", "runtime gone", "stream gone", "left"]
 
 
-@pytest.fixture
-def bare() -> None:
-    """A machine without GPU and TensorRT."""
-    if importlib.util.find_spec("pycuda") or importlib.util.find_spec("tensorrt"):
-        pytest.skip("this machine has pycuda or TensorRT; what is tested here is one without")
+OPEN = """
+import sys
+from pathlib import Path
+from calibration.bundle.bundle import open_bundle
+from calibration.deployment.engine_source import engine_folder, source_of
+from calibration.engine.tensorrt import TensorRTEngine
+from calibration.errors import EngineError
+bundle = open_bundle(Path(sys.argv[1]))
+sys.modules.update(dict.fromkeys(sys.argv[2:]))
+try:
+    TensorRTEngine(source_of(bundle), engine_folder(bundle, "tensorrt")).__enter__()
+except EngineError as error:
+    print(error)
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("bare")
-def test_without_driver_and_tensorrt_opening_ends_in_a_clear_error_and_not_in_a_crash(learnt: Bundle) -> None:
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from calibration.bundle.bundle import open_bundle\n"
-        "from calibration.deployment.engine_source import engine_folder, source_of\n"
-        "from calibration.engine.tensorrt import TensorRTEngine\n"
-        "from calibration.errors import EngineError\n"
-        "bundle = open_bundle(Path(sys.argv[1]))\n"
-        "try:\n    TensorRTEngine(source_of(bundle), engine_folder(bundle, 'tensorrt')).__enter__()\n"
-        "except EngineError as error:\n    print(error)\n"
-    )
+@pytest.mark.parametrize(
+    ("absent", "what"),
+    [
+        (["pycuda"], "no NVIDIA GPU can be used: "),
+        (["pycuda", "cuda.bindings"], "neither of the Python packages pycuda and cuda-bindings is installed"),
+    ],
+)
+def test_without_a_driver_opening_ends_in_a_clear_error_and_not_in_a_crash(
+    learnt: Bundle, absent: list[str], what: str
+) -> None:
+    with suppress(EngineError):
+        cuda_driver()
+        pytest.skip("this machine has a CUDA driver; what is tested here is one without")
+    if "cuda.bindings" not in absent and not BINDINGS[1].installed:
+        assert not os.environ.get("CI"), "cuda-bindings, part of the extra dev, is not installed"
+        pytest.skip("cuda-bindings is not installed: pip install '.[cuda-bindings]'")
     ended = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program, learnt.path], cwd=PROJECT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", OPEN, learnt.path, *absent], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(("neither of the Python packages", "no NVIDIA GPU can be used"))
-    assert "use onnxruntime" in ended.stdout
+    error, remedy = ended.stdout.splitlines()
+    assert error.startswith(what)
+    assert "use onnxruntime" in remedy
