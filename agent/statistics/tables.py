@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUARTER_MS = 15 * 60 * 1000
 _VERSION = 0x5357_5301
 _MOST_COUNTS = 300_000  # two years with four reasons in each quarter of an hour; 14 MiB
-_REMOVED_AT_ONCE = 2000
+_REMOVED_AT_ONCE = 5000  # every ten seconds, more than any camera gives
 
 # `id` rises in the order of recording, whatever the clock says.
 _SCHEMA = """
