@@ -7,6 +7,8 @@ import hashlib
 import multiprocessing
 import os
 import tempfile
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 _CHECKOUT = hashlib.sha256(bytes(PROJECT)).hexdigest()[:12]
+_CORES = len(os.sched_getaffinity(0))
 _LOCK = Path(tempfile.gettempdir(), f"shiftwatch-tests-{os.getuid()}-{_CHECKOUT}")
 
 # Test processes side by side are given 80 columns; a test that wants another number says so.
@@ -30,22 +33,49 @@ settings.register_profile("project", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("project")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two processes more than cores, for tests that wait."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else _CORES + 2
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Each test holds a lock that all processes share; a test marked `alone` holds it exclusively.
+    """As many tests as there are cores, and tests marked `waits`; a test marked `alone` while no other runs.
 
-    It waits for the lock in a turnstile, so that no other test starts meanwhile.
+    Each test holds a lock that all processes share, or holds it exclusively. It waits for the lock in a turnstile, so
+    that no other test starts meanwhile.
     """
     kind = fcntl.LOCK_SH if item.get_closest_marker("alone") is None else fcntl.LOCK_EX
-    with _LOCK.with_suffix(".lock").open("a") as lock:
+    with ExitStack() as stack:
+        if item.get_closest_marker("waits") is None:
+            _hold_a_core(stack)
+        lock = stack.enter_context(_LOCK.with_suffix(".lock").open("a"))
         with _LOCK.with_suffix(".turnstile").open("a") as turnstile:
             fcntl.flock(turnstile, fcntl.LOCK_EX)
             fcntl.flock(lock, kind)
         return (yield)
 
 
+def _hold_a_core(stack: ExitStack) -> None:
+    """One of as many locks as there are cores; the next in the queue looks for one that is free."""
+    cores = [stack.enter_context(_LOCK.with_suffix(f".core{core}").open("a")) for core in range(_CORES)]
+    with _LOCK.with_suffix(".queue").open("a") as queue:
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        while True:
+            for core in cores:
+                with suppress(BlockingIOError):
+                    fcntl.flock(core, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+            time.sleep(0.002)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a fast run leaves out; files that take long go first, so that both processes end together."""
+    """Mark what a fast run leaves out; order the files.
+
+    Those with tests that run alone go first, as no other test is under way that they must wait for. Then come those
+    that take long, so that all processes end together.
+    """
     for item in items:
         folders = item.path.relative_to(PROJECT / "tests").parts
         if "faults" in folders:
@@ -53,7 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "benchmarks" in folders or item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.slow)
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("faults")}
-    items.sort(key=lambda item: item.path not in long)
+    alone = {item.path for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: (item.path not in alone, item.path not in long))
 
 
 def _folder(path: Path) -> Path:

@@ -35,17 +35,21 @@ def embedded_broker() -> Iterator[int]:
     logging.getLogger("transitions").setLevel(logging.CRITICAL)
     port = _free_port()
     loop = asyncio.new_event_loop()
-    broker = Broker(
-        {
-            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
-            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-        },
-        loop=loop,
-    )
+    config = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    }
+
+    async def started() -> Broker:
+        # Made in the loop, because its futures belong to the loop that runs then; with another one it ends after 5 s.
+        broker = Broker(config, loop=loop)
+        await broker.start()
+        return broker
+
     thread = threading.Thread(target=loop.run_forever, name="broker", daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(broker.start(), loop).result(_START_TIMEOUT_S)
+        broker = asyncio.run_coroutine_threadsafe(started(), loop).result(_START_TIMEOUT_S)
         try:
             yield port
         finally:

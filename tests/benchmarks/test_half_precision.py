@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 CALIBRATING = 150
 EVERY = 6  # of the test tiles
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def lite0(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:

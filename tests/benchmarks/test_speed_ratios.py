@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from calibration.backbones.backbone import Backbone
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def lite0(data: Path, weights: Path) -> Backbone:
@@ -26,16 +24,17 @@ def network(lite0: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return speed.network_turns(tmp_path_factory.mktemp("network"), lite0)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_head_adds_at_most_six_tenths_to_the_backbone(network: dict[str, speed.Turns]) -> None:
     assert speed.ratio(network, "fused Lite0", "bare Lite0") <= 1.6
 
 
+@pytest.mark.alone
 def test_the_filterbank_is_no_slower_than_lite0(network: dict[str, speed.Turns]) -> None:
     assert speed.ratio(network, "fused filterbank", "fused Lite0") <= 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_fit_takes_at_most_three_feature_passes(lite0: Backbone, tmp_path: Path) -> None:
     turns = speed.fit_turns(tmp_path, lite0, images=400)
     assert speed.ratio(turns, "fit", "feature pass") <= 3.0

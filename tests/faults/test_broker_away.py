@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.waits
+
 MINUTES = 10 if os.environ.get("SHIFTWATCH_SOAK") == "full" else 2
 MOST_GROWTH_MIB = 20.0
 NOISE_MIB = 6.0

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from agent.camera import Frame
     from calibration.imaging.preprocess import Image
 
+pytestmark = pytest.mark.waits
+
 PATIENCE_S = 30.0
 QUICK = BackoffLimits(first_retry_s=0.02, longest_retry_s=0.1)
 TIMEOUTS = Timeouts(open_s=20.0, read_s=0.5)

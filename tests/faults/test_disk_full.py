@@ -8,6 +8,7 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from neighbour import Neighbour
 
 from agent.outbox.outbox import Kind, Outbox
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
-
     from tests.support.real_broker import Listener, Mosquitto
+
+pytestmark = pytest.mark.waits
 
 PAYLOAD = '{"text":"' + 390 * "x" + '"}'
 """As long as that of a result."""

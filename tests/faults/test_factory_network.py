@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Mosquitto
 
+pytestmark = pytest.mark.waits
+
 
 @contextmanager
 def publishing(outbox: Outbox, port: int, **more: Any) -> Iterator[Publisher]:  # noqa: ANN401 - of the settings

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Listener, Mosquitto
 
+pytestmark = pytest.mark.waits
+
 KEEPALIVE_S = 5
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 STATION = Station(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Listener, Mosquitto
 
+pytestmark = pytest.mark.waits
+
 BACK_WITHIN_S = 30.0
 """Ten seconds between two attempts, and a busy machine."""
 

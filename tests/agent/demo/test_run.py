@@ -29,6 +29,8 @@ from calibration.errors import EngineError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.waits
+
 COMMAND = Path(sys.executable).with_name("shiftwatch-agent")
 TOPICS = Topics("demo/vision/flange-check")
 MOST_MEMORY_MB = 250.0

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from agent.mqtt.connect import Protocol
 
+pytestmark = pytest.mark.waits
+
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 QUICK = BackoffLimits(health_every_s=0.2, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.3)
 QUIET = replace(QUICK, health_every_s=3600.0)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from agent.outbox.outbox import Kind
 
+pytestmark = pytest.mark.waits
+
 TOPICS = Topics("acme/north/press/line2/cell4/vision/station1")
 QUICK = BackoffLimits(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Mosquitto
 
+pytestmark = pytest.mark.waits
+
 TOPICS = SparkplugTopics(group_id="acme", edge_node_id="station1", device_id="vision")
 WITH_HOST = replace(TOPICS, primary_host_id=HOST_ID)
 QUICK = BackoffLimits(health_every_s=0.05, first_retry_s=0.02, longest_retry_s=0.05, refused_retry_s=0.1)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.waits
+
 LOOPING = {"playback": "realtime", "frames_per_s": 100, "loop": True}
 
 

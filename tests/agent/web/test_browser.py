@@ -27,6 +27,8 @@ from tests.support.stations import (
 if TYPE_CHECKING:
     from tests.support.real_broker import Mosquitto
 
+pytestmark = pytest.mark.waits
+
 TOKEN = "press-line-2"  # noqa: S105 - of this test alone
 COLOURS = """(() => {
     const canvas = document.getElementById("frame");

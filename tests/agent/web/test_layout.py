@@ -15,6 +15,8 @@ from tests.support.pages import seen, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.waits
+
 WIDTHS = {360: 740, 390: 844, 768: 1024, 1024: 768, 1280: 900, 1400: 900, 1920: 1080}
 PART = "SN-4711-A very long part name of a supplier that never ends 0815/2026-11-30/left-hand-side "
 ZONES = [f"zone-{number:02}-inner-seal" for number in range(12)]

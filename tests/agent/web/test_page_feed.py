@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.support.real_broker import Listener, Mosquitto
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_at_the_same_address(
