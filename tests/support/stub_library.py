@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# ELF's number of the machine, and a function that returns null.
+_ADDRESS = b"\xff" * 8
+# ELF's number of the machine, a function that returns null, and one that goes on at an address.
 _MACHINES = {
-    "x86_64": (62, bytes.fromhex("31c0c3")),
-    "aarch64": (183, bytes.fromhex("000080d2c0035fd6")),
+    "x86_64": (62, bytes.fromhex("31c0c3"), b"\x48\xb8" + _ADDRESS + b"\xff\xe0"),
+    "aarch64": (183, bytes.fromhex("000080d2c0035fd6"), bytes.fromhex("5000005800021fd6") + _ADDRESS),
 }
 _HEADER, _PROGRAM_HEADER, _SYMBOL, _PAGE = 64, 56, 24, 0x10000
 _PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
@@ -22,12 +23,14 @@ _GLOBAL_FUNCTION = 0x12
 _SHARED_OBJECT = 3
 
 
-def stub_library(soname: str, functions: Sequence[str], machine: str) -> bytes:
-    """A 64-bit ELF library with functions that return null.
+def stub_library(soname: str, functions: Sequence[str], machine: str, goes_to: int | None = None) -> bytes:
+    """A 64-bit ELF library with functions that return null, or go on at an address.
 
     One segment to read and execute, one for the dynamic section, which the loader writes to.
     """
-    number, code = _MACHINES[machine]
+    number, code, jump = _MACHINES[machine]
+    if goes_to is not None:
+        code = jump.replace(_ADDRESS, struct.pack("<Q", goes_to))
     names = _Names()
     soname_at = names.add(soname)
     symbols_at = _HEADER + 4 * _PROGRAM_HEADER
