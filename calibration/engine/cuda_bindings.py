@@ -101,9 +101,9 @@ class CudaBindings:
                 names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        name = self._call(failed, "cuDeviceGetName", _NAME_BYTES, device).rstrip(b"\0").decode(errors="replace")
+        name, *_ = self._call(failed, "cuDeviceGetName", _NAME_BYTES, device).split(b"\0", 1)  # the rest is filled up
         memory_bytes = int(self._call(failed, "cuDeviceTotalMem", device))
-        return Gpu(name, f"{major}.{minor}", memory_bytes, bool(integrated))
+        return Gpu(name.decode(errors="replace"), f"{major}.{minor}", memory_bytes, bool(integrated))
 
     def _release(self, function: str, *arguments: object) -> None:
         self._call("cannot release the GPU", function, *arguments)
@@ -124,6 +124,8 @@ class CudaBindings:
                 what=f"{failed}: {function}: {error}",
                 remedy="the driver may be older than cuda-bindings: update it, or pip install 'cuda-bindings<13'",
             ) from error
+        except ValueError as error:  # an error code that the package, older than the driver, does not know
+            raise cuda_failure(failed, f"{function}: {error}") from error
         self._check(failed, function, status)
         return results[0] if len(results) == 1 else results
 

@@ -44,7 +44,7 @@ def function(work: Callable[..., Any]) -> Callable[..., Any]:
             message = f'Function "{name}" not found'
             raise RuntimeError(message)
         if name in driver.broken:
-            return (CUresult.CUDA_ERROR_OUT_OF_MEMORY,)
+            return (driver.code,)
         result = work(driver, *arguments)
         results = () if result is None else result if isinstance(result, tuple) else (result,)
         return (CUresult.CUDA_SUCCESS, *results)
@@ -57,6 +57,7 @@ class Driver(ModuleType):
 
     Attributes:
         broken: Names of functions that return an error.
+        code: That error.
         absent: Names of functions that the driver's library does not have.
     """
 
@@ -67,6 +68,7 @@ class Driver(ModuleType):
         super().__init__("cuda.bindings.driver")
         self.cuda = cuda
         self.broken: set[str] = set()
+        self.code: int = CUresult.CUDA_ERROR_OUT_OF_MEMORY
         self.absent: set[str] = set()
         self.devices = 1
         self.contexts = 0
@@ -93,7 +95,7 @@ class Driver(ModuleType):
     @function
     def cuDeviceGetName(self, size: int, device: int) -> bytes:  # noqa: N802
         assert device == DEVICE
-        return self.cuda.gpu.name.encode().ljust(size, b"\0")
+        return (self.cuda.gpu.name.encode() + b"\0").ljust(size)  # filled up with spaces, as the package does
 
     @function
     def cuDeviceTotalMem(self, device: int) -> int:  # noqa: N802

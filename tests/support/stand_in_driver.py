@@ -126,6 +126,9 @@ def main() -> None:
         driver.broken = {"cuMemAlloc"}
         with pytest.raises(EngineError, match=r"cuMemAlloc: out of memory \(2\)"):
             opened.device(8)
+        driver.code = 99999  # of a driver newer than the package
+        with pytest.raises(EngineError, match="cuMemAlloc: 99999 is not a valid CUresult"):
+            opened.device(8)
     assert (driver.contexts, driver.retained, cuda.living) == (0, 0, {})
     bindings = importlib.import_module("cuda.bindings")
     sys.stdout.write(f"{bindings.__version__}\n")
