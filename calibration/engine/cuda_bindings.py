@@ -31,7 +31,7 @@ class CudaBindings:
         failed = "cannot open the GPU"
         try:
             (status,) = self._driver.cuInit(0)
-        except RuntimeError as error:  # the driver's library, which the first call loads, is missing
+        except (RuntimeError, ValueError) as error:  # no driver's library, which the first call loads; an unknown code
             raise no_gpu(reason=" ".join(str(error).split())) from error
         self._check(failed, "cuInit", status)
         if self._call(failed, "cuDeviceGetCount") == 0:

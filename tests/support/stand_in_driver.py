@@ -129,6 +129,9 @@ def main() -> None:
         driver.code = 99999  # of a driver newer than the package
         with pytest.raises(EngineError, match="cuMemAlloc: 99999 is not a valid CUresult"):
             opened.device(8)
+    driver.broken = {"cuInit"}
+    with pytest.raises(EngineError, match="no NVIDIA GPU can be used: 99999 is not a valid CUresult"):
+        CudaBindings().__enter__()
     assert (driver.contexts, driver.retained, cuda.living) == (0, 0, {})
     bindings = importlib.import_module("cuda.bindings")
     sys.stdout.write(f"{bindings.__version__}\n")
