@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 _CHECKOUT = hashlib.sha256(bytes(PROJECT)).hexdigest()[:12]
-_CORES = len(os.sched_getaffinity(0))
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _LOCK = Path(tempfile.gettempdir(), f"shiftwatch-tests-{os.getuid()}-{_CHECKOUT}")
 
 # Test processes side by side are given 80 columns; a test that wants another number says so.
