@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.sqlite"
 _SUFFIXES = ("", "-wal", "-shm")
-_VERSION = 0x5357_4102
+_VERSION = 0x5357_4101
 _PAGE_BYTES = 4096
 _LOG_PAGES = (8, 256)
 _LOG_SHARE = 32
@@ -36,13 +36,13 @@ CREATE TABLE picture (
     created_at_ms INTEGER NOT NULL,
     evaluation INTEGER NOT NULL,
     code INTEGER NOT NULL,
-    zone TEXT NOT NULL,
     score REAL,
     threshold REAL NOT NULL,
     bytes INTEGER NOT NULL,
     label TEXT,
     marked_by TEXT,
-    marked_at_ms INTEGER
+    marked_at_ms INTEGER,
+    zone TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX by_class ON picture (evaluation, id);
 CREATE INDEX by_time ON picture (created_at_ms);
@@ -55,6 +55,7 @@ _OLDEST = "SELECT path, bytes FROM picture WHERE evaluation = ? ORDER BY id LIMI
 _FROM_TO = "SELECT path FROM picture WHERE created_at_ms BETWEEN ? AND ? ORDER BY created_at_ms LIMIT ?"
 _ROW = "SELECT id, bytes, label, marked_by, marked_at_ms FROM picture WHERE path = ?"
 _OF_DAY = "SELECT path FROM picture WHERE path > ? AND path < ?"
+_ADD_ZONE = "ALTER TABLE picture ADD COLUMN zone TEXT NOT NULL DEFAULT ''"  # which version 0.1.0 has not
 SET_LABEL = "UPDATE picture SET label = ?, marked_by = ?, marked_at_ms = ? WHERE path = ?"
 
 _log = logging.getLogger(__name__)
@@ -210,6 +211,8 @@ class Index:
             database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}; PRAGMA application_id = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version:#x}, not {_VERSION:#x}")  # noqa: EM102, TRY003 - for the log
+        elif "zone" not in columns(database):
+            database.execute(_ADD_ZONE)
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
@@ -221,6 +224,11 @@ def is_damage(error: Exception) -> bool:
     # The class itself, not its subclasses, which mean a full disk or a missing permission. A missing table or column
     # is damage as well, because our statements are right.
     return type(error) is sqlite3.DatabaseError or str(error).startswith(("no such ", "unsupported file format"))
+
+
+def columns(database: sqlite3.Connection) -> set[str]:
+    """Columns of the table; an index of version 0.1.0 has no ``zone``."""
+    return {name for _, name, *_ in database.execute("PRAGMA table_info(picture)")}
 
 
 def _tables(database: sqlite3.Connection) -> Sequence[Any]:

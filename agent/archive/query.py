@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.archive.entry import NUMBERS, ArchivedImage, sibling, zone_evaluations, zones_labelled
 from agent.archive.files import is_own_path, read
-from agent.archive.index import INDEX_NAME
+from agent.archive.index import INDEX_NAME, columns
 from agent.errors import ArchiveError
 from agent.messages.records import Evaluation
 
@@ -44,6 +44,7 @@ _OLDER = f"""
 {_COLUMNS} {_WHERE} AND (created_at_ms, id) < (SELECT created_at_ms, id FROM picture WHERE result_id = :before LIMIT 1)
 ORDER BY created_at_ms DESC, id DESC LIMIT :limit
 """  # noqa: S608 - our own words
+_WITHOUT_ZONES = "CREATE TEMP VIEW picture AS SELECT *, '' AS zone FROM main.picture"
 _ZONES = "SELECT DISTINCT zone FROM picture WHERE zone != '' ORDER BY zone"
 _COUNT = f"SELECT count(*) FROM picture {_WHERE}"  # noqa: S608 - our own words
 _BY_ID = f"{_COLUMNS} WHERE substr(result_id, 1, length(:id)) = :id LIMIT {_MAX_MATCHES}"
@@ -162,6 +163,8 @@ def open_reader(directory: Path) -> Iterator[ArchiveReader]:
         ArchiveError: There is none, or it cannot be read.
     """
     with _opened(directory, _read_mode(directory)) as database:
+        if "zone" not in columns(database):
+            database.execute(_WITHOUT_ZONES)
         yield ArchiveReader(database)
 
 

@@ -189,7 +189,7 @@ def test_the_chart_of_the_page_compares_zones_by_their_thresholds() -> None:
         )
         board.take_results([made.payload()])
     _, update = board.update(0)
-    assert [each[1:3] for each in update["bins"]] == [[1.5, 1.0], [0.25, 1.0], [7.0, 5.0]]
+    assert [each[1] for each in update["bins"]] == [1.5, 0.25, 1.4]
     assert [each["zone"] for each in update["last"]] == [None, "right", "left"]
 
 
