@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _HEADER_TEXT = r"[A-Za-z0-9._~+/=-]{8,200}"
 
 _RECHECK_MS = 100
-_NEWEST = 3  # records of the outbox: a result, and the alerts that came with it
+_NEWEST = 1000  # records of the outbox: those of a second of the fastest camera
 _ONE_PART_S = 1.0  # where each frame is inspected, those of this time may show the same part
 
 
@@ -205,16 +205,13 @@ def open_archive(config: AgentConfig) -> Archive | None:
     )
 
 
-def open_history(config: AgentConfig, outbox: Outbox) -> History | None:
-    """The statistics; None where they are off.
-
-    Includes the last results of the agent before, if it was killed between recording and counting one.
-    """
+def open_history(config: AgentConfig, outbox: BackgroundOutbox) -> History | None:
+    """The statistics; None where they are off."""
     if not config.statistics.enabled:
         return None
-    history = History(config.state_dir / FILE_NAME, config.statistics.results)
-    for record in Outbox.waiting(outbox, outbox.last_id - _NEWEST, _NEWEST):  # whatever time the disk takes
-        history.put(record.kind, record.record_id, record.topic, record.payload, record.created_at_ms)
+    recorded = Outbox.waiting(outbox, outbox.last_id - _NEWEST, _NEWEST)  # whatever time the disk takes
+    history = History(config.state_dir / FILE_NAME, config.statistics.results, recorded)
+    outbox.before_forget = history.flush
     return history
 
 

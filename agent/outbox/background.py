@@ -30,11 +30,13 @@ class BackgroundOutbox(Outbox):
 
     Attributes:
         notify: Called when something that was late is done; from the other thread.
+        before_forget: Called before records that the broker has are removed; from the other thread.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401 - those of an outbox
         super().__init__(*arguments, **more)
         self.notify: Callable[[], object] = lambda: None
+        self.before_forget: Callable[[], object] = lambda: None
         self._changed = threading.Condition()
         self._asked: _Read | None = None
         self._read: tuple[_Read, list[Waiting]] | None = None
@@ -106,6 +108,8 @@ class BackgroundOutbox(Outbox):
                 is_checkpoint_due, self._is_checkpoint_due = self._is_checkpoint_due, False
             for record_id in too_large:
                 super().drop_too_large(record_id)
+            if ids:
+                self.before_forget()
             removed = super().forget(ids) if ids else 0
             records = super().waiting(*asked) if asked is not None else []
             self._note(removed, asked, records)

@@ -1,4 +1,4 @@
-"""Takes every result into the statistics of the station, as soon as it is recorded."""
+"""Takes every result into the statistics of the station, beside the loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import logging
 import sqlite3
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
@@ -14,83 +15,109 @@ from agent.messages.records import Evaluation
 from agent.statistics.tables import OneResult, checkpoint, count, counts_between, insert, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from typing_extensions import Self
 
-    from agent.outbox.outbox import Kind
+    from agent.outbox.outbox import Kind, Waiting
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "statistics.sqlite"
 _HOUR_MS = 3_600_000
-_EVERY_S = 10.0
+_FLUSH_EVERY_S = 1.0
+_COUNT_EVERY_S = 10.0
 _MOST_PENDING = 10_000
 _ENDS_WITHIN_S = 0.5
 
 
 class History:
-    """Counts results; from enter to exit also in the background. No method raises because of the disk.
+    """Counts results; from enter to exit in the background. No method raises because of the disk.
 
-    A result is in the file when `put` returns, so that a process that is killed has counted what it recorded. While the
-    file cannot be written or is locked, results wait in memory; of more than 10,000 the oldest are not counted.
+    `put` costs the inspection loop no write: results wait in memory, for a second at most or until `flush`, which is to
+    be called before a record is removed from the outbox. So each result is in one of the two files, and a process that
+    is killed has lost none. While the file cannot be written or is locked, results wait on; of more than 10,000 the
+    oldest are not counted.
 
     Args:
         path: The file; its folder must exist. One that is damaged is renamed to ``*.corrupt-<ms>`` and replaced.
         results_kept: Results that are kept one by one.
+        recorded: What the outbox has: results that the agent before was killed over are counted now.
 
     Attributes:
         not_counted: Results that are in no statistics.
         fault: Why results cannot be counted now; None when they can.
     """
 
-    def __init__(self, path: Path, results_kept: int, clock_ms: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        path: Path,
+        results_kept: int,
+        recorded: Iterable[Waiting] = (),
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
         self.not_counted = 0
         self.fault: str | None = None
         self._path = path
         self._results_kept = results_kept
         self._clock_ms = clock_ms
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what `put` and `this_hour` need: neither waits for the disk
+        self._new: deque[tuple[str, str, int]] = deque()
+        self._hour, self._of_hour = clock_ms() // _HOUR_MS, Counter[int]()
+        self._writing = threading.Lock()
         self._pending: list[OneResult] = []
         self._database: sqlite3.Connection | None = None
-        self._hour, self._of_hour = clock_ms() // _HOUR_MS, Counter[int]()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
-        with self._lock:
+        for each in recorded:
+            self.put(each.kind, each.record_id, each.topic, each.payload, each.created_at_ms)
+        self.flush()
+        with self._writing:
             self._guarded(self._read_hour)
 
     def __enter__(self) -> Self:
-        """Start to add up."""
+        """Start."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close; a disk that hangs is left to the end of the process."""
+        """Count what waits, and close; a disk that hangs is left to the end of the process."""
         self._ending.set()
         self._thread.join(_ENDS_WITHIN_S)
-        if self._lock.acquire(timeout=_ENDS_WITHIN_S):
+        if self._writing.acquire(timeout=_ENDS_WITHIN_S):
             try:
                 self._close()
             finally:
-                self._lock.release()
+                self._writing.release()
 
     def put(self, kind: Kind, record_id: str, topic: str, payload: str, created_at_ms: int) -> bool:  # noqa: ARG002 - a Store
-        """Count a result, once; see `agent.inspection.recorder.Store`."""
-        if kind != "result":
-            return True
-        result = _result_of(record_id, json.loads(payload), created_at_ms)
-        with self._lock:
-            self._note_hour(result)
-            self._pending.append(result)
-            if len(self._pending) > _MOST_PENDING:
-                del self._pending[0]
-                self.not_counted += 1
-            return self._guarded(self._insert)
+        """Take a result; see `agent.inspection.recorder.Store`."""
+        if kind == "result":
+            with self._lock:
+                if len(self._new) >= _MOST_PENDING:
+                    self._new.popleft()
+                    self.not_counted += 1
+                self._new.append((record_id, payload, created_at_ms))
+        return True
+
+    def flush(self) -> bool:
+        """Count what was put, each result once; whether it is in the file."""
+        with self._writing:
+            with self._lock:
+                new, self._new = self._new, deque()
+                results = [_result_of(record_id, json.loads(payload), at_ms) for record_id, payload, at_ms in new]
+                for result in results:
+                    self._note_hour(result)
+            self._pending += results
+            excess = max(0, len(self._pending) - _MOST_PENDING)
+            del self._pending[:excess]
+            self.not_counted += excess
+            return not self._pending or self._guarded(self._insert)
 
     @property
     def this_hour(self) -> dict[str, int]:
-        """Results of this hour (UTC) by verdict, named as in ``health``; reads no file."""
+        """Results of this hour (UTC) by verdict, named as in ``health``; up to a second old."""
         with self._lock:
             self._turn_hour(self._clock_ms() // _HOUR_MS)
             counts = self._of_hour
@@ -112,19 +139,28 @@ class History:
         self._pending.clear()
 
     def _read_hour(self, database: sqlite3.Connection) -> None:
-        start_ms = self._hour * _HOUR_MS
+        start_ms, of_hour = self._hour * _HOUR_MS, Counter[int]()
         for row in counts_between(database, start_ms, start_ms + _HOUR_MS - 1):
-            self._of_hour[row.evaluation] += row.results
+            of_hour[row.evaluation] += row.results
+        self._of_hour = of_hour
 
     def _run(self) -> None:
-        while not self._ending.wait(_EVERY_S):
-            with self._lock:
-                is_well = self._guarded(self._insert) and self._guarded(lambda each: count(each, self._results_kept))
-            if is_well:
-                try:
-                    checkpoint(self._path)
-                except (sqlite3.Error, OSError):
-                    log.debug("the statistics are flushed later", exc_info=True)
+        count_at_s = time.monotonic() + _COUNT_EVERY_S
+        while not self._ending.wait(_FLUSH_EVERY_S):
+            is_well = self.flush()
+            if is_well and time.monotonic() >= count_at_s:
+                count_at_s = time.monotonic() + _COUNT_EVERY_S
+                self._count()
+        self.flush()
+
+    def _count(self) -> None:
+        with self._writing:
+            is_well = self._guarded(lambda database: count(database, self._results_kept))
+        if is_well:
+            try:
+                checkpoint(self._path)
+            except (sqlite3.Error, OSError):
+                log.debug("the statistics are written to the disk later", exc_info=True)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], object], *, may_replace: bool = True) -> bool:
         """Whether the work was done; a damaged file is replaced, and the work done with the new one."""

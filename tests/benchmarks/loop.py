@@ -56,7 +56,7 @@ from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.live_messages import LiveMessages
 from agent.mqtt.publisher import Publisher, Station
-from agent.outbox.outbox import Outbox
+from agent.outbox.background import BackgroundOutbox
 from agent.statistics.history import FILE_NAME, History
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
@@ -201,7 +201,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         port = stack.enter_context(running(mosquitto, folder))
         bundle = teach(folder, region, backbone)
         engine = stack.enter_context(OnnxRuntimeEngine(bundle.network, threads))
-        outbox = stack.enter_context(Outbox(folder / "outbox.sqlite"))
+        outbox = stack.enter_context(BackgroundOutbox(folder / "outbox.sqlite"))
         topics = Topics("benchmark/vision/station")
         settings = BrokerSettings(host="127.0.0.1", port=port, client_id="loop")
         handshake = Handshake(_DEADLINE_MS, lambda: ResultCode.TOO_LATE)
@@ -219,6 +219,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         metrics = LoopMetrics()
         page = stack.enter_context(watched(folder, metrics)) if everything else None
         history = stack.enter_context(History(folder / FILE_NAME, 100_000))
+        outbox.before_forget = history.flush
         store = FanOut(outbox, *([] if page is None else [page]), history)
         recorder = Recorder(store, archive, handshake, publisher, topics, active_alerts, is_simulated=True)
 
@@ -317,7 +318,7 @@ def _bare(engine: Engine, prepared: list[Image], pace: Pace) -> list[float]:
     return durations_ms
 
 
-def _wait_until_drained(outbox: Outbox, archive: Archive) -> None:
+def _wait_until_drained(outbox: BackgroundOutbox, archive: Archive) -> None:
     deadline_s = time.monotonic() + _DRAINED_WITHIN_S
     while outbox.depth() or archive.waiting:
         if time.monotonic() > deadline_s:

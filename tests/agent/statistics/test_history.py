@@ -8,12 +8,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.messages.records import Evaluation, Result, ResultCode, to_json
+from agent.outbox.outbox import Outbox
 from agent.statistics import tables
 from agent.statistics.history import History
 from agent.statistics.summary import Total, totals
@@ -45,6 +47,7 @@ def result(number: int, evaluation: Evaluation = Evaluation.OK, created_at_ms: i
 def put(history: History, *results: Result) -> None:
     for each in results:
         history.put("result", each.record_id, "topic", to_json(each.payload()), each.created_at_ms)
+    history.flush()
 
 
 def total_of(path: Path) -> Total:
@@ -62,11 +65,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def history(path: Path) -> History:
-    return History(path, 1000, lambda: NOW_MS)
+    return History(path, 1000, clock_ms=lambda: NOW_MS)
 
 
 def count_now(history: History) -> None:
-    with history._lock:
+    with history._writing:
         assert history._guarded(lambda database: tables.count(database, history._results_kept))
 
 
@@ -102,9 +105,9 @@ def test_alerts_are_no_results(history: History, path: Path) -> None:
 
 def test_the_hour_is_known_after_a_restart_and_ends(path: Path) -> None:
     now = [NOW_MS]
-    put(History(path, 1000, lambda: now[0]), result(1), result(2, Evaluation.NOT_OK))
-    put(History(path, 1000, lambda: now[0]), result(3, created_at_ms=NOW_MS - HOUR_MS))  # a late one
-    again = History(path, 1000, lambda: now[0])
+    put(History(path, 1000, clock_ms=lambda: now[0]), result(1), result(2, Evaluation.NOT_OK))
+    put(History(path, 1000, clock_ms=lambda: now[0]), result(3, created_at_ms=NOW_MS - HOUR_MS))  # a late one
+    again = History(path, 1000, clock_ms=lambda: now[0])
     assert again.this_hour == {"ok": 1, "notOk": 1, "notDecidable": 0}
     put(again, result(4, Evaluation.NOT_DECIDABLE))
     assert again.this_hour == {"ok": 1, "notOk": 1, "notDecidable": 1}
@@ -113,7 +116,7 @@ def test_the_hour_is_known_after_a_restart_and_ends(path: Path) -> None:
 
 
 def test_single_results_are_kept_up_to_a_number_and_counts_stay(path: Path) -> None:
-    history = History(path, 10, lambda: NOW_MS)
+    history = History(path, 10, clock_ms=lambda: NOW_MS)
     put(history, *[result(number) for number in range(100)])
     count_now(history)
     kept = [each.seq for each in results_between(opened(path), *EVER)]
@@ -143,6 +146,30 @@ def test_a_locked_file_delays_counting_and_loses_nothing(history: History, path:
     assert (history.not_counted, total_of(path).parts) == (0, 4)
 
 
+def test_nobody_waits_for_a_disk_that_hangs(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(history, result(1))
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def insert(*_: object) -> None:
+        hangs.set()
+        goes_on.wait(WAIT_S)
+
+    monkeypatch.setattr("agent.statistics.history.insert", insert)
+    put_later = threading.Thread(target=put, args=(history, result(2)))
+    put_later.start()
+    assert hangs.wait(WAIT_S)
+    asked = threading.Thread(target=lambda: history.this_hour)
+    told = threading.Thread(target=history.put, args=("result", "3", "topic", "{}", NOW_MS))
+    for thread in (asked, told):
+        thread.start()
+        thread.join(WAIT_S / 4)
+    are_done = not (asked.is_alive() or told.is_alive())
+    goes_on.set()
+    put_later.join()
+    assert are_done
+    assert history.this_hour["ok"] == 2
+
+
 def test_what_cannot_be_written_for_too_long_is_not_counted_and_said(
     history: History, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +189,7 @@ def test_what_cannot_be_written_for_too_long_is_not_counted_and_said(
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 300, b"SQLite format 3\0" + bytes(4080)])
 def test_a_damaged_file_is_set_aside_and_counting_begins_again(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    history = History(path, 1000, lambda: NOW_MS)
+    history = History(path, 1000, clock_ms=lambda: NOW_MS)
     put(history, result(1))
     assert history.fault is None
     assert total_of(path).parts == 1
@@ -182,13 +209,15 @@ def test_a_file_damaged_while_it_is_used_is_replaced(history: History, path: Pat
 def test_a_name_that_is_no_utf_8_is_kept_as_an_escape(history: History, path: Path) -> None:
     payload = json.dumps({**result(1).payload(), "partId": "A\ud800"})
     assert history.put("result", "1", "topic", payload, NOW_MS)
+    assert history.flush()
     assert [each.part_id for each in results_between(opened(path), *EVER)] == ["A\\ud800"]
 
 
 def test_in_the_background_counts_are_added_up_and_flushed(
     history: History, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.statistics.history._EVERY_S", 0.01)
+    monkeypatch.setattr("agent.statistics.history._FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr("agent.statistics.history._COUNT_EVERY_S", 0.01)
     reader = opened(path)
     with history:
         put(history, *[result(number) for number in range(20)])
@@ -249,13 +278,22 @@ def test_a_shift_that_began_yesterday_keeps_its_start_over_a_change_of_the_clock
 KILLED = """
 import json, sys
 from pathlib import Path
+from agent.outbox.background import BackgroundOutbox
 from agent.statistics import history
-history._EVERY_S = 0.002
-with history.History(Path(sys.argv[1]), 100) as counting:
+history._FLUSH_EVERY_S, history._COUNT_EVERY_S = 0.005, 0.01
+folder = Path(sys.argv[1])
+outbox = BackgroundOutbox(folder / "outbox.sqlite")
+recorded = outbox.waiting(0, 1000)
+with history.History(folder / "statistics.sqlite", 100, recorded) as counting:
+    outbox.before_forget = counting.flush
+    outbox.forget([record.id for record in recorded])
     for number in range(int(sys.argv[2]), 10**9):
         payload = json.dumps({"resultEvaluation": 1, "seq": number, "score": 1.0, "threshold": 2.0})
-        counting.put("result", str(number), "", payload, 1_790_000_000_000)
+        for store in (outbox, counting):
+            store.put("result", str(number), "topic", payload, 1_790_000_000_000)
         print(number, flush=True)
+        if number % 7 == 0:
+            outbox.forget([record.id for record in outbox.waiting(0, 1000)])
 """
 
 
@@ -264,7 +302,7 @@ with history.History(Path(sys.argv[1]), 100) as counting:
 def test_a_process_that_is_killed_has_counted_what_it_recorded(path: Path) -> None:
     first = 0
     for turn in range(50 if os.environ.get("SHIFTWATCH_SOAK") == "full" else 8):
-        command = [sys.executable, "-c", KILLED, str(path), str(first)]
+        command = [sys.executable, "-c", KILLED, str(path.parent), str(first)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
             assert process.stdout is not None
             for _ in range(3 + 37 * turn):
@@ -272,6 +310,8 @@ def test_a_process_that_is_killed_has_counted_what_it_recorded(path: Path) -> No
             process.send_signal(signal.SIGKILL)
             said = process.stdout.read().splitlines()
         last = int(said[-1]) if said else first + 2 + 37 * turn
-        # What was recorded and not said is recorded again, as the outbox does, under the same identity.
+        with Outbox(path.parent / "outbox.sqlite") as outbox:
+            History(path, 100, outbox.waiting(0, 1000), clock_ms=lambda: NOW_MS)
+        # What was recorded and not said is recorded again under the same identity.
         assert total_of(path).parts in {last + 1, last + 2}
         first = last + 1
