@@ -92,7 +92,7 @@ def capture_command(  # noqa: PLR0913 - one for each option
     selection: Selection = AtIntervals(interval_s)
     if is_settled:
         place = None if empty is None else read_image(empty)
-        selection = Settled(settled_ms, None if roi is None else _region(roi), place)
+        selection = Settled(settled_ms, None if roi is None else Region.from_text(roi), place)
     watching = _Watching(count, seconds)
     for number in ending_signals():  # a shell has the first ignored in the background
         signal.signal(number, signal.default_int_handler)
@@ -164,13 +164,6 @@ def _camera_of(camera: str | None, config: Path | None) -> tuple[CameraConfig, b
             remedy="stop it meanwhile; or take the images that it kept: shiftwatch-agent archive export FOLDER",
         )
     return loaded.camera, loaded.trigger.source == "motion", loaded.trigger.settled_ms
-
-
-def _region(text: str) -> Region:
-    sides = text.split(",")
-    if len(sides) != 4 or not all(side.strip().isdecimal() for side in sides):  # noqa: PLR2004
-        raise SettingError(what=f"--roi {text} is not a region", remedy="give X,Y,WIDTH,HEIGHT in frame pixels")
-    return Region(*map(int, sides))
 
 
 def _opened(camera: CameraConfig) -> Camera:

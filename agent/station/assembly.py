@@ -153,15 +153,13 @@ class Assembly:
         self._clients: Sequence[BrokerClient] = (self.publisher, *edge_nodes)
         self._root = topics.root
         self.collector = StatusCollector(self.status, self._clients, topics.root, station.version)
-        pages = () if self._page is None else (self._page,)
         if self._page is not None:
             self._trigger = BetweenParts(self._trigger, self._page.show_between)
-        for page in pages:
-            page.use_state(lambda: page_state(self.status, self._clients))
+            self._page.use_state(lambda: page_state(self.status, self._clients))
 
         # Where results go.
         self._recorder = Recorder(
-            FanOut(outbox, *edge_nodes, *pages, *([] if self._history is None else [self._history])),
+            FanOut(outbox, *edge_nodes, *(each for each in (self._page, self._history) if each is not None)),
             self._archive,
             self._handshake,
             self.publisher,
@@ -218,8 +216,8 @@ class Assembly:
                 client.start()
             # Left in the opposite order: after the last images come the last records.
             stack.callback(self._stop_clients)
-            kept = (self._history, self._records, self._archive)
-            for part in (*kept, self._page, self._recalibrations, self._control_socket):
+            stores = (self._history, self._records, self._archive)
+            for part in (*stores, self._page, self._recalibrations, self._control_socket):
                 if part is not None:
                     stack.enter_context(part)
             self._inspect()

@@ -100,7 +100,7 @@ def _print_table(found: Mapping[tuple[datetime, str], Total], by: By) -> None:
             *(f"{total.verdicts[each]:,}" for each in (Evaluation.OK, Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)),
             f"{100 * total.rejects:.1f} %",
             "" if total.mean_ratio is None else f"{total.mean_ratio:.2f}",
-            "" if total.highest is None else f"{rounded(total.highest, 3)}",
+            "" if total.highest is None else rounded(total.highest, 3),
         )
     if not found:
         say("no results in this time")

@@ -1,4 +1,4 @@
-"""Takes every result into the statistics of the station, beside the loop."""
+"""Counts every result in the statistics of the station, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class History:
 
     `put` costs the inspection loop no write: results wait in memory, for a second at most or until `flush`, which is to
     be called before a record is removed from the outbox. So each result is in one of the two files, and a process that
-    is killed has lost none. While the file cannot be written or is locked, results wait on; of more than 10,000 the
-    oldest are not counted.
+    is killed has lost none. While the file cannot be written or is locked, results stay in memory; of more than 10,000
+    the oldest are not counted.
 
     Args:
         path: The file; its folder must exist. One that is damaged is renamed to ``*.corrupt-<ms>`` and replaced.
         results_kept: Results that are kept one by one.
-        recorded: What the outbox has: results that the agent before was killed over are counted now.
+        recorded: The newest records of the outbox; those that a killed agent had not counted are counted now.
 
     Attributes:
         not_counted: Results that are in no statistics.
@@ -62,7 +62,7 @@ class History:
         self._path = path
         self._results_kept = results_kept
         self._clock_ms = clock_ms
-        self._lock = threading.Lock()  # of what `put` and `this_hour` need: neither waits for the disk
+        self._lock = threading.Lock()  # for `put` and `this_hour`, which must not wait for the disk
         self._new: deque[tuple[str, str, int]] = deque()
         self._hour, self._of_hour = clock_ms() // _HOUR_MS, Counter[int]()
         self._writing = threading.Lock()
@@ -102,7 +102,7 @@ class History:
         return True
 
     def flush(self) -> bool:
-        """Count what was put, each result once; whether it is in the file."""
+        """Write what was put into the file, each result once; returns whether it is there."""
         with self._writing:
             with self._lock:
                 new, self._new = self._new, deque()

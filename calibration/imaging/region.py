@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.errors import DatasetError
+from calibration.errors import DatasetError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,22 @@ class Region:
     def __str__(self) -> str:
         """``x,y,width,height``, as on the command line."""
         return f"{self.x},{self.y},{self.width},{self.height}"
+
+    @classmethod
+    def from_text(cls, text: str, option: str = "--roi") -> Region:
+        """The region that an option of the command line gives; the inverse of `str`.
+
+        Raises:
+            SettingError: Not four whole numbers.
+        """
+        remedy = "give X,Y,WIDTH,HEIGHT in frame pixels"
+        try:
+            sides = [float(side) for side in text.split(",")]
+        except ValueError as error:
+            raise SettingError(what=f"{option} {text!r} is not understood", remedy=remedy) from error
+        if len(sides) != 4 or not all(side.is_integer() for side in sides):  # noqa: PLR2004
+            raise SettingError(what=f"{option} {text} is not a region", remedy=remedy)
+        return cls(*map(int, sides))
 
     def moved(self, right: int, down: int) -> Region:
         """The rectangle, shifted."""

@@ -78,7 +78,7 @@ def network_rows(name: str, bundle: Bundle, frames: Sequence[Image], rounds: int
 
 
 def threshold(bundle: Bundle) -> float:
-    """Of its working point."""
+    """The threshold of the bundle's working point."""
     return bundle.manifest.working_point.threshold
 
 

@@ -55,9 +55,9 @@ def _first_line(path: Path) -> str | None:
 
 
 def _power_mode() -> str | None:
-    """Of a Jetson: it decides the clock rates."""
+    """The power mode of a Jetson, which limits its clock rates."""
     program = shutil.which("nvpmodel")
     if program is None:
         return None
-    told = subprocess.run([program, "-q"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - found on the PATH
-    return " ".join(told.stdout.split()) or None
+    answer = subprocess.run([program, "-q"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - found on the PATH
+    return " ".join(answer.stdout.split()) or None

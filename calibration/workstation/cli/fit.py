@@ -9,7 +9,7 @@ from calibration.bundle.bundle import Bundle
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
-from calibration.imaging.preprocess import Preprocess
+from calibration.imaging.preprocess import Preprocess, Region
 from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar
 from calibration.workstation.cli import options as option
@@ -129,7 +129,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
         images_from(source, out, images, roi, settled=settled),
         out,
         Settings(
-            preprocess=Preprocess(*chosen_size, None if roi is None else parse.region(roi), crop=crop),
+            preprocess=Preprocess(*chosen_size, None if roi is None else Region.from_text(roi), crop=crop),
             detector=method,
             learn=PreprocessRequest(
                 None if align is None else parse.displacement(align),

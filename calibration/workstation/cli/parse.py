@@ -27,14 +27,6 @@ def size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def region(text: str, option: str = "--roi") -> Region:
-    """``X,Y,WIDTH,HEIGHT`` in frame pixels."""
-    sides = numbers(option, text, "X,Y,WIDTH,HEIGHT in frame pixels")
-    if len(sides) != 4 or any(side % 1 for side in sides):  # noqa: PLR2004
-        raise SettingError(what=f"{option} {text} is not a region", remedy="give X,Y,WIDTH,HEIGHT in frame pixels")
-    return Region(*map(int, sides))
-
-
 def displacement(text: str) -> int:
     """Value of ``--align``: pixels, or ``auto``."""
     if text == AUTO:
@@ -54,7 +46,7 @@ def ignored_area(text: str) -> Area:
         DatasetError: The file is not an image.
     """
     if not text.strip("0123456789,. -"):
-        return region(text, "--ignore")
+        return Region.from_text(text, "--ignore")
     area: Area = to_grey(read_image(Path(text))) >= _WHITE
     return area
 

@@ -159,11 +159,11 @@ def test_nobody_waits_for_a_disk_that_hangs(history: History, monkeypatch: pytes
     put_later.start()
     assert hangs.wait(WAIT_S)
     asked = threading.Thread(target=lambda: history.this_hour)
-    told = threading.Thread(target=history.put, args=("result", "3", "topic", "{}", NOW_MS))
-    for thread in (asked, told):
+    added = threading.Thread(target=history.put, args=("result", "3", "topic", "{}", NOW_MS))
+    for thread in (asked, added):
         thread.start()
         thread.join(WAIT_S / 4)
-    are_done = not (asked.is_alive() or told.is_alive())
+    are_done = not (asked.is_alive() or added.is_alive())
     goes_on.set()
     put_later.join()
     assert are_done

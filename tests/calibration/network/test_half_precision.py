@@ -143,7 +143,7 @@ def test_there_is_one_cast_into_each_backbone_and_one_out_of_each_level(variants
 
 
 def names(variants: Variants) -> list[str]:
-    """Of the backbones."""
+    """Prefixes of the backbones' layers in the graph."""
     return ["backbone", "backbone1"][: 1 + variants.source.count("+")]
 
 
