@@ -123,8 +123,8 @@ def inspector(
         bundle: An open bundle, or its folder.
         backend: ``tensorrt``, ``tensorrt_rtx``, ``cuda``, ``openvino``, ``onnxruntime`` (the CPU), or ``auto``: the
             best that this machine has. TensorRT builds its engine at the first use, which takes minutes, and keeps it
-            next to the bundle; TensorRT for RTX takes seconds. So is kept, after a second, whether OpenVINO or ONNX
-            Runtime is faster.
+            next to the bundle; TensorRT for RTX takes seconds. Where OpenVINO is installed, the first use also measures
+            in a few seconds whether it or ONNX Runtime is faster, and keeps the result.
         threads: CPU threads; 0 takes one for each core.
         progress: Receives the progress of building a TensorRT engine.
 

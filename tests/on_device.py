@@ -4,10 +4,10 @@
 
 For TensorRT and TensorRT for RTX, whichever are installed: builds the engine in an empty folder, compares golden frames
 and 200 random ones with ONNX Runtime, makes the engines of two recalibrated heads one after the other, loads the kept
-one with each CUDA binding that is installed, and measures times and memory. Everything goes into one JSON file, and
-beside it into one page, ``on_device.html``, to be sent back; both are written after each step, so that they tell where
-a library crashed. ON_DEVICE.md says more. Exit code 0: passed. 1: a check failed. 2: it cannot run here, for a reason
-given in one line.
+one with each CUDA binding that is installed, and measures times and memory. The results go into one
+JSON file and one page, ``on_device.html``, to be sent back. Both are written after each step, so that they show where a
+library crashed. See ON_DEVICE.md. Exit code 0: passed. 1: a check failed. 2: it cannot run here, for a reason given in
+one line.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Acceptance:
 
     def skip(self, library: Library, error: EngineError) -> None:
         """Note why a library is not tried."""
-        self.result["libraries"][library.backend] = {"name": library.name, "not_run": f"{error.what}; {error.remedy}"}
+        self.result["libraries"][library.backend] = {"name": library.name, "not_run": error.one_line}
         self._save(self.result)
 
     def _measure(self, library: Library, folder: Path, found: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class Acceptance:
             found["plan_bytes"] = (kept[0] / PLAN).stat().st_size
             self._compare(library, "score as ONNX Runtime", found, engine, self._references[0])
         for number in (1, 2):
-            self._exchange(library, kept, number, cuda, found)
+            self._swap_head(library, kept, number, cuda, found)
         found["bindings"] = {}
         for binding in BINDINGS:
             if binding.installed:
@@ -138,7 +138,7 @@ class Acceptance:
             self._check(library, "keep what was compiled", passed=bool(found["kernels_bytes"]))
         found["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _exchange(
+    def _swap_head(
         self, library: Library, kept: Sequence[Path], number: int, cuda: Callable[[], Cuda], found: dict[str, Any]
     ) -> None:
         """Make the engine of a recalibrated bundle, as a station does."""
@@ -202,7 +202,7 @@ class Acceptance:
         try:
             yield
         except ShiftwatchError as error:
-            self.result["checks"][at]["found"] = f"{error.what}; {error.remedy}"
+            self.result["checks"][at]["found"] = error.one_line
         else:
             self.result["checks"][at].update(passed=True, found="")
         self._save(self.result)
@@ -245,7 +245,7 @@ def main() -> int:
                     else:
                         acceptance.run(library, (given.folder or Path(temporary)) / library.backend)
     except ShiftwatchError as error:
-        error_console.print(f"cannot run here: {error.what}; {error.remedy}", markup=False, soft_wrap=True)
+        error_console.print(f"cannot run here: {error.one_line}", markup=False, soft_wrap=True)
         return EXIT_CANNOT
     failed = [each for each in acceptance.result["checks"] if not each["passed"]]
     said = "; ".join(f"{each['library']} does not {each['check']}: {each['found']}" for each in failed)

@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 _FLAVOUR = "half precision 1"  # increase the number whenever the output of `half_precision` changes
 
 
-def engine_folder(bundle: Bundle, backend: str) -> Path:
-    """The folder next to the bundle, which itself is never changed: ``washers.tensorrt`` for ``washers``."""
+def next_to(bundle: Bundle, suffix: str) -> Path:
+    """A file or folder next to the bundle, which itself is never changed: ``washers.report.html`` for ``washers``."""
     path = bundle.path.absolute()
-    return path.with_name(f"{path.name}.{backend}")
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def engine_folder(bundle: Bundle, backend: str) -> Path:
+    """The folder of an engine: ``washers.tensorrt`` for ``washers``."""
+    return next_to(bundle, backend)
 
 
 def fastest_file(bundle: Bundle) -> Path:
-    """The file next to the bundle that keeps which engine is fastest on the processor: ``washers.fastest.json``."""
-    path = bundle.path.absolute()
-    return path.with_name(f"{path.name}.fastest.json")
+    """The file that keeps which engine is fastest on the processor: ``washers.fastest.json``."""
+    return next_to(bundle, "fastest.json")
 
 
 def source_of(bundle: Bundle) -> Source:

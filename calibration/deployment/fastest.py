@@ -28,7 +28,7 @@ from calibration.deployment.engine_source import source_of
 from calibration.deployment.latency import processor_name
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.engine.openvino import OpenVinoEngine, devices
-from calibration.errors import EngineError
+from calibration.errors import EngineError, ShiftwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -159,15 +159,16 @@ def kept_or_measured(bundle: Bundle, threads: int, file: Path | None, *, may_mea
         EngineError: The measurement could not start, or hung.
     """
     key = Key.of(bundle, threads)
-    kept = _not_kept.get(key)
+    if key in _not_kept:
+        return _not_kept[key]
     if file is not None:
         with suppress(OSError, ValidationError):
             kept = Measured.model_validate_json(file.read_bytes())
-    if kept is not None and kept.key == key:
-        return kept
+            if kept.key == key:
+                return kept
     if not may_measure:
         return None
-    log.info("measuring which engine is fastest on this processor, which takes seconds")
+    log.info("measuring which engine is fastest on this processor; this takes a few seconds")
     measured = _measured_apart(bundle, key)
     if file is None:
         _not_kept[key] = measured
@@ -202,15 +203,14 @@ def _measured_apart(bundle: Bundle, key: Key) -> Measured:
 
 
 def print_measured(path: bytes, threads: int) -> None:
-    """Measure in this process, and print the content of the file.
-
-    Raises:
-        BundleError: The bundle is not usable.
-        EngineError: OpenVINO cannot be loaded.
-    """
-    os.nice(19)  # an inspection may be running beside it; what is compared takes turns
-    bundle = open_bundle(Path(os.fsdecode(path)))
-    sys.stdout.write(_measured(bundle, Key.of(bundle, threads), engines_here()).model_dump_json())
+    """Measure in this process, and print the content of the file; an error ends it, with one line on stderr."""
+    os.nice(19)  # an inspection may be running; the comparison stays fair, because the engines take turns
+    try:
+        bundle = open_bundle(Path(os.fsdecode(path)))
+        measured = _measured(bundle, Key.of(bundle, threads), engines_here())
+    except ShiftwatchError as error:
+        sys.exit(error.what.splitlines()[0])
+    sys.stdout.write(measured.model_dump_json())
 
 
 def _measured(bundle: Bundle, key: Key, engines: Mapping[str, Open]) -> Measured:

@@ -34,7 +34,7 @@ def _check(bundle: Bundle, library: Library, folder: EngineFolder) -> str | Engi
     if isinstance(found, Cached):
         made = f"{library.name} {kept.tensorrt} {gpus_of(kept)}{_other_version(library, kept)}"
         return f"{folder.path}: engine of {made}; intact, of this network, {len(found.plan) / 1e6:.1f} MB"
-    command = f"shiftwatch-calibrate build {bundle.path.name}{' --for rtx' * library.builds_ahead}"
+    command = library.build_command.replace("BUNDLE", bundle.path.name)
     return EngineError(
         what=f"the engine of {library.name} cannot be used: {found}",
         remedy=f"build it again: {command}; or delete {folder.path}",
@@ -44,7 +44,10 @@ def _check(bundle: Bundle, library: Library, folder: EngineFolder) -> str | Engi
 def _other_version(library: Library, kept: Key) -> str:
     if not library.builds_ahead or library.module is None:  # TensorRT is not imported where there may be no driver
         return ""
-    installed = library.imported().__version__
+    try:
+        installed = library.imported().__version__
+    except EngineError:  # it is needed only to run the engine
+        return ""
     if installed == kept.tensorrt:
         return ""
     return f" (not for {installed}, which is installed here and builds it again)"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.engine.cpu_cores import usable_cores
+from calibration.plain_text import counted
 
 if TYPE_CHECKING:
     from calibration.bundle.bundle import Bundle
@@ -48,4 +49,4 @@ def processor_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
     cores = usable_cores()
-    return f"{next(names, '') or platform.machine()}, {cores} core{'s' * (cores > 1)}"
+    return f"{next(names, '') or platform.machine()}, {counted(cores, 'core')}"

@@ -101,12 +101,12 @@ class PyCuda:
 def _driver() -> Any:  # noqa: ANN401 - pycuda has no types
     try:
         import pycuda.driver  # noqa: PLC0415 - absent on most machines, and needs the driver's library
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            what=f"pycuda is not installed: {error}",
+            remedy="on a device with an NVIDIA GPU: pip install '.[tensorrt]'; otherwise use onnxruntime",
+        ) from error
     except (ImportError, OSError) as error:
-        if isinstance(error, ModuleNotFoundError):
-            raise EngineError(
-                what=f"pycuda is not installed: {error}",
-                remedy="on a device with an NVIDIA GPU: pip install '.[tensorrt]'; otherwise use onnxruntime",
-            ) from error
         raise no_gpu(reason=_first_line(error)) from error
     return pycuda.driver
 

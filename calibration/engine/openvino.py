@@ -31,7 +31,7 @@ _LARGEST_INPUT = 2**24  # pixels
 _OUTPUTS = ("score", "map")
 _MAP_RANK = 3
 _CALIBRATE = "it is not a network that calibration wrote; copy the bundle again, or calibrate again"
-# OpenVINO may lower the precision of all layers unless it is told not to.
+# OpenVINO may lower the precision of all layers unless these settings forbid it.
 _PRECISIONS: dict[Precision, dict[str, str]] = {
     "f32": {"INFERENCE_PRECISION_HINT": "f32"},
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
@@ -121,15 +121,15 @@ class OpenVinoEngine:
     def __enter__(self) -> Self:
         """Load and warm up."""
         openvino = library()
-        content = self._network if isinstance(self._network, bytes) else self._network.read_bytes()
         try:
+            content = self._network if isinstance(self._network, bytes) else self._network.read_bytes()
             core = openvino.Core()
             model = core.read_model(content)
             self._frame = np.zeros(_frame_shape(model), np.uint8)
             scoring = openvino.Model([model.output(name) for name in _OUTPUTS], model.get_parameters())
             self._request = core.compile_model(scoring, self._device, self._properties).create_infer_request()
             self._request.set_input_tensor(openvino.Tensor(self._frame[None], shared_memory=True))
-        except (RuntimeError, ValueError) as error:  # the second: a message that is not UTF-8
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: a message that is not UTF-8
             raise EngineError(
                 what=f"OpenVINO {openvino.__version__.partition('-')[0]} cannot load the network: {_reason(error)}",
                 remedy="use another backend, or calibrate again",
@@ -186,5 +186,5 @@ def _frame_shape(model: Any) -> tuple[int, int, int]:  # noqa: ANN401 - OpenVINO
 
 def _reason(error: Exception) -> str:
     """The line that says most: those before it name places in OpenVINO's source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if not line.startswith(("Exception from", "Check '"))), lines[-1])

@@ -175,11 +175,12 @@ class TensorRTEngine:
         program = Program(self._library, self._cuda, plan)
         try:
             program.refit(head)
-            self._unproven = program.serialised()
+            plan = program.serialised()
         finally:
             program.close()
+        self._unproven = plan
         log.info("the engine of the bundle before was given the new head in %.1f s", perf_counter() - start_s)
-        return self._unproven
+        return plan
 
     def _open(self, cached: Cached) -> None:
         self._record = cached.record

@@ -10,6 +10,7 @@ The folder may be deleted at any time: the engine is then rebuilt.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,6 +176,9 @@ class EngineFolder:
             StorageError: The disk is full or not writable.
         """
         with self._storage_errors():
+            found = self.find(record.key)
+            if isinstance(found, str) or found.record.plan_sha256 != record.plan_sha256:
+                raise FileNotFoundError(errno.ENOENT, "the engine itself is not there")
             replace_file(self.path / KERNELS, kernels)
             replace_file(self.path / RECORD, record.model_dump_json(indent=2).encode())
 

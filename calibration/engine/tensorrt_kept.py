@@ -106,7 +106,7 @@ class KeptEngine:
             return found
         if not may_build:
             what = f"no {self._library.name} engine is ready: {found}"
-            raise EngineError(what=what, remedy="build it first: shiftwatch-calibrate build BUNDLE")
+            raise EngineError(what=what, remedy=f"build it first: {self._library.build_command}")
         try:
             with self.folder.locked():
                 found = self.folder.find(self.key(gpu))  # another process may have built it meanwhile

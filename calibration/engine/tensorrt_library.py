@@ -54,6 +54,11 @@ class Library:
         return bool(self.compute_capabilities)
 
     @property
+    def build_command(self) -> str:
+        """The command that builds the engine of a bundle."""
+        return "shiftwatch-calibrate build BUNDLE" + " --for rtx" * self.builds_ahead
+
+    @property
     def module(self) -> str | None:
         """Name of its installed module, found without an import, which can crash without a driver; None without one."""
         return next((name for name in self.modules if importlib.util.find_spec(name) is not None), None)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _RELOAD = "delete the engine's folder, so that it is rebuilt; if that does not help, restart the device"
-_BUILD = "rebuild the engine: shiftwatch-calibrate build BUNDLE"
 _MEMORY = "close other programs, or choose a smaller backbone or --size"
 
 
@@ -45,6 +44,7 @@ class Program:
     def __init__(self, library: Library, cuda: Cuda, plan: bytes, kernels: bytes = b"") -> None:
         tensorrt: ModuleType = library.imported()
         self._name = library.name
+        self._rebuild = f"rebuild the engine: {library.build_command}"
         self._tensorrt: ModuleType = tensorrt
         self._cuda = cuda
         self._journal: Journal = process_journal(library)
@@ -78,7 +78,9 @@ class Program:
         self._buffers = Buffers(self._cuda, self.tensors, mapped=mapped)
         for name, address in self._buffers.addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise self._journal.error(what=f"{self._name} does not accept the buffer for {name}", remedy=_BUILD)
+                raise self._journal.error(
+                    what=f"{self._name} does not accept the buffer for {name}", remedy=self._rebuild
+                )
 
     def run(self, frame: Image) -> list[NDArray[Any]]:
         """Score and map of one frame, each with a batch of one. No work is in flight afterwards, also after an error.
@@ -99,7 +101,7 @@ class Program:
             if not self._context.execute_async_v3(self._cuda.stream):
                 raise self._journal.error(
                     what=f"{self._name} cannot run the network",
-                    remedy="restart; if it happens again, " + _BUILD,
+                    remedy=f"restart; if it happens again, {self._rebuild}",
                 )
             self._buffers.fetch()
         finally:
@@ -119,7 +121,7 @@ class Program:
         """
         try:
             self._cuda.synchronise()
-            with self._journal.explained(what=f"{self._name} cannot replace the head's weights", remedy=_BUILD):
+            with self._journal.explained(what=f"{self._name} cannot replace the head's weights", remedy=self._rebuild):
                 self._refit(head)
         except EngineError:
             self.close()
@@ -133,20 +135,20 @@ class Program:
                 if not refitter.set_named_weights(name, self._tensorrt.Weights(weights)):
                     raise self._journal.error(
                         what=f"{self._name} does not accept new weights for {name}, {weights.shape}",
-                        remedy=_BUILD,
+                        remedy=self._rebuild,
                     )
             missing: list[str] = refitter.get_missing_weights()
             if missing:
-                raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=_BUILD)
+                raise EngineError(what=f"the new head lacks {', '.join(missing)}", remedy=self._rebuild)
             if not refitter.refit_cuda_engine():
-                raise self._journal.error(what=f"{self._name} cannot replace the head's weights", remedy=_BUILD)
+                raise self._journal.error(what=f"{self._name} cannot replace the head's weights", remedy=self._rebuild)
         finally:
             del refitter  # it refers to the engine, and an error's traceback would keep it alive
 
     def serialised(self) -> bytes:
         """The engine with its current weights, whose head can be replaced again."""
         self._cuda.synchronise()
-        with self._journal.explained(what=f"{self._name} cannot serialise the engine", remedy=_BUILD):
+        with self._journal.explained(what=f"{self._name} cannot serialise the engine", remedy=self._rebuild):
             config: trt.ISerializationConfig = self._engine.create_serialization_config()
             keep_refittable = getattr(self._tensorrt.SerializationFlag, "INCLUDE_REFIT", None)
             if keep_refittable is not None:  # since 10.14

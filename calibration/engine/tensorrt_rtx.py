@@ -32,7 +32,7 @@ def refuse_other_gpus(compute_capability: str) -> None:
     """Refuse a GPU for which TensorRT for RTX cannot build.
 
     Raises:
-        EngineError: It cannot; says for which it can, and what to use instead.
+        EngineError: It cannot; the message names those it can build for, and what to use instead.
     """
     possible = TENSORRT_RTX.compute_capabilities
     if compute_capability not in possible:
@@ -43,7 +43,7 @@ def refuse_other_gpus(compute_capability: str) -> None:
             + f"; it can for {', '.join(possible)}",
             remedy="on such a GPU use TensorRT: run `shiftwatch-calibrate build BUNDLE` on that device"
             if re.fullmatch(r"\d+\.\d", compute_capability)
-            else "`shiftwatch-agent doctor` on the device says which compute capability its GPU has",
+            else "run `shiftwatch-agent doctor` on the device: it shows the GPU's compute capability",
         )
 
 

@@ -60,7 +60,7 @@ def rtx() -> ModuleType:
     try:
         return TENSORRT_RTX.imported()
     except EngineError as error:
-        reason = f"{error.what}; {error.remedy}"
+        reason = error.one_line
     if os.environ.get("CI") and (sys.platform, platform.machine()) == ("linux", "x86_64"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -25,6 +25,8 @@ from calibration.progress import Progress
 from calibration.terminal import escape, progress_bar, say
 from calibration.workstation.cli.options import BundlePath
 
+_DEFAULT = BuildOptions()
+
 Target = Annotated[
     Literal["tensorrt", "rtx"],
     typer.Option(
@@ -44,14 +46,18 @@ Capabilities = Annotated[
 ]
 Workspace = Annotated[
     int | None,
-    typer.Option("--workspace-mib", min=16, help="--for tensorrt: memory that one layer may use.  [default: 1024]"),
+    typer.Option(
+        "--workspace-mib",
+        min=16,
+        help=f"--for tensorrt: memory that one layer may use.  [default: {_DEFAULT.workspace_mib}]",
+    ),
 ]
 TacticMemory = Annotated[
     int | None,
     typer.Option(
         "--tactic-memory-mib",
         min=64,
-        help="--for tensorrt: memory for trying out ways to compute a layer.  [default: 2048]",
+        help=f"--for tensorrt: memory for trying out ways to compute a layer.  [default: {_DEFAULT.tactic_memory_mib}]",
     ),
 ]
 Level = Annotated[
@@ -60,7 +66,7 @@ Level = Annotated[
         "--optimisation-level",
         min=0,
         max=5,
-        help="--for tensorrt: 0 builds fastest; 5 gives the fastest engine.  [default: 3]",
+        help=f"--for tensorrt: 0 builds fastest; 5 gives the fastest engine.  [default: {_DEFAULT.optimisation_level}]",
     ),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import typer
 
 from calibration.bundle.bundle import refuse_existing
-from calibration.terminal import say
+from calibration.plain_text import counted
+from calibration.terminal import escape, say
 
 
 def images_from(source: str, out: Path, count: int, roi: str | None, *, settled: bool) -> Path:
@@ -33,10 +36,16 @@ def images_from(source: str, out: Path, count: int, roi: str | None, *, settled:
         return Path(source)
     refuse_existing(out)
     folder = out.with_name(f"{out.name}.images")
-    say(f"recording {count} images of good parts into {folder}; Ctrl-C ends this, and calibration begins")
+    images = f"{counted(count, 'image')} of good parts into {escape(str(folder))}"
+    say(f"recording {images}; Ctrl-C ends the recording, and calibration begins")
     command = [sys.executable, "-m", "agent", "capture", str(folder), "--camera", source, "--count", str(count)]
     command += ["--settled", *(["--roi", roi] if roi else [])] if settled else ["--all"]
-    ended = subprocess.run(command, check=False)  # noqa: S603 - our own program
+    # Ctrl-C reaches both programs, and ends only the recording. A handler, unlike SIG_IGN, is not inherited.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        ended = subprocess.run(command, check=False)  # noqa: S603 - our own program
+    finally:
+        signal.signal(signal.SIGINT, before)
     if ended.returncode:
         raise typer.Exit(ended.returncode)
     return folder
@@ -44,9 +53,7 @@ def images_from(source: str, out: Path, count: int, roi: str | None, *, settled:
 
 def _is_camera(source: str) -> bool:
     """Whether this is a device number or file, a URL or a GStreamer pipeline, and no file or folder."""
-    path = Path(source)
-    return (
-        not path.is_file()
-        and not path.is_dir()
-        and (source.isdecimal() or "://" in source or " ! " in source or str(path.resolve()).startswith("/dev/video"))
-    )
+    if os.path.isfile(source) or os.path.isdir(source):  # noqa: PTH112, PTH113 - Path refuses a long pipeline
+        return False
+    is_device = str(Path(source).resolve()).startswith("/dev/video")
+    return source.isdecimal() or "://" in source or " ! " in source or is_device

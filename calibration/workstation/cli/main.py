@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from calibration.bundle.bundle import Bundle, check_golden, open_bundle
+from calibration.bundle.bundle import check_golden, open_bundle
+from calibration.deployment.engine_source import next_to
 from calibration.deployment.kept_engines import check_kept_engines
 from calibration.deployment.latency import measure_latency
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
@@ -87,7 +88,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
         with progress_bar() as progress:
             result = evaluate_images(images, bundle, engine, lambda done, total: progress("scoring", done, total))
         print_evaluation(result, bundle)
-        table = scores or _beside(bundle, "scores.csv")
+        table = scores or next_to(bundle, "scores.csv")
         write_scores(table, result)
         print_written("scores of all images", [table])
         if json:
@@ -117,18 +118,12 @@ def report(
     with OnnxRuntimeEngine(bundle.network, threads) as engine:
         checks = check_golden(bundle, engine)
         speed = measure_latency(bundle, engine)
-    written = out or _beside(bundle, "report.html")
+    written = out or next_to(bundle, "report.html")
     write_report(written, bundle, checks, speed)
     print_written("report", [written])
 
 
 app.command()(build)
-
-
-def _beside(bundle: Bundle, suffix: str) -> Path:
-    """A file next to the bundle and named after it, so that it is never taken for another bundle's."""
-    path = bundle.path.absolute()
-    return path.with_name(f"{path.name}.{suffix}")
 
 
 def main() -> None:

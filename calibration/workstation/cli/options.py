@@ -27,10 +27,10 @@ Source = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write; must not exist.")]
 Frames = Annotated[str, learning(help="START:STOP:STEP of a video or of the sorted images.")]
 ImageCount = Annotated[
-    int, learning("--images", metavar="N", min=1, help="Of a camera: images to record, into BUNDLE.images.")
+    int, learning("--images", metavar="N", min=1, help="With a camera: number of images to record into BUNDLE.images.")
 ]
 Settled = Annotated[
-    bool, learning("--settled", help="Of a camera: record one image of each part that comes and stands still.")
+    bool, learning("--settled", help="With a camera: record one image of each part that comes and stands still.")
 ]
 Roi = Annotated[str | None, learning(metavar="X,Y,W,H", help="Region of interest, in frame pixels.")]
 Crop = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -280,9 +281,33 @@ def test_a_bundle_is_calibrated_from_a_camera_in_one_command(
     assert "already exists" in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_the_recording_and_calibration_begins(tmp_path: Path) -> None:
+    calibrate_command = "from calibration.workstation.cli.main import main; main()"
+    options = ["--out", tmp_path / "[b]undle", "--images", "1000", "--size", "64x64", "--detector", "patchcore"]
+    with NetworkCamera(images=good_parts(7)) as camera:
+        command = [sys.executable, "-c", calibrate_command, "fit", camera.address, *map(str, options)]
+        with subprocess.Popen(  # noqa: S603 - our own program
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        ) as process:
+            until(lambda: len(list((tmp_path / "[b]undle.images").glob("*.png"))) >= 3, WAIT_S)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            out, _ = process.communicate(timeout=2 * WAIT_S)
+    assert process.returncode == 0, out
+    assert "[b]undle.images; Ctrl-C ends the recording" in out.replace("\n", "")
+    assert open_bundle(tmp_path / "[b]undle").manifest.images.count >= 3
+
+
 @pytest.mark.parametrize(
     ("source", "is_camera"),
-    [("0", True), ("/dev/video7", True), ("rtsp://cam/1", True), ("videotestsrc ! appsink", True), ("photos", False)],
+    [
+        ("0", True),
+        ("/dev/video7", True),
+        ("rtsp://cam/1", True),
+        ("videotestsrc ! appsink", True),
+        ("photos", False),
+        (f"videotestsrc pattern={'a' * 300} ! appsink", True),
+    ],
 )
 def test_cameras_are_told_from_files_by_their_form(*, source: str, is_camera: bool) -> None:
     assert camera_images._is_camera(source) == is_camera

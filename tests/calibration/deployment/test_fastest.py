@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -196,6 +197,23 @@ def test_what_cannot_be_kept_is_logged_and_used(
     assert again.times_ms, "this process remembers it"
 
 
+def test_a_file_of_another_machine_that_cannot_be_replaced_hides_no_measurement(
+    learnt: Bundle, here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here["ONNX Runtime"] = lambda bundle, _: Timed(bundle, 8.0)
+    file = tmp_path / "washers.fastest.json"
+    other = Key.of(learnt, 1).model_copy(update={"processor": "another"})
+    file.write_text(Measured(key=other, times_ms={"OpenVINO": 1.0}, refused={}).model_dump_json())
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(fastest, "replace_file", read_only)
+    measured = kept_or_measured(learnt, 1, file, may_measure=True)
+    assert measured is not None
+    assert kept_or_measured(learnt, 1, file, may_measure=False) == measured
+
+
 def deployment(bundle: Bundle, folder: Path) -> Deployment:
     return Deployment(bundle, 1, folder.joinpath, lambda *_: None, fastest_file=folder / "washers.fastest.json")
 
@@ -280,7 +298,11 @@ def test_a_real_measurement_has_every_engine_of_this_processor_or_why_not(learnt
 
 @pytest.mark.parametrize(
     ("crash", "why"),
-    [("os.kill(os.getpid(), 11)", "exit code -11"), ("sys.exit('no memory left')", "no memory left")],
+    [
+        ("os.kill(os.getpid(), 11)", "exit code -11"),
+        ("sys.exit('no memory left')", "no memory left"),
+        ("raise ImportError('libtbb.so.12 is missing')", "OpenVINO cannot be loaded: libtbb.so.12 is missing"),
+    ],
 )
 def test_a_library_that_crashes_ends_the_measurement_alone_and_is_not_tried_again(
     learnt: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, why: str

@@ -19,7 +19,7 @@ import pytest
 from calibration.bundle.bundle import check_golden
 from calibration.detectors.mean_shift import MeanShift
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
-from calibration.engine.openvino import OpenVinoEngine, library, require_compiling
+from calibration.engine.openvino import OpenVinoEngine, _reason, library, require_compiling
 from calibration.errors import EngineError
 from calibration.network.fusion import fused_network
 from calibration.network.half_precision import half_precision
@@ -212,3 +212,10 @@ def test_a_gpu_that_is_not_there_is_an_error(learnt: Bundle) -> None:
         OpenVinoEngine(learnt.network, 1, "as in the network", "gpu"),
     ):
         pass
+
+
+def test_openvino_reports_a_network_that_is_gone_and_an_error_without_words(tmp_path: Path) -> None:
+    need_openvino()
+    with pytest.raises(EngineError, match=r"cannot load the network: .*No such file"):
+        OpenVinoEngine(tmp_path / "gone.onnx", 1).__enter__()
+    assert _reason(RuntimeError("")) == "RuntimeError"

@@ -14,7 +14,7 @@ from calibration.atomic_file import replace_file
 from calibration.bundle.bundle import check_golden
 from calibration.deployment.engine_source import source_of
 from calibration.engine.tensorrt_build import BuildOptions
-from calibration.engine.tensorrt_cache import KERNELS, PLAN, RECORD, EngineFolder
+from calibration.engine.tensorrt_cache import KERNELS, PLAN, RECORD, Cached, EngineFolder, Record
 from calibration.engine.tensorrt_kept import KeptEngine, Source
 from calibration.engine.tensorrt_library import TENSORRT_RTX
 from calibration.engine.tensorrt_rtx import refuse_other_gpus
@@ -249,6 +249,20 @@ def test_a_folder_that_cannot_be_written_costs_time_at_each_start_and_nothing_el
     assert (len(world.builds), world.compiled) == (2, 2)
     assert "it is built at each start" in caplog.text
     assert "it is compiled at each start" in caplog.text
+
+
+@only_rtx
+@pytest.mark.usefixtures("world")
+def test_kernels_are_not_kept_for_an_engine_that_was_not(engine: Opener, folder: Path) -> None:
+    with engine():
+        pass
+    kept = EngineFolder(folder)
+    record = kept.record()
+    for other in (record.key.model_copy(update={"network": "0" * 64}), record.key):
+        with pytest.raises(StorageError, match="the engine itself is not there"):
+            kept.keep_kernels(b"of another engine", Record(key=other, plan_sha256="0" * 64))
+    assert kept.record() == record
+    assert isinstance(kept.find(record.key), Cached)
 
 
 @only_rtx

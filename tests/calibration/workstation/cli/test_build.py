@@ -12,6 +12,8 @@ import pytest
 
 from calibration.deployment import backends
 from calibration.engine.cuda_driver import CudaDriver
+from calibration.engine.tensorrt_library import Library
+from calibration.errors import EngineError
 from calibration.workstation.cli import build
 from tests.support import fake_pycuda, fake_tensorrt, fake_tensorrt_rtx
 from tests.support.fake_gpu import DESKTOP, FakeCuda
@@ -20,6 +22,7 @@ from tests.support.real_tensorrt import rtx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from calibration.bundle.bundle import Bundle
     from tests.support.outcome import Outcome
@@ -67,7 +70,9 @@ def test_build_without_a_gpu_says_so_and_what_can_be_built(
     assert_refused(outcome, "neither of the Python packages pycuda and cuda-bindings", "build here with --for rtx")
 
 
-def test_an_engine_for_rtx_is_built_without_a_gpu_and_checked_by_verify(command: Command, bundle: Bundle) -> None:
+def test_an_engine_for_rtx_is_built_without_a_gpu_and_checked_by_verify(
+    command: Command, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = rtx().__version__
     first = command("build", bundle.path, "--for", "rtx")
     assert first.code == 0
@@ -84,6 +89,12 @@ def test_an_engine_for_rtx_is_built_without_a_gpu_and_checked_by_verify(command:
     assert verified.code == 0
     made = f"engine of TensorRT for RTX {version} for compute capability 8.6, 8.9; intact, of this network"
     assert f"{bundle.path}.tensorrt_rtx: {made}" in verified.words
+
+    def broken(_: Library) -> ModuleType:
+        raise EngineError(what="one of its own libraries is missing", remedy="install it again")
+
+    monkeypatch.setattr(Library, "imported", broken)
+    assert made in command("verify", bundle.path).words
 
 
 @pytest.mark.parametrize(
