@@ -47,7 +47,8 @@ class ResultCode(IntEnum):
 
 
 Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
-_CODES = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ResultCode)
+CODE_NAMES: dict[int, str] = {code.value: code.name.lower().replace("_", " ") for code in ResultCode}
+_CODES = ", ".join(f"{code} {name}" for code, name in CODE_NAMES.items())
 Code: TypeAlias = Annotated[
     Int, key("resultCode", f"Reason that the score does not show: {_CODES}. More may be added.")
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agent.messages.records import Evaluation, ResultCode
+from agent.messages.records import CODE_NAMES, Evaluation
 from agent.statistics.tables import QUARTER_MS
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from agent.statistics.tables import Counts
 
 By: TypeAlias = Literal["hour", "shift", "day"]
-_CODES = {code.value: code.name.lower().replace("_", " ") for code in ResultCode}
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Total:
 
 def cause_of(evaluation: int, code: int, zone: str) -> str:
     """Why a result is not OK: a defect, with its zone where there are several, or the meaning of its code."""
-    why = "defect" if evaluation == Evaluation.NOT_OK and not code else _CODES.get(code, f"code {code}")
+    why = "defect" if evaluation == Evaluation.NOT_OK and not code else CODE_NAMES.get(code, f"code {code}")
     return f"{why} in {zone}" if zone else why
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agent.messages.payloads import CommandAck, Status
-from agent.messages.records import Alert, Evaluation, Result, ResultCode
+from agent.messages.records import CODE_NAMES, Alert, Evaluation, Result
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,12 +21,11 @@ VERDICTS = {
     Evaluation.NOT_OK: "NotOK",
     Evaluation.NOT_DECIDABLE: "NotDecidable",
 }
-_CODES = {code.value: code.name.lower().replace("_", " ") for code in ResultCode}
 
 
 def code_text(result: Result) -> str:
     """Number and meaning of the result code; empty for 0."""
-    return f"{result.code} {_CODES.get(result.code, '')}".rstrip() if result.code else ""
+    return f"{result.code} {CODE_NAMES.get(result.code, '')}".rstrip() if result.code else ""
 
 
 def state_text(status: Status | None) -> str:

@@ -1,4 +1,4 @@
-"""Kept pictures for browsers: found by what a person asks for, and shown with their heat maps."""
+"""Archived images for browsers: searched, and shown with or without their heat maps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agent.errors import ArchiveError
 from agent.messages.records import ResultCode
 from agent.web.labels import CODES, VERDICTS
 from agent.web.picture import as_jpeg
+from agent.web.query_times import LATEST_MS, time_in
 from agent.web.token_auth import RefusedError
 from calibration.imaging.utf8_name import utf8_name
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _AT_A_TIME = 48
 _LONGEST_TEXT = 200
 _CACHE_BYTES = 16 * 2**20
-_LATEST_MS = 2**53
 _LABELS = {"": None, "none": "", "good": "good", "defect": "defect"}
 SIZES_PX = {"small": 320, "large": 1280, "frame": 1280}
 """``large`` has the heat map, if there is one; ``frame`` is the picture alone."""
@@ -43,7 +43,9 @@ class Gallery:
         self._cached_bytes = 0
 
     def found(self, asked: Mapping[str, str]) -> Payload:
-        """Some images, the newest first; with the number of all that fit, unless those before are known.
+        """Images that match, newest first.
+
+        The first page also has their number, and the zones and causes to choose from.
 
         Args:
             asked: As in an address: ``verdict``, ``code``, ``zone``, ``part`` (some letters of its name), ``since`` and
@@ -51,7 +53,7 @@ class Gallery:
                 ``defect`` or ``none``); ``before``: the result of the last image that is known.
 
         Raises:
-            RefusedError: What is asked for makes no sense.
+            RefusedError: The query is not valid.
             ArchiveError: There is no archive, or it cannot be read.
         """
         query, before = _query(asked), asked.get("before", "")
@@ -60,7 +62,7 @@ class Gallery:
             found: Payload = {"images": [_entry(image) for image in images], "hasMore": len(images) == _AT_A_TIME}
             if before:
                 return found
-            causes = {code.value: words for code, words in CODES.items() if words}
+            causes = {code: words for code, words in CODES.items() if words}
             return {**found, "count": archive.count(query), "zones": archive.zones(), "causes": causes}
 
     def jpeg(self, result_id: str, size: str) -> bytes:
@@ -100,14 +102,14 @@ def _query(asked: Mapping[str, str]) -> ArchiveQuery:
     """What is asked for.
 
     Raises:
-        RefusedError: It makes no sense.
+        RefusedError: The query is not valid.
     """
     try:
         verdict, code, ratio = (asked.get(name, "") for name in ("verdict", "code", "ratio"))
         return ArchiveQuery(
             evaluation=CLASSES[verdict] if verdict else None,
-            since_ms=_time(asked.get("since") or 0),
-            until_ms=_time(asked.get("until") or _LATEST_MS),
+            since_ms=time_in(asked, "since", 0),
+            until_ms=time_in(asked, "until", LATEST_MS),
             label=_LABELS[asked.get("label", "")],
             code=ResultCode(int(code)) if code else None,
             zone=asked.get("zone", "")[:_LONGEST_TEXT] or None,
@@ -118,23 +120,14 @@ def _query(asked: Mapping[str, str]) -> ArchiveQuery:
         raise RefusedError(400, f"it is not clear which pictures are asked for: {error}") from error
 
 
-def _time(text: str | int) -> int:
-    time_ms = int(text)
-    if not 0 <= time_ms <= _LATEST_MS:
-        message = f"{text} is not a time in ms since 1970"
-        raise ValueError(message)
-    return time_ms
-
-
 def _entry(image: ArchivedImage) -> Payload:
-    code = image.code if image.code in set(ResultCode) else ResultCode.NONE
     return {
         "id": image.result_id,
         "part": image.part_id,
         "at": image.created_at_ms,
         "evaluation": image.evaluation,
         "verdict": VERDICTS[image.evaluation],
-        "why": CODES[ResultCode(code)],
+        "why": CODES.get(image.code, ""),
         "zone": image.zone,
         "ratio": image.ratio,
         "label": image.label,

@@ -76,7 +76,7 @@ class ShownFrame(NamedTuple):
     """The frame in the shared memory.
 
     Attributes:
-        result_id: Of the part in it; anything else where there is none.
+        result_id: Result of the part shown; `between-SEQ` if the frame has no part.
         captured_at_ms: Wall clock, ms since 1970, UTC.
         map_shape: Shape of the score map; None if the frame was not scored.
         grid: Rows and columns of the features: where the map lies in the region.

@@ -10,7 +10,7 @@ VERDICTS = {
     Evaluation.NOT_OK: "NOT OK",
     Evaluation.NOT_DECIDABLE: "NOT DECIDABLE",
 }
-CODES = {
+CODES: dict[int, str] = {
     ResultCode.NONE: "",
     ResultCode.FRAME_UNUSABLE: "frame does not fit the bundle",
     ResultCode.ENGINE_FAULT: "the network failed",

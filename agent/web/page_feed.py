@@ -34,7 +34,7 @@ _LARGEST_BATCH_BYTES = 32 * 1024
 _SILENT_AFTER_S = 30.0
 _REJECT_FIRST_NS = 1_000_000_000
 _BETWEEN_AFTER_NS = 2_000_000_000
-"""A part stays in the picture for so long, unless the next one comes."""
+"""How long a part stays on the page when no other part comes."""
 _NOT_TAKEN = "web: page does not take results"
 RETRIES = BackoffLimits(first_retry_s=1.0, longest_retry_s=30.0)
 

@@ -13,6 +13,7 @@ from agent.statistics.csv_rows import result_rows, total_rows
 from agent.statistics.history import FILE_NAME
 from agent.statistics.summary import totals
 from agent.statistics.tables import counts_between, reading, results_between
+from agent.web.query_times import time_in
 from agent.web.token_auth import RefusedError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from agent.statistics.summary import By, Total
 
 _MOST_PERIODS = 1000
-_LATEST_MS = 2**53
 _BY: dict[str, By] = {"hour": "hour", "shift": "shift", "day": "day"}
 
 
@@ -41,20 +41,22 @@ class PastResults:
         self._shifts = shifts
 
     def totals(self, asked: Mapping[str, str]) -> Payload:
-        """Totals by hour, shift or day, the newest last, and of all causes.
+        """Totals by hour, shift or day, oldest first, and their causes; at most the newest 1000 periods.
 
         Args:
             asked: As in an address: ``by``, ``since`` and ``until`` (ms since 1970).
 
         Raises:
-            RefusedError: What is asked for makes no sense.
+            RefusedError: The query is not valid.
             StatisticsError: There are none, or they cannot be read.
         """
         found = self._found(asked)
-        causes = sum((total.causes for total in found.values()), Counter[str]())
+        newest = list(found.items())[-_MOST_PERIODS:]
+        causes = sum((total.causes for _, total in newest), Counter[str]())
         return {
-            "periods": [_period(*each, total) for each, total in list(found.items())[-_MOST_PERIODS:]],
+            "periods": [_period(*each, total) for each, total in newest],
             "causes": causes.most_common(),
+            "leftOut": len(found) - len(newest),
         }
 
     def totals_csv(self, asked: Mapping[str, str]) -> str:
@@ -75,13 +77,9 @@ class PastResults:
 
 def _asked(asked: Mapping[str, str]) -> tuple[By, int, int]:
     try:
-        by = _BY[asked.get("by", "hour")]
-        since_ms, until_ms = int(asked.get("since") or 0), int(asked.get("until") or now_ms())
+        return _BY[asked.get("by", "hour")], time_in(asked, "since", 0), time_in(asked, "until", now_ms())
     except (KeyError, ValueError) as error:
         raise RefusedError(400, f"it is not clear which statistics are asked for: {error}") from error
-    if not (0 <= since_ms <= _LATEST_MS and 0 <= until_ms <= _LATEST_MS):
-        raise RefusedError(400, "times are milliseconds since 1970")
-    return by, since_ms, until_ms
 
 
 def _period(start: datetime, shift: str, total: Total) -> Payload:

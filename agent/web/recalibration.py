@@ -1,4 +1,4 @@
-"""A recalibration that a browser has started: it goes on in the agent, and this process remembers how it ended."""
+"""Recalibrations started in a browser. They run in the agent; this process remembers how the last one ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Recalibration:
     """Starts one, and follows it on a thread of its own.
 
     Args:
-        send: Gives the agent a command by name and arguments; yields its answers until it is done.
+        send: Sends the agent a command by name and arguments; yields its answers until it is done.
     """
 
     def __init__(self, send: Callable[[str, Payload], Iterator[Payload]]) -> None:
@@ -46,17 +46,22 @@ class Recalibration:
     def _follow(self, arguments: Payload, first: SimpleQueue[Payload | StationUnreachableError]) -> None:
         answer: Payload | None = None
         try:
-            for answer in self._send("recalibrate", arguments):
-                first.put(answer)
+            for each in self._send("recalibrate", arguments):
+                if answer is None:
+                    first.put(each)
+                answer = each
         except StationUnreachableError as error:
-            first.put(error)
-            if answer is not None:
+            if answer is None:
+                first.put(error)
+            else:
                 self._note({"accepted": False, "error": error.one_line}, arguments)
             return
         if answer is not None and answer.get("progress") == 1:
             self._note(answer, arguments)
 
     def _note(self, answer: Payload, arguments: Payload) -> None:
+        if arguments.get("cancel"):  # the cancelled recalibration has an answer of its own
+            return
         figures, is_trial = answer.get("figures") or {}, bool(arguments.get("dryRun"))
         is_active = bool(answer["accepted"]) and not is_trial
         self._ended = {

@@ -131,7 +131,8 @@ class Routes:
         return Response(content, 204 if content is None else 200, media_type="application/octet-stream")
 
     async def _archive(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._kept_images().found, request.query_params))
+        found = await run_in_threadpool(self._kept_images().found, request.query_params)
+        return JSONResponse({**found, "canChange": self._auth.is_possible})
 
     async def _archived(self, request: Request) -> Response:
         size = request.path_params["size"]
@@ -158,7 +159,7 @@ class Routes:
         return JSONResponse(self._recalibrations.ended())
 
     async def _recalibrate(self, request: Request) -> Response:
-        """Begin one, or cancel it; how it goes on is in the state of the station, how it ended in `_recalibration`."""
+        """Start or cancel a recalibration. The station's state has its progress, `_recalibration` its result."""
         self._check(request)
         answer = await run_in_threadpool(self._recalibrations.start, await _object(request))
         if not answer["accepted"]:

@@ -1,6 +1,6 @@
 // Scores of the last minutes, as multiples of the threshold of that time, on a logarithmic scale.
 
-import { number } from "./format.js";
+import { number, svgElement } from "./format.js";
 
 const WINDOWS_MS = [60e3, 120e3, 300e3];
 const KINDS = { 0: "doubt", 1: "ok", 2: "not-ok", 3: "doubt" };
@@ -126,18 +126,11 @@ function ticks(low, high) {
   return chosen.filter((_, index) => index % step === 0);
 }
 
-function made(tag, kind, attributes) {
-  const piece = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  piece.setAttribute("class", kind);
-  for (const [key, value] of Object.entries(attributes)) piece.setAttribute(key, value);
-  return piece;
-}
-
-const line = (kind, x1, y1, x2, y2) => made("line", kind, { x1, y1, x2, y2 });
-const path = (kind, d) => made("path", kind, { d });
+const line = (kind, x1, y1, x2, y2) => svgElement("line", kind, { x1, y1, x2, y2 });
+const path = (kind, d) => svgElement("path", kind, { d });
 
 function text(kind, x, y, content, anchor) {
-  const piece = made("text", kind, { x, y, "text-anchor": anchor });
+  const piece = svgElement("text", kind, { x, y, "text-anchor": anchor });
   piece.textContent = content;
   return piece;
 }

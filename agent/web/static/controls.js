@@ -1,6 +1,7 @@
 // Changes of the station: they need the token, which is sent in a header and kept in this tab.
 
 import { number } from "./format.js";
+import { post } from "./post.js";
 
 const WIDEST = 10;
 const get = (id) => document.getElementById(id);
@@ -127,35 +128,8 @@ export class Controls {
 
   // True if it was done; shows that, or the reason why not, in answer.
   async send(path, content, answer, done) {
-    answer.className = "answer";
-    answer.textContent = "…";
-    let isDone = false;
-    try {
-      const response = await this.post(path, content);
-      isDone = response.ok;
-      answer.textContent = isDone ? done && `Done: ${done}.` : `Refused: ${await errorOf(response)}`;
-      if (response.status === 401 && path !== "unlock") this.lock("The token has changed; enter the new one.");
-    } catch {
-      answer.textContent = "Not done: no connection to the station.";
-    }
-    answer.classList.toggle("bad", !isDone);
-    return isDone;
-  }
-
-  post(path, content) {
-    return fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${encodeURI(this.token)}` },
-      body: JSON.stringify(content),
-      signal: AbortSignal.timeout(15000),
-    });
-  }
-}
-
-async function errorOf(response) {
-  try {
-    return (await response.json()).error;
-  } catch {
-    return `HTTP ${response.status}`;
+    const response = await post(path, content, this.token, answer, done && `Done: ${done}.`);
+    if (response?.status === 401 && path !== "unlock") this.lock("The token has changed; enter the new one.");
+    return Boolean(response?.ok);
   }
 }

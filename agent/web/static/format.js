@@ -39,6 +39,13 @@ export function element(tag, className, ...content) {
   return made;
 }
 
+export function svgElement(tag, kind, attributes) {
+  const piece = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  piece.setAttribute("class", kind);
+  for (const [key, value] of Object.entries(attributes)) piece.setAttribute(key, value);
+  return piece;
+}
+
 export function shape(evaluation) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");

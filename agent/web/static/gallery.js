@@ -1,6 +1,7 @@
 // All kept pictures: found by verdict, cause, zone, part, time, score and mark; more are loaded as one scrolls.
 
 import { dayAndClock, element, multiple } from "./format.js";
+import { post } from "./post.js";
 
 const TIMEOUT_MS = 15000;
 const TYPING_MS = 300;
@@ -8,6 +9,7 @@ const get = (id) => document.getElementById(id);
 const filter = get("filter");
 
 let token = sessionStorage.getItem("token");
+let canChange = false;
 let entries = [];
 let hasMore = false;
 let isLoading = false;
@@ -53,6 +55,8 @@ function take(content, isFirst) {
     get("zone-filter").hidden = !content.zones.length;
   }
   hasMore = content.hasMore;
+  canChange = content.canChange;
+  showUnlock();
   get("pictures").append(...content.images.map((entry, place) => item(entry, entries.length + place)));
   entries.push(...content.images);
   if (shown >= 0) showLarge(shown);
@@ -108,23 +112,9 @@ function step(by) {
 }
 
 async function send(path, content, answer) {
-  answer.className = "answer";
-  answer.textContent = "…";
-  try {
-    const response = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${encodeURI(token)}` },
-      body: JSON.stringify(content),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    answer.textContent = response.ok ? "" : `Refused: ${(await response.json().catch(() => ({}))).error ?? response.status}`;
-    if (response.status === 401 && path !== "unlock") lock();
-    if (response.ok) return true;
-  } catch {
-    answer.textContent = "Not done: no connection to the station.";
-  }
-  answer.classList.add("bad");
-  return false;
+  const response = await post(path, content, token, answer, "");
+  if (response?.status === 401 && path !== "unlock") lock();
+  return Boolean(response?.ok);
 }
 
 async function label(what) {
@@ -143,17 +133,21 @@ async function unlock(event) {
   get("token").value = "";
   if (await send("unlock", {}, get("unlock-answer"))) {
     sessionStorage.setItem("token", token);
-    get("unlock").hidden = true;
   } else {
     token = null;
   }
+  showUnlock();
   showLarge(shown);
 }
 
 function lock() {
   token = null;
   sessionStorage.removeItem("token");
-  get("unlock").hidden = false;
+  showUnlock();
+}
+
+function showUnlock() {
+  get("unlock").hidden = !canChange || Boolean(token);
 }
 
 const KEYS = {
@@ -169,7 +163,6 @@ filter.addEventListener("input", () => { clearTimeout(typing); typing = setTimeo
 filter.addEventListener("reset", () => setTimeout(() => load(true)));
 filter.addEventListener("submit", (event) => event.preventDefault());
 get("unlock").addEventListener("submit", unlock);
-get("unlock").hidden = Boolean(token);
 get("previous").addEventListener("click", () => step(-1));
 get("next").addEventListener("click", () => step(1));
 get("good").addEventListener("click", () => label("good"));

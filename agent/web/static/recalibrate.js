@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { dayAndClock, element, number } from "./format.js";
+import { post } from "./post.js";
 
 const TIMEOUT_MS = 15000;
 const ROLLBACK_TIMEOUT_MS = 120000;
@@ -42,7 +43,7 @@ function show() {
   get("progress").value = underWay?.progress ?? 0;
   get("phase").textContent = underWay
     ? `${underWay.phase}, ${Math.round(100 * underWay.progress)} %${underWay.zone ? `, zone ${underWay.zone}` : ""}`
-    : canChange ? "Nothing." : "Nothing; this page is read-only, because the station has no web.token_file.";
+    : canChange ? "No recalibration is running." : "No recalibration is running; this page is read-only, because the station has no web.token_file.";
   for (const button of get("versions").querySelectorAll("button")) button.disabled = !token || Boolean(underWay);
 }
 
@@ -86,29 +87,14 @@ async function loadResult() {
   }
 }
 
-async function send(path, content, answer, done, timeout = TIMEOUT_MS) {
-  answer.className = "answer";
-  answer.textContent = "…";
-  try {
-    const response = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Authorization: `Bearer ${encodeURI(token)}` },
-      body: JSON.stringify(content),
-      signal: AbortSignal.timeout(timeout),
-    });
-    answer.textContent = response.ok ? done : `Refused: ${(await response.json().catch(() => ({}))).error ?? response.status}`;
-    if (response.status === 401 && path !== "unlock") {
-      token = null;
-      sessionStorage.removeItem("token");
-    }
-    if (response.ok) return true;
-  } catch {
-    answer.textContent = "Not done: no connection to the station.";
-  } finally {
-    show();
+async function send(path, content, answer, done, timeoutMs) {
+  const response = await post(path, content, token, answer, done, timeoutMs);
+  if (response?.status === 401 && path !== "unlock") {
+    token = null;
+    sessionStorage.removeItem("token");
   }
-  answer.classList.add("bad");
-  return false;
+  show();
+  return Boolean(response?.ok);
 }
 
 const zoneOf = (zone) => (zone ? { zone } : {});

@@ -1,6 +1,6 @@
 // Parts, verdicts, causes and scores of the past, by hour, shift or day.
 
-import { element, multiple } from "./format.js";
+import { element, multiple, svgElement } from "./format.js";
 
 const TIMEOUT_MS = 15000;
 const DAY_MS = 86400e3;
@@ -34,6 +34,7 @@ function show(content, by) {
   get("caption").textContent = parts
     ? `${parts.toLocaleString("en")} parts, ${rejects.toLocaleString("en")} rejected (${percent(rejects / parts)}).`
     : "No parts in this time.";
+  if (content.leftOut) get("caption").append(` The ${content.leftOut.toLocaleString("en")} oldest periods are only in the CSV file.`);
   causes(content.causes);
   table();
   draw();
@@ -88,15 +89,15 @@ function chart(target, most, words, marks, line = null) {
   const wide = (width - MARGIN.left - MARGIN.right) / Math.max(periods.length, 1);
   const y = (value) => bottom - (value / most) * (bottom - MARGIN.top);
   const grid = steps(most).flatMap((value) => [
-    made("line", "grid", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
+    svgElement("line", "grid", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
     text(MARGIN.left - 8, y(value) + 4, words(value), "end"),
   ]);
   const bars = periods.flatMap((each, place) => {
-    const bar = (kind, top, low) => made("rect", `bar ${kind}`, {
+    const bar = (kind, top, low) => svgElement("rect", `bar ${kind}`, {
       x: MARGIN.left + place * wide + wide * 0.1, width: Math.max(wide * 0.8, 0.5), y: top, height: Math.max(low - top, 0),
     });
-    const group = made("g", "", {});
-    const title = made("title", "", {});
+    const group = svgElement("g", "", {});
+    const title = svgElement("title", "", {});
     title.textContent = `${each.name}: ${each.parts} parts, ${percent((each.parts - each.ok) / each.parts)} rejected`;
     group.append(title, ...marks(each, y, bar));
     return [group];
@@ -105,7 +106,7 @@ function chart(target, most, words, marks, line = null) {
   const times = periods.flatMap((each, place) => (place % every ? [] : [
     text(Math.min(Math.max(MARGIN.left + (place + 0.5) * wide, LABEL_PX / 2), width - LABEL_PX / 2), bottom + 18, each.name.slice(5), "middle"),
   ]));
-  const rule = line === null ? [] : [made("line", "threshold", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(line), y2: y(line) })];
+  const rule = line === null ? [] : [svgElement("line", "threshold", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(line), y2: y(line) })];
   target.setAttribute("viewBox", `0 0 ${width} ${height}`);
   target.replaceChildren(...grid, ...bars, ...rule, ...times);
 }
@@ -117,15 +118,8 @@ function steps(most) {
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, place) => Number((place * step).toPrecision(6)));
 }
 
-function made(tag, kind, attributes) {
-  const piece = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  piece.setAttribute("class", kind);
-  for (const [key, value] of Object.entries(attributes)) piece.setAttribute(key, value);
-  return piece;
-}
-
 function text(x, y, content, anchor) {
-  const piece = made("text", "tick", { x, y, "text-anchor": anchor });
+  const piece = svgElement("text", "tick", { x, y, "text-anchor": anchor });
   piece.textContent = content;
   return piece;
 }

@@ -129,7 +129,23 @@ def test_what_makes_no_sense_is_refused(served: Served, asked: dict[str, object]
 
 
 def test_a_picture_that_is_gone_ends_the_list(served: Served) -> None:
-    assert found(served, before="0" * 32) == {"images": [], "hasMore": False}
+    assert found(served, before="0" * 32) == {"images": [], "hasMore": False, "canChange": True}
+
+
+@pytest.mark.slow
+def test_the_token_is_asked_for_only_where_pictures_can_be_marked(served: Served, folder: Path) -> None:
+    if PROGRAM is None:
+        reason = "chromium is not installed: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with serving(folder, token=None) as read_only, Tab() as tab:
+        for page, is_hidden in ((served, False), (read_only, True)):
+            tab.open(f"http://127.0.0.1:{page.port}/gallery.html")
+            tab.until("document.getElementById('caption').textContent.startsWith('120 pictures')")
+            assert tab.ask("document.getElementById('unlock').hidden") is is_hidden
+        assert found(read_only)["canChange"] is False
+        assert tab.complaints == []
 
 
 def test_a_picture_comes_with_and_without_its_heat_map(served: Served) -> None:

@@ -13,6 +13,7 @@ import pytest
 from agent.clock import now_ms
 from agent.messages.records import Evaluation, ResultCode, to_json
 from agent.statistics.history import FILE_NAME, History
+from agent.web.past_results import PastResults
 from tests.agent.statistics.test_history import result
 from tests.support.chromium import PROGRAM, Tab
 from tests.support.pages import Served, serving
@@ -54,6 +55,21 @@ def test_totals_and_causes_of_a_time_are_served(served: Served) -> None:
     assert 10 <= len(hours) <= 12
     shifts = asked(served, "/statistics?by=shift")[1]["periods"]
     assert {each["shift"] for each in shifts} == {"early", "late", "night"}
+
+
+def test_periods_and_causes_are_of_the_same_newest_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end_ms = now_ms()
+    with History(tmp_path / FILE_NAME, 1000) as history:
+        for hour in range(5):
+            made = result(hour, Evaluation.NOT_OK, end_ms - hour * HOUR_MS)
+            history.put("result", made.record_id, "", to_json(made.payload()), made.created_at_ms)
+    past = PastResults(tmp_path, {})
+    assert past.totals({})["leftOut"] == 0
+    monkeypatch.setattr("agent.web.past_results._MOST_PERIODS", 3)
+    content = past.totals({})
+    assert (len(content["periods"]), content["leftOut"]) == (3, 2)
+    assert content["causes"] == [("defect", 3)]
+    assert len(past.totals_csv({}).splitlines()) == 1 + 5
 
 
 @pytest.mark.parametrize("query", ["by=year", "since=x", "since=-1", f"until={10**30}"])

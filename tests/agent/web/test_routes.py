@@ -60,6 +60,7 @@ def test_the_page_loads_nothing_from_other_sites(served: Served) -> None:
         "archive.js",
         "gallery.html",
         "gallery.js",
+        "post.js",
     ):
         text = served.ask(f"/{name}").read().decode()
         links = [line for line in text.splitlines() if "//" in line.replace("// ", "")]
