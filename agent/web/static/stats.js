@@ -34,7 +34,7 @@ function show(content, by) {
   get("caption").textContent = parts
     ? `${parts.toLocaleString("en")} parts, ${rejects.toLocaleString("en")} rejected (${percent(rejects / parts)}).`
     : "No parts in this time.";
-  if (content.leftOut) get("caption").append(` The ${content.leftOut.toLocaleString("en")} oldest periods are only in the CSV file.`);
+  if (content.leftOut) get("caption").append(` Periods before these, ${content.leftOut.toLocaleString("en")}, are only in the CSV file.`);
   causes(content.causes);
   table();
   draw();
