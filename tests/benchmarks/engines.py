@@ -124,7 +124,9 @@ def main() -> None:
     """Print the table of README.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--images", type=int, default=None, help="calibrate with the first so many tiles")
+    parser.add_argument(
+        "--images", type=int, default=None, help="number of good tiles to calibrate with; default: four fifths of them"
+    )
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     table = Table("network", "engine", box=box.MARKDOWN)

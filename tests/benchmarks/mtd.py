@@ -50,7 +50,7 @@ console = Console(width=150, highlight=False)
 
 
 def split(seed: int = 0, images: int | None = None) -> Split:
-    """The protocol's split; ``images`` calibrates with the first so many only, against the same test."""
+    """The protocol's split; ``images``: number of good tiles to calibrate with; the test stays the same."""
     return splits(labelled_sets(MTD)[0], seeds=seed + 1, folds=USUAL_FOLDS, images=images)[USUAL_FOLDS * seed]
 
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,11 @@ if __name__ == "__main__":
 from bad_line import BadLine
 from books import Arrivals, Ledger, problems
 
-from agent.statistics.history import FILE_NAME
-from agent.statistics.tables import counts_between, opened
 from tests.support.real_broker import Mosquitto, mosquitto_binary
 from tests.support.stations import (
     Agent,
     broken_parts,
+    counted_results,
     good_parts,
     kept_records,
     teach,
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
-
-    from agent.statistics.tables import Counts
 
 KEEPALIVE_S = 5
 _PARTS_FOR_AN_ALERT = 36
@@ -187,7 +184,7 @@ def run_chaos(plan: Plan, seed: int, folder: Path, bundle: Path, broker: Mosquit
         first = arrivals.first
         log = (folder / "station.log").read_text()
     results = sum("alertId" not in content for content in first.values())
-    counted = sum(each.results for each in _counts(folder / "state" / FILE_NAME))
+    counted = counted_results(folder)
     counts = {
         "recorded": len(ledger.ids),
         "results published": results,
@@ -207,11 +204,6 @@ def run_chaos(plan: Plan, seed: int, folder: Path, bundle: Path, broker: Mosquit
     }
     miscounted = [f"{results} results were published, {counted} counted"] if results != counted else []
     return Outcome(counts, [*problems(ledger, arrivals, plan.agent_kills), *miscounted])
-
-
-def _counts(file: Path) -> list[Counts]:
-    with closing(opened(file)) as database:
-        return counts_between(database, 0, 2**52)
 
 
 def _drain(calm_station: Path, ledger: Ledger, arrivals: Arrivals) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.statistics.history import FILE_NAME
-from agent.statistics.tables import counts_between, opened
 from tests.support.stations import (
     Agent,
     broken_parts,
     closed_port,
+    counted_results,
     good_parts,
     kept_records,
     write_config,
@@ -59,9 +57,7 @@ def test_a_result_that_was_recorded_is_counted_though_the_agent_dies_before_it_c
         assert len(kept_records(tmp_path)) == run
     with Agent(config) as agent:
         assert agent.wait() == 0, agent.log
-    with closing(opened(tmp_path / "state" / FILE_NAME)) as database:
-        counted = sum(each.results for each in counts_between(database, 0, 2**52))
-    assert counted == sum(record.kind == "result" for record in kept_records(tmp_path)) == 5
+    assert counted_results(tmp_path) == sum(record.kind == "result" for record in kept_records(tmp_path)) == 5
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])

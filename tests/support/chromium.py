@@ -12,6 +12,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +33,20 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE_S = 60.0
+
+
+def require_chromium() -> None:
+    """Skip the test where there is no browser; in CI that is a failure."""
+    if PROGRAM is None:
+        reason = "chromium is not installed: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def text(identity: str) -> str:
+    """JavaScript for the text of an element."""
+    return f"document.getElementById('{identity}').textContent"
 
 
 class Tab:

@@ -15,6 +15,8 @@ import numpy as np
 import yaml
 
 from agent.outbox.outbox import Outbox
+from agent.statistics.history import FILE_NAME
+from agent.statistics.tables import counts_between, reading
 from calibration.backbones.backbone import Backbone, filterbank_backbone
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.onnx_graph import FLOAT, FeatureGraph, GraphBuilder
@@ -136,6 +138,12 @@ def kept_records(folder: Path) -> list[Waiting]:
     """What waits in the outbox of a station that has ended."""
     with Outbox(folder / "state" / "outbox.sqlite") as outbox:
         return outbox.waiting(0, 1_000_000)
+
+
+def counted_results(folder: Path) -> int:
+    """How many results are in the statistics of a station."""
+    with reading(folder / "state" / FILE_NAME) as database:
+        return sum(each.results for each in counts_between(database, 0, 2**52))
 
 
 @dataclass(frozen=True)

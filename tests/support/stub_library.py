@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ADDRESS = b"\xff" * 8
-# ELF's number of the machine, a function that returns null, and one that goes on at an address.
+# ELF's number of the machine, a function that returns null, and one that jumps to an address.
 _MACHINES = {
     "x86_64": (62, bytes.fromhex("31c0c3"), b"\x48\xb8" + _ADDRESS + b"\xff\xe0"),
     "aarch64": (183, bytes.fromhex("000080d2c0035fd6"), bytes.fromhex("5000005800021fd6") + _ADDRESS),
@@ -24,7 +24,7 @@ _SHARED_OBJECT = 3
 
 
 def stub_library(soname: str, functions: Sequence[str], machine: str, goes_to: int | None = None) -> bytes:
-    """A 64-bit ELF library with functions that return null, or go on at an address.
+    """A 64-bit ELF library with functions that return null, or jump to an address.
 
     One segment to read and execute, one for the dynamic section, which the loader writes to.
     """

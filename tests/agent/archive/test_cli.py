@@ -268,9 +268,8 @@ def test_a_target_that_cannot_be_written_is_reported(archive: Command, tmp_path:
         ("1970-01-03T12:00:00+02:00", 122_400_000),
     ],
 )
-def test_points_in_time(text: str, expected_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+def test_points_in_time(text: str, expected_ms: int, use_zone: Callable[[str], None]) -> None:
+    use_zone("UTC")
     assert time_ms(text, 86_400_000) - 86_400_000 == expected_ms
 
 

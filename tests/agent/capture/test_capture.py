@@ -309,7 +309,7 @@ def test_ctrl_c_ends_the_recording_and_calibration_begins(tmp_path: Path) -> Non
         (f"videotestsrc pattern={'a' * 300} ! appsink", True),
     ],
 )
-def test_cameras_are_told_from_files_by_their_form(*, source: str, is_camera: bool) -> None:
+def test_cameras_are_distinguished_from_files_by_their_form(*, source: str, is_camera: bool) -> None:
     assert camera_images._is_camera(source) == is_camera
 
 

@@ -43,9 +43,11 @@ def station(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stats(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def stats(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], use_zone: Callable[[str], None]
+) -> Callable[..., tuple[int, str, str]]:
     """Runs ``shiftwatch-agent stats``; gives exit code, output and errors."""
-    monkeypatch.setenv("TZ", "UTC")
+    use_zone("UTC")
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -67,7 +69,7 @@ def test_hours_are_shown_in_80_columns_with_the_causes_the_most_frequent_first(
     assert max(map(len, out.splitlines())) <= 80
     hours = [row.split() for row in rows if "%" in row and ":" in row]
     assert 12 <= len(hours) <= 14
-    assert hours[5][2:] == ["30", "27", "1", "2", "10.0", "%", "0.50", "0.5"] or hours[5][2:4] == ["30", "27"]
+    assert hours[5][2:4] == ["30", "27"]
     assert {row.split("%")[1].strip() for row in rows[-2:]} == {"defect in lid", "blurred"}
 
 

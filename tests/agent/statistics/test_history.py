@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,7 @@ from agent.statistics.tables import QUARTER_MS, counts_between, opened, results_
 from tests.support.stations import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NOW_MS = 1_790_000_000_000
@@ -146,13 +146,15 @@ def test_a_locked_file_delays_counting_and_loses_nothing(history: History, path:
     assert (history.not_counted, total_of(path).parts) == (0, 4)
 
 
-def test_nobody_waits_for_a_disk_that_hangs(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_put_nor_this_hour_waits_for_a_disk_that_hangs(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(history, result(1))
-    hangs, goes_on = threading.Event(), threading.Event()
+    hangs, continues = threading.Event(), threading.Event()
 
     def insert(*_: object) -> None:
         hangs.set()
-        goes_on.wait(WAIT_S)
+        continues.wait(WAIT_S)
 
     monkeypatch.setattr("agent.statistics.history.insert", insert)
     put_later = threading.Thread(target=put, args=(history, result(2)))
@@ -164,7 +166,7 @@ def test_nobody_waits_for_a_disk_that_hangs(history: History, monkeypatch: pytes
         thread.start()
         thread.join(WAIT_S / 4)
     are_done = not (asked.is_alive() or added.is_alive())
-    goes_on.set()
+    continues.set()
     put_later.join()
     assert are_done
     assert history.this_hour["ok"] == 2
@@ -231,15 +233,10 @@ def test_in_the_background_counts_are_added_up_and_flushed(
 SHIFTS = {"early": 6 * 60, "late": 14 * 60, "night": 22 * 60}
 
 
-@pytest.fixture
-def kolkata(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half an hour off from the hours of UTC."""
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
-    time.tzset()
-
-
-@pytest.mark.usefixtures("kolkata")
-def test_hours_shifts_and_days_are_those_of_the_clock_on_the_wall(history: History, path: Path) -> None:
+def test_hours_shifts_and_days_are_those_of_the_clock_on_the_wall(
+    history: History, path: Path, use_zone: Callable[[str], None]
+) -> None:
+    use_zone("Asia/Kolkata")  # half an hour off from the hours of UTC
     # 2026-09-21 14:43 UTC is 20:13 there.
     start_ms = NOW_MS - NOW_MS % QUARTER_MS
     put(history, *[result(number, created_at_ms=start_ms + number * QUARTER_MS) for number in range(24 * 4)])
@@ -258,14 +255,12 @@ def test_hours_shifts_and_days_are_those_of_the_clock_on_the_wall(history: Histo
     assert [start[6:] for start, *_ in shifts] == ["14:00", "22:00", "06:00", "14:00"]
     assert [parts for *_, parts in shifts[1:3]] == [32, 32]
     assert [start[6:] for start, *_ in found("day")] == ["00:00", "00:00"]
-    time.tzset()
 
 
 def test_a_shift_that_began_yesterday_keeps_its_start_over_a_change_of_the_clock(
-    history: History, path: Path, monkeypatch: pytest.MonkeyPatch
+    history: History, path: Path, use_zone: Callable[[str], None]
 ) -> None:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
+    use_zone("Europe/Berlin")
     change_ms = 1_792_890_000_000  # 2026-10-25 01:00 UTC, when 03:00 becomes 02:00
     change_ms -= change_ms % QUARTER_MS
     put(history, *[result(each, created_at_ms=change_ms + (each - 8) * QUARTER_MS) for each in range(16)])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -19,15 +18,17 @@ from agent.watch.board import StationBoard
 from agent.watch.rendering import clock, line, station_labels
 from agent.watch.screen import render_screen
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = "acme/north/press/line2/cell4/vision/station1"
 OTHER = "acme/north/press/line2/cell5/vision/station1"
 NOW_MS = 1_700_000_000_000
 
 
 @pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+def utc(use_zone: Callable[[str], None]) -> None:
+    use_zone("UTC")
 
 
 def result(number: int, evaluation: Evaluation = Evaluation.OK, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any field

@@ -12,7 +12,7 @@ import pytest
 
 from agent.archive.entry import CLASSES
 from agent.archive.query import ArchiveQuery, open_reader
-from tests.support.chromium import PROGRAM, Tab
+from tests.support.chromium import Tab, require_chromium, text
 from tests.support.stations import (
     THRESHOLD,
     Agent,
@@ -35,10 +35,6 @@ COLOURS = """(() => {
     const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return new Set(data.filter((_, place) => place % 4 === 0)).size;
 })()"""
-
-
-def text(identity: str) -> str:
-    return f"document.getElementById('{identity}').textContent"
 
 
 def enter(identity: str, value: object) -> str:
@@ -65,11 +61,7 @@ def audited(folder: Path) -> list[dict[str, object]]:
 def test_a_person_sees_and_changes_the_station_and_sees_when_it_is_gone(
     mosquitto: Mosquitto, bundle: Path, tmp_path: Path
 ) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     mosquitto.start()
     parts = write_pictures(tmp_path / "parts", [*good_parts(5), *broken_parts(1)])
     (tmp_path / "token").write_text(TOKEN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,7 +14,7 @@ from agent.archive.quota import MIB, Limits
 from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult
-from tests.support.chromium import PROGRAM, Tab
+from tests.support.chromium import Tab, require_chromium
 from tests.support.pages import Served, serving
 
 if TYPE_CHECKING:
@@ -160,11 +159,7 @@ def test_a_picture_comes_with_and_without_its_heat_map(served: Served) -> None:
 
 @pytest.mark.slow
 def test_a_person_finds_looks_at_and_steps_through_pictures_by_keyboard(served: Served) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     with Tab() as tab:
         tab.look(390, 844)
         tab.open(f"http://127.0.0.1:{served.port}/gallery.html")

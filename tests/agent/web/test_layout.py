@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agent.clock import now_ms
 from agent.messages.records import Evaluation, Result, ResultCode
-from tests.support.chromium import PROGRAM, Tab
+from tests.support.chromium import Tab, require_chromium
 from tests.support.pages import seen, serving
 
 if TYPE_CHECKING:
@@ -127,11 +126,7 @@ def worst_result(number: int) -> Result:
 
 @pytest.mark.slow
 def test_nothing_overlaps_or_leaves_the_window_and_everything_has_a_name(tmp_path: Path) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     with serving(tmp_path) as served, Tab() as tab:
         served.page.use_state(worst_state)
         tab.look(1280, 900)

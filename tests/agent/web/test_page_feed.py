@@ -73,7 +73,6 @@ def test_a_process_that_hangs_does_not_delay_the_loop_and_missed_results_are_cou
     assert set(served.page.dropped) == {"web: page does not take results"}
 
 
-@pytest.mark.slow
 def between(seq: int, captured_ns: int) -> Frame:
     return Frame(seq, np.full((48, 64, 3), seq, np.uint8), 1_000_000, captured_ns)
 
@@ -92,6 +91,7 @@ def test_a_frame_without_a_part_is_shown_when_no_part_has_come_for_a_while(tmp_p
         assert served.picture(part.result_id)[0]["id"] == "between-4"
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_for_long_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, silent_after_s=2.5) as served:
         assert served.ask("/").status == 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from agent.messages.records import Evaluation, ResultCode, to_json
 from agent.statistics.history import FILE_NAME, History
 from agent.web.past_results import PastResults
 from tests.agent.statistics.test_history import result
-from tests.support.chromium import PROGRAM, Tab
+from tests.support.chromium import Tab, require_chromium
 from tests.support.pages import Served, serving
 
 if TYPE_CHECKING:
@@ -96,11 +95,7 @@ def test_without_statistics_the_page_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_person_sees_hours_shifts_and_days(served: Served) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     with Tab() as tab:
         tab.look(390, 844)
         tab.open(f"http://127.0.0.1:{served.port}/stats.html")

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.chromium import PROGRAM, Tab
+from tests.support.chromium import Tab, require_chromium, text
+from tests.support.pages import TOKEN
 from tests.support.stations import Agent, closed_port, good_parts, until, write_config, write_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOKEN = "press-line-2"  # noqa: S105 - of this test alone
-
-
-def text(identity: str) -> str:
-    return f"document.getElementById('{identity}').textContent"
-
 
 @pytest.mark.slow
 def test_a_shift_leader_recalibrates_sees_the_figures_and_goes_back(bundle: Path, tmp_path: Path) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     parts = write_pictures(tmp_path / "parts", good_parts(60))
     (tmp_path / "token").write_text(TOKEN)
     web = {"enabled": True, "port": closed_port(), "token_file": "token"}

@@ -5,18 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
+from agent.web import routes
 from tests.support.pages import TOKEN, Served, result, seen, serving
 from tests.support.stations import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +50,8 @@ def test_every_answer_forbids_content_from_other_sites(served: Served, path: str
 
 
 def test_the_page_loads_nothing_from_other_sites(served: Served) -> None:
-    for name in (
-        "",
-        "page.css",
-        "page.js",
-        "chart.js",
-        "picture.js",
-        "station.js",
-        "controls.js",
-        "archive.js",
-        "gallery.html",
-        "gallery.js",
-        "post.js",
-    ):
+    files = Path(routes.__file__).with_name("static").iterdir()
+    for name in ("", *(file.name for file in files)):
         text = served.ask(f"/{name}").read().decode()
         links = [line for line in text.splitlines() if "//" in line.replace("// ", "")]
         assert [line for line in links if "http://www.w3.org/" not in line] == []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Timed(OnnxRuntimeEngine):
-    """Takes so many milliseconds of a clock of its own for a frame; ``order`` has those of each frame.
+    """Takes the given milliseconds of a fake clock for each frame; ``order`` has those of all frames.
 
     From the frame ``busy_from`` on, counted over all engines, everything takes ten times as long.
     """

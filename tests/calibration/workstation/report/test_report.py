@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,7 +24,8 @@ from calibration.workstation.report.histogram import HistogramMark, histogram
 from calibration.workstation.report.html import SPACE, one_in, percent
 from calibration.workstation.report.report import report_page
 from calibration.workstation.settings import Settings
-from tests.support.browser import PROGRAM, Browser
+from tests.support.browser import Browser
+from tests.support.chromium import require_chromium
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, save, washer
 
@@ -258,11 +258,7 @@ def test_shares_have_two_digits_and_no_exponent(rate: float, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if PROGRAM is None:
-        reason = "no chromium on this machine: apt install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     opened = Browser(tmp_path_factory.mktemp("browser"))
     yield opened
     opened.close()
