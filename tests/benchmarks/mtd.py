@@ -145,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--averaging", type=int, default=default.averaging)
     parser.add_argument("--location", choices=("local", "shared"), default=default.location)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--images", type=int, help="calibrate with so many good tiles only")
+    parser.add_argument("--images", type=int, help="number of good tiles to calibrate with")
     return parser.parse_args()
 
 

@@ -13,6 +13,7 @@ import pytest
 from agent.archive.entry import CLASSES
 from agent.archive.query import ArchiveQuery, open_reader
 from tests.support.chromium import Tab, require_chromium, text
+from tests.support.pages import TOKEN
 from tests.support.stations import (
     THRESHOLD,
     Agent,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.waits
 
-TOKEN = "press-line-2"  # noqa: S105 - of this test alone
 COLOURS = """(() => {
     const canvas = document.getElementById("frame");
     const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);

@@ -133,11 +133,7 @@ def test_a_picture_that_is_gone_ends_the_list(served: Served) -> None:
 
 @pytest.mark.slow
 def test_the_token_is_asked_for_only_where_pictures_can_be_marked(served: Served, folder: Path) -> None:
-    if PROGRAM is None:
-        reason = "chromium is not installed: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_chromium()
     with serving(folder, token=None) as read_only, Tab() as tab:
         for page, is_hidden in ((served, False), (read_only, True)):
             tab.open(f"http://127.0.0.1:{page.port}/gallery.html")
