@@ -60,22 +60,25 @@ def record(camera: Camera, selection: Selection, folder: Path, is_enough: Callab
     start_s, done = time.monotonic(), Recording(_prepared(folder))
     if is_enough(done):
         return done
-    for frame in camera:
-        done.elapsed_s = time.monotonic() - start_s
-        if frame is not None:
-            done.frames, done.damaged, done.lost = done.frames + 1, done.damaged + frame.is_damaged, ""
-            if not frame.is_damaged and selection(frame):
-                _write(folder, frame)
-                done.kept += 1
-        elif done.frames or done.elapsed_s < _FIRST_FRAME_S:
-            done.lost = camera.reason
-        else:
-            raise CameraError(
-                what=f"no frame within {_FIRST_FRAME_S:.0f} s: {camera.reason or 'the camera is silent'}",
-                remedy="check address, cable and power; shiftwatch-agent doctor lists the cameras of this device",
-            )
-        if is_enough(done):
-            break
+    try:
+        for frame in camera:
+            done.elapsed_s = time.monotonic() - start_s
+            if frame is not None:
+                done.frames, done.damaged, done.lost = done.frames + 1, done.damaged + frame.is_damaged, ""
+                if not frame.is_damaged and selection(frame):
+                    _write(folder, frame)
+                    done.kept += 1
+            elif done.frames or done.elapsed_s < _FIRST_FRAME_S:
+                done.lost = camera.reason
+            else:
+                raise CameraError(
+                    what=f"no frame within {_FIRST_FRAME_S:.0f} s: {camera.reason or 'the camera is silent'}",
+                    remedy="check address, cable and power; shiftwatch-agent doctor lists the cameras of this device",
+                )
+            if is_enough(done):
+                break
+    finally:
+        done.kept = _prepared(folder)  # an interrupt may come between a file and its count
     return done
 
 

@@ -168,6 +168,26 @@ def test_a_camera_that_gives_nothing_ends_with_its_reason_and_one_that_is_lost_l
     assert seen == ["", "", "the cable is out", ""]
 
 
+def test_an_interrupt_right_after_a_file_was_written_leaves_no_image_uncounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, seen = recording._write, Recording(0)
+
+    def interrupted(folder: Path, frame: Frame) -> None:
+        write(folder, frame)
+        raise KeyboardInterrupt
+
+    def is_enough(done: Recording) -> bool:
+        nonlocal seen
+        seen = done
+        return False
+
+    monkeypatch.setattr(recording, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record(Playing(frames_of(Belt().empty(2))), AtIntervals(0), tmp_path, is_enough)  # type: ignore[arg-type]
+    assert seen.kept == 1
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write .*file"):
