@@ -31,6 +31,7 @@ from calibration.bundle.manifest import SCHEMA_VERSION, Manifest, ManifestVersio
 from calibration.bundle.preprocess_record import preprocess_from_record
 from calibration.bundle.reference_arrays import odd_array
 from calibration.errors import BundleError, ScoreMismatchError, StorageError
+from calibration.extras import install_newest
 from calibration.statistics.forecast import FORECAST_ARRAYS, Forecast
 from calibration.statistics.threshold import WorkingPoint
 
@@ -164,7 +165,7 @@ def _parsed_manifest(path: Path, content: bytes) -> Manifest:
         if version > SCHEMA_VERSION:
             raise BundleError(
                 what=f"{path} is a bundle of schema {version}; this software reads up to {SCHEMA_VERSION}",
-                remedy="update shiftwatch on this machine: pip install --upgrade shiftwatch",
+                remedy=f"update Shiftwatch on this machine: {install_newest()}",
             )
         return Manifest.model_validate_json(content)
     except ValidationError as error:

@@ -29,6 +29,7 @@ from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX
 from calibration.engine.tensorrt_rtx import refuse_other_gpus
 from calibration.errors import EngineError, ScoreMismatchError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -178,7 +179,7 @@ def _require_cuda_provider() -> None:
 
 def _require_openvino() -> None:
     if importlib.util.find_spec("openvino") is None:
-        raise EngineError(what="OpenVINO is not installed", remedy="pip install '.[openvino]'")
+        raise EngineError(what="OpenVINO is not installed", remedy=install_extra("openvino"))
     require_compiling()
 
 

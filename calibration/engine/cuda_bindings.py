@@ -12,6 +12,7 @@ import numpy as np
 from calibration.engine.cuda import DeviceMemory, PinnedMemory, cuda_failure, no_gpu
 from calibration.engine.cuda_driver import Gpu
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,6 +142,6 @@ def _driver() -> Any:  # noqa: ANN401 - cuda-bindings have no types
     except (ImportError, OSError) as error:
         raise EngineError(
             what=f"cuda-bindings cannot be loaded: {error}",
-            remedy="pip install '.[cuda-bindings]' (12.8 or newer); without an NVIDIA GPU use onnxruntime",
+            remedy=f"{install_extra('cuda-bindings')} (12.8 or newer); without an NVIDIA GPU use onnxruntime",
         ) from error
     return driver

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from calibration.engine.cuda_bindings import CudaBindings
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ def chosen_binding() -> Binding:
     raise EngineError(
         what="neither of the Python packages pycuda and cuda-bindings is installed",
         remedy="on a device with an NVIDIA GPU: pip install pycuda (it needs CUDA's compiler, nvcc) or, without nvcc, "
-        "pip install '.[cuda-bindings]'; otherwise use onnxruntime",
+        f"{install_extra('cuda-bindings')}; otherwise use onnxruntime",
     )
 
 

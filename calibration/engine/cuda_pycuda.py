@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.engine.cuda import DeviceMemory, PinnedMemory, cuda_failure, no_gpu
 from calibration.engine.cuda_driver import Gpu
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,7 @@ def _driver() -> Any:  # noqa: ANN401 - pycuda has no types
     except ModuleNotFoundError as error:
         raise EngineError(
             what=f"pycuda is not installed: {error}",
-            remedy="on a device with an NVIDIA GPU: pip install '.[tensorrt]'; otherwise use onnxruntime",
+            remedy=f"on a device with an NVIDIA GPU: {install_extra('tensorrt')}; otherwise use onnxruntime",
         ) from error
     except (ImportError, OSError) as error:
         raise no_gpu(reason=_first_line(error)) from error

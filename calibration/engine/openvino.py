@@ -14,6 +14,7 @@ import numpy as np
 from calibration.engine.contract import Inference
 from calibration.engine.cpu_cores import usable_cores
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def library() -> ModuleType:
         import openvino  # noqa: PLC0415 - absent on most machines
     except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
         raise EngineError(
-            what=f"OpenVINO cannot be loaded: {error}", remedy="install it: pip install '.[openvino]'"
+            what=f"OpenVINO cannot be loaded: {error}", remedy=f"install it: {install_extra('openvino')}"
         ) from error
     found: ModuleType = openvino
     return found
@@ -70,7 +71,8 @@ def devices() -> list[tuple[str, list[str]]]:
         return [(name, list(core.get_property(name, "OPTIMIZATION_CAPABILITIES"))) for name in core.available_devices]
     except RuntimeError as error:
         raise EngineError(
-            what=f"OpenVINO finds no processor: {_reason(error)}", remedy="reinstall it: pip install '.[openvino]'"
+            what=f"OpenVINO finds no processor: {_reason(error)}",
+            remedy="reinstall it: pip install --force-reinstall openvino",
         ) from error
 
 

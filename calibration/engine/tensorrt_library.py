@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,8 @@ class Library:
         backend: Its name in configurations and messages, and the suffix of its engine folders.
         modules: Names under which its Python module is installed, preferred first.
         oldest: The oldest version that works, major and minor.
-        install: How to install it.
+        extra: Extra of this project that installs it.
+        platform: Where that works, and what does elsewhere; for people.
         compute_capabilities: Those for which it builds ahead of time, without a GPU. Empty if it builds for the GPU of
             this machine alone; only such an engine can be given another head.
     """
@@ -45,8 +47,14 @@ class Library:
     backend: str
     modules: tuple[str, ...]
     oldest: tuple[int, int]
-    install: str
+    extra: str
+    platform: str
     compute_capabilities: tuple[str, ...] = ()
+
+    @property
+    def install(self) -> str:
+        """How to install it, for people."""
+        return f"{self.platform}: {install_extra(self.extra)}"
 
     @property
     def builds_ahead(self) -> bool:
@@ -92,15 +100,16 @@ TENSORRT = Library(
     backend="tensorrt",
     modules=("tensorrt",),
     oldest=(10, 3),
-    install="on a Jetson: apt install python3-libnvinfer, and an environment with --system-site-packages; "
-    "elsewhere: pip install '.[tensorrt]'",
+    extra="tensorrt",
+    platform="on a Jetson: apt install python3-libnvinfer, and an environment with --system-site-packages; elsewhere",
 )
 TENSORRT_RTX = Library(
     name="TensorRT for RTX",
     backend="tensorrt_rtx",
     modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
     oldest=(1, 7),
-    install="on x86-64 Linux: pip install '.[rtx]'",
+    extra="rtx",
+    platform="on x86-64 Linux",
     compute_capabilities=("8.0", "8.6", "8.9", "12.0", "12.1"),
 )
 LIBRARIES = (TENSORRT, TENSORRT_RTX)

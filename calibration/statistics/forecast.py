@@ -96,12 +96,19 @@ class Forecast:
             CurvePoint(rate, self.found(threshold=threshold)) for rate, threshold in zip(rates, thresholds, strict=True)
         ]
 
+    def rejected(self, threshold: float) -> float | None:
+        """Share of good parts that a threshold rejects, at least ``lowest_rate``; None if there are too few images."""
+        if self.point.method == HIGHEST:
+            return None
+        return max(share_above(self.good, threshold, self.point.parts), self.lowest_rate)
+
     @property
     def own_rate(self) -> float:
         """The false-reject rate of the threshold: by the good images, where chi-square set it."""
         if self.point.method != CHI_SQUARE:
             return self.point.false_reject_rate
-        return float(np.clip(share_above(self.good, self.point.threshold), self.lowest_rate, HIGHEST_RATE))
+        rate = share_above(self.good, self.point.threshold, self.point.parts)
+        return float(np.clip(rate, self.lowest_rate, HIGHEST_RATE))
 
     @property
     def lowest_rate(self) -> float:

@@ -74,7 +74,7 @@ def working_point(
         SettingError: The rate is outside (0, 0.5].
     """
     refuse_invalid_rate(false_reject_rate)
-    share = 1.0 if parts is None else min(1.0, parts / len(scores))
+    share = _parts_in_each(scores, parts)
     bulk = _Bulk.of(scores, share)
     threshold, method = bulk.quantile(false_reject_rate) if chi_square is None else (chi_square, CHI_SQUARE)
     interval = _interval(ceil(share * int((scores > threshold).sum())), ceil(share * len(scores)))
@@ -166,9 +166,13 @@ def _log_choices(count: int, hits: int) -> float:
     return lgamma(count + 1) - lgamma(hits + 1) - lgamma(count - hits + 1)
 
 
-def share_above(scores: Float64, limit: float) -> float:
-    """Share of new good parts above any limit, the inverse of ``working_point``."""
-    return _Bulk.of(scores).share_above(limit)
+def share_above(scores: Float64, limit: float, parts: int | None = None) -> float:
+    """Share of new good parts above any limit, the inverse of ``working_point``, which explains ``parts``."""
+    return _Bulk.of(scores, _parts_in_each(scores, parts)).share_above(limit)
+
+
+def _parts_in_each(scores: Float64, parts: int | None) -> float:
+    return 1.0 if parts is None else min(1.0, parts / len(scores))
 
 
 @dataclass(frozen=True, slots=True)

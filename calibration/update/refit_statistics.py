@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from calibration.detectors.cross_validation import make_folds
+from calibration.detectors.suspicious import suspicious_indices
 from calibration.errors import DatasetError
 from calibration.statistics.moments import Moments
 from calibration.statistics.optimal_transport import transport
@@ -91,8 +92,10 @@ class Refit:
             scores = self._scores(self._detector.head(self._transported), indices)
             _refuse_high_median(float(np.median(scores.score)) / threshold)
             _refuse_same_defect(np.median(scores.map, axis=0))
+        is_new = self._transported is None
         self._transported = None
-        return outlier_indices(scores.score.astype(np.float64))
+        odd = scores.score.astype(np.float64)
+        return suspicious_indices(odd, self._parts.features, indices) if is_new else outlier_indices(odd)
 
     def cross_validated_scores(
         self, kept: list[int], *, sequential: bool, progress: Progress, damaged: DamagedImages | None = None

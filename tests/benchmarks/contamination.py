@@ -22,13 +22,13 @@ from calibration.detectors.damaged_images import DamagedImages
 from calibration.detectors.feature_store import FeatureStore
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.image_files import read_image
-from calibration.statistics.outliers import outlier_indices
 from calibration.statistics.threshold import working_point
 from calibration.workstation.dataset import ImageFiles
 from calibration.workstation.fit.copies_finding import findings_of_alike
 from calibration.workstation.fit.extraction import Extraction, TrainingData
 from calibration.workstation.fit.folds import alike_images, held_out_folds
 from calibration.workstation.fit.near_copies import fingerprint
+from calibration.workstation.fit.review import suspects_among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -95,11 +95,11 @@ class Tiles:
             good, _ = out_of_fold_scores(store, folds, 1, fit, DamagedImages(none), lambda *_: None)
             point = working_point(good, settings.false_reject_rate, folds.parts)
             _, odd = findings_of_alike(alike, data, good, point, fit, self._backbone, settings, none, lambda *_: None)
+            named = frozenset(paths[index] for index in suspects_among(data, odd, settings))
         scores = np.array([float(fit.head.scores(self._features[image.path][None]).score[0]) for image in test])
         defective = np.array([image.defective for image in test])
         high, low = scores[defective], scores[~defective]
         auroc = float((high[:, None] > low).mean())
-        named = frozenset(paths[index] for index in outlier_indices(odd, contamination))
         return Measured(auroc, float((high > point.threshold).mean()), float((low > point.threshold).mean()), named)
 
 

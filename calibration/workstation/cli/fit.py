@@ -9,6 +9,7 @@ from calibration.bundle.bundle import Bundle
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.errors import SettingError
+from calibration.extras import install_extra
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar
@@ -194,7 +195,7 @@ def _extractor(dask: str | None) -> Iterator[Extractor]:
     except ImportError as error:
         raise SettingError(
             what=f"--dask needs Dask ({error})",
-            remedy="install it: pip install '.[dask]' in the project's folder; or leave out --dask",
+            remedy=f"install it: {install_extra('dask')}; or leave out --dask",
         ) from error
     with connected(dask) as client:
         yield ClusterExtractor(Cluster(client))

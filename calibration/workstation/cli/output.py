@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,8 @@ def describe(bundle: Bundle, least_detection: float = LEAST_DETECTION) -> None:
     _print_warnings(bundle)
     console.print(table)
     print_forecast(bundle, least_detection)
-    say(f"next: shiftwatch-agent config > station.yaml, with [bold]bundle: {escape(str(bundle.path))}[/]")
+    given = shlex.join([f"bundle={bundle.path}", "camera.source=CAMERA"])
+    say(f"next: shiftwatch-agent config {escape(given)} > station.yaml")
 
 
 def _print_warnings(bundle: Bundle) -> None:

@@ -86,9 +86,15 @@ def _scores(bundle: Bundle, names: Sequence[str]) -> list[str]:
     least_stray = float(good[strays[-1]]) if strays else float("inf")
     return [
         f"{name}  {rounded(score, 4)}, {rounded(score / threshold, 3)} times the threshold"
-        + ("; it does not count for the threshold" if score >= least_stray else "")
+        + _why(score, threshold, least_stray)
         for name, score in zip(names, reference["suspicious_scores"].tolist(), strict=True)
     ]
+
+
+def _why(score: float, threshold: float, least_stray: float) -> str:
+    if score >= least_stray:
+        return "; it does not count for the threshold"
+    return "; others like it hide it" if score < threshold else ""
 
 
 def _what_sets_the_threshold(bundle: Bundle) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.errors import DatasetError, SettingError
+from calibration.extras import install_extra
 from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import prepare_image
 from calibration.imaging.region import crop_padded
@@ -160,7 +161,7 @@ def sklearn_metrics() -> Any:  # noqa: ANN401 - a module without types
             from sklearn import metrics  # noqa: PLC0415 - an extra; the device runs without it
     except ImportError as error:
         raise SettingError(
-            what="evaluation needs scikit-learn", remedy="install it: pip install '.[evaluate]' in the project's folder"
+            what="evaluation needs scikit-learn", remedy=f"install it: {install_extra('evaluate')}"
         ) from error
     return metrics
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from calibration.errors import SettingError
+from calibration.extras import install_extra
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region, map_threshold
@@ -66,9 +67,7 @@ def _figure(width: float, height: float) -> Any:  # noqa: ANN401 - matplotlib ma
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
-        raise SettingError(
-            what="plots need matplotlib", remedy="install it: pip install '.[evaluate]' in the project's folder"
-        ) from error
+        raise SettingError(what="plots need matplotlib", remedy=f"install it: {install_extra('evaluate')}") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -14,6 +14,7 @@ from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
 from calibration.errors import SettingError
+from calibration.extras import install_extra
 from calibration.network.fusion import feature_shape
 from calibration.workstation.fit.auto_tuning import tune
 from calibration.workstation.fit.raw_patches import raw_patches
@@ -195,7 +196,7 @@ def _timm(name: str) -> ModuleType:
     except ImportError as error:
         raise SettingError(
             what=f"the backbone {name} needs torch and timm ({error})",
-            remedy="install them: pip install '.[fit]' in the project's folder; or use --backbone filterbank",
+            remedy=f"install them: {install_extra('fit')}; or use --backbone filterbank",
         ) from error
     return timm_backbone
 
@@ -246,6 +247,6 @@ def _trained_encoders(
     except ImportError as error:
         raise SettingError(
             what=f"training the encoders of patch_svdd needs torch ({error})",
-            remedy="install it: pip install '.[fit]' in the project's folder; or choose another --detector",
+            remedy=f"install it: {install_extra('fit')}; or choose another --detector",
         ) from error
     return trained_encoders(images, settings, detector, checkpoint, progress)

@@ -61,7 +61,7 @@ from calibration.workstation.fit.folds import alike_images, held_out_folds
 from calibration.workstation.fit.learn_preprocess import learn_preprocess
 from calibration.workstation.fit.network_size import network_sizes
 from calibration.workstation.fit.one_image import VariedCopies
-from calibration.workstation.fit.review import review_arrays
+from calibration.workstation.fit.review import review_arrays, suspects_among
 from calibration.workstation.image_findings import image_findings
 from calibration.workstation.settings import MINIMUM_IMAGES, least_images, refuse_too_large, within_memory
 
@@ -177,6 +177,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         else:
             point = working_point(scores, settings.false_reject_rate, folds.parts, chi_square if by_law else None)
         copies, oddness = findings_of_alike(alike, data, scores, point, fit, backbone, settings, store, progress)
+        suspects = suspects_among(data, oddness, settings)
 
     defects = damaged.arrays(region_px)
     forecast = Forecast.of({**defects, "good_scores": scores}, point)
@@ -214,7 +215,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 - from what, how, where to and where
         "good_scores": scores,
         **defects,
         **preprocess_to_arrays(preprocess),
-        **review_arrays(images, data.names, scores, oddness, highest, settings),
+        **review_arrays(images, data.names, scores, suspects, highest, settings),
     }
     files = {NETWORK: network, MOMENTS: npz_bytes(fit.statistics), REFERENCE: npz_bytes(reference)}
     bundle = write_bundle(path, manifest, files)

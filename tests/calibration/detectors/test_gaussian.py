@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-sklearn_covariance = pytest.importorskip("sklearn.covariance", reason="an extra: pip install 'shiftwatch[evaluate]'")
+sklearn_covariance = pytest.importorskip("sklearn.covariance", reason="an extra: pip install --editable '.[evaluate]'")
 
 Float64 = NDArray[np.float64]
 seeds = st.integers(0, 2**32)

@@ -20,6 +20,7 @@ from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 from tests.support import fake_cuda_bindings, fake_pycuda, fake_tensorrt
 from tests.support.fake_gpu import ORIN, FakeCuda
 
@@ -112,7 +113,7 @@ def test_without_either_package_both_ways_to_install_are_said(monkeypatch: pytes
         open_cuda()
     assert "neither of the Python packages pycuda and cuda-bindings is installed" in str(error.value)
     assert "pip install pycuda" in error.value.remedy
-    assert "pip install '.[cuda-bindings]'" in error.value.remedy
+    assert install_extra("cuda-bindings") in error.value.remedy
 
 
 def test_a_gpu_describes_itself(driver: Driver) -> None:
@@ -291,7 +292,7 @@ def test_without_a_driver_opening_ends_in_a_clear_error_and_not_in_a_crash(
         pytest.skip("this machine has a CUDA driver; what is tested here is one without")
     if "cuda.bindings" not in absent and not BINDINGS[1].installed:
         assert not os.environ.get("CI"), "cuda-bindings, part of the extra dev, is not installed"
-        pytest.skip("cuda-bindings is not installed: pip install '.[cuda-bindings]'")
+        pytest.skip("cuda-bindings is not installed: pip install --editable '.[cuda-bindings]'")
     ended = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", OPEN, learnt.path, *absent], cwd=PROJECT, capture_output=True, text=True, check=False
     )

@@ -49,7 +49,7 @@ def test_an_engine_runs_on_cuda_bindings(learnt: Bundle, tmp_path: Path, version
     if (sys.platform, platform.machine()) not in {("linux", "x86_64"), ("linux", "aarch64")}:
         pytest.skip("the stand-in is a library for x86-64 and aarch64 Linux")
     if not BINDINGS[1].installed:
-        impossible("cuda-bindings is not installed: pip install '.[cuda-bindings]'")
+        impossible("cuda-bindings is not installed: pip install --editable '.[cuda-bindings]'")
     bindings = [] if version is None else [download(tmp_path, version)]
     ended = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, PROGRAM, learnt.path, tmp_path, *bindings],

@@ -93,7 +93,7 @@ def weights_for(source: str, request: pytest.FixtureRequest) -> Path | None:
         return None
     weights: Path = request.getfixturevalue("weights")
     if "lite0" in source:
-        pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
+        pytest.importorskip("timm", reason="Lite0 comes from timm: pip install --editable '.[fit]'")
     return weights
 
 
@@ -238,7 +238,7 @@ def test_the_network_of_the_bundle_is_not_changed() -> None:
 
 
 def test_half_the_weights_are_half_as_large(weights: Path) -> None:
-    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install --editable '.[fit]'")
     network = fitted_network("lite0", "gaussian", weights)
     sizes = [
         sum(len(tensor.raw_data) for tensor in model.graph.initializer if tensor.name.startswith("backbone/"))

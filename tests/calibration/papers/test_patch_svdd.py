@@ -69,7 +69,7 @@ def test_map_and_score_are_those_of_the_paper(tmp_path: Path, frame: tuple[int, 
 @pytest.mark.slow
 def test_the_preset_gives_the_map_of_the_paper_from_pixels_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoders learn fast: as they begin, patches differ in digits that float32 does not have."""
-    torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+    torch = pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
     from calibration.workstation.torch_models.patch_svdd import training  # noqa: PLC0415 - it imports torch
     from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint  # noqa: PLC0415 - as above
 

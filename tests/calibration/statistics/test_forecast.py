@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.statistics.forecast import Forecast, _rising
-from calibration.statistics.threshold import WorkingPoint, working_point
+from calibration.statistics.threshold import WorkingPoint, highest_of_few, working_point
 
 GOOD = np.exp(np.random.default_rng(0).normal(size=200))
 
@@ -87,3 +87,18 @@ def test_no_rate_is_shown_that_the_images_or_parts_cannot_support() -> None:
     point = WorkingPoint(3.0, 0.02, (0.0, 0.1), "log-normal", 200, parts=12)
     few = Forecast(np.array(["crack"]), np.array([8]), np.array([4.0]), GOOD, point)
     assert min(few.usual_rates()) == 0.01
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.1, 0.02, 0.005])
+def test_a_threshold_for_a_rate_rejects_that_share_of_good_parts(rate: float) -> None:
+    assert forecast({8: 1.0}).rejected(working_point(GOOD, rate).threshold) == pytest.approx(rate, abs=1 / 201)
+
+
+def test_no_threshold_promises_less_than_the_images_support() -> None:
+    whole = forecast({8: 1.0})
+    assert whole.rejected(1e9) == whole.lowest_rate == 0.1 / 200
+
+
+def test_of_a_handful_of_images_no_share_is_said() -> None:
+    few = Forecast(np.array(["crack"]), np.array([8]), np.array([4.0]), GOOD[:3], highest_of_few(GOOD[:3], 3))
+    assert few.rejected(1.0) is None

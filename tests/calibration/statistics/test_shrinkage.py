@@ -12,7 +12,7 @@ from calibration.errors import DegenerateFeaturesError
 from calibration.statistics import shrinkage
 from calibration.statistics.shrinkage import ShrinkageSums
 
-sklearn_covariance = pytest.importorskip("sklearn.covariance", reason="an extra: pip install 'shiftwatch[evaluate]'")
+sklearn_covariance = pytest.importorskip("sklearn.covariance", reason="an extra: pip install --editable '.[evaluate]'")
 
 Float64 = NDArray[np.float64]
 seeds = st.integers(0, 2**32)

@@ -205,6 +205,14 @@ def test_the_share_above_a_threshold_is_the_rate_that_it_was_made_for(distributi
         assert rate - step - 1e-9 <= share_above(scores, point.threshold) <= rate + 1e-9
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.01])
+def test_the_share_above_is_also_the_rate_where_each_part_was_photographed_several_times(rate: float) -> None:
+    scores = np.repeat(np.random.default_rng(0).lognormal(size=24), 7)
+    point = working_point(scores, rate, 24)
+    assert share_above(scores, point.threshold, 24) == pytest.approx(rate)
+    assert share_above(scores, point.threshold) < rate - 0.001
+
+
 @given(st.lists(SCORES, min_size=10, max_size=50), st.floats(0, 1e7), st.floats(1, 10))
 def test_fewer_parts_are_above_a_higher_limit(scores: list[float], limit: float, times: float) -> None:
     lower, higher = (share_above(np.array(scores), each) for each in (limit, limit * times))

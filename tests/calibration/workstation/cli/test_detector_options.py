@@ -154,7 +154,7 @@ def test_a_grid_finer_by_a_whole_number_is_averaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(4, 16), (4, 8), (8, 12), (12, 8), (16, 12)])
 def test_any_other_grid_is_interpolated_as_torch_does(tmp_path: Path, first: int, second: int) -> None:
-    torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+    torch = pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
     names = [averaging_backbone(tmp_path, cell) for cell in (first, second)]
     both, alone = features_of("+".join(names)), features_of(names[1])
     expected = torch.nn.functional.interpolate(

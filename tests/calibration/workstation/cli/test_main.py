@@ -203,7 +203,7 @@ def test_coloured_hazelnuts_are_separated_from_good_ones(command: Command, data:
 def test_a_timm_model_with_real_weights_sees_the_scratch(
     command: Command, good_folder: Path, labelled_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="timm is an extra: pip install --editable '.[fit]'")
     file = weights / "tf_efficientnet_lite0.safetensors"
     timm_model = f"--backbone tf_efficientnet_lite0 --stages blocks.2 --size 64 --weights {file}".split()
     assert command("fit", good_folder, "--out", tmp_path / "out", *timm_model).code == 0

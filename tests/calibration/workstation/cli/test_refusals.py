@@ -191,7 +191,7 @@ def test_fit_refuses_to_write_where_something_is(command: Command, good_folder: 
 def test_fit_refuses_a_timm_model_that_does_not_fit(  # noqa: PLR0913 - three columns and three fixtures
     command: Command, good_folder: Path, weights: Path, tmp_path: Path, *, options: str, what: str, remedy: str
 ) -> None:
-    pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="timm is an extra: pip install --editable '.[fit]'")
     file = weights / "tf_efficientnet_lite0.safetensors"
     backbone = ["--backbone", *options.split(), "--weights", file]
     outcome = command("fit", good_folder, "--out", tmp_path / "out", "--size", "64", *backbone)

@@ -120,7 +120,7 @@ def test_patch_svdd_is_compared_with_random_encoders_and_with_raw_patches(
     command: Command, root: Path, tmp_path: Path
 ) -> None:
     """Its encoders are its own: the backbone named is for the others."""
-    pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
     compared = ("patch_svdd:steps=2", "patch_svdd:steps=0", "patch_svdd:encoders=raw", "padim")
     detectors = [word for name in compared for word in ("--detector", name)]
     out = tmp_path / "runs.csv"
@@ -321,7 +321,7 @@ def test_without_scikit_learn_the_command_says_what_to_install(
     command: Command, kinds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert_refused(command("benchmark", kinds), "needs scikit-learn", r"pip install '\.\[evaluate\]'")
+    assert_refused(command("benchmark", kinds), "needs scikit-learn", r"pip install .*'\.\[evaluate\]'")
 
 
 def printed(capsys: pytest.CaptureFixture[str], runs: list[Run], monkeypatch: pytest.MonkeyPatch, width: int) -> str:

@@ -21,7 +21,7 @@ from calibration.workstation.settings import Settings
 from tests.support.outcome import assert_refused
 from tests.support.washers import SIDE, Drawn, washer
 
-torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
+torch = pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
 
 from calibration.workstation.torch_models.patch_svdd import training  # noqa: E402 - it imports torch, which may be absent
 from calibration.workstation.torch_models.patch_svdd.checkpoint import Checkpoint  # noqa: E402 - as above
@@ -460,7 +460,7 @@ def test_without_torch_the_remedy_is_shown(
     monkeypatch.delattr("calibration.workstation.torch_models.patch_svdd.training")
     monkeypatch.setitem(sys.modules, "torch", None)
     outcome = command("fit", good_folder, "--out", tmp_path / "out", *LITTLE)
-    assert_refused(outcome, "training the encoders of patch_svdd needs torch", r"pip install '\.\[fit\]'")
+    assert_refused(outcome, "training the encoders of patch_svdd needs torch", r"pip install .*'\.\[fit\]'")
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from calibration.network.fusion import feature_shape
 from calibration.workstation.fit.backbone_choice import BackboneChoice, open_backbone
 from tests.support.seen_by_torch import assert_close, exported, image, on_first_grid
 
-torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
-timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
+torch = pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
+timm = pytest.importorskip("timm", reason="timm is an extra: pip install --editable '.[fit]'")
 
 from calibration.workstation.torch_models.timm_backbone import timm_backbone  # noqa: E402 - it imports torch, which may be absent
 

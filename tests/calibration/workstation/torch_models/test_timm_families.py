@@ -27,8 +27,8 @@ from tests.support.real_tensorrt import prove
 from tests.support.seen_by_torch import assert_close, exported, image, on_first_grid, reduced
 from tests.support.washers import Drawn, washer
 
-torch = pytest.importorskip("torch", reason="torch is an extra: pip install 'shiftwatch[fit]'")
-timm = pytest.importorskip("timm", reason="timm is an extra: pip install 'shiftwatch[fit]'")
+torch = pytest.importorskip("torch", reason="torch is an extra: pip install --editable '.[fit]'")
+timm = pytest.importorskip("timm", reason="timm is an extra: pip install --editable '.[fit]'")
 
 from timm.models import efficientnet  # noqa: E402 - an extra
 from timm.models.vision_transformer import checkpoint_filter_fn  # noqa: E402 - an extra
