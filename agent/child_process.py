@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE_BYTES = 128 * 1024
 _KILLED_WITHIN_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_AUTOGROUP = Path("/proc/self/autogroup")
+_AUTOGROUP_ATTEMPTS, _AUTOGROUP_AGAIN_S = 10, 0.11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +199,7 @@ def run(module: str, parent: int, niceness: int, is_expendable: bool, *descripto
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has died already
         os._exit(1)
-    with suppress(OSError):  # a sandbox may forbid it
-        os.nice(niceness)
+    lower_priority(niceness)
     if is_expendable:
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -210,6 +212,22 @@ def run(module: str, parent: int, niceness: int, is_expendable: bool, *descripto
         order = json.loads(to_parent.recv(LONGEST_MESSAGE_BYTES))
         importlib.import_module(module).main(order, to_parent, *descriptors[1:])
     os._exit(0)  # what drivers do at a regular end is no concern of ours, and some crash
+
+
+def lower_priority(niceness: int) -> None:
+    """Give this process, which leads a session of its own, a niceness; a sandbox may forbid it."""
+    with suppress(OSError):
+        os.nice(niceness)
+    # Linux with autogroups compares niceness only within a session; a session as a whole has a niceness of its own.
+    for _ in range(_AUTOGROUP_ATTEMPTS):
+        try:
+            _AUTOGROUP.write_text(f"{niceness}")
+        except BlockingIOError:  # noqa: PERF203 - another process has just changed its own
+            time.sleep(_AUTOGROUP_AGAIN_S)
+        except OSError:  # there are no autogroups
+            return
+        else:
+            return
 
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import cv2
 
 from agent.archive.caption import captioned
+from agent.archive.thumbnail import with_thumbnail
 from agent.messages.records import Evaluation, to_json
 from calibration.errors import DatasetError
 from calibration.imaging.heatmap import overlay
@@ -88,14 +89,14 @@ def encoded(snapshot: Snapshot) -> dict[str, bytes]:
         cv2.error: The image cannot be encoded.
         DatasetError: The region reaches outside it.
     """
-    images = {FRAME: _as(".png", (), snapshot.image)}
+    shown, result = snapshot.image, snapshot.result
     if snapshot.heat:
-        heat = snapshot.image
         for each in snapshot.heat:
-            heat = overlay(heat, each.region, each.score_map, each.threshold)
-        result = snapshot.result
-        caption = captioned(heat, result.score, result.threshold, result.created_at_ms)
-        images[OVERLAY] = _as(".jpg", _JPEG, caption)
+            shown = overlay(shown, each.region, each.score_map, each.threshold)
+        shown = captioned(shown, result.score, result.threshold, result.created_at_ms)
+    images = {FRAME: with_thumbnail(_as(".png", (), snapshot.image), shown)}
+    if snapshot.heat:
+        images[OVERLAY] = _as(".jpg", _JPEG, shown)
     return {**images, NUMBERS: to_json(_numbers(snapshot, images)).encode()}
 
 

@@ -130,13 +130,13 @@ def export(archive: Path, target: Target, image: ArchivedImage, done: Exported, 
     if folder is None:
         done.undecided += 1
         return
-    name = _name_of(image)
+    name = name_of(image)
     earlier = target.folders_of(name)
     done.there += folder in earlier
     done.elsewhere += [target.folder / each / name for each in earlier if each != folder]
     if earlier:
         return
-    content = _content(archive, image.path)
+    content = content_of(archive, image.path)
     if content is None:
         done.gone += 1
         return
@@ -152,8 +152,12 @@ def _in_zone(zone: str, archive: Path, image: ArchivedImage) -> ArchivedImage:
     return image._replace(evaluation=evaluation)
 
 
-def _content(archive: Path, path: str) -> bytes | None:
-    """Content of a file; None if the agent has removed it meanwhile."""
+def content_of(archive: Path, path: str) -> bytes | None:
+    """Content of a file; None if the agent has removed it meanwhile.
+
+    Raises:
+        ArchiveError: It cannot be read.
+    """
     try:
         return read(archive, path)
     except FileNotFoundError:
@@ -164,7 +168,7 @@ def _content(archive: Path, path: str) -> bytes | None:
         ) from error
 
 
-def _name_of(image: ArchivedImage) -> str:
+def name_of(image: ArchivedImage) -> str:
     """Ordered by time, and distinct from the names of other stations."""
     path = Path(image.path)
     identity = _NOT_OF_A_NAME.sub("_", image.result_id[:_ID_DIGITS])

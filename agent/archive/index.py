@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.archive.entry import ArchivedImage, Mark
@@ -46,6 +47,11 @@ CREATE TABLE picture (
 );
 CREATE INDEX by_class ON picture (evaluation, id);
 CREATE INDEX by_time ON picture (created_at_ms);
+"""
+# Which version 0.1.0 has not and does not mind. Without them questions take longer, and that is all.
+_LATER_INDEXES = """
+CREATE INDEX IF NOT EXISTS by_result ON picture (result_id);
+CREATE INDEX IF NOT EXISTS by_zone ON picture (zone) WHERE zone != '';
 """
 _INSERT = """
 INSERT INTO picture (path, result_id, part_id, seq, created_at_ms, evaluation, code, zone, score, threshold, bytes,
@@ -213,6 +219,8 @@ class Index:
             raise sqlite3.DatabaseError(f"it is of version {version:#x}, not {_VERSION:#x}")  # noqa: EM102, TRY003 - for the log
         elif "zone" not in columns(database):
             database.execute(_ADD_ZONE)
+        with suppress(sqlite3.OperationalError):
+            database.executescript(_LATER_INDEXES)
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

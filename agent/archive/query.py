@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.archive.entry import NUMBERS, ArchivedImage, sibling, zone_evaluations, zones_labelled
@@ -20,34 +20,38 @@ if TYPE_CHECKING:
 
 _AT_A_TIME = 500
 _TIMEOUT_S = 10.0
-_EVER_MS = 2**62
+EVER_MS = 2**53
 _MAX_MATCHES = 5
 _COLUMNS = """
 SELECT path, result_id, part_id, seq, created_at_ms, evaluation, code, zone, score, threshold, bytes, label, marked_by,
     marked_at_ms FROM picture
 """
-_WHERE = """
-WHERE created_at_ms BETWEEN :since_ms AND :until_ms
-    AND (:evaluation IS NULL OR evaluation = :evaluation)
-    AND (:part_id IS NULL OR part_id = :part_id)
-    AND (:min_score IS NULL OR score >= :min_score)
-    AND (NOT :labelled OR label IS NOT NULL)
-    AND (:label IS NULL OR coalesce(label, '') = :label)
-    AND (:code IS NULL OR code = :code)
-    AND (:zone IS NULL OR zone = :zone)
-    AND (:part_text IS NULL OR instr(lower(coalesce(part_id, '')), lower(:part_text)))
-    AND (:min_ratio IS NULL OR score >= :min_ratio * threshold)
-"""
-_NEWEST = f"{_COLUMNS} {_WHERE} ORDER BY created_at_ms DESC, id DESC LIMIT :limit"
-_NEXT = f"{_COLUMNS} {_WHERE} AND path > :after ORDER BY path LIMIT :limit"
+# What there is an index for is not rare, else SQLite would sort all images of a class instead of taking the newest.
+_CONDITIONS = {
+    "evaluation": "likelihood(evaluation = :evaluation, 0.9)",
+    "since_ms": "created_at_ms >= :since_ms",
+    "until_ms": "created_at_ms <= :until_ms",
+    "part_id": "part_id = :part_id",
+    "min_score": "score >= :min_score",
+    "labelled": "label IS NOT NULL",
+    "label": "coalesce(label, '') = :label",
+    "code": "code = :code",
+    "zone": "zone = :zone",
+    "part_text": "instr(lower(coalesce(part_id, '')), lower(:part_text))",
+    "min_ratio": "score >= :min_ratio * threshold",
+}
+_NEWEST = f"{_COLUMNS} WHERE {{asked}} ORDER BY created_at_ms DESC, id DESC LIMIT :limit"
+_NEXT = f"{_COLUMNS} WHERE {{asked}} AND path > :after ORDER BY path LIMIT :limit"
 _OLDER = f"""
-{_COLUMNS} {_WHERE} AND (created_at_ms, id) < (SELECT created_at_ms, id FROM picture WHERE result_id = :before LIMIT 1)
+{_COLUMNS} WHERE {{asked}}
+    AND (created_at_ms, id) < (SELECT created_at_ms, id FROM picture WHERE result_id = :before LIMIT 1)
 ORDER BY created_at_ms DESC, id DESC LIMIT :limit
 """  # noqa: S608 - our own words
 _WITHOUT_ZONES = "CREATE TEMP VIEW picture AS SELECT *, '' AS zone FROM main.picture"
 _ZONES = "SELECT DISTINCT zone FROM picture WHERE zone != '' ORDER BY zone"
-_COUNT = f"SELECT count(*) FROM picture {_WHERE}"  # noqa: S608 - our own words
-_BY_ID = f"{_COLUMNS} WHERE substr(result_id, 1, length(:id)) = :id LIMIT {_MAX_MATCHES}"
+_COUNT = "SELECT count(*) FROM picture WHERE {asked}"
+_BY_ID = f"{_COLUMNS} WHERE result_id BETWEEN ? AND ? LIMIT {_MAX_MATCHES}"
+_LAST_CHARACTER = chr(0x10FFFF)
 _TOTALS = "SELECT evaluation, count(*), sum(bytes), min(created_at_ms) FROM picture GROUP BY evaluation"
 
 
@@ -71,7 +75,7 @@ class ArchiveQuery:
 
     evaluation: Evaluation | None = None
     since_ms: int = 0
-    until_ms: int = _EVER_MS
+    until_ms: int = EVER_MS
     part_id: str | None = None
     min_score: float | None = None
     labelled: bool = False
@@ -80,6 +84,11 @@ class ArchiveQuery:
     zone: str | None = None
     part_text: str | None = None
     min_ratio: float | None = None
+
+    def in_sql(self, statement: str) -> str:
+        """A statement that has these conditions in place of ``{asked}``."""
+        asked = [_CONDITIONS[each.name] for each in fields(self) if getattr(self, each.name) != each.default]
+        return statement.format(asked=" AND ".join(asked) or "TRUE")
 
     def values(self) -> dict[str, Any]:
         """Parameters of the statements."""
@@ -103,12 +112,12 @@ class ArchiveReader:
 
     def newest(self, query: ArchiveQuery, limit: int) -> list[ArchivedImage]:
         """The newest images first."""
-        rows = self._database.execute(_NEWEST, {**query.values(), "limit": limit})
+        rows = self._database.execute(query.in_sql(_NEWEST), {**query.values(), "limit": limit})
         return [_image(row) for row in rows]
 
     def older(self, query: ArchiveQuery, before: str, limit: int) -> list[ArchivedImage]:
         """The newest of those older than the image of a result; none if that has been removed."""
-        rows = self._database.execute(_OLDER, {**query.values(), "before": before, "limit": limit})
+        rows = self._database.execute(query.in_sql(_OLDER), {**query.values(), "before": before, "limit": limit})
         return [_image(row) for row in rows]
 
     def zones(self) -> list[str]:
@@ -117,7 +126,7 @@ class ArchiveReader:
 
     def count(self, query: ArchiveQuery) -> int:
         """Number of images."""
-        (count,) = self._database.execute(_COUNT, query.values()).fetchone()
+        (count,) = self._database.execute(query.in_sql(_COUNT), query.values()).fetchone()
         return int(count)
 
     def each(self, query: ArchiveQuery) -> Iterator[ArchivedImage]:
@@ -125,7 +134,7 @@ class ArchiveReader:
         after = ""
         while True:
             values = {**query.values(), "after": after, "limit": _AT_A_TIME}
-            images = [_image(row) for row in self._database.execute(_NEXT, values)]
+            images = [_image(row) for row in self._database.execute(query.in_sql(_NEXT), values)]
             yield from images
             if len(images) < _AT_A_TIME:
                 return
@@ -137,7 +146,7 @@ class ArchiveReader:
         Raises:
             ArchiveError: There is none, or more than one.
         """
-        found = [_image(row) for row in self._database.execute(_BY_ID, {"id": result})]
+        found = [_image(row) for row in self._database.execute(_BY_ID, (result, result + _LAST_CHARACTER))]
         if len(found) == 1:
             return found[0]
         if not found:

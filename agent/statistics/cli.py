@@ -20,8 +20,8 @@ from agent.messages.records import Evaluation
 from agent.state_owner import acting_as, owner_of
 from agent.statistics.csv_rows import result_rows, total_rows
 from agent.statistics.history import FILE_NAME
-from agent.statistics.summary import totals
-from agent.statistics.tables import counts_between, reading, results_between
+from agent.statistics.summary import totals_between
+from agent.statistics.tables import reading, results_between
 from calibration.plain_text import counted, rounded
 from calibration.terminal import console, say
 
@@ -76,7 +76,7 @@ def stats_command(  # noqa: PLR0913 - one for each question
         if results:
             csv.writer(sys.stdout).writerows(result_rows(results_between(database, since_ms, until_ms)))
             return
-        found = totals(counts_between(database, since_ms, until_ms), by.value, loaded.statistics.shift_minutes())
+        found = totals_between(database, since_ms, until_ms, by.value, loaded.statistics.shift_minutes())
     if as_csv:
         csv.writer(sys.stdout).writerows(total_rows(found))
     else:

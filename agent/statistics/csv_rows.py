@@ -25,7 +25,7 @@ _VERDICTS: dict[int, str] = {
 
 
 def total_rows(found: Mapping[tuple[datetime, str], Total]) -> Iterator[list[Any]]:
-    """A row for each hour, shift or day, with a column for each cause; see `summary.totals`."""
+    """A row for each hour, shift or day, with a column for each cause; see `summary.totals_between`."""
     causes = sorted({cause for total in found.values() for cause in total.causes})
     yield [*_TOTAL, "highest_ratio", *map(spreadsheet_cell, causes)]
     for (start, shift), total in found.items():

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.messages.records import CODE_NAMES, Evaluation
-from agent.statistics.tables import QUARTER_MS
+from agent.statistics.tables import QUARTER_MS, counts_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    import sqlite3
+    from collections.abc import Mapping
 
     from agent.statistics.tables import Counts
 
@@ -43,19 +44,10 @@ class Total:
         self.verdicts[counts.evaluation] += counts.results
         if counts.evaluation != Evaluation.OK:
             self.causes[cause_of(counts.evaluation, counts.code, counts.zone)] += counts.results
-        self._add_scores(counts)
-
-    def include(self, other: Total) -> None:
-        """Add all of another time."""
-        self.verdicts.update(other.verdicts)
-        self.causes.update(other.causes)
-        self._add_scores(other)
-
-    def _add_scores(self, more: Counts | Total) -> None:
-        self.scored += more.scored
-        self.scores += more.scores
-        self.thresholds += more.thresholds
-        self.highest = max((each for each in (self.highest, more.highest) if each is not None), default=None)
+        self.scored += counts.scored
+        self.scores += counts.scores
+        self.thresholds += counts.thresholds
+        self.highest = max((each for each in (self.highest, counts.highest) if each is not None), default=None)
 
     @property
     def parts(self) -> int:
@@ -89,22 +81,46 @@ def cause_of(evaluation: int, code: int, zone: str) -> str:
     return f"{why} in {zone}" if zone else why
 
 
-def totals(counts: Iterable[Counts], by: By, shifts: Mapping[str, int]) -> dict[tuple[datetime, str], Total]:
+def totals_between(
+    database: sqlite3.Connection, since_ms: int, until_ms: int, by: By, shifts: Mapping[str, int]
+) -> dict[tuple[datetime, str], Total]:
     """Start of each hour, shift or day with results, and name of the shift -> its total; in the order of time.
 
     Args:
-        counts: See `tables.counts_between`.
+        database: See `tables.reading`.
+        since_ms: First time, ms since 1970; all of its quarter of an hour.
+        until_ms: Last time, likewise.
         by: What to add up to.
         shifts: Name of each shift -> its start, minutes after midnight, a multiple of 15.
     """
-    quarters: dict[int, Total] = {}
-    for each in counts:
-        quarters.setdefault(each.quarter, Total()).add(each)
+    periods = _Periods(by, shifts)
     found: dict[tuple[datetime, str], Total] = {}
-    for quarter, total in quarters.items():
-        local = datetime.fromtimestamp(quarter * QUARTER_MS / 1000).astimezone()
-        found.setdefault(_start(local, by, shifts), Total()).include(total)
+    # SQLite adds up a year, in less than half the time that Python takes, and lets other threads work meanwhile.
+    for each in counts_between(database, since_ms, until_ms, periods.__getitem__):
+        found.setdefault(periods.starts[each.quarter], Total()).add(each)
     return dict(sorted(found.items()))
+
+
+class _Periods(dict[int, int]):
+    """Quarter of an hour -> the first one seen of the same hour, shift or day.
+
+    Attributes:
+        starts: Of those first ones: start of the hour, shift or day, and name of the shift.
+    """
+
+    def __init__(self, by: By, shifts: Mapping[str, int]) -> None:
+        super().__init__()
+        self.starts: dict[int, tuple[datetime, str]] = {}
+        self._first: dict[tuple[datetime, str], int] = {}
+        self._by: By = by
+        self._shifts = shifts
+
+    def __missing__(self, quarter: int) -> int:
+        local = datetime.fromtimestamp(quarter * QUARTER_MS / 1000).astimezone()
+        start = _start(local, self._by, self._shifts)
+        self[quarter] = first = self._first.setdefault(start, quarter)
+        self.starts[first] = start
+        return first
 
 
 def _start(local: datetime, by: By, shifts: Mapping[str, int]) -> tuple[datetime, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.errors import StatisticsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 QUARTER_MS = 15 * 60 * 1000
@@ -67,6 +67,10 @@ _READ = f"""
 SELECT * FROM counts WHERE quarter BETWEEN :first AND :last
 UNION ALL {_NOT_COUNTED.format(also=f"AND created_at_ms / {QUARTER_MS} BETWEEN :first AND :last")}
 """  # noqa: S608 - constants
+_READ_TOGETHER = f"""
+SELECT together(quarter) AS first, evaluation, code, zone, sum(results), sum(scored), sum(scores), sum(thresholds),
+    max(highest) FROM ({_READ}) GROUP BY 1, 2, 3, 4
+"""  # noqa: S608 - constants
 _FORGET_RESULTS = """
 DELETE FROM result WHERE id IN (
     SELECT id FROM result WHERE id <= (SELECT max(id) FROM result) - ? ORDER BY id LIMIT ?
@@ -78,6 +82,9 @@ DELETE FROM counts WHERE quarter < (SELECT quarter FROM counts ORDER BY quarter 
 _RESULTS = """
 SELECT result_id, created_at_ms, seq, part_id, evaluation, code, zone, score, threshold
 FROM result WHERE created_at_ms BETWEEN ? AND ? ORDER BY id
+"""
+_NEWEST_SCORES = """
+SELECT score FROM result WHERE created_at_ms >= ? AND score IS NOT NULL ORDER BY id DESC LIMIT ?
 """
 
 
@@ -180,12 +187,28 @@ def checkpoint(path: Path) -> None:
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def counts_between(database: sqlite3.Connection, since_ms: int, until_ms: int) -> list[Counts]:
-    """All counts of the quarters from one time to another, both included; a quarter may come twice."""
+def counts_between(
+    database: sqlite3.Connection, since_ms: int, until_ms: int, together: Callable[[int], int] | None = None
+) -> list[Counts]:
+    """All counts of the quarters from one time to another, both included; a quarter may come twice.
+
+    Args:
+        database: See `reading`.
+        since_ms: First time, ms since 1970.
+        until_ms: Last time.
+        together: Of quarters for which this gives the same one the counts are added up, as those of that quarter.
+    """
     span = {"first": since_ms // QUARTER_MS, "last": until_ms // QUARTER_MS}
-    return [Counts._make(row) for row in database.execute(_READ, span)]
+    if together is not None:
+        database.create_function("together", 1, together)
+    return [Counts._make(row) for row in database.execute(_READ_TOGETHER if together else _READ, span)]
 
 
 def results_between(database: sqlite3.Connection, since_ms: int, until_ms: int) -> Iterator[OneResult]:
     """The results that are still kept one by one, in the order of recording."""
     return (OneResult._make(row) for row in database.execute(_RESULTS, (since_ms, until_ms)))
+
+
+def newest_scores(database: sqlite3.Connection, since_ms: int, most: int) -> list[float]:
+    """Scores of the newest results since a time that have one, newest first; at most this many."""
+    return [score for (score,) in database.execute(_NEWEST_SCORES, (since_ms, most))]

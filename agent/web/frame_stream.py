@@ -15,7 +15,7 @@ from agent.web.picture import encoded
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.web.dashboard import Dashboard
     from agent.web.ipc import PageRequest, SharedImage
@@ -43,7 +43,7 @@ class FrameStream:
         self._to_agent = to_agent
         self._shared = shared
         self._dashboard = dashboard
-        self._arrived = asyncio.Condition()
+        self._arrived = asyncio.Event()
         self._picture: tuple[str, bytes] = ("", b"")
         self._waiting = 0
         self._is_asked = False
@@ -69,18 +69,14 @@ class FrameStream:
         """``updates``, once it differs from ``known``, or after a second: a viewer must see that the page is alive."""
         await asyncio.sleep(_UPDATES_AT_MOST_EVERY_S)
         with suppress(asyncio.TimeoutError):
-            async with self._arrived:
-                is_new = self._arrived.wait_for(lambda: self.updates != known)
-                await asyncio.wait_for(is_new, _UPDATES_AT_LEAST_EVERY_S)
+            await asyncio.wait_for(self._news(lambda: self.updates != known), _UPDATES_AT_LEAST_EVERY_S)
         return self.updates
 
     async def picture_after(self, result_id: str, timeout_s: float) -> bytes | None:
         """The newest frame unless it is the one of this result; waits for one, None if none comes in time."""
         self._waiting += 1
         try:
-            async with self._arrived:
-                is_new = self._arrived.wait_for(lambda: self._picture[0] not in {"", result_id})
-                await asyncio.wait_for(is_new, timeout_s)
+            await asyncio.wait_for(self._news(lambda: self._picture[0] not in {"", result_id}), timeout_s)
         except asyncio.TimeoutError:
             return None
         finally:
@@ -104,8 +100,8 @@ class FrameStream:
                 self.updates += 1
                 take = self._dashboard.take_results if report.kind == "results" else self._dashboard.take_state
                 take(report.content)
-            async with self._arrived:
-                self._arrived.notify_all()
+            self._arrived.set()
+            self._arrived = asyncio.Event()
         os._exit(0)
 
     async def ask(self) -> None:
@@ -117,6 +113,14 @@ class FrameStream:
             if self._waiting and not self._is_asked:
                 self._is_asked = self._ask_every("picture", _TICK_S)
             await asyncio.sleep(_TICK_S)
+
+    async def _news(self, are_there: Callable[[], bool]) -> None:
+        """Return once they are there.
+
+        Not with a condition: a viewer that goes is cancelled more than once, and would release a lock that it lacks.
+        """
+        while not are_there():
+            await self._arrived.wait()
 
     async def _encode(self, shown: ShownFrame) -> None:
         about = self._dashboard.about(shown.result_id)

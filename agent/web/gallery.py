@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import cv2
 
 from agent.archive.entry import CLASSES, OVERLAY, sibling
-from agent.archive.query import ArchiveQuery, open_reader
+from agent.archive.query import EVER_MS, ArchiveQuery, open_reader
+from agent.archive.thumbnail import LONGEST_SIDE_PX, thumbnail_in
 from agent.errors import ArchiveError
 from agent.messages.records import ResultCode
 from agent.web.labels import CODES, VERDICTS
 from agent.web.picture import as_jpeg
-from agent.web.query_times import LATEST_MS, time_in
+from agent.web.query_times import time_in
 from agent.web.token_auth import RefusedError
 from calibration.imaging.utf8_name import utf8_name
 
@@ -29,7 +31,7 @@ _AT_A_TIME = 48
 _LONGEST_TEXT = 200
 _CACHE_BYTES = 16 * 2**20
 _LABELS = {"": None, "none": "", "good": "good", "defect": "defect"}
-SIZES_PX = {"small": 320, "large": 1280, "frame": 1280}
+SIZES_PX = {"small": LONGEST_SIDE_PX, "large": 1280, "frame": 1280}
 """``large`` has the heat map, if there is one; ``frame`` is the picture alone."""
 
 
@@ -59,11 +61,13 @@ class Gallery:
         query, before = _query(asked), asked.get("before", "")
         with open_reader(self._folder) as archive:
             images = archive.older(query, before, _AT_A_TIME) if before else archive.newest(query, _AT_A_TIME)
-            found: Payload = {"images": [_entry(image) for image in images], "hasMore": len(images) == _AT_A_TIME}
+            has_more = len(images) == _AT_A_TIME
+            found: Payload = {"images": [_entry(image) for image in images], "hasMore": has_more}
             if before:
                 return found
             causes = {code: words for code, words in CODES.items() if words}
-            return {**found, "count": archive.count(query), "zones": archive.zones(), "causes": causes}
+            count = archive.count(query) if has_more else len(images)
+            return {**found, "count": count, "zones": archive.zones(), "causes": causes}
 
     def jpeg(self, result_id: str, size: str) -> bytes:
         """The image of a result, in one of `SIZES_PX`.
@@ -87,6 +91,9 @@ class Gallery:
     def _made(self, result_id: str, size: str) -> bytes:
         with open_reader(self._folder) as archive:
             kept = archive.named(result_id)
+        with suppress(OSError):
+            if size == "small" and (thumbnail := thumbnail_in(self._folder / kept.path)):
+                return thumbnail
         overlay = self._folder / sibling(kept.path, OVERLAY)
         path = overlay if size != "frame" and overlay.is_file() else self._folder / kept.path
         with utf8_name(path) as name:
@@ -109,7 +116,7 @@ def _query(asked: Mapping[str, str]) -> ArchiveQuery:
         return ArchiveQuery(
             evaluation=CLASSES[verdict] if verdict else None,
             since_ms=time_in(asked, "since", 0),
-            until_ms=time_in(asked, "until", LATEST_MS),
+            until_ms=time_in(asked, "until", EVER_MS),
             label=_LABELS[asked.get("label", "")],
             code=ResultCode(int(code)) if code else None,
             zone=asked.get("zone", "")[:_LONGEST_TEXT] or None,

@@ -24,4 +24,5 @@ CODES: dict[int, str] = {
     ResultCode.FROZEN: "picture is frozen",
     ResultCode.MOVED: "camera has moved",
     ResultCode.DAMAGED: "frame is damaged",
+    ResultCode.NOT_TAUGHT: "not taught yet",
 }

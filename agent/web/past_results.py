@@ -11,8 +11,8 @@ from agent.clock import now_ms
 from agent.messages.records import Evaluation
 from agent.statistics.csv_rows import result_rows, total_rows
 from agent.statistics.history import FILE_NAME
-from agent.statistics.summary import totals
-from agent.statistics.tables import counts_between, reading, results_between
+from agent.statistics.summary import totals_between
+from agent.statistics.tables import newest_scores, reading, results_between
 from agent.web.query_times import time_in
 from agent.web.token_auth import RefusedError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.statistics.summary import By, Total
 
 _MOST_PERIODS = 1000
+_MOST_SCORES = 1000
 _BY: dict[str, By] = {"hour": "hour", "shift": "shift", "day": "day"}
 
 
@@ -69,10 +70,24 @@ class PastResults:
         with reading(self._file) as database:
             return _as_csv(result_rows(results_between(database, *span)))
 
-    def _found(self, asked: Mapping[str, str]) -> dict[tuple[datetime, str], Total]:
-        by, *span = _asked(asked)
+    def scores(self, asked: Mapping[str, str]) -> Payload:
+        """Scores of the newest parts, newest first, at most 1000; of several zones each part has that of one.
+
+        Args:
+            asked: As in an address: ``since`` (ms since 1970).
+
+        Raises:
+            RefusedError: The query is not valid.
+            StatisticsError: There are none, or they cannot be read.
+        """
+        _, since_ms, _ = _asked(asked)
         with reading(self._file) as database:
-            return totals(counts_between(database, *span), by, self._shifts)
+            return {"scores": newest_scores(database, since_ms, _MOST_SCORES)}
+
+    def _found(self, asked: Mapping[str, str]) -> dict[tuple[datetime, str], Total]:
+        by, since_ms, until_ms = _asked(asked)
+        with reading(self._file) as database:
+            return totals_between(database, since_ms, until_ms, by, self._shifts)
 
 
 def _asked(asked: Mapping[str, str]) -> tuple[By, int, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -20,10 +18,12 @@ from agent.messages.records import to_json
 from agent.web.gallery import SIZES_PX
 from agent.web.recalibration import Recalibration
 from agent.web.request_guard import RequestGuard
+from agent.web.requests import STATIC, StaticFiles, check_token, error_response, json_object
 from agent.web.token_auth import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -33,15 +33,7 @@ if TYPE_CHECKING:
     from agent.web.gallery import Gallery
     from agent.web.past_results import PastResults
     from agent.web.token_auth import TokenAuth
-    from calibration.errors import ShiftwatchError
 
-_STATIC = Path(__file__).parent / "static"
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 _ANSWERED = (RefusedError, ArchiveError, StatisticsError, StationUnreachableError)
 _COMMANDS = {"threshold", "pause", "resume", "rollback"}
 _PICTURE_WITHIN_S = 5.0
@@ -79,13 +71,13 @@ class Routes:
         self._auth = auth
         self._state_dir = state_dir
         self._about = {**about, "canChange": auth.is_possible, "hasArchive": gallery is not None}
-        self._files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
+        self._files = StaticFiles([STATIC], "index.html").response
 
     def app(self, names: Collection[str]) -> Starlette:
         """ASGI application; ``names``: host names that browsers may use as well."""
         return Starlette(
             routes=[
-                Route("/", self._file),
+                Route("/", self._files),
                 Route("/events", self._events),
                 Route("/picture", self._picture),
                 Route("/archive", self._archive),
@@ -94,21 +86,16 @@ class Routes:
                 Route("/statistics", self._statistics),
                 Route("/statistics.csv", self._statistics_csv),
                 Route("/results.csv", self._results_csv),
+                Route("/scores", self._scores),
                 Route("/recalibration", self._recalibration),
                 Route("/recalibration", self._recalibrate, methods=["POST"]),
                 Route("/unlock", self._unlock, methods=["POST"]),
                 Route("/command/{name}", self._command, methods=["POST"]),
-                Route("/{name}", self._file),
+                Route("/{name}", self._files),
             ],
             middleware=[Middleware(RequestGuard, names=names)],
             exception_handlers=dict.fromkeys(_ANSWERED, _error_response),
         )
-
-    async def _file(self, request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        if name not in self._files:
-            raise RefusedError(404, "there is nothing here")
-        return Response(self._files[name], media_type=_TYPES[Path(name).suffix])
 
     async def _events(self, _: Request) -> Response:
         return StreamingResponse(self._updates(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -150,9 +137,12 @@ class Routes:
     async def _results_csv(self, request: Request) -> Response:
         return _csv(await run_in_threadpool(self._past.results_csv, request.query_params), "results")
 
+    async def _scores(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._past.scores, request.query_params))
+
     async def _mark(self, request: Request) -> Response:
-        self._check(request)
-        label = (await _object(request)).get("label")
+        check_token(self._auth, request)
+        label = (await json_object(request)).get("label")
         return await self._commanded("mark", {"resultId": _result_of(request), "label": label})
 
     async def _recalibration(self, _: Request) -> Response:
@@ -160,23 +150,23 @@ class Routes:
 
     async def _recalibrate(self, request: Request) -> Response:
         """Start or cancel a recalibration. The station's state has its progress, `_recalibration` its result."""
-        self._check(request)
-        answer = await run_in_threadpool(self._recalibrations.start, await _object(request))
+        check_token(self._auth, request)
+        answer = await run_in_threadpool(self._recalibrations.start, await json_object(request))
         if not answer["accepted"]:
             raise RefusedError(409, str(answer["error"]))
         self._stream.ask_soon()
         return JSONResponse({"auditHash": answer["auditHash"]})
 
     async def _unlock(self, request: Request) -> Response:
-        self._check(request)
+        check_token(self._auth, request)
         return Response(status_code=204)
 
     async def _command(self, request: Request) -> Response:
-        self._check(request)
+        check_token(self._auth, request)
         name = request.path_params["name"]
         if name not in _COMMANDS:
             raise RefusedError(404, f"there are: {', '.join(sorted(_COMMANDS))}")
-        return await self._commanded(name, await _object(request))
+        return await self._commanded(name, await json_object(request))
 
     async def _commanded(self, name: str, args: Payload) -> Response:
         first, last = await run_in_threadpool(self._send_command, name, args)
@@ -192,10 +182,6 @@ class Routes:
 
     def _answers(self, name: str, args: Payload) -> Iterator[Payload]:
         return ask_station(self._state_dir, {"command": name, "commandId": uuid4().hex, "args": args})
-
-    def _check(self, request: Request) -> None:
-        address = "" if request.client is None else request.client.host
-        self._auth.check(address, request.headers.get("authorization", ""))
 
     def _kept_images(self) -> Gallery:
         if self._gallery is None:
@@ -215,18 +201,5 @@ def _result_of(request: Request) -> str:
     return result
 
 
-async def _object(request: Request) -> Payload:
-    try:
-        content = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise RefusedError(400, "not a JSON object")
-    return content
-
-
 def _error_response(_: Request, error: Exception) -> Response:
-    if isinstance(error, RefusedError):
-        return JSONResponse({"error": str(error)}, error.status)
-    status = 503 if isinstance(error, StationUnreachableError) else 404
-    return JSONResponse({"error": cast("ShiftwatchError", error).one_line}, status)
+    return error_response(error, 503 if isinstance(error, StationUnreachableError) else 404)

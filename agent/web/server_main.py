@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import uvicorn
 
 from agent import logs
-from agent.web.bounded_protocol import BoundedProtocol
 from agent.web.dashboard import Dashboard
 from agent.web.frame_stream import FrameStream
 from agent.web.gallery import Gallery
 from agent.web.ipc import PageOrder, SharedImage
 from agent.web.past_results import PastResults
+from agent.web.requests import server_of
 from agent.web.routes import Routes
 from agent.web.token_auth import TokenAuth
-
-_LONGEST_HEADER_BYTES = 16 * 1024
 
 
 def main(order: dict[str, Any], to_agent: socket.socket, memory: int, listener: int) -> None:
@@ -44,18 +41,5 @@ async def _serve(order: PageOrder, to_agent: socket.socket, shared: SharedImage,
     about = {"station": order.station, "version": order.version}
     past = PastResults(state_dir, order.shifts)
     routes = Routes(stream, dashboard, gallery, past, TokenAuth(order.token), state_dir, about)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            routes.app(order.names),
-            loop="asyncio",
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=_LONGEST_HEADER_BYTES,
-        )
-    )
+    server = server_of(routes.app(order.names))
     await asyncio.gather(stream.listen(), stream.ask(), server.serve(sockets=[listening]))

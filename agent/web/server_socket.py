@@ -6,6 +6,7 @@ import importlib.util
 import socket
 
 from agent.errors import PageError
+from calibration.extras import install_extra
 
 _PACKAGES = ("starlette", "uvicorn")
 _WAITING_BROWSERS = 64
@@ -17,8 +18,7 @@ def check_packages() -> None:
     if missing:
         raise PageError(
             what=f"web.enabled is true, but the page needs packages that are not installed: {', '.join(missing)}",
-            remedy="install the extra `web` into the agent's environment, in the clone: pip install '.[web]'; "
-            "or set web.enabled: false",
+            remedy=f"install them into the agent's environment: {install_extra('web')}; or set web.enabled: false",
         )
 
 

@@ -5,8 +5,11 @@ publisher sends every record to a real mosquitto and the archive writes a pictur
 beforehand. Blocks of loop and of bare calls take turns, and a block of bare calls begins only when everything has been
 sent, so that the loop pays for all of its own work.
 
-With ``--everything`` frames are checked before they are trusted, metrics are fetched each second, and somebody watches
-the live page, whose process makes ten pictures a second.
+With ``--everything`` frames are checked before they are trusted, metrics are fetched each second, and two browsers have
+all pages open: the live page, whose process makes ten pictures a second, a gallery of 20,000 kept pictures, which they
+scroll, filter and enlarge, the statistics of a year, and the page of a set-up that is over and still asks for its
+state. The browsers are headless Chromium where it is installed, else clients that send the same requests. They have the
+lowest priority, as they are on other devices.
 
 By itself the next frame is there as soon as the last is done; ``--frames-per-s`` lets loop and bare engine wait for
 theirs, as a camera does. Then each finds the cores idle, and what publisher and archive still have to do for the frame
@@ -25,18 +28,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
 import mtd
 import numpy as np
-from prometheus_client import CollectorRegistry, ProcessCollector
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from watched import BROWSERS, by_kind, watched
 
 from agent.alerts.defect import Rules
 from agent.alerts.store import ActiveAlerts
@@ -51,7 +58,6 @@ from agent.inspection.loop import inspect
 from agent.inspection.recorder import FanOut, Recorder
 from agent.messages.records import ResultCode
 from agent.messages.topics import Topics
-from agent.metrics.endpoint import serve_metrics
 from agent.metrics.loop_metrics import LoopMetrics
 from agent.mqtt.connect import BrokerSettings
 from agent.mqtt.live_messages import LiveMessages
@@ -60,15 +66,15 @@ from agent.outbox.background import BackgroundOutbox
 from agent.statistics.history import FILE_NAME, History
 from agent.trigger.plc_handshake import Handshake
 from agent.trigger.trigger import EveryFrame
-from agent.web.ipc import PageOrder
-from agent.web.page_feed import PageFeed
-from agent.web.server_socket import listening
 from agent.zones.recipe import Recipe
 from calibration.backbones.backbone import filterbank_backbone
 from calibration.engine.onnxruntime import OnnxRuntimeEngine
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
+from tests.support.long_past import MAX_MIB, count_a_year, keep_pictures
+from tests.support.real_broker import free_port
+from tests.support.stations import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -92,9 +98,10 @@ WHOLE_FACTOR = Region(x=96, y=16, width=2 * SIDE, height=2 * SIDE)
 """Shrinks by a whole number, which OpenCV does several times faster than ``FRACTION``."""
 FRACTION = REGION
 TAUGHT_PARTS = 60
+KEPT_PICTURES = 20_000
 _DEFECT_EVERY = 20
 _UNDISTURBED = 5
-_DRAINED_WITHIN_S = 10.0
+_DRAINED_WITHIN_S = 60.0
 _LISTENS_WITHIN_S = 10.0
 
 
@@ -107,14 +114,14 @@ class Cost:
         preprocess_ms: Of these, region and resize.
         engine_ms: The engine alone, on frames prepared beforehand.
         published: Records the broker has acknowledged.
-        pictures: What the viewer of the page got.
+        took_ms: Of the requests of the browsers, by their kind.
     """
 
     loop_ms: list[float] = field(default_factory=list)
     preprocess_ms: list[float] = field(default_factory=list)
     engine_ms: list[float] = field(default_factory=list)
     published: int = 0
-    pictures: int = 0
+    took_ms: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -152,6 +159,7 @@ class DecodedFrames:
     dropped: dict[str, int] = field(default_factory=dict)
     state: CameraState = "running"
     reason: str = ""
+    refused_settings: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Frame]:
         for image in self.images:
@@ -181,6 +189,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
     backbone: Backbone | None = None,
     threads: int = THREADS,
     frames_per_s: float | None = None,
+    browsers: str = BROWSERS,
 ) -> Cost:
     """The cost of the loop and of the engine, by turns.
 
@@ -188,10 +197,11 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         mosquitto: The broker's binary.
         region: Of the frames of 640x480 pixels.
         blocks: Of each.
-        everything: With frame checks, metrics, and the live page with a viewer.
+        everything: With frame checks, metrics, and two browsers on all pages.
         backbone: None takes the filterbank, the cheapest there is.
         threads: Of the engine.
         frames_per_s: None takes as many as the loop can.
+        browsers: ``chromium``, or ``http`` for clients that send the same requests.
     """
     images = [part.image for part in parts(BLOCK * 3, seed=2, defect_every=_DEFECT_EVERY)]
     cv2.setNumThreads(1)  # as `run_station`
@@ -207,7 +217,11 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         handshake = Handshake(_DEADLINE_MS, lambda: ResultCode.TOO_LATE)
         dialogue = dialogue_of(topics, handshake, folder)
         publisher = stack.enter_context(Publisher(settings, topics, outbox, _station(), dialogue))
-        archive = stack.enter_context(Archive(folder / "archive", 100))
+        if everything:
+            keep_pictures(folder / "archive", [part.image for part in parts(12, seed=3)], KEPT_PICTURES)
+            count_a_year(folder / FILE_NAME)
+        archive = stack.enter_context(Archive(folder / "archive", MAX_MIB if everything else 100))
+        until(lambda: archive.is_reconciled, _DRAINED_WITHIN_S)  # as it is soon after the start
         rules = Rules(bundle.manifest.working_point.threshold)
         checks = (
             FrameChecks(bundle.reference(), bundle.preprocess, frozen_after=None, recheck_ms=100)
@@ -217,7 +231,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
         recipe = Recipe(bundle.preprocess, engine, rules, bundle.manifest.backbone.grid, checks)
         active_alerts = ActiveAlerts(folder / "active_alert.json")
         metrics = LoopMetrics()
-        page = stack.enter_context(watched(folder, metrics)) if everything else None
+        page = stack.enter_context(watched(folder, metrics, browsers, cost.took_ms)) if everything else None
         history = stack.enter_context(History(folder / FILE_NAME, 100_000))
         outbox.before_forget = history.flush
         store = FanOut(outbox, *([] if page is None else [page]), history)
@@ -241,38 +255,7 @@ def measure(  # noqa: PLR0913 - what the figures depend on
                 cost.loop_ms += camera.durations_ms
                 cost.engine_ms += engine_ms
         cost.published = publisher.published
-        cost.pictures = len((folder / "pictures").read_text().splitlines()) if everything else 0
     return cost
-
-
-@contextmanager
-def watched(folder: Path, metrics: LoopMetrics) -> Iterator[PageFeed]:
-    """The live page with a viewer, who notes each picture, and metrics that somebody fetches."""
-    order = PageOrder(
-        names=(),
-        token=None,
-        state_dir=str(folder),
-        has_archive=True,
-        shifts={},
-        station="benchmark",
-        version="0",
-        log_level="warning",
-        log_format="text",
-    )
-    with ExitStack() as stack:
-        listener = stack.enter_context(listening("127.0.0.1", 0))
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        url = stack.enter_context(serve_metrics("127.0.0.1", 0, registry))
-        page = PageFeed(order, listener)
-        page.use_state(lambda: {"p50": metrics.percentiles(50), "p99": metrics.percentiles(99)})
-        stack.enter_context(page)
-        ports = (str(listener.getsockname()[1]), url.rpartition(":")[2].partition("/")[0])
-        output = stack.enter_context((folder / "pictures").open("w"))
-        command = [sys.executable, str(Path(__file__).with_name("viewer.py")), *ports]
-        viewer = stack.enter_context(subprocess.Popen(command, stdout=output))  # noqa: S603 - our own
-        stack.callback(viewer.kill)
-        yield page
 
 
 def dialogue_of(topics: Topics, handshake: Handshake, folder: Path) -> LiveMessages:
@@ -330,9 +313,7 @@ def _wait_until_drained(outbox: BackgroundOutbox, archive: Archive) -> None:
 @contextmanager
 def running(mosquitto: str, folder: Path) -> Iterator[int]:
     """The broker on a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     with subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL) as broker:  # noqa: S603 - found on the path
@@ -370,7 +351,8 @@ def main() -> None:
     parser.add_argument(
         "--blocks", type=int, default=BLOCKS, help=f"of the loop, and of the engine; {BLOCK} frames each"
     )
-    parser.add_argument("--everything", action="store_true", help="with frame checks, metrics and a viewer of the page")
+    parser.add_argument("--everything", action="store_true", help="with frame checks, metrics and two browsers")
+    parser.add_argument("--browsers", choices=["chromium", "http"], default=BROWSERS, help="which; see above")
     parser.add_argument("--backbone", default="filterbank", help="see mtd.py")
     parser.add_argument("--threads", type=int, default=THREADS, help="of the engine")
     parser.add_argument("--frames-per-s", type=float, help="of the camera")
@@ -379,8 +361,9 @@ def main() -> None:
     if binary is None:
         parser.error("mosquitto is not installed: apt-get install mosquitto")
     table = Table("frame", box=box.MARKDOWN)
-    for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5", "pictures"):
+    for title in ("loop p5", "loop p50", "resize p50", "engine p5", "engine p50", "ratio of p5"):
         table.add_column(title, justify="right")
+    took_ms: defaultdict[str, list[float]] = defaultdict(list)
     for region in (WHOLE_FACTOR, FRACTION):
         backbone = None if arguments.backbone == "filterbank" else mtd.backbone_of(arguments.backbone)
         cost = measure(
@@ -391,6 +374,7 @@ def main() -> None:
             backbone=backbone,
             threads=arguments.threads,
             frames_per_s=arguments.frames_per_s,
+            browsers=arguments.browsers,
         )
         times = [
             np.percentile(durations_ms, share)
@@ -402,8 +386,14 @@ def main() -> None:
             for share in shares
         ]
         size = f"{region.width}x{region.height} to {SIDE}x{SIDE}"
-        table.add_row(size, *(f"{ms:.2f} ms" for ms in times), f"{cost.ratio:.2f}", f"{cost.pictures}")
-    Console(width=140, highlight=False).print(table)
+        table.add_row(size, *(f"{ms:.2f} ms" for ms in times), f"{cost.ratio:.2f}")
+        for kind, durations_ms in cost.took_ms.items():
+            took_ms[kind] += durations_ms
+    console = Console(width=140, highlight=False)
+    console.print(table)
+    if arguments.everything:
+        console.print(f"requests of two browsers ({arguments.browsers}), which yield to everything else here:")
+        console.print(by_kind(took_ms))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ EVERY = 6  # of the test tiles
 @pytest.fixture(scope="module")
 def lite0(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     del data, weights  # where they are missing, these tests are skipped
-    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install --editable '.[fit]'")
     settings = Settings(Preprocess(mtd.SIDE, mtd.SIDE), threads=1)
     path = tmp_path_factory.mktemp("half") / "bundle"
     return mtd.fit(mtd.backbone_of("lite0"), mtd.split(images=CALIBRATING).learnt, settings, path)

@@ -20,7 +20,7 @@ def test_the_head_is_several_times_as_fast_as_a_search_by_scikit_learn(
     data: Path, weights: Path, tmp_path: Path
 ) -> None:
     del data, weights  # where they are missing, this test is skipped
-    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install --editable '.[fit]'")
     head, reduced = speed.remembered(tmp_path, mtd.backbone_of("lite0"))
     assert head.bank.shape == (1492, 192)
     assert speed.search_ratio(speed.search_turns(head, reduced)) >= LEAST

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def lite0(data: Path, weights: Path) -> Backbone:
     del data, weights  # where they are missing, these tests are skipped
-    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install 'shiftwatch[fit]'")
+    pytest.importorskip("timm", reason="Lite0 comes from timm: pip install --editable '.[fit]'")
     return mtd.backbone_of("lite0")
 
 

@@ -1,7 +1,9 @@
 // Changes of the station: they need the token, which is sent in a header and kept in this tab.
 
-import { number } from "./format.js";
+import { Curve } from "./curve.js";
+import { number, write } from "./format.js";
 import { post } from "./post.js";
+import { RecentScores } from "./recent.js";
 
 const WIDEST = 10;
 const get = (id) => document.getElementById(id);
@@ -11,10 +13,12 @@ export class Controls {
   constructor(chart, changed) {
     this.chart = chart;
     this.changed = changed;
+    this.curve = new Curve();
+    this.recent = new RecentScores(() => this.showEffect());
     this.token = sessionStorage.getItem("token");
     this.zone = "";
     this.thresholds = {};
-    this.isEdited = false;
+    this.proposed = null; // a threshold that is chosen, but not set
     this.isPaused = false;
     get("unlock").addEventListener("submit", (event) => this.unlock(event));
     get("lock").addEventListener("click", () => this.lock(""));
@@ -35,9 +39,19 @@ export class Controls {
     return Boolean(this.canChange && this.token);
   }
 
+  // Otherwise the chart and the last parts are of other zones as well.
+  get isAlone() {
+    return Object.keys(this.thresholds).length === 1;
+  }
+
   // The threshold of the chosen zone before any command.
   get base() {
     return this.thresholds[this.zone]?.base ?? null;
+  }
+
+  // The present one, of the chosen zone.
+  get now() {
+    return this.thresholds[this.zone].now;
   }
 
   take(state) {
@@ -45,45 +59,62 @@ export class Controls {
     if (zones.join() !== Object.keys(this.thresholds).join()) {
       get("threshold-zone").replaceChildren(...zones.map((zone) => new Option(zone, zone)));
       get("zone").hidden = zones.length === 1;
-      this.zone = zones[0];
+      [this.zone, this.proposed] = [zones[0], null];
     }
     this.thresholds = state.thresholds;
+    this.activeSince = state.versions?.[this.zone]?.[0]?.at ?? 0;
     this.isPaused = state.state === "paused";
     get("pause-button").textContent = this.isPaused ? "Resume inspection" : "Pause inspection";
     get("reason").disabled = this.isPaused;
-    if (!this.isEdited) this.follow(this.thresholds[this.zone].now);
+    if (this.proposed === null) this.follow();
+    this.showEffect();
   }
 
   choose(zone) {
     this.zone = zone;
     this.forget();
-    this.follow(this.thresholds[zone].now);
+    this.follow();
   }
 
   forget() {
-    this.isEdited = false;
-    this.chart.proposed = null;
-    get("threshold-effect").textContent = "";
+    this.proposed = null;
+    this.showEffect();
   }
 
   // Show the present threshold, while no other is proposed.
-  follow(threshold) {
+  follow() {
     if (document.activeElement === get("threshold-number")) return;
-    get("threshold-number").value = Number(threshold.toPrecision(6));
+    get("threshold-number").value = Number(this.now.toPrecision(6));
+    this.moveSlider(this.now);
+  }
+
+  propose(threshold, isFromSlider) {
+    this.proposed = threshold;
+    if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
+    if (threshold > 0) this.moveSlider(threshold);
+    if (this.isAlone) this.recent.refresh(this.activeSince);
+    this.showEffect();
+  }
+
+  moveSlider(threshold) {
     get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
     get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
   }
 
-  propose(threshold, isFromSlider) {
-    this.isEdited = true;
-    const isAlone = Object.keys(this.thresholds).length === 1; // otherwise the chart shows other zones as well
-    const multiple = threshold / this.thresholds[this.zone].now;
-    this.chart.proposed = isAlone && threshold > 0 ? multiple : null;
-    if (isFromSlider) get("threshold-number").value = Number(threshold.toPrecision(4));
-    else if (threshold > 0) get("threshold-slider").value = 1000 * Math.log10(threshold / this.base) / Math.log10(WIDEST);
-    get("threshold-slider").setAttribute("aria-valuetext", number(threshold));
-    const [above, of] = this.chart.above(multiple);
-    get("threshold-effect").textContent = isAlone && threshold > 0 ? `${above} of the ${of} points in the chart lie above ${number(threshold)}.` : "";
+  // What the proposed threshold would do, by the calibration and to the last parts.
+  showEffect() {
+    if (!this.thresholds[this.zone]) return;
+    const proposed = this.proposed > 0 ? this.proposed : null;
+    this.curve.show(this.thresholds[this.zone].curve ?? null, this.now, proposed);
+    this.chart.proposed = this.isAlone && proposed ? proposed / this.now : null;
+    write(get("threshold-effect"), this.isAlone && proposed ? this.ofTheLast(proposed) : "");
+  }
+
+  ofTheLast(threshold) {
+    const parts = this.recent.scores.length;
+    if (parts) return `Of the last ${parts.toLocaleString("en")} parts ${this.recent.above(threshold)} lie above ${number(threshold)} (above the present one: ${this.recent.above(this.now)}).`;
+    const [above, of] = this.chart.above(threshold / this.now);
+    return `${above} of the ${of} points in the chart lie above ${number(threshold)}.`;
   }
 
   async setThreshold(event, threshold) {

@@ -39,6 +39,11 @@ export function element(tag, className, ...content) {
   return made;
 }
 
+// A text that has not changed is not written again: screen readers would read it again.
+export function write(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
 export function svgElement(tag, kind, attributes) {
   const piece = document.createElementNS("http://www.w3.org/2000/svg", tag);
   piece.setAttribute("class", kind);

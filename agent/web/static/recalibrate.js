@@ -57,18 +57,19 @@ function zones() {
 }
 
 function table() {
-  const rows = Object.entries(versions).flatMap(([zone, all]) => all.map((version, place) => row(zone, version, place === 0)));
+  const rows = Object.entries(versions).flatMap(([zone, all]) => all.map((version, place) => row(zone, version, all.slice(0, place))));
   get("versions").tBodies[0].replaceChildren(...rows);
 }
 
-function row(zone, version, isActive) {
+// later: The versions after this one. A bundle comes back with its latest threshold, so only its last row offers it.
+function row(zone, version, later) {
   const back = element("button", "quiet", "Go back to it");
   back.type = "button";
   back.setAttribute("aria-label", `Go back to bundle ${version.identity.slice(0, 12)}`);
   back.addEventListener("click", () => rollback(zone, version.identity));
   return element("tr", "", ...[
     dayAndClock(version.at), `${zone ? `${zone}: ` : ""}${version.identity.slice(0, 12)}`, version.by ?? "", version.why ?? "configured",
-    number(version.threshold), isActive ? "active" : back,
+    number(version.threshold), later.length === 0 ? "active" : later.some((each) => each.identity === version.identity) ? "" : back,
   ].map((content) => element("td", "", content)));
 }
 
@@ -110,7 +111,7 @@ async function start(event) {
 }
 
 async function rollback(zone, bundle) {
-  await send("command/rollback", { bundle, ...zoneOf(zone) }, get("versions-answer"), "Done: it is active again.", ROLLBACK_TIMEOUT_MS);
+  await send("command/rollback", { bundle, ...zoneOf(zone) }, get("versions-answer"), "Done: it is active again, with the threshold that it had.", ROLLBACK_TIMEOUT_MS);
 }
 
 get("unlock").addEventListener("submit", async (event) => {

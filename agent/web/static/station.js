@@ -1,6 +1,6 @@
 // Verdict, lists, state and alerts.
 
-import { SHAPES, age, clock, dayAndClock, element, multiple, number, shape } from "./format.js";
+import { SHAPES, age, clock, dayAndClock, element, multiple, number, shape, write } from "./format.js";
 
 const OLD_AFTER_MS = 10 * 60000; // on a slow line the last verdict stays the last
 const RECENT_MS = 10000;
@@ -57,10 +57,6 @@ function setVerdict(kind, word, why, detail) {
   write(get("why"), why);
   write(get("detail"), detail);
   document.title = `${word} – ${get("station").textContent}`;
-}
-
-function write(target, text) {
-  if (target.textContent !== text) target.textContent = text;
 }
 
 function rows(table, entries) {

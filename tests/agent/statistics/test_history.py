@@ -17,7 +17,7 @@ from agent.messages.records import Evaluation, Result, ResultCode, to_json
 from agent.outbox.outbox import Outbox
 from agent.statistics import tables
 from agent.statistics.history import History
-from agent.statistics.summary import Total, totals
+from agent.statistics.summary import Total, totals_between
 from agent.statistics.tables import QUARTER_MS, counts_between, opened, results_between
 from tests.support.stations import until
 
@@ -240,10 +240,10 @@ def test_hours_shifts_and_days_are_those_of_the_clock_on_the_wall(
     # 2026-09-21 14:43 UTC is 20:13 there.
     start_ms = NOW_MS - NOW_MS % QUARTER_MS
     put(history, *[result(number, created_at_ms=start_ms + number * QUARTER_MS) for number in range(24 * 4)])
-    rows = counts_between(opened(path), *EVER)
+    database = opened(path)
 
     def found(by: str) -> list[tuple[str, str, int]]:
-        added = totals(rows, by, SHIFTS).items()  # type: ignore[arg-type]
+        added = totals_between(database, *EVER, by, SHIFTS).items()  # type: ignore[arg-type]
         return [(f"{start:%m-%d %H:%M}", shift, total.parts) for (start, shift), total in added]
 
     hours = found("hour")
@@ -264,7 +264,7 @@ def test_a_shift_that_began_yesterday_keeps_its_start_over_a_change_of_the_clock
     change_ms = 1_792_890_000_000  # 2026-10-25 01:00 UTC, when 03:00 becomes 02:00
     change_ms -= change_ms % QUARTER_MS
     put(history, *[result(each, created_at_ms=change_ms + (each - 8) * QUARTER_MS) for each in range(16)])
-    (night,) = totals(counts_between(opened(path), *EVER), "shift", SHIFTS).items()
+    (night,) = totals_between(opened(path), *EVER, "shift", SHIFTS).items()
     assert f"{night[0][0]:%m-%d %H:%M} {night[0][1]} {night[1].parts}" == "10-24 22:00 night 16"
 
 

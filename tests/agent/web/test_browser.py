@@ -109,7 +109,8 @@ def check_what_is_changed(tab: Tab, folder: Path) -> None:
     tab.ask(f"{enter('token', TOKEN)}; {click('#unlock button')}")
     tab.until("!document.getElementById('unlocked').hidden")
     tab.ask(enter("threshold-slider", 300))  # of a thousand up to ten times as much
-    assert "points in the chart lie above" in tab.ask(text("threshold-effect"))
+    assert "of the drawn defects are found (now: " in tab.ask(text("threshold-expected"))
+    tab.until(f"/^Of the last \\d+ parts \\d+ lie above/.test({text('threshold-effect')})")
     tab.ask(click("#threshold-set"))
     tab.until(f"{text('threshold-answer')}.startsWith('Done')")
     tab.until(f"{text('figures')}.includes('set by command')")

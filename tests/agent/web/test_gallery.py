@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
 import cv2
@@ -14,6 +14,7 @@ from agent.archive.quota import MIB, Limits
 from agent.archive.snapshot import Heat, Snapshot
 from agent.archive.store import Store
 from agent.messages.records import Evaluation, Result, ResultCode, ZoneResult
+from agent.web.gallery import Gallery
 from tests.support.chromium import Tab, require_chromium
 from tests.support.pages import Served, serving
 
@@ -151,6 +152,26 @@ def test_a_picture_comes_with_and_without_its_heat_map(served: Served) -> None:
         images[size] = np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR))
     assert np.ptp(images["frame"].astype(int), axis=2).max() <= 2, "grey, as it was taken"
     assert np.ptp(images["large"].astype(int), axis=2).max() > 30
+
+
+def test_a_thumbnail_needs_no_frame_to_be_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def imread(_: str) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(cv2, "imread", imread)
+    reject = np.frombuffer(Gallery(folder / "archive").jpeg(result(1).result_id, "small"), np.uint8)
+    image = np.asarray(cv2.imdecode(reject, cv2.IMREAD_COLOR))
+    assert np.ptp(image.astype(int), axis=2).max() > 30, "with the heat map"
+
+
+def test_a_picture_that_version_0_1_0_kept_has_a_thumbnail(tmp_path: Path) -> None:
+    store = Store(tmp_path, Limits(100 * MIB))
+    snapshot = Snapshot(image=np.full((600, 800, 3), 90, np.uint8), heat=(), region=None, result=result(0))
+    assert store.keep(snapshot) is None
+    store.close()
+    cv2.imwrite(str(tmp_path / snapshot.reference), snapshot.image)
+    small = np.frombuffer(Gallery(tmp_path).jpeg(result(0).result_id, "small"), np.uint8)
+    assert np.asarray(cv2.imdecode(small, cv2.IMREAD_COLOR)).shape == (240, 320, 3)
 
 
 @pytest.mark.slow

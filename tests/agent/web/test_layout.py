@@ -7,66 +7,31 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.clock import now_ms
-from agent.messages.records import Evaluation, Result, ResultCode
-from tests.support.chromium import Tab, require_chromium
-from tests.support.pages import seen, serving
+from agent.messages.records import Evaluation, Result, ResultCode, to_json
+from agent.statistics.history import FILE_NAME, History
+from tests.support.chromium import Tab, require_chromium, text
+from tests.support.layout import PROBLEMS, WIDTHS, WITHOUT_NAME
+from tests.support.pages import TOKEN, seen, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.waits
 
-WIDTHS = {360: 740, 390: 844, 768: 1024, 1024: 768, 1280: 900, 1400: 900, 1920: 1080}
 PART = "SN-4711-A very long part name of a supplier that never ends 0815/2026-11-30/left-hand-side "
 ZONES = [f"zone-{number:02}-inner-seal" for number in range(12)]
+CURVE = {
+    "points": [[23456.789 * 10 ** (step / 20 - 1), 0.000123 if step > 20 else 0.5, 0.4, 0.4] for step in range(41)],
+    "lowestRate": 0.000123,
+    "leastDetection": 0.5,
+    "defects": 120,
+}
 KINDS = [
     (Evaluation.OK, ResultCode.NONE),
     (Evaluation.NOT_OK, ResultCode.NONE),
     (Evaluation.NOT_DECIDABLE, ResultCode.FRAME_UNUSABLE),
     (Evaluation.OK, ResultCode.TOO_LATE),
 ]
-PROBLEMS = """(() => {
-  const problems = [], width = document.documentElement.clientWidth, boxes = [];
-  const isShown = (it) => it.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true });
-  const name = (it) => (it.nodeType === 3 ? it.textContent.trim().slice(0, 30) : it.id || it.className || it.tagName);
-  const whole = document.documentElement.scrollWidth;
-  if (whole > width) problems.push(`it is ${whole} pixels wide`);
-  const visible = (box, it) => {
-    for (let outer = it.parentElement; outer; outer = outer.parentElement) {
-      if (getComputedStyle(outer).overflow === "visible") continue;
-      const edge = outer.getBoundingClientRect();
-      return { left: Math.max(box.left, edge.left), right: Math.min(box.right, edge.right),
-        top: Math.max(box.top, edge.top), bottom: Math.min(box.bottom, edge.bottom) };
-    }
-    return box;
-  };
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) {
-    const it = texts.currentNode;
-    if (!it.textContent.trim() || !isShown(it.parentElement)) continue;
-    if (it.parentElement.closest(".stage, .shapes, option, noscript, script")) continue;
-    const range = document.createRange();
-    range.selectNodeContents(it);
-    for (const box of range.getClientRects()) boxes.push([visible(box, it), it]);
-  }
-  for (const it of document.querySelectorAll("input, button, select, .stage, .chart, #verdict > .shape")) {
-    if (isShown(it)) boxes.push([it.getBoundingClientRect(), it]);
-  }
-  const real = boxes.filter(([box]) => box.right > box.left && box.bottom > box.top);
-  for (const [box, it] of real) if (box.left < -1 || box.right > width + 1) problems.push(`${name(it)} is outside`);
-  real.forEach(([one, first], place) => real.slice(place + 1).forEach(([other, second]) => {
-    if (first === second || first.contains(second) || second.contains(first)) return;
-    const across = Math.min(one.right, other.right) - Math.max(one.left, other.left);
-    const down = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
-    if (across > 1.5 && down > 4) problems.push(`${name(first)} overlaps ${name(second)}`);
-  }));
-  return problems.slice(0, 8);
-})()"""
-WITHOUT_NAME = """[...document.querySelectorAll("input, button, select, img, canvas, svg[role=img]")]
-  .filter((it) => it.checkVisibility() && !it.closest("[aria-hidden=true]"))
-  .filter((it) => !(it.labels?.length || it.ariaLabel || it.alt || it.title || it.textContent.trim()
-    || it.getAttribute("aria-labelledby")))
-  .map((it) => it.id || it.outerHTML.slice(0, 80))"""
 
 
 def worst_state() -> dict[str, Any]:
@@ -106,7 +71,7 @@ def worst_state() -> dict[str, Any]:
             {"name": "MQTT", "connected": False, "waiting": 99999, "error": refusal},
             {"name": "Sparkplug", "connected": True, "waiting": 0, "error": None},
         ],
-        "thresholds": {zone: {"now": 12345.678, "base": 23456.789} for zone in ZONES},
+        "thresholds": {zone: {"now": 12345.678, "base": 23456.789, "curve": CURVE} for zone in ZONES},
     }
 
 
@@ -146,3 +111,33 @@ def test_nothing_overlaps_or_leaves_the_window_and_everything_has_a_name(tmp_pat
                 tab.look(width, height)
                 assert tab.ask(PROBLEMS) == [], (width, shown)
         assert tab.ask(WITHOUT_NAME) == []
+
+
+@pytest.mark.slow
+def test_the_unlocked_controls_do_not_overlap_or_leave_the_window(tmp_path: Path) -> None:
+    """With a threshold that is proposed, which is said to be nearly blind, and a refusal."""
+    require_chromium()
+    with History(tmp_path / FILE_NAME, 1000) as history:
+        for number in range(16):
+            each = worst_result(number)
+            history.put("result", each.result_id, "", to_json(each.payload()), each.created_at_ms)
+    single = {"thresholds": {"": worst_state()["thresholds"][ZONES[0]]}}
+    with serving(tmp_path) as served, Tab() as tab:
+        for state in (worst_state(), {**worst_state(), **single}):
+            served.page.use_state(lambda state=state: state)
+            tab.open(f"http://127.0.0.1:{served.port}/")
+            tab.until("document.querySelectorAll('#figures div').length > 10")
+            tab.ask(f"document.getElementById('token').value = '{TOKEN}'")
+            tab.ask("document.querySelector('#unlock button')?.click()")
+            tab.until("!document.getElementById('unlocked').hidden")
+            tab.until(f"document.getElementById('threshold-zone').options.length === {len(state['thresholds'])}")
+            tab.ask("document.getElementById('threshold-slider').value = 900")
+            tab.ask("document.getElementById('threshold-slider').dispatchEvent(new Event('input'))")
+            tab.ask("document.getElementById('threshold-set').click()")
+            tab.until(f"{text('threshold-answer')} && {text('threshold-blind')}")
+            if "" in state["thresholds"]:
+                tab.until(f"{text('threshold-effect')}.startsWith('Of the last 16 parts')")
+            for width, height in WIDTHS.items():
+                tab.look(width, height)
+                assert tab.ask(PROBLEMS) == [], width
+            assert tab.ask(WITHOUT_NAME) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,9 +72,22 @@ def test_periods_and_causes_are_of_the_same_newest_time(tmp_path: Path, monkeypa
     assert len(past.totals_csv({}).splitlines()) == 1 + 5
 
 
+def test_the_newest_scores_since_a_time_are_served(tmp_path: Path) -> None:
+    with History(tmp_path / FILE_NAME, 5000) as history:
+        for number in range(1500):
+            made = replace(result(number, created_at_ms=number), score=float("nan") if number % 2 else float(number))
+            history.put("result", made.record_id, "", to_json(made.payload()), made.created_at_ms)
+    past = PastResults(tmp_path, {})
+    assert past.scores({"since": "1490"}) == {"scores": [1498.0, 1496.0, 1494.0, 1492.0, 1490.0]}
+    assert len(past.scores({})["scores"]) == 750
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.web.past_results._MOST_SCORES", 3)
+        assert past.scores({}) == {"scores": [1498.0, 1496.0, 1494.0]}
+
+
 @pytest.mark.parametrize("query", ["by=year", "since=x", "since=-1", f"until={10**30}"])
 def test_what_makes_no_sense_is_refused(served: Served, query: str) -> None:
-    for path in ("statistics", "statistics.csv", "results.csv"):
+    for path in ("statistics", "statistics.csv", "results.csv", "scores"):
         assert asked(served, f"/{path}?{query}")[0] == 400
 
 

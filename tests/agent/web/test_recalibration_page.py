@@ -50,6 +50,9 @@ def test_a_shift_leader_recalibrates_sees_the_figures_and_goes_back(bundle: Path
         tab.ask("document.querySelector('#versions tbody button').click()")
         tab.until(f"{text('versions-answer')}.startsWith('Done')")
         tab.until("document.querySelectorAll('#versions tbody tr').length === 3")
+        assert tab.ask("document.querySelectorAll('#versions tbody button').length") == 1, (
+            "the active one has no way back"
+        )
         assert tab.complaints == []
     audit = (tmp_path / "state" / "audit.jsonl").read_text()
     assert all(word in audit for word in ('"recalibrate"', '"rollback"', '"by":"web"'))
