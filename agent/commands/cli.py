@@ -71,7 +71,7 @@ def threshold(
     reset: Annotated[bool, typer.Option("--reset", help="Restore the configured or calibrated one.")] = False,
     zone: Zone = None,
 ) -> None:
-    """Change the threshold, also for later starts, until the bundle or the configured threshold changes.
+    """Change the threshold of the active bundle, also for later starts, until the configured threshold changes.
 
     Examples: `shiftwatch-agent command threshold 120 --config station.yaml`;
     `shiftwatch-agent command threshold --reset --config station.yaml`
@@ -91,7 +91,7 @@ def rollback(
     *,
     zone: Zone = None,
 ) -> None:
-    """Go back to a bundle that was active before, while the inspection runs.
+    """Go back to a bundle that was active before, and to the threshold that it had, while the inspection runs.
 
     Example: `shiftwatch-agent command rollback --config station.yaml`
     """

@@ -17,6 +17,7 @@ from agent.commands.schema import (
 from agent.errors import CommandRefusedError
 from agent.messages.records import ResultCode
 from agent.trigger.part import Part
+from agent.zones.threshold_curve import WIDEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from agent.trigger.trigger import OnCommand
     from agent.zones.active_bundle import ActiveBundle
     from agent.zones.station_controls import StationControls
-
-_WIDEST = 10.0
 
 
 class CommandHandlers:
@@ -118,10 +117,10 @@ class CommandHandlers:
         zone = self._controls.zone(arguments.zone)
         base = zone.active.base_threshold
         threshold = arguments.threshold
-        if threshold is not None and not base / _WIDEST <= threshold <= base * _WIDEST:
+        if threshold is not None and not base / WIDEST <= threshold <= base * WIDEST:
             raise CommandRefusedError(
-                what=f"a threshold of {threshold:g} is more than {_WIDEST:g} times away from the calibrated {base:g}",
-                remedy=f"give {base / _WIDEST:g} to {base * _WIDEST:g}, or calibrate again",
+                what=f"a threshold of {threshold:g} is more than {WIDEST:g} times away from the calibrated {base:g}",
+                remedy=f"give {base / WIDEST:g} to {base * WIDEST:g}, or calibrate again",
             )
 
         active, last = self._thresholds.get(arguments.zone, (None, None))

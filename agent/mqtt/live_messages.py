@@ -81,6 +81,8 @@ class LiveMessages:
         """Carry out a command; its answer is in the next `take`, or in a later one if it may wait for a disk."""
         if message.topic == self._topics.acknowledgement:  # our own, which the subscription brings back
             return
+        if message.retained and not message.payload:  # the broker has forgotten a retained command
+            return
         name = message.topic.rpartition("/")[2]
         self._look()
         if self._commands.may_wait(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.clock import now_ms
@@ -23,9 +24,11 @@ _SHORTEST_PREFIX = 8
 
 
 class Version(NamedTuple):
-    """A bundle and its threshold, since when they were active; the field names are keys of the file.
+    """A bundle that was active; the field names are keys of the file.
 
     Attributes:
+        threshold: The last one that it had.
+        since_ms: When it became active.
         by: Who activated it; None for the configuration.
         why: Reason, for people.
         learnt_ms: Images labelled as good until then are part of it; None where that is unknown.
@@ -51,6 +54,7 @@ class Versions:
     def __init__(self, path: Path, configured: str) -> None:
         self._path = path
         self._configured = configured
+        self._lock = threading.Lock()
         self._configured_before, self.served = self._read()
 
     @property
@@ -88,14 +92,25 @@ class Versions:
         """
         learnt_ms = learnt_ms or self.learnt_ms(bundle.identity)
         version = Version(bundle.identity, str(bundle.path.absolute()), threshold, now_ms(), by, why, learnt_ms)
-        is_new = not self.served or self.served[-1][:3] != version[:3]
-        if is_new:
-            self.served = [*self.served, version][-_KEPT:]
-        if is_new or self._configured_before != self._configured:
-            self._configured_before = self._configured
-            known = {"configured": self._configured, "served": [version._asdict() for version in self.served]}
-            replace_file(self._path, json.dumps(known, indent=1).encode())
+        with self._lock:
+            is_new = not self.served or self.served[-1][:3] != version[:3]
+            if is_new:
+                self.served = [*self.served, version][-_KEPT:]
+            if is_new or self._configured_before != self._configured:
+                self._configured_before = self._configured
+                self._write()
         return is_new
+
+    def note_threshold(self, active: str, threshold: float) -> None:
+        """Write down that the active bundle, given by its identity, has another threshold.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with self._lock:
+            if self.served and self.served[-1].identity == active:
+                self.served = [*self.served[:-1], self.served[-1]._replace(threshold=threshold)]
+                self._write()
 
     def before(self, active: str, prefix: str | None) -> Version:
         """The version to go back to.
@@ -114,6 +129,10 @@ class Versions:
             raise CommandRefusedError(what="no other bundle was active here", remedy=_those(others))
         # By their order: the clock may have been wrong meanwhile.
         return next(version for version in reversed(self.served) if version.identity != active)
+
+    def _write(self) -> None:
+        known = {"configured": self._configured_before, "served": [version._asdict() for version in self.served]}
+        replace_file(self._path, json.dumps(known, indent=1).encode())
 
     @staticmethod
     def _named(prefix: str, others: Mapping[str, Version], active: str) -> Version:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from agent.zones.active_bundle import CommandedThreshold
+from agent.zones.active_bundle import CommandedThresholds
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from agent.zones.active_bundle import ActiveBundle
     from agent.zones.recipe import Recipe
     from agent.zones.versions import Versions
+
+log = logging.getLogger(__name__)
 
 
 def folder_of(name: str, state_dir: Path) -> Path:
@@ -66,7 +69,7 @@ class Zone:
         self.folder = folder
         self.configured = configured
         self.versions = versions
-        self._commanded = CommandedThreshold(folder / "threshold.json")
+        self._commanded = CommandedThresholds(folder / "threshold.json")
         self._lock = threading.Lock()
         self._active = self._commanded.applied_to(active)
         self._offer: Offer | None = None
@@ -91,6 +94,10 @@ class Zone:
             active = self._active.with_threshold(self._active.base_threshold if threshold is None else threshold)
             self._commanded.keep(active)
             self._active = active
+        try:
+            self.versions.note_threshold(active.bundle.identity, active.recipe.rules.threshold)
+        except OSError as error:
+            log.warning("the list of bundles does not have the commanded threshold: %s", error)
 
     def offer(self, offer: Offer) -> None:
         """Activate another bundle before the next part."""
