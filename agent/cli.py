@@ -22,12 +22,15 @@ from agent.commands.mark_cli import mark_command
 from agent.config import model as configuration
 from agent.config.exposure import exposures
 from agent.config.option import ConfigFile, station_if_only
+from agent.config.station_text import station_text, with_values
 from agent.doctor import report as doctor_report
 from agent.from_config import archive_folder, station_topics
 from agent.install import cli as install_command
 from agent.messages.payloads import NO_LOSS
 from agent.messages.records import Evaluation
 from agent.recalibration import cli as recalibrate_command
+from agent.setup.before_running import new_order, set_up_station, wait_until_taught
+from agent.setup.session import address
 from agent.state_owner import become, name_of, owner_of
 from agent.station.run import Stop, Summary, run_station
 from agent.statistics import cli as stats_command
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from agent.config.model import AgentConfig
     from agent.doctor.finding import Finding
+    from agent.setup.order import SetupOrder
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +85,40 @@ def _common(
     del version
 
 
+@app.command("setup")
+def setup_command(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE.yaml", help="Configuration to write, or to begin with.")
+    ] = Path("station.yaml"),
+    *,
+    camera: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Device number, URL or pipeline to begin with.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to serve the page at; 0.0.0.0 for browsers on other machines.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port of the page.")] = 8480,
+) -> None:
+    """Set up a station in a browser: camera, region, good parts, test, broker. Then it runs.
+
+    Interrupted at any step, it continues there when the command is given again.
+
+    Examples: `shiftwatch-agent setup`; `shiftwatch-agent setup --camera rtsp://10.0.0.5/stream --host 0.0.0.0`
+    """
+
+    def show_address(order: SetupOrder) -> None:
+        console.print(f"Open this in a browser: [bold]{escape(address(order))}[/]", soft_wrap=True)
+        if host not in {"127.0.0.1", "localhost", "::1"}:
+            console.print("[yellow]without TLS:[/] pictures and token cross the network readable", soft_wrap=True)
+
+    logs.set_up("info", "text", "setup")
+    stop = _stopped_by_signals()
+    if config.exists():
+        _become_owner(configuration.load(config))
+    if set_up_station(new_order(config, host, port, camera), stop.requested, show_address):
+        _run(config, stop, verbose=False)
+
+
 @app.command("run")
 def run_command(
     config: ConfigFile,
@@ -89,8 +127,21 @@ def run_command(
 ) -> None:
     """Watch one camera until it ends, or until SIGTERM or Ctrl-C.
 
+    Without a bundle it serves the set-up page instead, and reports the state `not taught`.
+
     Example: `shiftwatch-agent run --config station.yaml`
     """
+    _run(config, _stopped_by_signals(), verbose=verbose)
+
+
+def _stopped_by_signals() -> Stop:
+    stop = Stop()
+    for number in ending_signals():
+        signal.signal(number, lambda *_: stop.request())
+    return stop
+
+
+def _run(config: Path, stop: Stop, *, verbose: bool) -> None:
     settings = configuration.load(config)
     station = station_topics(settings.station).root
     is_read_by_program = logs.set_up("debug" if verbose else settings.log.level, settings.log.format, station)
@@ -98,12 +149,12 @@ def run_command(
     faulthandler.enable(_STDERR)  # the watchdog ends an agent that hangs by SIGABRT: this logs where
     for exposure in exposures(settings, config):
         log.warning("%s; %s", exposure.what, exposure.remedy)
-    stop = Stop()
-    for number in ending_signals():
-        signal.signal(number, lambda *_: stop.request())
     try:
         _become_owner(settings)
-        summary = run_station(settings, stop)
+        taught = wait_until_taught(config, settings, stop.requested)
+        if taught is None:
+            return
+        summary = run_station(taught, stop)
     except ShiftwatchError as error:
         if not is_read_by_program:
             raise
@@ -144,23 +195,33 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 @app.command("config")
 def config_command(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="Check this file.")] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE.yaml | KEY=VALUE ...]", help="Check this file; or print one with these values."),
+    ] = None,
     *,
     reference: Annotated[bool, typer.Option("--reference", help="Print every key, as Markdown.")] = False,
 ) -> None:
-    """Print an example configuration, or check a file.
+    """Print an example configuration, or one with these values; or check a file.
 
-    Examples: `shiftwatch-agent config > station.yaml`; `shiftwatch-agent config station.yaml`
+    Examples: `shiftwatch-agent config > station.yaml`; `shiftwatch-agent config station.yaml`;
+    `shiftwatch-agent config camera.source=rtsp://10.0.0.5/stream mqtt.host=10.0.0.2 > station.yaml`
     """
     if reference:
         sys.stdout.write(configuration.reference())
-    elif file is None:
+    elif not given:
         sys.stdout.write(configuration.example())
+    elif len(given) == 1 and "=" not in given[0]:
+        _check_configuration(Path(given[0]))
     else:
-        loaded = configuration.load(file)
-        console.print(f"{escape(str(file))}: well-formed", soft_wrap=True)
-        for missing in configuration.missing_files(loaded):
-            console.print(f"[yellow]not there yet:[/] {escape(missing)}", soft_wrap=True)
+        sys.stdout.write(station_text(with_values({"bundle": "./bundle"}, given, Path.cwd())))
+
+
+def _check_configuration(file: Path) -> None:
+    loaded = configuration.load(file)
+    console.print(f"{escape(str(file))}: well-formed", soft_wrap=True)
+    for missing in configuration.missing_files(loaded):
+        console.print(f"[yellow]not there yet:[/] {escape(missing)}", soft_wrap=True)
 
 
 @app.command("doctor")

@@ -12,6 +12,7 @@ ShiftwatchError
 ├── AuditError                fix the disk; what cannot be logged is not done
 ├── MetricsError              give the metrics a free port and address
 ├── PageError                 install the extra `web`, or give the page a free port and address
+├── SetupError                see what stands in the way; what was decided is kept
 ├── InstallError              become root, or remove the obstacle; nothing was written
 ├── ArchiveError              name another image, fix permissions, or let the agent rebuild the index
 ├── StatisticsError           let the agent run once, or fix permissions
@@ -96,6 +97,10 @@ class MetricsError(ShiftwatchError):
 
 class PageError(ShiftwatchError):
     """The live page cannot be served: install its packages, or give it a free port; its process is restarted."""
+
+
+class SetupError(ShiftwatchError):
+    """A step of a set-up cannot be done: see why; what was decided so far is kept."""
 
 
 class InstallError(ShiftwatchError):

@@ -134,13 +134,14 @@ def web_token(config: AgentConfig) -> str | None:
     Raises:
         ConfigError: The file cannot be read, or does not hold a token.
     """
-    token = read_secret(config.web.token_file, "web.token_file")
-    if token is not None and not re.fullmatch(_HEADER_TEXT, token):
-        raise ConfigError(
-            problems=[
-                f"web.token_file: {config.web.token_file} holds no valid token; write 8 or more letters and digits"
-            ]
-        )
+    return None if config.web.token_file is None else page_token(config.web.token_file)
+
+
+def page_token(file: Path) -> str:
+    """The token in a file; raises ConfigError if it cannot be read, or does not hold a token."""
+    token = read_secret(file, "web.token_file") or ""
+    if not re.fullmatch(_HEADER_TEXT, token):
+        raise ConfigError(problems=[f"web.token_file: {file} holds no valid token; write 8 or more letters and digits"])
     return token
 
 

@@ -129,9 +129,8 @@ def test_every_later_command_runs(clone: Path) -> None:
     lines += [line for path in READMES[1:] for block in commands_in(path) for line in block]
     with embedded_broker() as port:
         for line in lines:
-            run(line, clone)
-            if line.endswith("config > station.yaml"):
-                edit_as_the_readme_says(clone / "station.yaml", port)
+            values = f"mqtt.host=127.0.0.1 mqtt.port={port} mqtt.protocol=3.1.1"
+            run(line.replace(" > station.yaml", f" {values} > station.yaml"), clone)
     assert (clone / "bundle" / "network.onnx").is_file()
     assert (clone / "bundle.report.html").is_file()
     assert (clone / "state" / "archive").is_dir()
@@ -147,18 +146,6 @@ def test_the_python_example_runs(path: Path, tmp_path: Path) -> None:
         assert cv2.imwrite(str(tmp_path / "photo.png"), part.image)
     (tmp_path / "example.py").write_text(program)
     run(f"{sys.executable} example.py", tmp_path)
-
-
-def edit_as_the_readme_says(path: Path, port: int) -> None:
-    """Camera and broker of a first station."""
-    text = path.read_text()
-    for old, new in (
-        ("source: 0 ", "source: shiftwatch-demo/watched.avi "),
-        ("host: localhost", f"host: 127.0.0.1\n  port: {port}\n  protocol: 3.1.1"),
-    ):
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    path.write_text(text)
 
 
 def run(line: str, folder: Path) -> None:
@@ -194,6 +181,13 @@ def test_every_option_named_is_that_of_a_command() -> None:
     } - OPTIONS_OF_OTHERS
     assert len(named) > 10
     assert named - known == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_adding_an_extra_replaces_no_editable_install_and_no_copy_of_a_service(path: Path) -> None:
+    ways = re.findall(r"pip install ([^`\n]*)'\.\[", path.read_text())
+    is_editable = path != PROJECT / "systemd" / "README.md"  # a service may not see the clone
+    assert [way for way in ways if ("--editable" in way) != is_editable] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -63,6 +63,10 @@ class Camera(Protocol):
     @property
     def reason(self) -> str:
         """Why it is lost, without passwords; empty while it runs."""
+
+    @property
+    def refused_settings(self) -> Sequence[str]:
+        """Settings that the device did not take, as text."""
 
     def __enter__(self) -> Self:
         """Open the source, or raise CameraError. An absent live source is not an error, but ``lost``."""

@@ -11,7 +11,7 @@ from agent.camera.contract import Frame
 from agent.clock import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -32,6 +32,7 @@ class FileCamera:
     """
 
     reason = ""
+    refused_settings: Sequence[str] = ()
 
     def __init__(
         self,

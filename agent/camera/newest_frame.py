@@ -11,7 +11,7 @@ from agent.camera.latest_value import LatestValue
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -56,6 +56,11 @@ class NewestFrameCamera:
     def reason(self) -> str:
         """See Camera."""
         return self._camera.reason
+
+    @property
+    def refused_settings(self) -> Sequence[str]:
+        """See Camera."""
+        return self._camera.refused_settings
 
     def __enter__(self) -> Self:
         """See Camera."""

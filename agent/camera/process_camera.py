@@ -104,6 +104,11 @@ class ProcessCamera:
         return dict(self._dropped)
 
     @property
+    def refused_settings(self) -> Sequence[str]:
+        """See Camera."""
+        return sorted(self._settings_logged)
+
+    @property
     def left_behind(self) -> int:
         """Number of processes that hang inside the kernel, where nothing can end them."""
         return len(self._hanging)

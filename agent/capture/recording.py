@@ -57,7 +57,7 @@ def record(camera: Camera, selection: Selection, folder: Path, is_enough: Callab
         StorageError: A file cannot be written; those before are complete.
         DatasetError: The watched region reaches outside the frame.
     """
-    start_s, done = time.monotonic(), Recording(_prepared(folder))
+    start_s, done = time.monotonic(), Recording(prepared_folder(folder))
     if is_enough(done):
         return done
     try:
@@ -66,7 +66,7 @@ def record(camera: Camera, selection: Selection, folder: Path, is_enough: Callab
             if frame is not None:
                 done.frames, done.damaged, done.lost = done.frames + 1, done.damaged + frame.is_damaged, ""
                 if not frame.is_damaged and selection(frame):
-                    _write(folder, frame)
+                    write_frame(folder, frame)
                     done.kept += 1
             elif done.frames or done.elapsed_s < _FIRST_FRAME_S:
                 done.lost = camera.reason
@@ -78,12 +78,16 @@ def record(camera: Camera, selection: Selection, folder: Path, is_enough: Callab
             if is_enough(done):
                 break
     finally:
-        done.kept = _prepared(folder)  # an interrupt may come between a file and its count
+        done.kept = prepared_folder(folder)  # an interrupt may come between a file and its count
     return done
 
 
-def _prepared(folder: Path) -> int:
-    """Create the folder; returns the number of images in it."""
+def prepared_folder(folder: Path) -> int:
+    """Create the folder; returns the number of images in it.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return sum(path.suffix == _SUFFIX for path in folder.iterdir())
@@ -91,7 +95,12 @@ def _prepared(folder: Path) -> int:
         raise _not_writable(folder, error) from error
 
 
-def _write(folder: Path, frame: Frame) -> None:
+def write_frame(folder: Path, frame: Frame) -> Path:
+    """Write a frame as a PNG file named by its time of capture; a file that exists stays.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     time_ms = frame.captured_at_ms
     while (path := folder / _name(time_ms)).exists():
         time_ms += 1
@@ -99,6 +108,7 @@ def _write(folder: Path, frame: Frame) -> None:
         replace_file(path, cv2.imencode(_SUFFIX, frame.image)[1].tobytes())
     except OSError as error:
         raise _not_writable(path, error) from error
+    return path
 
 
 def _name(time_ms: int) -> str:

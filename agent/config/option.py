@@ -37,7 +37,7 @@ def only_station() -> Path:
         )
     raise SettingError(
         what=f"there is no station here: no {_HERE} in this folder, none in {CONFIGURATIONS}",
-        remedy="name its configuration with --config; a first one: shiftwatch-agent config > station.yaml",
+        remedy="name its configuration with --config; a first one: shiftwatch-agent setup",
     )
 
 

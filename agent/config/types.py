@@ -90,6 +90,7 @@ def _starts_apart(shifts: dict[str, str]) -> dict[str, str]:
     return shifts
 
 
+ZoneName = Field(pattern=f"^{_ZONE}$", json_schema_extra={"allowed": "letters, digits, - and _, at most 32"})
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_from_folder)]
 Level: TypeAlias = Annotated[
     str,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from calibration.errors import SettingError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def embedded_broker() -> Iterator[int]:
     except ImportError as error:
         raise SettingError(
             what="the demo needs amqtt, a broker in Python",
-            remedy="install it: pip install '.[demo]' in the project's folder",
+            remedy=f"install it: {install_extra('demo')}",
         ) from error
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)

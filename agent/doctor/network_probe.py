@@ -73,6 +73,10 @@ def _zone_findings(  # noqa: PLR0913, PLR0917 - what the camera's probe has foun
     height: float | None,
     seen: Sequence[Image],
 ) -> Iterator[Finding]:
+    if not path.exists():
+        remedy = "teach it in a browser: shiftwatch-agent setup; or copy a bundle there"
+        yield Finding("bundle", "fault", f"there is none at {path}: the station is not taught", remedy)
+        return
     try:
         bundle = open_bundle(path)
     except BundleError as error:

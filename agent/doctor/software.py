@@ -20,6 +20,7 @@ from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.engine.openvino import devices, library
 from calibration.engine.tensorrt_library import LIBRARIES, TENSORRT_RTX
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,7 @@ def onnxruntime() -> Iterator[Finding]:
 def openvino() -> Iterator[Finding]:
     """Report the version of OpenVINO, and the processors that it can use."""
     if importlib.util.find_spec("openvino") is None:
-        yield ok("OpenVINO", "not installed; it is faster for some networks: pip install '.[openvino]'")
+        yield ok("OpenVINO", f"not installed; it is faster for some networks: {install_extra('openvino')}")
         return
     try:
         precisions = {name: [each for each in _PRECISIONS if each in can] for name, can in devices()}

@@ -32,7 +32,7 @@ class Status(Message):
 
     online: Annotated[Bool, key("online", "False after a stop or a lost connection.")]
     timestamp_ms: Annotated[TimeMs, key("timestamp", "When it was made; of the will, at connecting.", MS_UTC)] = 0
-    state: Annotated[Text, key("state", "`running`, `paused`, `lost`, `fault` or `offline`.")] = ""
+    state: Annotated[Text, key("state", "`running`, `paused`, `lost`, `fault`, `not taught` or `offline`.")] = ""
     reason: Annotated[Text, key("reason", "Why, for people; may be empty.")] = ""
     session_id: Annotated[Text, key("sessionId", "New at each start of the agent.")] = ""
     version: Annotated[Text, key("version", "Version of Shiftwatch.")] = ""

@@ -44,6 +44,7 @@ class ResultCode(IntEnum):
     FROZEN = 10
     MOVED = 11
     DAMAGED = 12
+    NOT_TAUGHT = 13
 
 
 Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]

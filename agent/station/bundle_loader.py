@@ -13,6 +13,7 @@ from agent.frame_checks.empty_place import REMEDY
 from agent.from_config import drift_of, empty_place_of, engine_deployment, frame_checks_of, rules_of
 from agent.zones.active_bundle import ActiveBundle
 from agent.zones.recipe import Recipe, about_zone
+from agent.zones.threshold_curve import threshold_curve
 from agent.zones.versions import Versions
 from agent.zones.zone import Zone, folder_of, versions_file
 from calibration.bundle.bundle import check_golden, open_bundle
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agent.drift.drift_watch import DriftWatch
     from agent.frame_checks.camera_checks import FrameChecks
     from agent.frame_checks.empty_place import EmptyPlace
+    from agent.messages.records import Payload
     from calibration.bundle.bundle import Bundle
     from calibration.deployment.backends import BackendChoice
 
@@ -107,7 +109,15 @@ class BundleLoader:
             recipe = Recipe(bundle.preprocess, active.engine, rules, grid, checks, empty_place, drift, zone)
             for warning in (*_disabled_checks(checks, drift), *_doubts(empty_place)):
                 log.warning("%s", about_zone(zone, warning))
-            return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close)
+            curve = self._curve_of(bundle, rules.threshold)
+            return ActiveBundle(bundle, recipe, rules.threshold, active.reason, stack.pop_all().close, curve)
+
+    def _curve_of(self, bundle: Bundle, threshold: float) -> Payload | None:
+        """Read now, so that the page never waits for the disk; None where there is no page."""
+        forecast = bundle.forecast if self.config.web.enabled else None
+        if forecast is None:
+            return None
+        return threshold_curve(forecast, threshold, self.config.recalibration.least_detection)
 
 
 @contextmanager

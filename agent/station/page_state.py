@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent.mqtt.client_thread import BrokerClient
     from agent.station.status import StationStatus
 
-_VERSIONS = 20
+_VERSIONS, _VERSIONS_OF_ALL = 20, 120  # a message of the page has 128 KiB
 
 
 def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payload:
@@ -24,6 +24,8 @@ def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payloa
         clients: Connections to the broker: the plain one, then the one of Sparkplug if there is one.
     """
     state, reason = status.state()
+    zones = status.controls.zones
+    most = max(1, min(_VERSIONS, _VERSIONS_OF_ALL // len(zones)))
     return {
         "at": now_ms(),
         "state": state,
@@ -44,12 +46,17 @@ def page_state(status: StationStatus, clients: Sequence[BrokerClient]) -> Payloa
                     "by": each.by,
                     "why": each.why,
                 }
-                for each in reversed(zone.versions.served[-_VERSIONS:])
+                for each in reversed(zone.versions.served[-most:])
             ]
-            for zone in status.controls.zones
+            for zone in zones
         },
         "thresholds": {
-            zone.name: {"now": zone.active.recipe.rules.threshold, "base": zone.active.base_threshold}
-            for zone in status.controls.zones
+            zone.name: {
+                "now": active.recipe.rules.threshold,
+                "base": active.base_threshold,
+                "curve": active.curve,
+            }
+            for zone in zones
+            for active in (zone.active,)
         },
     }

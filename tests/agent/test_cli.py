@@ -315,21 +315,53 @@ def test_a_bundle_with_one_byte_changed_is_refused(
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("missing", ["network.onnx", "manifest.json", "."])
+@pytest.mark.parametrize("missing", ["network.onnx", "manifest.json"])
 def test_a_bundle_that_is_not_all_there_is_refused(
     command: Callable[..., Outcome], bundle: Path, tmp_path: Path, missing: str
 ) -> None:
     incomplete = shutil.copytree(bundle, tmp_path / "incomplete")
-    if missing == ".":
-        shutil.rmtree(incomplete)
-    else:
-        (incomplete / missing).unlink()
+    (incomplete / missing).unlink()
     source = write_pictures(tmp_path / "parts", good_parts(1))
     ended = command("run", "--config", write_config(tmp_path, incomplete, source, closed_port()))
     assert ended.code == 2
     assert f"cannot read {incomplete}" in ended.err
     assert "shiftwatch-calibrate fit" in ended.err
     assert not (tmp_path / "state").exists()
+
+
+def test_the_configuration_is_read_once_as_later_the_agent_may_be_another_user(
+    command: Callable[..., Outcome], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, bundle, write_pictures(tmp_path / "parts", good_parts(1)), closed_port())
+
+    def become(*_: object) -> None:
+        config.unlink()
+
+    monkeypatch.setattr(cli, "_become_owner", become)
+    assert command("run", "--config", config).code == 0
+    assert len(kept_records(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_without_a_bundle_it_waits_for_one_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "parts", good_parts(1))
+    with Agent(write_config(tmp_path, tmp_path / "nowhere", source, closed_port())) as agent:
+        until(lambda: "not taught: there is no bundle at" in agent.log)
+        assert str(tmp_path / "nowhere") in agent.log
+        agent.end(signal.SIGTERM)
+    assert agent.process.returncode == 0, agent.log
+    assert "Traceback" not in agent.log
+    assert kept_records(tmp_path) == []
+
+
+def test_one_of_several_bundles_that_is_missing_is_refused(
+    command: Callable[..., Outcome], bundle: Path, tmp_path: Path
+) -> None:
+    source = write_pictures(tmp_path / "parts", good_parts(1))
+    bundles = {"left": bundle, "right": tmp_path / "nowhere"}
+    ended = command("run", "--config", write_config(tmp_path, bundles, source, closed_port(), decision={}))
+    assert ended.code == 2
+    assert f"cannot read {tmp_path / 'nowhere'}" in ended.err
 
 
 def test_a_state_folder_that_cannot_be_made_is_reported(

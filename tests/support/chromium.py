@@ -50,7 +50,7 @@ def text(identity: str) -> str:
 
 
 class Tab:
-    """One page in a browser of its own, from enter to exit.
+    """Pages in a browser of its own, from enter to exit; one is used at a time.
 
     Attributes:
         complaints: What the page wrote on its console, and requests that were refused.
@@ -60,6 +60,7 @@ class Tab:
         self.complaints: list[str] = []
         self._number = 0
         self._rest = b""
+        self._windows: dict[str, str] = {}
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,14 +82,25 @@ class Tab:
             os.close(descriptor)
         self._resources.callback(process.wait)
         self._resources.callback(process.kill)
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._call(f"{domain}.enable", session=True)
+        self.use("first")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def use(self, window: str) -> None:
+        """Show pages in the window of this name from now on; it is opened when it is first used."""
+        if window not in self._windows:
+            target = self._call("Target.createTarget", url="about:blank", newWindow=True)["targetId"]
+            session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            self._windows[window] = self._session = session
+            for domain in ("Page", "Runtime", "Log"):
+                self._call(f"{domain}.enable", session=True)
+        self._session = self._windows[window]
+
+    def prepare(self, script: str) -> None:
+        """JavaScript that runs first in each page that this window opens."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", session=True, source=script)
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", session=True, url=url)
@@ -121,6 +133,12 @@ class Tab:
             assert time.monotonic() < deadline_s, f"waited in vain for {expression}; {self.complaints}"
             time.sleep(0.05)
         return value
+
+    def press(self, key: str) -> None:
+        """Press a key, as a person does, where the focus is."""
+        for event in ("rawKeyDown", "keyUp"):
+            code = {"ArrowLeft": 37, "ArrowRight": 39}[key]
+            self._call("Input.dispatchKeyEvent", session=True, type=event, key=key, windowsVirtualKeyCode=code)
 
     def photograph(self, path: Path, *, whole: bool = False) -> None:
         taken = self._call("Page.captureScreenshot", session=True, format="png", captureBeyondViewport=whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -20,6 +20,7 @@ class FakeCamera:
     captured = 0
     state: CameraState = "running"
     reason = ""
+    refused_settings: Sequence[str] = ()
 
     @property
     def dropped(self) -> dict[str, int]:

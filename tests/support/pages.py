@@ -30,11 +30,10 @@ QUICK = BackoffLimits(first_retry_s=0.05, longest_retry_s=0.1)
 HEALTH = {"fps": 8.0, "dropped": {"superseded": 3}, "results": 5}
 
 
-class Served:
-    """A page, and the browser's side of it."""
+class Client:
+    """The browser's side of a page."""
 
-    def __init__(self, page: PageFeed, port: int) -> None:
-        self.page = page
+    def __init__(self, port: int) -> None:
         self.port = port
 
     def ask(
@@ -50,6 +49,14 @@ class Served:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         response = self.ask(path, "POST", json.dumps(content).encode(), headers)
         return response.status, json.loads(response.read() or b"{}")
+
+
+class Served(Client):
+    """A page of a station, and the browser's side of it."""
+
+    def __init__(self, page: PageFeed, port: int) -> None:
+        super().__init__(port)
+        self.page = page
 
     def picture(self, after: str = "") -> tuple[dict[str, Any], bytes]:
         """The header of the picture, and the whole answer."""

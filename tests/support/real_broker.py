@@ -174,4 +174,6 @@ class Listener:
         self._client.loop_stop()
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self.heard.append(Heard(message.topic, message.retain, json.loads(message.payload), time.time() * 1000))
+        self.heard.append(
+            Heard(message.topic, message.retain, json.loads(message.payload or b"{}"), time.time() * 1000)
+        )

@@ -171,7 +171,7 @@ def test_a_camera_that_gives_nothing_ends_with_its_reason_and_one_that_is_lost_l
 def test_an_interrupt_right_after_a_file_was_written_leaves_no_image_uncounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, seen = recording._write, Recording(0)
+    write, seen = recording.write_frame, Recording(0)
 
     def interrupted(folder: Path, frame: Frame) -> None:
         write(folder, frame)
@@ -182,7 +182,7 @@ def test_an_interrupt_right_after_a_file_was_written_leaves_no_image_uncounted(
         seen = done
         return False
 
-    monkeypatch.setattr(recording, "_write", interrupted)
+    monkeypatch.setattr(recording, "write_frame", interrupted)
     with pytest.raises(KeyboardInterrupt):
         record(Playing(frames_of(Belt().empty(2))), AtIntervals(0), tmp_path, is_enough)  # type: ignore[arg-type]
     assert seen.kept == 1

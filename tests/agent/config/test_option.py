@@ -26,7 +26,7 @@ def test_without_any_station_the_error_says_how_to_begin(installed: Path) -> Non
     assert installed.is_dir()
     with pytest.raises(SettingError, match="there is no station here") as raised:
         only_station()
-    assert "shiftwatch-agent config > station.yaml" in raised.value.remedy
+    assert "shiftwatch-agent setup" in raised.value.remedy
     assert station_if_only() is None
 
 

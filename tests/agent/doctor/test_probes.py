@@ -32,6 +32,7 @@ from calibration.engine.cuda_driver import CudaDriver, Gpu
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt_library import Library
 from calibration.errors import EngineError
+from calibration.extras import install_extra
 from tests.support.stations import until
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ def test_missing_tensorrt_is_a_warning_only_with_a_gpu(monkeypatch: pytest.Monke
     )
     finding = software.tensorrt_finding(choice, CARD)
     assert finding.level == "warning"
-    assert "pip install '.[rtx]'" in finding.remedy
-    assert "pip install '.[cuda-bindings]'" in finding.remedy
+    assert install_extra("rtx") in finding.remedy
+    assert install_extra("cuda-bindings") in finding.remedy
 
 
 def test_a_processor_with_more_to_do_than_cores_is_a_warning() -> None:

@@ -364,6 +364,7 @@ def test_every_camera_fault_has_a_cause_of_its_own_and_nothing_else_has_one() ->
         ResultCode.TOO_LATE,
         ResultCode.CAMERA_LOST,
         ResultCode.PAUSED,
+        ResultCode.NOT_TAUGHT,
     }
 
 

@@ -220,6 +220,13 @@ def test_the_readme_lists_every_field_with_its_type_and_unit(definition: str) ->
     assert f"\n{table}\n\n" in README
 
 
+def test_the_readme_names_the_messages_that_hold_no_objects_and_arrays() -> None:
+    names = {topic: reference["$ref"].removeprefix("#/$defs/") for topic, reference in PUBLISHED["properties"].items()}
+    kinds = {topic: " ".join(row.split(" | ")[1] for row in field_rows(name)) for topic, name in names.items()}
+    *others, last = [f"`{topic}`" for topic in MESSAGES if not re.search("object|array", kinds[topic])]
+    assert f"only {', '.join(others)} and {last} have none" in " ".join(README.split())
+
+
 def test_the_readme_explains_every_result_code() -> None:
     explained = re.findall(r"^\| (\d+) \| (\w[\w ]+) \|", README, re.MULTILINE)
     codes = [(str(code.value), code.name.lower().replace("_", " ")) for code in ResultCode]

@@ -181,13 +181,20 @@ def test_a_station_adapts_to_a_new_lamp_while_it_inspects_and_can_return_to_the_
 
 
 @pytest.mark.slow
-def test_a_threshold_that_was_commanded_ends_with_its_bundle(line: Callable[..., Line]) -> None:
+def test_a_threshold_that_was_commanded_belongs_to_its_bundle_and_comes_back_with_it(line: Callable[..., Line]) -> None:
     station = line(good_parts(40))
     base = Versions(station.state / "versions.json", "").served[-1].threshold
     assert station.end_of("threshold", threshold=2 * base)["accepted"]
     last = station.end_of(parts=ENOUGH, mode="mean")
     assert last["figures"]["thresholdBefore"] == 2 * base
     assert Versions(station.state / "versions.json", "").served[-1].threshold == last["figures"]["threshold"]
+    assert station.end_of("threshold", threshold=1.5 * last["figures"]["threshold"])["accepted"]
+    assert station.end_of("rollback")["accepted"]
+    assert [version.threshold for version in Versions(station.state / "versions.json", "").served] == [
+        2 * base,
+        1.5 * last["figures"]["threshold"],
+        2 * base,
+    ]
 
 
 @pytest.mark.slow
