@@ -166,8 +166,8 @@ def test_without_amqtt_the_demo_says_what_to_install_before_it_makes_anything(
 @pytest.mark.slow
 def test_an_agent_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> None:
     config = tmp_path / "agent.yaml"
-    config.write_text("bundle: nowhere\ncamera: {source: nothing.avi}\n")
-    with pytest.raises(EngineError, match=r"exit code 2(.|\n)*nowhere/manifest\.json"):
+    config.write_text("bundle: nowhere\ncamera: {source: nothing.avi, playback: slow}\n")
+    with pytest.raises(EngineError, match=r"exit code 2(.|\n)*camera\.playback"):
         run._run_agent(config, tmp_path / "agent.log")
 
 

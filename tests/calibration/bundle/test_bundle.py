@@ -116,7 +116,7 @@ def test_an_invalid_manifest_is_refused(bundle: Bundle, content: bytes) -> None:
 
 def test_a_newer_bundle_asks_for_an_update(bundle: Bundle) -> None:
     change_manifest(bundle, schema_version=2, something_new=True)
-    with pytest.raises(BundleError, match=r"schema 2.*\n.*update shiftwatch"):
+    with pytest.raises(BundleError, match=r"schema 2.*\n.*update Shiftwatch"):
         open_bundle(bundle.path)
 
 
