@@ -13,6 +13,7 @@ import cv2
 
 from agent.alerts.defect import Rules
 from agent.archive.archive import Archive
+from agent.camera import open_camera
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process_camera import Timeouts
 from agent.camera.sources import kind_of
@@ -40,6 +41,7 @@ from calibration.imaging.utf8_name import utf8_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from agent.camera import Camera
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.model import AgentConfig
     from agent.config.services import MqttConfig
@@ -93,6 +95,22 @@ def camera_settings(camera: CameraConfig) -> CameraSettings:
 def camera_timeouts(camera: CameraConfig) -> Timeouts:
     """How long a live camera may be silent."""
     return Timeouts(open_s=camera.open_timeout_s, read_s=camera.read_timeout_s)
+
+
+def camera_of(camera: CameraConfig, *, loop: bool) -> Camera:
+    """The configured camera, to be entered; with ``loop`` a file starts again at its end.
+
+    Raises:
+        CameraError: This OpenCV cannot read such a source.
+    """
+    return open_camera(
+        camera.source,
+        camera.playback,
+        camera.frames_per_s,
+        loop=loop,
+        settings=camera_settings(camera),
+        timeouts=camera_timeouts(camera),
+    )
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:

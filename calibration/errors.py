@@ -1,4 +1,4 @@
-"""Errors that the user can fix.
+"""Errors that the user can fix, and the remedies that depend on how Shiftwatch was installed.
 
 ShiftwatchError               the command stops with exit code 2 and prints the message
 ├── SettingError              change the setting
@@ -14,6 +14,9 @@ ShiftwatchError               the command stops with exit code 2 and prints the 
 """
 
 from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
 
 
 class ShiftwatchError(Exception):
@@ -81,3 +84,29 @@ class ClusterError(ShiftwatchError):
 
 class StorageError(ShiftwatchError):
     """The disk is full or not writable; nothing has been changed."""
+
+
+def install_extra(extra: str) -> str:
+    """The command that adds an extra: ``pip install --editable '.[web]' in the project's folder``.
+
+    An editable install stays one, and a copy, as on a device, stays a copy.
+    """
+    return _command(f"'.[{extra}]'")
+
+
+def install_newest() -> str:
+    """The commands that bring the newest version."""
+    return f"git pull and {_command('.')}"
+
+
+def _command(what: str) -> str:
+    return f"pip install {'--editable ' if _is_editable() else ''}{what} in the project's folder"
+
+
+def _is_editable() -> bool:
+    """True as well where the project runs from its folder without an installation."""
+    try:
+        origin = json.loads(distribution("shiftwatch").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        return True
+    return bool(origin.get("dir_info", {}).get("editable", False))

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from agent.camera import Camera, open_camera
 from agent.camera.sources import kind_of
 from agent.capture.recording import Recording, record
 from agent.capture.selection import AtIntervals, Selection, Settled
@@ -19,7 +18,7 @@ from agent.config import model as configuration
 from agent.config.inspection import CameraConfig, TriggerConfig
 from agent.config.option import only_station
 from agent.errors import AgentRunningError
-from agent.from_config import camera_settings, camera_timeouts
+from agent.from_config import camera_of
 from agent.state_lock import is_in_use
 from calibration.errors import SettingError
 from calibration.imaging.image_files import read_image
@@ -98,7 +97,7 @@ def capture_command(  # noqa: PLR0913 - one for each option
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), error_console.status("waiting for the camera") as status:
         watching.show = status.update
-        with _opened(source) as frames:
+        with camera_of(source, loop=False) as frames:
             record(frames, selection, folder, watching.is_enough)
     done = watching.recording
     say(f"{escape(str(folder))}: {counted(done.kept, 'image')}, from {counted(done.frames, 'frame')} now")
@@ -164,13 +163,3 @@ def _camera_of(camera: str | None, config: Path | None) -> tuple[CameraConfig, b
             remedy="stop it meanwhile; or take the images that it kept: shiftwatch-agent archive export FOLDER",
         )
     return loaded.camera, loaded.trigger.source == "motion", loaded.trigger.settled_ms
-
-
-def _opened(camera: CameraConfig) -> Camera:
-    return open_camera(
-        camera.source,
-        camera.playback,
-        camera.frames_per_s,
-        settings=camera_settings(camera),
-        timeouts=camera_timeouts(camera),
-    )

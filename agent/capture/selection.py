@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.trigger.stillness import Stillness, cells_of
@@ -37,6 +38,24 @@ class AtIntervals:
         if frame.captured_ns < self._next_ns:
             return False
         self._next_ns = frame.captured_ns + self._interval_ns
+        return True
+
+
+class OnRequest:
+    """Selects the next frame after each request, as a trigger of the line does."""
+
+    def __init__(self) -> None:
+        self._asked_ns: int | None = None
+
+    def ask(self) -> None:
+        """Select the next frame that is captured from now on."""
+        self._asked_ns = time.monotonic_ns()
+
+    def __call__(self, frame: Frame) -> bool:
+        """See Selection."""
+        if self._asked_ns is None or frame.captured_ns < self._asked_ns:
+            return False
+        self._asked_ns = None
         return True
 
 

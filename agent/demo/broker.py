@@ -9,8 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from calibration.errors import SettingError
-from calibration.extras import install_extra
+from calibration.errors import SettingError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,7 @@ from calibration.engine.cuda_choice import chosen_binding
 from calibration.engine.cuda_driver import CudaDriver, cuda_driver
 from calibration.engine.openvino import devices, library
 from calibration.engine.tensorrt_library import LIBRARIES, TENSORRT_RTX
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,9 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.camera import open_camera
 from agent.camera.shown_source import without_password
-from agent.capture.selection import AtIntervals, Settled
-from agent.from_config import camera_settings, camera_timeouts
+from agent.capture.selection import AtIntervals, OnRequest, Settled
+from agent.from_config import camera_of
 from agent.setup.focus import Focus
 from agent.web.picture import as_jpeg
 from calibration.errors import DatasetError, ShiftwatchError
@@ -40,24 +39,6 @@ _AGAIN_AFTER_S = 1.0
 _CLOSED_WITHIN_S = 5.0
 _COLLECTED_EVERY_S = 0.5  # where each frame is a part: neighbours show the same
 _PICTURE_PX = 1280
-
-
-class OnRequest:
-    """Selects the next frame after each request, as a trigger of the line does."""
-
-    def __init__(self) -> None:
-        self._asked_ns: int | None = None
-
-    def ask(self) -> None:
-        """Select the next frame that is captured from now on."""
-        self._asked_ns = time.monotonic_ns()
-
-    def __call__(self, frame: Frame) -> bool:
-        """See Selection."""
-        if self._asked_ns is None or frame.captured_ns < self._asked_ns:
-            return False
-        self._asked_ns = None
-        return True
 
 
 class Bench:
@@ -191,14 +172,7 @@ class Bench:
             return
         self.select_again()
         self._problem, self._focus = "", Focus()
-        camera = open_camera(
-            settings.source,
-            settings.playback,
-            settings.frames_per_s,
-            loop=True,
-            settings=camera_settings(settings),
-            timeouts=camera_timeouts(settings),
-        )
+        camera = camera_of(settings, loop=True)
         with camera:
             self._camera = camera
             if self._again.is_set():

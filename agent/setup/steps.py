@@ -8,18 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from agent.archive.export import TEST_GOOD, TRAIN_GOOD, content_of, folder_of, name_of
-from agent.archive.query import ArchiveQuery, open_reader
 from agent.clock import now_ms
 from agent.errors import SetupError
 from agent.from_config import broker_settings, station_topics
 from agent.messages.topics import Topics
 from agent.mqtt.access import try_access
-from agent.setup.bench import Bench, inspected
+from agent.setup.bench import Bench
 from agent.setup.continued import continued
 from agent.setup.draft import Draft, usable
+from agent.setup.empty_place import EmptyPlace
+from agent.setup.kept_parts import take_kept_parts
 from agent.setup.section_values import camera_values, merged, mqtt_values, trigger_values, without_secrets
 from agent.setup.station_files import (
     checked,
@@ -34,8 +32,6 @@ from agent.setup.step_values import STEPS
 from agent.setup.teaching import LEAST_IMAGES, Teaching
 from agent.setup.tray import Tray
 from agent.setup.trial import Trial
-from agent.trigger.stillness import alike, cells_of
-from calibration.atomic_file import replace_file
 from calibration.errors import ShiftwatchError
 
 if TYPE_CHECKING:
@@ -61,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NEWEST = 1000  # kept images
 _TEACH_AGAIN_AT = 1.5
 """While parts are collected they are taught as soon as there are this many times as many as the last time."""
 
@@ -90,13 +85,13 @@ class Steps:
                 what=f"cannot make the folder {folder}: {error.strerror}", remedy="fix the permissions of its folder"
             ) from error
         self._before = read_values(self._config)
-        self._empty = self._home / "empty.png"
+        self._empty = EmptyPlace(self._home / "empty.png")
         self._archive = self._home / self._before.get("state_dir", "state") / "archive"
         self._password = self._home / "mqtt-password"
-        self.drafts = continued(folder / "draft.yaml", order, self._before, self._empty)
+        self.drafts = continued(folder / "draft.yaml", order, self._before, self._empty.file)
         self.tray = Tray(folder / "good")
         self.teaching = Teaching(folder / "taught", self.drafts, self.tray)
-        self.bench = Bench(self.drafts, self.tray, self._empty, self._teach_while_collecting)
+        self.bench = Bench(self.drafts, self.tray, self._empty.file, self._teach_while_collecting)
         self.drafts.changed = self._follow
         self.teaching.taught = self._renew_trial
         self._one_at_a_time, self._one_try_at_a_time = threading.Lock(), threading.Lock()
@@ -175,19 +170,13 @@ class Steps:
         Images of the tray that show it are thrown out.
         """
         if given.forget:
-            self._empty.unlink(missing_ok=True)
+            self._empty.forget()
         else:
             image = self.bench.newest() if given.name is None else self.tray.image(given.name)
-            try:
-                replace_file(self._empty, cv2.imencode(".png", image)[1].tobytes())
-            except OSError as error:
-                raise SetupError(
-                    what=f"cannot write {self._empty}: {error.strerror}", remedy="free space there, or fix permissions"
-                ) from error
+            self._empty.keep(image)
             draft = self.drafts.draft
-            empty, kept = cells_of(inspected(image, draft)), set(self.tray.names) - set(draft.thrown_out)
-            shown = [name for name in kept if alike(empty, cells_of(inspected(self.tray.image(name), draft)))]
-            self.drafts.throw_out(shown, is_out=True)
+            kept = set(self.tray.names) - set(draft.thrown_out)
+            self.drafts.throw_out(self._empty.shown_in(kept, self.tray, draft), is_out=True)
         self._end_trial()
         self.bench.select_again()
 
@@ -204,16 +193,7 @@ class Steps:
 
     def _from_archive(self, _: NothingMore) -> None:
         """Put good parts that the station has kept into the tray, the newest ones."""
-        taken = 0
-        with open_reader(self._archive) as archive:
-            for image in archive.newest(ArchiveQuery(), _NEWEST):
-                content = content_of(self._archive, image.path) if folder_of(image) in {TRAIN_GOOD, TEST_GOOD} else None
-                taken += content is not None and self.tray.add_file(name_of(image), content)
-        if not taken:
-            raise SetupError(
-                what=f"{self._archive} has no good parts that are not in the tray already",
-                remedy="collect some with the camera; archive.ok_every says how many OK parts are kept",
-            )
+        take_kept_parts(self._archive, self.tray)
 
     def _throw_out(self, given: ThrowOutStep) -> None:
         """Leave an image of the tray out, or take it back."""
@@ -302,7 +282,7 @@ class Steps:
         return checked({**self._values(bundles), "state_dir": str(self._folder / "trial")}, self._home)
 
     def _values(self, bundles: Mapping[str, Path]) -> dict[str, Any]:
-        empty = self._empty if self._empty.exists() else None
+        empty = self._empty.file if self._empty.is_known else None
         return station_values(self.drafts.values, self._before, bundles, empty)
 
     def _follow(self, changed: set[str]) -> None:

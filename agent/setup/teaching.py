@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAST_IMAGES = 10
-_FACTS = "taught.json"
+FACTS = "taught.json"
 _PROGRAM = ChildProgram(
     module="agent.setup.teaching_main",
     failure=SetupError,
@@ -160,6 +160,7 @@ class Teaching:
         order = {
             "images": str(self._tray.folder),
             "out": str(out),
+            "facts": str(out / FACTS),
             "leftOut": draft.thrown_out,
             "falseRejectRate": draft.false_reject_rate,
             "threads": 0,
@@ -197,7 +198,7 @@ class Teaching:
     def _read(self, number: int) -> tuple[int, list[Payload]]:
         """A teaching and its facts; none of one whose folder is not whole."""
         try:
-            facts: list[Payload] = json.loads((self._folder / str(number) / _FACTS).read_bytes())
+            facts: list[Payload] = json.loads((self._folder / str(number) / FACTS).read_bytes())
         except (OSError, ValueError):
             return 0, []
         return (number, facts) if all(self._path(number, each["zone"]).is_dir() for each in facts) else (0, [])

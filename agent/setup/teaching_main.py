@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from calibration.bundle.bundle import Bundle
 
-FACTS = "taught.json"
-
 
 def main(order: dict[str, Any], to_parent: socket.socket) -> None:
     """See `Teaching`."""
@@ -57,7 +55,7 @@ def _teach(order: dict[str, Any], report: Any) -> int:  # noqa: ANN401 - the fun
         options = FitOptions(Path(order["images"]), path, settings, left_out=frozenset(order["leftOut"]))
         taught = facts_of(calibrate_folder(options, progress))
         facts.append({"zone": name, "region": zone["region"], "ignored": zone["ignored"], **taught})
-    replace_file(out / FACTS, json.dumps(facts).encode())
+    replace_file(Path(order["facts"]), json.dumps(facts).encode())
     return len(facts)
 
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _KEPT, _MOST_BYTES = 30, 2**28
 _SIZE_PX = 900
-_DEADLINE_MS = 60_000  # no controller waits
 _WORDS = {Evaluation.OK: "ok", Evaluation.NOT_OK: "defect", Evaluation.NOT_DECIDABLE: "not decidable"}
 
 
@@ -50,7 +49,7 @@ class Trial:
         self._counts = dict.fromkeys(_WORDS.values(), 0)
         self._resources = ExitStack()
         self._recipes: list[Recipe] = []
-        self._handshake = Handshake(_DEADLINE_MS, lambda: ResultCode.TOO_LATE)
+        self._handshake = Handshake(config.plc.deadline_ms, lambda: ResultCode.TOO_LATE)
         self._trigger = trigger_of(config.trigger, self._handshake, lambda: self._recipes)
         self._combine = combiner_of(config.trigger, lambda: ResultCode.TOO_LATE)
         self._part: Part | None = None

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from agent.camera import open_camera
 from agent.errors import StateFolderError
-from agent.from_config import broker_settings, camera_settings, camera_timeouts, command_token, open_outbox
+from agent.from_config import broker_settings, camera_of, command_token, open_outbox
 from agent.metrics.endpoint import serve_metrics
 from agent.state_lock import state_lock
 from agent.state_owner import name_of, unusable, with_owner
@@ -97,14 +96,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     bundles = {zone: configured_bundle(zone, path) for zone, path in config.bundle.items()}
     broker, token = broker_settings(config), command_token(config)
     loader = BundleLoader(config, choose_backend(config.engine.backend), stop.requested)
-    camera = open_camera(
-        config.camera.source,
-        config.camera.playback,
-        config.camera.frames_per_s,
-        loop=config.camera.loop,
-        settings=camera_settings(config.camera),
-        timeouts=camera_timeouts(config.camera),
-    )
+    camera = camera_of(config.camera, loop=config.camera.loop)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     with ExitStack() as stack:

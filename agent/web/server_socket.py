@@ -6,7 +6,7 @@ import importlib.util
 import socket
 
 from agent.errors import PageError
-from calibration.extras import install_extra
+from calibration.errors import install_extra
 
 _PACKAGES = ("starlette", "uvicorn")
 _WAITING_BROWSERS = 64

@@ -30,8 +30,7 @@ from calibration.bundle.golden_frames import GoldenFrames, highest_finite
 from calibration.bundle.manifest import SCHEMA_VERSION, Manifest, ManifestVersion
 from calibration.bundle.preprocess_record import preprocess_from_record
 from calibration.bundle.reference_arrays import odd_array
-from calibration.errors import BundleError, ScoreMismatchError, StorageError
-from calibration.extras import install_newest
+from calibration.errors import BundleError, ScoreMismatchError, StorageError, install_newest
 from calibration.statistics.forecast import FORECAST_ARRAYS, Forecast
 from calibration.statistics.threshold import WorkingPoint
 

@@ -28,8 +28,7 @@ from calibration.engine.openvino import require_compiling
 from calibration.engine.tensorrt import TensorRTEngine, check_or_rebuild
 from calibration.engine.tensorrt_library import TENSORRT, TENSORRT_RTX
 from calibration.engine.tensorrt_rtx import refuse_other_gpus
-from calibration.errors import EngineError, ScoreMismatchError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, ScoreMismatchError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

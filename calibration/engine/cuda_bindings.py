@@ -11,8 +11,7 @@ import numpy as np
 
 from calibration.engine.cuda import DeviceMemory, PinnedMemory, cuda_failure, no_gpu
 from calibration.engine.cuda_driver import Gpu
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from typing_extensions import Self

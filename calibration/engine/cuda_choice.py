@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from calibration.engine.cuda_bindings import CudaBindings
 from calibration.engine.cuda_pycuda import PyCuda
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.engine.cuda import DeviceMemory, PinnedMemory, cuda_failure, no_gpu
 from calibration.engine.cuda_driver import Gpu
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,7 @@ import numpy as np
 
 from calibration.engine.contract import Inference
 from calibration.engine.cpu_cores import usable_cores
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.support.controller import Controller
-from tests.support.real_broker import wait_for
+from tests.support.real_broker import halt, wait_for
 from tests.support.stations import Agent, closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_triggers_that_came_while_the_agent_was_stopped_get_no_verdict_and_the_n
         listener.wait_for(lambda heard: any(one["state"] == "running" for one in heard.on("/status")), 60)
         controller.trigger("before")
         listener.wait_for(lambda heard: valid_of(heard).get("before"))
-        agent.process.send_signal(signal.SIGSTOP)
+        halt(agent.process)
         for part_id in old:
             controller.trigger(part_id)
         threading.Event().wait(STOPPED_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -29,6 +30,12 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def halt(process: subprocess.Popen[Any]) -> None:
+    """Stop a process, and return once all of its threads stand still: until then some may read what is sent to it."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:

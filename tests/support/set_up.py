@@ -13,7 +13,8 @@ import yaml
 
 from agent.setup.order import SetupOrder
 from agent.setup.routes import SetupRoutes
-from agent.setup.teaching_main import FACTS, facts_of
+from agent.setup.teaching import FACTS
+from agent.setup.teaching_main import facts_of
 from agent.web.requests import server_of
 from agent.web.token_auth import TokenAuth
 from calibration.bundle.bundle import open_bundle

@@ -8,8 +8,7 @@ from dataclasses import replace
 from calibration.bundle.bundle import Bundle
 from calibration.detectors.mean_shift import MeanShift
 from calibration.detectors.patch_svdd import PatchSvdd
-from calibration.errors import SettingError
-from calibration.extras import install_extra
+from calibration.errors import SettingError, install_extra
 from calibration.imaging.preprocess import Preprocess, Region
 from calibration.statistics.forecast import LEAST_DETECTION
 from calibration.terminal import progress_bar

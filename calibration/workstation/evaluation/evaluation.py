@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.errors import DatasetError, SettingError
-from calibration.extras import install_extra
+from calibration.errors import DatasetError, SettingError, install_extra
 from calibration.imaging.image_files import read_image, read_mask
 from calibration.imaging.preprocess import prepare_image
 from calibration.imaging.region import crop_padded

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from calibration.errors import SettingError
-from calibration.extras import install_extra
+from calibration.errors import SettingError, install_extra
 from calibration.imaging.heatmap import display_threshold, overlay
 from calibration.imaging.image_files import read_image
 from calibration.imaging.score_map import cover_region, map_threshold

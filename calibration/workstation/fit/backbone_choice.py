@@ -13,8 +13,7 @@ from calibration.detectors.hotelling import Hotelling
 from calibration.detectors.padim import Padim
 from calibration.detectors.patch_svdd import PatchSvdd
 from calibration.detectors.patchcore import PatchCore
-from calibration.errors import SettingError
-from calibration.extras import install_extra
+from calibration.errors import SettingError, install_extra
 from calibration.network.fusion import feature_shape
 from calibration.workstation.fit.auto_tuning import tune
 from calibration.workstation.fit.raw_patches import raw_patches

@@ -31,8 +31,7 @@ from calibration.engine.cuda_choice import Binding
 from calibration.engine.cuda_driver import CudaDriver, Gpu
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt_library import Library
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 from tests.support.stations import until
 
 if TYPE_CHECKING:

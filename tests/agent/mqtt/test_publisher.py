@@ -27,7 +27,7 @@ from agent.outbox.outbox import Outbox
 from tests.support.broker_clients import put_results, remember_connections
 from tests.support.gate import Gate
 from tests.support.quiet import quiet_live_messages
-from tests.support.real_broker import Listener, Mosquitto, free_port, listens, server_that_says, wait_for
+from tests.support.real_broker import Listener, Mosquitto, free_port, halt, listens, server_that_says, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +179,7 @@ def test_unacknowledged_records_stay_when_the_broker_dies(
     publisher = publish(pace=replace(QUICK, jitter=gate))
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     ids = put_results(outbox, range(30), TOPICS.result)
     publisher.wake()
     mosquitto.kill()
@@ -202,7 +202,7 @@ def test_broker_that_falls_silent_is_given_up(
     publisher = publish(keepalive_s=1, connect_timeout_s=0.2)
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     put_results(outbox, range(5), TOPICS.result)
     publisher.wake()
     wait_for(lambda: not publisher.connected)
@@ -224,7 +224,7 @@ def test_broker_that_acknowledges_nothing_is_given_up(
     publisher = publish(connect_timeout_s=0.2, keepalive_s=1)
     wait_for(lambda: publisher.connected)
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     put_results(outbox, range(5), TOPICS.result)
     publisher.wake()
     wait_for(lambda: "it acknowledges nothing" in caplog.text)

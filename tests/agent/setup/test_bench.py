@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from agent import from_config
 from agent.camera import Frame
 from agent.errors import CameraError
 from agent.setup import bench as bench_module
@@ -102,7 +103,7 @@ class World:
         self.empty = folder / "empty.png"
         self.bench = Bench(self.drafts, self.tray, self.empty, self._count)
         self.drafts.changed = self._follow
-        monkeypatch.setattr(bench_module, "open_camera", self._open)
+        monkeypatch.setattr(from_config, "open_camera", self._open)
         monkeypatch.setattr(bench_module, "_AGAIN_AFTER_S", 0.01)
 
     @property
@@ -288,7 +289,7 @@ def test_a_camera_that_does_not_open_is_tried_again_and_says_why(world: World, m
         raise CameraError(what="camera 0 does not open", remedy="check the cable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench_module, "open_camera", refuse)
+        patch.setattr(from_config, "open_camera", refuse)
         world.drafts.change(camera={"source": 0})
         until(lambda: len(attempts) > 2)
         until(lambda: world.state["problem"] == "camera 0 does not open; check the cable")
@@ -306,7 +307,7 @@ def test_an_unexpected_error_is_shown_and_does_not_end_the_set_up(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench_module, "open_camera", broken)
+        patch.setattr(from_config, "open_camera", broken)
         world.drafts.change(camera={"source": 0})
         until(lambda: world.state["problem"] == "RuntimeError: ")
     until(lambda: world.cameras)

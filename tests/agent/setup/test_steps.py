@@ -19,7 +19,7 @@ from agent.clock import now_ms
 from agent.config.model import load
 from agent.errors import SetupError
 from agent.messages.records import Evaluation, Result
-from agent.setup import station_files
+from agent.setup import empty_place, station_files
 from agent.setup import steps as steps_module
 from agent.setup.steps import Steps
 from calibration.bundle.bundle import open_bundle
@@ -171,7 +171,7 @@ def test_a_disk_that_takes_no_image_of_the_empty_place_is_an_error_in_words(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(steps_module, "replace_file", full)
+    monkeypatch.setattr(empty_place, "replace_file", full)
     assert "empty.png: No space left on device" in new.refusal("empty_place")
 
 

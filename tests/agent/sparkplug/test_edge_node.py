@@ -23,7 +23,7 @@ from agent.sparkplug.edge_node import EdgeNode
 from agent.sparkplug.session import PrimaryHost
 from tests.support.broker_clients import put_reject, put_results, remember_connections
 from tests.support.gate import Gate
-from tests.support.real_broker import free_port, server_that_says, wait_for
+from tests.support.real_broker import free_port, halt, server_that_says, wait_for
 from tests.support.sparkplug_host import BOOLEAN, HOST_ID, INT64, HostApplication, Message, check_the_rules
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def test_what_a_dying_broker_did_not_take_is_sent_again(
     edge_node = speak(pace=replace(QUIET, jitter=gate))
     wait_for(lambda: edge_node.connected)
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     ids = put_results(edge_node, range(30))
     mosquitto.kill()
     assert gate.reached.wait(10)
@@ -534,7 +534,7 @@ def test_a_broker_that_answers_nothing_is_given_up(
     edge_node = speak(connect_timeout_s=0.2, keepalive_s=1, pace=QUICK)
     host.wait_for("DBIRTH")
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     put_results(edge_node, range(5))
     wait_for(lambda: "it answers nothing" in caplog.text)
     assert edge_node.waiting == 5

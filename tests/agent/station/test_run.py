@@ -30,6 +30,7 @@ from calibration.imaging.preprocess import Preprocess
 from calibration.workstation.dataset import frame_range, good_images
 from calibration.workstation.fit.pipeline import calibrate
 from calibration.workstation.settings import Settings
+from tests.support.real_broker import halt
 from tests.support.running import Running
 from tests.support.sparkplug_host import HostApplication, check_the_rules
 from tests.support.stations import (
@@ -461,7 +462,7 @@ def test_a_broker_that_hangs_does_not_hold_up_the_stop_of_two_connections(
     host.wait_for("DDATA")
     host.close()
     assert mosquitto.process is not None
-    mosquitto.process.send_signal(signal.SIGSTOP)
+    halt(mosquitto.process)
     began_s = time.monotonic()
     try:
         station.end()

@@ -23,7 +23,7 @@ TURNS = 5
 
 
 def fastest_s(work: Callable[[], object]) -> float:
-    """Of the processor, in several turns."""
+    """Time of the processor, the shortest of several turns."""
     took_s = []
     for _ in range(TURNS):
         began_s = time.thread_time()

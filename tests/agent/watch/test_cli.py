@@ -26,7 +26,7 @@ from agent.mqtt.connection import Acknowledgement, Received
 from agent.watch.subscribe import subscribe
 from calibration.terminal import ending_signals
 from tests.agent.watch.test_board import MALFORMED, result, status
-from tests.support.real_broker import PATIENCE_S, Mosquitto, free_port, wait_for
+from tests.support.real_broker import PATIENCE_S, Mosquitto, free_port, halt, wait_for
 from tests.support.stations import ROOT, write_config
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_it_ends_when_its_output_is_no_longer_read(mosquitto: Mosquitto, tmp_pat
         assert watching.stdout is not None
         assert b"status running" in watching.stdout.readline()
         if goes_on:
-            watching.send_signal(signal.SIGSTOP)  # so that it hears this before it can see that nobody reads
+            halt(watching)  # so that it hears this before it can see that nobody reads
             publish(mosquitto.port, *((f"{ROOT}/result", result(number)) for number in range(3)))
         watching.stdout.close()
         watching.send_signal(signal.SIGCONT)

@@ -43,7 +43,7 @@ def listed(served: Served, asked: dict[str, object]) -> dict[str, Any]:
 
 
 def fastest_s(galleries: dict[int, Served], asked: dict[int, list[str]]) -> dict[int, float]:
-    """Of several turns, in which both galleries are asked for something new each time."""
+    """The shortest of several turns for each gallery, asked for something new each time."""
     took_s: dict[int, list[float]] = {FEW: [], MANY: []}
     for turn in range(TURNS):
         for count, served in galleries.items():

@@ -19,8 +19,7 @@ from calibration.engine.cuda_choice import BINDINGS, chosen_binding, open_cuda
 from calibration.engine.cuda_driver import cuda_driver
 from calibration.engine.cuda_pycuda import PyCuda
 from calibration.engine.tensorrt import TensorRTEngine
-from calibration.errors import EngineError
-from calibration.extras import install_extra
+from calibration.errors import EngineError, install_extra
 from tests.support import fake_cuda_bindings, fake_pycuda, fake_tensorrt
 from tests.support.fake_gpu import ORIN, FakeCuda
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from calibration.extras import install_extra, install_newest
+from calibration.errors import install_extra, install_newest
 
 KEPT, COPIED = "pip install --editable '.[web]' in the project's folder", "pip install '.[web]' in the project's folder"
 
@@ -28,7 +28,7 @@ def test_an_extra_is_added_as_the_project_was_installed(
         assert name == "direct_url.json"
         return None if origin is None else json.dumps(origin)
 
-    monkeypatch.setattr("calibration.extras.distribution", lambda _: SimpleNamespace(read_text=read_text))
+    monkeypatch.setattr("calibration.errors.distribution", lambda _: SimpleNamespace(read_text=read_text))
     assert install_extra("web") == command
     assert install_newest() == "git pull and " + command.replace("'.[web]'", ".")
 
@@ -37,7 +37,7 @@ def test_a_project_that_is_not_installed_is_used_from_its_folder(monkeypatch: py
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("calibration.extras.distribution", absent)
+    monkeypatch.setattr("calibration.errors.distribution", absent)
     assert install_extra("web") == KEPT
 
 
@@ -47,4 +47,4 @@ PROJECT = Path(__file__).resolve().parents[2]
 def test_no_message_names_an_extra_by_other_words() -> None:
     files = [path for top in ("agent", "calibration") for path in (PROJECT / top).rglob("*.py")]
     named = [path.name for path in files if "'.[" in path.read_text()]
-    assert named == ["extras.py"]
+    assert named == ["errors.py"]
