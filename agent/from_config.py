@@ -41,7 +41,7 @@ from calibration.imaging.utf8_name import utf8_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.camera import Camera
+    from agent.camera import StationCamera
     from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
     from agent.config.model import AgentConfig
     from agent.config.services import MqttConfig
@@ -97,7 +97,7 @@ def camera_timeouts(camera: CameraConfig) -> Timeouts:
     return Timeouts(open_s=camera.open_timeout_s, read_s=camera.read_timeout_s)
 
 
-def camera_of(camera: CameraConfig, *, loop: bool) -> Camera:
+def camera_of(camera: CameraConfig, *, loop: bool) -> StationCamera:
     """The configured camera, to be entered; with ``loop`` a file starts again at its end.
 
     Raises:
@@ -289,10 +289,15 @@ def empty_place_of(config: AgentConfig, bundle: Bundle) -> EmptyPlace | None:
         raise ConfigError(problems=[f"trigger.empty: {path}: {error.what}"]) from error
 
 
-def trigger_of(trigger: TriggerConfig, handshake: Handshake, recipes: Callable[[], Sequence[Recipe]]) -> Trigger:
-    """The configured trigger."""
+def trigger_of(
+    trigger: TriggerConfig,
+    handshake: Handshake,
+    recipes: Callable[[], Sequence[Recipe]],
+    asked: Callable[[], object] = lambda: None,
+) -> Trigger:
+    """The configured trigger; ``asked`` is called when the line names a part."""
     if trigger.source == "command":
-        return OnCommand(handshake, trigger.delay_ms)
+        return OnCommand(handshake, trigger.delay_ms, asked)
     if trigger.source == "motion":
         return OnMotion(handshake, recipes, trigger.settled_ms, trigger.unsettled_after_s * 1000)
     return EveryFrame(handshake, trigger.every)

@@ -5,7 +5,7 @@ A live source is opened, grabbed and decoded in a child process, which can be ki
 (`file_camera`). In both cases a thread keeps the newest frame for the loop (`newest_frame`).
 """
 
-from agent.camera.contract import Camera, CameraState, Frame
+from agent.camera.contract import Camera, CameraState, Frame, StationCamera
 from agent.camera.factory import open_camera
 
-__all__ = ["Camera", "CameraState", "Frame", "open_camera"]
+__all__ = ["Camera", "CameraState", "Frame", "StationCamera", "open_camera"]

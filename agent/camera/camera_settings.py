@@ -20,16 +20,20 @@ _SAME_WITHIN = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSettings:
-    """None leaves a camera as it is. Only devices are set up; sizes are checked on the frames of every live source.
+    """None leaves a camera as it is. Devices and GenICam cameras are set up; every live source has its sizes checked.
 
     Attributes:
         width: Columns of a frame; goes with ``height``.
         height: Rows of a frame.
-        format: FOURCC of what the device sends.
-        exposure: In the driver's own unit (V4L2: mostly 0.1 ms), or ``auto``.
+        format: FOURCC of what the device sends; for GenICam a name such as ``Mono8``.
+        exposure: In the driver's own unit (V4L2: mostly 0.1 ms; GenICam: µs), or ``auto``.
         white_balance: Kelvin, or ``auto``.
-        gain: In the driver's own unit.
+        gain: In the driver's own unit (GenICam: dB).
         buffer_frames: Number of frames that the driver may keep.
+        offset_x: GenICam: left edge of the region that the camera sends, in columns of its sensor.
+        offset_y: Likewise its top edge.
+        packet_bytes: GigE Vision: size of a packet; None takes the largest that arrives.
+        trigger: GenICam: ``off``, ``software``, or the input that makes the camera take an image.
     """
 
     width: int | None = None
@@ -39,6 +43,10 @@ class CameraSettings:
     white_balance: float | Literal["auto"] | None = None
     gain: float | None = None
     buffer_frames: int | None = None
+    offset_x: int | None = None
+    offset_y: int | None = None
+    packet_bytes: int | None = None
+    trigger: str = "off"
 
     def fits(self, rows: int, columns: int) -> bool:
         """Whether frames have the configured size."""

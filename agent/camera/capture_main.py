@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.camera.decoder_warnings import DecoderWarnings
-from agent.camera.shared_frames import SLOT_BYTES, SLOTS, FrameReport, SharedFrames
+from agent.camera.shared_frames import SLOT_BYTES, SLOTS, TRIGGER, FrameReport, SharedFrames
 from agent.clock import now_ms
 from agent.errors import CameraError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from calibration.imaging.preprocess import Image
 
 _CHANNELS = 3
+_WAITING_EVERY_S = 0.5
 
 
 def main(order: tuple[str, str, Mapping[str, Any]], to_parent: socket.socket, memory: int) -> None:
@@ -50,14 +51,18 @@ class _Capture:
         self._frames = frames
         self._free = list(range(SLOTS))
         self._warnings = DecoderWarnings()
+        self._reported_s = 0.0
 
     def run(self) -> None:
         """Until the source gives nothing more, or the parent has gone."""
         try:
             self._source.open()
             self._report(FrameReport("opened", texts=tuple(self._source.refused_settings)))
-            while self._source.grab():
-                self._report(self._frame(now_ms(), time.monotonic_ns()))
+            while (is_grabbed := self._source.grab()) is not False:
+                if is_grabbed:
+                    self._report(self._frame(now_ms(), time.monotonic_ns()))
+                else:
+                    self._wait()
             what = f"camera {self._source.name} has stopped giving frames"
             self._report(FrameReport("failed", texts=(what, "check its power, its cable or the network")))
         except CameraError as error:
@@ -66,7 +71,7 @@ class _Capture:
             self._source.close()
 
     def _frame(self, captured_at_ms: int, captured_ns: int) -> FrameReport:
-        self._take_back_slots()
+        self._take_orders()
         if not self._free:
             return FrameReport("superseded")
         with self._warnings:
@@ -78,12 +83,25 @@ class _Capture:
             raise _garbage(self._source.name, image)
         slot = self._free.pop()
         self._frames.write(slot, image)
-        return FrameReport("frame", captured_at_ms, captured_ns, slot, *image.shape[:2])
+        rows, columns = image.shape[:2]
+        stamp = self._source.stamp or ()
+        return FrameReport("frame", captured_at_ms, captured_ns, slot, rows, columns, stamp=stamp)
 
-    def _take_back_slots(self) -> None:
+    def _wait(self) -> None:
+        """The camera waits for its trigger, and answers."""
+        self._take_orders()
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= _WAITING_EVERY_S:
+            self._report(FrameReport("waiting"))
+            self._reported_s = now_s
+
+    def _take_orders(self) -> None:
         with suppress(BlockingIOError):
-            while slot := self._to_parent.recv(1, socket.MSG_DONTWAIT):
-                self._free.append(slot[0])
+            while order := self._to_parent.recv(1, socket.MSG_DONTWAIT):
+                if order == TRIGGER:
+                    self._source.trigger()
+                else:
+                    self._free.append(order[0])
             raise BrokenPipeError  # an empty message is the end of the connection
 
     def _report(self, report: FrameReport) -> None:

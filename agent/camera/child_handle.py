@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from agent.camera.shared_frames import MEMORY_BYTES, FrameReport, SharedFrames
+from agent.camera.shared_frames import MEMORY_BYTES, TRIGGER, FrameReport, SharedFrames
 from agent.child_process import ChildProcess, ChildProgram
 from agent.errors import CameraError
 
@@ -53,6 +53,10 @@ class CaptureProcess(ChildProcess):
         if report is not None and report.kind == "failed":
             raise CameraError(what=report.texts[0], remedy=report.texts[1])
         return report
+
+    def trigger(self) -> None:
+        """Let the camera take an image now; from any thread."""
+        self.send(TRIGGER)
 
     def take(self, report: FrameReport) -> Image:
         """A copy of the image that a ``frame`` reports; its slot is given back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +18,18 @@ BEING_OPENED = "is being opened"
 """How the reason of a camera ends that is not lost, but has not given its first frame yet."""
 
 
+class Stamp(NamedTuple):
+    """What the camera itself says of a frame.
+
+    Attributes:
+        number: Its number; cameras count from 0 or 1, and some from 1 again after 65535.
+        time_ns: By the camera's own clock.
+    """
+
+    number: int
+    time_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture from the camera.
@@ -28,6 +40,7 @@ class Frame:
         captured_at_ms: Wall clock, ms since 1970, UTC.
         captured_ns: Monotonic clock, for ages and durations; the same in all processes of a machine.
         is_damaged: It could not be decoded; its image is black.
+        stamp: What the camera says of it; None where it says nothing.
     """
 
     seq: int
@@ -35,6 +48,7 @@ class Frame:
     captured_at_ms: int
     captured_ns: int
     is_damaged: bool = False
+    stamp: Stamp | None = None
 
 
 class Camera(Protocol):
@@ -81,7 +95,14 @@ class Camera(Protocol):
         """Close the source."""
 
 
-class Capture(Camera, Protocol):
+class StationCamera(Camera, Protocol):
+    """A camera that can be made to take an image."""
+
+    def trigger(self) -> None:
+        """Let a camera that waits for this take an image now; any other one does nothing. From any thread."""
+
+
+class Capture(StationCamera, Protocol):
     """A camera for one thread: it gives every frame, and never None."""
 
     name: str

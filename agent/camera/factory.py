@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.file_camera import FileCamera
+from agent.camera.genicam.factory import check_library, genicam_source
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
 from agent.camera.shown_source import without_password
@@ -14,7 +15,7 @@ from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstream
 
 if TYPE_CHECKING:
     from agent.camera.camera_settings import CameraSettings
-    from agent.camera.contract import Camera
+    from agent.camera.contract import StationCamera
     from agent.camera.process_camera import Timeouts
 
 Playback: TypeAlias = Literal["realtime", "fast"]
@@ -28,26 +29,29 @@ def open_camera(  # noqa: PLR0913 - each once
     loop: bool = False,
     settings: CameraSettings = DEFAULT_SETTINGS,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
-) -> Camera:
+) -> StationCamera:
     """The camera for a source; entering it opens the source.
 
     Args:
-        source: Device number or file, rtsp or http(s) URL, GStreamer pipeline (contains `` ! ``), video file or image
-            folder.
+        source: Device number or file, GenICam camera (``genicam:SERIAL``), rtsp or http(s) URL, GStreamer pipeline
+            (contains `` ! ``), video file or image folder.
         playback: For files: ``realtime`` plays at the file's own rate and drops frames that are not fetched in time, as
             a camera does; ``fast`` reads each frame on demand and drops none.
-        frames_per_s: For files: the rate instead of their own (folders: 10). For a device: the rate to set.
+        frames_per_s: For files: the rate instead of their own (folders: 10). For a device or a GenICam camera: the rate
+            to set.
         loop: Start a file again at its end.
         settings: For live sources.
         timeouts: For live sources.
 
     Raises:
-        CameraError: This OpenCV cannot read such a source.
+        CameraError: This OpenCV cannot read such a source, or the library for it is not installed.
     """
     kind = kind_of(source)
     if kind != "path":
         if kind == "pipeline" and not has_gstreamer():
             raise no_gstreamer(str(source))
+        if kind == "genicam":
+            check_library(str(source))
         arguments = {
             "source": source,
             "frames_per_s": frames_per_s,
@@ -55,8 +59,8 @@ def open_camera(  # noqa: PLR0913 - each once
             "open_timeout_s": timeouts.open_s,
             "read_timeout_s": timeouts.read_s,
         }
-        name = without_password(str(source))
-        return NewestFrameCamera(ProcessCamera(name, live_source, arguments, settings=settings, timeouts=timeouts))
+        name, make = without_password(str(source)), genicam_source if kind == "genicam" else live_source
+        return NewestFrameCamera(ProcessCamera(name, make, arguments, settings=settings, timeouts=timeouts))
     found = source_from(source, frames_per_s)
     if playback == "fast":
         return FileCamera(found, loop=loop)

@@ -80,6 +80,9 @@ class FileCamera:
             elif frame is not None:
                 yield frame
 
+    def trigger(self) -> None:
+        """See Camera."""
+
     def stop(self) -> None:
         """See Camera."""
         self._stopping.set()
@@ -108,4 +111,4 @@ class FileCamera:
         self._readable_before_this_pass = readable
         self._source.close()
         self._source.open()
-        return self._source.grab()
+        return bool(self._source.grab())

@@ -81,6 +81,10 @@ class NewestFrameCamera:
         if self._failure is not None and not self._stopping.is_set():
             raise self._failure
 
+    def trigger(self) -> None:
+        """See Camera."""
+        self._camera.trigger()
+
     def stop(self) -> None:
         """See Camera."""
         self._stopping.set()

@@ -15,7 +15,7 @@ import numpy as np
 from agent.backoff import Backoff, BackoffLimits
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.child_handle import CaptureProcess
-from agent.camera.contract import BEING_OPENED, Frame
+from agent.camera.contract import BEING_OPENED, Frame, Stamp
 from agent.errors import CameraError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class ProcessCamera:
         self._back_s = float("-inf")
         self._settings_logged: set[str] = set()
         self._hanging: list[CaptureProcess] = []
+        self._process: CaptureProcess | None = None
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -126,13 +127,19 @@ class ProcessCamera:
             self._complaint, self._first_frame_s = _SILENCE, float("inf")
             with ExitStack() as ending:
                 try:
-                    ending.enter_context(process)
+                    self._process = ending.enter_context(process)
                     yield from self._frames(process)
                 except CameraError as error:
                     self._note_loss(error)  # before exit: ending a process that hangs takes a second
             self._note_left_behind(process)
             backoff.note_connection(time.monotonic() - self._first_frame_s)
             self._stopping.wait(backoff.next_s())
+
+    def trigger(self) -> None:
+        """See Camera."""
+        process = self._process
+        if process is not None:
+            process.trigger()
 
     def stop(self) -> None:
         """See Camera."""
@@ -148,6 +155,10 @@ class ProcessCamera:
         while not self._stopping.is_set():
             left_s = since_s + limit_s - time.monotonic()
             report = process.next_report(min(max(left_s, 0.0), _STOPS_WITHIN_S))
+            if report is not None and report.kind == "waiting":
+                limit_s, since_s = self._timeouts.read_s, time.monotonic()
+                self._note_frame(since_s)
+                continue
             frame = None if report is None else self._frame(report, process)
             if frame is not None:
                 if not frame.is_damaged:
@@ -168,7 +179,7 @@ class ProcessCamera:
         seq = self.captured
         self.captured += 1
         if report.kind == "unreadable":
-            self._complaint = "gives no frame that can be decoded"
+            self._complaint = "gives no frame that is whole and can be decoded"
             if self.state == "running":
                 black = np.zeros((*self._size, 3), np.uint8)
                 return Frame(seq, black, report.captured_at_ms, report.captured_ns, is_damaged=True)
@@ -182,7 +193,8 @@ class ProcessCamera:
             self._complaint = f"gives frames of {report.columns}x{report.rows} pixels and none of {size}"
             return None
         self._complaint, self._size = _SILENCE, (report.rows, report.columns)
-        return Frame(seq, image, report.captured_at_ms, report.captured_ns)
+        stamp = Stamp(*report.stamp) if report.stamp else None
+        return Frame(seq, image, report.captured_at_ms, report.captured_ns, stamp=stamp)
 
     def _note_frame(self, now_s: float) -> None:
         if self.state != "running":

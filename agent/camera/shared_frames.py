@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from calibration.imaging.preprocess import Image
 
+TRIGGER = b"\xff"
+"""From the parent, instead of a slot that it gives back: let the camera take an image now."""
 SLOTS = 3
 """One being written, one being copied, and one in hand for a parent that is a little late."""
 SLOT_BYTES = 128 * 1024 * 1024
@@ -33,19 +35,22 @@ class FrameReport(NamedTuple):
 
     Attributes:
         kind: ``opened``; ``frame``, whose image is in ``slot``; ``superseded``, one for which no slot was free;
-            ``unreadable``, one that cannot be decoded or is garbage; ``failed``, the end.
+            ``unreadable``, one that cannot be decoded or is garbage; ``waiting``, twice a second while a camera waits
+            for its trigger, and answers; ``failed``, the end.
         captured_at_ms: Wall clock, ms since 1970, UTC, right after the grab.
         captured_ns: Monotonic clock, at the same moment.
         texts: With ``opened``, the settings that were not taken; with ``failed``, what is wrong and its remedy.
+        stamp: What the camera says of a ``frame``, its number and its time in ns; empty where it says nothing.
     """
 
-    kind: Literal["opened", "frame", "superseded", "unreadable", "failed"]
+    kind: Literal["opened", "frame", "superseded", "unreadable", "waiting", "failed"]
     captured_at_ms: int = 0
     captured_ns: int = 0
     slot: int = 0
     rows: int = 0
     columns: int = 0
     texts: Sequence[str] = ()
+    stamp: Sequence[int] = ()
 
 
 class SharedFrames:

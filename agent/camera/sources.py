@@ -24,9 +24,13 @@ from calibration.imaging.video import VideoReader
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agent.camera.contract import Stamp
     from calibration.imaging.preprocess import Image
 
-SourceKind: TypeAlias = Literal["device", "stream", "pipeline", "path"]
+SourceKind: TypeAlias = Literal["device", "genicam", "stream", "pipeline", "path"]
+
+GENICAM_KINDS = ("genicam:", "basler:", "gentl:")
+"""How the source of a GenICam camera begins: by any library, by the vendor's own, by a file of type ``.cti``."""
 
 _FOLDER_FRAMES_PER_S = 10.0
 _VIDEO_FRAMES_PER_S = 25.0
@@ -59,14 +63,24 @@ class Source(Protocol):
     is_rescaled: bool
     """Whether OpenCV gives all frames the size of the first, whatever is sent; known once it is open."""
 
+    @property
+    def stamp(self) -> Stamp | None:
+        """What the camera says of the frame just retrieved; None where it says nothing."""
+
     def open(self) -> None:
         """Open the source, or raise CameraError. ``frames_per_s`` is known afterwards."""
 
-    def grab(self) -> bool:
-        """Take the next frame, undecoded; false at the end of a file and when a live source is lost."""
+    def grab(self) -> bool | None:
+        """Take the next frame, undecoded; false at the end of a file and when a live source is lost.
+
+        None, every now and then, while a camera waits for its trigger, and answers.
+        """
 
     def retrieve(self) -> Image | None:
         """The frame just grabbed, (rows, columns, 3), uint8, BGR, not shared; None if it cannot be decoded."""
+
+    def trigger(self) -> None:
+        """Let a camera that waits for this take an image now; called between two grabs."""
 
     def close(self) -> None:
         """Close the source; it may be closed already."""
@@ -80,6 +94,8 @@ def kind_of(source: int | str) -> SourceKind:
     """
     if isinstance(source, int) or source.isdecimal():
         return "device"
+    if source.startswith(GENICAM_KINDS):
+        return "genicam"
     if not is_file_name(source):
         return "pipeline" if " ! " in source else "stream"
     return "device" if _is_device(Path(os.path.realpath(source))) else "path"
@@ -87,7 +103,8 @@ def kind_of(source: int | str) -> SourceKind:
 
 def is_file_name(source: str) -> bool:
     """Whether it names a file, a folder or a device file."""
-    return not (source.isdecimal() or " ! " in source or "://" in source)
+    is_address = " ! " in source or "://" in source or source.startswith(GENICAM_KINDS)
+    return not (source.isdecimal() or is_address)
 
 
 def _is_device(path: Path) -> bool:
@@ -126,6 +143,8 @@ def live_source(
 
 class VideoSource:
     """Everything that ``cv2.VideoCapture`` reads; see `source_from`. The time-outs are for streams."""
+
+    stamp = None
 
     def __init__(
         self,
@@ -178,6 +197,9 @@ class VideoSource:
         except DatasetError:
             return None
 
+    def trigger(self) -> None:
+        """See Source; nothing here waits for it."""
+
     def close(self) -> None:
         """See Source."""
         if self._reader is not None:
@@ -225,6 +247,7 @@ class FolderSource:
     live = False
     refused_settings: Sequence[str] = ()
     is_rescaled = False
+    stamp = None
 
     def __init__(self, folder: Path, frames_per_s: float = _FOLDER_FRAMES_PER_S) -> None:
         self.name = str(folder)
@@ -267,6 +290,9 @@ class FolderSource:
                 self._reported.add(self._current)
                 _log.warning("skipped: %s", error.what)
             return None
+
+    def trigger(self) -> None:
+        """See Source; nothing here waits for it."""
 
     def close(self) -> None:
         """See Source."""

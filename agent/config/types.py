@@ -105,7 +105,8 @@ CameraSource: TypeAlias = Annotated[
     BeforeValidator(_camera_source),
     Field(
         json_schema_extra={
-            "allowed": "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
+            "allowed": "a device number, a GenICam camera (genicam:SERIAL), an rtsp:// or http(s):// URL, a GStreamer "
+            "pipeline, a video or an image folder"
         }
     ),
 ]

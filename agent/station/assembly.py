@@ -51,7 +51,7 @@ from agent.trigger.trigger import BetweenParts, OnCommand, UnlessPaused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.camera import Camera
+    from agent.camera import StationCamera
     from agent.config.model import AgentConfig
     from agent.inspection.score import PartInspection
     from agent.messages.records import Payload
@@ -88,7 +88,7 @@ class Assembly:
         broker: BrokerSettings,
         token: str | None,
         loader: BundleLoader,
-        camera: Camera,
+        camera: StationCamera,
         outbox: BackgroundOutbox,
         controls: StationControls,
         stack: ExitStack,
@@ -111,7 +111,7 @@ class Assembly:
         # Which frames show a part, and what the controller is answered.
         waits = f"trigger.delay_ms {config.trigger.delay_ms}, trigger.frames_per_part {config.trigger.frames_per_part}"
         self._handshake = Handshake(config.plc.deadline_ms, state.why_no_verdict, waits=waits)
-        parts = trigger_of(config.trigger, self._handshake, controls.active_recipes)
+        parts = trigger_of(config.trigger, self._handshake, controls.active_recipes, camera.trigger)
         self._is_triggered_by_line = isinstance(parts, OnCommand)
         self._trigger: Trigger = UnlessPaused(parts, lambda: controls.is_paused)
         self._combine = combiner_of(config.trigger, state.why_no_verdict)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from agent.camera import Camera
+    from agent.camera import StationCamera
     from agent.config.model import AgentConfig
     from agent.messages.records import Evaluation
     from calibration.bundle.bundle import Bundle
@@ -40,7 +40,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = threading.Event()
-        self._camera: Camera | None = None
+        self._camera: StationCamera | None = None
 
     def request(self) -> None:
         """Stop after the current frame."""
@@ -48,7 +48,7 @@ class Stop:
         if self._camera is not None:
             self._camera.stop()
 
-    def reaches(self, camera: Camera) -> None:
+    def reaches(self, camera: StationCamera) -> None:
         """Let a request stop this camera; one made earlier does so at once."""
         self._camera = camera
         if self.requested.is_set():

@@ -74,12 +74,14 @@ class OnCommand:
     Args:
         handshake: Expects the part from the moment it is named.
         delay_ms: From the trigger until the part is before the camera.
+        asked: Called after each part that was named: lets a camera that waits for it take an image.
     """
 
-    def __init__(self, handshake: Handshake, delay_ms: int) -> None:
+    def __init__(self, handshake: Handshake, delay_ms: int, asked: Callable[[], object] = lambda: None) -> None:
         self.dropped: Counter[str] = Counter()
         self._handshake = handshake
         self._delay_ns = delay_ms * 1_000_000
+        self._asked = asked
         self._lock = threading.Lock()
         self._waiting: deque[Part] = deque()
 
@@ -89,7 +91,8 @@ class OnCommand:
             if len(self._waiting) >= _MAX_WAITING:
                 return False
             self._waiting.append(self._handshake.expect(Part.asked_now(part_id)))
-            return True
+        self._asked()
+        return True
 
     def withdraw(self, parts: list[Part]) -> list[Part]:
         """See Trigger."""

@@ -43,6 +43,7 @@ class JpegCamera:
     frames_per_s = FRAMES_PER_S
     refused_settings: Sequence[str] = ()
     is_rescaled = False
+    stamp = None
 
     def __init__(self, columns: int, rows: int) -> None:
         random = np.random.default_rng(0)
@@ -61,6 +62,9 @@ class JpegCamera:
     def retrieve(self) -> Image | None:
         picture = cv2.imdecode(self._sent, cv2.IMREAD_COLOR)
         return None if picture is None else np.asarray(picture, np.uint8)
+
+    def trigger(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -41,6 +41,7 @@ class FaultySource:
     live = True
     refused_settings: Sequence[str] = ()
     is_rescaled = False
+    stamp = None
 
     def __init__(self, journal: Path, lives: list[tuple[str, int]], frames_per_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -68,6 +69,9 @@ class FaultySource:
             return picture
         garbage: Callable[[Any], Any] = getattr(self, f"_retrieve_{self._fault}", lambda picture: picture)
         return garbage(picture)
+
+    def trigger(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -142,6 +146,7 @@ class FullSpeed:
     frames_per_s = 1e6
     refused_settings: Sequence[str] = ()
     is_rescaled = False
+    stamp = None
 
     def __init__(self, rows: int, columns: int) -> None:
         self._picture = np.zeros((rows, columns, 3), np.uint8)
@@ -155,6 +160,9 @@ class FullSpeed:
     def retrieve(self) -> np.ndarray[Any, Any]:
         self._picture += 1
         return self._picture
+
+    def trigger(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -43,6 +43,7 @@ class ScriptedSource:
     live = False
     refused_settings: Sequence[str] = ()
     is_rescaled = False
+    stamp = None
 
     def __init__(self, script: Sequence[int | str | None], *, failing_opens: int = 0) -> None:
         self.frames_per_s = 10.0
@@ -67,6 +68,9 @@ class ScriptedSource:
 
     def retrieve(self) -> Image | None:
         return None if self._next is None else np.full((2, 2, 3), self._next, np.uint8)
+
+    def trigger(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed += 1

@@ -393,6 +393,7 @@ class Live:
     frames_per_s = 25.0
     refused_settings: Sequence[str] = ("width: asked for 1920, got 1280",)
     is_rescaled = False
+    stamp = None
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -407,6 +408,9 @@ class Live:
 
     def retrieve(self) -> None:
         return None
+
+    def trigger(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
