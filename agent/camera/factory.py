@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.file_camera import FileCamera
-from agent.camera.genicam.factory import check_library, genicam_source
+from agent.camera.genicam.factory import check_library
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
 from agent.camera.shown_source import without_password
@@ -59,8 +59,8 @@ def open_camera(  # noqa: PLR0913 - each once
             "open_timeout_s": timeouts.open_s,
             "read_timeout_s": timeouts.read_s,
         }
-        name, make = without_password(str(source)), genicam_source if kind == "genicam" else live_source
-        return NewestFrameCamera(ProcessCamera(name, make, arguments, settings=settings, timeouts=timeouts))
+        name = without_password(str(source))
+        return NewestFrameCamera(ProcessCamera(name, live_source, arguments, settings=settings, timeouts=timeouts))
     found = source_from(source, frames_per_s)
     if playback == "fast":
         return FileCamera(found, loop=loop)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import cv2
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
+from agent.camera.genicam.factory import genicam_source
 from agent.camera.shown_source import without_password
 from agent.errors import CameraError
 from calibration.errors import DatasetError
@@ -119,11 +120,14 @@ def source_from(
     """The source of that name, not yet opened.
 
     Args:
-        source: Device number or file, rtsp or http(s) URL, GStreamer pipeline (has `` ! ``), video or folder.
-        frames_per_s: Rate of a file; the rate to set at a device, which may give another.
-        settings: For a device.
+        source: Device number or file, GenICam camera (``genicam:SERIAL``), rtsp or http(s) URL, GStreamer pipeline (has
+            `` ! ``), video or folder.
+        frames_per_s: Rate of a file; the rate to set at a device or a GenICam camera, which may give another.
+        settings: For a device or a GenICam camera.
     """
     kind = kind_of(source)
+    if kind == "genicam":
+        return genicam_source(str(source), frames_per_s, settings)
     if kind == "path" and Path(str(source)).is_dir():
         return FolderSource(Path(str(source)), frames_per_s or _FOLDER_FRAMES_PER_S)
     return VideoSource(source, frames_per_s, settings)
@@ -137,6 +141,8 @@ def live_source(
     read_timeout_s: float,
 ) -> Source:
     """A live source from JSON values, for a capture process; see `source_from`."""
+    if kind_of(source) == "genicam":
+        return genicam_source(str(source), frames_per_s, CameraSettings(**settings))
     opened_within_s, read_within_s = _SOONER * open_timeout_s, _SOONER * read_timeout_s
     return VideoSource(source, frames_per_s, CameraSettings(**settings), opened_within_s, read_within_s)
 

@@ -31,7 +31,11 @@ app = typer.Typer()
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images; what is there stays.")]
 Source = Annotated[
     str | None,
-    typer.Option("--camera", metavar="SOURCE", help="Device number, URL or pipeline, instead of a station's camera."),
+    typer.Option(
+        "--camera",
+        metavar="SOURCE",
+        help="Device number, genicam:SERIAL, URL or pipeline, instead of a station's camera.",
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -83,6 +83,16 @@ class AgentConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_image_for_each_command(self) -> Self:
+        if self.camera.trigger == "software" and (self.trigger.source != "command" or self.trigger.delay_ms):
+            problem = (
+                "camera.trigger is software: the camera takes an image when the line names a part, at once; "
+                "set trigger.source: command and remove trigger.delay_ms, or remove camera.trigger"
+            )
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _deadline_after_delay(self) -> Self:
         delay_ms, deadline_ms = self.trigger.delay_ms, self.plc.deadline_ms
         if self.trigger.source == "command" and delay_ms >= deadline_ms:

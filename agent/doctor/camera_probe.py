@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.camera.genicam.source import GenicamSource
 from agent.camera.sources import source_from
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok
+from agent.doctor.genicam_devices import PACKETS_REMEDY
 from agent.doctor.system import is_agent_running
 from agent.errors import CameraError
 from agent.from_config import camera_settings
@@ -52,6 +54,9 @@ def camera(config: str, frames: str | None = None) -> Iterator[Finding]:
         np.save(Path(str(frames), f"{number:02}.npy"), each)
     rows, columns = frame.shape[:2]
     yield from _setting_findings(source, settings, rows, columns)
+    if isinstance(source, GenicamSource) and source.incomplete:
+        what = f"{source.incomplete} frames were incomplete, in about {_COUNTING_S:g} s: packets are lost on the way"
+        yield Finding("camera packets", "fault", what, PACKETS_REMEDY)
     if source.is_rescaled:
         what = (
             "its frames are not JPEG: a change of resolution while it runs cannot be noticed, since OpenCV scales them"
@@ -70,6 +75,8 @@ def camera(config: str, frames: str | None = None) -> Iterator[Finding]:
 
 def _setting_findings(source: Source, settings: CameraSettings, rows: int, columns: int) -> Iterator[Finding]:
     remedy = "see what it offers: v4l2-ctl --list-formats-ext --list-ctrls-menus"
+    if isinstance(source, GenicamSource):
+        remedy = "see what it offers: arv-tool-0.8 control, or the viewer of its vendor"
     for refused in source.refused_settings:
         yield Finding("camera setting", "warning", f"not accepted: {refused}", remedy)
     if source.live and not settings.fits(rows, columns):
@@ -80,9 +87,10 @@ def _setting_findings(source: Source, settings: CameraSettings, rows: int, colum
 
 def _first_frame(source: Source) -> Image:
     deadline_s = time.monotonic() + _FIRST_FRAME_S
-    while time.monotonic() < deadline_s and source.grab():
-        frame = source.retrieve()
-        if frame is not None:
+    while time.monotonic() < deadline_s and (is_grabbed := source.grab()) is not False:
+        if not is_grabbed:
+            source.trigger()
+        elif (frame := source.retrieve()) is not None:
             return frame
     raise CameraError(
         what=f"{source.name} opens, but delivers no frame within {_FIRST_FRAME_S:g} s",
@@ -114,9 +122,15 @@ def _grabs_per_s(source: Source, duration_s: float, kept: list[Image] | None = N
     start_s = time.monotonic()
     frames = 0
     while time.monotonic() < start_s + duration_s:
-        if not source.grab():
+        is_grabbed = source.grab()
+        if is_grabbed is False:
             raise CameraError(what=f"{source.name} stops after some frames", remedy="check its cable and its power")
+        if not is_grabbed:
+            source.trigger()
+            continue
         frames += 1
+        if isinstance(source, GenicamSource):
+            source.retrieve()  # it is cheap, and shows how many are complete
         is_due = kept is not None and time.monotonic() >= start_s + len(kept) * _KEPT_EVERY_S
         if kept is not None and is_due and (frame := source.retrieve()) is not None:
             kept.append(frame)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agent.config import model as configuration
-from agent.doctor import camera_devices, camera_probe, machine, network_probe, software, station_probes
+from agent.doctor import camera_devices, camera_probe, genicam_devices, machine, network_probe, software, station_probes
 from agent.doctor.finding import fault, ok
 from agent.doctor.isolation import Check
 from agent.errors import ConfigError
@@ -32,6 +32,7 @@ _DEVICE = (
     Check("NVIDIA GPU", software.gpu, 20, "the driver hangs or is broken: restart the device, and see `dmesg`"),
     Check("machine", machine.machine, 15, _RESTART),
     Check("cameras", camera_devices.cameras, 15, "a camera driver hangs: unplug the camera, or restart the device"),
+    Check("GenICam cameras", genicam_devices.genicam_cameras, 15, "Aravis hangs: unplug the cameras one by one"),
 )
 _STATION = (
     Check("records", station_probes.records, 15, "the disk of state_dir does not respond: check it and its mount"),

@@ -162,6 +162,7 @@ class Recorder:
         code = inspection.code
         if code is ResultCode.NONE and self._handshake.is_late(inspection.part):
             code = ResultCode.TOO_LATE
+        stamp = inspection.frame.stamp
         return Result(
             result_id=inspection.result_id,
             seq=inspection.frame.seq,
@@ -176,6 +177,8 @@ class Recorder:
             zone=inspection.recipe.zone or None,
             zones=_zone_results(inspection),
             processing_times_ms={stage: round(ms, 3) for stage, ms in inspection.times_ms.items()},
+            camera_frame=None if stamp is None else stamp.number,
+            camera_time_us=None if stamp is None else stamp.time_ns // 1000,
             is_simulated=self._is_simulated,
         )
 

@@ -115,6 +115,8 @@ class Result(Message):
     processing_times_ms: Annotated[dict[str, Number], key("processingTimes", "Duration by stage.", "ms")] = field(
         default_factory=dict
     )
+    camera_frame: Annotated[Int | None, key("cameraFrame", "Number that the camera gave the frame.")] = None
+    camera_time_us: Annotated[Int | None, key("cameraTime", "The camera's own clock at that frame.", "µs")] = None
     historical: Historical = False
     is_simulated: Annotated[Bool, key("isSimulated", "The frame came from a file.")] = False
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 from ctypes.util import find_library
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from agent.camera.camera_settings import CameraSettings
 from agent.camera.genicam.source import GenicamSource
 from agent.errors import CameraError
 from calibration.errors import install_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from agent.camera.camera_settings import CameraSettings
     from agent.camera.genicam.source import Driver
 
 
@@ -35,8 +33,8 @@ _LIBRARIES = {
 }
 
 
-def genicam_source(source: str, frames_per_s: float | None, settings: Mapping[str, Any], **_: float) -> GenicamSource:
-    """A GenICam camera from JSON values, for a capture process.
+def genicam_source(source: str, frames_per_s: float | None, settings: CameraSettings) -> GenicamSource:
+    """A GenICam camera, not yet opened.
 
     Args:
         source: ``genicam:``, ``basler:`` or ``gentl:``, and which camera.
@@ -50,7 +48,7 @@ def genicam_source(source: str, frames_per_s: float | None, settings: Mapping[st
         made: Driver = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), driver)(name)
         return made
 
-    return GenicamSource(source, connect, CameraSettings(**settings), frames_per_s)
+    return GenicamSource(source, connect, settings, frames_per_s)
 
 
 def check_library(source: str) -> None:

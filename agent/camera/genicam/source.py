@@ -75,7 +75,11 @@ class Driver(Protocol):
 
 
 class GenicamSource:
-    """See Source. Frames of which packets are missing cannot be decoded, and neither can those that never came."""
+    """See Source. Frames of which packets are missing cannot be decoded, and neither can those that never came.
+
+    Attributes:
+        incomplete: How many of the frames that were retrieved were such frames.
+    """
 
     live = True
     is_rescaled = False
@@ -93,6 +97,7 @@ class GenicamSource:
         self._asked_frames_per_s = frames_per_s
         self._is_triggered = settings.trigger != "off"
         self._look_s = _LOOKS_FOR_A_REQUEST_EVERY_S if settings.trigger == "software" else _LOOKS_EVERY_S
+        self.incomplete = 0
         self._received: Received | None = None
         self._missing = 0
         self._last_number: int | None = None
@@ -137,6 +142,7 @@ class GenicamSource:
         """See Source."""
         received = self._received
         if self._missing or received is None or received.data is None:
+            self.incomplete += 1
             return None
         self.stamp = Stamp(received.number, received.time_ns)
         return bgr_from(received.data, received.pixel_format, received.rows, received.columns)

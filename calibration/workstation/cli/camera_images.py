@@ -52,8 +52,9 @@ def images_from(source: str, out: Path, count: int, roi: str | None, *, settled:
 
 
 def _is_camera(source: str) -> bool:
-    """Whether this is a device number or file, a URL or a GStreamer pipeline, and no file or folder."""
+    """Whether this is a device, a GenICam camera, a URL or a GStreamer pipeline, and no file or folder."""
     if os.path.isfile(source) or os.path.isdir(source):  # noqa: PTH112, PTH113 - Path refuses a long pipeline
         return False
     is_device = str(Path(source).resolve()).startswith("/dev/video")
-    return source.isdecimal() or "://" in source or " ! " in source or is_device
+    is_genicam = source.startswith(("genicam:", "basler:", "gentl:"))
+    return source.isdecimal() or "://" in source or " ! " in source or is_device or is_genicam

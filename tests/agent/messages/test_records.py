@@ -28,6 +28,8 @@ def a_result(score: float = 150.0, threshold: float = 100.0) -> Result:
         regions=(DefectRegion(x=1, y=2, width=3, height=4, score=150.0),),
         image_ref="2023/11/14/7.jpg",
         processing_times_ms={"network": 12.5},
+        camera_frame=65_535,
+        camera_time_us=1_790_000_000_000_000,
         result_id="f" * 32,
     )
 
@@ -49,6 +51,8 @@ def test_result_carries_the_keys_of_the_contract() -> None:
         "zones": {},
         "imageRef": "2023/11/14/7.jpg",
         "processingTimes": {"network": 12.5},
+        "cameraFrame": 65_535,
+        "cameraTime": 1_790_000_000_000_000,
         "historical": False,
         "isSimulated": False,
     }
