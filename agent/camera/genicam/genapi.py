@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from agent.camera.genicam.features import GenicamError
@@ -59,5 +60,5 @@ class NodeFeatures:
 
 
 def one_line(error: Exception) -> str:
-    """What a library says, without line breaks."""
-    return " ".join(str(error).split())
+    """What a library says, without line breaks and without the place in its own code."""
+    return re.sub(r"[. ]*: \w+ thrown in node .*", "", " ".join(str(error).split()))
