@@ -119,7 +119,7 @@ class CameraConfig(Section):
                 problem = f"{key} is given, but source is no GenICam camera; remove it, or set source to genicam:SERIAL"
                 raise ValueError(problem)
         if self.format is not None and len(self.format) != _FOURCC:
-            problem = f"format {self.format} is not four characters, as MJPG or YUYV are"
+            problem = f"format {self.format} is not four characters, as MJPG and YUYV are"
             raise ValueError(problem)
         return self
 

@@ -144,7 +144,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
         ("hangs_but_hears_sigterm", "camera faulty gives no frame within 0.5 s"),
         ("freezes", "camera faulty gives no frame within 0.5 s"),
         ("slows_down", "camera faulty gives no frame within 0.5 s"),
-        ("undecodable", "camera faulty gives no frame that can be decoded within 0.5 s"),
+        ("undecodable", "camera faulty gives no frame that is whole and can be decoded within 0.5 s"),
         ("crashes", "the capture process of camera faulty was killed by SIGSEGV"),
         ("is_killed", "the capture process of camera faulty was killed by SIGKILL"),
         ("raises", "the capture process of camera faulty ended with exit code 1"),

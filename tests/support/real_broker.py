@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
+"""Only what hangs takes longer, on a machine with whatever else to do."""
 
 
 def free_port() -> int:

@@ -16,7 +16,15 @@ from agent.errors import ConfigError
 from calibration.deployment.backends import AUTO, BACKENDS
 
 MINIMAL = "bundle: bundle\ncamera:\n  source: 0\n"
-SOURCES = "a device number, an rtsp:// or http(s):// URL, a GStreamer pipeline, a video or an image folder"
+SOURCES = (
+    "a device number, a GenICam camera (genicam:SERIAL), an rtsp:// or http(s):// URL, a GStreamer pipeline, a video "
+    "or an image folder"
+)
+PIXEL_FORMAT = "a pixel format for a GenICam camera"
+AT_ONCE = (
+    "the camera takes an image when the line names a part, at once; set trigger.source: command and remove "
+    "trigger.delay_ms, or remove camera.trigger"
+)
 LEVEL = "text without / + #, in quotes if it is a number"
 
 
@@ -150,7 +158,23 @@ def test_protocol_five_needs_no_quotes(tmp_path: Path) -> None:
         ("camera: {playback: fast}", f"camera.source: missing; use {SOURCES}"),
         ("camera: null", f"camera.source: missing; use {SOURCES}"),
         ("camera: {source: 0, width: 640}", "camera: width and height belong together; give both or neither"),
-        ("camera: {source: 0, format: MJPEG}", "camera.format: 'MJPEG' is not allowed; use four characters"),
+        ("camera: {source: 0, format: MJPEG}", "camera: format MJPEG is not four characters, as MJPG and YUYV are"),
+        (
+            "camera: {source: 0, format: JPG}",
+            f"camera.format: 'JPG' is not allowed; use four characters for a device, {PIXEL_FORMAT}",
+        ),
+        (
+            "camera: {source: 0, trigger: Line1}",
+            "camera: trigger is given, but source is no GenICam camera; remove it, or set source to genicam:SERIAL",
+        ),
+        (
+            "camera: {source: 'genicam:', offset_x: -1}",
+            "camera.offset_x: -1 is not allowed; use a whole number, 0 to 65535",
+        ),
+        (
+            "camera: {source: 'genicam:', trigger: software}",
+            f"camera.trigger is software: {AT_ONCE}",
+        ),
         ("camera: {source: 0, exposure: bright}", "camera.exposure: 'bright' is not allowed; use a number, or auto"),
         ("camera: {source: 0, exposure: .nan}", "camera.exposure: nan is not allowed; use a number, or auto"),
         (

@@ -55,6 +55,8 @@ SENT = (
         regions=(DefectRegion(1, 2, 30, 40, 1e16),),
         image_ref="2026-01-01/000000-123_7.png",
         processing_times_ms={"network": 12.5, "total": 1e-07},
+        camera_frame=65_535,
+        camera_time_us=1_790_000_000_000_000,
     ),
     Result(
         result_id="e" * 32,
