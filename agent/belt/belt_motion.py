@@ -1,0 +1,69 @@
+"""How the belt runs: its displacement so far, its direction, and where it may be in the next picture."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from agent.belt.displacement import Vector
+
+_REMEMBERED = 15
+_STANDS_PX = 0.5
+_KNOWN_PX = 8.0
+_KNOWN_STEPS = 3
+_FORGET = 0.95
+
+
+class BeltMotion:
+    """Follows the displacements between pictures.
+
+    Attributes:
+        way: Displacement since the first picture, (x, y), in pixels of the small picture.
+        length_px: The same along its path.
+    """
+
+    def __init__(self) -> None:
+        self.way: Vector = (0.0, 0.0)
+        self.length_px = 0.0
+        self._recent = np.zeros(2)
+        self._direction: Vector | None = None
+        self._last: Vector = (0.0, 0.0)
+        self._running: deque[Vector] = deque(maxlen=_REMEMBERED)
+        self._steps = 0
+        self._unsupported = 0
+
+    def likely(self, elapsed_s: float) -> list[Vector]:
+        """Displacements to try for the next picture: as in the last one, as usual, none."""
+        tried = [(self._last[0] * elapsed_s, self._last[1] * elapsed_s)]
+        if self._running:
+            usual = np.median(np.array(self._running), axis=0) * elapsed_s
+            tried.append((float(usual[0]), float(usual[1])))
+        return [*tried, (0.0, 0.0)]
+
+    def add(self, displacement: Vector, elapsed_s: float, *, is_seen: bool) -> None:
+        """The belt has moved by this; ``is_seen``: something in the picture shows it."""
+        length = float(np.hypot(*displacement))
+        self.way = self.way[0] + displacement[0], self.way[1] + displacement[1]
+        self.length_px += length
+        if not is_seen or elapsed_s <= 0:
+            return
+        speed = displacement[0] / elapsed_s, displacement[1] / elapsed_s
+        self._last = speed
+        if length >= _STANDS_PX:
+            self._running.append(speed)
+            self._steps += 1
+        self._recent = _FORGET * self._recent + np.array(displacement)
+        strength = float(np.hypot(*self._recent))
+        if strength >= _KNOWN_PX or (self._direction is None and strength >= _KNOWN_PX / 2 and self._steps > 1):
+            self._direction = float(self._recent[0]) / strength, float(self._recent[1]) / strength
+
+    @property
+    def direction(self) -> Vector | None:
+        """Of length 1; None while it is not known."""
+        return self._direction
+
+    @property
+    def axis(self) -> Vector | None:
+        """The direction, once it is certain enough to refuse other ones."""
+        return self._direction if self._steps >= _KNOWN_STEPS else None

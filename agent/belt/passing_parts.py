@@ -1,0 +1,205 @@
+"""Parts that pass through the picture without stopping: each is reported once, at its best place.
+
+frame -> small picture -> what is unlike the belt -> outlines -> tracks -> passed the middle -> a part, or why not
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.belt.best_view import better
+from agent.belt.empty_belt import EmptyBelt
+from agent.belt.outlines import Outline, find_outlines, mask_of
+from agent.belt.part_size import Measures, PartSize, PartSizes, are_several, is_too_small
+from agent.belt.passing_part import PassingPart, Problem
+from agent.belt.small_picture import small_picture
+from agent.belt.tracks import Tracks
+
+if TYPE_CHECKING:
+    from agent.belt.displacement import Vector
+    from agent.belt.track import Track
+    from agent.camera import Frame
+
+_LEAST_STEPS = 2
+_UNSTEADY = 0.3
+_INTRUSION_ENDS_NS = 1_000_000_000
+_SCENE_STANDS = 0.25
+_CRUMB = 1 / 16
+_OFTEN = 0.5
+
+
+class PassingParts:
+    """Finds, follows and reports the parts on a belt; its direction, speed and look are found out on the way.
+
+    A part is reported with the first frame in which its middle has passed the middle of the picture, so that parts come
+    in the order of the belt; one that was not in view then (the first frames, a gap) when it leaves the picture. A group
+    of parts that touch is one report, and so is each intrusion of a hand. Shadows, reflections and what stands while the
+    belt moves are none.
+
+    Order of calls: one call for each frame, from one thread, in the order of the camera. Frames may be missing.
+
+    Args:
+        crop_px: Width and height of each part's image, in frame pixels; None: as large as each part.
+        is_turned: Turn the images so that the long side is upright.
+        typical: Sizes of the parts, from teaching; None: they are found out from the parts that pass.
+    """
+
+    def __init__(
+        self, crop_px: tuple[int, int] | None = None, *, is_turned: bool = False, typical: PartSize | None = None
+    ) -> None:
+        self._crop_px = crop_px
+        self._is_turned = is_turned
+        self._sizes = PartSizes(typical)
+        self._frame_size: tuple[int, ...] = ()
+        self._scale = 1.0
+        self._intrusion_ns: int | None = None
+
+    def __call__(self, frame: Frame) -> list[PassingPart]:
+        """The parts that have passed with this frame, in the order of the belt; damaged frames are passed over."""
+        if frame.is_damaged:
+            return []
+        picture = small_picture(frame.image)
+        if frame.image.shape != self._frame_size:
+            self._frame_size, self._scale = frame.image.shape, frame.image.shape[1] / picture.shape[1]
+            self._belt, self._tracks = EmptyBelt(picture), Tracks((picture.shape[0], picture.shape[1]))
+        outlines = find_outlines(self._belt.look(picture))
+        gone = self._tracks.update(outlines, frame.captured_ns)
+        self._belt.take_in(mask_of(outlines, (picture.shape[0], picture.shape[1])))
+        self._note_views(frame)
+        reports = [report for track in gone if (report := self._gone(track, frame)) is not None]
+        reports += self._passed(frame)
+        reports += self._intrusions(frame)
+        self._absorb_scene()
+        return reports
+
+    def reset(self) -> None:
+        """Forget belt and parts in view, as after a camera was lost or moved; the sizes of the parts stay known."""
+        self._frame_size = ()
+
+    @property
+    def typical(self) -> PartSize | None:
+        """Sizes of the parts that have passed, to be kept with what was taught; None while they are not known."""
+        return self._sizes.usual()
+
+    def _note_views(self, frame: Frame) -> None:
+        for track in self._tracks.followed:
+            is_seen = not track.missing and not track.is_in_other
+            if is_seen and not track.is_decided and track.outline.is_whole and not track.is_foreign:
+                track.best = better(track.best, frame, track.outline, abs(self._place(track)), self._scale)
+
+    def _passed(self, frame: Frame) -> list[PassingPart]:
+        if self._tracks.motion.direction is None:
+            return []
+        waiting = [track for track in self._tracks.followed if not track.is_decided and self._is_ready(track)]
+        waiting.sort(key=self._place, reverse=True)
+        return [report for track in waiting if (report := self._decided(track, frame)) is not None]
+
+    def _is_ready(self, track: Track) -> bool:
+        return (
+            self._place(track) >= 0 and track.with_belt >= _LEAST_STEPS and track.has_moved and not track.is_foreign
+        )
+
+    def _place(self, track: Track) -> float:
+        """How far the middle of a part is past the middle of the picture, along the belt."""
+        direction = self._tracks.motion.direction or (1.0, 0.0)
+        rows, columns = (side / self._scale for side in self._frame_size[:2])
+        x, y = track.middle
+        return (x + 0.5 - columns / 2) * direction[0] + (y + 0.5 - rows / 2) * direction[1]
+
+    def _decided(self, track: Track, frame: Frame) -> PassingPart | None:
+        if track.is_decided:
+            return None
+        track.is_decided = True
+        if any(other.with_belt >= _LEAST_STEPS for other in track.covers):
+            return None  # these are reported
+        measures = [self._measures(outline) for outline in track.seen_as]
+        problem = self._problem(track, measures)
+        if measures:
+            usual = self._sizes.usual()
+            middle = _median(measures)
+            if usual is not None and middle.area_px < _CRUMB * usual.least_area_px:
+                return None
+            self._sizes.add(middle)
+        if problem is Problem.TOUCHING:
+            self._decide_all_in_one(track)
+        return self._report(track, frame, problem)
+
+    def _problem(self, track: Track, measures: list[Measures]) -> Problem:
+        if track.best is None or not measures:
+            return Problem.CUT_OFF
+        if track.is_in_other:
+            over = [other for other in self._tracks.followed if track in other.covers]
+            return Problem.UNCLEAR if any(other.is_foreign for other in over) else Problem.TOUCHING
+        usual, part = self._sizes.usual(), _median(measures)
+        if are_several(part, track.best.outline, usual) or track.in_pieces >= _OFTEN * len(track.seen_as):
+            return Problem.TOUCHING
+        areas = np.array([one.area_px for one in measures])
+        is_unsteady = float(np.median(np.abs(areas - part.area_px))) > _UNSTEADY * part.area_px
+        if is_unsteady or is_too_small(part, usual) or track.in_other > len(track.seen_as):
+            return Problem.UNCLEAR
+        return Problem.NONE
+
+    def _decide_all_in_one(self, track: Track) -> None:
+        for whole in self._tracks.followed:
+            if track in whole.covers:
+                whole.is_decided = True
+                for other in whole.covers:
+                    other.is_decided = other.is_decided or other.is_in_other
+
+    def _gone(self, track: Track, frame: Frame) -> PassingPart | None:
+        """Something has left the picture, or vanished in it."""
+        if track.is_decided or track.is_foreign or not track.has_moved or track.with_belt < _LEAST_STEPS:
+            return None
+        if track.best is None and track.in_other:
+            return None
+        report = self._decided(track, frame)
+        return report
+
+    def _intrusions(self, frame: Frame) -> list[PassingPart]:
+        """One report when something that moves otherwise than the belt comes, until nothing has for a second."""
+        foreign = [track for track in self._tracks.followed if track.is_foreign and track.has_moved]
+        is_new = self._intrusion_ns is None or frame.captured_ns - self._intrusion_ns > _INTRUSION_ENDS_NS
+        if foreign:
+            self._intrusion_ns = frame.captured_ns
+        fresh = [track for track in foreign if not track.is_decided]
+        for track in fresh:
+            track.is_decided = True
+        return [self._report(fresh[0], frame, Problem.UNCLEAR)] if fresh and is_new else []
+
+    def _absorb_scene(self) -> None:
+        """What stands while the belt moves belongs to the scene."""
+
+    def _measures(self, outline: Outline) -> Measures:
+        return Measures(outline.area * self._scale**2, outline.size[0] / outline.size[1], outline.solidity)
+
+    def _report(self, track: Track, frame: Frame, problem: Problem) -> PassingPart:
+        view_frame, outline = (frame, track.outline) if track.best is None else (track.best.frame, track.best.outline)
+        x, y = ((place + 0.5) * self._scale - 0.5 for place in outline.middle)
+        long, short = outline.size
+        return PassingPart(
+            view_frame,
+            (x, y),
+            outline.angle_deg,
+            (long * self._scale, short * self._scale),
+            self._speed(track),
+            problem,
+            self._crop_px,
+            self._is_turned,
+        )
+
+    def _speed(self, track: Track) -> float:
+        direction: Vector = self._tracks.motion.direction or (1.0, 0.0)
+        if len(track.places) < 2:
+            return 0.0
+        (first_ns, first), (last_ns, last) = track.places[0], track.places[-1]
+        way = (last[0] - first[0]) * direction[0] + (last[1] - first[1]) * direction[1]
+        return max(0.0, way * self._scale / ((last_ns - first_ns) / 1e9)) if last_ns > first_ns else 0.0
+
+
+def _median(measures: list[Measures]) -> Measures:
+    """Each measure's median over the pictures of a part."""
+    table = np.array([(one.area_px, one.proportion, one.solidity) for one in measures])
+    area, proportion, solidity = (float(value) for value in np.median(table, axis=0))
+    return Measures(area, proportion, solidity)

@@ -1,0 +1,162 @@
+"""Follows what is on the belt from picture to picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.belt.belt_motion import BeltMotion
+from agent.belt.displacement import Steps, Vector
+from agent.belt.outlines import MOST_OUTLINES, Outline, outline_of
+from agent.belt.track import Track
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MOST_MISSING = 3
+_MOSTLY = 0.6
+_PARTLY = 0.3
+_GROWN = 1.3
+_STILL_IN_VIEW = 0.25
+
+
+class Tracks:
+    """The things in view, at most MOST_OUTLINES, for one size of picture.
+
+    Attributes:
+        motion: Of the belt.
+        followed: What is in view, or was until a moment ago.
+    """
+
+    def __init__(self, picture: tuple[int, int]) -> None:
+        self.motion = BeltMotion()
+        self.followed: list[Track] = []
+        self.pictures = 0
+        self._picture = picture
+        self._last_ns: int | None = None
+
+    def update(self, outlines: Sequence[Outline], captured_ns: int) -> list[Track]:
+        """Find each thing in the next picture; returns those that have gone."""
+        elapsed_s = 0.0 if self._last_ns is None else max(0.0, (captured_ns - self._last_ns) / 1e9)
+        self._last_ns = captured_ns
+        self.pictures += 1
+        steps = Steps(self.followed, outlines)
+        trust = np.array([self._trust(track) for track in self.followed])
+        displacement, is_seen = steps.displacement(self.motion.likely(elapsed_s), trust, self.motion.axis)
+        self.motion.add(displacement, elapsed_s, is_seen=is_seen)
+        for track in self.followed:
+            track.carry(displacement)
+            track.is_in_other = False
+        pairs = _nearest(steps.distance(displacement))
+        for row, column in pairs:
+            self.followed[row].see(outlines[column], captured_ns, self.motion.way, displacement)
+        seen = {row for row, _ in pairs}
+        lost = [track for row, track in enumerate(self.followed) if row not in seen]
+        free = [outline for column, outline in enumerate(outlines) if column not in {column for _, column in pairs}]
+        free = self._follow_otherwise(lost, free, outlines, captured_ns)
+        gone = [track for track in self.followed if self._has_gone(track)]
+        self.followed = [track for track in self.followed if track not in gone]
+        self._begin(free)
+        return gone
+
+    def stops_following(self, track: Track) -> None:
+        """Forget it."""
+        self.followed = [other for other in self.followed if other is not track]
+
+    def _trust(self, track: Track) -> float:
+        """What comes from the side of the belt says nothing about it."""
+        direction = self.motion.axis
+        if direction is not None:
+            across = 1 if abs(direction[0]) >= abs(direction[1]) else 0
+            if track.is_cut[across] or track.is_cut[across + 2]:
+                return 0.0
+        return track.trust(self.pictures)
+
+    def _follow_otherwise(
+        self, lost: list[Track], free: list[Outline], outlines: Sequence[Outline], captured_ns: int
+    ) -> list[Outline]:
+        """Things in a common outline, in pieces, or moved otherwise than the belt; returns the outlines left."""
+        for track in sorted(lost, key=lambda track: -track.sides.area):
+            whole = _common_outline(track, outlines)
+            pieces = [] if whole is not None else _pieces(track, free)
+            if whole is not None:
+                track.in_other, track.is_in_other, track.missing = track.in_other + 1, True, 0
+            elif len(pieces) > 1:
+                together = outline_of(np.concatenate([piece.contour for piece in pieces]), self._picture)
+                track.see(together, captured_ns, self.motion.way, (0.0, 0.0))
+                track.in_pieces += 1
+                free = [outline for outline in free if outline not in pieces]
+            elif (near := _overlapping(track, free)) is not None:
+                track.stray(near, captured_ns)
+                free = [outline for outline in free if outline is not near]
+            else:
+                track.missing += 1
+        return free
+
+    def _begin(self, outlines: list[Outline]) -> None:
+        for outline in outlines[: MOST_OUTLINES - len(self.followed)]:
+            covered = [
+                track
+                for track in self.followed
+                if track.is_in_other and track.sides.shared_area(outline.sides) >= _MOSTLY * track.sides.area
+            ]
+            if not covered and any(
+                track.sides.shared_area(outline.sides) >= _MOSTLY * outline.sides.area
+                and outline.area < track.outline.area / 2
+                for track in self.followed
+            ):
+                continue  # a piece of something that is followed
+            self.followed.append(Track(outline, outline.sides, self.pictures, covers=covered))
+
+    def _has_gone(self, track: Track) -> bool:
+        rows, columns = self._picture
+        sides = track.sides
+        visible = max(0.0, min(sides.right, columns) - max(sides.left, 0)) * max(
+            0.0, min(sides.bottom, rows) - max(sides.top, 0)
+        )
+        if visible < _STILL_IN_VIEW * sides.area and (track.missing or track.is_in_other):
+            return True
+        return track.missing > _MOST_MISSING
+
+
+def _nearest(distance: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs that lie within 1, the nearest first, each row and column once."""
+    pairs: list[tuple[int, int]] = []
+    rest = distance.copy()
+    while rest.size and rest.min() < 1:
+        row, column = (int(index) for index in np.unravel_index(int(rest.argmin()), rest.shape))
+        pairs.append((row, column))
+        rest[row], rest[:, column] = np.inf, np.inf
+    return pairs
+
+
+def _common_outline(track: Track, outlines: Sequence[Outline]) -> Outline | None:
+    """A larger outline in which a thing lies that was seen alone before."""
+    if not track.seen_as:
+        return None
+    for outline in outlines:
+        if (
+            track.sides.shared_area(outline.sides) >= _MOSTLY * track.sides.area
+            and outline.area > _GROWN * track.outline.area
+        ):
+            return outline
+    return None
+
+
+def _pieces(track: Track, free: Sequence[Outline]) -> list[Outline]:
+    if not track.outline.is_whole:
+        return []
+    return [outline for outline in free if track.sides.shared_area(outline.sides) >= _MOSTLY * outline.sides.area]
+
+
+def _overlapping(track: Track, free: Sequence[Outline]) -> Outline | None:
+    """The outline that lies most where the thing was, or would be."""
+    shared = [
+        max(track.sides.shared_area(outline.sides), track.outline.sides.shared_area(outline.sides))
+        / max(1.0, min(track.sides.area, outline.sides.area))
+        for outline in free
+    ]
+    if not shared or max(shared) < _PARTLY:
+        return None
+    return free[int(np.argmax(shared))]
