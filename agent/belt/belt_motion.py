@@ -31,7 +31,6 @@ class BeltMotion:
         self._last: Vector = (0.0, 0.0)
         self._running: deque[Vector] = deque(maxlen=_REMEMBERED)
         self._steps = 0
-        self._unsupported = 0
 
     def likely(self, elapsed_s: float) -> list[Vector]:
         """Displacements to try for the next picture: as in the last one, as usual, none."""
@@ -41,8 +40,15 @@ class BeltMotion:
             tried.append((float(usual[0]), float(usual[1])))
         return [*tried, (0.0, 0.0)]
 
-    def add(self, displacement: Vector, elapsed_s: float, *, is_seen: bool) -> None:
-        """The belt has moved by this; ``is_seen``: something in the picture shows it."""
+    def add(self, displacement: Vector, elapsed_s: float, *, is_seen: bool, is_certain: bool) -> None:
+        """The belt has moved by this.
+
+        Args:
+            displacement: Since the last picture.
+            elapsed_s: The time between both.
+            is_seen: Something in the picture shows it.
+            is_certain: Something that is wholly in view does.
+        """
         length = float(np.hypot(*displacement))
         self.way = self.way[0] + displacement[0], self.way[1] + displacement[1]
         self.length_px += length
@@ -52,10 +58,10 @@ class BeltMotion:
         self._last = speed
         if length >= _STANDS_PX:
             self._running.append(speed)
-            self._steps += 1
+            self._steps += is_certain
         self._recent = _FORGET * self._recent + np.array(displacement)
         strength = float(np.hypot(*self._recent))
-        if strength >= _KNOWN_PX or (self._direction is None and strength >= _KNOWN_PX / 2 and self._steps > 1):
+        if strength >= _KNOWN_PX or (self._direction is None and strength >= _KNOWN_PX / 2 and len(self._running) > 1):
             self._direction = float(self._recent[0]) / strength, float(self._recent[1]) / strength
 
     @property
@@ -67,3 +73,10 @@ class BeltMotion:
     def axis(self) -> Vector | None:
         """The direction, once it is certain enough to refuse other ones."""
         return self._direction if self._steps >= _KNOWN_STEPS else None
+
+    def forget_direction(self) -> None:
+        """It was wrong."""
+        self._direction, self._steps = None, 0
+        self._recent[:] = 0
+        self._running.clear()
+        self._last = (0.0, 0.0)

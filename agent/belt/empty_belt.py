@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TIMES = 6.0  # 5 standard deviations of a normal distribution
-_LEAST_CHANGE = 6.0  # grey levels: what compression and rounding leave
+_LEAST_CHANGE = 8.0  # grey levels: what compression and rounding leave
 _LEAST_EDGE = 2.0
 _DARKEST_SHADOW = 0.5
 _SOFTEST_EDGE = 0.15  # of the change around it in each pixel: light fades over more than six
@@ -41,10 +41,12 @@ class Unlike:
     Attributes:
         changed: By a part, or by light.
         solid: By more than light can do; of a part at least its edges.
+        strength: How much each pixel is changed, in grey levels.
     """
 
     changed: Mask
     solid: Mask
+    strength: Small
 
 
 class EmptyBelt:
@@ -91,7 +93,8 @@ class EmptyBelt:
         is_edge = exceeded[..., 2] & (edge > _SOFTEST_EDGE * around)
         is_light = (brightness < 0) & (brightness > (_DARKEST_SHADOW - 1) * level) & ~exceeded[..., 1]
         changed = exceeded[..., 0] | exceeded[..., 1]
-        return Unlike(_mask(changed | is_edge), _mask((changed & ~is_light) | is_edge))
+        strength = cv2.max(size, np.ascontiguousarray(self._change[..., 1]))
+        return Unlike(_mask(changed | is_edge), _mask((changed & ~is_light) | is_edge), np.asarray(strength, np.float32))
 
     def take_in(self, parts: Mask) -> None:
         """Learn from the picture looked at last, except where parts are."""

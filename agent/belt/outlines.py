@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MOST_OUTLINES = 32
 _LEAST_SHARE = 5e-4  # of the picture: five pixels square
-_MOSTLY_SOLID = 0.5
+_MOSTLY = 0.5
+_FAINT = 0.2
 _CLOSING = np.ones((3, 3), np.uint8)
 _OPENING = np.ones((3, 3), np.uint8)
 
@@ -58,6 +59,7 @@ class Outline:
         angle_deg: Direction of the long side, 0 <= a < 180, from the x axis towards the y axis.
         area: Pixels inside the contour, holes included.
         solidity: Share of its convex hull that it fills.
+        strength: How much it is unlike the belt, in grey levels: what three quarters of its pixels do not exceed.
     """
 
     contour: NDArray[np.int32]
@@ -68,6 +70,7 @@ class Outline:
     angle_deg: float
     area: float
     solidity: float
+    strength: float = 0.0
 
     @property
     def is_whole(self) -> bool:
@@ -80,11 +83,11 @@ def find_outlines(unlike: Unlike) -> list[Outline]:
     rows, columns = unlike.solid.shape
     least = _LEAST_SHARE * rows * columns
     contours = sorted(_contours(_bodies(unlike, least)), key=cv2.contourArea, reverse=True)[:MOST_OUTLINES]
-    found = [outline_of(contour, (rows, columns)) for contour in contours]
+    found = [outline_of(contour, (rows, columns), _usual_strength(contour, unlike.strength)) for contour in contours]
     return [outline for outline in found if outline.area >= least]
 
 
-def outline_of(contour: NDArray[np.int32], picture: tuple[int, int]) -> Outline:
+def outline_of(contour: NDArray[np.int32], picture: tuple[int, int], strength: float) -> Outline:
     """Place, size and shape of a contour in a picture of (rows, columns)."""
     x, y, width, height = cv2.boundingRect(contour)
     middle, (first, second), angle = cv2.minAreaRect(contour)
@@ -101,6 +104,7 @@ def outline_of(contour: NDArray[np.int32], picture: tuple[int, int]) -> Outline:
         turned % 180,
         area,
         min(1.0, area / _pixels_in(np.asarray(hull, np.int32))),
+        strength,
     )
 
 
@@ -117,16 +121,36 @@ def mask_of(outlines: list[Outline], picture: tuple[int, int]) -> Mask:
 
 
 def _bodies(unlike: Unlike, least: float) -> Mask:
-    """Each region with its solid edges closed and filled; without shadows that lie at it."""
-    solid = cv2.morphologyEx(unlike.solid, cv2.MORPH_CLOSE, _CLOSING)
-    bodies = np.zeros_like(solid)
-    cv2.drawContours(bodies, _contours(solid), -1, 255, cv2.FILLED)
-    bodies = cv2.morphologyEx(bodies, cv2.MORPH_OPEN, _OPENING)
+    """Each region with its solid edges closed and filled; without shadows and faint marks that lie at it."""
+    bodies = _filled(unlike.solid)
     for contour in _contours(unlike.changed):
         # The edge of a dark part may have gaps through which it isn't filled; a shadow has no such edge.
-        if cv2.contourArea(contour) >= least and _edge_share(contour, unlike.solid) >= _MOSTLY_SOLID:
-            cv2.drawContours(bodies, [contour], -1, 255, cv2.FILLED)
-    return np.asarray(cv2.morphologyEx(bodies, cv2.MORPH_OPEN, _OPENING), np.uint8)
+        if cv2.contourArea(contour) >= least and _edge_share(contour, unlike.solid) >= _MOSTLY:
+            inside = np.zeros_like(bodies)
+            cv2.drawContours(inside, [contour], -1, 255, cv2.FILLED)
+            if cv2.countNonZero(inside & bodies) < _MOSTLY * cv2.countNonZero(inside):
+                bodies |= inside
+    limit = np.zeros_like(unlike.strength)
+    for contour in _contours(bodies):
+        if cv2.contourArea(contour) >= least:
+            cv2.drawContours(limit, [contour], -1, _FAINT * _usual_strength(contour, unlike.strength), cv2.FILLED)
+    bodies[unlike.strength <= limit] = 0
+    return _filled(bodies)
+
+
+def _filled(mask: Mask) -> Mask:
+    """Gaps closed, holes filled, and without specks."""
+    filled = np.zeros_like(mask)
+    cv2.drawContours(filled, _contours(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _CLOSING)), -1, 255, cv2.FILLED)
+    return np.asarray(cv2.morphologyEx(filled, cv2.MORPH_OPEN, _OPENING), np.uint8)
+
+
+def _usual_strength(contour: NDArray[np.int32], strength: NDArray[np.float32]) -> float:
+    """What three quarters of its pixels do not exceed."""
+    x, y, width, height = cv2.boundingRect(contour)
+    inside = np.zeros((height, width), np.uint8)
+    cv2.drawContours(inside, [contour - np.array([x, y], np.int32)], -1, 1, cv2.FILLED)
+    return float(np.percentile(strength[y : y + height, x : x + width][inside > 0], 75))
 
 
 def _edge_share(contour: NDArray[np.int32], solid: Mask) -> float:

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.belt.outlines import Outline
 
 _REMEMBERED = 64
@@ -24,6 +26,8 @@ _OTHER_PROPORTION = 0.25
 _NECK = 0.6
 _LOBE = 0.7
 _CONVEX = 0.92
+_CRUMB = 1 / 16
+_FAINT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,24 @@ class PartSize:
         least_area_px, most_area_px: Smallest and largest of them, holes included.
         proportion: Long over short side of the rotated rectangle; median.
         solidity: Share of its convex hull that a part fills; median.
+        strength: How much a part is unlike the belt, in grey levels; median.
     """
 
     least_area_px: float
     most_area_px: float
     proportion: float
     solidity: float
+    strength: float
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """One part: its area in pixels of the frame, and its shape."""
+    """One part: its area in pixels of the frame, its shape, and how much it is unlike the belt, in grey levels."""
 
     area_px: float
     proportion: float
     solidity: float
+    strength: float
 
 
 class PartSizes:
@@ -66,6 +73,25 @@ class PartSizes:
     def add(self, part: Measures) -> None:
         """A part was seen."""
         self._seen.append(part)
+
+    def is_mark(self, one: Measures, in_view: Sequence[Measures]) -> bool:
+        """Whether it is no part but a crumb, or a mark on the belt or its reflection: much smaller and fainter.
+
+        Args:
+            one: What is asked about.
+            in_view: Other things that move with the belt; they count until sizes are known.
+        """
+        parts: list[Measures] = list(self._seen)
+        if self._typical is not None:
+            usual = self._typical
+            parts.append(Measures(usual.most_area_px, usual.proportion, usual.solidity, usual.strength))
+        if len(parts) < _LEAST_SEEN:
+            parts += in_view
+        if not parts:
+            return False
+        much = float(np.percentile([part.area_px * part.strength for part in parts], 75))
+        strength = float(np.median([part.strength for part in parts]))
+        return one.area_px * one.strength < _CRUMB * much or one.strength < _FAINT * strength
 
     def usual(self) -> PartSize | None:
         """The sizes that many parts have; None while they are not known, or if each part has its own."""
@@ -85,6 +111,7 @@ class PartSizes:
             max(sizes),
             float(np.median([part.proportion for part in usual])),
             float(np.median([part.solidity for part in usual])),
+            float(np.median([part.strength for part in usual])),
         )
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _LEAST_STEPS = 2
 _UNSTEADY = 0.3
 _INTRUSION_ENDS_NS = 1_000_000_000
-_SCENE_STANDS = 0.25
-_CRUMB = 1 / 16
 _OFTEN = 0.5
 
 
@@ -117,14 +115,25 @@ class PassingParts:
         measures = [self._measures(outline) for outline in track.seen_as]
         problem = self._problem(track, measures)
         if measures:
-            usual = self._sizes.usual()
             middle = _median(measures)
-            if usual is not None and middle.area_px < _CRUMB * usual.least_area_px:
+            others = [self._measures(other.outline) for other in self._tracks.followed if other.with_belt >= _LEAST_STEPS]
+            if self._sizes.is_mark(middle, others) or self._is_piece(track):
                 return None
             self._sizes.add(middle)
         if problem is Problem.TOUCHING:
             self._decide_all_in_one(track)
         return self._report(track, frame, problem)
+
+    def _is_piece(self, track: Track) -> bool:
+        """Whether it lies in the outline of something larger that moves with the belt, and did so for most of its way."""
+        return track.in_other > len(track.seen_as) and any(
+            other is not track
+            and track not in other.covers
+            and not other.is_foreign
+            and other.outline.area > 2 * track.outline.area
+            and other.sides.shared_area(track.sides) > _OFTEN * track.sides.area
+            for other in self._tracks.followed
+        )
 
     def _problem(self, track: Track, measures: list[Measures]) -> Problem:
         if track.best is None or not measures:
@@ -170,9 +179,15 @@ class PassingParts:
 
     def _absorb_scene(self) -> None:
         """What stands while the belt moves belongs to the scene."""
+        standing = self._tracks.standing()
+        if standing:
+            rows, columns = (round(side / self._scale) for side in self._frame_size[:2])
+            self._belt.absorb(mask_of([track.outline for track in standing], (rows, columns)))
+            for track in standing:
+                self._tracks.stops_following(track)
 
     def _measures(self, outline: Outline) -> Measures:
-        return Measures(outline.area * self._scale**2, outline.size[0] / outline.size[1], outline.solidity)
+        return Measures(outline.area * self._scale**2, outline.size[0] / outline.size[1], outline.solidity, outline.strength)
 
     def _report(self, track: Track, frame: Frame, problem: Problem) -> PassingPart:
         view_frame, outline = (frame, track.outline) if track.best is None else (track.best.frame, track.best.outline)
@@ -200,6 +215,6 @@ class PassingParts:
 
 def _median(measures: list[Measures]) -> Measures:
     """Each measure's median over the pictures of a part."""
-    table = np.array([(one.area_px, one.proportion, one.solidity) for one in measures])
-    area, proportion, solidity = (float(value) for value in np.median(table, axis=0))
-    return Measures(area, proportion, solidity)
+    table = np.array([(one.area_px, one.proportion, one.solidity, one.strength) for one in measures])
+    area, proportion, solidity, strength = (float(value) for value in np.median(table, axis=0))
+    return Measures(area, proportion, solidity, strength)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.camera import Frame
 
 _REMEMBERED = 15
+_LEAST_ASTRAY = 3
 MOVED_PX = 5.0
 """What has come this far, in pixels of the small picture, moves: an outline is exact to one or two."""
 
@@ -36,33 +37,37 @@ class Track:
         outline: As it was seen last.
         sides: Where it is now, by the belt's displacement if it is not seen.
         first_seen: Number of the picture.
+        first_way: The belt's displacement then, since its first picture.
         with_belt, astray: Pictures in which it had moved as the belt, or not so.
-        moved_px: Its way so far.
+        has_moved: Whether it is certain that it moves.
         missing: Pictures in a row without it.
-        in_other: The outlines of several things in one: pictures in which it was a part of such a one.
+        in_other: Pictures in which it was a part of a larger outline; ``is_in_other``: of the last one.
         in_pieces: Pictures in which it was seen as several outlines.
         covers: Other things that were seen before as themselves, and now in its outline.
         is_decided: It is reported, or will not be.
-        seen_as: The last outlines in which it was wholly in view.
+        best: Its best view so far; None while it was not wholly in view.
+        places: Time and middle of the last views in which it was whole.
+        seen_as: Its outlines in these.
     """
 
     outline: Outline
     sides: Sides
     first_seen: int
+    first_way: Vector
     with_belt: int = 0
     astray: int = 0
-    moved_px: float = 0.0
+    has_moved: bool = False
     missing: int = 0
     in_other: int = 0
-    in_pieces: int = 0
     is_in_other: bool = False
-    is_beside: bool = False
+    in_pieces: int = 0
     is_decided: bool = False
     covers: list[Track] = field(default_factory=list)
     best: BestView | None = None
     places: deque[tuple[int, Vector]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     seen_as: deque[Outline] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    anchor: tuple[Vector, Vector] | None = None
+    _net: Vector = (0.0, 0.0)
+    _anchor: tuple[Outline, Vector] | None = None
 
     @property
     def is_cut(self) -> tuple[bool, bool, bool, bool]:
@@ -76,61 +81,66 @@ class Track:
         return self.outline.middle[0] + now.left - then.left, self.outline.middle[1] + now.top - then.top
 
     @property
-    def has_moved(self) -> bool:
-        """Whether it is certain that it moves."""
-        return self.moved_px >= MOVED_PX
-
-    @property
     def is_foreign(self) -> bool:
         """Whether it moves otherwise than the belt."""
-        return self.astray >= 3 and self.astray > self.with_belt
+        return self.astray >= _LEAST_ASTRAY and self.astray > self.with_belt
 
     def trust(self, picture: int) -> float:
         """How much its step says about the belt, 0 to 1: what never moved may be part of the scene."""
         if self.is_foreign:
             return 0.0
-        return 1.0 if self.has_moved and self.with_belt else 0.2 / (1 + picture - self.first_seen)
+        return 1.0 if self.has_moved else 0.2 / (1 + picture - self.first_seen)
 
     def carry(self, displacement: Vector) -> None:
         """Move it with the belt, before it is looked for."""
         self.sides = self.sides.moved(displacement)
 
-    def see(self, outline: Outline, captured_ns: int, way: Vector, displacement: Vector) -> None:
-        """It was seen where the belt has carried it.
-
-        Args:
-            outline: In this picture.
-            captured_ns: Time of the picture.
-            way: The belt's displacement since its first picture.
-            displacement: The belt's since the last picture.
-        """
-        self.outline, self.sides, self.missing = outline, outline.sides, 0
-        self.moved_px += float(np.hypot(*displacement))
-        self.places.append((captured_ns, outline.middle))
-        if not outline.is_whole:
-            self.with_belt += 1
-            return
-        self.seen_as.append(outline)
-        if self.anchor is None:
-            self.anchor = (outline.middle, way)
-        if self._is_off(outline, way):
+    def see(self, outline: Outline, captured_ns: int, way: Vector) -> None:
+        """It was seen where the belt has carried it, which is ``way`` since its first picture."""
+        self._place(outline, captured_ns)
+        if self._anchor is None or (outline.is_whole and not self._anchor[0].is_whole):
+            self._anchor = outline, way
+        if outline.is_whole:
+            self.seen_as.append(outline)
+        if self._has_left_its_place(outline, way):
             self.astray += 1
         else:
             self.with_belt += 1
 
-    def stray(self, outline: Outline, captured_ns: int) -> None:
-        """It was seen elsewhere."""
-        before = self.outline.middle
-        self.moved_px += float(np.hypot(outline.middle[0] - before[0], outline.middle[1] - before[1]))
-        self.outline, self.sides, self.missing = outline, outline.sides, 0
-        self.places.append((captured_ns, outline.middle))
-        self.astray += 1
+    def stray(self, outline: Outline, captured_ns: int, *, counts: bool) -> None:
+        """It was seen elsewhere, which counts if the belt's direction is known."""
+        self._place(outline, captured_ns)
+        self.astray += counts
+        if outline.is_whole:
+            self.seen_as.append(outline)
 
-    def _is_off(self, outline: Outline, way: Vector) -> bool:
-        """Whether it has left the place on the belt where it was first wholly in view; lenses and slopes distort."""
-        if self.anchor is None:
+    def _place(self, outline: Outline, captured_ns: int) -> None:
+        step = _own_step(self.outline, outline)
+        self._net = self._net[0] + step[0], self._net[1] + step[1]
+        self.has_moved = self.has_moved or float(np.hypot(*self._net)) >= MOVED_PX
+        self.outline, self.sides, self.missing = outline, outline.sides, 0
+        if outline.is_whole:
+            self.places.append((captured_ns, outline.middle))
+
+    def _has_left_its_place(self, outline: Outline, way: Vector) -> bool:
+        """Whether the belt has gone on without it; lenses and slopes distort a way by less than a third."""
+        if self._anchor is None:
             return False
-        (x, y), then = self.anchor
+        first, then = self._anchor
         carried = way[0] - then[0], way[1] - then[1]
-        off = np.hypot(outline.middle[0] - x - carried[0], outline.middle[1] - y - carried[1])
-        return bool(off > 4 + 0.15 * outline.size[0] + 0.3 * np.hypot(*carried))
+        step = _own_step(first, outline, carried)
+        off = np.hypot(step[0] - carried[0], step[1] - carried[1])
+        return bool(off > 4 + 0.15 * outline.size[1] + 0.3 * np.hypot(*carried))
+
+
+def _own_step(before: Outline, now: Outline, unknown: Vector = (0.0, 0.0)) -> Vector:
+    """How far it has moved between two views: its middle, or the sides that the picture's edge does not cut."""
+    if before.is_whole and now.is_whole:
+        return now.middle[0] - before.middle[0], now.middle[1] - before.middle[1]
+    steps = []
+    for axis in (0, 1):
+        crosses = not any(outline.is_cut[side] for outline in (before, now) for side in (axis, axis + 2))
+        free = [] if crosses else [s for s in (axis, axis + 2) if not before.is_cut[s] and not now.is_cut[s]]
+        moves = [now.sides[side] - before.sides[side] for side in free]
+        steps.append(sum(moves) / len(moves) if moves else unknown[axis])
+    return steps[0], steps[1]

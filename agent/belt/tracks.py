@@ -19,6 +19,8 @@ _MOSTLY = 0.6
 _PARTLY = 0.3
 _GROWN = 1.3
 _STILL_IN_VIEW = 0.25
+_STANDS = 0.25
+_DOUBTED = 8
 
 
 class Tracks:
@@ -34,6 +36,7 @@ class Tracks:
         self.followed: list[Track] = []
         self.pictures = 0
         self._picture = picture
+        self._doubtful = 0
         self._last_ns: int | None = None
 
     def update(self, outlines: Sequence[Outline], captured_ns: int) -> list[Track]:
@@ -44,13 +47,16 @@ class Tracks:
         steps = Steps(self.followed, outlines)
         trust = np.array([self._trust(track) for track in self.followed])
         displacement, is_seen = steps.displacement(self.motion.likely(elapsed_s), trust, self.motion.axis)
-        self.motion.add(displacement, elapsed_s, is_seen=is_seen)
+        pairs = _nearest(steps.distance(displacement))
+        is_certain = any(
+            outlines[column].is_whole and self.followed[row].outline.is_whole and trust[row] for row, column in pairs
+        )
+        self.motion.add(displacement, elapsed_s, is_seen=is_seen, is_certain=is_certain)
         for track in self.followed:
             track.carry(displacement)
             track.is_in_other = False
-        pairs = _nearest(steps.distance(displacement))
         for row, column in pairs:
-            self.followed[row].see(outlines[column], captured_ns, self.motion.way, displacement)
+            self.followed[row].see(outlines[column], captured_ns, self.motion.way)
         seen = {row for row, _ in pairs}
         lost = [track for row, track in enumerate(self.followed) if row not in seen]
         free = [outline for column, outline in enumerate(outlines) if column not in {column for _, column in pairs}]
@@ -58,7 +64,30 @@ class Tracks:
         gone = [track for track in self.followed if self._has_gone(track)]
         self.followed = [track for track in self.followed if track not in gone]
         self._begin(free)
+        self._doubt()
         return gone
+
+    def standing(self) -> list[Track]:
+        """What has not moved while the belt moved by a quarter of the picture."""
+        least = _STANDS * max(self._picture)
+        way = self.motion.way
+        return [
+            track
+            for track in self.followed
+            if not track.has_moved and np.hypot(way[0] - track.first_way[0], way[1] - track.first_way[1]) >= least
+        ]
+
+    def _doubt(self) -> None:
+        """Things wholly in view that move, and none as the belt is thought to: its direction is wrong."""
+        whole = [track for track in self.followed if track.outline.is_whole and track.has_moved and not track.missing]
+        if not whole or self.motion.axis is None or not all(track.is_foreign for track in whole):
+            self._doubtful = 0
+            return
+        self._doubtful += 1
+        if self._doubtful >= _DOUBTED:
+            self.motion.forget_direction()
+            for track in whole:
+                track.astray = 0
 
     def stops_following(self, track: Track) -> None:
         """Forget it."""
@@ -83,12 +112,14 @@ class Tracks:
             if whole is not None:
                 track.in_other, track.is_in_other, track.missing = track.in_other + 1, True, 0
             elif len(pieces) > 1:
-                together = outline_of(np.concatenate([piece.contour for piece in pieces]), self._picture)
-                track.see(together, captured_ns, self.motion.way, (0.0, 0.0))
+                together = outline_of(
+                    np.concatenate([piece.contour for piece in pieces]), self._picture, max(p.strength for p in pieces)
+                )
+                track.see(together, captured_ns, self.motion.way)
                 track.in_pieces += 1
                 free = [outline for outline in free if outline not in pieces]
             elif (near := _overlapping(track, free)) is not None:
-                track.stray(near, captured_ns)
+                track.stray(near, captured_ns, counts=self.motion.direction is not None)
                 free = [outline for outline in free if outline is not near]
             else:
                 track.missing += 1
@@ -107,7 +138,7 @@ class Tracks:
                 for track in self.followed
             ):
                 continue  # a piece of something that is followed
-            self.followed.append(Track(outline, outline.sides, self.pictures, covers=covered))
+            self.followed.append(Track(outline, outline.sides, self.pictures, self.motion.way, covers=covered))
 
     def _has_gone(self, track: Track) -> bool:
         rows, columns = self._picture
