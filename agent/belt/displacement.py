@@ -51,7 +51,8 @@ class Steps:
 
     def __init__(self, before: Sequence[Placed], now: Sequence[Placed]) -> None:
         then, here = _sides(before), _sides(now)
-        free = ~(_cut(before)[:, None] | _cut(now)[None])
+        cut_then, cut_here = _cut(before)[:, None], _cut(now)[None]
+        free = ~(cut_then | cut_here)
         moved = here[None] - then[:, None]
         weights = free.astype(np.float64)
         count = weights.sum(3)
@@ -66,14 +67,21 @@ class Steps:
         self.slack = np.where(crosses, 0.5 * larger, _LEAST_TOLERANCE_PX + _OF_SIZE * extent)
         difference = np.abs(moved[..., 1] - moved[..., 0])
         self.is_like = ((difference <= _SAME_SIZE * larger + _LEAST_TOLERANCE_PX) | partly[..., None]).all(2)
+        # What leaves on one side is not what comes on the other.
+        self.is_like &= (free.any(3) | (cut_then & cut_here).any(3)).all(2)
+        # A side that comes into view was outside before, and one that goes is outside afterwards.
+        outwards = moved * np.array([-1.0, 1.0])
+        self._comes = cut_then & ~cut_here
+        self._outwards = np.where(cut_then & ~cut_here, -outwards, np.where(cut_here & ~cut_then, outwards, -_FAR))
         self.weight = np.where(partly, 0.5, 1.0)
         self._crosses = crosses
 
     def distance(self, displacement: Vector) -> NDArray[np.float64]:
         """(before, now): how far each pair is from this displacement, 1 being the limit."""
         way = np.hypot(*displacement)
-        off = np.abs(self.step - np.array(displacement)) / (self.slack + _OF_WAY * way)
-        off = np.where(self._is_bound, off, 0.0).max(2)
+        slack = self.slack + _OF_WAY * way
+        off = np.where(self._is_bound, np.abs(self.step - np.array(displacement)) / slack, 0.0).max(2)
+        off = np.maximum(off, self._beyond(displacement, slack))
         return np.asarray(np.where(self.is_like, off, _FAR))
 
     def displacement(
@@ -107,8 +115,15 @@ class Steps:
         return float((near.max(1, initial=0.0) * trust).sum())
 
     def _exactly(self, displacement: Vector) -> NDArray[np.float64]:
-        off = np.abs(self.step - np.array(displacement)) / self.slack
-        return np.asarray(np.where(self.is_like, np.where(self._is_bound, off, 0.0).max(2), _FAR))
+        off = np.where(self._is_bound, np.abs(self.step - np.array(displacement)) / self.slack, 0.0).max(2)
+        off = np.maximum(off, self._beyond(displacement, self.slack))
+        return np.asarray(np.where(self.is_like, off, _FAR))
+
+    def _beyond(self, displacement: Vector, slack: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far sides are off that have come into view, or gone, with this displacement; 1 is the limit."""
+        carried = np.array(displacement)[:, None] * np.array([-1.0, 1.0])
+        outwards = np.where(self._comes, self._outwards + carried, self._outwards - carried)
+        return np.asarray((outwards / slack[..., None]).max((2, 3)))
 
     def _refined(self, displacement: Vector, trust: NDArray[np.float64]) -> Vector:
         """Median step of the pairs that coincide, those in whole view first."""

@@ -18,6 +18,7 @@ _REMEMBERED = 64
 _LEAST_SEEN = 4
 _SIMILAR = 0.15
 _USUAL = 0.15
+_USUAL_OF_OTHER_SHAPE = 0.3
 _MOST_ARE_USUAL = 0.7
 _CLEARLY_LARGER = 1.35
 _CLEARLY_SMALLER = 0.35
@@ -101,7 +102,9 @@ class PartSizes:
             return None
         areas = np.log([part.area_px for part in self._seen])
         similar = np.abs(areas[:, None] - areas[None]) < _SIMILAR
-        is_usual = similar.mean(1) >= max(_USUAL, 2 / len(areas))
+        solidity = np.array([part.solidity for part in self._seen])
+        is_shaped_so = np.abs(solidity - np.median(solidity)) < _OTHER_SOLIDITY
+        is_usual = similar.mean(1) >= np.maximum(np.where(is_shaped_so, _USUAL, _USUAL_OF_OTHER_SHAPE), 2 / len(areas))
         if is_usual.mean() < _MOST_ARE_USUAL:
             return None
         usual = [part for part, counts in zip(self._seen, is_usual, strict=True) if counts]

@@ -127,28 +127,31 @@ class PassingParts:
     def _is_piece(self, track: Track) -> bool:
         """Whether it lies in the outline of something larger that moves with the belt, and did so for most of its way."""
         return track.in_other > len(track.seen_as) and any(
-            other is not track
-            and track not in other.covers
-            and not other.is_foreign
-            and other.outline.area > 2 * track.outline.area
-            and other.sides.shared_area(track.sides) > _OFTEN * track.sides.area
-            for other in self._tracks.followed
+            track not in other.covers and not other.is_foreign and other.outline.area > 2 * track.outline.area
+            for other in self._over(track)
         )
 
     def _problem(self, track: Track, measures: list[Measures]) -> Problem:
         if track.best is None or not measures:
             return Problem.CUT_OFF
         if track.is_in_other:
-            over = [other for other in self._tracks.followed if track in other.covers]
-            return Problem.UNCLEAR if any(other.is_foreign for other in over) else Problem.TOUCHING
+            return Problem.UNCLEAR if any(other.is_foreign for other in self._over(track)) else Problem.TOUCHING
         usual, part = self._sizes.usual(), _median(measures)
         if are_several(part, track.best.outline, usual) or track.in_pieces >= _OFTEN * len(track.seen_as):
             return Problem.TOUCHING
         areas = np.array([one.area_px for one in measures])
         is_unsteady = float(np.median(np.abs(areas - part.area_px))) > _UNSTEADY * part.area_px
-        if is_unsteady or is_too_small(part, usual) or track.in_other > len(track.seen_as):
+        if is_unsteady or is_too_small(part, usual):
             return Problem.UNCLEAR
         return Problem.NONE
+
+    def _over(self, track: Track) -> list[Track]:
+        """In whose outlines it lies."""
+        return [
+            other
+            for other in self._tracks.followed
+            if other is not track and other.outline.sides.shared_area(track.sides) > _OFTEN * track.sides.area
+        ]
 
     def _decide_all_in_one(self, track: Track) -> None:
         for whole in self._tracks.followed:

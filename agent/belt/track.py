@@ -66,6 +66,7 @@ class Track:
     best: BestView | None = None
     places: deque[tuple[int, Vector]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     seen_as: deque[Outline] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    _in_a_row: int = 0
     _net: Vector = (0.0, 0.0)
     _anchor: tuple[Outline, Vector] | None = None
 
@@ -83,7 +84,7 @@ class Track:
     @property
     def is_foreign(self) -> bool:
         """Whether it moves otherwise than the belt."""
-        return self.astray >= _LEAST_ASTRAY and self.astray > self.with_belt
+        return self._in_a_row > _LEAST_ASTRAY or self.astray >= max(_LEAST_ASTRAY, self.with_belt + 1)
 
     def trust(self, picture: int) -> float:
         """How much its step says about the belt, 0 to 1: what never moved may be part of the scene."""
@@ -92,8 +93,9 @@ class Track:
         return 1.0 if self.has_moved else 0.2 / (1 + picture - self.first_seen)
 
     def carry(self, displacement: Vector) -> None:
-        """Move it with the belt, before it is looked for."""
-        self.sides = self.sides.moved(displacement)
+        """Move it with the belt, before it is looked for; what doesn't move so stays."""
+        if not self.is_foreign:
+            self.sides = self.sides.moved(displacement)
 
     def see(self, outline: Outline, captured_ns: int, way: Vector) -> None:
         """It was seen where the belt has carried it, which is ``way`` since its first picture."""
@@ -103,14 +105,14 @@ class Track:
         if outline.is_whole:
             self.seen_as.append(outline)
         if self._has_left_its_place(outline, way):
-            self.astray += 1
+            self.astray, self._in_a_row = self.astray + 1, self._in_a_row + 1
         else:
-            self.with_belt += 1
+            self.with_belt, self._in_a_row = self.with_belt + 1, 0
 
     def stray(self, outline: Outline, captured_ns: int, *, counts: bool) -> None:
         """It was seen elsewhere, which counts if the belt's direction is known."""
         self._place(outline, captured_ns)
-        self.astray += counts
+        self.astray, self._in_a_row = self.astray + counts, self._in_a_row + counts
         if outline.is_whole:
             self.seen_as.append(outline)
 
@@ -129,8 +131,16 @@ class Track:
         first, then = self._anchor
         carried = way[0] - then[0], way[1] - then[1]
         step = _own_step(first, outline, carried)
-        off = np.hypot(step[0] - carried[0], step[1] - carried[1])
-        return bool(off > 4 + 0.15 * outline.size[1] + 0.3 * np.hypot(*carried))
+        off = float(np.hypot(step[0] - carried[0], step[1] - carried[1]))
+        allowed = 4 + 0.3 * float(np.hypot(*carried))
+        if off > allowed + 0.15 * outline.size[1]:
+            return True
+        # Of what the edge cuts, the other axis says something too: it changes there by its own size at most.
+        return any(
+            abs(outline.middle[axis] - first.middle[axis] - carried[axis]) > allowed + outline.size[0] / 2
+            for axis in (0, 1)
+            if not (outline.is_cut[axis] or outline.is_cut[axis + 2])
+        )
 
 
 def _own_step(before: Outline, now: Outline, unknown: Vector = (0.0, 0.0)) -> Vector:

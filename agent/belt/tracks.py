@@ -134,7 +134,7 @@ class Tracks:
             ]
             if not covered and any(
                 track.sides.shared_area(outline.sides) >= _MOSTLY * outline.sides.area
-                and outline.area < track.outline.area / 2
+                and (track.is_in_other or outline.area < track.outline.area / 2)
                 for track in self.followed
             ):
                 continue  # a piece of something that is followed
