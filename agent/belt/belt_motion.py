@@ -13,6 +13,7 @@ _STANDS_PX = 0.5
 _KNOWN_PX = 8.0
 _KNOWN_STEPS = 3
 _FORGET = 0.95
+_FASTER = 3.0
 
 
 class BeltMotion:
@@ -73,6 +74,13 @@ class BeltMotion:
     def axis(self) -> Vector | None:
         """The direction, once it is certain enough to refuse other ones."""
         return self._direction if self._steps >= _KNOWN_STEPS else None
+
+    def longest(self, elapsed_s: float) -> float:
+        """What the belt can have moved at most: it does not start to run several times as fast between two pictures."""
+        if self.axis is None:
+            return float("inf")
+        fastest = float(np.hypot(*np.array(self._running).T).max()) * elapsed_s
+        return _FASTER * fastest + _KNOWN_PX
 
     def forget_direction(self) -> None:
         """It was wrong."""

@@ -21,6 +21,8 @@ _OF_SIZE = 0.15
 _OF_WAY = 0.25
 _SAME_SIZE = 0.25
 _AS_BEFORE = 1.2  # a little more than one more thing that coincides: one leaves the picture while one comes
+_UNEXPLAINED = 0.5  # a thing may also vanish in a shadow, or under a hand
+_ASKEW = 0.3  # cameras are mounted along a belt, or across
 _FAR = 1e3
 _MOST_VOTES = 200
 
@@ -49,8 +51,9 @@ class Steps:
         is_like: (before, now): whether both can be the same thing.
     """
 
-    def __init__(self, before: Sequence[Placed], now: Sequence[Placed]) -> None:
-        then, here = _sides(before), _sides(now)
+    def __init__(self, before: Sequence[Placed], now: Sequence[Placed], picture: tuple[int, int]) -> None:
+        then, here = self._then, self._here = _sides(before), _sides(now)
+        self._picture = np.array([[picture[1]], [picture[0]]], np.float64)
         cut_then, cut_here = _cut(before)[:, None], _cut(now)[None]
         free = ~(cut_then | cut_here)
         moved = here[None] - then[:, None]
@@ -85,7 +88,11 @@ class Steps:
         return np.asarray(np.where(self.is_like, off, _FAR))
 
     def displacement(
-        self, likely: Sequence[Vector], trust: NDArray[np.float64], axis: Vector | None = None
+        self,
+        likely: Sequence[Vector],
+        trust: NDArray[np.float64],
+        axis: Vector | None = None,
+        longest: float = np.inf,
     ) -> tuple[Vector, bool]:
         """With which most outlines coincide, and whether any does.
 
@@ -93,18 +100,24 @@ class Steps:
             likely: As the belt ran before, and standing still; at least one.
             trust: (before,): how much each counts, 0 to 1.
             axis: Direction of the belt, of length 1; None: not known yet.
+            longest: Length that it cannot exceed.
         """
-        tried = [*likely, *self._votes(trust, axis)]
-        scores = np.array([self._support(vector, trust) for vector in tried])
-        scores[: len(likely)] += np.where(scores[: len(likely)] > 0, _AS_BEFORE * trust.max(initial=0.0), 0.0)
-        best = int(np.argmax(scores - 1e-4 * np.array([np.hypot(*vector) for vector in tried])))
-        if scores[best] <= 0:
+        tried = [*likely, *self._votes(trust, axis, longest)]
+        support = np.array([self._support(vector, trust) for vector in tried])
+        if not support.any():
             return likely[0], False
-        return self._refined(tried[best], trust), True
+        against = np.array([self._against(vector, trust) for vector in tried])
+        vectors = np.array(tried)
+        askew = np.abs(vectors).min(1) / np.maximum(np.abs(vectors).max(1), 1.0)
+        score = support * (1 - _ASKEW * askew) - against - 1e-4 * np.hypot(vectors[:, 0], vectors[:, 1])
+        score[: len(likely)] += _AS_BEFORE * trust.max()
+        score[support <= 0] = -np.inf
+        return self._refined(tried[int(np.argmax(score))], trust), True
 
-    def _votes(self, trust: NDArray[np.float64], axis: Vector | None) -> list[Vector]:
+    def _votes(self, trust: NDArray[np.float64], axis: Vector | None, longest: float) -> list[Vector]:
         pairs = self.is_like & self._is_bound.any(2) & (trust > 0)[:, None]
         votes = self.step[pairs]
+        votes = votes[np.hypot(votes[:, 0], votes[:, 1]) <= longest]
         if axis is not None:
             across = np.abs(votes @ np.array([-axis[1], axis[0]]))
             votes = votes[across <= _LEAST_TOLERANCE_PX + _OF_WAY * np.abs(votes @ np.array(axis))]
@@ -113,6 +126,17 @@ class Steps:
     def _support(self, displacement: Vector, trust: NDArray[np.float64]) -> float:
         near = np.maximum(0.0, 1 - self._exactly(displacement)) * self.weight
         return float((near.max(1, initial=0.0) * trust).sum())
+
+    def _against(self, displacement: Vector, trust: NDArray[np.float64]) -> float:
+        """What should be in view and isn't, or was not and should have been."""
+        near = np.maximum(0.0, 1 - self._exactly(displacement))
+        by = np.array(displacement)[:, None]
+        lost = (1 - near.max(1, initial=0.0)) * trust * self._is_inside(self._then + by)
+        new = (1 - near.max(0, initial=0.0)) * trust.max(initial=0.0) * self._is_inside(self._here - by)
+        return float(_UNEXPLAINED * (lost.sum() + new.sum()))
+
+    def _is_inside(self, sides: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray(((sides > 1) & (sides < self._picture - 1)).all((1, 2)))
 
     def _exactly(self, displacement: Vector) -> NDArray[np.float64]:
         off = np.where(self._is_bound, np.abs(self.step - np.array(displacement)) / self.slack, 0.0).max(2)

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from agent.belt.first_sight import unlike, without_parts
+from agent.belt.first_sight import likely_parts, without_parts
 from agent.belt.small_picture import Mask, Small, grey_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TIMES = 6.0  # 5 standard deviations of a normal distribution
-_LEAST_CHANGE = 8.0  # grey levels: what compression and rounding leave
-_LEAST_EDGE = 2.0
+_LEAST = np.array([8.0, 8.0, 2.0], np.float32)  # grey levels (per pixel for edges): compression and rounding
+_MEAN_OF_MEDIAN = 1.2  # of a normal distribution's absolute values
+_TWO_PIECES = 1.4
 _DARKEST_SHADOW = 0.5
 _SOFTEST_EDGE = 0.15  # of the change around it in each pixel: light fades over more than six
 _SLOWEST = 1 / 50
@@ -56,45 +57,42 @@ class EmptyBelt:
     """
 
     def __init__(self, first: Small) -> None:
-        bare = without_parts(first)
-        parts, usual = unlike(first, bare)
-        self._belt = np.where(parts[..., np.newaxis] > 0, bare, first).astype(np.float32)
-        # Two pieces of belt differ by more than each from their mean.
-        self._spread = np.full((*first.shape[:2], 3), max(1.4 * usual, 0.5), np.float32)
-        self._spread[..., 2] *= 0.7
-        self._outside = 255 - parts
+        self._belt = without_parts(first)
         self._gain = np.ones(3, np.float32)
         self._pictures = 1
         self._picture = first
-        self._change = np.zeros_like(first)
+        self._change = _change(first, self._belt)[0]
         self._thought_over: Small | None = None
+        # Half of the picture at least is belt; and two pieces of belt differ by more than each from their mean.
+        usual = np.median(self._change.reshape(-1, 3), axis=0) * _MEAN_OF_MEDIAN
+        unlike_bare = np.abs(first - self._belt).max(axis=2)
+        usual[:2] = _MEAN_OF_MEDIAN * np.median(unlike_bare)
+        usual[2] = max(usual[2], 0.5 * usual[0])
+        self._spread = np.empty_like(first)
+        self._spread[:] = np.maximum(_TWO_PIECES * usual, 0.5)
+        parts = likely_parts(unlike_bare, float(usual[0]))
+        self._belt = np.where(parts[..., np.newaxis] > 0, self._belt, first).astype(np.float32)
+        self._outside = 255 - parts
 
     def look(self, picture: Small) -> Unlike:
         """What in the picture is unlike the belt."""
         self._picture = picture
         self._gain = self._light_of(picture)
         expected = self._belt * self._gain
-        difference = picture - expected
-        brightness, level = grey_of(difference), grey_of(expected)
-        colour = difference - expected * (brightness / np.maximum(level, 1.0))[..., np.newaxis]
-        blue, green, red = cv2.split(np.abs(colour))
-        across, down = cv2.Sobel(brightness, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(
-            brightness, cv2.CV_32F, 0, 1, scale=1 / 8
-        )
-        edge = cv2.magnitude(across, down)
-        size = np.abs(brightness)
-        self._change = cv2.merge([size, cv2.max(cv2.max(blue, green), red), edge])
-        limit = np.maximum(
-            _TIMES * cv2.blur(self._spread, (_SPREAD_OVER_PX, _SPREAD_OVER_PX)),
-            np.array([_LEAST_CHANGE, _LEAST_CHANGE, _LEAST_EDGE], np.float32),
-        )
-        exceeded = self._change > limit
+        self._change, brightness = _change(picture, expected)
+        limit = np.maximum(_TIMES * cv2.blur(self._spread, (_SPREAD_OVER_PX, _SPREAD_OVER_PX)), _LEAST)
+        exceeded = cv2.split((self._change > limit).view(np.uint8))
+        size, colour, edge = cv2.split(self._change)
         around = cv2.dilate(size, np.ones((5, 5), np.uint8))
-        is_edge = exceeded[..., 2] & (edge > _SOFTEST_EDGE * around)
-        is_light = (brightness < 0) & (brightness > (_DARKEST_SHADOW - 1) * level) & ~exceeded[..., 1]
-        changed = exceeded[..., 0] | exceeded[..., 1]
-        strength = cv2.max(size, np.ascontiguousarray(self._change[..., 1]))
-        return Unlike(_mask(changed | is_edge), _mask((changed & ~is_light) | is_edge), np.asarray(strength, np.float32))
+        is_edge = (exceeded[2] > 0) & (edge > _SOFTEST_EDGE * around)
+        darkest = (_DARKEST_SHADOW - 1) * grey_of(expected)
+        is_light = (brightness < 0) & (brightness > darkest) & (exceeded[1] == 0)
+        changed = (exceeded[0] | exceeded[1]) > 0
+        return Unlike(
+            _mask(changed | is_edge),
+            _mask((changed & ~is_light) | is_edge),
+            np.asarray(cv2.max(size, colour), np.float32),
+        )
 
     def take_in(self, parts: Mask) -> None:
         """Learn from the picture looked at last, except where parts are."""
@@ -129,6 +127,19 @@ class EmptyBelt:
         if np.count_nonzero(usable) < 16:
             return self._gain
         return np.asarray(np.median(now[usable] / then[usable], axis=0), np.float32)
+
+
+def _change(picture: Small, expected: Small) -> tuple[Small, Small]:
+    """Change of brightness, of colour, and at edges, (rows, columns, 3), all positive; and that of brightness signed."""
+    difference = picture - expected
+    brightness = grey_of(difference)
+    share = brightness / np.maximum(grey_of(expected), 1.0)
+    colour = np.abs(difference - expected * share[..., np.newaxis])
+    blue, green, red = cv2.split(colour)
+    across = cv2.Sobel(brightness, cv2.CV_32F, 1, 0, scale=1 / 8)
+    down = cv2.Sobel(brightness, cv2.CV_32F, 0, 1, scale=1 / 8)
+    merged = cv2.merge([np.abs(brightness), cv2.max(cv2.max(blue, green), red), cv2.magnitude(across, down)])
+    return np.asarray(merged, np.float32), brightness
 
 
 def _mask(where: NDArray[np.bool_]) -> Mask:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 2
 _DARKEST = 1.0
+_TIMES, _LEAST = 6.0, 8.0
 
 
 def without_parts(picture: Small) -> Small:
@@ -31,11 +32,11 @@ def without_parts(picture: Small) -> Small:
     return np.exp(rows + columns).astype(np.float32)
 
 
-def unlike(picture: Small, belt: Small) -> tuple[Mask, float]:
-    """Where the picture may show parts, and the mean change elsewhere, in grey levels."""
-    change = np.abs(picture - belt).max(axis=2)
-    usual = 1.2 * float(np.median(change))  # mean of a normal distribution's absolute values, from their median
-    parts = (change > max(6 * usual, 6.0)).astype(np.uint8) * 255
-    # Thin lines are edges of the scene that lie askew.
+def likely_parts(change: Small, usual: float) -> Mask:
+    """Where a picture may show parts: what is changed by much more than usual, without thin lines.
+
+    Thin lines are edges of the scene that lie askew.
+    """
+    parts = (change > max(_TIMES * usual, _LEAST)).astype(np.uint8) * 255
     parts = cv2.morphologyEx(parts, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    return np.asarray(cv2.dilate(parts, np.ones((7, 7), np.uint8)), np.uint8), usual
+    return np.asarray(cv2.dilate(parts, np.ones((7, 7), np.uint8)), np.uint8)

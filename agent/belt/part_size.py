@@ -18,7 +18,7 @@ _REMEMBERED = 64
 _LEAST_SEEN = 4
 _SIMILAR = 0.15
 _USUAL = 0.15
-_USUAL_OF_OTHER_SHAPE = 0.3
+_USUAL_OF_OTHER_SHAPE = 0.4
 _MOST_ARE_USUAL = 0.7
 _CLEARLY_LARGER = 1.35
 _CLEARLY_SMALLER = 0.35
@@ -87,10 +87,10 @@ class PartSizes:
             usual = self._typical
             parts.append(Measures(usual.most_area_px, usual.proportion, usual.solidity, usual.strength))
         if len(parts) < _LEAST_SEEN:
-            parts += in_view
+            parts += sorted(in_view, key=lambda part: part.area_px * part.strength)[-1:]
         if not parts:
             return False
-        much = float(np.percentile([part.area_px * part.strength for part in parts], 75))
+        much = float(np.percentile([part.area_px * part.strength for part in parts], 75, method="higher"))
         strength = float(np.median([part.strength for part in parts]))
         return one.area_px * one.strength < _CRUMB * much or one.strength < _FAINT * strength
 

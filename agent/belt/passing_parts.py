@@ -83,6 +83,7 @@ class PassingParts:
 
     def _note_views(self, frame: Frame) -> None:
         for track in self._tracks.followed:
+            track.came = track.came or self._place(track) < 0
             is_seen = not track.missing and not track.is_in_other
             if is_seen and not track.is_decided and track.outline.is_whole and not track.is_foreign:
                 track.best = better(track.best, frame, track.outline, abs(self._place(track)), self._scale)
@@ -110,26 +111,31 @@ class PassingParts:
         if track.is_decided:
             return None
         track.is_decided = True
-        if any(other.with_belt >= _LEAST_STEPS for other in track.covers):
-            return None  # these are reported
+        if self._are_reported(track.covers, track):
+            return None
         measures = [self._measures(outline) for outline in track.seen_as]
         problem = self._problem(track, measures)
+        middle = _median(measures or [self._measures(track.outline)])
+        if self._sizes.is_mark(middle, self._in_view()) or track.as_piece > track.with_belt:
+            return None
         if measures:
-            middle = _median(measures)
-            others = [self._measures(other.outline) for other in self._tracks.followed if other.with_belt >= _LEAST_STEPS]
-            if self._sizes.is_mark(middle, others) or self._is_piece(track):
-                return None
             self._sizes.add(middle)
         if problem is Problem.TOUCHING:
             self._decide_all_in_one(track)
         return self._report(track, frame, problem)
 
-    def _is_piece(self, track: Track) -> bool:
-        """Whether it lies in the outline of something larger that moves with the belt, and did so for most of its way."""
-        return track.in_other > len(track.seen_as) and any(
-            track not in other.covers and not other.is_foreign and other.outline.area > 2 * track.outline.area
-            for other in self._over(track)
-        )
+    def _are_reported(self, covered: list[Track], track: Track) -> bool:
+        """Whether what was seen in its place before is most of it, and gets reports of its own."""
+        parts = [other for other in covered if other.with_belt >= _LEAST_STEPS]
+        if sum(other.outline.area for other in parts) >= _OFTEN * track.outline.area:
+            return True
+        for piece in parts:
+            piece.is_decided = True
+        return False
+
+    def _in_view(self) -> list[Measures]:
+        """What moves with the belt in this picture."""
+        return [self._measures(track.outline) for track in self._tracks.followed if track.with_belt >= _LEAST_STEPS]
 
     def _problem(self, track: Track, measures: list[Measures]) -> Problem:
         if track.best is None or not measures:
@@ -164,14 +170,20 @@ class PassingParts:
         """Something has left the picture, or vanished in it."""
         if track.is_decided or track.is_foreign or not track.has_moved or track.with_belt < _LEAST_STEPS:
             return None
-        if track.best is None and track.in_other:
-            return None
-        report = self._decided(track, frame)
-        return report
+        if track.best is None and (track.in_other or not track.came):
+            return None  # it was passing out of view from the first, as a whole or as a piece of one
+        return self._decided(track, frame)
 
     def _intrusions(self, frame: Frame) -> list[PassingPart]:
         """One report when something that moves otherwise than the belt comes, until nothing has for a second."""
-        foreign = [track for track in self._tracks.followed if track.is_foreign and track.has_moved]
+        in_view = self._in_view()
+        foreign = [
+            track
+            for track in self._tracks.followed
+            if track.is_foreign
+            and track.has_moved
+            and not self._sizes.is_mark(self._measures(track.outline), in_view)
+        ]
         is_new = self._intrusion_ns is None or frame.captured_ns - self._intrusion_ns > _INTRUSION_ENDS_NS
         if foreign:
             self._intrusion_ns = frame.captured_ns

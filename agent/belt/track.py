@@ -42,9 +42,11 @@ class Track:
         has_moved: Whether it is certain that it moves.
         missing: Pictures in a row without it.
         in_other: Pictures in which it was a part of a larger outline; ``is_in_other``: of the last one.
+        as_piece: Of these, those in which the larger one was there before.
         in_pieces: Pictures in which it was seen as several outlines.
         covers: Other things that were seen before as themselves, and now in its outline.
         is_decided: It is reported, or will not be.
+        came: It was seen before the middle of the picture.
         best: Its best view so far; None while it was not wholly in view.
         places: Time and middle of the last views in which it was whole.
         seen_as: Its outlines in these.
@@ -60,14 +62,16 @@ class Track:
     missing: int = 0
     in_other: int = 0
     is_in_other: bool = False
+    as_piece: int = 0
     in_pieces: int = 0
     is_decided: bool = False
+    came: bool = False
     covers: list[Track] = field(default_factory=list)
     best: BestView | None = None
     places: deque[tuple[int, Vector]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     seen_as: deque[Outline] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     _in_a_row: int = 0
-    _net: Vector = (0.0, 0.0)
+    _rests: tuple[Outline, Vector] | None = None
     _anchor: tuple[Outline, Vector] | None = None
 
     @property
@@ -99,7 +103,7 @@ class Track:
 
     def see(self, outline: Outline, captured_ns: int, way: Vector) -> None:
         """It was seen where the belt has carried it, which is ``way`` since its first picture."""
-        self._place(outline, captured_ns)
+        self._place(outline, captured_ns, way)
         if self._anchor is None or (outline.is_whole and not self._anchor[0].is_whole):
             self._anchor = outline, way
         if outline.is_whole:
@@ -109,17 +113,22 @@ class Track:
         else:
             self.with_belt, self._in_a_row = self.with_belt + 1, 0
 
-    def stray(self, outline: Outline, captured_ns: int, *, counts: bool) -> None:
+    def stray(self, outline: Outline, captured_ns: int, way: Vector, *, counts: bool) -> None:
         """It was seen elsewhere, which counts if the belt's direction is known."""
-        self._place(outline, captured_ns)
+        self._place(outline, captured_ns, way)
         self.astray, self._in_a_row = self.astray + counts, self._in_a_row + counts
         if outline.is_whole:
             self.seen_as.append(outline)
 
-    def _place(self, outline: Outline, captured_ns: int) -> None:
-        step = _own_step(self.outline, outline)
-        self._net = self._net[0] + step[0], self._net[1] + step[1]
-        self.has_moved = self.has_moved or float(np.hypot(*self._net)) >= MOVED_PX
+    def rests_for(self, way: Vector) -> float:
+        """How far the belt has moved since this was seen to move, or first seen."""
+        since = self.first_way if self._rests is None else self._rests[1]
+        return float(np.hypot(way[0] - since[0], way[1] - since[1]))
+
+    def _place(self, outline: Outline, captured_ns: int, way: Vector) -> None:
+        place, _ = self._rests = self._rests or (self.outline, self.first_way)
+        if float(np.hypot(*_own_step(place, outline))) >= MOVED_PX:
+            self.has_moved, self._rests = True, (outline, way)
         self.outline, self.sides, self.missing = outline, outline.sides, 0
         if outline.is_whole:
             self.places.append((captured_ns, outline.middle))

@@ -44,9 +44,13 @@ class Tracks:
         elapsed_s = 0.0 if self._last_ns is None else max(0.0, (captured_ns - self._last_ns) / 1e9)
         self._last_ns = captured_ns
         self.pictures += 1
-        steps = Steps(self.followed, outlines)
-        trust = np.array([self._trust(track) for track in self.followed])
-        displacement, is_seen = steps.displacement(self.motion.likely(elapsed_s), trust, self.motion.axis)
+        steps = Steps(self.followed, outlines, self._picture)
+        # A large outline is better evidence than a crumb or a reflection.
+        weight = np.sqrt([track.outline.area * track.outline.strength for track in self.followed])
+        trust = np.array([self._trust(track) for track in self.followed]) * weight / max(1.0, weight.max(initial=0.0))
+        displacement, is_seen = steps.displacement(
+            self.motion.likely(elapsed_s), trust, self.motion.axis, self.motion.longest(elapsed_s)
+        )
         pairs = _nearest(steps.distance(displacement))
         is_certain = any(
             outlines[column].is_whole and self.followed[row].outline.is_whole and trust[row] for row, column in pairs
@@ -64,23 +68,37 @@ class Tracks:
         gone = [track for track in self.followed if self._has_gone(track)]
         self.followed = [track for track in self.followed if track not in gone]
         self._begin(free)
-        self._doubt()
+        self._note_pieces()
+        self._doubt(is_seen=is_seen or not outlines)
         return gone
 
     def standing(self) -> list[Track]:
-        """What has not moved while the belt moved by a quarter of the picture."""
-        least = _STANDS * max(self._picture)
-        way = self.motion.way
+        """What stands while the belt moves by a picture, or a quarter of one if it never moved."""
+        length = max(self._picture)
         return [
             track
             for track in self.followed
-            if not track.has_moved and np.hypot(way[0] - track.first_way[0], way[1] - track.first_way[1]) >= least
+            if track.rests_for(self.motion.way) >= (length if track.has_moved else _STANDS * length)
         ]
 
-    def _doubt(self) -> None:
-        """Things wholly in view that move, and none as the belt is thought to: its direction is wrong."""
+    def _note_pieces(self) -> None:
+        """Count for each thing the pictures in which it was a piece of one that is followed as long or longer."""
+        for track in self.followed:
+            if track.is_in_other:
+                track.as_piece += any(
+                    track not in other.covers
+                    and not other.is_foreign
+                    and other.outline.area > 2 * track.outline.area
+                    and other.outline.sides.shared_area(track.sides) >= _MOSTLY * track.sides.area
+                    for other in self.followed
+                    if other is not track
+                )
+
+    def _doubt(self, *, is_seen: bool) -> None:
+        """Things wholly in view move, but none as the belt is thought to, for some time: its direction is wrong."""
         whole = [track for track in self.followed if track.outline.is_whole and track.has_moved and not track.missing]
-        if not whole or self.motion.axis is None or not all(track.is_foreign for track in whole):
+        is_odd = bool(whole) and all(track.is_foreign for track in whole)
+        if self.motion.axis is None or (is_seen and not is_odd):
             self._doubtful = 0
             return
         self._doubtful += 1
@@ -119,7 +137,7 @@ class Tracks:
                 track.in_pieces += 1
                 free = [outline for outline in free if outline not in pieces]
             elif (near := _overlapping(track, free)) is not None:
-                track.stray(near, captured_ns, counts=self.motion.direction is not None)
+                track.stray(near, captured_ns, self.motion.way, counts=self.motion.direction is not None)
                 free = [outline for outline in free if outline is not near]
             else:
                 track.missing += 1
