@@ -121,7 +121,8 @@ class Steps:
         if axis is not None:
             across = np.abs(votes @ np.array([-axis[1], axis[0]]))
             votes = votes[across <= _LEAST_TOLERANCE_PX + _OF_WAY * np.abs(votes @ np.array(axis))]
-        return [(float(x), float(y)) for x, y in votes[:_MOST_VOTES]]
+        different = np.unique(np.round(votes), axis=0)[:_MOST_VOTES]  # the chosen one is refined
+        return [(float(x), float(y)) for x, y in different]
 
     def _support(self, displacement: Vector, trust: NDArray[np.float64]) -> float:
         near = np.maximum(0.0, 1 - self._exactly(displacement)) * self.weight

@@ -32,7 +32,9 @@ _SLOWEST = 1 / 50
 _SPREAD_OVER_PX = 15
 _SAME_PIECE = 0.5
 _SATURATED = 250.0
-_GAIN_STEP = 3
+_BLACK = 2.0
+_FEW = 16
+_GAIN_STEP = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,13 @@ class EmptyBelt:
 
     def _light_of(self, picture: Small) -> NDArray[np.float32]:
         """Factor of each colour between the belt and this picture, from what was belt in the last one."""
-        now, then = (image[::_GAIN_STEP, ::_GAIN_STEP] for image in (picture, self._belt))
-        usable = (self._outside[::_GAIN_STEP, ::_GAIN_STEP] > 0) & (now.max(2) < _SATURATED) & (then.min(2) > 1)
-        if np.count_nonzero(usable) < 16:
+        here = self._outside[::_GAIN_STEP, ::_GAIN_STEP] > 0
+        now, then = (image[::_GAIN_STEP, ::_GAIN_STEP][here] for image in (picture, self._belt))
+        usable = (grey_of(now[None])[0] < _SATURATED) & (grey_of(then[None])[0] > _BLACK)
+        if np.count_nonzero(usable) < _FEW:
             return self._gain
-        return np.asarray(np.median(now[usable] / then[usable], axis=0), np.float32)
+        ratios = now[usable] / np.maximum(then[usable], 1.0)
+        return np.asarray(np.median(ratios, axis=0), np.float32)
 
 
 def _change(picture: Small, expected: Small) -> tuple[Small, Small]:

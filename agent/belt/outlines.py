@@ -122,10 +122,10 @@ def mask_of(outlines: list[Outline], picture: tuple[int, int]) -> Mask:
 
 def _bodies(unlike: Unlike, least: float) -> Mask:
     """Each region with its solid edges closed and filled; without shadows and faint marks that lie at it."""
-    bodies = _filled(unlike.solid)
+    bodies, near = _filled(unlike.solid), cv2.dilate(unlike.solid, _CLOSING)
     for contour in _contours(unlike.changed):
         # The edge of a dark part may have gaps through which it isn't filled; a shadow has no such edge.
-        if cv2.contourArea(contour) >= least and _edge_share(contour, unlike.solid) >= _MOSTLY:
+        if cv2.contourArea(contour) >= least and _share_of(contour, near) >= _MOSTLY:
             inside = np.zeros_like(bodies)
             cv2.drawContours(inside, [contour], -1, 255, cv2.FILLED)
             if cv2.countNonZero(inside & bodies) < _MOSTLY * cv2.countNonZero(inside):
@@ -150,13 +150,15 @@ def _usual_strength(contour: NDArray[np.int32], strength: NDArray[np.float32]) -
     x, y, width, height = cv2.boundingRect(contour)
     inside = np.zeros((height, width), np.uint8)
     cv2.drawContours(inside, [contour - np.array([x, y], np.int32)], -1, 1, cv2.FILLED)
-    return float(np.percentile(strength[y : y + height, x : x + width][inside > 0], 75))
+    values = strength[y : y + height, x : x + width][inside > 0]
+    place = values.size * 3 // 4
+    return float(np.partition(values, place)[place])
 
 
-def _edge_share(contour: NDArray[np.int32], solid: Mask) -> float:
-    near = cv2.dilate(solid, _CLOSING)
+def _share_of(contour: NDArray[np.int32], mask: NDArray[np.uint8]) -> float:
+    """Which share of its points lies in a mask."""
     points = contour[:, 0]
-    return float(np.count_nonzero(near[points[:, 1], points[:, 0]])) / len(points)
+    return float(np.count_nonzero(mask[points[:, 1], points[:, 0]])) / len(points)
 
 
 def _contours(mask: Mask) -> list[NDArray[np.int32]]:
