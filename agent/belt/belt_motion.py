@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.belt.displacement import Vector
+if TYPE_CHECKING:
+    from agent.belt.displacement import Vector
 
 _REMEMBERED = 15
 _STANDS_PX = 0.5

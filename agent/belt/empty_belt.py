@@ -2,8 +2,9 @@
 
     expected   the belt of each pixel, times the light of this picture (one factor for each colour)
     change     how far a pixel is from that: in brightness, in colour, and its brightness from its neighbours'
-    spread     mean change of a pixel while no part is on it: grain that moves by, noise, rounding
-    unlike     a change of more than six times the spread
+    spread     the change that a pixel exceeds in a quarter of the pictures: grain that moves by, noise, rounding. Parts
+               that are not recognised as such do not raise it while they cover less of the time
+    unlike     a change of more than 3.5 times the spread
 
 Light alone (a shadow, a reflection of the lamp that fades) changes brightness, neither colour nor abruptly.
 """
@@ -22,10 +23,12 @@ from agent.belt.small_picture import Mask, Small, grey_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TIMES = 6.0  # 5 standard deviations of a normal distribution
+_TIMES = 3.5  # 4 standard deviations of a normal distribution; single pixels are no outline
 _LEAST = np.array([8.0, 8.0, 2.0], np.float32)  # grey levels (per pixel for edges): compression and rounding
-_MEAN_OF_MEDIAN = 1.2  # of a normal distribution's absolute values
+_QUARTER_OF_HALF = 1.7  # of a normal distribution: what a quarter of the values exceed, by what half of them do
 _TWO_PIECES = 1.4
+_LEAST_SPREAD = 0.5
+_LEAST_EDGE_SHARE = 0.5
 _DARKEST_SHADOW = 0.5
 _SOFTEST_EDGE = 0.15  # of the change around it in each pixel: light fades over more than six
 _SLOWEST = 1 / 50
@@ -66,12 +69,12 @@ class EmptyBelt:
         self._change = _change(first, self._belt)[0]
         self._thought_over: Small | None = None
         # Half of the picture at least is belt; and two pieces of belt differ by more than each from their mean.
-        usual = np.median(self._change.reshape(-1, 3), axis=0) * _MEAN_OF_MEDIAN
-        unlike_bare = np.abs(first - self._belt).max(axis=2)
-        usual[:2] = _MEAN_OF_MEDIAN * np.median(unlike_bare)
-        usual[2] = max(usual[2], 0.5 * usual[0])
+        usual = np.median(self._change.reshape(-1, 3), axis=0) * _QUARTER_OF_HALF
+        unlike_bare = np.asarray(np.abs(first - self._belt).max(axis=2), np.float32)
+        usual[:2] = _QUARTER_OF_HALF * np.median(unlike_bare)
+        usual[2] = max(usual[2], _LEAST_EDGE_SHARE * usual[0])
         self._spread = np.empty_like(first)
-        self._spread[:] = np.maximum(_TWO_PIECES * usual, 0.5)
+        self._spread[:] = np.maximum(_TWO_PIECES * usual, _LEAST_SPREAD)
         parts = likely_parts(unlike_bare, float(usual[0]))
         self._belt = np.where(parts[..., np.newaxis] > 0, self._belt, first).astype(np.float32)
         self._outside = 255 - parts
@@ -98,7 +101,7 @@ class EmptyBelt:
 
     def take_in(self, parts: Mask) -> None:
         """Learn from the picture looked at last, except where parts are."""
-        seen = cv2.bitwise_not(cv2.dilate(parts, np.ones((5, 5), np.uint8)))
+        seen = np.asarray(cv2.bitwise_not(cv2.dilate(parts, np.ones((5, 5), np.uint8))), np.uint8)
         self._outside = seen
         if self._shows_the_same_piece(seen):
             return
@@ -106,7 +109,9 @@ class EmptyBelt:
         self._pictures += 1
         share = max(1 / (self._pictures + 1), _SLOWEST)
         cv2.accumulateWeighted(self._picture / self._gain, self._belt, share, mask=seen)
-        cv2.accumulateWeighted(self._change, self._spread, share, mask=seen)
+        exceeds = self._change > self._spread
+        grown = self._spread * np.where(exceeds, np.float32(1 + 1.5 * share), np.float32(1 - 0.5 * share))
+        np.copyto(self._spread, np.maximum(grown, _LEAST_SPREAD), where=seen[..., np.newaxis] > 0)
 
     def absorb(self, scene: Mask) -> None:
         """What is here in the picture looked at last belongs to the scene."""
@@ -119,7 +124,9 @@ class EmptyBelt:
         here = seen[::_GAIN_STEP, ::_GAIN_STEP] > 0
         if not here.any():
             return True
-        moved = np.abs(grey_of(self._picture[::_GAIN_STEP, ::_GAIN_STEP] - self._thought_over[::_GAIN_STEP, ::_GAIN_STEP]))
+        moved = np.abs(
+            grey_of(self._picture[::_GAIN_STEP, ::_GAIN_STEP] - self._thought_over[::_GAIN_STEP, ::_GAIN_STEP])
+        )
         return bool(moved[here].mean() < _SAME_PIECE * self._spread[::_GAIN_STEP, ::_GAIN_STEP, 0][here].mean())
 
     def _light_of(self, picture: Small) -> NDArray[np.float32]:
@@ -147,4 +154,4 @@ def _change(picture: Small, expected: Small) -> tuple[Small, Small]:
 
 
 def _mask(where: NDArray[np.bool_]) -> Mask:
-    return where.view(np.uint8) * np.uint8(255)
+    return np.asarray(where.view(np.uint8) * np.uint8(255), np.uint8)

@@ -29,7 +29,7 @@ def without_parts(picture: Small) -> Small:
         of_columns = np.median(rest, axis=0, keepdims=True)
         rest -= of_columns
         rows, columns = rows + of_rows, columns + of_columns
-    return np.exp(rows + columns).astype(np.float32)
+    return np.asarray(np.exp(rows + columns), np.float32)
 
 
 def likely_parts(change: Small, usual: float) -> Mask:
@@ -38,5 +38,5 @@ def likely_parts(change: Small, usual: float) -> Mask:
     Thin lines are edges of the scene that lie askew.
     """
     parts = (change > max(_TIMES * usual, _LEAST)).astype(np.uint8) * 255
-    parts = cv2.morphologyEx(parts, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    return np.asarray(cv2.dilate(parts, np.ones((7, 7), np.uint8)), np.uint8)
+    thick = cv2.morphologyEx(parts, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    return np.asarray(cv2.dilate(thick, np.ones((7, 7), np.uint8)), np.uint8)

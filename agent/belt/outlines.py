@@ -122,7 +122,7 @@ def mask_of(outlines: list[Outline], picture: tuple[int, int]) -> Mask:
 
 def _bodies(unlike: Unlike, least: float) -> Mask:
     """Each region with its solid edges closed and filled; without shadows and faint marks that lie at it."""
-    bodies, near = _filled(unlike.solid), cv2.dilate(unlike.solid, _CLOSING)
+    bodies, near = _filled(unlike.solid), np.asarray(cv2.dilate(unlike.solid, _CLOSING), np.uint8)
     for contour in _contours(unlike.changed):
         # The edge of a dark part may have gaps through which it isn't filled; a shadow has no such edge.
         if cv2.contourArea(contour) >= least and _share_of(contour, near) >= _MOSTLY:
@@ -141,7 +141,8 @@ def _bodies(unlike: Unlike, least: float) -> Mask:
 def _filled(mask: Mask) -> Mask:
     """Gaps closed, holes filled, and without specks."""
     filled = np.zeros_like(mask)
-    cv2.drawContours(filled, _contours(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _CLOSING)), -1, 255, cv2.FILLED)
+    closed = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _CLOSING), np.uint8)
+    cv2.drawContours(filled, _contours(closed), -1, 255, cv2.FILLED)
     return np.asarray(cv2.morphologyEx(filled, cv2.MORPH_OPEN, _OPENING), np.uint8)
 
 

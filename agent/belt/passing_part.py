@@ -65,7 +65,7 @@ class PassingPart:
             x = np.clip(np.arange(left, left + width), 0, columns - 1)
             return np.ascontiguousarray(self.frame.image[y[:, None], x])
         turn = cv2.getRotationMatrix2D(self.middle, self.angle_deg - 90, 1)
-        turn[:, 2] += (width - 1) / 2 - self.middle[0], (height - 1) / 2 - self.middle[1]
+        turn[:, 2] += np.array([(width - 1) / 2 - self.middle[0], (height - 1) / 2 - self.middle[1]])
         turned = cv2.warpAffine(
             self.frame.image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )

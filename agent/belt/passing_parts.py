@@ -31,10 +31,10 @@ _OFTEN = 0.5
 class PassingParts:
     """Finds, follows and reports the parts on a belt; its direction, speed and look are found out on the way.
 
-    A part is reported with the first frame in which its middle has passed the middle of the picture, so that parts come
-    in the order of the belt; one that was not in view then (the first frames, a gap) when it leaves the picture. A group
-    of parts that touch is one report, and so is each intrusion of a hand. Shadows, reflections and what stands while the
-    belt moves are none.
+    A part is reported with the first frame in which its middle has passed the middle of the picture, so that parts
+    come in the order of the belt; one that was not followed then (the first frames, a gap) when it leaves the picture.
+    A group of parts that touch is one report, and so is each intrusion of a hand. Shadows, reflections, marks that are
+    much fainter than the parts, and what stands while the belt moves are none.
 
     Order of calls: one call for each frame, from one thread, in the order of the camera. Frames may be missing.
 
@@ -96,9 +96,7 @@ class PassingParts:
         return [report for track in waiting if (report := self._decided(track, frame)) is not None]
 
     def _is_ready(self, track: Track) -> bool:
-        return (
-            self._place(track) >= 0 and track.with_belt >= _LEAST_STEPS and track.has_moved and not track.is_foreign
-        )
+        return self._place(track) >= 0 and track.with_belt >= _LEAST_STEPS and track.has_moved and not track.is_foreign
 
     def _place(self, track: Track) -> float:
         """How far the middle of a part is past the middle of the picture, along the belt."""
@@ -180,9 +178,7 @@ class PassingParts:
         foreign = [
             track
             for track in self._tracks.followed
-            if track.is_foreign
-            and track.has_moved
-            and not self._sizes.is_mark(self._measures(track.outline), in_view)
+            if track.is_foreign and track.has_moved and not self._sizes.is_mark(self._measures(track.outline), in_view)
         ]
         is_new = self._intrusion_ns is None or frame.captured_ns - self._intrusion_ns > _INTRUSION_ENDS_NS
         if foreign:
@@ -202,7 +198,9 @@ class PassingParts:
                 self._tracks.stops_following(track)
 
     def _measures(self, outline: Outline) -> Measures:
-        return Measures(outline.area * self._scale**2, outline.size[0] / outline.size[1], outline.solidity, outline.strength)
+        return Measures(
+            outline.area * self._scale**2, outline.size[0] / outline.size[1], outline.solidity, outline.strength
+        )
 
     def _report(self, track: Track, frame: Frame, problem: Problem) -> PassingPart:
         view_frame, outline = (frame, track.outline) if track.best is None else (track.best.frame, track.best.outline)
@@ -221,7 +219,7 @@ class PassingParts:
 
     def _speed(self, track: Track) -> float:
         direction: Vector = self._tracks.motion.direction or (1.0, 0.0)
-        if len(track.places) < 2:
+        if len(track.places) < _LEAST_STEPS:
             return 0.0
         (first_ns, first), (last_ns, last) = track.places[0], track.places[-1]
         way = (last[0] - first[0]) * direction[0] + (last[1] - first[1]) * direction[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.belt.belt_motion import BeltMotion
-from agent.belt.displacement import Steps, Vector
+from agent.belt.displacement import Steps
 from agent.belt.outlines import MOST_OUTLINES, Outline, outline_of
 from agent.belt.track import Track
 

@@ -63,10 +63,13 @@ class PassingBelt:
     Attributes:
         direction: Of the belt, in the picture.
         speed_px_s: As a function of time; a number for a belt that never stops.
-        shape: Draws a part of 1 at the origin into a layer; see `nut`, `bar`.
-        contrast: Grey level of the parts.
+        shape: ``nut``, ``disc``, ``bar`` or ``plate``.
+        part_grey, belt_grey: Grey levels.
         grain: Of the belt, in grey levels.
+        size_px: Of the parts.
         drop: Share of the frames that get lost.
+        lamp_drift: Of the light, both ways.
+        start_px: The belt's way at the first frame; None: everything is still outside of the picture.
     """
 
     things: list[Thing]
@@ -85,21 +88,37 @@ class PassingBelt:
     lamp_drift: float = _LAMP_DRIFT
     seed: int = 0
     start_px: float | None = None
+    rails: bool = True
+
+    def way_at(self, frame: Frame) -> float:
+        """How far the belt had run at a frame."""
+        count = round((frame.captured_ns - 1_000_000_000) / 1e9 * self.frames_per_s)
+        return self._first_px + sum(self._step_px(number) for number in range(1, count + 1))
+
+    @property
+    def _first_px(self) -> float:
+        return -self.width / 2 if self.start_px is None else self.start_px
+
+    def _step_px(self, number: int) -> float:
+        """Of the belt, before a frame."""
+        speed = self.speed_px_s
+        return (speed(number / self.frames_per_s) if callable(speed) else speed) / self.frames_per_s
 
     def frames(self, until_s: float | None = None) -> Iterator[Frame]:
         """The frames, until everything has passed or ``until_s``."""
         chance = np.random.default_rng(self.seed + 1)
         noise = chance.normal(0, _NOISE, (self.height + 64, self.width + 64, 3)).astype(np.float32)
         belt = _belt(self.height, self.grain, self.belt_grey, self.seed)
+        if self.rails:
+            belt[:14], belt[-14:] = 130, 120
         last = max((thing.at_px for thing in self.things), default=0) + self.width
-        way, now, seq = self.start_px if self.start_px is not None else -self.width / 2.0, 0.0, 0
+        way, now, seq = self._first_px, 0.0, 0
         while (until_s is None and way < last) or (until_s is not None and now < until_s):
             if chance.random() >= self.drop:
                 image = self._picture(way, now, belt, noise, chance)
                 yield Frame(seq, image, round(now * 1000), 1_000_000_000 + round(now * 1e9))
-            seq, now = seq + 1, now + 1 / self.frames_per_s
-            speed = self.speed_px_s(now) if callable(self.speed_px_s) else self.speed_px_s
-            way += speed / self.frames_per_s
+            seq, now = seq + 1, (seq + 1) / self.frames_per_s
+            way += self._step_px(seq)
 
     def _picture(
         self, way: float, now: float, belt: NDArray[np.float32], noise: NDArray[np.float32], chance: np.random.Generator
@@ -126,14 +145,15 @@ class PassingBelt:
             return
         factor, soft = (0.8, 6) if thing.kind == "stain" else (0.65, 16)
         layer = np.zeros(scene.shape[:2], np.float32)
-        cv2.ellipse(layer, (round(x), round(thing.across_px)), (70, 45), thing.turn_deg, 0, 360, 1.0, -1)
+        axes = (round(1.2 * self.size_px), round(0.75 * self.size_px))
+        cv2.ellipse(layer, (round(x), round(thing.across_px)), axes, thing.turn_deg, 0, 360, 1.0, -1)
         scene *= 1 - (1 - factor) * cv2.GaussianBlur(layer, (0, 0), soft)[..., np.newaxis]
 
 
 _DRAWN_PX = 16  # OpenCV draws to 1/16 of a pixel
 
 
-def _draw(
+def _draw(  # noqa: PLR0913, PLR0917 - all that is drawn
     scene: NDArray[np.float32], shape: str, middle: tuple[float, float], size: float, thing: Thing, grey: float
 ) -> None:
     turn = np.deg2rad(thing.turn_deg)
@@ -161,19 +181,20 @@ def _draw(
 
 def _reach(scene: NDArray[np.float32], hand: Hand, now: float, height: int) -> None:
     """An arm and a fist from the bottom."""
-    middle = (hand.from_s + hand.until_s) / 2
+    middle, scale = (hand.from_s + hand.until_s) / 2, height / 480
     share = 1 - abs(now - middle) / (hand.until_s - middle)
-    tip = height - hand.reach_px * min(1.0, 2.0 * share)
     wobble = 12 * math.sin(now * 7)
-    x = hand.along_px + wobble
-    cv2.line(scene, (round(x + 30), height + 60), (round(x), round(tip + 40)), (90, 120, 190), 50, cv2.LINE_AA)
-    cv2.ellipse(scene, (round(x), round(tip + 40)), (36, 44), wobble, 0, 360, (100, 135, 205), -1, cv2.LINE_AA)
+    x, tip = hand.along_px + scale * wobble, height - hand.reach_px * min(1.0, 2.0 * share) + 40 * scale
+    arm = ((round(x + 30 * scale), round(height + 60 * scale)), (round(x), round(tip)))
+    cv2.line(scene, *arm, (90, 120, 190), round(50 * scale), cv2.LINE_AA)
+    fist = (round(36 * scale), round(44 * scale))
+    cv2.ellipse(scene, (round(x), round(tip)), fist, wobble, 0, 360, (100, 135, 205), -1, cv2.LINE_AA)
 
 
 def _rolled(belt: NDArray[np.float32], first: float, width: int) -> NDArray[np.float32]:
     start = int(first)
     columns = np.arange(start, start + width) % belt.shape[1]
-    return belt[:, columns].copy()
+    return np.asarray(belt[:, columns], np.float32)
 
 
 def _belt(rows: int, grain: float, grey: float, seed: int) -> NDArray[np.float32]:
@@ -183,11 +204,10 @@ def _belt(rows: int, grain: float, grey: float, seed: int) -> NDArray[np.float32
     for share, along, across in ((0.7, 0.8, 0.8), (0.5, 8, 8), (0.5, 50, 1)):
         layer = cv2.GaussianBlur(rng.standard_normal(belt.shape, np.float32), (0, 0), along, sigmaY=across)
         belt += grain * share * layer / layer.std()
-    belt[:14], belt[-14:] = 130, 120
     return np.asarray(belt[..., np.newaxis] * np.array([0.95, 1.0, 0.9], np.float32), np.float32)
 
 
-def random_things(
+def random_things(  # noqa: PLR0913 - a scene
     parts: int,
     *,
     seed: int,
@@ -213,9 +233,7 @@ def random_things(
             places.append((0.9 * size_px * np.cos(turn), 0.9 * size_px * np.sin(turn)))
         for along, side in places:
             number = len(things)
-            things.append(
-                Thing(at + along, across + side, chance.uniform(0, 180), group, "part", number in bad, scale)
-            )
+            things.append(Thing(at + along, across + side, chance.uniform(0, 180), group, "part", number in bad, scale))
         group += 1
         at += chance.uniform(*apart_px)
     return things
