@@ -30,6 +30,7 @@ class BeltMotion:
         self.way: Vector = (0.0, 0.0)
         self.length_px = 0.0
         self._recent = np.zeros(2)
+        self._elapsed_s = 0.0
         self._direction: Vector | None = None
         self._last: Vector = (0.0, 0.0)
         self._running: deque[Vector] = deque(maxlen=_REMEMBERED)
@@ -57,6 +58,7 @@ class BeltMotion:
         self.length_px += length
         if not is_seen or elapsed_s <= 0:
             return
+        self._elapsed_s = elapsed_s
         speed = displacement[0] / elapsed_s, displacement[1] / elapsed_s
         self._last = speed
         if length >= _STANDS_PX:
@@ -76,6 +78,14 @@ class BeltMotion:
     def axis(self) -> Vector | None:
         """The direction, once it is certain enough to refuse other ones."""
         return self._direction if self._steps >= _KNOWN_STEPS else None
+
+    @property
+    def usual_step(self) -> Vector:
+        """Displacement from one picture to the next while the belt runs."""
+        if not self._running:
+            return 0.0, 0.0
+        step = np.median(np.array(self._running), axis=0) * self._elapsed_s
+        return float(step[0]), float(step[1])
 
     def longest(self, elapsed_s: float) -> float:
         """What the belt can have moved at most: it does not start to run several times as fast between two pictures."""

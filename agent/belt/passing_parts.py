@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.belt.track import Track
     from agent.camera import Frame
 
-_LEAST_STEPS = 2
+_SPEED_OVER = 6
 _UNSTEADY = 0.3
 _INTRUSION_ENDS_NS = 1_000_000_000
 _OFTEN = 0.5
@@ -89,14 +89,14 @@ class PassingParts:
                 track.best = better(track.best, frame, track.outline, abs(self._place(track)), self._scale)
 
     def _passed(self, frame: Frame) -> list[PassingPart]:
-        if self._tracks.motion.direction is None:
+        if self._tracks.motion.axis is None:
             return []
         waiting = [track for track in self._tracks.followed if not track.is_decided and self._is_ready(track)]
         waiting.sort(key=self._place, reverse=True)
         return [report for track in waiting if (report := self._decided(track, frame)) is not None]
 
     def _is_ready(self, track: Track) -> bool:
-        return self._place(track) >= 0 and track.with_belt >= _LEAST_STEPS and track.has_moved and not track.is_foreign
+        return self._place(track) >= 0 and self._tracks.is_certain(track)
 
     def _place(self, track: Track) -> float:
         """How far the middle of a part is past the middle of the picture, along the belt."""
@@ -120,11 +120,13 @@ class PassingParts:
             self._sizes.add(middle)
         if problem is Problem.TOUCHING:
             self._decide_all_in_one(track)
-        return self._report(track, frame, problem)
+        report = self._report(track, frame, problem)
+        track.best = None  # its frame is the caller's now
+        return report
 
     def _are_reported(self, covered: list[Track], track: Track) -> bool:
         """Whether what was seen in its place before is most of it, and gets reports of its own."""
-        parts = [other for other in covered if other.with_belt >= _LEAST_STEPS]
+        parts = [other for other in covered if self._tracks.is_certain(other)]
         if sum(other.outline.area for other in parts) >= _OFTEN * track.outline.area:
             return True
         for piece in parts:
@@ -133,7 +135,7 @@ class PassingParts:
 
     def _in_view(self) -> list[Measures]:
         """What moves with the belt in this picture."""
-        return [self._measures(track.outline) for track in self._tracks.followed if track.with_belt >= _LEAST_STEPS]
+        return [self._measures(track.outline) for track in self._tracks.followed if track.with_belt]
 
     def _problem(self, track: Track, measures: list[Measures]) -> Problem:
         if track.best is None or not measures:
@@ -166,7 +168,7 @@ class PassingParts:
 
     def _gone(self, track: Track, frame: Frame) -> PassingPart | None:
         """Something has left the picture, or vanished in it."""
-        if track.is_decided or track.is_foreign or not track.has_moved or track.with_belt < _LEAST_STEPS:
+        if not self._tracks.is_certain(track):
             return None
         if track.best is None and (track.in_other or not track.came):
             return None  # it was passing out of view from the first, as a whole or as a piece of one
@@ -219,9 +221,10 @@ class PassingParts:
 
     def _speed(self, track: Track) -> float:
         direction: Vector = self._tracks.motion.direction or (1.0, 0.0)
-        if len(track.places) < _LEAST_STEPS:
+        places = list(track.places)[-_SPEED_OVER:]
+        if not places:
             return 0.0
-        (first_ns, first), (last_ns, last) = track.places[0], track.places[-1]
+        (first_ns, first), (last_ns, last) = places[0], places[-1]
         way = (last[0] - first[0]) * direction[0] + (last[1] - first[1]) * direction[1]
         return max(0.0, way * self._scale / ((last_ns - first_ns) / 1e9)) if last_ns > first_ns else 0.0
 

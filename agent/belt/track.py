@@ -38,6 +38,7 @@ class Track:
         sides: Where it is now, by the belt's displacement if it is not seen.
         first_seen: Number of the picture.
         first_way: The belt's displacement then, since its first picture.
+        first_sides: Where it was then.
         with_belt, astray: Pictures in which it had moved as the belt, or not so.
         has_moved: Whether it is certain that it moves.
         missing: Pictures in a row without it.
@@ -66,6 +67,7 @@ class Track:
     in_pieces: int = 0
     is_decided: bool = False
     came: bool = False
+    first_sides: Sides = field(init=False)
     covers: list[Track] = field(default_factory=list)
     best: BestView | None = None
     places: deque[tuple[int, Vector]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -73,6 +75,9 @@ class Track:
     _in_a_row: int = 0
     _rests: tuple[Outline, Vector] | None = None
     _anchor: tuple[Outline, Vector] | None = None
+
+    def __post_init__(self) -> None:
+        self.first_sides = self.sides
 
     @property
     def is_cut(self) -> tuple[bool, bool, bool, bool]:

@@ -21,6 +21,7 @@ _GROWN = 1.3
 _STILL_IN_VIEW = 0.25
 _STANDS = 0.25
 _DOUBTED = 8
+_LEAST_STEPS, _LEAST_STEPS_OF_GRAIN = 2, 5
 
 
 class Tracks:
@@ -71,6 +72,19 @@ class Tracks:
         self._note_pieces()
         self._doubt(is_seen=is_seen or not outlines)
         return gone
+
+    def is_certain(self, track: Track) -> bool:
+        """Whether it is something on the belt: it moves with it, and grain of the belt does not look so for long.
+
+        What comes into view is grain less likely than what appears in the middle of it.
+        """
+        rows, columns = self._picture
+        step = self.motion.usual_step
+        left, top, right, bottom = track.first_sides.moved((-2 * step[0], -2 * step[1]))  # a frame may be missing
+        was_in_view = left > 1 and top > 1 and right < columns - 1 and bottom < rows - 1
+        is_from_nowhere = was_in_view and track.first_seen > 1
+        least = _LEAST_STEPS_OF_GRAIN if is_from_nowhere else _LEAST_STEPS
+        return track.has_moved and track.with_belt >= least and not track.is_foreign
 
     def standing(self) -> list[Track]:
         """What stands while the belt moves by a picture, or a quarter of one if it never moved."""

@@ -69,6 +69,7 @@ class PassingBelt:
         size_px: Of the parts.
         drop: Share of the frames that get lost.
         lamp_drift: Of the light, both ways.
+        rails: At both sides of the belt.
         start_px: The belt's way at the first frame; None: everything is still outside of the picture.
     """
 
@@ -110,7 +111,7 @@ class PassingBelt:
         noise = chance.normal(0, _NOISE, (self.height + 64, self.width + 64, 3)).astype(np.float32)
         belt = _belt(self.height, self.grain, self.belt_grey, self.seed)
         if self.rails:
-            belt[:14], belt[-14:] = 130, 120
+            belt[:14], belt[-14:] = (124, 130, 117), (114, 120, 108)
         last = max((thing.at_px for thing in self.things), default=0) + self.width
         way, now, seq = self._first_px, 0.0, 0
         while (until_s is None and way < last) or (until_s is not None and now < until_s):
@@ -194,11 +195,11 @@ def _reach(scene: NDArray[np.float32], hand: Hand, now: float, height: int) -> N
 def _rolled(belt: NDArray[np.float32], first: float, width: int) -> NDArray[np.float32]:
     start = int(first)
     columns = np.arange(start, start + width) % belt.shape[1]
-    return np.asarray(belt[:, columns], np.float32)
+    return np.ascontiguousarray(belt[:, columns])
 
 
 def _belt(rows: int, grain: float, grey: float, seed: int) -> NDArray[np.float32]:
-    """Fine and coarse grain and scratches along, with rails at both sides, (rows, 2000, 3)."""
+    """Fine and coarse grain and scratches along, (rows, 2000, 3)."""
     rng = np.random.default_rng(seed + 7)
     belt = np.full((rows, 2000), grey, np.float32)
     for share, along, across in ((0.7, 0.8, 0.8), (0.5, 8, 8), (0.5, 50, 1)):
