@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.belt.small_picture import Mask
 
 MOST_OUTLINES = 32
-_LEAST_SHARE = 5e-4  # of the picture: five pixels square
+_LEAST_SHARE = 1e-3  # of the picture: eight pixels square; what is smaller shows a network nothing
 _MOSTLY = 0.5
 _FAINT = 0.2
 _CLOSING = np.ones((3, 3), np.uint8)

@@ -76,12 +76,12 @@ class Tracks:
     def is_certain(self, track: Track) -> bool:
         """Whether it is something on the belt: it moves with it, and grain of the belt does not look so for long.
 
-        What comes into view is grain less likely than what appears in the middle of it.
+        What comes into view with the belt is so less likely than what appears elsewhere, as grain and hands do.
         """
-        rows, columns = self._picture
         step = self.motion.usual_step
-        left, top, right, bottom = track.first_sides.moved((-2 * step[0], -2 * step[1]))  # a frame may be missing
-        was_in_view = left > 1 and top > 1 and right < columns - 1 and bottom < rows - 1
+        axis = 0 if abs(step[0]) >= abs(step[1]) else 1
+        before = track.first_sides.moved((-2 * step[0], -2 * step[1]))  # a frame may be missing
+        was_in_view = before[axis] > 1 and before[axis + 2] < self._picture[1 - axis] - 1
         is_from_nowhere = was_in_view and track.first_seen > 1
         least = _LEAST_STEPS_OF_GRAIN if is_from_nowhere else _LEAST_STEPS
         return track.has_moved and track.with_belt >= least and not track.is_foreign
