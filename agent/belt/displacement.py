@@ -55,7 +55,7 @@ class Steps:
         then, here = self._then, self._here = _sides(before), _sides(now)
         self._picture = np.array([[picture[1]], [picture[0]]], np.float64)
         cut_then, cut_here = _cut(before)[:, None], _cut(now)[None]
-        free = np.asarray(~(cut_then | cut_here), np.bool_)
+        free: NDArray[np.bool_] = np.logical_not(np.logical_or(cut_then, cut_here))
         moved = here[None] - then[:, None]
         weights = free.astype(np.float64)
         count = weights.sum(3)

@@ -141,7 +141,7 @@ class EmptyBelt:
 
 
 def _change(picture: Small, expected: Small) -> tuple[Small, Small]:
-    """Change of brightness, of colour, and at edges, (rows, columns, 3), all positive; and that of brightness signed."""
+    """Change of brightness, of colour, and at edges, (rows, columns, 3), all positive; brightness also signed."""
     difference = picture - expected
     brightness = grey_of(difference)
     share = brightness / np.maximum(grey_of(expected), 1.0)

@@ -141,7 +141,8 @@ class PassingParts:
         if track.best is None or not measures:
             return Problem.CUT_OFF
         if track.is_in_other:
-            return Problem.UNCLEAR if any(other.is_foreign for other in self._over(track)) else Problem.TOUCHING
+            is_one_of_parts = any(self._tracks.is_certain(other) for other in self._over(track))
+            return Problem.TOUCHING if is_one_of_parts else Problem.UNCLEAR
         usual, part = self._sizes.usual(), _median(measures)
         if are_several(part, track.best.outline, usual) or track.in_pieces >= _OFTEN * len(track.seen_as):
             return Problem.TOUCHING

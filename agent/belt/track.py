@@ -77,6 +77,7 @@ class Track:
     _anchor: tuple[Outline, Vector] | None = None
 
     def __post_init__(self) -> None:
+        """Keep its first place."""
         self.first_sides = self.sides
 
     @property
