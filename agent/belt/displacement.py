@@ -63,13 +63,14 @@ class Steps:
         self.step = np.where(self._is_bound, (moved * weights).sum(3) / np.maximum(count, 1), 0.0)
         extent = np.minimum((then[:, :, 1] - then[:, :, 0])[:, None], (here[:, :, 1] - here[:, :, 0])[None])
         larger = np.maximum((then[:, :, 1] - then[:, :, 0])[:, None], (here[:, :, 1] - here[:, :, 0])[None])
-        partly = ~free.all((2, 3))
+        partly = np.asarray(~free.all((2, 3)), np.bool_)
         # Cut on this axis or on none: the sides count. Cut on the other one alone: its shape changes here.
-        crosses = partly[..., None] & free.all(3)
+        crosses = np.asarray(partly[..., None] & free.all(3), np.bool_)
         self._is_bound &= ~crosses | (count > 1)
         self.slack = np.where(crosses, 0.5 * larger, _LEAST_TOLERANCE_PX + _OF_SIZE * extent)
         difference = np.abs(moved[..., 1] - moved[..., 0])
-        self.is_like = ((difference <= _SAME_SIZE * larger + _LEAST_TOLERANCE_PX) | partly[..., None]).all(2)
+        is_as_large = np.asarray(difference <= _SAME_SIZE * larger + _LEAST_TOLERANCE_PX, np.bool_)
+        self.is_like = np.asarray((is_as_large | partly[..., None]).all(2), np.bool_)
         # What leaves on one side is not what comes on the other.
         self.is_like &= (free.any(3) | (cut_then & cut_here).any(3)).all(2)
         # A side that comes into view was outside before, and one that goes is outside afterwards.

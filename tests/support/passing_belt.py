@@ -203,7 +203,8 @@ def _belt(rows: int, grain: float, grey: float, seed: int) -> NDArray[np.float32
     rng = np.random.default_rng(seed + 7)
     belt = np.full((rows, 2000), grey, np.float32)
     for share, along, across in ((0.7, 0.8, 0.8), (0.5, 8, 8), (0.5, 50, 1)):
-        layer = cv2.GaussianBlur(rng.standard_normal(belt.shape, np.float32), (0, 0), along, sigmaY=across)
+        grains = cv2.copyMakeBorder(rng.standard_normal(belt.shape, np.float32), 0, 0, 200, 200, cv2.BORDER_WRAP)
+        layer = cv2.GaussianBlur(grains, (0, 0), along, sigmaY=across)[:, 200:-200]  # a belt has no end
         belt += grain * share * layer / layer.std()
     return np.asarray(belt[..., np.newaxis] * np.array([0.95, 1.0, 0.9], np.float32), np.float32)
 
@@ -236,5 +237,6 @@ def random_things(  # noqa: PLR0913 - a scene
             number = len(things)
             things.append(Thing(at + along, across + side, chance.uniform(0, 180), group, "part", number in bad, scale))
         group += 1
+        at += size_px * (len(places) - 1)
         at += chance.uniform(*apart_px)
     return things

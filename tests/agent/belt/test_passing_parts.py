@@ -75,8 +75,8 @@ def watch(seen: PassingBelt, frames: Iterable[Frame] | None = None, parts: Passi
                 for thing in seen.things
                 if thing.kind == "part"
             )
-            is_larger_than_two = part.size_px[0] > 2.5 * seen.size_px  # a hand, with what is under it
-            if distance < seen.size_px and not is_larger_than_two:
+            is_hand = part.problem is Problem.UNCLEAR and part.size_px[0] > 2.5 * seen.size_px  # with what is under it
+            if distance < seen.size_px and not is_hand:
                 passed.groups.append(group)
                 passed.problems.append(part.problem)
             else:
@@ -157,7 +157,7 @@ def test_shadows_stains_and_an_empty_belt_are_no_parts() -> None:
     assert passed.groups == list(range(10))
     assert passed.others == []
     bare = belt([])
-    bare.grain = 8
+    bare.grain = 12
     parts = PassingParts()
     assert [part for frame in bare.frames(until_s=2) for part in parts(frame)] == []
 
