@@ -72,7 +72,7 @@ class Steps:
         is_as_large = np.asarray(difference <= _SAME_SIZE * larger + _LEAST_TOLERANCE_PX, np.bool_)
         self.is_like = np.asarray((is_as_large | partly[..., None]).all(2), np.bool_)
         # What leaves on one side is not what comes on the other.
-        self.is_like &= (free.any(3) | (cut_then & cut_here).any(3)).all(2)
+        self.is_like &= np.asarray(np.asarray(free.any(3) | (cut_then & cut_here).any(3), np.bool_).all(2), np.bool_)
         # A side that comes into view was outside before, and one that goes is outside afterwards.
         outwards = moved * np.array([-1.0, 1.0])
         self._comes = cut_then & ~cut_here

@@ -118,7 +118,7 @@ class EmptyBelt:
         self._belt[scene > 0] = (self._picture / self._gain)[scene > 0]
 
     def _shows_the_same_piece(self, seen: Mask) -> bool:
-        """Whether the belt has not moved since it was learnt from: its grain would be taken for the whole belt."""
+        """Whether the belt has not moved since the last one taken in: its grain would be taken for the whole belt."""
         if self._thought_over is None:
             return False
         here = seen[::_GAIN_STEP, ::_GAIN_STEP] > 0

@@ -89,7 +89,7 @@ def single_and_touching(lying: list[Thing]) -> tuple[list[int], list[int]]:
     return [g for g in sorted(set(groups)) if groups.count(g) == 1], [g for g in set(groups) if groups.count(g) > 1]
 
 
-@pytest.mark.parametrize(("speed_px_s", "direction"), [(500.0, "right"), (800.0, "up"), (1400.0, "left")])
+@pytest.mark.parametrize(("speed_px_s", "direction"), [(700.0, "right"), (1000.0, "up"), (1400.0, "left")])
 def test_each_of_many_parts_is_reported_once_in_order(speed_px_s: float, direction: str) -> None:
     lying = things(170, seed=round(speed_px_s), touching=0.06, defective=9)
     singles, touching = single_and_touching(lying)
