@@ -19,7 +19,7 @@ _MOSTLY = 0.6
 _PARTLY = 0.3
 _GROWN = 1.3
 _STILL_IN_VIEW = 0.25
-_STANDS = 0.25
+_STANDS, _RESTS = 0.25, 20.0
 _DOUBTED = 8
 _LEAST_STEPS, _LEAST_STEPS_OF_GRAIN = 2, 5
 
@@ -87,12 +87,12 @@ class Tracks:
         return track.has_moved and track.with_belt >= least and not track.is_foreign
 
     def standing(self) -> list[Track]:
-        """What stands while the belt moves by a picture, or a quarter of one if it never moved."""
+        """What stands while the belt moves by a quarter of the picture; far longer if it once moved, as a hand does."""
         length = max(self._picture)
         return [
             track
             for track in self.followed
-            if track.rests_for(self.motion.way) >= (length if track.has_moved else _STANDS * length)
+            if track.rests_for(self.motion.way) >= (_RESTS if track.has_moved else _STANDS) * length
         ]
 
     def _note_pieces(self) -> None:
