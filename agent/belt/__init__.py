@@ -1,0 +1,1 @@
+"""Parts that pass through the picture on a belt without stopping: found, followed, and each reported once."""
