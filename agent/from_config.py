@@ -13,6 +13,8 @@ import cv2
 
 from agent.alerts.defect import Rules
 from agent.archive.archive import Archive
+from agent.belt.part_camera import PartCamera
+from agent.belt.passing_parts import PassingParts
 from agent.camera import open_camera
 from agent.camera.camera_settings import CameraSettings
 from agent.camera.process_camera import Timeouts
@@ -29,6 +31,7 @@ from agent.outbox.outbox import Outbox
 from agent.recalibration.plan import RecalibrationPlan
 from agent.statistics.history import FILE_NAME, History
 from agent.trigger.motion import OnMotion
+from agent.trigger.passing import OnPassing
 from agent.trigger.trigger import EveryFrame, OnCommand
 from calibration.bundle.bundle import NETWORK
 from calibration.deployment.backends import Deployment
@@ -111,6 +114,15 @@ def camera_of(camera: CameraConfig, *, loop: bool) -> StationCamera:
         settings=camera_settings(camera),
         timeouts=camera_timeouts(camera),
     )
+
+
+def station_camera(config: AgentConfig) -> StationCamera:
+    """The camera of a station; above a belt that does not stop, one whose frames are parts."""
+    camera, trigger = camera_of(config.camera, loop=config.camera.loop), config.trigger
+    if trigger.part_px is None:
+        return camera
+    width, height = trigger.part_px
+    return PartCamera(camera, PassingParts(is_turned=trigger.turn), (width, height))
 
 
 def broker_settings(config: AgentConfig) -> BrokerSettings:
@@ -300,6 +312,8 @@ def trigger_of(
         return OnCommand(handshake, trigger.delay_ms, asked)
     if trigger.source == "motion":
         return OnMotion(handshake, recipes, trigger.settled_ms, trigger.unsettled_after_s * 1000)
+    if trigger.source == "passing":
+        return OnPassing(handshake)
     return EveryFrame(handshake, trigger.every)
 
 

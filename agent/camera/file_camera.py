@@ -55,6 +55,11 @@ class FileCamera:
         self._dropped: Counter[str] = Counter()
 
     @property
+    def frames_per_s(self) -> float:
+        """Rate of the file, however fast it is read; known once it is open."""
+        return self._source.frames_per_s
+
+    @property
     def dropped(self) -> dict[str, int]:
         """See Camera."""
         return dict(self._dropped)

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from agent.belt.part_camera import PartCamera
+from agent.belt.passing_parts import PassingParts
 from agent.camera.sources import kind_of
-from agent.capture.recording import Recording, record
-from agent.capture.selection import AtIntervals, Selection, Settled
+from agent.capture.recording import Recording, record, size_of_images
+from agent.capture.selection import AtIntervals, Fit, Selection, Settled
 from agent.config import model as configuration
 from agent.config.inspection import CameraConfig, TriggerConfig
 from agent.config.option import only_station
@@ -56,6 +58,10 @@ SettledOnly = Annotated[
         "the station's trigger.source is motion, otherwise --all]",
     ),
 ]
+Passing = Annotated[
+    bool, typer.Option("--passing", help="One image of each part on a belt that does not stop, cut out of the frame.")
+]
+Turn = Annotated[bool, typer.Option("--turn", help="With --passing: turn each part so that its long side is upright.")]
 Interval = Annotated[
     float, typer.Option("--interval-s", metavar="S", min=0, help="Least time between two images, with --all.")
 ]
@@ -77,6 +83,8 @@ def capture_command(  # noqa: PLR0913 - one for each option
     count: Count = None,
     seconds: Seconds = None,
     settled: SettledOnly = None,
+    passing: Passing = False,
+    turn: Turn = False,
     interval_s: Interval = 1.0,
     roi: Roi = None,
     empty: Empty = None,
@@ -86,13 +94,13 @@ def capture_command(  # noqa: PLR0913 - one for each option
     Continues in a folder that has images already. Then: `shiftwatch-calibrate fit FOLDER --out BUNDLE`.
 
     Examples: `shiftwatch-agent capture photos/good --camera 0 --count 200`;
-    `shiftwatch-agent capture photos/good --config station.yaml --settled --count 200`
+    `shiftwatch-agent capture photos/good --config station.yaml --settled --count 200`;
+    `shiftwatch-agent capture photos/good --camera belt.mp4 --passing`
     """
     source, usually_settled, settled_ms = _camera_of(camera, config)
-    is_settled = usually_settled if settled is None else settled
-    if not is_settled and (roi or empty):
-        raise SettingError(what="--roi and --empty go with --settled", remedy="add --settled, or leave them out")
-    selection: Selection = AtIntervals(interval_s)
+    is_settled = (usually_settled and not passing) if settled is None else settled
+    _check_options(passing=passing, settled=is_settled, turn=turn, watched=bool(roi or empty))
+    selection: Selection = Fit() if passing else AtIntervals(interval_s)
     if is_settled:
         place = None if empty is None else read_image(empty)
         selection = Settled(settled_ms, None if roi is None else Region.from_text(roi), place)
@@ -101,7 +109,8 @@ def capture_command(  # noqa: PLR0913 - one for each option
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), error_console.status("waiting for the camera") as status:
         watching.show = status.update
-        with camera_of(source, loop=False) as frames:
+        frames = _parts_before(source, folder, is_turned=turn) if passing else camera_of(source, loop=False)
+        with frames:
             record(frames, selection, folder, watching.is_enough)
     done = watching.recording
     say(f"{escape(str(folder))}: {counted(done.kept, 'image')}, from {counted(done.frames, 'frame')} now")
@@ -110,6 +119,25 @@ def capture_command(  # noqa: PLR0913 - one for each option
     if not done.kept:
         raise typer.Exit(EXIT_ERROR)
     say(f"next: remove what shows no good part, then: shiftwatch-calibrate fit {escape(str(folder))} --out BUNDLE")
+    size = size_of_images(folder)
+    if passing and size is not None:
+        turned = " trigger.turn=true" * turn
+        say(f"for the station's configuration: trigger.source=passing 'trigger.part_px={list(size)}'{turned}")
+
+
+def _check_options(*, passing: bool, settled: bool, turn: bool, watched: bool) -> None:
+    if passing and settled:
+        raise SettingError(what="both --passing and --settled are given", remedy="give one of them")
+    if turn and not passing:
+        raise SettingError(what="--turn goes with --passing", remedy="add --passing, or leave it out")
+    if watched and not settled:
+        raise SettingError(what="--roi and --empty go with --settled", remedy="add --settled, or leave them out")
+
+
+def _parts_before(source: CameraConfig, folder: Path, *, is_turned: bool) -> PartCamera:
+    """The parts that pass before this camera, each in an image as large as those that the folder has already."""
+    every_frame = source.model_copy(update={"playback": "fast"})  # of a file
+    return PartCamera(camera_of(every_frame, loop=False), PassingParts(is_turned=is_turned), size_of_images(folder))
 
 
 class _Watching:

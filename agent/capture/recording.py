@@ -12,6 +12,7 @@ import cv2
 from agent.errors import CameraError
 from calibration.atomic_file import replace_file
 from calibration.errors import StorageError
+from calibration.imaging.image_files import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +94,15 @@ def prepared_folder(folder: Path) -> int:
         return sum(path.suffix == _SUFFIX for path in folder.iterdir())
     except OSError as error:
         raise _not_writable(folder, error) from error
+
+
+def size_of_images(folder: Path) -> tuple[int, int] | None:
+    """Width and height of the images in a folder, of which the first is looked at; None if it has none."""
+    first = next((path for path in sorted(folder.glob(f"*{_SUFFIX}"))), None)
+    if first is None:
+        return None
+    rows, columns = read_image(first).shape[:2]
+    return columns, rows
 
 
 def write_frame(folder: Path, frame: Frame) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from agent.belt.part_camera import PartFrame
+from agent.messages.records import ResultCode
 from agent.trigger.stillness import Stillness, cells_of
 from calibration.imaging.region import crop
 
@@ -57,6 +59,14 @@ class OnRequest:
             return False
         self._asked_ns = None
         return True
+
+
+class Fit:
+    """Each part that passes on a belt and can be inspected."""
+
+    def __call__(self, frame: Frame) -> bool:
+        """See Selection."""
+        return isinstance(frame, PartFrame) and frame.code is ResultCode.NONE
 
 
 class Settled:

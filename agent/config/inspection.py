@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _FOURCC = 4  # characters
+_LEAST_PART_PX, _MOST_PART_PX = 8, 4096
 
 
 class StationConfig(Section):
@@ -138,10 +139,20 @@ class CameraConfig(Section):
 class TriggerConfig(Section):
     """Which frames show a part, and how many of them."""
 
-    source: Literal["every_frame", "command", "motion"] = Field(
+    source: Literal["every_frame", "command", "motion", "passing"] = Field(
         default="every_frame",
         description="Each frame is a part; or the line names each part with `cmd/trigger`, and the next frame shows "
-        "it; or what has moved and then stands still is a part.",
+        "it; or what has moved and then stands still is a part; or what passes on a belt that does not stop.",
+    )
+    part_px: list[int] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="With `passing`: width and height of the image of a part, as it was taught (`fit --passing`).",
+        json_schema_extra={"allowed": "two whole numbers, as in [160, 160]"},
+    )
+    turn: bool = Field(
+        default=False, description="With `passing`: turn each part so that its long side is upright, as it was taught."
     )
     every: int = Field(
         default=1, ge=1, le=100_000, description="With `every_frame`: each n-th frame of the camera is a part."
@@ -184,6 +195,12 @@ class TriggerConfig(Section):
     def _keys_fit_source(self) -> Self:
         if self.source != "every_frame" and self.every > 1:
             problem = f"every is given, but source is {self.source}; remove it, or set source to every_frame"
+        elif (self.source == "passing") != (self.part_px is not None):
+            problem = "part_px and source: passing belong together; give both, as fit --passing says at its end"
+        elif self.part_px is not None and not all(_LEAST_PART_PX <= side <= _MOST_PART_PX for side in self.part_px):
+            problem = f"part_px {self.part_px} is not allowed; give {_LEAST_PART_PX} to {_MOST_PART_PX} pixels"
+        elif self.source == "passing" and self.frames_per_part > 1:
+            problem = "frames_per_part is given, but with source passing the best frame of a part is taken; remove it"
         elif self.source != "motion" and self.empty is not None:
             problem = f"empty is given, but source is {self.source}; remove it, or set source to motion"
         elif (self.least_decidable or 1) > self.frames_per_part:

@@ -177,6 +177,7 @@ class Recorder:
             zone=inspection.recipe.zone or None,
             zones=_zone_results(inspection),
             processing_times_ms={stage: round(ms, 3) for stage, ms in inspection.times_ms.items()},
+            speed_px_s=inspection.part.speed_px_s,
             camera_frame=None if stamp is None else stamp.number,
             camera_time_us=None if stamp is None else stamp.time_ns // 1000,
             is_simulated=self._is_simulated,

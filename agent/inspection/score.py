@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from agent.belt.part_camera import PartFrame
 from agent.frame_checks.camera_checks import FrameFault, without_measurement
 from agent.messages.records import ResultCode
 from agent.zones.recipe import about_zone
@@ -172,6 +173,8 @@ def score_frame(frame: Frame, part: Part, recipe: Recipe) -> ZoneScore:
     stages, image, checks = _Stages(), frame.image, recipe.checks
     if frame.is_damaged:
         return ZoneScore(frame, part, recipe, None, None, None, *_DAMAGED, stages.times_ms(frame.captured_ns))
+    if isinstance(frame, PartFrame) and frame.code is not ResultCode.NONE:  # no fault of the camera
+        return ZoneScore(frame, part, recipe, None, None, None, frame.code, None, stages.times_ms(frame.captured_ns))
     place: PartLocation | None = None
     prepared: Image | None = None
     inference: Inference | None = None

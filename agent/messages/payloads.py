@@ -18,6 +18,7 @@ from agent.messages.records import (
     Result,
     ResultCode,
     Score,
+    Speed,
     Threshold,
     Verdict,
 )
@@ -118,6 +119,7 @@ class PlcMessage(Message):
     score: Score = math.nan
     valid: Annotated[Bool, key("valid", "The verdict is 1 or 2 and in time, and may be acted upon.")]
     age_ms: Annotated[Int, key("ageMs", "Time since the trigger, or since the capture without one.", "ms")] = 0
+    speed_px_s: Speed = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,9 @@ class ResultCode(IntEnum):
     MOVED = 11
     DAMAGED = 12
     NOT_TAUGHT = 13
+    TOUCHING = 14
+    CUT_OFF = 15
+    UNCLEAR = 16
 
 
 Verdict: TypeAlias = Annotated[Evaluation, key("resultEvaluation", "Verdict. Treat all but 1 as a reject.")]
@@ -56,6 +59,7 @@ Code: TypeAlias = Annotated[
 Score: TypeAlias = Annotated[Number, key("score", "Squared distance; null if there is none.")]
 Threshold: TypeAlias = Annotated[Number, key("threshold", "Scores above it are NotOK.")]
 Margin: TypeAlias = Annotated[float | None, key("margin", "(score - threshold) / threshold: negative is good.")]
+Speed: TypeAlias = Annotated[float | None, key("speed", "Of a part that passes on a belt; null of others.", "px/s")]
 Historical: TypeAlias = Annotated[Bool, key("historical", "Recorded before the connection was up; do not act on it.")]
 
 
@@ -115,6 +119,7 @@ class Result(Message):
     processing_times_ms: Annotated[dict[str, Number], key("processingTimes", "Duration by stage.", "ms")] = field(
         default_factory=dict
     )
+    speed_px_s: Speed = None
     camera_frame: Annotated[Int | None, key("cameraFrame", "Number that the camera gave the frame.")] = None
     camera_time_us: Annotated[Int | None, key("cameraTime", "The camera's own clock at that frame.", "µs")] = None
     historical: Historical = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.alerts.camera import LOST, CameraState, camera_alert_step
 from agent.alerts.store import ActiveAlerts
 from agent.audit.log import AuditLog
+from agent.belt.part_camera import PartCamera
 from agent.camera.shown_source import without_password
 from agent.camera.sources import kind_of
 from agent.clock import now_ms
@@ -155,6 +156,8 @@ class Assembly:
         self.collector = StatusCollector(self.status, self._clients, topics.root, station.version)
         if self._page is not None:
             self._trigger = BetweenParts(self._trigger, self._page.show_between)
+            if isinstance(camera, PartCamera):
+                camera.show = self._page.show_between
             self._page.use_state(lambda: page_state(self.status, self._clients))
 
         # Where results go.

@@ -13,7 +13,7 @@ import cv2
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.errors import StateFolderError
-from agent.from_config import broker_settings, camera_of, command_token, open_outbox
+from agent.from_config import broker_settings, command_token, open_outbox, station_camera
 from agent.metrics.endpoint import serve_metrics
 from agent.state_lock import state_lock
 from agent.state_owner import name_of, unusable, with_owner
@@ -96,7 +96,7 @@ def run_station(config: AgentConfig, stop: Stop) -> Summary:
     bundles = {zone: configured_bundle(zone, path) for zone, path in config.bundle.items()}
     broker, token = broker_settings(config), command_token(config)
     loader = BundleLoader(config, choose_backend(config.engine.backend), stop.requested)
-    camera = camera_of(config.camera, loop=config.camera.loop)
+    camera = station_camera(config)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     with ExitStack() as stack:

@@ -15,11 +15,13 @@ class Part(NamedTuple):
         part_id: Its name in the trigger; None without one.
         asked_at_ms: Time of the trigger, wall clock, ms since 1970, UTC.
         asked_ns: The same on the monotonic clock of this machine.
+        speed_px_s: Of a part that passes on a belt, pixels a second; None of others.
     """
 
     part_id: str | None
     asked_at_ms: int
     asked_ns: int
+    speed_px_s: float | None = None
 
     @classmethod
     def asked_now(cls, part_id: str | None, ago_ms: int = 0) -> Part:

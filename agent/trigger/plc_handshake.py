@@ -49,6 +49,7 @@ class Answer(NamedTuple):
             score=self.score,
             valid=self.evaluation in {Evaluation.OK, Evaluation.NOT_OK},
             age_ms=(now_ns - self.part.asked_ns) // 1_000_000,
+            speed_px_s=self.part.speed_px_s,
         ).payload()
 
 

@@ -25,4 +25,7 @@ CODES: dict[int, str] = {
     ResultCode.MOVED: "camera has moved",
     ResultCode.DAMAGED: "frame is damaged",
     ResultCode.NOT_TAUGHT: "not taught yet",
+    ResultCode.TOUCHING: "parts touch",
+    ResultCode.CUT_OFF: "part was never wholly in view",
+    ResultCode.UNCLEAR: "no part as the others",
 }

@@ -15,7 +15,7 @@ from calibration.plain_text import counted
 from calibration.terminal import escape, say
 
 
-def images_from(source: str, out: Path, count: int, roi: str | None, *, settled: bool) -> Path:
+def images_from(source: str, out: Path, count: int, roi: str | None, how: str) -> Path:
     """The images of a source; those of a camera are recorded into ``BUNDLE.images``, next to the future bundle.
 
     A folder that has images already is continued. Calibration knows no cameras, so that the command of the agent runs
@@ -26,20 +26,21 @@ def images_from(source: str, out: Path, count: int, roi: str | None, *, settled:
         out: The bundle.
         count: Images to have in the folder.
         roi: Where parts come and go, ``X,Y,WIDTH,HEIGHT``; None: anywhere in the frame.
-        settled: One image of each part that comes and stands still.
+        how: ``--all``; ``--settled``, one image of each part that comes and stands still; ``--passing``, one of each
+            part on a belt that does not stop, from a video as well.
 
     Raises:
         BundleError: The bundle exists.
         typer.Exit: It failed, and has said why.
     """
-    if not _is_camera(source):
+    if not _is_camera(source) and how != "--passing":
         return Path(source)
     refuse_existing(out)
     folder = out.with_name(f"{out.name}.images")
     images = f"{counted(count, 'image')} of good parts into {escape(str(folder))}"
     say(f"recording {images}; Ctrl-C ends the recording, and calibration begins")
     command = [sys.executable, "-m", "agent", "capture", str(folder), "--camera", source, "--count", str(count)]
-    command += ["--settled", *(["--roi", roi] if roi else [])] if settled else ["--all"]
+    command += [how, *(["--roi", roi] if roi and how == "--settled" else [])]
     # Ctrl-C reaches both programs, and ends only the recording. A handler, unlike SIG_IGN, is not inherited.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:

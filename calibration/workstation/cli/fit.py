@@ -35,6 +35,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     frames: option.Frames = ":",
     images: option.ImageCount = 100,
     settled: option.Settled = False,
+    passing: option.Passing = False,
     roi: option.Roi = None,
     crop: option.Crop = None,
     align: option.Align = None,
@@ -81,6 +82,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
 
     `shiftwatch-calibrate fit rtsp://camera3/stream --images 200 --settled --out washers`
 
+    `shiftwatch-calibrate fit belt.mp4 --passing --out washers`
+
     `shiftwatch-calibrate fit photos/good --backbone tf_efficientnet_lite0 --stages blocks.3,blocks.4 --out washers`
 
     `shiftwatch-calibrate fit photos/good --auto --out washers`
@@ -126,7 +129,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option of the command
     chosen_size = usual_size if size == parse.AUTO else parse.size(size)
     colours = parse.colours("--mean", mean), parse.colours("--std", std)
     options = FitOptions(
-        images_from(source, out, images, roi, settled=settled),
+        images_from(source, out, images, roi, _how_recorded(settled=settled, passing=passing)),
         out,
         Settings(
             preprocess=Preprocess(*chosen_size, None if roi is None else Region.from_text(roi), crop=crop),
@@ -168,6 +171,12 @@ def _calibrated(options: FitOptions, extract: Extractor, least_detection: float)
         bundle = calibrate_folder(options, progress, extract)
     describe(bundle, least_detection)
     return bundle
+
+
+def _how_recorded(*, settled: bool, passing: bool) -> str:
+    if settled and passing:
+        raise SettingError(what="both --settled and --passing are given", remedy="give one of them")
+    return "--settled" if settled else "--passing" if passing else "--all"
 
 
 def _refuse(given: Mapping[str, object], reason: str) -> None:

@@ -32,6 +32,10 @@ ImageCount = Annotated[
 Settled = Annotated[
     bool, learning("--settled", help="With a camera: record one image of each part that comes and stands still.")
 ]
+Passing = Annotated[
+    bool,
+    learning("--passing", help="With a camera or a video of a belt that does not stop: one image of each part on it."),
+]
 Roi = Annotated[str | None, learning(metavar="X,Y,W,H", help="Region of interest, in frame pixels.")]
 Crop = Annotated[
     float | None,
