@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -165,4 +166,4 @@ def crop_around(parts: Sequence[PassingPart]) -> tuple[int, int]:
 
 
 def _rounded(side_px: float) -> int:
-    return _STEP_PX * round(_MARGIN * side_px / _STEP_PX + 0.5)
+    return _STEP_PX * math.ceil(_MARGIN * side_px / _STEP_PX)

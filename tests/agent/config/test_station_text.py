@@ -54,6 +54,8 @@ EVERYTHING: dict[str, Any] = {
     },
     "trigger": {
         "source": "motion",
+        "part_px": None,
+        "turn": False,
         "every": 1,
         "delay_ms": 5,
         "settled_ms": 300,

@@ -271,7 +271,7 @@ def test_another_recipe_judges_from_the_next_frame_on() -> None:
 
 
 def test_the_codes_are_those_of_the_contract() -> None:
-    assert [int(code) for code in ResultCode] == list(range(14))
+    assert [int(code) for code in ResultCode] == list(range(17))
     assert [code.name for code in ResultCode] == [
         "NONE",
         "FRAME_UNUSABLE",
@@ -287,6 +287,9 @@ def test_the_codes_are_those_of_the_contract() -> None:
         "MOVED",
         "DAMAGED",
         "NOT_TAUGHT",
+        "TOUCHING",
+        "CUT_OFF",
+        "UNCLEAR",
     ]
 
 

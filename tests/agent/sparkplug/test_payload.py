@@ -46,7 +46,7 @@ SAID_OTHERWISE = {"historical", "timestamp", "online"}
 TYPES: dict[Group, str] = {
     "result": "resultId STRING, seq INT64, partId STRING, creationTime DATE_TIME, resultEvaluation INT32, "
     "resultCode INT32, score DOUBLE, threshold DOUBLE, margin DOUBLE, frames INT32, zone STRING, zones STRING, "
-    "regions STRING, imageRef STRING, processingTimes STRING, cameraFrame INT64, cameraTime INT64, "
+    "regions STRING, imageRef STRING, processingTimes STRING, speed DOUBLE, cameraFrame INT64, cameraTime INT64, "
     "isSimulated BOOLEAN",
     "alert": "alertId STRING, type STRING, severity INT32, cause STRING, startTime DATE_TIME, endTime DATE_TIME, "
     "resultId STRING",

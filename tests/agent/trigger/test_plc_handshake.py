@@ -65,6 +65,7 @@ def test_a_part_answered_in_time_is_valid_and_says_how_old_it_is() -> None:
             "score": 1.5,
             "valid": True,
             "ageMs": 42,
+            "speed": None,
         }
     ]
     clock.pass_ms(1000)
@@ -91,6 +92,7 @@ def test_a_part_without_a_verdict_in_time_is_not_valid_with_the_reason_and_a_lat
         "score": None,
         "valid": False,
         "ageMs": DEADLINE_MS,
+        "speed": None,
     }
     assert not handshake.answer(ok(part))
     assert handshake.take() == []
