@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.camera import Camera, Frame
+    from agent.camera import Frame, StationCamera
     from agent.capture.selection import Selection
     from agent.messages.records import Payload
     from agent.setup.draft import Draft, Drafts
@@ -65,7 +65,7 @@ class Bench:
         self._again = threading.Event()
         self._new_frame = threading.Condition()
         self._newest: Frame | None = None
-        self._camera: Camera | None = None
+        self._camera: StationCamera | None = None
         self._problem = ""
         self._focus, self._figures_at_s = Focus(), 0.0
         self._figures: Payload = {}
@@ -107,9 +107,11 @@ class Bench:
     def take_one(self) -> None:
         """Count the next frame as a part, where the line will trigger."""
         self._request.ask()
-        trial = self.trial
+        trial, camera = self.trial, self._camera
         if trial is not None:
             trial.ask()
+        if camera is not None:
+            camera.trigger()
 
     def newest(self) -> Image:
         """The newest frame; DatasetError if there is none."""

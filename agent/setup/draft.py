@@ -85,6 +85,15 @@ class Draft(Section):
     taught: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
+    def _parts_stand_still(self) -> Self:
+        if self.trigger.source == "passing":
+            problem = (
+                "this page cannot teach from a belt that does not stop; use shiftwatch-calibrate fit CAMERA --passing"
+            )
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _zones_have_names(self) -> Self:
         names = [zone.name for zone in self.zones]
         if len(names) > 1 and (None in names or len(set(names)) < len(names)):

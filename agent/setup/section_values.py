@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.camera.shown_source import without_password
+from agent.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +23,19 @@ def camera_values(given: CameraStep, before: Mapping[str, Any], camera: CameraCo
         given: The source may be as the page shows it, without its password.
         before: The section before.
         camera: The same, checked.
+
+    Raises:
+        SetupError: The source names a program library, which only the configuration file may.
     """
     source = given.source.strip() if isinstance(given.source, str) else given.source
     settings = given.model_dump(exclude_unset=True, exclude={"source"})
     if camera is not None and str(source) in {str(camera.source), without_password(str(camera.source))}:
         return merged(before, settings)
+    if isinstance(source, str) and source.startswith("gentl:") and "/" in source:
+        raise SetupError(
+            what=f"{source} loads a library into the station, which this page may not choose",
+            remedy="write camera.source into the configuration file, and start the set-up again",
+        )
     is_number = isinstance(source, str) and source.isdecimal()
     return {"source": int(source) if is_number else source, **merged({}, settings)}
 

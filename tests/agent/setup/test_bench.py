@@ -58,6 +58,7 @@ class FedCamera(FakeCamera):
     def __init__(self) -> None:
         self.queue: queue.Queue[Frame] = queue.Queue()
         self.is_open = False
+        self.triggered = 0
         self._is_stopped = threading.Event()
         self._seq = count()
         self._now_ns = time.monotonic_ns()
@@ -69,6 +70,9 @@ class FedCamera(FakeCamera):
             seq = next(self._seq)
             self.queue.put(Frame(seq, image, 1_700_000_000_000 + seq * 33, self._now_ns, is_damaged=damaged))
         until(self.queue.empty)
+
+    def trigger(self) -> None:
+        self.triggered += 1
 
     def __enter__(self) -> Self:
         self.is_open = True
@@ -223,6 +227,7 @@ def test_where_the_line_triggers_the_next_frame_after_a_request_is_a_part(world:
     camera.put([washer(3), bare(4), bare(5)])
     until(lambda: len(world.tray.names) == 1)
     assert np.array_equal(world.tray.image(world.tray.names[0]), washer(3))
+    assert camera.triggered == 1  # one that waits for that takes its image now
 
 
 def test_damaged_frames_are_passed_over(world: World) -> None:

@@ -67,6 +67,10 @@ def test_other_users_cannot_read_a_draft(tmp_path: Path, drafts: Drafts) -> None
         ({"zones": []}, "zones: [] is not allowed; use a list of 1 to 12 zones"),
         ({"zones": [{"name": f"z{number}"} for number in range(13)]}, "use a list of 1 to 12 zones"),
         ({"zones": [7]}, "zones.0: 7 is not allowed; use the keys name, region, ignored"),
+        (
+            {"trigger": {"source": "passing", "part_px": [64, 64]}},
+            "this page cannot teach from a belt that does not stop; use shiftwatch-calibrate fit CAMERA --passing",
+        ),
         ({"zones": [{}, {}]}, "several zones need a name each, all different"),
         ({"zones": [{"name": "a"}, {"name": "a"}]}, "several zones need a name each, all different"),
         ({"zones": [{"name": "../up"}]}, "zones.0.name: '../up' is not allowed; use letters, digits, - and _"),

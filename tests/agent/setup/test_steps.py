@@ -124,6 +124,7 @@ def test_another_camera_is_shown_at_once(new: World, tmp_path: Path) -> None:
     assert new.state["camera"]["source"] == str(other)
     assert new.refusal("camera", source="").startswith("this cannot be used: camera.source: '' is not allowed")
     assert "width and height belong together" in new.refusal("camera", source="0", width=640)
+    assert "this page may not choose" in new.refusal("camera", source="gentl:/tmp/any.cti#1")
     assert "playback: unknown key" in new.refusal("camera", source="0", playback="fast")
 
 
