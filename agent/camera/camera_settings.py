@@ -33,6 +33,7 @@ class CameraSettings:
         offset_x: GenICam: left edge of the region that the camera sends, in columns of its sensor.
         offset_y: Likewise its top edge.
         packet_bytes: GigE Vision: size of a packet; None takes the largest that arrives.
+        decoder: ``opencv``, or ``av`` for streams and videos through PyAV.
         trigger: GenICam: ``off``, ``software``, or the input that makes the camera take an image.
     """
 
@@ -46,6 +47,7 @@ class CameraSettings:
     offset_x: int | None = None
     offset_y: int | None = None
     packet_bytes: int | None = None
+    decoder: Literal["opencv", "av"] = "opencv"
     trigger: str = "off"
 
     def fits(self, rows: int, columns: int) -> bool:

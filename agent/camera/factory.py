@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS
@@ -12,6 +13,8 @@ from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
 from agent.camera.shown_source import without_password
 from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from
+from agent.errors import CameraError
+from calibration.errors import install_extra
 
 if TYPE_CHECKING:
     from agent.camera.camera_settings import CameraSettings
@@ -52,6 +55,8 @@ def open_camera(  # noqa: PLR0913 - each once
             raise no_gstreamer(str(source))
         if kind == "genicam":
             check_library(str(source))
+        if settings.decoder == "av" and find_spec("av") is None:
+            raise CameraError(what="camera.decoder: av needs PyAV", remedy=install_extra("av"))
         arguments = {
             "source": source,
             "frames_per_s": frames_per_s,
@@ -61,7 +66,7 @@ def open_camera(  # noqa: PLR0913 - each once
         }
         name = without_password(str(source))
         return NewestFrameCamera(ProcessCamera(name, live_source, arguments, settings=settings, timeouts=timeouts))
-    found = source_from(source, frames_per_s)
+    found = source_from(source, frames_per_s, settings)
     if playback == "fast":
         return FileCamera(found, loop=loop)
     return NewestFrameCamera(FileCamera(found, loop=loop, paced=True))

@@ -17,7 +17,7 @@ from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
 from agent.camera.genicam.factory import genicam_source
 from agent.camera.shown_source import without_password
 from agent.errors import CameraError
-from calibration.errors import DatasetError
+from calibration.errors import DatasetError, install_extra
 from calibration.imaging.image_files import images_and_masks_in, read_image
 from calibration.imaging.utf8_name import utf8_name
 from calibration.imaging.video import VideoReader
@@ -130,6 +130,8 @@ def source_from(
         return genicam_source(str(source), frames_per_s, settings)
     if kind == "path" and Path(str(source)).is_dir():
         return FolderSource(Path(str(source)), frames_per_s or _FOLDER_FRAMES_PER_S)
+    if settings.decoder == "av":
+        return _av_source(source, frames_per_s, _STREAM_TIMEOUT_S, _STREAM_TIMEOUT_S)
     return VideoSource(source, frames_per_s, settings)
 
 
@@ -144,7 +146,17 @@ def live_source(
     if kind_of(source) == "genicam":
         return genicam_source(str(source), frames_per_s, CameraSettings(**settings))
     opened_within_s, read_within_s = _SOONER * open_timeout_s, _SOONER * read_timeout_s
+    if settings.get("decoder") == "av":
+        return _av_source(source, frames_per_s, opened_within_s, read_within_s)
     return VideoSource(source, frames_per_s, CameraSettings(**settings), opened_within_s, read_within_s)
+
+
+def _av_source(source: int | str, frames_per_s: float | None, open_timeout_s: float, read_timeout_s: float) -> Source:
+    try:
+        from agent.camera.av_source import AvSource  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise CameraError(what="camera.decoder: av needs PyAV", remedy=install_extra("av")) from error
+    return AvSource(str(source), frames_per_s, open_timeout_s, read_timeout_s, live=kind_of(source) != "path")
 
 
 class VideoSource:

@@ -84,6 +84,10 @@ class CameraConfig(Section):
         le=16_384,
         description="GigE Vision: size of a packet, such as 1500 or 9000; by default the largest that arrives.",
     )
+    decoder: Literal["opencv", "av"] = Field(
+        default="opencv",
+        description="Streams and videos: `av` reads them through PyAV (extra `av`), with the time of each frame.",
+    )
     trigger: str = Field(
         default="off",
         pattern=r"^[A-Za-z][A-Za-z0-9]{1,30}$",
@@ -113,6 +117,9 @@ class CameraConfig(Section):
 
     @model_validator(mode="after")
     def _keys_fit_source(self) -> Self:
+        if self.decoder == "av" and kind_of(self.source) not in {"stream", "path"}:
+            problem = "decoder is av, but source is no stream and no video; remove it"
+            raise ValueError(problem)
         if kind_of(self.source) == "genicam":
             return self
         for key in ("offset_x", "offset_y", "packet_bytes", "trigger"):

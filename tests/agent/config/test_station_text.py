@@ -48,6 +48,7 @@ EVERYTHING: dict[str, Any] = {
         "offset_x": None,
         "offset_y": None,
         "packet_bytes": None,
+        "decoder": "opencv",
         "trigger": "off",
         "open_timeout_s": 20.0,
         "read_timeout_s": 3.0,
