@@ -324,5 +324,8 @@ def has_gstreamer() -> bool:
 
 def no_gstreamer(pipeline: str) -> CameraError:
     """The error for a pipeline, if OpenCV has no GStreamer."""
-    remedy = "install an OpenCV built with GStreamer, or give a device number, an rtsp:// URL or a file"
+    remedy = (
+        "use the OpenCV of the system: apt install python3-opencv, an environment with --system-site-packages, and pip "
+        "uninstall opencv-python-headless (agent/camera/README.md); or give a device number, an rtsp:// URL or a file"
+    )
     return CameraError(what=f"pipeline {without_password(pipeline)!r}: this OpenCV has no GStreamer", remedy=remedy)
