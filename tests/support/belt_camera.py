@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FRAME_S = 0.04
 _MOVING_FRAMES, _STILL_FRAMES = 5, 18
 _GOOD_PARTS, _SCRATCHED_PARTS = 60, 4
+_NOISES = 16  # drawn once: drawing one takes as long as all the rest of a frame
 
 
 class Belt:
@@ -43,6 +44,7 @@ class Belt:
         self.next_kind, self.is_empty, self.is_dirty, self.shown = "good", False, False, 0
         self.jpeg = b""
         self._random = np.random.default_rng(0)
+        self._noises = self._random.normal(0, 1.5, (_NOISES, HEIGHT_PX, WIDTH_PX, 3)).astype(np.float32)
         self._good = [part.image for part in parts(_GOOD_PARTS, seed=1)]
         seen = parts(400, seed=2, defect_every=6)
         scratched = (part.image for part in seen if part.defect == "scratch")
@@ -54,7 +56,7 @@ class Belt:
         while True:
             for scene in self._frames():
                 frame = _greasy(scene) if self.is_dirty else scene
-                noise = self._random.normal(0, 1.5, frame.shape)
+                noise = self._noises[self._random.integers(len(self._noises))]
                 self.jpeg = cv2.imencode(".jpg", np.clip(frame + noise, 0, 255).astype(np.uint8))[1].tobytes()
                 time.sleep(_FRAME_S)
 
