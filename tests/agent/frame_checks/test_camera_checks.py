@@ -365,6 +365,9 @@ def test_every_camera_fault_has_a_cause_of_its_own_and_nothing_else_has_one() ->
         ResultCode.CAMERA_LOST,
         ResultCode.PAUSED,
         ResultCode.NOT_TAUGHT,
+        ResultCode.TOUCHING,
+        ResultCode.CUT_OFF,
+        ResultCode.UNCLEAR,
     }
 
 

@@ -26,6 +26,7 @@ from tests.support.stations import (
 )
 
 if TYPE_CHECKING:
+    from agent.messages.records import Evaluation
     from tests.support.real_broker import Mosquitto
 
 pytestmark = pytest.mark.waits
@@ -137,10 +138,9 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
         tab.ask(f"{choice}.value = '{verdict}'; {choice}.dispatchEvent(new Event('change'))")
         missed = f"document.getElementById('archive-missed').hidden === {json.dumps(verdict != 'ok')}"
         tab.until(f"{missed} && (document.querySelector('#pictures img')?.naturalWidth ?? 0) > 50")
-        with open_reader(folder / "state" / "archive") as archive:
-            shown = {picture.result_id for picture in archive.newest(ArchiveQuery(evaluation=CLASSES[verdict]), 9999)}
-        tab.until(f"{json.dumps(sorted(shown))}.includes(document.querySelector('#pictures li').dataset.id)")
-        marked = tab.ask("document.querySelector('#pictures li').dataset.id")
+        first = "document.querySelector('#pictures li')?.dataset.id ?? ''"
+        until(lambda first=first, verdict=verdict: is_kept(folder, str(tab.ask(first)), CLASSES[verdict]))  # type: ignore[misc]
+        marked = tab.ask(first)
         item = f"document.querySelector('#pictures li[data-id=\"{marked}\"]')"
         tab.ask(f"{item}.querySelector('.marking button').click()")
         tab.until(f"{item}.querySelector('.label').textContent === 'marked {label} by web'")
@@ -149,6 +149,13 @@ def check_the_archive(tab: Tab, folder: Path) -> None:
         assert (picture.evaluation, picture.label, picture.marked_by) == (CLASSES[verdict], label, "web")
         entry = audited(folder)[-1]
         assert (entry["command"], entry["args"]) == ("mark", {"resultId": marked, "label": label, "by": None})
+
+
+def is_kept(folder: Path, result_id: str, evaluation: Evaluation) -> bool:
+    """Whether there is a picture of this result, with this verdict."""
+    with open_reader(folder / "state" / "archive") as archive:
+        kept = archive.newest(ArchiveQuery(evaluation=evaluation), 9999)
+        return result_id in {picture.result_id for picture in kept}
 
 
 def check_that_a_phone_shows_it_all(tab: Tab) -> None:
