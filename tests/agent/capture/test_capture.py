@@ -246,6 +246,9 @@ def test_what_does_not_go_together_is_refused(
     for options, words in (
         (("--camera", 0, "--config", config), "both --camera and --config"),
         (("--config", config, "--roi", "1,2,3,4"), "go with --settled"),
+        (("--config", config, "--passing", "--roi", "1,2,3,4"), "go with --settled"),
+        (("--config", config, "--passing", "--settled"), "both --passing and --settled"),
+        (("--config", config, "--turn"), "--turn goes with --passing"),
         (("--config", config, "--settled", "--roi", "1,2,3"), "--roi 1,2,3 is not a region"),
         (("--config", config, "--settled", "--empty", tmp_path / "none.png"), "none.png"),
     ):
@@ -325,6 +328,8 @@ def test_ctrl_c_ends_the_recording_and_calibration_begins(tmp_path: Path) -> Non
         ("/dev/video7", True),
         ("rtsp://cam/1", True),
         ("videotestsrc ! appsink", True),
+        ("genicam:", True),
+        ("basler:4001", True),
         ("photos", False),
         (f"videotestsrc pattern={'a' * 300} ! appsink", True),
     ],

@@ -56,6 +56,7 @@ def test_verify_refuses_scores_that_are_not_the_calibrated_ones(command: Command
 
 
 BAD_OPTIONS = {
+    "--settled --passing": ("both --settled and --passing are given", "give one of them"),
     "--size 60": ("input of 60x60", "multiples of 16"),
     "--size 64x": ("--size '64x'|--size", "HEIGHTxWIDTH"),
     "--size 0x64": ("--size 0x64 is not a size", "HEIGHTxWIDTH"),
