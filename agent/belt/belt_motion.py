@@ -71,7 +71,7 @@ class BeltMotion:
 
     @property
     def direction(self) -> Vector | None:
-        """Of length 1; None while it is not known."""
+        """The direction of the belt, of length 1; None while it is not known."""
         return self._direction
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MEASURED_PARTS = 10
 _MARGIN = 1.2
-"""Of the longest side of a part, so that its edge and a little of the belt are in its image."""
+"""Times the longest side of a part: its edge and a little of the belt are in its image."""
 _STEP_PX = 8
 _CODES = {
     Problem.NONE: ResultCode.NONE,

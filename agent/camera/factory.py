@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS
 from agent.camera.file_camera import FileCamera
-from agent.camera.genicam.factory import check_library
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import DEFAULT_TIMEOUTS, ProcessCamera
 from agent.camera.shown_source import without_password
-from agent.camera.sources import has_gstreamer, kind_of, live_source, no_gstreamer, source_from
-from agent.errors import CameraError
-from calibration.errors import install_extra
+from agent.camera.sources import check_libraries, kind_of, live_source, source_from
 
 if TYPE_CHECKING:
     from agent.camera.camera_settings import CameraSettings
@@ -49,14 +45,8 @@ def open_camera(  # noqa: PLR0913 - each once
     Raises:
         CameraError: This OpenCV cannot read such a source, or the library for it is not installed.
     """
-    kind = kind_of(source)
-    if kind != "path":
-        if kind == "pipeline" and not has_gstreamer():
-            raise no_gstreamer(str(source))
-        if kind == "genicam":
-            check_library(str(source))
-        if settings.decoder == "av" and find_spec("av") is None:
-            raise CameraError(what="camera.decoder: av needs PyAV", remedy=install_extra("av"))
+    check_libraries(source, settings)
+    if kind_of(source) != "path":
         arguments = {
             "source": source,
             "frames_per_s": frames_per_s,

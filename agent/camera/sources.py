@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import cv2
 
 from agent.camera.camera_settings import DEFAULT_SETTINGS, CameraSettings, apply
-from agent.camera.genicam.factory import genicam_source
+from agent.camera.folder_source import FolderSource
+from agent.camera.genicam.factory import SOURCES, check_library, genicam_source
 from agent.camera.shown_source import without_password
 from agent.errors import CameraError
 from calibration.errors import DatasetError, install_extra
-from calibration.imaging.image_files import images_and_masks_in, read_image
 from calibration.imaging.utf8_name import utf8_name
 from calibration.imaging.video import VideoReader
 
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 SourceKind: TypeAlias = Literal["device", "genicam", "stream", "pipeline", "path"]
 
-GENICAM_KINDS = ("genicam:", "basler:", "gentl:")
-"""How the source of a GenICam camera begins: by any library, by the vendor's own, by a file of type ``.cti``."""
-
-_FOLDER_FRAMES_PER_S = 10.0
 _VIDEO_FRAMES_PER_S = 25.0
 _FASTEST_VIDEO_FRAMES_PER_S = 1000.0
 _STREAM_TIMEOUT_S = 5.0
@@ -95,7 +92,7 @@ def kind_of(source: int | str) -> SourceKind:
     """
     if isinstance(source, int) or source.isdecimal():
         return "device"
-    if source.startswith(GENICAM_KINDS):
+    if source.startswith(SOURCES):
         return "genicam"
     if not is_file_name(source):
         return "pipeline" if " ! " in source else "stream"
@@ -104,7 +101,7 @@ def kind_of(source: int | str) -> SourceKind:
 
 def is_file_name(source: str) -> bool:
     """Whether it names a file, a folder or a device file."""
-    is_address = " ! " in source or "://" in source or source.startswith(GENICAM_KINDS)
+    is_address = " ! " in source or "://" in source or source.startswith(SOURCES)
     return not (source.isdecimal() or is_address)
 
 
@@ -129,9 +126,9 @@ def source_from(
     if kind == "genicam":
         return genicam_source(str(source), frames_per_s, settings)
     if kind == "path" and Path(str(source)).is_dir():
-        return FolderSource(Path(str(source)), frames_per_s or _FOLDER_FRAMES_PER_S)
+        return FolderSource(Path(str(source)), frames_per_s)
     if settings.decoder == "av":
-        return _av_source(source, frames_per_s, _STREAM_TIMEOUT_S, _STREAM_TIMEOUT_S)
+        return _av_source(str(source), frames_per_s, _STREAM_TIMEOUT_S, _STREAM_TIMEOUT_S)
     return VideoSource(source, frames_per_s, settings)
 
 
@@ -147,16 +144,25 @@ def live_source(
         return genicam_source(str(source), frames_per_s, CameraSettings(**settings))
     opened_within_s, read_within_s = _SOONER * open_timeout_s, _SOONER * read_timeout_s
     if settings.get("decoder") == "av":
-        return _av_source(source, frames_per_s, opened_within_s, read_within_s)
+        return _av_source(str(source), frames_per_s, opened_within_s, read_within_s)
     return VideoSource(source, frames_per_s, CameraSettings(**settings), opened_within_s, read_within_s)
 
 
-def _av_source(source: int | str, frames_per_s: float | None, open_timeout_s: float, read_timeout_s: float) -> Source:
-    try:
-        from agent.camera.av_source import AvSource  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise CameraError(what="camera.decoder: av needs PyAV", remedy=install_extra("av")) from error
-    return AvSource(str(source), frames_per_s, open_timeout_s, read_timeout_s, live=kind_of(source) != "path")
+def check_libraries(source: int | str, settings: CameraSettings) -> None:
+    """Raise CameraError if what reads such a source is not installed."""
+    kind = kind_of(source)
+    if kind == "pipeline" and not has_gstreamer():
+        raise no_gstreamer(str(source))
+    if kind == "genicam":
+        check_library(str(source))
+    if settings.decoder == "av" and find_spec("av") is None:
+        raise CameraError(what="camera.decoder: av needs PyAV", remedy=install_extra("av"))
+
+
+def _av_source(source: str, frames_per_s: float | None, open_timeout_s: float, read_timeout_s: float) -> Source:
+    from agent.camera.av_source import AvSource  # noqa: PLC0415 - an extra
+
+    return AvSource(source, frames_per_s, open_timeout_s, read_timeout_s, live=kind_of(source) != "path")
 
 
 class VideoSource:
@@ -257,64 +263,6 @@ class VideoSource:
             return no_gstreamer(self.name)
         remedy = "try it with gst-launch-1.0; it must end in: ! videoconvert ! video/x-raw,format=BGR ! appsink"
         return CameraError(what=f"pipeline {self.name!r} does not open", remedy=remedy)
-
-
-class FolderSource:
-    """The images of a folder, not of its subfolders, by name."""
-
-    live = False
-    refused_settings: Sequence[str] = ()
-    is_rescaled = False
-    stamp = None
-
-    def __init__(self, folder: Path, frames_per_s: float = _FOLDER_FRAMES_PER_S) -> None:
-        self.name = str(folder)
-        self.frames_per_s = frames_per_s
-        self._folder = folder
-        self._waiting: list[Path] = []
-        self._current: Path | None = None
-        self._reported: set[Path] = set()
-
-    def open(self) -> None:
-        """See Source."""
-        try:
-            found, masks = images_and_masks_in(self._folder)
-        except OSError as error:
-            what = f"image folder {self._folder.absolute()} cannot be read: {error.strerror}"
-            raise CameraError(what=what, remedy="check that it exists and that this user may read it") from error
-        if not found:
-            remedy = "give the folder that holds the images itself: subfolders are not searched"
-            raise CameraError(what=f"no images in image folder {self._folder.absolute()}", remedy=remedy)
-        if masks and not self._reported:
-            self._reported.update(masks)
-            _log.warning(
-                "left out as masks, PNG files beside a photo of the same name: %d, such as %s", len(masks), masks[0]
-            )
-        self._waiting = found[::-1]
-
-    def grab(self) -> bool:
-        """See Source."""
-        self._current = self._waiting.pop() if self._waiting else None
-        return self._current is not None
-
-    def retrieve(self) -> Image | None:
-        """See Source."""
-        if self._current is None:
-            return None
-        try:
-            return read_image(self._current)
-        except DatasetError as error:
-            if self._current not in self._reported:
-                self._reported.add(self._current)
-                _log.warning("skipped: %s", error.what)
-            return None
-
-    def trigger(self) -> None:
-        """See Source; nothing here waits for it."""
-
-    def close(self) -> None:
-        """See Source."""
-        self._waiting = []
 
 
 def has_gstreamer() -> bool:

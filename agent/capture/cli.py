@@ -17,7 +17,8 @@ from agent.camera.sources import kind_of
 from agent.capture.recording import Recording, record, size_of_images
 from agent.capture.selection import AtIntervals, Fit, Selection, Settled
 from agent.config import model as configuration
-from agent.config.inspection import CameraConfig, TriggerConfig
+from agent.config.camera import CameraConfig
+from agent.config.inspection import TriggerConfig
 from agent.config.option import only_station
 from agent.errors import AgentRunningError
 from agent.from_config import camera_of

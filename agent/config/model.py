@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from agent.camera.shown_source import without_password
 from agent.camera.sources import kind_of
 from agent.config import loader
+from agent.config.camera import CameraConfig
 from agent.config.inspection import (
-    CameraConfig,
     ChecksConfig,
     CommandsConfig,
     DecisionConfig,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.camera.genicam.source import GenicamSource
-from agent.camera.sources import source_from
+from agent.camera.sources import check_libraries, source_from
 from agent.config.model import load
 from agent.doctor.finding import Finding, fault, ok
 from agent.doctor.genicam_devices import PACKETS_REMEDY
@@ -42,6 +42,7 @@ def camera(config: str, frames: str | None = None) -> Iterator[Finding]:
         yield ok("camera", f"{source.name}: not opened, because the running agent uses it")
         return
     try:
+        check_libraries(loaded.camera.source, settings)
         source.open()
         frame = _first_frame(source)
         rate, kept = _rate(source, frame)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from agent.config.exposure import exposures
 from agent.config.model import load
+from agent.config.secret_files import web_token
 from agent.doctor.finding import Finding, fault, ok
 from agent.doctor.machine import disk_finding
 from agent.doctor.system import is_agent_running
 from agent.errors import BrokerRefusedError, BrokerUnreachableError, ConfigError, PageError
-from agent.from_config import broker_settings, web_token
+from agent.from_config import broker_settings
 from agent.mqtt.connect import connect
 from agent.state_lock import is_in_use
 from agent.state_owner import acting_as, owner_of, unusable, with_owner

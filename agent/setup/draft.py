@@ -10,7 +10,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from agent.config import loader
-from agent.config.inspection import CameraConfig, StationConfig, TriggerConfig
+from agent.config.camera import CameraConfig
+from agent.config.inspection import StationConfig, TriggerConfig
 from agent.config.services import MqttConfig
 from agent.config.types import Section, ZoneName
 from agent.config.yaml_values import not_of_a_file, yaml_text

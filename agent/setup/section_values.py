@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from agent.config.inspection import CameraConfig
+    from agent.config.camera import CameraConfig
     from agent.messages.records import Payload
     from agent.setup.step_values import CameraStep, MqttValues, PartStep
 

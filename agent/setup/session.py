@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent.child_process import ChildProcess, ChildProgram
+from agent.config.secret_files import page_token
 from agent.errors import SetupError
-from agent.from_config import page_token
 from agent.setup.station_files import write_secret
 from agent.web.server_socket import check_packages, listening, url
 

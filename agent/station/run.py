@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import cv2
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from agent.config.secret_files import command_token
 from agent.errors import StateFolderError
-from agent.from_config import broker_settings, command_token, open_outbox, station_camera
+from agent.from_config import broker_settings, open_outbox, station_camera
 from agent.metrics.endpoint import serve_metrics
 from agent.state_lock import state_lock
 from agent.state_owner import name_of, unusable, with_owner

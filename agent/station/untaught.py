@@ -13,8 +13,9 @@ from agent.camera.shown_source import without_password
 from agent.clock import now_ms
 from agent.commands.dispatcher import CommandDispatcher, action
 from agent.commands.schema import TriggerArguments
+from agent.config.secret_files import command_token
 from agent.errors import CommandRefusedError
-from agent.from_config import broker_settings, command_token, open_outbox, station_topics
+from agent.from_config import broker_settings, open_outbox, station_topics
 from agent.messages.payloads import AlertState, Health, Info
 from agent.messages.records import ResultCode, new_id
 from agent.mqtt.live_messages import LiveMessages

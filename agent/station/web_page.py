@@ -7,7 +7,8 @@ import socket
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from agent.from_config import station_topics, web_token
+from agent.config.secret_files import web_token
+from agent.from_config import station_topics
 from agent.web.ipc import PageOrder
 from agent.web.page_feed import PageFeed
 from agent.web.server_socket import check_packages, listening, url

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from agent.belt.part_camera import PartFrame
 from agent.trigger.part import Part
 
 if TYPE_CHECKING:
@@ -29,5 +30,5 @@ class OnPassing:
 
     def __call__(self, frame: Frame, current: Part | None = None) -> Part | None:
         """See Trigger."""
-        speed_px_s: float | None = getattr(frame, "speed_px_s", None)
+        speed_px_s = frame.speed_px_s if isinstance(frame, PartFrame) else None
         return current or self._handshake.expect(Part(None, frame.captured_at_ms, frame.captured_ns, speed_px_s))

@@ -16,7 +16,8 @@ from rich.live import Live
 
 from agent.config import model as configuration
 from agent.config.option import station_if_only
-from agent.from_config import broker_settings, read_secret, station_topics
+from agent.config.secret_files import read_secret
+from agent.from_config import broker_settings, station_topics
 from agent.mqtt.connect import BrokerSettings
 from agent.watch.output import LineOutput, ScreenOutput
 from agent.watch.subscribe import subscribe

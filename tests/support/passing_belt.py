@@ -101,7 +101,7 @@ class PassingBelt:
         return -self.width / 2 if self.start_px is None else self.start_px
 
     def _step_px(self, number: int) -> float:
-        """Of the belt, before a frame."""
+        """How far the belt moves before a frame."""
         speed = self.speed_px_s
         return (speed(number / self.frames_per_s) if callable(speed) else speed) / self.frames_per_s
 

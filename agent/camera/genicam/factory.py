@@ -33,6 +33,10 @@ _LIBRARIES = {
 }
 
 
+SOURCES = tuple(f"{kind}:" for kind in _LIBRARIES)
+"""How the source of a GenICam camera begins."""
+
+
 def genicam_source(source: str, frames_per_s: float | None, settings: CameraSettings) -> GenicamSource:
     """A GenICam camera, not yet opened.
 

@@ -56,7 +56,7 @@ class Driver(Protocol):
 
     @property
     def features(self) -> Features:
-        """Of the open camera."""
+        """Those of the open camera."""
 
     def open(self) -> None:
         """Find the camera, and take control of it."""

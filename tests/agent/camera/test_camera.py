@@ -19,10 +19,11 @@ from agent.backoff import Backoff
 from agent.camera import newest_frame, open_camera, sources
 from agent.camera.decoder_warnings import DecoderWarnings
 from agent.camera.file_camera import FileCamera
+from agent.camera.folder_source import FolderSource
 from agent.camera.latest_value import LatestValue
 from agent.camera.newest_frame import NewestFrameCamera
 from agent.camera.process_camera import RETRIES, Timeouts
-from agent.camera.sources import FolderSource, kind_of
+from agent.camera.sources import kind_of
 from agent.errors import CameraError
 
 if TYPE_CHECKING:

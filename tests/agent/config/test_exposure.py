@@ -11,9 +11,9 @@ import pytest
 
 from agent.config.exposure import exposures
 from agent.config.model import load
+from agent.config.secret_files import read_secret
 from agent.doctor.station_probes import secrets_and_access
 from agent.errors import ConfigError
-from agent.from_config import read_secret
 from tests.support.stations import closed_port, good_parts, write_config, write_pictures
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agent.config.inspection import CameraConfig
+    from agent.config.camera import CameraConfig
     from calibration.imaging.preprocess import Image
 
 FRAME_NS = 33_000_000

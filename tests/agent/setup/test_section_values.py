@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.config.inspection import CameraConfig
+from agent.config.camera import CameraConfig
 from agent.setup.section_values import camera_values, merged, mqtt_values, trigger_values, without_secrets
 from agent.setup.step_values import CameraStep, MqttValues, PartStep
 

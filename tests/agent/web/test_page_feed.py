@@ -18,8 +18,8 @@ import pytest
 
 from agent.camera import Frame
 from agent.config.model import load
+from agent.config.secret_files import web_token
 from agent.errors import ConfigError, PageError
-from agent.from_config import web_token
 from agent.station.web_page import page_of
 from agent.web.page_feed import _MOST_WAITING
 from agent.web.server_socket import check_packages, listening

@@ -86,7 +86,7 @@ class Watched:
         self.camera.__exit__(*exception)
 
     def wait_for(self, frames: int) -> list[Frame]:
-        """So many frames more."""
+        """The next frames, as soon as there are this many."""
         first = len(self.frames)
         until(lambda: len(self.frames) >= first + frames, BACK_WITHIN_S)
         return self.frames[first : first + frames]

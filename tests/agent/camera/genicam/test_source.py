@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Features:
-    """Of a camera that takes everything."""
+    """Those of a camera that takes everything."""
 
     def __init__(self) -> None:
         self.written: dict[str, str] = {}
